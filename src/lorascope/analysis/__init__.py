@@ -1,0 +1,7 @@
+"""From a study's records to what they say: one frozen StudySummary."""
+
+from lorascope.analysis.data import StudyData, load_study
+from lorascope.analysis.summarize import summarize, summarize_data
+from lorascope.analysis.summary import StudySummary
+
+__all__ = ["StudyData", "StudySummary", "load_study", "summarize", "summarize_data"]

@@ -1,0 +1,163 @@
+"""Reasons to read the numbers with care. Each check is one function that says its reason or nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.analysis.data import StudyData
+from lorascope.analysis.estimates import evaluation_loss
+from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice
+from lorascope.analysis.summary import CautionPart, TrialPart
+from lorascope.analysis.wording import UNIT, nats
+from lorascope.analysis.wording import ranks as name_ranks
+
+FEW_ROWS = 100
+"""Below this many held-out rows a 95% bootstrap interval is noticeably too narrow and depends on single rows."""
+FEW_STEPS = 50
+"""Below this many steps the optimizer's averages (0.999 over squares) hardly begin to settle."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What the checks look at."""
+
+    data: StudyData
+    trials: Sequence[TrialPart]
+    choices: Mapping[int, RankChoice]
+    comparison: Comparison | None
+
+
+def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
+    """Run every check, the weightiest first."""
+    checks = (
+        _unfinished,
+        _ended_early,
+        _no_improvement,
+        _eval_loss_rising,
+        _one_learning_rate,
+        _learning_rate_at_edge,
+        _one_seed,
+        _few_eval_examples,
+        _short_run,
+        _orders_disagree,
+    )
+    return tuple(caution for check in checks if (caution := check(findings)) is not None)
+
+
+def _unfinished(findings: Findings) -> CautionPart | None:
+    waiting = [trial.trial_id for trial in findings.trials if trial.outcome in ("not_started", "running")]
+    if not waiting and findings.trials:
+        return None
+    text = f"The study is not finished: {', '.join(waiting)} did not end. Run the same command again to continue."
+    return CautionPart(kind="unfinished", text=text if waiting else "The study has not begun.")
+
+
+def _ended_early(findings: Findings) -> CautionPart | None:
+    words = {"diverged": "diverged", "oom": "ran out of memory", "failed": "failed"}
+    ended = [
+        f"{trial.trial_id} {words[trial.outcome]} after {trial.steps} steps"
+        for trial in findings.trials
+        if trial.outcome in ENDED_EARLY
+    ]
+    if not ended:
+        return None
+    text = f"Trials that ended early are left out of the comparison: {'; '.join(ended)}."
+    return CautionPart(kind="ended_early", text=text)
+
+
+def _no_improvement(findings: Findings) -> CautionPart | None:
+    worse = [
+        trial.trial_id
+        for trial in findings.trials
+        if trial.eval_loss is not None and trial.base_eval_loss is not None and trial.eval_loss >= trial.base_eval_loss
+    ]
+    if not worse:
+        return None
+    text = f"Training did not lower the held-out loss of the base model: {', '.join(worse)}."
+    return CautionPart(kind="no_improvement", text=text)
+
+
+def _eval_loss_rising(findings: Findings) -> CautionPart | None:
+    tolerance = findings.data.spec.tolerance
+    rising = []
+    for trial in (trial for choice in findings.choices.values() for trial in choice.trials):
+        records = findings.data.evaluations[trial.trial_id]
+        losses = [loss for record in records if (loss := evaluation_loss(record)) is not None]
+        if trial.eval_loss is not None and trial.eval_loss > min(losses) + tolerance:
+            rising.append(f"{trial.trial_id} (lowest {nats(min(losses))}, last {nats(trial.eval_loss)})")
+    if not rising:
+        return None
+    text = f"The held-out loss rose again before the end, as in overfitting: {', '.join(rising)} {UNIT}."
+    return CautionPart(kind="eval_loss_rising", text=text)
+
+
+def _one_learning_rate(findings: Findings) -> CautionPart | None:
+    spec = findings.data.spec
+    if len(spec.learning_rates) > 1 or len(spec.ranks) == 1:
+        return None
+    reasons = {
+        "proportional": f"at a constant scale (alpha = {spec.alpha_multiple:g} r) a larger rank takes larger steps",
+        "fixed": f"at a fixed alpha of {spec.lora_alpha:g} the scale alpha / r is smaller for a larger rank",
+        "rslora": "the best learning rate may still depend on the rank",
+    }
+    text = (
+        f"All ranks were trained at one learning rate, {spec.learning_rates[0]:g}; {reasons[spec.alpha_rule]}. "
+        "A difference between ranks may be one of learning rates."
+    )
+    return CautionPart(kind="one_learning_rate", text=text)
+
+
+def _learning_rate_at_edge(findings: Findings) -> CautionPart | None:
+    grid = findings.data.spec.learning_rates
+    edges = (min(grid), max(grid))
+    at_edge = [rank for rank, choice in findings.choices.items() if choice.learning_rate in edges]
+    if len(grid) == 1 or not at_edge:
+        return None
+    text = (
+        f"The best learning rate of {name_ranks(at_edge)} lies at the edge of those tried "
+        f"({edges[0]:g} to {edges[1]:g}); a better one may lie outside."
+    )
+    return CautionPart(kind="learning_rate_at_edge", text=text)
+
+
+def _one_seed(findings: Findings) -> CautionPart | None:
+    if len(findings.data.spec.seeds) > 1:
+        return None
+    text = "One seed was run: the intervals cover the choice of held-out rows only, not what another seed would change."
+    return CautionPart(kind="one_seed", text=text)
+
+
+def _few_eval_examples(findings: Findings) -> CautionPart | None:
+    facts = findings.data.facts
+    if facts is None or facts.eval_examples >= FEW_ROWS:
+        return None
+    text = f"Only {facts.eval_examples} rows were held out: the intervals are rough (better {FEW_ROWS} or more)."
+    return CautionPart(kind="few_eval_examples", text=text)
+
+
+def _short_run(findings: Findings) -> CautionPart | None:
+    facts, steps_per_epoch = findings.data.facts, findings.data.steps_per_epoch
+    if facts is None or steps_per_epoch is None:
+        return None
+    epochs = facts.total_steps / steps_per_epoch
+    if epochs >= 1 and facts.total_steps >= FEW_STEPS:
+        return None
+    text = (
+        f"The run is short: {facts.total_steps} steps, {epochs:.2f} passes over the training rows. "
+        "What a larger rank could still learn may not show."
+    )
+    return CautionPart(kind="short_run", text=text)
+
+
+def _orders_disagree(findings: Findings) -> CautionPart | None:
+    comparison = findings.comparison
+    trained = {rank: loss for rank, choice in findings.choices.items() if (loss := choice.train_loss) is not None}
+    if comparison is None or not comparison.excess or not trained:
+        return None
+    lowest = min(trained, key=lambda rank: trained[rank])
+    if comparison.excess[lowest].low <= 0:
+        return None
+    text = (
+        f"Rank {lowest} has the lowest training loss, but on held-out rows it is measurably worse than "
+        f"rank {comparison.best}."
+    )
+    return CautionPart(kind="orders_disagree", text=text)

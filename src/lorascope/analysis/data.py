@@ -1,0 +1,67 @@
+"""Everything a study folder holds, read once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.records import (
+    AdapterRecord,
+    CostRecord,
+    Environment,
+    EvalRecord,
+    StepRecord,
+    StudyFacts,
+    TrialOutcome,
+    TrialRecord,
+)
+from lorascope.spec.load import load_spec
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyData:
+    """The question and all records, finished or not."""
+
+    spec: StudySpec
+    facts: StudyFacts | None
+    environments: tuple[Environment, ...]
+    trials: tuple[TrialRecord, ...]
+    outcomes: dict[str, TrialOutcome]
+    adapters: dict[int, AdapterRecord]
+    """By rank."""
+    costs: dict[int, CostRecord]
+    """By rank."""
+    steps: dict[str, tuple[StepRecord, ...]]
+    """By trial id; a trial that never began has an empty tuple."""
+    evaluations: dict[str, tuple[EvalRecord, ...]]
+    """By trial id, the same."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The study's ranks in ascending order."""
+        return tuple(sorted(self.spec.ranks))
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps of one pass over the training rows; None before the rows were counted."""
+        if self.facts is None:
+            return None
+        rows_per_step = self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
+        return -(-self.facts.train_examples // rows_per_step)
+
+
+def load_study(folder: Path) -> StudyData:
+    """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
+    with StudyStore.open(folder / "study.db") as store:
+        trials = tuple(store.trials())
+        return StudyData(
+            spec=load_spec(folder / "study.yaml", {}),
+            facts=store.facts(),
+            environments=tuple(store.environments()),
+            trials=trials,
+            outcomes=store.outcomes(),
+            adapters={record.rank: record for record in store.adapters()},
+            costs={record.rank: record for record in store.costs()},
+            steps={trial.trial_id: tuple(store.steps(trial.trial_id)) for trial in trials},
+            evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
+        )

@@ -1,0 +1,81 @@
+"""A rank for each of three wishes: lowest loss, time, memory."""
+
+from collections.abc import Mapping
+
+from lorascope.analysis.ranks import Comparison
+from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart, VerdictPart
+from lorascope.analysis.verdict import adequate_ranks
+from lorascope.analysis.wording import UNIT, nats, with_interval
+from lorascope.units import format_bytes, format_seconds
+
+SAME_TIME = 1.05
+"""Times of a rank alone within this factor count as equal: a few measured steps do not tell them apart."""
+
+
+def no_advice(reason: str) -> RecommendationPart:
+    """Recommend nothing, and say why."""
+    advice = AdvicePart(rank=None, reason=reason)
+    return RecommendationPart(quality=advice, efficient=advice, constrained=advice)
+
+
+def recommend(
+    comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
+) -> RecommendationPart:
+    """Choose a rank for each wish from ranks compared at one step."""
+    return RecommendationPart(
+        quality=_quality(comparison),
+        efficient=_efficient(comparison, ranks, verdict, tolerance),
+        constrained=_constrained(comparison, ranks, tolerance),
+    )
+
+
+def _quality(comparison: Comparison) -> AdvicePart:
+    rank = min(rank for rank, excess in comparison.excess.items() if excess.low <= 0)
+    if len(comparison.excess) == 1:
+        return AdvicePart(rank=rank, reason="the only rank with a held-out loss")
+    loss = comparison.loss[rank].value
+    if rank == comparison.best:
+        reason = f"lowest held-out loss, {nats(loss)} {UNIT}; every smaller rank is measurably above it"
+        if rank == min(comparison.excess):
+            reason = f"lowest held-out loss, {nats(loss)} {UNIT}, and the smallest rank"
+        return AdvicePart(rank=rank, reason=reason)
+    above = with_interval(comparison.excess[rank])
+    reason = (
+        f"smallest rank not measurably above the lowest loss (rank {comparison.best}): "
+        f"{nats(loss)} {UNIT}, {above} above it"
+    )
+    return AdvicePart(rank=rank, reason=reason)
+
+
+def _efficient(
+    comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
+) -> AdvicePart:
+    candidates = adequate_ranks(comparison, tolerance)
+    basis = f"shown to be within {tolerance:g} {UNIT} of the lowest loss"
+    if verdict.kind == "too_short":
+        candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
+        basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone, which the run is too short for"
+    times = {rank: seconds for rank in candidates if (seconds := ranks[rank].step_seconds) is not None}
+    if len(times) < len(candidates):
+        rank = min(candidates)
+        return AdvicePart(rank=rank, reason=f"smallest rank {basis}; times were not measured")
+    fastest = min(times.values())
+    rank = min(rank for rank, seconds in times.items() if seconds <= SAME_TIME * fastest)
+    measured = f"{format_seconds(times[rank])} a step alone"
+    if rank == min(candidates):
+        return AdvicePart(rank=rank, reason=f"smallest rank {basis}; {measured}")
+    slower = f"rank {min(candidates)} takes {format_seconds(times[min(candidates)])}"
+    return AdvicePart(rank=rank, reason=f"{basis}, and fastest of these: {measured}, {slower}")
+
+
+def _constrained(comparison: Comparison, ranks: Mapping[int, RankPart], tolerance: float) -> AdvicePart:
+    possible = [rank for rank, excess in comparison.excess.items() if excess.low <= tolerance]
+    rank = min(possible)
+    size = ranks[rank].training_state_bytes
+    memory = f"its adapter, gradient and optimizer take {format_bytes(size)}" if size is not None else "least memory"
+    place = (
+        "the lowest loss" if rank == comparison.best else f"{with_interval(comparison.excess[rank])} above the lowest"
+    )
+    return AdvicePart(
+        rank=rank, reason=f"smallest rank not shown to be worse than the tolerance of {tolerance:g}: {place}; {memory}"
+    )

@@ -1,0 +1,199 @@
+"""StudyData to StudySummary."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from lorascope.analysis.cautions import Findings, find_cautions
+from lorascope.analysis.data import StudyData, load_study
+from lorascope.analysis.estimates import Estimate, evaluation_loss, final_train_loss, last_finite
+from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice, choose, compare
+from lorascope.analysis.recommend import no_advice, recommend
+from lorascope.analysis.summary import (
+    EnvironmentPart,
+    Interval,
+    MemoryPart,
+    RankPart,
+    RecommendationPart,
+    StudyPart,
+    StudySummary,
+    TrialPart,
+    VerdictPart,
+)
+from lorascope.analysis.verdict import judge, still_falling
+from lorascope.records import CostRecord, TrialRecord
+from lorascope.units import to_megabytes
+
+
+def summarize(folder: Path) -> StudySummary:
+    """Summarise a study folder. Raises InputError when it is not one."""
+    return summarize_data(load_study(folder))
+
+
+def summarize_data(data: StudyData) -> StudySummary:
+    """Summarise records, finished or not."""
+    trials = tuple(_trial(data, trial) for trial in data.trials)
+    choices = choose(data, trials)
+    comparison = compare(choices, trials)
+    ranks = tuple(_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks)
+    verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
+    return StudySummary(
+        study=_study(data, trials),
+        trials=trials,
+        ranks=ranks,
+        recommendation=recommendation,
+        verdict=verdict,
+        cautions=find_cautions(Findings(data=data, trials=trials, choices=choices, comparison=comparison)),
+        environment=_environment(data),
+    )
+
+
+def _decide(
+    data: StudyData,
+    trials: Sequence[TrialPart],
+    ranks: Sequence[RankPart],
+    choices: dict[int, RankChoice],
+    comparison: Comparison | None,
+) -> tuple[VerdictPart, RecommendationPart]:
+    if comparison is None or comparison.step is None:
+        text = _why_not_compared(trials, comparison)
+        return VerdictPart(kind="nothing_to_compare", text=text), no_advice(text)
+    tolerance = data.spec.tolerance
+    falling = any(
+        still_falling(data.evaluations[trial.trial_id], tolerance) for trial in choices[comparison.best].trials
+    )
+    verdict = judge(comparison, tolerance, falling=falling)
+    advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
+    text = verdict.text
+    total = data.facts.total_steps if data.facts else None
+    if total is not None and comparison.step < total:
+        text = f"So far, at step {comparison.step} of {total}: {text[0].lower()}{text[1:]}"
+    if len(data.spec.seeds) == 1 and verdict.kind != "nothing_to_compare":
+        text = f"{text} One seed was run, so the intervals cover the choice of held-out rows only."
+    return VerdictPart(kind=verdict.kind, text=text), advice
+
+
+def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None) -> str:
+    if trials and all(trial.outcome in ENDED_EARLY for trial in trials):
+        return "No rank can be compared: every trial ended early."
+    if comparison is not None and not comparison.loss:
+        return "No rank can be compared: an interval needs at least two held-out rows."
+    ended = sum(trial.outcome == "finished" for trial in trials)
+    if trials and ended == sum(trial.outcome not in ENDED_EARLY for trial in trials):
+        return "No rank can be compared: the last finite held-out losses are of different steps."
+    return f"Not finished: {ended} of {len(trials)} trials have their final held-out loss."
+
+
+def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
+    spec, facts = data.spec, data.facts
+    return StudyPart(
+        model=facts.model if facts else spec.model,
+        dataset=facts.dataset if facts else spec.dataset,
+        train_examples=facts.train_examples if facts else None,
+        eval_examples=facts.eval_examples if facts else None,
+        tokens=facts.train_tokens if facts else None,
+        eval_target_tokens=facts.eval_target_tokens if facts else None,
+        device=facts.device if facts else None,
+        dtype=facts.dtype if facts else None,
+        dtype_reason=facts.dtype_reason if facts else None,
+        packing=facts.packing if facts else None,
+        packing_reason=facts.packing_reason if facts else None,
+        data_notes=facts.data_notes if facts else (),
+        data_hash=facts.data_hash if facts else None,
+        model_hash=facts.model_hash if facts else None,
+        adapted_modules=len(facts.target_modules) if facts else None,
+        base_parameters=facts.base_parameters if facts else None,
+        total_steps=facts.total_steps if facts else None,
+        alpha_rule=spec.alpha_rule,
+        learning_rates=spec.learning_rates,
+        seeds=spec.seeds,
+        tolerance=spec.tolerance,
+        complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
+    )
+
+
+def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
+    steps, evaluations = data.steps[trial.trial_id], data.evaluations[trial.trial_id]
+    outcome = data.outcomes.get(trial.trial_id)
+    last = last_finite(evaluations)
+    base = next((record for record in evaluations if record.step == 0), None)
+    return TrialPart(
+        trial_id=trial.trial_id,
+        rank=trial.rank,
+        lora_alpha=trial.lora_alpha,
+        learning_rate=trial.learning_rate,
+        seed=trial.seed,
+        outcome=outcome.state if outcome else "running" if steps else "not_started",
+        message=outcome.message if outcome else "",
+        steps=max(outcome.steps if outcome else 0, steps[-1].step if steps else 0),
+        train_loss=final_train_loss(steps, data.steps_per_epoch),
+        eval_loss=evaluation_loss(last) if last else None,
+        eval_step=last.step if last else None,
+        base_eval_loss=evaluation_loss(base) if base else None,
+    )
+
+
+def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Comparison | None) -> RankPart:
+    loss = comparison.loss.get(rank) if comparison else None
+    excess = comparison.excess.get(rank) if comparison else None
+    adapter, cost = data.adapters.get(rank), data.costs.get(rank)
+    seconds = _step_seconds(cost)
+    steps = data.facts.total_steps if data.facts else None
+    return RankPart(
+        rank=rank,
+        lora_alpha=next((trial.lora_alpha for trial in data.trials if trial.rank == rank), None),
+        best_learning_rate=choice.learning_rate if choice else None,
+        seeds=len(choice.trials) if choice else 0,
+        eval_loss=choice.rows.loss if choice else None,
+        eval_loss_ci95=_interval(loss),
+        excess_loss=excess.value if excess else None,
+        excess_loss_ci95=_interval(excess),
+        train_loss=choice.train_loss if choice else None,
+        trainable_parameters=adapter.trainable_parameters if adapter else None,
+        adapter_bytes=adapter.parameter_bytes if adapter else None,
+        training_state_bytes=(
+            adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes if adapter else None
+        ),
+        step_seconds=seconds,
+        runtime_seconds=seconds * steps if seconds is not None and steps is not None else None,
+        tokens_per_second=_tokens_per_second(cost),
+        peak_memory_bytes=cost.peak_memory_bytes if cost else None,
+        memory=_memory(cost),
+    )
+
+
+def _interval(estimate: Estimate | None) -> Interval | None:
+    return (estimate.low, estimate.high) if estimate else None
+
+
+def _step_seconds(cost: CostRecord | None) -> float | None:
+    measured = cost.step_seconds[cost.warmup_steps :] if cost else ()
+    return float(np.median(measured)) if measured else None
+
+
+def _tokens_per_second(cost: CostRecord | None) -> float | None:
+    seconds = math.fsum(cost.step_seconds[cost.warmup_steps :]) if cost else 0.0
+    return sum(cost.step_tokens[cost.warmup_steps :]) / seconds if cost and seconds > 0 else None
+
+
+def _memory(cost: CostRecord | None) -> MemoryPart | None:
+    if cost is None or not cost.memory_samples_bytes:
+        return None
+    samples = np.array(cost.memory_samples_bytes, dtype=np.float64)
+    return MemoryPart(
+        mean_mb=to_megabytes(float(samples.mean())),
+        std_mb=to_megabytes(float(samples.std())),
+        min_mb=to_megabytes(float(samples.min())),
+        max_mb=to_megabytes(float(samples.max())),
+    )
+
+
+def _environment(data: StudyData) -> EnvironmentPart | None:
+    if not data.environments:
+        return None
+    fields = asdict(data.environments[-1])
+    shown = {name: fields[name] for name in EnvironmentPart.model_fields if name in fields}
+    return EnvironmentPart.model_validate({**shown, "starts": len(data.environments)})

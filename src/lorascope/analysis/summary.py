@@ -1,0 +1,254 @@
+"""The shape of summary.json. Its reference page, docs/summary.md, is made from the texts under the fields.
+
+A number that does not exist (yet) is null: not measured, not reached, or not finite.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+TrialState = Literal["not_started", "running", "finished", "diverged", "oom", "failed"]
+VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
+CautionKind = Literal[
+    "unfinished",
+    "ended_early",
+    "one_learning_rate",
+    "learning_rate_at_edge",
+    "one_seed",
+    "few_eval_examples",
+    "short_run",
+    "orders_disagree",
+    "eval_loss_rising",
+    "no_improvement",
+]
+Interval = tuple[float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class StudyPart(_Part):
+    """What was studied."""
+
+    model: str
+    """Base model."""
+    dataset: str
+    """Rows."""
+    train_examples: int | None
+    """Rows trained on."""
+    eval_examples: int | None
+    """Rows held out."""
+    tokens: int | None
+    """Tokens of one pass over the training rows, prompts included, padding left out."""
+    eval_target_tokens: int | None
+    """Held-out tokens the loss is taken on."""
+    device: str | None
+    """Where it ran."""
+    dtype: str | None
+    """Precision of the frozen base."""
+    dtype_reason: str | None
+    """Why that precision."""
+    packing: bool | None
+    """True when rows were packed without padding."""
+    packing_reason: str | None
+    """Why rows were packed or padded."""
+    data_notes: tuple[str, ...]
+    """What was done to the rows, one sentence each."""
+    data_hash: str | None
+    """Hash of the rows."""
+    model_hash: str | None
+    """Hash of the base weights."""
+    adapted_modules: int | None
+    """Layers with an adapter."""
+    base_parameters: int | None
+    """Parameters of the frozen base."""
+    total_steps: int | None
+    """Optimizer steps of a whole trial."""
+    alpha_rule: str
+    """How alpha follows the rank."""
+    learning_rates: tuple[float, ...]
+    """Learning rates that were tried for every rank."""
+    seeds: tuple[int, ...]
+    """Seeds that were run."""
+    tolerance: float
+    """Nats a token by which an adequate rank may exceed the best one."""
+    complete: bool
+    """True when every trial has ended."""
+
+
+class TrialPart(_Part):
+    """One trial."""
+
+    trial_id: str
+    """The trial's name."""
+    rank: int
+    """LoRA rank r."""
+    lora_alpha: float
+    """LoRA alpha."""
+    learning_rate: float
+    """Peak learning rate."""
+    seed: int
+    """Seed of the initial adapter, dropout and row order."""
+    outcome: TrialState
+    """How it stands or ended."""
+    message: str
+    """Why it ended so, where that needs a reason."""
+    steps: int
+    """Optimizer steps done."""
+    train_loss: float | None
+    """Training loss at the end of the trial, or its last finite one."""
+    eval_loss: float | None
+    """Held-out loss at the last finite evaluation after training began."""
+    eval_step: int | None
+    """Step of that evaluation."""
+    base_eval_loss: float | None
+    """Held-out loss before the first step: the base model's."""
+
+
+class MemoryPart(_Part):
+    """Memory sampled while the rank trained alone."""
+
+    mean_mb: float
+    """Mean of the readings."""
+    std_mb: float
+    """Their standard deviation (of all readings, not a sample's estimate)."""
+    min_mb: float
+    """The lowest."""
+    max_mb: float
+    """The highest."""
+
+
+class RankPart(_Part):
+    """One rank at its best learning rate."""
+
+    rank: int
+    """LoRA rank r."""
+    lora_alpha: float | None
+    """LoRA alpha."""
+    best_learning_rate: float | None
+    """The learning rate with the lowest held-out loss, mean over seeds."""
+    seeds: int
+    """Trials the losses are means of."""
+    eval_loss: float | None
+    """Held-out loss, mean over seeds."""
+    eval_loss_ci95: Interval | None
+    """Its 95% bootstrap interval over held-out rows."""
+    excess_loss: float | None
+    """Held-out loss above the best rank's."""
+    excess_loss_ci95: Interval | None
+    """Its 95% paired bootstrap interval over held-out rows."""
+    train_loss: float | None
+    """Training loss at the end, mean over seeds."""
+    trainable_parameters: int | None
+    """Parameters of the adapter."""
+    adapter_bytes: int | None
+    """Bytes of the adapter's parameters in training."""
+    training_state_bytes: int | None
+    """Those bytes with the gradient's and the optimizer's."""
+    step_seconds: float | None
+    """Time of one step, trained alone."""
+    runtime_seconds: float | None
+    """Time of all steps, trained alone, without evaluations."""
+    tokens_per_second: float | None
+    """Tokens through the model in a second, trained alone."""
+    peak_memory_bytes: int | None
+    """Highest memory, trained alone."""
+    memory: MemoryPart | None
+    """Memory over time, trained alone."""
+    gpu: None = None
+    """Null: GPU measurements are not taken yet."""
+
+
+class AdvicePart(_Part):
+    """One recommended rank."""
+
+    rank: int | None
+    """The rank; null when the records support none."""
+    reason: str
+    """Why, with the numbers."""
+
+
+class RecommendationPart(_Part):
+    """A rank for each of three wishes."""
+
+    quality: AdvicePart
+    """The lowest loss matters most."""
+    efficient: AdvicePart
+    """Time matters too."""
+    constrained: AdvicePart
+    """Memory is scarce."""
+
+
+class VerdictPart(_Part):
+    """What the data supports."""
+
+    kind: VerdictKind
+    """The verdict in one word."""
+    text: str
+    """The verdict in words, with the numbers."""
+
+
+class CautionPart(_Part):
+    """One reason to read the numbers with care."""
+
+    kind: CautionKind
+    """The reason in one word."""
+    text: str
+    """The reason in words."""
+
+
+class EnvironmentPart(_Part):
+    """Where the numbers came from: the last start of the study."""
+
+    started: str
+    """ISO 8601 with time zone."""
+    lorascope_version: str
+    """Version that wrote the records."""
+    commit: str | None
+    """Its commit, where it ran from a working tree."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str]
+    """Versions of the packages the numbers depend on."""
+    os: str
+    """Operating system."""
+    cpu: str
+    """Processor."""
+    cpu_cores: int
+    """Its cores."""
+    memory_bytes: int
+    """Memory of the machine."""
+    device_name: str
+    """The device that trained."""
+    threads: int
+    """Threads of torch."""
+    command: str
+    """Command that started it."""
+    starts: int
+    """How often the study was started or continued."""
+
+
+class StudySummary(_Part):
+    """All that report, page and command line show of a study."""
+
+    schema_version: Literal[1] = 1
+    """Grows when a field changes its meaning or goes away."""
+    study: StudyPart
+    """What was studied."""
+    trials: tuple[TrialPart, ...]
+    """Every trial, in the order of the plan."""
+    ranks: tuple[RankPart, ...]
+    """Every rank, ascending."""
+    recommendation: RecommendationPart
+    """Which rank to use."""
+    verdict: VerdictPart
+    """What the data supports."""
+    cautions: tuple[CautionPart, ...]
+    """Reasons to read the numbers with care, the weightiest first."""
+    environment: EnvironmentPart | None
+    """Where the numbers came from."""
+
+    def to_json(self) -> str:
+        """Write summary.json's text: the same bytes for the same records."""
+        return self.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,25 @@
+"""How numbers stand in sentences."""
+
+from collections.abc import Sequence
+
+from lorascope.analysis.estimates import Estimate
+
+UNIT = "nats a token"
+
+
+def nats(value: float) -> str:
+    """Write a loss or a difference: 0.0210."""
+    return f"{value:.4f}"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """Write a difference and its interval: 0.0210 (95% interval 0.0150 to 0.0280)."""
+    return f"{nats(estimate.value)} (95% interval {nats(estimate.low)} to {nats(estimate.high)})"
+
+
+def ranks(values: Sequence[int]) -> str:
+    """Name ranks: rank 8; ranks 8 and 16; ranks 8, 16 and 32."""
+    names = [str(value) for value in values]
+    if len(names) == 1:
+        return f"rank {names[0]}"
+    return f"ranks {', '.join(names[:-1])} and {names[-1]}"

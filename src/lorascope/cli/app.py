@@ -1,0 +1,53 @@
+"""The commands together, and how errors leave the program."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from lorascope import __version__
+from lorascope.errors import InputError, Interrupted, LorascopeError
+
+app = App(
+    name="lorascope",
+    help="Which LoRA rank should I use, and what does it cost me?",
+    version=__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+# Named by path, with their first line, so that `lorascope --help` imports none of them.
+for position, (name, summary) in enumerate(
+    {
+        "run": "Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.",
+        "report": "Write the report, its Markdown and summary.json from a study's records, and print the path.",
+        "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",
+        "doctor": "Say what this machine offers: versions, devices, memory, disk, the demo's model. Needs no network.",
+    }.items()
+):
+    app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit: 0 done, 1 a trial failed, 2 bad input, 130 interrupted."""
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = app(arguments, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError:
+        # Its message is on standard error already.
+        return InputError.exit_code
+    except LorascopeError as error:
+        print(f"lorascope: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lorascope: interrupted; the same command continues the study", file=sys.stderr)  # noqa: T201
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe went away; Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0

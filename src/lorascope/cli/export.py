@@ -1,0 +1,29 @@
+"""``lorascope export``: hand over one rank."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def export(
+    folder: Path, /, *, rank: int, to: Path, merge: Annotated[bool, Parameter(negative="", show_default=False)] = False
+) -> int:
+    """Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    rank
+        Which rank to export, at its best learning rate.
+    to
+        Folder to write; must not exist yet.
+    merge
+        Write the whole model with the adapter merged into its weights.
+    """
+    from lorascope.run.export import export_adapter
+
+    export_adapter(folder, rank, to, merge=merge)
+    print(to)  # noqa: T201
+    return 0

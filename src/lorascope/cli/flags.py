@@ -1,0 +1,82 @@
+"""One flag for each field of a study, made from the schema."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from lorascope.spec.schema import StudySpec
+
+_SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
+_NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
+
+
+def make_flags() -> type:
+    """Make a dataclass with a field for each flag; None means that the user did not give it."""
+    fields = []
+    for name in StudySpec.model_fields:
+        types = _types(name)
+        kind = bool | None if types == {"boolean"} else str | None
+        parameter = Parameter(
+            help=help_text(name), metavar=_metavar(types), allow_leading_hyphen="array" in types, show_default=False
+        )
+        fields.append((name, Annotated[kind, parameter], dataclasses.field(default=None)))
+    return dataclasses.make_dataclass(
+        "StudyFlags", fields, namespace={"__module__": __name__}, frozen=True, kw_only=True
+    )
+
+
+def given_fields(flags: object | None) -> dict[str, object]:
+    """Return the fields whose flags were given, as the schema takes them; wrong values are left for it to refuse."""
+    values = {name: getattr(flags, name, None) for name in StudySpec.model_fields}
+    return {name: _parse(name, value) for name, value in values.items() if value is not None}
+
+
+def help_text(name: str) -> str:
+    """Write a field's documentation on one line, with its choices and its default."""
+    field = StudySpec.model_fields[name]
+    text = " ".join(inspect.cleandoc(field.description or "").split()).replace("``", "")
+    choices = _SCHEMA[name].get("enum")
+    if choices:
+        text += f" One of: {', '.join(choices)}."
+    if field.default is None:
+        return text
+    default = field.default
+    shown = ",".join(str(value) for value in default) if isinstance(default, tuple) else str(default)
+    return f"{text} [default: {shown}]"
+
+
+def _types(name: str) -> set[str]:
+    """Return the JSON types a field may have, None left out."""
+    schema = _SCHEMA[name]
+    return {option["type"] for option in schema.get("anyOf", [schema])} - {"null"}
+
+
+def _metavar(types: set[str]) -> str | None:
+    """Name what a flag takes: a list, a whole number, a number or text; a switch takes nothing."""
+    names = {"array": "A,B,C", "integer": "N", "number": "X", "string": "TEXT"}
+    return next((text for kind, text in names.items() if kind in types), None)
+
+
+def _parse(name: str, value: str | bool) -> object:
+    types = _types(name)
+    if isinstance(value, bool) or types == {"string"}:
+        return value
+    if types == {"array", "string"}:
+        is_list = value != "all-linear" and _NAMES.fullmatch(value)
+        return tuple(part for part in value.split(",") if part) if is_list else value
+    if "array" in types:
+        return tuple(_number(part.strip()) for part in value.split(","))
+    return _number(value)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

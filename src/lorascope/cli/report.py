@@ -1,0 +1,38 @@
+"""``lorascope report``: build the report again from a study's store."""
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def report(
+    folder: Path,
+    /,
+    *,
+    lang: Literal["en"] = "en",  # noqa: ARG001  # part of the command line's contract; English is the one there is
+    format: Literal["html", "md", "json"] = "html",  # noqa: A002  # the name of the flag
+    open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
+) -> int:
+    """Write the report, its Markdown and summary.json from a study's records, and print the path.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    lang
+        Language of the report.
+    format
+        Which of the files to name.
+    open
+        Show the file in the browser, or in the program of its kind.
+    """
+    from lorascope.report import write_report
+
+    written = write_report(folder)
+    path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
+    print(path)  # noqa: T201
+    if open:
+        webbrowser.open(path.resolve().as_uri())
+    return 0

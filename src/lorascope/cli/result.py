@@ -1,0 +1,66 @@
+"""The end of a run: ranks side by side, the recommendation, and where everything is."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from lorascope.analysis import StudySummary
+from lorascope.cli.columns import Column, table
+from lorascope.cli.wording import ending, loss
+from lorascope.units import format_bytes, format_count, format_seconds
+
+
+def show_result(console: Console, summary: StudySummary, folder: Path, report: Path) -> None:
+    """Print the result of a study."""
+    console.print()
+    console.print(table(_columns(summary), console.width))
+    for trial in summary.trials:
+        if trial.outcome != "finished":
+            console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))
+    console.print()
+    console.print(Text(recommendation(summary), style="bold"))
+    console.print(Text(summary.verdict.text))
+    for caution in summary.cautions:
+        console.print(Text(f"- {caution.text}", style="dim"))
+    console.print()
+    # Paths are for copying: they must not be broken into lines.
+    console.print(f"report:   {report}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"adapters: {folder / 'adapters'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def recommendation(summary: StudySummary) -> str:
+    """Write the recommendation in one sentence: the rank and why, or what the data does not support."""
+    advice = summary.recommendation.efficient
+    return f"Use rank {advice.rank}: {advice.reason}." if advice.rank is not None else advice.reason
+
+
+def _columns(summary: StudySummary) -> list[Column]:
+    ranks = summary.ranks
+    several_rates = len(summary.study.learning_rates) > 1
+    rates = [rank.best_learning_rate if several_rates else None for rank in ranks]
+    intervals = [rank.eval_loss_ci95 for rank in ranks]
+    counts = [rank.trainable_parameters for rank in ranks]
+    return [
+        Column(heading="rank", cells=[str(rank.rank) for rank in ranks]),
+        Column(heading="best rate", cells=["" if rate is None else f"{rate:g}" for rate in rates], rank=5),
+        Column(heading="parameters", cells=["" if n is None else format_count(n) for n in counts], rank=3),
+        Column(heading="held-out loss", cells=[loss(rank.eval_loss) for rank in ranks]),
+        Column(
+            heading="95 % interval",
+            cells=["" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}" for pair in intervals],
+            rank=1,
+        ),
+        Column(heading="train loss", cells=[loss(rank.train_loss) for rank in ranks], rank=4),
+        Column(heading="step", cells=[_seconds(rank.step_seconds) for rank in ranks], rank=6),
+        Column(heading="runtime", cells=[_seconds(rank.runtime_seconds) for rank in ranks], rank=2),
+        Column(heading="peak memory", cells=[_bytes(rank.peak_memory_bytes) for rank in ranks], rank=2),
+    ]
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else format_seconds(value)
+
+
+def _bytes(value: int | None) -> str:
+    return "" if value is None else format_bytes(value)

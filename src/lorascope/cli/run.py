@@ -1,0 +1,89 @@
+"""``lorascope run``: carry a study out, or continue one."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from lorascope.cli.flags import given_fields, make_flags
+from lorascope.spec.load import find_study, load_spec, preset_names
+from lorascope.spec.schema import StudySpec
+
+if TYPE_CHECKING:
+    StudyFlags = object
+else:
+    StudyFlags = make_flags()
+
+DEFAULT_PRESET = "demo"
+
+
+def run(
+    study: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
+) -> int:
+    """Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.
+
+    Parameters
+    ----------
+    study
+        A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
+    out
+        Folder of the study; one that is there is continued. Default: studies/PRESET or studies/MODEL-DATASET.
+    json
+        Write summary.json to standard output and progress to standard error.
+    """
+    given = given_fields(flags)
+    if study is None and not {"model", "dataset"} & given.keys():
+        study = DEFAULT_PRESET
+    spec = load_spec(find_study(study) if study is not None else None, given)
+    folder = out if out is not None else Path("studies") / _folder_name(study, spec)
+    return _carry_out(spec, folder, as_json=json)
+
+
+def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool) -> int:
+    from lorascope.cli.live import LiveView
+    from lorascope.cli.plain import PlainView
+
+    console = Console()
+    live = console.is_terminal and not as_json
+    with LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout) as view:
+        view.phase("starting")
+        from lorascope.run.study import run_study
+
+        run_study(spec, folder, progress=view, command=shlex.join(["lorascope", *sys.argv[1:]]))
+        view.phase("writing the report")
+        from lorascope.analysis import summarize
+        from lorascope.report import write_report
+
+        report = write_report(folder)
+        summary = summarize(folder)
+    if as_json:
+        print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
+    else:
+        from lorascope.cli.result import show_result
+
+        show_result(console, summary, folder, report.report_html)
+    return 0 if all(trial.outcome == "finished" for trial in summary.trials) else 1
+
+
+def _folder_name(study: str | None, spec: StudySpec) -> str:
+    if study in preset_names():
+        return str(study)
+    return f"{_slug(spec.model)}-{_slug(spec.dataset)}"
+
+
+def _slug(source: str) -> str:
+    """Turn a hub id, path or built-in name into its last part, safe as a folder name."""
+    name = Path(source.removeprefix("builtin:")).stem if Path(source).suffix in _SUFFIXES else Path(source).name
+    return re.sub(r"[^\w.]+", "-", name.removeprefix("builtin:")).strip("-.").lower() or "study"
+
+
+_SUFFIXES = {".json", ".jsonl", ".csv", ".parquet", ".gguf"}

@@ -1,0 +1,69 @@
+"""Which rows go into which step and which pass: pure functions, so that a resumed run needs no saved state.
+
+Steps are counted as transformers' Trainer counts them: an epoch's last batch may be smaller, and so may its last
+optimizer step.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lorascope.spec.schema import StudySpec
+
+
+def shuffled(n: int, *, seed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Order 0 ... n-1 at random: [n]; ``seed`` may have several parts.
+
+    Sorts the raw output of PCG64, the only stream NumPy promises never to change.
+    """
+    keys = np.random.PCG64(list(seed)).random_raw(n)
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Order the n training rows for one epoch (counted from 0): [n]."""
+    return shuffled(n, seed=(seed, epoch))
+
+
+def _rows_per_step(spec: StudySpec) -> int:
+    return spec.per_device_train_batch_size * spec.gradient_accumulation_steps
+
+
+def _steps_per_epoch(spec: StudySpec, n_train: int) -> int:
+    return math.ceil(n_train / _rows_per_step(spec))
+
+
+def total_steps(spec: StudySpec, n_train: int) -> int:
+    """Count the optimizer steps of a run over ``n_train`` rows."""
+    if spec.max_steps is not None:
+        return spec.max_steps
+    return math.ceil(spec.num_train_epochs * _steps_per_epoch(spec, n_train))
+
+
+def step_rows(spec: StudySpec, n_train: int, *, seed: int, step: int) -> tuple[int, ...]:
+    """List the rows of optimizer step ``step`` (counted from 0), all its accumulated batches together."""
+    epoch, step_in_epoch = divmod(step, _steps_per_epoch(spec, n_train))
+    first = step_in_epoch * _rows_per_step(spec)
+    order = epoch_order(n_train, seed=seed, epoch=epoch)
+    return tuple(order[first : first + _rows_per_step(spec)].tolist())
+
+
+def split_passes(lengths: Sequence[int], *, tokens_per_pass: int) -> tuple[tuple[int, ...], ...]:
+    """Cut rows into passes of at most ``tokens_per_pass`` tokens in total; a longer row goes alone.
+
+    Rows are taken longest first, so that a pass holds rows of similar length and the largest pass comes first.
+    """
+    passes: list[tuple[int, ...]] = []
+    current: list[int] = []
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if current and tokens + lengths[row] > tokens_per_pass:
+            passes.append(tuple(current))
+            current, tokens = [], 0
+        current.append(row)
+        tokens += lengths[row]
+    if current:
+        passes.append(tuple(current))
+    return tuple(passes)

@@ -1,0 +1,168 @@
+"""The data half of a study: from the spec's names to token ids, masks and two halves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from lorascope.data.encode import encode
+from lorascope.data.examples import Example, Splits, hash_halves
+from lorascope.data.formats import Format, choose_format
+from lorascope.data.rendered import Rendered
+from lorascope.data.sources import load_rows
+from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
+from lorascope.errors import InputError
+from lorascope.spec.schema import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Rows:
+    """The usable rows of one split: the same row at the same place of both."""
+
+    keys: tuple[tuple[str, str], ...]
+    """Prompt and whole text."""
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...]
+
+
+def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    """Load, render, tokenise and split the rows of a study; what cannot be used is an InputError."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer of {spec.model!r} has no end token",
+            remedy="choose a model whose tokenizer sets eos_token, or set it in tokenizer_config.json",
+        )
+    if spec.eval_split is not None and spec.eval_split.strip() == spec.split.strip():
+        raise InputError(
+            f"eval_split {spec.eval_split!r} is the split that is trained on",
+            remedy="name another split, or leave eval_split out to have rows held out by data_seed",
+        )
+    dataset = load_rows(spec.dataset, spec.split)
+    chosen = choose_format(spec, columns=dataset.column_names, first_row=dataset[0], tokenizer=tokenizer)
+    rows = _read(spec, spec.split, dataset, chosen, tokenizer)
+    if spec.eval_split is None:
+        train, held, notes = _split_by_seed(spec, rows)
+    else:
+        other = _read(spec, spec.eval_split, load_rows(spec.dataset, spec.eval_split), chosen, tokenizer)
+        train, held, notes = _split_by_name(spec, rows, other)
+    if len(train) < spec.per_device_train_batch_size:
+        raise InputError(
+            f"{len(train)} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",
+            remedy="give more rows, hold out fewer (eval_examples), or lower per_device_train_batch_size",
+        )
+    return Splits(train=train, eval=held, data_hash=hash_halves((train, held)), format=chosen.name, notes=notes)
+
+
+def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokenizer: PreTrainedTokenizerBase) -> _Rows:
+    missing = [column for column in chosen.columns if column not in dataset.column_names]
+    if missing:
+        raise InputError(
+            f"split {split!r} has no column {missing[0]!r}",
+            remedy=f"the columns there are: {', '.join(dataset.column_names)}",
+        )
+    rendered = [
+        row
+        for number, cells in enumerate(dataset.select_columns(list(chosen.columns)), start=1)
+        if (row := chosen.render(cells, number)) is not None
+    ]
+    if not rendered:
+        raise InputError(
+            f"none of the {len(dataset)} rows of split {split!r} has text",
+            remedy=f"fill the columns that are read ({', '.join(chosen.columns)}), or choose another format",
+        )
+    rows = _tokenise(spec, rendered, chosen, tokenizer, split)
+    blank = _note(len(dataset) - len(rendered), f"Rows of {split!r} without text, dropped from {len(dataset):,}")
+    return replace(rows, notes=blank + rows.notes)
+
+
+def _tokenise(
+    spec: StudySpec,
+    rendered: Sequence[Rendered],
+    chosen: Format,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str,
+) -> _Rows:
+    keys, examples = [], []
+    n_cut = 0
+    needed: list[int] = []
+    rows = encode(rendered, tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
+    for text, encoded in zip(rendered, rows, strict=True):
+        example = encoded.cut(spec.max_length)
+        if example is not None:
+            keys.append((text.prompt, text.text))
+            examples.append(example)
+            n_cut += len(encoded.input_ids) > spec.max_length
+        elif encoded.target_mask.any():
+            needed.append(int(np.argmax(encoded.target_mask)) + 1)
+    if not examples:
+        raise _no_targets(spec, len(rendered), needed)
+    limit = f"max_length ({spec.max_length} tokens)"
+    n_lost = len(rendered) - len(examples)
+    notes = _note(n_cut, f"Rows of {split!r} cut at {limit}, of {len(rendered):,}")
+    notes += _note(n_lost, f"Rows of {split!r} without a target token within {limit}, dropped from {len(rendered):,}")
+    return _Rows(keys=tuple(keys), examples=tuple(examples), notes=notes)
+
+
+def _no_targets(spec: StudySpec, n_rows: int, needed: Sequence[int]) -> InputError:
+    if not needed:
+        return InputError(
+            f"none of the {n_rows} rows has a token to take the loss on",
+            remedy="give rows with a completion, or messages with an assistant's turn",
+        )
+    return InputError(
+        f"max_length {spec.max_length} leaves no target in any of the {n_rows} rows: all of them are longer before "
+        "their completion begins",
+        remedy=f"raise max_length; the shortest row's first target is token {min(needed)}",
+    )
+
+
+def _split_by_seed(spec: StudySpec, rows: _Rows) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[str, ...]]:
+    n_rows = len(rows.examples)
+    n_eval = spec.eval_examples or default_eval_rows(n_rows)
+    if n_rows < n_eval + spec.per_device_train_batch_size:
+        raise InputError(
+            f"{n_rows} usable rows are too few for {n_eval} held-out rows and one batch of "
+            f"{spec.per_device_train_batch_size}",
+            remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
+        )
+    halves = hold_out(rows.keys, n_eval=n_eval, seed=spec.data_seed)
+    if not halves.eval:
+        raise InputError(
+            f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
+            remedy="raise eval_examples, name an eval_split, or use the format 'text' where rows have no prompts",
+        )
+    notes = rows.notes
+    if len(halves.eval) < n_eval:
+        notes += (f"Held-out rows, instead of {n_eval}, as rows of one prompt stay together: {len(halves.eval)}.",)
+    notes += _note(halves.train_repeats, "Training rows that repeat another row exactly, kept")
+    notes += _note(halves.eval_repeats, "Held-out rows that repeat another one exactly, dropped")
+    examples = rows.examples
+    return tuple(examples[row] for row in halves.train), tuple(examples[row] for row in halves.eval), notes
+
+
+def _split_by_name(
+    spec: StudySpec, rows: _Rows, other: _Rows
+) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[str, ...]]:
+    different = [row for row, is_first in enumerate(first_occurrences(other.keys)) if is_first]
+    n_eval = spec.eval_examples or len(different)
+    if len(different) < n_eval:
+        raise InputError(
+            f"eval_split {spec.eval_split!r} has {len(different)} different usable rows, fewer than "
+            f"eval_examples {n_eval}",
+            remedy="lower eval_examples or leave it out",
+        )
+    held = [different[row] for row in choose_rows(len(different), n_chosen=n_eval, seed=spec.data_seed)]
+    held_prompts = {other.keys[row][0] for row in held}
+    kept = [row for row, (prompt, _) in enumerate(rows.keys) if prompt not in held_prompts]
+    repeats = len(kept) - sum(first_occurrences([rows.keys[row] for row in kept]))
+    notes = rows.notes + other.notes
+    notes += _note(len(rows.keys) - len(kept), "Training rows with the prompt of a held-out row, dropped")
+    notes += _note(repeats, "Training rows that repeat another row exactly, kept")
+    notes += _note(len(other.keys) - len(different), "Held-out rows that repeat another one exactly, dropped")
+    return tuple(rows.examples[row] for row in kept), tuple(other.examples[row] for row in held), notes
+
+
+def _note(count: int, what: str) -> tuple[str, ...]:
+    return (f"{what}: {count:,}.",) if count else ()

@@ -1,0 +1,69 @@
+"""Which rows are held out: chosen by seed, with no prompt in both halves."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorascope.data.batches import shuffled
+
+LARGEST_DEFAULT = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halves:
+    """Row numbers of both halves, in the order of the rows, and what was left out."""
+
+    train: tuple[int, ...]
+    eval: tuple[int, ...]
+    train_repeats: int
+    """Rows in ``train`` that repeat an earlier row exactly."""
+    eval_repeats: int
+    """Held-out rows left out because they repeat another one exactly: counted twice they would feign precision."""
+
+
+def default_eval_rows(n_rows: int) -> int:
+    """Choose how many rows to hold out: a tenth, at least one, at most 256."""
+    return min(LARGEST_DEFAULT, max(1, n_rows // 10))
+
+
+def first_occurrences(rows: Sequence[tuple[str, str]]) -> tuple[bool, ...]:
+    """Mark each (prompt, text) that no earlier one equals."""
+    seen: set[tuple[str, str]] = set()
+    marks = []
+    for row in rows:
+        marks.append(row not in seen)
+        seen.add(row)
+    return tuple(marks)
+
+
+def hold_out(rows: Sequence[tuple[str, str]], *, n_eval: int, seed: int) -> Halves:
+    """Hold out at most ``n_eval`` different rows of (prompt, text), whole prompts at a time.
+
+    Prompts are visited in seeded order; one with more rows than are still wanted is passed over, so fewer rows than
+    asked for are held out only where no remaining prompt fits.
+    """
+    is_first = first_occurrences(rows)
+    by_prompt: defaultdict[str, list[int]] = defaultdict(list)
+    for row, (prompt, _) in enumerate(rows):
+        by_prompt[prompt].append(row)
+    groups = list(by_prompt.values())
+    held: set[int] = set()
+    wanted = n_eval
+    for group in shuffled(len(groups), seed=(seed,)):
+        different = sum(is_first[row] for row in groups[group])
+        if different <= wanted:
+            held.update(groups[group])
+            wanted -= different
+    train = tuple(row for row in range(len(rows)) if row not in held)
+    evaluation = tuple(row for row in sorted(held) if is_first[row])
+    return Halves(
+        train=train,
+        eval=evaluation,
+        train_repeats=sum(not is_first[row] for row in train),
+        eval_repeats=len(held) - len(evaluation),
+    )
+
+
+def choose_rows(n_rows: int, *, n_chosen: int, seed: int) -> tuple[int, ...]:
+    """Choose ``n_chosen`` of ``n_rows`` rows by seed, in the order of the rows."""
+    return tuple(sorted(shuffled(n_rows, seed=(seed,))[:n_chosen].tolist()))

@@ -1,0 +1,90 @@
+"""The built-in data set: docstring to body, from the standard library of the running interpreter."""
+
+import ast
+import os
+import re
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+SKIPPED_FOLDERS = frozenset(
+    {"test", "tests", "idle_test", "encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__"}
+)
+GENERATED = re.compile(r"auto(matically|-)?\s?generated|file is generated", re.IGNORECASE)
+
+
+def read_stdlib() -> tuple[dict[str, str], ...]:
+    """Pair signature and docstring (``prompt``) with the body after it (``completion``), in a fixed order.
+
+    Prompt and completion together are one function's source, moved to the left margin, without its decorators. Tests,
+    generated files and exact repetitions are left out. Which functions there are depends on the Python version.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    return tuple(
+        {"prompt": prompt, "completion": completion}
+        for prompt, completion in dict.fromkeys(
+            pair for path in _source_files(folder) for pair in _pairs(_read_source(path))
+        )
+    )
+
+
+def _source_files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        # In place, so that what is left out is not walked either: site-packages may hold very many files.
+        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
+        found += [
+            Path(parent, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")
+        ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _read_source(path: Path) -> str:
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+    except (SyntaxError, UnicodeDecodeError):  # the file declares another encoding than it has
+        return ""
+    return "" if GENERATED.search("\n".join(source.split("\n", 10)[:10])) else source
+
+
+def _pairs(source: str) -> Iterator[tuple[str, str]]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # old escapes in strings; as errors they would lose a file
+            tree = ast.parse(source)
+    except SyntaxError:  # some files of the library are templates or another version's syntax
+        return
+    lines = source.split("\n")
+    for function in _outer_functions(tree):
+        pair = _pair(function, lines)
+        if pair is not None:
+            yield pair
+
+
+def _outer_functions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Find functions and methods; one inside another is left out, as it would be in two completions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+        elif isinstance(child, ast.stmt | ast.ExceptHandler):
+            yield from _outer_functions(child)
+
+
+def _pair(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> tuple[str, str] | None:
+    if len(function.body) < 2 or not ast.get_docstring(function, clean=False):
+        return None
+    docstring, first = function.body[0], function.body[1]
+    assert docstring.end_lineno is not None
+    assert function.end_lineno is not None
+    if first.lineno <= docstring.end_lineno:  # both on one line: the border is not a line's end
+        return None
+    margin = function.col_offset
+    prompt = _moved_left(lines[function.lineno - 1 : docstring.end_lineno], margin)
+    completion = _moved_left(lines[docstring.end_lineno : function.end_lineno], margin)
+    return prompt + "\n", completion.strip("\n")
+
+
+def _moved_left(lines: list[str], margin: int) -> str:
+    return "\n".join(line[margin:] if line[:margin].isspace() else line for line in lines)

@@ -1,0 +1,1 @@
+"""Training packs of trials over one frozen base."""

@@ -1,0 +1,86 @@
+"""Prepare the user's model for a study: swap the layers in, and check that packed rows mean what padded rows mean."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel
+
+from lorascope.data.examples import Example
+from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.modeling.layout import BASE_ONLY
+from lorascope.modeling.targets import find_targets, swap_in
+
+_CHECKED_ROWS = 4
+_CHECKED_TOKENS = 128
+"""Rows are compared up to here: the logits of all their tokens exist at once."""
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Largest root mean square difference of logits, as a share of their own, that rounding explains. A wrong position,
+mask or missing soft cap moves logits by tens of per cent."""
+
+
+def prepare_model(
+    model: PreTrainedModel,
+    target_modules: tuple[str, ...] | str | None,
+    examples: Sequence[Example],
+    *,
+    packing: bool,
+) -> tuple[FrozenModel, str]:
+    """Put multi-rank layers into a model; decide between packed and padded rows by comparing logits on real rows.
+
+    Returns:
+        The prepared model, and why its rows are packed or padded.
+
+    Raises:
+        InputError: targets that match nothing, or layers that see only part of the tokens.
+    """
+    reference = _reference_logits(model, examples)
+    layers = swap_in(model, find_targets(model, target_modules))
+    frozen = FrozenModel(
+        model=model,
+        layers=layers,
+        packing=False,
+        chunked_head=True,
+        own_attention=model.config._attn_implementation,
+    )
+    rounding = _difference(frozen, examples, reference)
+    if rounding > _TOLERANCE[model.dtype]:
+        frozen = replace(frozen, chunked_head=False)
+        rounding = _difference(frozen, examples, reference)
+    if not packing:
+        return frozen, "as asked"
+    packed = frozen.with_packing(packing=True)
+    try:
+        difference = _difference(packed, examples, reference)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        return frozen, f"this model cannot take packed rows ({str(error).split(chr(10))[0][:120]})"
+    if difference <= max(_TOLERANCE[model.dtype], 2 * rounding):
+        return packed, f"packed and padded logits agree to {difference:.1e} on this model"
+    return frozen, f"packed logits differ from padded ones by {difference:.1%} on this model"
+
+
+def _checked(examples: Sequence[Example]) -> list[Example]:
+    """Choose rows of different length, from the shortest to the longest of the first hundred."""
+    by_length = sorted(examples[:100], key=lambda example: example.n_tokens)
+    step = max(1, (len(by_length) - 1) // (_CHECKED_ROWS - 1))
+    return [
+        Example(input_ids=row.input_ids[:_CHECKED_TOKENS], target_mask=row.target_mask[:_CHECKED_TOKENS])
+        for row in by_length[::step][:_CHECKED_ROWS]
+    ]
+
+
+def _reference_logits(model: PreTrainedModel, examples: Sequence[Example]) -> list[torch.Tensor]:
+    """Return the untouched model's own logits of the checked rows, one row at a time."""
+    with torch.no_grad():
+        return [model(torch.from_numpy(row.input_ids)[None].to(model.device)).logits[0] for row in _checked(examples)]
+
+
+def _difference(frozen: FrozenModel, examples: Sequence[Example], reference: Sequence[torch.Tensor]) -> float:
+    """Return the largest relative root mean square difference of any row's logits."""
+    rows = [PassRow(example=example, adapter=BASE_ONLY) for example in _checked(examples)]
+    wide = torch.promote_types(frozen.model.dtype, torch.float32)
+    shares = [
+        ((logits - expected).norm(dtype=wide) / expected.norm(dtype=wide)).item()
+        for logits, expected in zip(frozen.logits(rows), reference, strict=True)
+    ]
+    return max(shares)

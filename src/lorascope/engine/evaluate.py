@@ -1,0 +1,40 @@
+"""Held-out loss, kept for every example."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from lorascope.data.examples import Example
+from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.engine.passes import plan_passes
+
+
+def example_nats(
+    frozen: FrozenModel,
+    adapter: int,
+    examples: Sequence[Example],
+    *,
+    tokens_per_pass: int,
+    check_stop: Callable[[], None],
+) -> tuple[tuple[float, ...], float]:
+    """Return the nats of each example, summed over its targets, under one adapter, and the seconds it took.
+
+    Args:
+        frozen: the prepared model.
+        adapter: index of the adapter, or ``BASE_ONLY``.
+        examples: held-out rows.
+        tokens_per_pass: most tokens of a pass.
+        check_stop: raises when the run should stop.
+    """
+    start = time.perf_counter()
+    order = {id(example): i for i, example in enumerate(examples)}
+    nats = [0.0] * len(examples)
+    rows = [PassRow(example=example, adapter=adapter) for example in examples]
+    for one_pass in plan_passes([rows], tokens_per_pass=tokens_per_pass):
+        check_stop()
+        with torch.no_grad():
+            sums = torch.stack([row.sum() for row in frozen.row_nats(one_pass)]).tolist()
+        for row, value in zip(one_pass, sums, strict=True):
+            nats[order[id(row.example)]] = value
+    return tuple(nats), time.perf_counter() - start

@@ -1,0 +1,124 @@
+"""The training loop of a pack: every trial over the same rows, one step at a time."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lorascope.data.examples import Splits
+from lorascope.engine.evaluate import example_nats
+from lorascope.engine.forward import FrozenModel
+from lorascope.engine.probe import Probe
+from lorascope.engine.step import train_step
+from lorascope.engine.trial import TrainingTrial
+from lorascope.modeling.adapter import attach
+from lorascope.modeling.layout import BASE_ONLY
+from lorascope.records import EvalRecord, StepRecord, TrialOutcome
+from lorascope.spec.schema import StudySpec
+
+WARMUP_STEPS = 1
+"""First steps of a process whose time is kept but flagged: memory is being mapped and caches are cold."""
+
+
+class Recorder(Protocol):
+    """Keeps what the loop produces."""
+
+    def steps(self, records: Sequence[StepRecord]) -> None:
+        """Keep one step of every trial."""
+
+    def evaluation(self, record: EvalRecord) -> None:
+        """Keep a held-out evaluation."""
+
+    def ended(self, trial: TrainingTrial, outcome: TrialOutcome) -> None:
+        """Keep how a trial ended, and its adapter."""
+
+    def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None:
+        """Save the pack's state when the last save is long enough ago; called between steps."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pack:
+    """Everything the loop needs."""
+
+    frozen: FrozenModel
+    trials: Sequence[TrainingTrial]
+    splits: Splits
+    spec: StudySpec
+    total_steps: int
+    recorder: Recorder
+    probe: Probe
+    check_stop: Callable[[], None]
+    """Raises when the run should stop; called between passes."""
+
+
+def evaluation_interval(spec: StudySpec, total_steps: int) -> int:
+    """Return the steps between held-out evaluations."""
+    return spec.eval_steps or math.ceil(total_steps / 4)
+
+
+def train_pack(pack: Pack) -> None:
+    """Train the trials from where they are to the end; evaluate at the start, at intervals and at the end.
+
+    A trial that diverges leaves the pack with its curve kept; the others go on with the numbers they have alone.
+    """
+    interval = evaluation_interval(pack.spec, pack.total_steps)
+    active = [trial for trial in pack.trials if not trial.diverged]
+    step = first = active[0].steps_done if active else pack.total_steps
+    attach(pack.frozen.layers, [trial.adapter for trial in active])
+    while active:
+        if step % interval == 0 or step == pack.total_steps:
+            _evaluate(pack, active, step)
+        if step == pack.total_steps:
+            break
+        records = train_step(
+            pack.frozen,
+            active,
+            pack.splits.train,
+            pack.spec,
+            total_steps=pack.total_steps,
+            probe=pack.probe,
+            warmup=step - first < WARMUP_STEPS,
+            check_stop=pack.check_stop,
+        )
+        step += 1
+        pack.recorder.steps(records)
+        if any(trial.diverged for trial in active):
+            active = _drop_diverged(pack, active)
+        pack.recorder.checkpoint_if_due(pack.trials)
+    for trial in active:
+        pack.recorder.ended(trial, trial.outcome(pack.total_steps))
+
+
+def _drop_diverged(pack: Pack, active: Sequence[TrainingTrial]) -> list[TrainingTrial]:
+    for trial in active:
+        if trial.diverged:
+            pack.recorder.ended(trial, trial.outcome(pack.total_steps))
+    remaining = [trial for trial in active if not trial.diverged]
+    attach(pack.frozen.layers, [trial.adapter for trial in remaining])
+    return remaining
+
+
+def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> None:
+    """Evaluate each trial; before the first step all of them are the base, which is evaluated once."""
+    held_out = pack.splits.eval
+    targets = tuple(example.n_targets for example in held_out)
+    nats: tuple[float, ...] = ()
+    seconds = 0.0
+    for index, trial in enumerate(active):
+        if step > 0 or index == 0:
+            nats, seconds = example_nats(
+                pack.frozen,
+                index if step > 0 else BASE_ONLY,
+                held_out,
+                tokens_per_pass=pack.spec.tokens_per_pass,
+                check_stop=pack.check_stop,
+            )
+        pack.recorder.evaluation(
+            EvalRecord(
+                trial_id=trial.record.trial_id,
+                step=step,
+                example_nats=nats,
+                example_target_tokens=targets,
+                seconds=seconds,
+            )
+        )

@@ -1,0 +1,26 @@
+"""The learning rate as a pure function of the step, as in Transformers' schedules of the same names."""
+
+import math
+
+from lorascope.spec.schema import StudySpec
+
+
+def warmup_steps(spec: StudySpec, total_steps: int) -> int:
+    """Return the number of warm-up steps; a value below 1 is a share of all steps, rounded up."""
+    return math.ceil(spec.warmup_steps * total_steps if spec.warmup_steps < 1 else spec.warmup_steps)
+
+
+def learning_rate_factor(spec: StudySpec, *, step: int, total_steps: int) -> float:
+    """Return what the peak learning rate is multiplied by in the update after ``step`` updates (0 for the first).
+
+    ``linear`` falls to zero in a straight line after the warm-up, ``cosine`` along half a wave, ``constant`` stays.
+    """
+    warmup = warmup_steps(spec, total_steps)
+    if step < warmup:
+        return step / warmup
+    if spec.lr_scheduler_type == "constant":
+        return 1.0
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    if spec.lr_scheduler_type == "linear":
+        return max(0.0, 1.0 - progress)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

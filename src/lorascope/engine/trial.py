@@ -1,0 +1,74 @@
+"""One trial while it trains: its adapter, its optimizer and how far it is."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from lorascope.modeling.adapter import Adapter, AdapterShape
+from lorascope.modeling.lora import MultiLoraLinear
+from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
+from lorascope.spec.schema import StudySpec
+
+
+class TrainingTrial:
+    """The state of one trial; nothing in it is shared with another trial."""
+
+    def __init__(
+        self, record: TrialRecord, spec: StudySpec, layers: Mapping[str, MultiLoraLinear], compute_dtype: torch.dtype
+    ) -> None:
+        self.record = record
+        self.adapter = Adapter(
+            layers,
+            AdapterShape(rank=record.rank, scale=record.scale, dropout=spec.lora_dropout, seed=record.seed),
+            compute_dtype=compute_dtype,
+        )
+        self.optimizer = torch.optim.AdamW(
+            [self.adapter.flat],
+            lr=record.learning_rate,
+            betas=(spec.adam_beta1, spec.adam_beta2),
+            eps=spec.adam_epsilon,
+            weight_decay=spec.weight_decay,
+            fused=self.adapter.flat.device.type in {"cpu", "cuda"},
+        )
+        self.steps_done = 0
+        self.diverged = ""
+        """Why the trial cannot go on; empty while it can."""
+
+    def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
+        """Clip this trial's own gradient, take one optimizer step, and return the norm before clipping.
+
+        A non-finite norm leaves the weights as they are and ends the trial.
+        """
+        grad = self.adapter.flat.grad
+        assert grad is not None
+        norm = torch.linalg.vector_norm(grad).item()
+        if not math.isfinite(norm):
+            self.diverged = f"the gradient of step {self.steps_done + 1} is not finite"
+            return norm
+        if max_grad_norm > 0 and norm > max_grad_norm:
+            grad.mul_(max_grad_norm / (norm + 1e-6))
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.step()
+        self.adapter.refresh()
+        self.adapter.zero_grad()
+        self.steps_done += 1
+        return norm
+
+    def outcome(self, total_steps: int) -> TrialOutcome:
+        """Say how the trial stands."""
+        state: OutcomeState
+        state = "diverged" if self.diverged else "finished" if self.steps_done >= total_steps else "running"
+        return TrialOutcome(trial_id=self.record.trial_id, state=state, steps=self.steps_done, message=self.diverged)
+
+    def adapter_record(self) -> AdapterRecord:
+        """Return the exact sizes of the adapter's tensors; AdamW keeps two averages for each parameter."""
+        flat = self.adapter.flat
+        parameter_bytes = flat.numel() * flat.element_size()
+        return AdapterRecord(
+            rank=self.record.rank,
+            trainable_parameters=flat.numel(),
+            parameter_bytes=parameter_bytes,
+            gradient_bytes=parameter_bytes,
+            optimizer_bytes=2 * parameter_bytes,
+        )

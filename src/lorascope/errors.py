@@ -1,0 +1,40 @@
+"""What can go wrong, and what the user can do about it.
+
+A message has three parts: what is wrong, the value that is wrong, and the remedy.
+"""
+
+from collections.abc import Sequence
+
+
+class LorascopeError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(LorascopeError):
+    """Something the user gave cannot be used; nothing expensive has started."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}\n  -> {remedy}")
+
+
+class SpecError(InputError):
+    """Every error of one study file or command line, reported together."""
+
+    def __init__(self, errors: Sequence[InputError]) -> None:
+        self.errors = tuple(errors)
+        head = f"{len(errors)} problems in the study" if len(errors) > 1 else "a problem in the study"
+        Exception.__init__(self, f"{head}:\n" + "\n".join(str(error) for error in errors))
+        self.problem = "; ".join(error.problem for error in errors)
+        self.remedy = "; ".join(error.remedy for error in errors)
+
+
+class Interrupted(LorascopeError):
+    """The user stopped the run; what was done is saved and the same command continues it."""
+
+    exit_code = 130

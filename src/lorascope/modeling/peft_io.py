@@ -1,0 +1,94 @@
+"""Adapters in PEFT's file format: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.modeling.lora import LayerAdapter, MultiLoraLinear
+
+_PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def save_peft(
+    folder: Path,
+    adapters: Mapping[str, LayerAdapter],
+    layers: Mapping[str, MultiLoraLinear],
+    *,
+    base: str,
+    rank: int,
+    lora_alpha: float,
+    rslora: bool,
+    dropout: float,
+) -> None:
+    """Write one adapter so that ``PeftModel.from_pretrained`` loads it.
+
+    Args:
+        folder: made if absent.
+        adapters: the adapter's part in each layer, by the layer's full name.
+        layers: the adapted layers, by the same names.
+        base: folder or hub id of the base model, as ``from_pretrained`` takes it.
+        rank: r.
+        lora_alpha: alpha, before division by r or sqrt(r).
+        rslora: True where the scale is alpha / sqrt(r).
+        dropout: LoRA dropout in training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, adapter in adapters.items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = adapter.A.detach().cpu().contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = adapter.B.detach().cpu().contiguous()
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": int(lora_alpha) if lora_alpha == int(lora_alpha) else lora_alpha,
+        "use_rslora": rslora,
+        "lora_dropout": dropout,
+        "target_modules": list(adapters),
+        "fan_in_fan_out": any(isinstance(layers[name].base, Conv1D) for name in adapters),
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+    aside = folder / f"{WEIGHTS}.partial"
+    save_file(tensors, aside, metadata={"format": "pt"})
+    aside.replace(folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
+    """Read weights written by PEFT or by ``save_peft`` into an adapter of the same rank and layers.
+
+    Raises:
+        KeyError: a layer is missing in the file.
+        RuntimeError: a shape differs.
+    """
+    tensors = load_file(folder / WEIGHTS)
+    with torch.no_grad():
+        for name, adapter in adapters.items():
+            adapter.A.copy_(tensors[f"{_PREFIX}{name}.lora_A.weight"])
+            adapter.B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"])
+
+
+def merge_peft(model: PreTrainedModel, folder: Path) -> None:
+    """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    tensors = load_file(folder / WEIGHTS)
+    for name in config["target_modules"]:
+        layer = model.get_submodule(name)
+        weight = layer.get_parameter("weight")
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        A, B = (tensors[f"{_PREFIX}{name}.lora_{part}.weight"].to(weight.device, wide) for part in "AB")
+        update_OI = scale * (B @ A)
+        with torch.no_grad():
+            weight.copy_(weight.to(wide) + (update_OI.T if isinstance(layer, Conv1D) else update_OI))

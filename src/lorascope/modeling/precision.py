@@ -1,0 +1,56 @@
+"""Which precision the frozen base runs in, and why."""
+
+import time
+
+import torch
+
+from lorascope.errors import InputError
+
+_WORTH = 1.2
+"""bfloat16 must multiply at least this much faster to be worth its rounding."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``auto`` or a device name into a device that is there.
+
+    Raises:
+        InputError: the name is unknown or the device is absent.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"device {device!r} cannot be used: {reason}", remedy="use auto, cpu, or cuda") from error
+    return resolved
+
+
+def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """Return the base's precision and the reason in a few words.
+
+    On the CPU ``auto`` times one matrix product of a language model's size in both precisions; on a GPU it asks Torch.
+    """
+    if dtype != "auto":
+        return getattr(torch, dtype), "as asked"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported():
+            return torch.bfloat16, "the GPU supports bfloat16"
+        return torch.float32, "the GPU does not support bfloat16"
+    if device.type != "cpu":
+        return torch.float32, f"bfloat16 is not tried on {device.type}"
+    ratio = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
+    if ratio >= _WORTH:
+        return torch.bfloat16, f"this CPU multiplies bfloat16 {ratio:.1f} times as fast as float32"
+    return torch.float32, f"this CPU multiplies bfloat16 only {ratio:.1f} times as fast as float32"
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    x, weight = torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

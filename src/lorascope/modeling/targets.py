@@ -1,0 +1,133 @@
+"""Which layers get adapters, with PEFT's rules for ``target_modules``."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.errors import InputError
+from lorascope.modeling.lora import MultiLoraLinear, linear_features
+
+ALL_LINEAR = "all-linear"
+
+_QUERY_KEY_VALUE = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("query_key_value",),
+    ("qkv_proj",),
+    ("Wqkv",),
+    ("c_attn",),
+)
+"""Names of the query, key and value projections in Transformers' models, tried in this order."""
+
+
+def find_targets(model: PreTrainedModel, target_modules: tuple[str, ...] | str | None) -> tuple[str, ...]:
+    """Return the full names of the layers to adapt, in the model's order.
+
+    Args:
+        model: a causal language model.
+        target_modules: name endings, one regular expression over full names, ``all-linear`` (every linear layer but
+            the output head), or None for the query, key and value projections.
+
+    Raises:
+        InputError: a name or expression matches nothing, or matches a layer that cannot take LoRA.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    head = model.get_output_embeddings()
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    if target_modules is None:
+        return _default_targets(linear)
+    if target_modules == ALL_LINEAR:
+        return tuple(linear)
+    if isinstance(target_modules, str):
+        matched = _match_expression(target_modules, modules)
+    else:
+        matched = _match_endings(target_modules, modules, linear)
+    for name in matched:
+        if name not in linear:
+            kind = "the output head" if modules[name] is head else f"a {type(modules[name]).__name__}"
+            raise InputError(
+                f"target_modules matches {name}, which is {kind} and cannot take LoRA here",
+                remedy=f"choose linear layers: {_endings(linear)}",
+            )
+    return matched
+
+
+def _default_targets(linear: list[str]) -> tuple[str, ...]:
+    present = {name.rpartition(".")[2] for name in linear}
+    for names in _QUERY_KEY_VALUE:
+        if present.issuperset(names):
+            return tuple(name for name in linear if name.rpartition(".")[2] in names)
+    return tuple(linear)
+
+
+def _match_expression(expression: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise InputError(
+            f"target_modules is not a regular expression: {expression!r} ({error})",
+            remedy="give name endings such as q_proj,v_proj, a valid expression, or all-linear",
+        ) from error
+    matched = tuple(name for name in modules if pattern.fullmatch(name))
+    if not matched:
+        raise InputError(
+            f"target_modules {expression!r} matches no module",
+            remedy=f"the expression must match a whole name such as {list(modules)[-1]}",
+        )
+    return matched
+
+
+def _match_endings(
+    endings: tuple[str, ...], modules: Mapping[str, nn.Module], linear: Iterable[str]
+) -> tuple[str, ...]:
+    def matches(name: str, ending: str) -> bool:
+        return name == ending or name.endswith(f".{ending}")
+
+    missing = [ending for ending in endings if not any(matches(name, ending) for name in modules)]
+    if missing or not endings:
+        raise InputError(
+            f"target_modules {', '.join(missing) or '(empty)'} matches no module of this model",
+            remedy=f"modules that can take LoRA here: {_endings(linear)}",
+        )
+    return tuple(name for name in modules if any(matches(name, ending) for ending in endings))
+
+
+def _endings(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
+
+
+def swap_in(model: PreTrainedModel, targets: tuple[str, ...]) -> dict[str, MultiLoraLinear]:
+    """Replace the target layers by multi-rank LoRA layers that still hold the base layers; return them by name."""
+    layers = {}
+    for name in targets:
+        base = model.get_submodule(name)
+        assert isinstance(base, nn.Linear | Conv1D)
+        parent, _, own = name.rpartition(".")
+        layers[name] = MultiLoraLinear(base)
+        setattr(model.get_submodule(parent), own, layers[name])
+    return layers
+
+
+def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -> list[str]:
+    """Refuse ranks that no layer can use; return a note for each that only some layers can use in full.
+
+    Raises:
+        InputError: a rank is larger than every target layer.
+    """
+    limits = {name: min(linear_features(layer.base)) for name, layer in layers.items()}
+    largest = max(limits.values())
+    notes = []
+    for rank in ranks:
+        if rank > largest:
+            raise InputError(
+                f"rank {rank} is larger than every target layer of this model",
+                remedy=f"choose ranks of at most {largest}: an update of these layers has no higher rank",
+            )
+        short = _endings(name for name, limit in limits.items() if limit < rank)
+        if short:
+            limit = min(limits.values())
+            notes.append(f"Rank {rank} is more than the update of some layers can have ({short}: {limit} at most).")
+    return notes

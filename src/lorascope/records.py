@@ -1,0 +1,162 @@
+"""Frozen records: the only things that cross the border between what trains and what reads.
+
+Units are part of each name. Losses are sums of nats beside the count of tokens they were summed over, so that the
+division happens once, where a loss is read.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+OutcomeState = Literal["running", "finished", "diverged", "oom", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """One adapter's training, as planned."""
+
+    trial_id: str
+    """Unique in the study and safe as a folder name: ``r128``, or ``r128-lr0.0003-s1`` where an axis has several values."""
+    rank: int
+    lora_alpha: float
+    scale: float
+    """What the update B A x is multiplied by: ``lora_alpha / r``, or ``lora_alpha / sqrt(r)`` for rsLoRA."""
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """One optimizer step of one trial."""
+
+    trial_id: str
+    step: int
+    """Counted from 1: the record of step n is the loss before the n-th update."""
+    nats: float
+    """Sum of the cross entropy over the batch's target tokens."""
+    target_tokens: int
+    """Tokens the loss was taken on."""
+    tokens: int
+    """Tokens that went through the model, targets or not, padding left out."""
+    learning_rate: float
+    grad_norm: float
+    """Norm of the mean-loss gradient before clipping."""
+    seconds: float
+    """Wall time of the whole pack's step; a rank's own time is a CostRecord."""
+    warmup: bool
+    """True for the first steps of a process, which no average includes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalRecord:
+    """Held-out loss of one trial after a number of steps, kept for every example."""
+
+    trial_id: str
+    step: int
+    example_nats: tuple[float, ...]
+    example_target_tokens: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostRecord:
+    """What one rank costs when it trains alone (solo), from a short measurement."""
+
+    rank: int
+    step_seconds: tuple[float, ...]
+    """Every measured step, warm-up first."""
+    warmup_steps: int
+    """How many of them are warm-up."""
+    step_tokens: tuple[int, ...]
+    """Real tokens of each measured step."""
+    peak_memory_bytes: int
+    """Peak resident memory of the process (CPU) or peak allocated memory (GPU) while this rank trained alone."""
+    base_memory_bytes: int
+    """The same reading just before this rank's adapter was made."""
+    memory_samples_bytes: tuple[int, ...]
+    """Readings sampled in time while the rank trained alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterRecord:
+    """Exact size of one rank's adapter, from its tensors."""
+
+    rank: int
+    trainable_parameters: int
+    parameter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemSample:
+    """The process at one moment of a run."""
+
+    seconds: float
+    """Since the run's process began sampling; restarts continue behind the last sample."""
+    rss_bytes: int
+    cpu_percent: float
+    """Of one core: 200 is two cores busy."""
+    device_allocated_bytes: int | None
+    """Torch's allocated bytes on the GPU; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialOutcome:
+    """How a trial stands or ended."""
+
+    trial_id: str
+    state: OutcomeState
+    steps: int
+    """Optimizer steps done."""
+    message: str
+    """Why, for the states that need a reason; empty otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyFacts:
+    """What the study was in the end, after every default and automatic choice."""
+
+    model: str
+    dataset: str
+    device: str
+    dtype: str
+    dtype_reason: str
+    packing: bool
+    """True: rows are packed without padding. False: rows are padded."""
+    packing_reason: str
+    train_examples: int
+    eval_examples: int
+    train_tokens: int
+    """Tokens of one epoch of the training rows."""
+    train_target_tokens: int
+    eval_target_tokens: int
+    total_steps: int
+    base_parameters: int
+    target_modules: tuple[str, ...]
+    """Full names of the adapted modules."""
+    data_hash: str
+    model_hash: str
+    data_notes: tuple[str, ...]
+    """What was done to the rows, one sentence each: cut, dropped, duplicates."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """Where numbers came from."""
+
+    started: str
+    """ISO 8601 with time zone."""
+    lorascope_version: str
+    commit: str | None
+    """Commit of the working tree lorascope was run from, ``-dirty`` appended where it had changes; None outside one."""
+    python: str
+    packages: dict[str, str]
+    os: str
+    cpu: str
+    cpu_cores: int
+    memory_bytes: int
+    device: str
+    device_name: str
+    threads: int
+    seeds: tuple[int, ...]
+    command: str

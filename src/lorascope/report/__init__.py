@@ -1,0 +1,5 @@
+"""A study written down: summary.json, report.md and one self-contained report.html."""
+
+from lorascope.report.write import ReportPaths, write_report
+
+__all__ = ["ReportPaths", "write_report"]

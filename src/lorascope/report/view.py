@@ -1,0 +1,157 @@
+"""A summary as the strings a page shows."""
+
+from dataclasses import dataclass
+
+from lorascope.analysis.summary import RankPart, StudySummary, TrialPart
+from lorascope.charts.colors import rank_colors
+from lorascope.units import format_bytes, format_count, format_seconds
+
+NONE = "–"
+STATES = {
+    "not_started": "not started",
+    "running": "not finished",
+    "finished": "finished",
+    "diverged": "diverged",
+    "oom": "out of memory",
+    "failed": "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A header and rows of equal length; the first cell of a row names it."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    colors: tuple[str, ...]
+    """Colour of each row's rank."""
+
+
+def rank_table(summary: StudySummary) -> Table:
+    """Show every rank; a column that has no value for any rank is left out."""
+    header = (
+        "rank",
+        "held-out loss (95% interval)",
+        "above the best (95% interval)",
+        "training loss",
+        "learning rate",
+        "parameters",
+        "adapter",
+        "step alone",
+        "run alone",
+        "tokens/s",
+        "peak memory",
+    )
+    rows = [_rank_row(part) for part in summary.ranks]
+    kept = [
+        column for column in range(len(header)) if column <= 1 or any(row[column] not in (NONE, "") for row in rows)
+    ]
+    colors = rank_colors([part.rank for part in summary.ranks])
+    return Table(
+        header=tuple(header[column] for column in kept),
+        rows=tuple(tuple(row[column] for column in kept) for row in rows),
+        colors=tuple(colors[part.rank] for part in summary.ranks),
+    )
+
+
+def trial_table(summary: StudySummary) -> Table:
+    """Show every trial and how it ended."""
+    header = ("trial", "rank", "alpha", "learning rate", "seed", "outcome", "steps", "training loss", "held-out loss")
+    colors = rank_colors([part.rank for part in summary.ranks])
+    return Table(
+        header=header,
+        rows=tuple(_trial_row(trial) for trial in summary.trials),
+        colors=tuple(colors[trial.rank] for trial in summary.trials),
+    )
+
+
+def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
+    """Name and value of what was studied, known values only."""
+    study = summary.study
+    precision = f"{study.dtype} ({study.dtype_reason})" if study.dtype else None
+    rows = None if study.packing is None else "packed" if study.packing else "padded"
+    facts = [
+        ("model", study.model),
+        ("base parameters", _count(study.base_parameters)),
+        ("model hash", study.model_hash),
+        ("data set", study.dataset),
+        ("training rows", _count(study.train_examples)),
+        ("tokens of one pass", _count(study.tokens)),
+        ("held-out rows", _count(study.eval_examples)),
+        ("held-out target tokens", _count(study.eval_target_tokens)),
+        ("data hash", study.data_hash),
+        ("adapted layers", _count(study.adapted_modules)),
+        ("alpha rule", study.alpha_rule),
+        ("learning rates", ", ".join(f"{value:g}" for value in study.learning_rates)),
+        ("seeds", ", ".join(str(seed) for seed in study.seeds)),
+        ("steps of a trial", _count(study.total_steps)),
+        ("device", study.device),
+        ("precision of the base", precision),
+        ("rows are", f"{rows} ({study.packing_reason})" if rows else None),
+    ]
+    return [(name, value) for name, value in facts if value is not None]
+
+
+def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
+    """Name and value of where the numbers came from; empty before the first start."""
+    environment = summary.environment
+    if environment is None:
+        return []
+    commit = f", commit {environment.commit}" if environment.commit else ""
+    return [
+        ("started", environment.started),
+        ("starts", str(environment.starts)),
+        ("lorascope", f"{environment.lorascope_version}{commit}"),
+        ("Python", environment.python),
+        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))),
+        ("system", environment.os),
+        ("processor", f"{environment.cpu}, {environment.cpu_cores} cores, {environment.threads} threads used"),
+        ("memory", format_bytes(environment.memory_bytes)),
+        ("device", environment.device_name),
+    ]
+
+
+def _rank_row(part: RankPart) -> tuple[str, ...]:
+    best = part.excess_loss == 0 and part.excess_loss_ci95 == (0.0, 0.0)
+    return (
+        str(part.rank),
+        _with_interval(part.eval_loss, part.eval_loss_ci95),
+        "lowest" if best else _with_interval(part.excess_loss, part.excess_loss_ci95),
+        _loss(part.train_loss),
+        f"{part.best_learning_rate:g}" if part.best_learning_rate is not None else NONE,
+        _count(part.trainable_parameters) or NONE,
+        format_bytes(part.adapter_bytes) if part.adapter_bytes is not None else NONE,
+        format_seconds(part.step_seconds) if part.step_seconds is not None else NONE,
+        format_seconds(part.runtime_seconds) if part.runtime_seconds is not None else NONE,
+        f"{part.tokens_per_second:.0f}" if part.tokens_per_second is not None else NONE,
+        format_bytes(part.peak_memory_bytes) if part.peak_memory_bytes is not None else NONE,
+    )
+
+
+def _trial_row(trial: TrialPart) -> tuple[str, ...]:
+    outcome = STATES[trial.outcome]
+    return (
+        trial.trial_id,
+        str(trial.rank),
+        f"{trial.lora_alpha:g}",
+        f"{trial.learning_rate:g}",
+        str(trial.seed),
+        f"{outcome}: {trial.message}" if trial.message else outcome,
+        str(trial.steps),
+        _loss(trial.train_loss),
+        _loss(trial.eval_loss),
+    )
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None or interval is None:
+        return _loss(value)
+    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
+def _loss(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4f}"
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else format_count(value)

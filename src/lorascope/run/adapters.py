@@ -1,0 +1,47 @@
+"""Adapters in the study folder: one folder a trial, and ``r128`` for each rank's best."""
+
+import contextlib
+import os
+import shutil
+
+from lorascope.analysis import summarize
+from lorascope.engine.trial import TrainingTrial
+from lorascope.modeling.peft_io import save_peft
+from lorascope.run.folder import StudyFolder
+from lorascope.run.prepare import PreparedStudy
+
+
+def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:
+    """Write a trained adapter in PEFT's format to ``adapters/<trial>``."""
+    save_peft(
+        place.adapters / trial.record.trial_id,
+        trial.adapter.layers,
+        study.frozen.layers,
+        base=study.source.path,
+        rank=trial.record.rank,
+        lora_alpha=trial.record.lora_alpha,
+        rslora=study.spec.alpha_rule == "rslora",
+        dropout=study.spec.lora_dropout,
+    )
+
+
+def choose_adapters(place: StudyFolder) -> None:
+    """Make ``adapters/r<rank>`` the adapter of each rank's best learning rate and first seed, by links."""
+    summary = summarize(place.path)
+    for rank in summary.ranks:
+        chosen = place.adapters / f"r{rank.rank}"
+        for trial in summary.trials:
+            source = place.adapters / trial.trial_id
+            if trial.rank != rank.rank or trial.learning_rate != rank.best_learning_rate or not source.is_dir():
+                continue
+            if source != chosen:
+                shutil.rmtree(chosen, ignore_errors=True)
+                shutil.copytree(source, chosen, copy_function=_link)
+            break
+
+
+def _link(source: str, target: str) -> None:
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copy2(source, target)

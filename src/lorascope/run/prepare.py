@@ -1,0 +1,115 @@
+"""Everything that can refuse a study, before anything expensive starts."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lorascope.data.batches import total_steps
+from lorascope.data.examples import Splits
+from lorascope.data.prepare import prepare
+from lorascope.engine.adaptation import prepare_model
+from lorascope.engine.forward import FrozenModel
+from lorascope.errors import InputError
+from lorascope.modeling.base import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
+from lorascope.modeling.precision import choose_dtype, resolve_device
+from lorascope.modeling.targets import check_ranks
+from lorascope.records import StudyFacts
+from lorascope.run.progress import Progress
+from lorascope.spec.schema import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedStudy:
+    """A study that can start."""
+
+    spec: StudySpec
+    facts: StudyFacts
+    splits: Splits
+    frozen: FrozenModel
+    source: ModelSource
+    device: torch.device
+
+
+def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress) -> PreparedStudy:
+    """Load rows and model and make every automatic choice.
+
+    Args:
+        spec: what was asked.
+        before: the facts of the run that is continued: its precision and packing are kept, its rows and weights must
+            still be the same. None for a new study.
+        progress: who is told.
+
+    Raises:
+        InputError: anything about model, rows, targets or ranks that cannot be used.
+    """
+    device = resolve_device(spec.device)
+    progress.phase("reading the tokenizer")
+    source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(source)
+    progress.phase("reading the rows")
+    splits = prepare(spec, tokenizer)
+    progress.phase("loading the model")
+    dtype, dtype_reason = choose_dtype(before.dtype if before else spec.dtype, device)
+    model = load_model(source, dtype=dtype, device=device)
+    _check_positions(model.config, splits, spec)
+    model_hash = hash_weights(model)
+    progress.phase("comparing packed with padded rows")
+    frozen, packing_reason = prepare_model(
+        model, spec.target_modules, splits.train, packing=before.packing if before else spec.packing
+    )
+    notes = check_ranks(frozen.layers, spec.ranks)
+    facts = StudyFacts(
+        model=spec.model,
+        dataset=spec.dataset,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        dtype_reason=before.dtype_reason if before else dtype_reason,
+        packing=frozen.packing,
+        packing_reason=before.packing_reason if before else packing_reason,
+        train_examples=len(splits.train),
+        eval_examples=len(splits.eval),
+        train_tokens=sum(example.n_tokens for example in splits.train),
+        train_target_tokens=sum(example.n_targets for example in splits.train),
+        eval_target_tokens=sum(example.n_targets for example in splits.eval),
+        total_steps=total_steps(spec, len(splits.train)),
+        base_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        target_modules=tuple(frozen.layers),
+        data_hash=splits.data_hash,
+        model_hash=model_hash,
+        data_notes=(*splits.notes, *notes, *_dropout_note(model.config)),
+    )
+    if before is not None:
+        _check_same(before, facts)
+    return PreparedStudy(spec=spec, facts=facts, splits=splits, frozen=frozen, source=source, device=device)
+
+
+def _check_same(before: StudyFacts, now: StudyFacts) -> None:
+    for what, old, new in (("rows", before.data_hash, now.data_hash), ("model", before.model_hash, now.model_hash)):
+        if old != new:
+            raise InputError(
+                f"the {what} changed since this study began (hash {old[:12]}, now {new[:12]})",
+                remedy=f"bring the {what} back, or start a new study with --out",
+            )
+    if before.packing != now.packing:
+        raise InputError(
+            "this machine cannot pack the rows as the study's first run did",
+            remedy="continue it where it began, or start a new study with --out",
+        )
+
+
+def _check_positions(config: object, splits: Splits, spec: StudySpec) -> None:
+    """Refuse rows longer than the model's positions."""
+    limit = getattr(config, "max_position_embeddings", None)
+    longest = max(example.n_tokens for example in (*splits.train, *splits.eval))
+    if isinstance(limit, int) and longest > limit:
+        raise InputError(
+            f"rows of up to {longest} tokens, but the model {spec.model} has {limit} positions",
+            remedy=f"set max_length to at most {limit}",
+        )
+
+
+def _dropout_note(config: object) -> tuple[str, ...]:
+    names = ("dropout", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout")
+    rates = {name: getattr(config, name, None) for name in names}
+    used = ", ".join(f"{name} {rate}" for name, rate in rates.items() if isinstance(rate, float) and rate > 0)
+    return (f"The frozen base runs without its own dropout ({used}).",) if used else ()

@@ -1,0 +1,31 @@
+"""What a running study tells whoever watches it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
+
+
+class Progress(Protocol):
+    """Receives events in the order they happen, from the thread that trains. Must return quickly and not raise."""
+
+    def phase(self, text: str) -> None:
+        """Name what is being done now, such as "loading the model"."""
+
+    def note(self, text: str) -> None:
+        """Say something the user should know, such as a fallback that was taken."""
+
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
+        """Announce the study once; ``done_steps`` of it were done by an earlier run."""
+
+    def cost(self, record: CostRecord) -> None:
+        """Report what a rank costs alone."""
+
+    def step(self, records: Sequence[StepRecord]) -> None:
+        """Report one step of every trial that is still training."""
+
+    def evaluation(self, record: EvalRecord) -> None:
+        """Report a held-out evaluation."""
+
+    def outcome(self, outcome: TrialOutcome) -> None:
+        """Report that a trial ended."""

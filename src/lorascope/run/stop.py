@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: stop at the next safe place, or at once when pressed again."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Self
+
+from lorascope.errors import Interrupted
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Turns the signals into ``Interrupted`` while inside its ``with`` block.
+
+    Outside of ``deferred`` the exception comes at once. Inside, the first signal is remembered until ``check`` is
+    called, so that a step is never half recorded; the second comes at once.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._deferring = False
+        self._previous: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        # Python hands signals to the main thread only
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._deferring and not self._requested:
+            self._requested = True
+            return
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold the first signal back until ``check`` is called."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` when a signal has come."""
+        if self._requested:
+            raise Interrupted("stopped as asked")

@@ -1,0 +1,1 @@
+"""What the user asks for: the schema, how it is loaded, and the trials it means."""

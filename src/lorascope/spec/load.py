@@ -1,0 +1,102 @@
+"""Study files and flags to one StudySpec, with every error of both reported at once."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lorascope.errors import InputError, SpecError
+from lorascope.spec.explain import all_errors, closest
+from lorascope.spec.schema import StudySpec
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+
+def load_spec(path: Path | None, overrides: Mapping[str, object]) -> StudySpec:
+    """Read a study file, let ``overrides`` replace its fields, and fill the rest with defaults.
+
+    Raises SpecError with every wrong field, or InputError where the file itself cannot be read.
+    """
+    given = {**(_read_mapping(path) if path else {}), **overrides}
+    try:
+        return StudySpec.model_validate(given)
+    except ValidationError as error:
+        raise SpecError(all_errors(given, error)) from None
+
+
+def dump_spec(spec: StudySpec) -> str:
+    """Write every field as YAML, in the schema's order; ``load_spec`` reads the same study back."""
+    return yaml.safe_dump(
+        spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of the studies that come with the package."""
+    return tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml")))
+
+
+def find_study(name: str) -> Path:
+    """Return the file that ``name`` means: a preset's, or else ``name`` as a path.
+
+    Raises InputError for a bare name that is neither.
+    """
+    if name in preset_names():
+        return PRESET_FOLDER / f"{name}.yaml"
+    path = Path(name)
+    if not path.exists() and len(path.parts) == 1 and not path.suffix:
+        raise InputError(
+            f"no preset or study file is called {name!r}",
+            remedy=f"{closest(name, preset_names())}the presets are {', '.join(preset_names())}",
+        )
+    return path
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML where a key given twice is an error: the second would silently replace the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                mark = node.value[position][0].start_mark
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_mapping(path: Path) -> dict[str, object]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no study file {path}", remedy="check the path, or name a preset") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{path} is a folder, not a study file", remedy=f"give a YAML file, such as {path / 'study.yaml'}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", remedy="check the file's permissions") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start})", remedy="save the file as UTF-8 encoded YAML"
+        ) from None
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {_yaml_problem(error)}", remedy="correct that line") from None
+    if content is None:
+        raise InputError(f"{path} is empty", remedy="write at least one field, such as ranks: [8, 128, 256]")
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} holds a {type(content).__name__}, not fields",
+            remedy="write one field a line, such as ranks: [8, 128, 256]",
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _yaml_problem(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())

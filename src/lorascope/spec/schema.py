@@ -1,0 +1,161 @@
+"""The study a user asks for: one frozen object, validated once at the edge and passed whole.
+
+Names that PEFT, Transformers and TRL have keep their meaning here. The text under a field is its only
+documentation: ``--help`` and the reference page are made from it.
+"""
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+AlphaRule = Literal["fixed", "rslora", "proportional"]
+DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "text", "template"]
+Scheduler = Literal["constant", "linear", "cosine"]
+Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+
+Values = TypeVar("Values", tuple[int, ...], tuple[float, ...])
+
+
+def _no_duplicates(values: Values) -> Values:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise PydanticCustomError("duplicate", "{repeated} given more than once", {"repeated": str(repeated)})
+    return values
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+
+
+class StudySpec(BaseModel):
+    """Everything one study depends on; two equal specs give equal results on one machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str = Field("builtin:smollm2-135m", min_length=1)
+    """Base model: a hub id, a folder, a GGUF file, or ``builtin:smollm2-135m``."""
+
+    dataset: str = Field("builtin:python-stdlib", min_length=1)
+    """Rows: a hub id, a file (.json, .jsonl, .csv, .parquet), a saved ``datasets`` folder, or
+    ``builtin:python-stdlib``."""
+
+    split: str = Field("train", min_length=1)
+    """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``."""
+
+    eval_split: str | None = None
+    """Another split to hold out. Without it, held-out rows are taken from ``split`` by ``data_seed``."""
+
+    eval_examples: Count | None = None
+    """How many rows to hold out. Default: a tenth of the rows, at most 256."""
+
+    dataset_format: DatasetFormat = "auto"
+    """How columns become text. ``auto`` decides by the column names."""
+
+    prompt_template: str | None = None
+    """Own prompt over the columns, such as ``### Question: {instruction}\\n ### Answer: ``; implies the format
+    ``template``."""
+
+    completion_template: str | None = None
+    """Own completion over the columns, such as ``{output}``; implies the format ``template``."""
+
+    completion_only_loss: bool | None = None
+    """Take the loss on the completion only. Default: yes wherever the format has a completion, else on all tokens."""
+
+    max_length: Annotated[int, Field(ge=2, strict=True)] = 1024
+    """Rows are cut at this many tokens."""
+
+    data_seed: Seed = 0
+    """Chooses the held-out rows. The order of training rows follows each trial's seed."""
+
+    ranks: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (8, 128, 256)
+    """LoRA ranks to compare."""
+
+    alpha_rule: AlphaRule = "fixed"
+    """How ``lora_alpha`` follows the rank: ``fixed`` (same alpha, scale alpha/r), ``rslora`` (same alpha, scale
+    alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_multiple`` * r, the same scale for all ranks)."""
+
+    lora_alpha: Positive = 32.0
+    """Alpha under the rules ``fixed`` and ``rslora``."""
+
+    alpha_multiple: Positive = 4.0
+    """Alpha divided by r under the rule ``proportional``."""
+
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropping an input of an adapter in training."""
+
+    target_modules: tuple[str, ...] | str | None = None
+    """Layers to adapt, as in PEFT: name endings, one regular expression, or ``all-linear``. Default: the query, key
+    and value projections."""
+
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (3e-4,)
+    """Learning rates to try for every rank."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (0,)
+    """Seeds of initial adapters, dropout and row order. All ranks of one seed see the same rows in the same order."""
+
+    per_device_train_batch_size: Count = 8
+    """Rows of one batch."""
+
+    gradient_accumulation_steps: Count = 1
+    """Batches of one optimizer step; the loss is divided by the target tokens of all of them together."""
+
+    num_train_epochs: Positive = 1.0
+    """Passes over the training rows, unless ``max_steps`` says otherwise."""
+
+    max_steps: Count | None = None
+    """Optimizer steps; overrides ``num_train_epochs``."""
+
+    lr_scheduler_type: Scheduler = "linear"
+    """Course of the learning rate after warm-up: ``linear`` and ``cosine`` fall to zero."""
+
+    warmup_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Steps in which the learning rate rises linearly; below 1, a share of all steps."""
+
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """AdamW's decoupled weight decay."""
+
+    max_grad_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Each trial's gradient is clipped to this norm by itself; 0 turns clipping off."""
+
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay of the gradient average."""
+
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's decay of the squared-gradient average."""
+
+    adam_epsilon: Positive = 1e-8
+    """AdamW's epsilon."""
+
+    eval_steps: Count | None = None
+    """Steps between held-out evaluations. Default: a quarter of the run. The start and the end are always evaluated."""
+
+    tolerance: Positive = 0.005
+    """A rank is adequate when its held-out loss exceeds the best rank's by at most this many nats a token."""
+
+    cost_steps: Annotated[int, Field(ge=0, strict=True)] = 3
+    """Steps for which every rank is first run alone to measure its own time and memory; 0 leaves that out."""
+
+    tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 1024
+    """Most tokens that go through the model at once (a longer row goes alone); bounds the memory of activations."""
+
+    packing: bool = True
+    """Pack rows without padding where the model allows it (checked when the run starts)."""
+
+    dtype: Dtype = "auto"
+    """Precision of the frozen base. Adapters, their gradients and optimizer states are float32 at least."""
+
+    device: str = Field("auto", min_length=1)
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project)."""
+
+    trust_remote_code: bool = False
+    """Run code that comes with a model from the hub."""
+
+    @model_validator(mode="after")
+    def _templates_come_in_pairs(self) -> Self:
+        if self.completion_template is not None and self.prompt_template is None:
+            raise PydanticCustomError("template", "completion_template needs a prompt_template", {})
+        if self.dataset_format == "template" and self.prompt_template is None:
+            raise PydanticCustomError("template", "dataset_format 'template' needs a prompt_template", {})
+        return self

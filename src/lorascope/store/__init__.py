@@ -1,0 +1,5 @@
+"""The study's records on disk: one SQLite file, one writer, exact values back."""
+
+from lorascope.store.study import StudyStore
+
+__all__ = ["StudyStore"]

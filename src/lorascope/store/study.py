@@ -1,0 +1,161 @@
+"""StudyStore: typed append and read of exactly the records that cross the border."""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lorascope.records import (
+    AdapterRecord,
+    CostRecord,
+    Environment,
+    EvalRecord,
+    StepRecord,
+    StudyFacts,
+    SystemSample,
+    TrialOutcome,
+    TrialRecord,
+)
+from lorascope.store import tables
+from lorascope.store.codec import SqlValue
+from lorascope.store.connect import connect_reader, connect_writer, disconnect_writer
+from lorascope.store.tables import R, Table
+
+
+class StudyStore:
+    """One study's records. Every write is one transaction; any thread may call."""
+
+    def __init__(self, connection: sqlite3.Connection, *, writable: bool) -> None:
+        self._connection = connection
+        self._writable = writable
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Open for writing, new or existing. Raises InputError for a file that is something else."""
+        return cls(connect_writer(path), writable=True)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open for reading. Raises InputError when missing, not a store, or of a newer version."""
+        return cls(connect_reader(path), writable=False)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        with self._lock:
+            if self._writable:
+                self._writable = False
+                disconnect_writer(self._connection)
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def put_facts(self, facts: StudyFacts) -> None:
+        """Write what the study is, in place of what was written before."""
+        self._write(tables.FACTS, [facts])
+
+    def put_environment(self, environment: Environment) -> None:
+        """Append where a process runs; one row for each start."""
+        self._write(tables.ENVIRONMENTS, [environment])
+
+    def put_trials(self, trials: Sequence[TrialRecord]) -> None:
+        """Write the plan; a trial of the same id is replaced."""
+        self._write(tables.TRIALS, trials)
+
+    def put_adapter(self, adapter: AdapterRecord) -> None:
+        """Write the size of a rank's adapter, in place of the one before."""
+        self._write(tables.ADAPTERS, [adapter])
+
+    def put_cost(self, cost: CostRecord) -> None:
+        """Write what a rank costs alone, in place of the measurement before."""
+        self._write(tables.COSTS, [cost])
+
+    def put_outcome(self, outcome: TrialOutcome) -> None:
+        """Write how a trial stands, in place of how it stood."""
+        self._write(tables.OUTCOMES, [outcome])
+
+    def append_steps(self, steps: Sequence[StepRecord]) -> None:
+        """Append steps; the same step of the same trial is replaced."""
+        self._write(tables.STEPS, steps)
+
+    def append_evaluations(self, evaluations: Sequence[EvalRecord]) -> None:
+        """Append evaluations; one after the same step of the same trial is replaced."""
+        self._write(tables.EVALUATIONS, evaluations)
+
+    def append_samples(self, samples: Sequence[SystemSample]) -> None:
+        """Append readings of the process."""
+        self._write(tables.SAMPLES, samples)
+
+    def truncate_after(self, trial_ids: Iterable[str], step: int) -> None:
+        """Delete the trials' steps and evaluations beyond ``step``, for a resume from its checkpoint."""
+        keys = [(trial_id, step) for trial_id in trial_ids]
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM steps WHERE trial_id = ? AND step > ?", keys)
+            connection.executemany("DELETE FROM evaluations WHERE trial_id = ? AND step > ?", keys)
+
+    def facts(self) -> StudyFacts | None:
+        """Read what the study is; None before it was written."""
+        rows = self._read(tables.FACTS)
+        return rows[0] if rows else None
+
+    def environments(self) -> list[Environment]:
+        """Read the environments of all starts, first to last."""
+        return self._read(tables.ENVIRONMENTS, "ORDER BY number")
+
+    def trials(self) -> list[TrialRecord]:
+        """Read the plan in the order it was written."""
+        return self._read(tables.TRIALS, "ORDER BY number")
+
+    def outcomes(self) -> dict[str, TrialOutcome]:
+        """Read how each trial stands, by trial id; a trial that never began has none."""
+        return {outcome.trial_id: outcome for outcome in self._read(tables.OUTCOMES, "ORDER BY trial_id")}
+
+    def adapters(self) -> list[AdapterRecord]:
+        """Read the adapters' sizes by ascending rank."""
+        return self._read(tables.ADAPTERS, "ORDER BY rank")
+
+    def costs(self) -> list[CostRecord]:
+        """Read the solo measurements by ascending rank."""
+        return self._read(tables.COSTS, "ORDER BY rank")
+
+    def steps(self, trial_id: str) -> list[StepRecord]:
+        """Read a trial's steps in order."""
+        return self._read(tables.STEPS, "WHERE trial_id = ? ORDER BY step", trial_id)
+
+    def evaluations(self, trial_id: str) -> list[EvalRecord]:
+        """Read a trial's evaluations in order."""
+        return self._read(tables.EVALUATIONS, "WHERE trial_id = ? ORDER BY step", trial_id)
+
+    def samples(self) -> list[SystemSample]:
+        """Read the readings of the process in the order they were written."""
+        return self._read(tables.SAMPLES, "ORDER BY number")
+
+    def _write(self, table: Table[R], records: Sequence[R]) -> None:
+        rows = [table.encode(record) for record in records]
+        with self._transaction() as connection:
+            connection.executemany(table.insert_sql, rows)
+
+    def _read(self, table: Table[R], ending: str = "", *arguments: SqlValue) -> list[R]:
+        with self._lock:
+            rows = self._connection.execute(f"{table.select_sql} {ending}", arguments).fetchall()
+        return [table.decode(row) for row in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")

@@ -1,0 +1,77 @@
+"""Which record lives in which table; a column has the name of its field."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
+
+from lorascope.records import (
+    AdapterRecord,
+    CostRecord,
+    Environment,
+    EvalRecord,
+    StepRecord,
+    StudyFacts,
+    SystemSample,
+    TrialOutcome,
+    TrialRecord,
+)
+from lorascope.store.codec import BY_TYPE, INT32_ARRAY, PLAIN, Codec, SqlValue
+
+
+class _Record(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+R = TypeVar("R", bound=_Record)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Table(Generic[R]):
+    """One table of records."""
+
+    name: str
+    make: Callable[..., R]
+    codecs: Mapping[str, Codec]
+
+    @property
+    def insert_sql(self) -> str:
+        """Statement that writes one row and replaces the row of the same key."""
+        marks = ", ".join("?" for _ in self.codecs)
+        return f"INSERT OR REPLACE INTO {self.name} ({self._columns}) VALUES ({marks})"  # noqa: S608 - own names
+
+    @property
+    def select_sql(self) -> str:
+        """Statement that reads all rows, to which a condition and an order may be appended."""
+        return f"SELECT {self._columns} FROM {self.name}"  # noqa: S608 - own names
+
+    @property
+    def _columns(self) -> str:
+        # Quoted, because a field such as "commit" may be a word of SQL.
+        return ", ".join(f'"{field}"' for field in self.codecs)
+
+    def encode(self, record: R) -> tuple[SqlValue, ...]:
+        """Turn a record into a row."""
+        return tuple(codec.encode(getattr(record, field)) for field, codec in self.codecs.items())
+
+    def decode(self, row: Iterable[SqlValue]) -> R:
+        """Turn a row into a record."""
+        pairs = zip(self.codecs.items(), row, strict=True)
+        return self.make(**{field: codec.decode(value) for (field, codec), value in pairs})
+
+
+def _table(name: str, record: type[R], **special: Codec) -> Table[R]:
+    hints = get_type_hints(record)
+    fields = [field.name for field in dataclasses.fields(record)]
+    codecs = {field: special.get(field) or BY_TYPE.get(hints[field], PLAIN) for field in fields}
+    return Table(name=name, make=record, codecs=codecs)
+
+
+FACTS = _table("facts", StudyFacts)
+ENVIRONMENTS = _table("environments", Environment)
+TRIALS = _table("trials", TrialRecord)
+OUTCOMES = _table("outcomes", TrialOutcome)
+ADAPTERS = _table("adapters", AdapterRecord)
+COSTS = _table("costs", CostRecord)
+STEPS = _table("steps", StepRecord)
+EVALUATIONS = _table("evaluations", EvalRecord, example_target_tokens=INT32_ARRAY)
+SAMPLES = _table("samples", SystemSample)

@@ -1,0 +1,44 @@
+"""The only file that converts units: bytes are stored as bytes and seconds as seconds until they are shown."""
+
+MEGABYTE = 1_000_000
+GIGABYTE = 1_000_000_000
+
+
+def to_megabytes(n_bytes: float) -> float:
+    """Convert bytes to MB (10^6 bytes)."""
+    return n_bytes / MEGABYTE
+
+
+def from_kibibytes(n_kibibytes: int) -> int:
+    """Convert KiB, the unit of the operating system's counters, to bytes."""
+    return n_kibibytes * 1024
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Write a size with a decimal prefix: 512 B, 3.1 MB, 1.24 GB."""
+    if n_bytes >= GIGABYTE:
+        return f"{n_bytes / GIGABYTE:.2f} GB"
+    if n_bytes >= MEGABYTE:
+        return f"{n_bytes / MEGABYTE:.1f} MB"
+    return f"{n_bytes / 1000:.1f} kB" if n_bytes >= 1000 else f"{n_bytes:.0f} B"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration as people say it: 0.84 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def format_count(count: float) -> str:
+    """Write a large count short: 921, 20.6 k, 3.4 M, 1.2 B."""
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if count >= limit:
+            return f"{count / (1000 if letter == 'k' else limit):.1f} {letter}"
+    return f"{count:,.0f}"

@@ -1,0 +1,221 @@
+"""A made-up study folder, finished or not, to its summary."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lorascope.analysis import summarize
+from lorascope.analysis.reference import summary_schema
+from lorascope.analysis.summary import StudySummary
+from lorascope.errors import InputError
+from lorascope.records import EvalRecord, TrialOutcome
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+
+MakeStudy = Callable[..., Path]
+
+
+def kinds(summary: StudySummary) -> set[str]:
+    return {caution.kind for caution in summary.cautions}
+
+
+def ended(trial_id: str, state: str, steps: int) -> dict[str, TrialOutcome]:
+    return {trial_id: TrialOutcome(trial_id=trial_id, state=state, steps=steps, message="a reason")}
+
+
+def test_a_finished_study_names_the_smallest_adequate_rank(make_study: MakeStudy) -> None:
+    summary = summarize(make_study())
+    assert summary.study.complete
+    assert summary.verdict.kind == "adequate"
+    assert summary.recommendation.quality.rank == summary.recommendation.efficient.rank == 128
+    by_rank = {part.rank: part for part in summary.ranks}
+    assert list(by_rank) == [8, 128, 256]
+    assert by_rank[128].excess_loss == 0
+    excess = by_rank[8].excess_loss
+    assert excess is not None
+    assert excess == pytest.approx(0.1, abs=0.01)
+    assert by_rank[8].eval_loss_ci95 is not None
+    assert by_rank[8].excess_loss_ci95 is not None
+    paired_width = by_rank[8].excess_loss_ci95[1] - by_rank[8].excess_loss_ci95[0]
+    assert paired_width < 0.2 * (by_rank[8].eval_loss_ci95[1] - by_rank[8].eval_loss_ci95[0])
+
+
+def test_costs_come_from_the_solo_measurement_without_its_warm_up(make_study: MakeStudy) -> None:
+    part = summarize(make_study()).ranks[1]
+    assert part.step_seconds == pytest.approx(0.528)
+    assert part.runtime_seconds == pytest.approx(80 * 0.528)
+    assert part.tokens_per_second == pytest.approx((260 + 270 + 240) / (3 * 0.528))
+    assert part.peak_memory_bytes == 1_128_000_000
+    assert part.training_state_bytes == 128 * 800_000
+    assert part.memory is not None
+    assert part.memory.mean_mb == pytest.approx(1064.0)
+    assert part.memory.std_mb == pytest.approx(math.sqrt(2 / 3) * 64)
+    assert (part.memory.min_mb, part.memory.max_mb) == (1000.0, 1128.0)
+    assert part.gpu is None
+
+
+def test_without_a_solo_measurement_its_numbers_are_null(make_study: MakeStudy) -> None:
+    part = summarize(make_study(costs=False)).ranks[0]
+    assert part.step_seconds is part.runtime_seconds is part.peak_memory_bytes is part.memory is None
+    assert part.eval_loss is not None
+
+
+def test_one_seed_is_said_in_the_verdict_and_in_the_cautions(make_study: MakeStudy) -> None:
+    one = summarize(make_study())
+    assert "One seed was run" in one.verdict.text
+    assert "one_seed" in kinds(one)
+
+
+def test_seeds_are_averaged(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), seeds=(0, 1)), floors={8: 1.3, 128: 1.2}))
+    assert "One seed" not in summary.verdict.text
+    assert "one_seed" not in kinds(summary)
+    part = summary.ranks[0]
+    assert part.seeds == 2
+    losses = [trial.eval_loss for trial in summary.trials if trial.rank == 8]
+    assert part.eval_loss == pytest.approx(sum(losses) / 2, rel=1e-12)
+
+
+def test_the_best_learning_rate_is_chosen_and_an_edge_is_said(make_study: MakeStudy) -> None:
+    inside = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
+    summary = summarize(make_study(spec=inside, floors={8: 1.3, 128: 1.2}))
+    assert [part.best_learning_rate for part in summary.ranks] == [3e-4, 3e-4]
+    assert not kinds(summary) & {"learning_rate_at_edge", "one_learning_rate"}
+
+
+def test_a_best_learning_rate_at_the_edge_is_said(make_study: MakeStudy) -> None:
+    edge = StudySpec(ranks=(8, 128), learning_rates=(3e-4, 1e-3))
+    assert "learning_rate_at_edge" in kinds(summarize(make_study(spec=edge, floors={8: 1.3, 128: 1.2})))
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"), [("proportional", "alpha = 4 r"), ("fixed", "fixed alpha of 32"), ("rslora", "may still depend")]
+)
+def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(make_study: MakeStudy, rule: str, words: str) -> None:
+    summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), alpha_rule=rule), floors={8: 1.3, 128: 1.2}))
+    assert words in next(caution.text for caution in summary.cautions if caution.kind == "one_learning_rate")
+
+
+@pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
+def test_a_trial_that_ended_early_keeps_its_numbers_and_leaves_the_comparison(
+    make_study: MakeStudy, state: str
+) -> None:
+    summary = summarize(make_study(done={"r128": 45}, outcomes=ended("r128", state, 45)))
+    trial = summary.trials[1]
+    assert (trial.outcome, trial.steps, trial.eval_step, trial.message) == (state, 45, 40, "a reason")
+    assert trial.train_loss is not None
+    assert trial.eval_loss is not None
+    assert summary.ranks[1].eval_loss is None
+    assert summary.ranks[1].step_seconds is not None
+    assert summary.recommendation.quality.rank == 256
+    assert "ended_early" in kinds(summary)
+    assert summary.study.complete
+
+
+def test_a_learning_rate_that_kept_all_seeds_goes_before_one_that_lost_a_seed(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
+    lost = ended("r8-lr0.0003-s1", "diverged", 40)
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-lr0.0003-s1": 40}, outcomes=lost))
+    assert [part.best_learning_rate for part in summary.ranks] == [1e-4, 3e-4]
+
+
+def test_an_interrupted_study_speaks_for_the_step_it_reached(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45}))
+    assert not summary.study.complete
+    assert summary.verdict.text.startswith("So far, at step 40 of 80: ")
+    assert "unfinished" in kinds(summary)
+    assert {trial.outcome for trial in summary.trials} == {"running"}
+
+
+def test_ranks_at_different_steps_are_not_compared(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(done={"r256": 45}))
+    assert summary.verdict.kind == "nothing_to_compare"
+    assert "2 of 3 trials" in summary.verdict.text
+    assert summary.recommendation.quality.rank is None
+    assert all(part.excess_loss is None and part.eval_loss is not None for part in summary.ranks)
+
+
+def test_a_study_before_its_first_step_has_nulls(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(done={"r8": 0, "r128": 0, "r256": 0}))
+    assert all(part.eval_loss is None and part.train_loss is None for part in summary.ranks)
+    assert all(trial.base_eval_loss is not None for trial in summary.trials)
+    assert summary.verdict.kind == "nothing_to_compare"
+
+
+def test_an_empty_store_has_a_summary(tmp_path: Path) -> None:
+    StudyStore.create(tmp_path / "study.db").close()
+    (tmp_path / "study.yaml").write_text("ranks: [4, 8]\n", encoding="utf-8")
+    summary = summarize(tmp_path)
+    assert summary.study.train_examples is None
+    assert [part.rank for part in summary.ranks] == [4, 8]
+    assert kinds(summary) >= {"unfinished"}
+    assert summary.environment is None
+    jsonschema.validate(json.loads(summary.to_json()), summary_schema())
+
+
+def test_every_trial_lost_is_a_summary_too(make_study: MakeStudy) -> None:
+    outcomes = {name: outcome for name in ("r8", "r128", "r256") for name, outcome in ended(name, "failed", 0).items()}
+    summary = summarize(make_study(done={"r8": 0, "r128": 0, "r256": 0}, outcomes=outcomes))
+    assert "every trial ended early" in summary.verdict.text
+
+
+def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeStudy) -> None:
+    folder = make_study()
+    nan = EvalRecord(
+        trial_id="r8", step=80, example_nats=(math.nan,) * 200, example_target_tokens=(20,) * 200, seconds=1
+    )
+    with StudyStore.create(folder / "study.db") as store:
+        store.append_evaluations([nan])
+        store.put_outcome(TrialOutcome(trial_id="r8", state="diverged", steps=80, message="loss is NaN"))
+    summary = summarize(folder)
+    assert summary.trials[0].eval_step == 60
+    text = summary.to_json()
+    jsonschema.validate(json.loads(text, parse_constant=pytest.fail), summary_schema())
+
+
+def test_overfitting_and_no_improvement_are_said(make_study: MakeStudy) -> None:
+    folder = make_study()
+    rows = {"example_target_tokens": (20,) * 200, "seconds": 1.0}
+    with StudyStore.create(folder / "study.db") as store:
+        store.append_evaluations([EvalRecord(trial_id="r8", step=80, example_nats=(60.0,) * 200, **rows)])
+    assert kinds(summarize(folder)) >= {"eval_loss_rising", "no_improvement"}
+
+
+def test_a_rank_that_only_learns_its_training_rows_by_heart_is_said(make_study: MakeStudy) -> None:
+    folder = make_study()
+    with StudyStore.create(folder / "study.db") as store:
+        last = store.evaluations("r8")[-1]
+        low = tuple(nats - 10 for nats in last.example_nats)
+        store.append_evaluations(
+            [EvalRecord(trial_id="r8", step=80, example_nats=low, example_target_tokens=(20,) * 200, seconds=1.0)]
+        )
+    summary = summarize(folder)
+    assert summary.recommendation.quality.rank == 8
+    assert "orders_disagree" in kinds(summary)
+
+
+def test_little_data_is_said(make_study: MakeStudy) -> None:
+    assert kinds(summarize(make_study(steps=20, n_eval=12))) >= {"few_eval_examples", "short_run"}
+
+
+def test_one_held_out_row_has_no_interval(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(n_eval=1))
+    assert all(part.eval_loss is not None and part.eval_loss_ci95 is None for part in summary.ranks)
+    assert "two held-out rows" in summary.verdict.text
+
+
+def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -> None:
+    summary = summarize(make_study())
+    schema = summary_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(summary.to_json()), schema)
+    assert StudySummary.model_validate_json(summary.to_json()) == summary
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no study store"):
+        summarize(tmp_path)

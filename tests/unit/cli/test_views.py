@@ -1,0 +1,138 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from lorascope.cli.board import Board
+from lorascope.cli.columns import Column, fit
+from lorascope.cli.live import LiveView, draw
+from lorascope.cli.plain import PlainView
+from lorascope.records import CostRecord
+from lorascope.spec.schema import StudySpec
+
+COST = CostRecord(
+    rank=8,
+    step_seconds=(9.0, 1.0, 3.0),
+    warmup_steps=1,
+    step_tokens=(100, 100, 100),
+    peak_memory_bytes=1_200_000_000,
+    base_memory_bytes=1_000_000_000,
+    memory_samples_bytes=(1_100_000_000,),
+)
+
+
+def drawn(board, width, height=40):
+    console = Console(file=io.StringIO(), width=width, height=height)
+    console.print(draw(board, width, height, 1_300_000_000))
+    return console.file.getvalue()
+
+
+def running(script, spec=None):
+    script.spec = spec or script.spec
+    board = Board(script.clock)
+    script.begin(board)
+    board.phase("training")
+    script.evaluate(board, 0, 2.0)
+    script.step(board, 1)
+    return board
+
+
+def test_the_wide_table_has_every_trial_and_the_whole(script):
+    text = drawn(running(script), 120)
+    for shown in ("rank", "alpha", "1/20", "1.5000", "2.0000", "running", "200 tokens/s", "1.30 GB", "19.0 s left"):
+        assert shown in text
+    assert "learning rate" not in text
+    assert "seed" not in text
+
+
+@pytest.mark.parametrize("width", [30, 45, 60, 80, 120])
+def test_no_line_of_the_table_is_broken_or_cut(script, width):
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
+    lines = drawn(running(script, spec), width).splitlines()
+    heading, _, *rows = lines[: 2 + len(script.trials)]
+    assert all(len(line) <= width for line in lines)
+    if width >= 45:
+        assert heading.split()[:1] == ["rank"]
+        assert "held-out" in heading
+        assert all("2.0000" in row for row in rows)
+
+
+def test_more_trials_than_lines_are_counted(script):
+    text = drawn(running(script, StudySpec(ranks=tuple(range(1, 31)))), 80, height=12)
+    assert "... and 24 more trials" in text
+    assert len(text.splitlines()) <= 12
+
+
+def test_columns_go_in_their_order_and_empty_ones_always(script):
+    columns = [
+        Column(heading="rank", cells=["8"]),
+        Column(heading="never", cells=[""]),
+        Column(heading="second", cells=["x"], rank=1),
+        Column(heading="first", cells=["x"], rank=2),
+    ]
+    assert [column.heading for column in fit(columns, 100)] == ["rank", "second", "first"]
+    assert [column.heading for column in fit(columns, 15)] == ["rank", "second"]
+    assert [column.heading for column in fit(columns, 1)] == ["rank"]
+
+
+def test_the_live_view_redraws_and_prints_notes_above(script):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
+    with LiveView(console) as view:
+        view.phase("loading the model")
+        view.note("rows are padded")
+        script.begin(view)
+        view.cost(COST)
+        script.step(view, 1)
+        script.evaluate(view, 1, 1.75)
+        script.end(view, "diverged", "the loss is not finite")
+    text = console.file.getvalue()
+    for shown in ("rows are padded", "rank 8 alone: 2.00 s a step, peak memory 1.20 GB", "1.7500", "diverged"):
+        assert shown in text
+
+
+def test_plain_lines_come_at_tenths_and_after_silence(script):
+    stream = io.StringIO()
+    with PlainView(stream, script.clock) as view:
+        view.phase("loading the model")
+        view.note("rows are padded")
+        script.begin(view)
+        view.cost(COST)
+        script.end(view, "running", steps=0)
+        script.evaluate(view, 0, 2.0)
+        for step in range(1, 21):
+            script.step(view, step)
+        script.evaluate(view, 20, 1.25)
+        script.end(view)
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == ["loading the model", "note: rows are padded"]
+    assert lines[2].startswith("2 trials of 20 steps: a/model on rows.json, 400 rows, 48 held out")
+    assert lines[3].startswith("rank 8 alone")
+    assert lines[4] == "step 0: held-out loss r8 2.0000, r128 2.0000"
+    steps = [line for line in lines if "train loss" in line]
+    assert [line.split(":")[0] for line in steps] == [f"step {step}/20" for step in range(2, 21, 2)]
+    assert "r8 1.5000, r128 1.5000" in steps[0]
+    assert lines[-3:] == [
+        "step 20: held-out loss r8 1.2500, r128 1.2500",
+        "r8 finished after 20 steps",
+        "r128 finished after 20 steps",
+    ]
+
+
+def test_a_slow_step_is_said_before_its_tenth(script):
+    stream = io.StringIO()
+    with PlainView(stream, script.clock) as view:
+        script.begin(view)
+        script.step(view, 1)
+        script.clock.now += 15
+        script.step(view, 2)
+        script.clock.now += 15
+        script.step(view, 3)
+    assert [line.split(":")[0] for line in stream.getvalue().splitlines()[1:]] == ["step 2/20", "step 3/20"]
+
+
+def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script):
+    stream = io.StringIO()
+    with PlainView(stream, script.clock) as view:
+        script.begin(view)
+        script.end(view, "failed", "Traceback (most recent call last):\n  File ...\nKeyError: 'q_proj'\n")
+    assert stream.getvalue().splitlines()[1] == "r8 failed after 20 steps: KeyError: 'q_proj'"

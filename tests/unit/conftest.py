@@ -1,0 +1,135 @@
+"""A made-up study for tests of what reads records."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorascope.records import (
+    AdapterRecord,
+    CostRecord,
+    Environment,
+    EvalRecord,
+    StepRecord,
+    StudyFacts,
+    TrialOutcome,
+)
+from lorascope.spec.load import dump_spec
+from lorascope.spec.plan import plan_trials
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+
+MakeStudy = Callable[..., Path]
+DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
+
+
+def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> StudyFacts:
+    return StudyFacts(
+        model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="this CPU multiplies it faster",
+        packing=True, packing_reason="packed logits equal padded ones", train_examples=8 * steps // 2,
+        eval_examples=n_eval, train_tokens=51_000, train_target_tokens=40_000, eval_target_tokens=20 * n_eval,
+        total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj", "layers.0.v_proj"),
+        data_hash="d" * 12, model_hash="e" * 12, data_notes=("3 rows were cut at 128 tokens.",),
+    )  # fmt: skip
+
+
+ENVIRONMENT = Environment(
+    started="2026-01-02T03:04:05+00:00", lorascope_version="0.1.0", commit="abc1234", python="3.11.9",
+    packages={"torch": "2.6.0", "transformers": "5.0.0"}, os="Linux", cpu="A processor", cpu_cores=2,
+    memory_bytes=8_000_000_000, device="cpu", device_name="A processor", threads=2, seeds=(0,),
+    command="lorascope run --ranks 8,128,256",
+)  # fmt: skip
+
+
+def curve(floor: float, step: int, steps: int) -> float:
+    return floor + (2.4 - floor) * float(np.exp(-6 * step / steps))
+
+
+def write_trial(
+    store: StudyStore, trial_id: str, *, floor: float, steps: int, done: int, n_eval: int, seed: int, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    store.append_steps(
+        [
+            StepRecord(
+                trial_id=trial_id, step=n, nats=200 * (curve(floor, n - 1, steps) + rng.normal(0, 0.08)),
+                target_tokens=200, tokens=260, learning_rate=3e-4 * (1 - (n - 1) / steps), grad_norm=0.5,
+                seconds=0.3, warmup=n <= 2,
+            )
+            for n in range(1, done + 1)
+        ]
+    )  # fmt: skip
+    rows = np.random.default_rng(7).normal(0, 0.5, n_eval)
+    evaluations = []
+    for step in (0, steps // 4, steps // 2, 3 * steps // 4, steps):
+        if step <= done:
+            losses = curve(floor, step, steps) + rows + rng.normal(0, noise if step else 0.0, n_eval)
+            evaluations.append(
+                EvalRecord(
+                    trial_id=trial_id, step=step, example_nats=tuple((20 * losses).tolist()),
+                    example_target_tokens=(20,) * n_eval, seconds=1.0,
+                )
+            )  # fmt: skip
+    store.append_evaluations(evaluations)
+
+
+def write_cost(store: StudyStore, rank: int) -> None:
+    base = 1_000_000_000
+    store.put_adapter(
+        AdapterRecord(
+            rank=rank, trainable_parameters=rank * 50_000, parameter_bytes=rank * 200_000,
+            gradient_bytes=rank * 200_000, optimizer_bytes=rank * 400_000,
+        )
+    )  # fmt: skip
+    seconds = 0.4 + rank / 1000
+    store.put_cost(
+        CostRecord(
+            rank=rank, step_seconds=(2.0, seconds, seconds + 0.1, seconds - 0.1), warmup_steps=1,
+            step_tokens=(250, 260, 270, 240), peak_memory_bytes=base + rank * 1_000_000, base_memory_bytes=base,
+            memory_samples_bytes=(base, base + rank * 500_000, base + rank * 1_000_000),
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> MakeStudy:
+    """Write a study folder whose held-out losses end near ``floors``; ``done`` maps trial ids to steps done."""
+
+    def make(
+        *,
+        spec: StudySpec | None = None,
+        floors: dict[int, float] | None = None,
+        steps: int = 80,
+        n_eval: int = 200,
+        noise: float = 0.01,
+        done: dict[str, int] | None = None,
+        outcomes: dict[str, TrialOutcome] | None = None,
+        model: str = "made-up/model",
+        costs: bool = True,
+    ) -> Path:
+        floors = floors or DEFAULT_FLOORS
+        spec = spec or StudySpec(ranks=tuple(floors))
+        folder = tmp_path / "study"
+        folder.mkdir(exist_ok=True)
+        (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
+        with StudyStore.create(folder / "study.db") as store:
+            trials = plan_trials(spec)
+            store.put_facts(facts_of(steps, n_eval, model))
+            store.put_environment(ENVIRONMENT)
+            store.put_trials(trials)
+            for number, trial in enumerate(trials):
+                ran = (done or {}).get(trial.trial_id, steps)
+                floor = floors[trial.rank] + abs(np.log10(trial.learning_rate / 3e-4)) * 0.2
+                write_trial(
+                    store, trial.trial_id, floor=floor, steps=steps, done=ran, n_eval=n_eval, seed=number, noise=noise
+                )
+                state = TrialOutcome(
+                    trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=""
+                )
+                store.put_outcome((outcomes or {}).get(trial.trial_id, state))
+            for rank in spec.ranks if costs else ():
+                write_cost(store, rank)
+        return folder
+
+    return make

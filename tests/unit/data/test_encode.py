@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import ByT5Tokenizer
+
+from lorascope.data.encode import encode, mask_by_characters
+from lorascope.data.rendered import join_pair
+
+ascii_text = st.text(alphabet="abde ()+:.\n#Qthsumof", min_size=1, max_size=40)
+
+
+def encode_one(tokenizer, prompt, completion, *, is_chat=False, completion_only=True):
+    (encoded,) = encode([join_pair(prompt, completion)], tokenizer, is_chat=is_chat, completion_only=completion_only)
+    return encoded
+
+
+@given(prompt=ascii_text, completion=ascii_text.filter(str.strip))
+def test_targets_are_the_tokens_that_hold_characters_of_the_completion(bos_tokenizer, prompt, completion):
+    encoded = encode_one(bos_tokenizer, prompt, completion)
+    ids, mask = encoded.input_ids, encoded.target_mask
+    assert ids.tolist() == [*bos_tokenizer(prompt + completion)["input_ids"], bos_tokenizer.eos_token_id]
+    first = int(mask.argmax())
+    assert not mask[:first].any()
+    assert mask[first:].all()
+    before = bos_tokenizer.decode(ids[1:first])
+    assert prompt.startswith(before)
+    assert before + bos_tokenizer.decode(ids[first:]) == prompt + completion + "</s>"
+    assert len(before) + len(bos_tokenizer.decode(ids[first : first + 1])) > len(prompt)
+
+
+@given(prompt=ascii_text, completion=ascii_text.filter(str.strip))
+def test_trimmed_offsets_give_the_same_mask(tokenizer, bos_tokenizer, prompt, completion):
+    trimmed = encode_one(tokenizer, "Q" + prompt, completion)
+    whole = encode_one(bos_tokenizer, "Q" + prompt, completion)
+    assert trimmed.input_ids.tolist() == whole.input_ids.tolist()[1:]
+    assert trimmed.target_mask[1:].tolist() == whole.target_mask[2:].tolist()
+
+
+def test_a_token_across_the_border_belongs_to_the_completion():
+    offsets = np.array([[0, 0], [0, 3], [3, 6], [6, 9], [9, 9], [9, 12]])
+    assert mask_by_characters(offsets, [(4, 9)]).tolist() == [False, False, True, True, True, False]
+    assert mask_by_characters(offsets, [(0, 3), (9, 12)]).tolist() == [False, True, False, False, False, True]
+
+
+def test_characters_of_several_bytes_are_masked_as_characters(bos_tokenizer):
+    encoded = encode_one(bos_tokenizer, "Qé", "한국")
+    first = int(encoded.target_mask.argmax())
+    assert bos_tokenizer.decode(encoded.input_ids[1:first]) == "Qé"
+    assert bos_tokenizer.decode(encoded.input_ids[first:]) == "한국</s>"
+
+
+def test_the_end_token_is_not_doubled(tokenizer):
+    encoded = encode_one(tokenizer, "Q: ", "the sum</s>")
+    assert encoded.input_ids.tolist().count(tokenizer.eos_token_id) == 1
+    assert encoded.target_mask[-1]
+
+
+def test_a_chat_gets_no_special_tokens(bos_tokenizer):
+    encoded = encode_one(bos_tokenizer, "Q: ", "the sum\n", is_chat=True)
+    assert encoded.input_ids.tolist() == bos_tokenizer("Q: the sum\n", add_special_tokens=False)["input_ids"]
+
+
+def test_loss_on_all_tokens_leaves_out_only_the_first(tokenizer):
+    mask = encode_one(tokenizer, "Q: ", "the sum", completion_only=False).target_mask
+    assert not mask[0]
+    assert mask[1:].all()
+
+
+def test_a_tokenizer_without_offsets_is_given_the_pieces():
+    tokenizer = ByT5Tokenizer()
+    encoded = encode_one(tokenizer, "Q: ", "sum")
+    assert encoded.input_ids.tolist() == tokenizer("Q: sum")["input_ids"]
+    assert encoded.target_mask.tolist() == [False] * 3 + [True] * 4
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 4, 100])
+def test_a_cut_row_keeps_its_front_and_loses_its_end_token(tokenizer, max_length):
+    encoded = encode_one(tokenizer, "Q", "the sum of", completion_only=True)
+    example = encoded.cut(max_length)
+    assert example is not None
+    assert example.input_ids.tolist() == encoded.input_ids.tolist()[:max_length]
+    assert (example.input_ids[-1] == tokenizer.eos_token_id) == (max_length >= len(encoded.input_ids))
+    assert example.n_targets == example.n_tokens - 1
+
+
+def test_a_row_whose_completion_is_cut_off_is_no_example(tokenizer):
+    assert encode_one(tokenizer, "a long prompt that fills the row", "sum").cut(3) is None

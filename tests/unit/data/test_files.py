@@ -1,0 +1,108 @@
+import csv
+import json
+
+import pytest
+from datasets import Dataset
+
+from lorascope.data.files import read_file
+from lorascope.errors import InputError
+
+ROWS = [{"prompt": 'a, "b"\nc', "completion": "é"}, {"prompt": "d", "completion": ""}]
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.json", json.dumps(ROWS)),
+        ("rows.json", json.dumps({"version": "1", "data": ROWS}, indent=2)),
+        ("rows.json", "\ufeff" + json.dumps(ROWS, ensure_ascii=False)),
+        ("rows.json", "\n".join(json.dumps(row) for row in ROWS)),
+        ("rows.jsonl", "\n\n".join(json.dumps(row) for row in ROWS) + "\n"),
+        ("ROWS.JSONL", "\r\n".join(json.dumps(row) for row in ROWS)),
+        ("rows.csv", 'prompt,completion\n"a, ""b""\nc",é\n\nd,\n'),
+    ],
+)
+def test_every_kind_of_file_gives_the_rows(tmp_path, name, content):
+    assert read_file(write(tmp_path / name, content)).to_list() == ROWS
+
+
+def test_parquet_gives_the_rows(tmp_path):
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
+    assert read_file(tmp_path / "rows.parquet").to_list() == ROWS
+
+
+def test_line_separators_inside_a_string_do_not_end_a_line(tmp_path):
+    row = {"text": "one\u2028two\x85three\x0bfour"}
+    path = write(tmp_path / "rows.jsonl", json.dumps(row, ensure_ascii=False).replace("\\u000b", "\\u000b"))
+    assert read_file(path).to_list() == [row]
+    path = write(tmp_path / "rows.csv", "text\none\u2028two\n")
+    assert read_file(path).to_list() == [{"text": "one\u2028two"}]
+
+
+def test_columns_that_only_later_rows_have_are_kept(tmp_path):
+    path = write(tmp_path / "rows.json", '[{"text": "a"}, {"text": "b", "id": 1}]')
+    assert read_file(path).to_list() == [{"text": "a", "id": None}, {"text": "b", "id": 1}]
+
+
+def test_long_cells_are_read_and_the_limit_of_csv_is_put_back(tmp_path):
+    before = csv.field_size_limit()
+    assert len(read_file(write(tmp_path / "rows.csv", "text\n" + "x" * 200_000))[0]["text"]) == 200_000
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.json", b"", "is empty (0 bytes)"),
+        ("rows.json", " \n", "nothing but white space"),
+        ("rows.json", "[]", "holds no rows"),
+        ("rows.csv", "text\n", "holds no rows"),
+        ("rows.txt", "x", "ends in '.txt'"),
+        ("rows", "x", "ends in ''"),
+        ("rows.json", b'[{"text": "a"},\n {"text": "\xff"}]', "byte 0xff at offset 27, line 2"),
+        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is not UTF-8: byte 0xff at offset 0, line 1"),
+        ("rows.json", '[{"text": "a"}, {"text": "b', "ends in the middle"),
+        ("rows.json", '[{"text": "a"},', "ends in the middle"),
+        ("rows.json", '[{"text": "a"}\n {"text": "b"}]', "is not JSON: Expecting ',' delimiter at line 2, column 2"),
+        ("rows.json", "hello", "is not JSON: Expecting value at line 1"),
+        ("rows.json", '{"text": "a"}', "holds a JSON object that has no list of rows"),
+        ("rows.json", '{"a": [], "b": []}', "holds a JSON object"),
+        ("rows.json", "3", "holds a JSON number"),
+        ("rows.json", '[{"text": "a"}, "b"]', "row 2 is a string, not an object"),
+        ("rows.json", "[{}, {}]", "without any column"),
+        ("rows.json", "[" * 100_000, "nested too deeply"),
+        ("rows.json", '[{"text": "\\ud800"}]', "row 1, column 'text' holds half a character"),
+        ("rows.json", '[{"text": "a"}, {"text": 1}]', "column 'text' holds a number in row 2, a string in row 1"),
+        ("rows.json", '[{"text": null}, {"text": ["a"]}, {"text": "b"}]', "holds a string in row 3, a list in row 2"),
+        ("rows.json", '[{"id": 100000000000000000000000}]', "do not fit together"),
+        ("rows.json", '[{"m": [{"a": 1}]}, {"m": [{"a": "x"}]}]', "do not fit together"),
+        (
+            "rows.jsonl",
+            '{"text": "a"}\n{"text": "b"',
+            "ends in the middle of a value: Expecting ',' delimiter at line 2",
+        ),
+        ("rows.jsonl", '{"text": "a"}\n{"text" "b"}\n{"text": "c"}', "is not JSON: Expecting ':' delimiter at line 2"),
+        ("rows.jsonl", '{"text": "a"}\n[1]', "object 2 is a list"),
+        ("rows.csv", 'text\n"open', "is not CSV at line 2"),
+        ("rows.csv", "a,b\n1,2\n1,2,3\n", "line 3: 3 cells under 2 columns"),
+        ("rows.csv", "a,a\n1,2\n", "has the columns ['a', 'a']"),
+        ("rows.parquet", "PAR1 and then nothing", "not a readable Parquet file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, name, content, said):
+    with pytest.raises(InputError) as caught:
+        read_file(write(tmp_path / name, content))
+    assert said in caught.value.problem
+    assert name in caught.value.problem
+
+
+def test_a_truncated_parquet_file_is_refused(tmp_path):
+    Dataset.from_list(ROWS * 50).to_parquet(tmp_path / "rows.parquet")
+    whole = (tmp_path / "rows.parquet").read_bytes()
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        read_file(write(tmp_path / "cut.parquet", whole[: len(whole) // 2]))

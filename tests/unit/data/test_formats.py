@@ -1,0 +1,173 @@
+import pytest
+
+from lorascope.data.formats import ALPACA_WITH_INPUT, choose_format
+from lorascope.errors import InputError
+from lorascope.spec.schema import StudySpec
+
+
+def render(spec, row, tokenizer, number=1):
+    chosen = choose_format(spec, columns=list(row), first_row=row, tokenizer=tokenizer)
+    return chosen, chosen.render(row, number)
+
+
+def targets(rendered):
+    return [rendered.text[start:end] for start, end in rendered.spans]
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (("instruction", "input", "output", "text"), "alpaca"),
+        (("instruction", "output"), "alpaca"),
+        (("prompt", "completion", "id"), "prompt_completion"),
+        (("text",), "text"),
+    ],
+)
+def test_the_columns_show_the_format(tokenizer, columns, name):
+    chosen, rendered = render(StudySpec(), dict.fromkeys(columns, "word"), tokenizer)
+    assert chosen.name == name
+    assert rendered is not None
+    assert chosen.completion_only == (name != "text")
+
+
+def test_alpaca_has_the_known_wording(tokenizer):
+    row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
+    _, rendered = render(StudySpec(), row, tokenizer)
+    assert rendered.text == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n"
+        "### Response:3"
+    )
+    assert targets(rendered) == ["3"]
+    _, rendered = render(StudySpec(), {**row, "input": ""}, tokenizer)
+    assert rendered.text == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nAdd.\n\n### Response:3"
+    )
+
+
+def test_braces_in_cells_stay_text(tokenizer):
+    row = {"instruction": "{output} {0}", "input": "{", "output": "}"}
+    _, rendered = render(StudySpec(), row, tokenizer)
+    assert rendered.text == ALPACA_WITH_INPUT.format(instruction="{output} {0}", input="{") + "}"
+    spec = StudySpec(prompt_template="{instruction}|")
+    assert render(spec, row, tokenizer)[1].text == "{output} {0}|}"
+
+
+def test_the_reference_template(tokenizer):
+    spec = StudySpec(prompt_template="### Question: {instruction}\n ### Answer: ")
+    chosen, rendered = render(spec, {"instruction": "Add.", "input": "", "output": "3"}, tokenizer)
+    assert chosen.columns == ("instruction", "output")
+    assert rendered.text == "### Question: Add.\n ### Answer: 3"
+    assert targets(rendered) == ["3"]
+
+
+def test_templates_write_numbers_and_doubled_braces(tokenizer):
+    spec = StudySpec(prompt_template="{{{id}}}: ", completion_template="{a}/{b}")
+    _, rendered = render(spec, {"id": 7, "a": None, "b": 0.5}, tokenizer)
+    assert rendered.text == "{7}: /0.5"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{a.__class__}", "reaches into 'a.__class__'"),
+        ("{a[0]}", "reaches into 'a[0]'"),
+        ("{a!r}", "formats 'a'"),
+        ("{a:>10}", "formats 'a'"),
+        ("{}", "names the column ''"),
+        ("{0}", "names the column '0'"),
+        ("{b}", "names the column 'b'"),
+        ("{a", "is not a template"),
+        ("}", "is not a template"),
+    ],
+)
+def test_only_column_names_stand_in_braces(tokenizer, template, said):
+    with pytest.raises(InputError, match="prompt_template") as caught:
+        render(StudySpec(prompt_template=template), {"a": "x", "output": "y"}, tokenizer)
+    assert said in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns", "said"),
+    [
+        (StudySpec(), ("question", "reply"), "the columns question, reply fit no known format"),
+        (StudySpec(dataset_format="alpaca"), ("instruction", "text"), "needs the column 'output'"),
+        (StudySpec(prompt_template="{a}"), ("a", "b"), "none of output, completion, response, answer"),
+        (StudySpec(prompt_template="{a}"), ("a", "output", "answer"), "both output and answer"),
+        (StudySpec(prompt_template="{a}", dataset_format="text"), ("a", "text"), "contradict"),
+        (StudySpec(completion_only_loss=True), ("text",), "no completion"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(tokenizer, spec, columns, said):
+    with pytest.raises(InputError) as caught:
+        render(spec, dict.fromkeys(columns, "word"), tokenizer)
+    assert said in caught.value.problem
+    assert "contradict" in said or any(column in str(caught.value) for column in columns)
+
+
+def test_a_nested_cell_is_named_by_row_and_column(tokenizer):
+    row = {"instruction": "a", "output": ["b"]}
+    with pytest.raises(InputError, match="row 4, column 'output' holds a list"):
+        render(StudySpec(), row, tokenizer, number=4)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Add.", "output": " "},
+        {"instruction": None, "output": "3"},
+        {"prompt": "Add.", "completion": None},
+        {"text": "\n"},
+        {"messages": []},
+        {"messages": None},
+    ],
+)
+def test_rows_without_text_give_nothing(tokenizer, row):
+    assert render(StudySpec(), row, tokenizer)[1] is None
+
+
+TALK = [
+    {"role": "user", "content": "Add 1 and 2."},
+    {"role": "assistant", "content": "3", "tool_calls": None},
+    {"role": "user", "content": "And 4?"},
+    {"role": "assistant", "content": "7", "tool_calls": None},
+]
+
+
+def test_messages_have_their_loss_on_the_assistants_turns(tokenizer):
+    chosen, rendered = render(StudySpec(), {"messages": TALK}, tokenizer)
+    assert chosen.is_chat
+    assert rendered.text == tokenizer.apply_chat_template(TALK, tokenize=False)
+    assert targets(rendered) == ["3</s>\n", "7</s>\n"]
+    assert rendered.prompt == "user: Add 1 and 2."
+
+
+def test_prompt_and_completion_may_be_messages(tokenizer):
+    chosen, rendered = render(StudySpec(), {"prompt": TALK[:3], "completion": TALK[3:]}, tokenizer)
+    assert chosen.is_chat
+    assert rendered.text == tokenizer.apply_chat_template(TALK, tokenize=False)
+    assert targets(rendered) == ["7</s>\n"]
+    assert rendered.prompt == "user: Add 1 and 2.\nassistant: 3\nuser: And 4?"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "has no chat template"),
+        ("{{ raise_exception('only one turn') }}", "only one turn"),
+        ("{{ ''.__class__.__mro__ }}", "refuses"),
+        ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}", "rewrites earlier messages"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used_say_why(tokenizer, monkeypatch, template, said):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(InputError) as caught:
+        render(StudySpec(), {"messages": TALK}, tokenizer)
+    assert said in caught.value.problem
+
+
+@pytest.mark.parametrize("messages", ["hello", [{"content": "x"}], [{"role": "user", "content": ["x"]}]])
+def test_what_is_no_message_is_named_by_row(tokenizer, messages):
+    with pytest.raises(InputError, match="row 3 h"):
+        render(StudySpec(), {"messages": messages}, tokenizer, number=3)

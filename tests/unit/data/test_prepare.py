@@ -1,0 +1,159 @@
+import copy
+
+import pytest
+
+from lorascope.data.prepare import prepare
+from lorascope.errors import InputError
+from lorascope.spec.schema import StudySpec
+
+
+def pairs(n, *, prompt="add {n}", completion="sum {n}"):
+    return [{"prompt": prompt.format(n=n), "completion": completion.format(n=n)} for n in range(n)]
+
+
+def texts(examples, tokenizer):
+    return [tokenizer.decode(example.input_ids) for example in examples]
+
+
+def test_rows_become_two_halves(write_rows, tokenizer):
+    splits = prepare(StudySpec(dataset=write_rows(pairs(40))), tokenizer)
+    assert (len(splits.train), len(splits.eval), splits.format, splits.notes) == (36, 4, "prompt_completion", ())
+    assert sorted(texts(splits.train + splits.eval, tokenizer)) == sorted(f"add {n}sum {n}</s>" for n in range(40))
+    example = splits.train[0]
+    assert example.n_tokens == len(example.input_ids) == len(example.target_mask)
+    assert 0 < example.n_targets < example.n_tokens
+    assert not example.target_mask[0]
+
+
+def test_the_hash_tells_data_masks_and_splits_apart(write_rows, tokenizer):
+    path = write_rows(pairs(40))
+    specs = [
+        StudySpec(dataset=path),
+        StudySpec(dataset=path, data_seed=1),
+        StudySpec(dataset=path, eval_examples=5),
+        StudySpec(dataset=path, completion_only_loss=False),
+        StudySpec(dataset=path, max_length=5),
+    ]
+    hashes = [prepare(spec, tokenizer).data_hash for spec in specs]
+    assert len(set(hashes)) == len(specs)
+    assert hashes[0] == prepare(specs[0], tokenizer).data_hash
+    assert len(hashes[0]) == 64
+
+
+def test_the_reference_set_up(write_rows, tokenizer):
+    rows = [{"instruction": f"Add {n}.", "input": "", "output": "the sum " * n} for n in range(1, 81)]
+    spec = StudySpec(
+        dataset=write_rows(rows),
+        split="train[:50%]",
+        prompt_template="### Question: {instruction}\n ### Answer: ",
+        max_length=40,
+    )
+    splits = prepare(spec, tokenizer)
+    assert (splits.format, len(splits.train), len(splits.eval)) == ("template", 36, 4)
+    assert max(example.n_tokens for example in splits.train) == 40
+    cut = [row for row in rows[:40] if n_tokens(row, tokenizer) > 40]
+    assert splits.notes == (f"Rows of 'train[:50%]' cut at max_length (40 tokens), of 40: {len(cut)}.",)
+
+
+def n_tokens(row, tokenizer):
+    return len(tokenizer(f"### Question: {row['instruction']}\n ### Answer: {row['output']}")["input_ids"]) + 1
+
+
+def test_what_was_done_to_rows_is_said(write_rows, tokenizer):
+    rows = [
+        *pairs(20),
+        {"prompt": "add 0", "completion": "sum 0"},
+        {"prompt": "empty", "completion": None},
+        {"prompt": "a prompt that fills every token there is " * 3, "completion": "sum"},
+    ]
+    splits = prepare(StudySpec(dataset=write_rows(rows), max_length=20), tokenizer)
+    assert len(splits.train) + len(splits.eval) == 20 + any(
+        "Training rows that repeat" in note for note in splits.notes
+    )
+    assert splits.notes[:2] == (
+        "Rows of 'train' without text, dropped from 23: 1.",
+        "Rows of 'train' without a target token within max_length (20 tokens), dropped from 22: 1.",
+    )
+    assert len(splits.notes) == 3
+    assert "repeat another" in splits.notes[2]
+
+
+def test_rows_of_one_prompt_stay_together(write_rows, tokenizer):
+    rows = [{"prompt": f"{n % 5}" + " " * (n % 2), "completion": f"sum {n}"} for n in range(30)]
+    splits = prepare(StudySpec(dataset=write_rows(rows), eval_examples=8), tokenizer)
+    assert (len(splits.train), len(splits.eval)) == (24, 6)
+    held = {text[0] for text in texts(splits.eval, tokenizer)}
+    assert held.isdisjoint(text[0] for text in texts(splits.train, tokenizer))
+    assert splits.notes == ("Held-out rows, instead of 8, as rows of one prompt stay together: 6.",)
+
+
+def test_training_rows_with_a_held_out_prompt_are_dropped(write_rows, tokenizer):
+    rows = [*pairs(20), *pairs(5, completion="other {n}"), *pairs(1, completion="other {n}")]
+    spec = StudySpec(dataset=write_rows(rows), split="train[:20]", eval_split="train[20:]")
+    splits = prepare(spec, tokenizer)
+    assert texts(splits.train, tokenizer) == [f"add {n}sum {n}</s>" for n in range(5, 20)]
+    assert texts(splits.eval, tokenizer) == [f"add {n}other {n}</s>" for n in range(5)]
+    assert splits.notes == (
+        "Training rows with the prompt of a held-out row, dropped: 5.",
+        "Held-out rows that repeat another one exactly, dropped: 1.",
+    )
+    few = prepare(spec.model_copy(update={"eval_examples": 2}), tokenizer)
+    assert (len(few.train), len(few.eval)) == (18, 2)
+
+
+def test_chats_and_plain_text_have_their_masks(write_rows, bos_tokenizer):
+    talk = [
+        {"messages": [{"role": "user", "content": f"add {n}"}, {"role": "assistant", "content": f"sum {n}"}]}
+        for n in range(20)
+    ]
+    splits = prepare(StudySpec(dataset=write_rows(talk)), bos_tokenizer)
+    example = splits.train[0]
+    assert bos_tokenizer.decode(example.input_ids[example.target_mask]).startswith("sum")
+    assert example.input_ids.tolist().count(bos_tokenizer.eos_token_id) == 2
+    assert bos_tokenizer.bos_token_id not in example.input_ids
+    splits = prepare(StudySpec(dataset=write_rows([{"text": f"sum {n}"} for n in range(20)])), bos_tokenizer)
+    assert splits.train[0].target_mask.tolist() == [False] + [True] * (splits.train[0].n_tokens - 1)
+    assert splits.train[0].input_ids[0] == bos_tokenizer.bos_token_id
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "said", "remedy"),
+    [
+        (pairs(40), {"eval_split": "train"}, "eval_split 'train' is the split", "another split"),
+        (pairs(40), {"eval_split": "test"}, 'Unknown split "test"', "train (40 rows)"),
+        (pairs(40), {"eval_split": "train[:9]", "eval_examples": 10}, "has 9 different usable rows", "lower"),
+        (pairs(40), {"eval_split": "train[:100%]"}, "0 rows are left for training", "more rows"),
+        (pairs(40), {"eval_examples": 33}, "40 usable rows are too few for 33 held-out rows", "lower eval_examples"),
+        (pairs(8), {}, "8 usable rows are too few for 1 held-out rows and one batch of 8", "more rows"),
+        (pairs(40), {"per_device_train_batch_size": 40}, "40 usable rows are too few", "per_device_train_batch_size"),
+        (pairs(40, prompt="same"), {}, "every prompt has more than 4 rows", "'text'"),
+        (pairs(40, completion=" "), {}, "none of the 40 rows of split 'train' has text", "prompt, completion"),
+        (pairs(40), {"max_length": 2}, "max_length 2 leaves no target in any of the 40 rows", "token"),
+        (pairs(40), {"dataset_format": "text"}, "needs the column 'text'", "prompt, completion"),
+        ([{"messages": [{"role": "user", "content": "x"}]}] * 20, {}, "has a token to take the loss on", "assistant"),
+        ([{"text": ["a"]}] * 20, {}, "row 1, column 'text' holds a list", "text in every row"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(write_rows, tokenizer, rows, fields, said, remedy):
+    with pytest.raises(InputError) as caught:
+        prepare(StudySpec(dataset=write_rows(rows), **fields), tokenizer)
+    assert said in caught.value.problem
+    assert remedy in caught.value.remedy
+
+
+def test_the_remedy_for_max_length_is_enough(write_rows, tokenizer):
+    path = write_rows(pairs(40, prompt="a longer prompt {n}: "))
+    spec = StudySpec(dataset=path, max_length=2, per_device_train_batch_size=1, eval_examples=1)
+    with pytest.raises(InputError) as caught:
+        prepare(spec, tokenizer)
+    enough = int(caught.value.remedy.split()[-1])
+    assert prepare(spec.model_copy(update={"max_length": enough}), tokenizer).train[0].n_tokens == enough
+    with pytest.raises(InputError, match="leaves no target"):
+        prepare(spec.model_copy(update={"max_length": enough - 1}), tokenizer)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(write_rows, tokenizer):
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(InputError, match="has no end token"):
+        prepare(StudySpec(dataset=write_rows(pairs(40))), endless)

@@ -1,0 +1,160 @@
+import logging
+
+import datasets
+import huggingface_hub
+import pytest
+from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub.errors import HTTPError
+
+from lorascope.data.sources import load_rows
+from lorascope.errors import InputError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A saved folder with two splits; row n holds its number."""
+    parts = {name: Dataset.from_dict({"text": [f"{name} {n}" for n in range(size)]}) for name, size in SIZES.items()}
+    datasets.disable_progress_bars()
+    DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    datasets.enable_progress_bars()
+    return str(tmp_path / "saved")
+
+
+SIZES = {"train": 200, "test": 10}
+
+
+@pytest.mark.parametrize(
+    ("split", "first", "size"),
+    [
+        ("train", "train 0", 200),
+        ("train[:50%]", "train 0", 100),
+        ("train[10:20]", "train 10", 10),
+        ("train[-3:]", "train 197", 3),
+        ("train[:256]", "train 0", 200),
+        ("test", "test 0", 10),
+        ("test+train[:1%]", "test 0", 12),
+    ],
+)
+def test_a_split_takes_its_part(saved, split, first, size):
+    rows = load_rows(saved, split)
+    assert (rows[0]["text"], len(rows)) == (first, size)
+
+
+def test_the_split_syntax_works_on_files(tmp_path):
+    (tmp_path / "rows.csv").write_text("text\n" + "".join(f"{n}\n" for n in range(20)))
+    assert load_rows(str(tmp_path / "rows.csv"), "train[25%:50%]")["text"][:] == ["5", "6", "7", "8", "9"]
+
+
+def test_a_single_saved_data_set_is_its_split(tmp_path, capsys):
+    Dataset.from_dict({"text": ["a"]}, split="validation").save_to_disk(tmp_path / "saved")
+    capsys.readouterr()
+    assert len(load_rows(str(tmp_path / "saved"), "validation")) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("eval", 'Unknown split "eval"'),
+        ("train[:50%", "Unrecognized instruction format"),
+        ("train[::2]", "Unrecognized instruction format"),
+        ("train[:200%]", "Percent slice boundaries"),
+        ("train[5:5]", "has no rows"),
+        ("train[9:5]", "has no rows"),
+    ],
+)
+def test_a_split_that_is_not_there_is_named(saved, split, said):
+    with pytest.raises(InputError) as caught:
+        load_rows(saved, split)
+    assert said in caught.value.problem
+    assert split in caught.value.problem
+    assert "no rows" in said or "train (200 rows), test (10 rows)" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["rows.json", "./rows", "/no/such/file.csv", "a/b/c", "rows one"])
+def test_a_path_that_is_not_there_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="does not exist") as caught:
+        load_rows(name, "train")
+    assert name in caught.value.problem
+
+
+def test_an_unknown_built_in_data_set_is_refused():
+    with pytest.raises(InputError, match="builtin:nothing") as caught:
+        load_rows("builtin:nothing", "train")
+    assert "builtin:python-stdlib" in caught.value.remedy
+
+
+def test_folders_without_a_whole_saved_data_set_are_refused(tmp_path, saved):
+    with pytest.raises(InputError, match="holds no complete saved data set"):
+        load_rows(str(tmp_path), "train")
+    next((tmp_path / "saved" / "train").glob("*.arrow")).write_bytes(b"cut")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_rows(saved, "train")
+
+
+class Hub:
+    """Stands for the hub and the loader of ``datasets``."""
+
+    def __init__(self, monkeypatch, *, answer=None, loading=None):
+        self.answer, self.loading, self.asked = answer, loading, []
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", self.dataset_info)
+        monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
+
+    def dataset_info(self, *args, **kwargs):
+        if self.answer is not None:
+            raise self.answer
+
+    def load_dataset(self, name, *, split):
+        logging.getLogger("datasets").warning("something about the download")
+        self.asked.append((name, split, datasets.config.HF_HUB_OFFLINE))
+        if self.loading is not None:
+            raise self.loading
+        return Dataset.from_dict({"text": ["a"]})
+
+
+def test_a_hub_id_is_loaded_with_its_split_and_in_silence(monkeypatch, capsys, caplog):
+    hub = Hub(monkeypatch)
+    assert len(load_rows("sahil2801/CodeAlpaca-20k", "train[:50%]")) == 1
+    assert hub.asked == [("sahil2801/CodeAlpaca-20k", "train[:50%]", False)]
+    assert capsys.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_without_the_hub_the_cache_of_datasets_is_used(monkeypatch):
+    hub = Hub(monkeypatch, answer=HTTPError("no route"))
+    assert len(load_rows("lucasmccabe-lmi/CodeAlpaca-20k", "train")) == 1
+    assert hub.asked[0][2] is True
+    assert datasets.config.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize(
+    ("loading", "said", "remedy"),
+    [
+        (ConnectionError("no route"), "cannot be reached", "--dataset rows.json"),
+        (HTTPError("proxy"), "cannot be reached", "--dataset rows.json"),
+        (DatasetNotFoundError("Dataset 'a/b' doesn't exist"), "doesn't exist", "check the id"),
+        (
+            ValueError("Unknown split \"eval\". Should be one of ['train']."),
+            "Should be one of ['train']",
+            "name a split",
+        ),
+        (RuntimeError("Dataset scripts are no longer supported"), "no longer supported", "--dataset rows.json"),
+        (OSError("disk full"), "disk full", "--dataset rows.json"),
+    ],
+)
+def test_what_keeps_a_hub_data_set_away_is_said(monkeypatch, loading, said, remedy):
+    Hub(monkeypatch, loading=loading)
+    with pytest.raises(InputError, match="a/b") as caught:
+        load_rows("a/b", "train")
+    assert said in caught.value.problem
+    assert remedy in caught.value.remedy
+
+
+def test_settings_of_the_libraries_are_put_back(monkeypatch):
+    Hub(monkeypatch)
+    level = logging.getLogger("datasets").level
+    load_rows("a/b", "train")
+    assert logging.getLogger("datasets").level == level
+    assert not datasets.are_progress_bars_disabled()

@@ -1,0 +1,69 @@
+import subprocess
+
+import pytest
+
+from lorascope.measure import environment as module
+from lorascope.measure.environment import environment, mask_credentials, source_commit
+
+
+def test_the_record_describes_this_machine():
+    record = environment(device="cpu", device_name="here", seeds=[3, 4], command="lorascope run --hf-token abc")
+    assert record.seeds == (3, 4)
+    assert record.cpu
+    assert record.cpu_cores >= 1
+    assert record.threads >= 1
+    assert record.memory_bytes > 10**8
+    assert record.packages["torch"]
+    assert record.command == "lorascope run --hf-token ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("--dataset https://me:pass@host/x.json", "--dataset https://***@host/x.json"),
+        ("https://host/x?token=abc&rows=3", "https://host/x?token=***&rows=3"),
+        ("HF_TOKEN=abc lorascope run", "HF_TOKEN=*** lorascope run"),
+        ("--api-key abc --out d", "--api-key *** --out d"),
+        ("--model hf_abcdefghijkl", "--model hf_***"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("https://host/x?X-Amz-Signature=ab12&a=b", "https://host/x?X-Amz-Signature=***&a=b"),
+    ],
+)
+def test_credentials_are_masked(text, masked):
+    assert mask_credentials(text) == masked
+
+
+def test_what_is_no_credential_stays():
+    text = "lorascope run --model facebook/opt-350m --tokens-per-pass 512 --dataset keys.json --out monkey/design=4"
+    assert mask_credentials(text) == text
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_the_commit_is_that_of_the_checkout_the_command_runs_in(tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    (checkout / "inner").mkdir(parents=True)
+    monkeypatch.setattr(module, "_SOURCE_ROOT", checkout)
+    assert source_commit(checkout) is None
+    git(checkout, "init")
+    (checkout / "file").write_text("one")
+    git(checkout, "add", "file")
+    git(checkout, "commit", "-m", "first")
+    commit = source_commit(checkout / "inner")
+    assert len(commit) == 40
+    (checkout / "file").write_text("two")
+    assert source_commit(checkout) == f"{commit}-dirty"
+    assert source_commit(tmp_path) is None
+
+
+def test_without_proc_cpuinfo_the_platform_names_the_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "absent")
+    assert module.cpu_model()
+    assert module.cpu_flags() == frozenset()
+    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU 3000\nflags\t\t: fpu avx512_bf16\n\n")
+    assert module.cpu_model() == "A CPU 3000"
+    assert module.cpu_flags() == {"fpu", "avx512_bf16"}

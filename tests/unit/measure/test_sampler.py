@@ -1,0 +1,62 @@
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from lorascope.measure.sampler import SystemSampler
+
+
+def test_samples_come_at_intervals_and_once_at_the_end():
+    samples = []
+    with SystemSampler(0.02, samples.append):
+        time.sleep(0.15)
+    count = len(samples)
+    assert count >= 3
+    assert [sample.seconds for sample in samples] == sorted(sample.seconds for sample in samples)
+    assert samples[-1].rss_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.5)
+    time.sleep(0.05)
+    assert len(samples) == count
+
+
+def test_a_short_run_has_one_sample_and_does_not_wait_for_the_interval():
+    samples = []
+    start = time.perf_counter()
+    with SystemSampler(60.0, samples.append):
+        pass
+    assert time.perf_counter() - start < 5
+    assert len(samples) == 1
+
+
+def test_the_error_of_the_block_is_raised_and_sampling_stops():
+    with pytest.raises(RuntimeError, match="of the run"), SystemSampler(60.0, lambda sample: None):
+        raise RuntimeError("of the run")
+    assert "lorascope-sampler" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_process_that_cannot_be_read_ends_sampling_only(monkeypatch):
+    def refuse(process):
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "memory_info", refuse)
+    samples = []
+    with SystemSampler(0.01, samples.append):
+        time.sleep(0.03)
+    assert samples == []
+
+
+def test_device_memory_is_read_only_from_a_torch_that_has_started_cuda(monkeypatch):
+    def sample_with(started):
+        cuda = SimpleNamespace(
+            is_initialized=lambda: started, device_count=lambda: 2, memory_allocated=lambda index: 100 + index
+        )
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+        samples = []
+        with SystemSampler(60.0, samples.append):
+            pass
+        return samples[0].device_allocated_bytes
+
+    assert sample_with(started=True) == 201
+    assert sample_with(started=False) is None

@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorascope.errors import InputError, SpecError
+from lorascope.spec.load import dump_spec, find_study, load_spec, preset_names
+from lorascope.spec.schema import StudySpec
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "study.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_defaults_are_used_where_nothing_is_given():
+    assert load_spec(None, {}) == StudySpec()
+
+
+def test_flags_override_the_file_and_defaults_come_last(tmp_path):
+    path = write(tmp_path, "ranks: [4, 16]\nmax_steps: 7\nlearning_rates: [5e-5]\n")
+    spec = load_spec(path, {"ranks": (2,)})
+    assert (spec.ranks, spec.max_steps, spec.learning_rates, spec.seeds) == ((2,), 7, (5e-5,), (0,))
+
+
+def test_every_error_is_reported_with_path_value_and_remedy(tmp_path):
+    path = write(
+        tmp_path,
+        "ranks: [8, 0, many]\nrank: 3\nalpha_rule: fixd\nlearning_rates: 1e-4\ntarget_modules: [1]\n"
+        "seeds: [0, 0]\nmax_steps: 2.5\nlora_dropout: 1\ncompletion_template: '{output}'\n",
+    )
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, {"packing": "perhaps"})
+    problems = {error.problem.split(" is ")[0]: error for error in caught.value.errors}
+    assert set(problems) == {
+        "ranks[1]",
+        "ranks[2]",
+        "rank",
+        "alpha_rule",
+        "learning_rates",
+        "target_modules",
+        "seeds",
+        "max_steps",
+        "lora_dropout",
+        "packing",
+        "completion_template needs a prompt_template",
+    }
+    assert "ranks[1] is 0" in problems["ranks[1]"].problem
+    assert "many" in problems["ranks[2]"].problem
+    assert problems["rank"].remedy == "did you mean ranks?"
+    assert problems["alpha_rule"].remedy.startswith("did you mean fixed?")
+    assert "[0] given more than once" in problems["seeds"].problem
+    for error in caught.value.errors:
+        assert f"{error.problem}\n  -> {error.remedy}" in str(caught.value)
+
+
+def test_a_rule_between_fields_is_not_reported_when_a_wrong_field_is_its_cause():
+    with pytest.raises(SpecError) as caught:
+        load_spec(None, {"prompt_template": 3, "completion_template": "{output}"})
+    assert [error.problem for error in caught.value.errors] == ["prompt_template is 3: input should be a valid string"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        (b"model: \xff\xfe", "not UTF-8"),
+        ("ranks: [8, 128\nmodel: x", "not valid YAML"),
+        ("a: b\x00", "not valid YAML"),
+        ("when: 2024-13-45", "not valid YAML"),
+        ("ranks: [8]\nmodel: x\nranks: [16]\n", "the key 'ranks' is given twice (line 3, column 1)"),
+        ("? [a]\n: b\n", "not valid YAML"),
+        ("- 8\n- 128\n", "holds a list"),
+        ("just text", "holds a str"),
+    ],
+)
+def test_a_file_that_is_no_study_is_one_input_error(tmp_path, content, said):
+    with pytest.raises(InputError) as caught:
+        load_spec(write(tmp_path, content), {})
+    assert type(caught.value) is InputError
+    assert said in caught.value.problem
+    assert caught.value.remedy
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(InputError, match="no study file"):
+        load_spec(tmp_path / "absent.yaml", {})
+    with pytest.raises(InputError, match="is a folder"):
+        load_spec(tmp_path, {})
+
+
+def test_yaml_cannot_make_objects(tmp_path):
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_spec(write(tmp_path, "model: !!python/object/apply:os.getcwd []"), {})
+
+
+@given(
+    ranks=st.lists(st.integers(1, 4096), min_size=1, max_size=4, unique=True),
+    learning_rates=st.lists(st.floats(1e-12, 10), min_size=1, max_size=3, unique=True),
+    prompt=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    targets=st.one_of(st.none(), st.just("all-linear"), st.lists(st.text(st.characters(codec="ascii")), max_size=3)),
+    max_steps=st.one_of(st.none(), st.integers(1, 10**9)),
+)
+def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, prompt, targets, max_steps):
+    spec = load_spec(
+        None,
+        {
+            "ranks": ranks,
+            "learning_rates": learning_rates,
+            "prompt_template": prompt,
+            "target_modules": targets,
+            "max_steps": max_steps,
+        },
+    )
+    text = dump_spec(spec)
+    assert load_spec(write(tmp_path_factory.mktemp("dump"), text), {}) == spec
+    assert list(yaml.safe_load(text)) == list(StudySpec.model_fields)
+
+
+def test_presets_load_and_say_what_the_reference_study_is():
+    specs = {name: load_spec(find_study(name), {}) for name in preset_names()}
+    assert set(specs) == {"demo", "opt-350m-codealpaca", "opt-350m-codealpaca-alpha32"}
+    reference = specs["opt-350m-codealpaca"]
+    assert (reference.model, reference.dataset) == ("facebook/opt-350m", "sahil2801/CodeAlpaca-20k")
+    assert reference.prompt_template == "### Question: {instruction}\n ### Answer: "
+    assert (reference.split, reference.max_length, reference.num_train_epochs) == ("train[:50%]", 128, 3)
+    assert (reference.alpha_rule, reference.alpha_multiple, reference.lora_dropout) == ("proportional", 4, 0.1)
+    fixed = specs["opt-350m-codealpaca-alpha32"]
+    assert fixed == reference.model_copy(update={"alpha_rule": "fixed", "lora_alpha": 32.0})
+    assert specs["demo"].model.startswith("builtin:")
+    assert specs["demo"].dataset.startswith("builtin:")
+
+
+def test_an_unknown_preset_lists_the_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        find_study("opt-350m-codealpacca")
+    assert "did you mean opt-350m-codealpaca?" in caught.value.remedy
+    assert all(name in caught.value.remedy for name in preset_names())
+    assert find_study("mine.yaml") == Path("mine.yaml")
+    (tmp_path / "mine").write_text("ranks: [8]")
+    assert find_study("mine") == Path("mine")

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+
+from lorascope.spec.plan import differences, plan_trials
+from lorascope.spec.schema import StudySpec
+
+
+def test_trials_are_rank_major_then_learning_rate_then_seed():
+    trials = plan_trials(StudySpec(ranks=(8, 4), learning_rates=(3e-4, 5e-5), seeds=(1, 0)))
+    assert [(trial.rank, trial.learning_rate, trial.seed) for trial in trials] == [
+        (8, 3e-4, 1),
+        (8, 3e-4, 0),
+        (8, 5e-5, 1),
+        (8, 5e-5, 0),
+        (4, 3e-4, 1),
+        (4, 3e-4, 0),
+        (4, 5e-5, 1),
+        (4, 5e-5, 0),
+    ]
+    assert len({trial.trial_id for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize(
+    ("axes", "trial_id"),
+    [
+        ({}, "r128"),
+        ({"learning_rates": (3e-4, 1e-3)}, "r128-lr0.0003"),
+        ({"seeds": (1, 2)}, "r128-s1"),
+        ({"learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-lr0.0003-s1"),
+        ({"learning_rates": (1.0000000001e-3, 1e-3)}, "r128-lr0.0010000000001"),
+    ],
+)
+def test_an_id_names_only_the_axes_with_several_values(axes, trial_id):
+    assert plan_trials(StudySpec(ranks=(128,), **axes))[0].trial_id == trial_id
+
+
+@pytest.mark.parametrize(
+    ("rule", "alpha", "scale"),
+    [("fixed", 32.0, 32 / 64), ("rslora", 32.0, 32 / math.sqrt(64)), ("proportional", 256.0, 4.0)],
+)
+def test_the_alpha_rule_sets_alpha_and_scale(rule, alpha, scale):
+    (trial,) = plan_trials(StudySpec(ranks=(64,), alpha_rule=rule))
+    assert (trial.lora_alpha, trial.scale) == (alpha, scale)
+
+
+def test_differences_name_the_fields_that_changed():
+    old = StudySpec(ranks=(8, 128))
+    assert differences(old, old.model_copy()) == []
+    new = old.model_copy(update={"ranks": (8, 256), "max_steps": 5})
+    assert differences(old, new) == ["ranks: 8, 128 -> 8, 256", "max_steps: None -> 5"]

@@ -1,0 +1,269 @@
+"""The contract of the store: what is written comes back equal, and what is not a store is refused."""
+
+import sqlite3
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorascope import records
+from lorascope.errors import InputError
+from lorascope.store import StudyStore, connect, migrations, tables
+
+INT32 = st.integers(-(2**31), 2**31 - 1)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def _of(record: type) -> st.SearchStrategy:
+    special = {"example_target_tokens": st.lists(INT32).map(tuple)} if record is records.EvalRecord else {}
+    return st.builds(record, **special)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _field_values() -> Iterator[None]:
+    st.register_type_strategy(int, INT64)
+    st.register_type_strategy(float, FLOATS)
+    yield
+    st.register_type_strategy(int, st.integers())
+    st.register_type_strategy(float, st.floats())
+
+
+def bits(value: object) -> object:
+    """Make floats comparable bit for bit, NaN and the sign of zero too."""
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    if isinstance(value, tuple | list):
+        return [bits(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return [(field.name, bits(getattr(value, field.name))) for field in fields(value)]
+    return value
+
+
+def step(trial_id: str = "r8", number: int = 1, nats: float = 1.5) -> records.StepRecord:
+    return records.StepRecord(
+        trial_id=trial_id, step=number, nats=nats, target_tokens=3, tokens=5, learning_rate=1e-4, grad_norm=0.5,
+        seconds=0.25, warmup=False,
+    )  # fmt: skip
+
+
+def evaluation(trial_id: str = "r8", number: int = 1) -> records.EvalRecord:
+    return records.EvalRecord(
+        trial_id=trial_id, step=number, example_nats=(1.0, 2.0), example_target_tokens=(3, 4), seconds=0.5
+    )
+
+
+FACTS = records.StudyFacts(
+    model="m", dataset="d", device="cpu", dtype="float32", dtype_reason="faster here", packing=True,
+    packing_reason="logits agree", train_examples=1, eval_examples=2, train_tokens=3, train_target_tokens=4,
+    eval_target_tokens=5, total_steps=6, base_parameters=7, target_modules=("a.q_proj", "b.q_proj"), data_hash="h",
+    model_hash="g", data_notes=("1 row was cut",),
+)  # fmt: skip
+ENVIRONMENT = records.Environment(
+    started="2026-01-02T03:04:05+00:00", lorascope_version="0", commit=None, python="3", packages={"torch": "2"},
+    os="Linux", cpu="c", cpu_cores=2, memory_bytes=9, device="cpu", device_name="c", threads=2, seeds=(0, 1),
+    command="lorascope run",
+)  # fmt: skip
+TRIAL = records.TrialRecord(trial_id="r8", rank=8, lora_alpha=32.0, scale=4.0, learning_rate=1e-4, seed=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StudyStore]:
+    with StudyStore.create(tmp_path / "study.db") as opened:
+        yield opened
+
+
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize(
+    "table",
+    [tables.FACTS, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
+     tables.EVALUATIONS, tables.SAMPLES],
+    ids=lambda table: table.name,
+)  # fmt: skip
+@given(data=st.data())
+def test_every_record_comes_back_bit_for_bit(table: tables.Table, data: st.DataObject) -> None:
+    record = data.draw(_of(table.make))
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrations.migrate(connection)
+    connection.execute(table.insert_sql, table.encode(record))
+    (row,) = connection.execute(table.select_sql).fetchall()
+    connection.close()
+    assert bits(table.decode(row)) == bits(record)
+
+
+def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    cost = records.CostRecord(
+        rank=8, step_seconds=(0.3, 0.2), warmup_steps=1, step_tokens=(9, 8), peak_memory_bytes=2**40,
+        base_memory_bytes=7, memory_samples_bytes=(2**40, 5),
+    )  # fmt: skip
+    adapter = records.AdapterRecord(
+        rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4
+    )
+    outcome = records.TrialOutcome(trial_id="r8", state="finished", steps=1, message="")
+    sample = records.SystemSample(seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None)
+    with StudyStore.create(path) as store:
+        store.put_trials([TRIAL, replace(TRIAL, trial_id="r128", rank=128)])
+        store.put_cost(cost)
+        store.put_adapter(adapter)
+        store.append_steps([step(number=2), step(number=1)])
+        store.append_evaluations([evaluation()])
+        store.append_samples([sample, sample])
+        store.put_outcome(outcome)
+    with StudyStore.open(path) as store:
+        assert [trial.trial_id for trial in store.trials()] == ["r8", "r128"]
+        assert store.costs() == [cost]
+        assert store.adapters() == [adapter]
+        assert store.steps("r8") == [step(number=1), step(number=2)]
+        assert store.steps("r128") == []
+        assert store.evaluations("r8") == [evaluation()]
+        assert store.samples() == [sample, sample]
+        assert store.outcomes() == {"r8": outcome}
+        assert store.facts() is None
+        assert store.environments() == []
+    assert [file.name for file in tmp_path.iterdir()] == ["study.db"]
+
+
+def test_what_has_one_value_is_replaced_and_environments_are_kept(store: StudyStore) -> None:
+    store.put_facts(FACTS)
+    store.put_facts(replace(FACTS, model="another"))
+    assert store.facts() == replace(FACTS, model="another")
+    store.put_environment(ENVIRONMENT)
+    store.put_environment(replace(ENVIRONMENT, started="later", commit="abc-dirty"))
+    assert store.environments() == [ENVIRONMENT, replace(ENVIRONMENT, started="later", commit="abc-dirty")]
+
+
+def test_the_same_step_twice_replaces_it(store: StudyStore) -> None:
+    store.append_steps([step(nats=1.0), step(number=2)])
+    store.append_steps([step(nats=9.0)])
+    assert [record.nats for record in store.steps("r8")] == [9.0, 1.5]
+
+
+def test_truncation_deletes_only_beyond_the_step_and_only_these_trials(store: StudyStore) -> None:
+    for trial in ("r8", "r16", "r32"):
+        store.append_steps([step(trial, number) for number in (1, 2, 3)])
+        store.append_evaluations([evaluation(trial, number) for number in (0, 2, 3)])
+    store.truncate_after(["r8", "r16"], 2)
+    assert [record.step for record in store.steps("r8")] == [1, 2]
+    assert [record.step for record in store.evaluations("r16")] == [0, 2]
+    assert [record.step for record in store.steps("r32")] == [1, 2, 3]
+
+
+def test_a_write_is_whole_or_nothing(store: StudyStore) -> None:
+    store.append_steps([step()])
+    broken = replace(step(number=3), trial_id=None)  # type: ignore[arg-type]
+    with pytest.raises(sqlite3.IntegrityError):
+        store.append_steps([step(number=2), broken])
+    assert len(store.steps("r8")) == 1
+    store.append_steps([step(number=2)])
+    assert len(store.steps("r8")) == 2
+
+
+def test_a_reader_sees_what_a_live_writer_commits(store: StudyStore, tmp_path: Path) -> None:
+    with StudyStore.open(tmp_path / "study.db") as reader:
+        assert reader.steps("r8") == []
+        store.append_steps([step()])
+        assert len(reader.steps("r8")) == 1
+
+
+def test_a_reader_cannot_write(store: StudyStore, tmp_path: Path) -> None:
+    with StudyStore.open(tmp_path / "study.db") as reader, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.append_steps([step()])
+
+
+def test_threads_share_one_store(store: StudyStore) -> None:
+    def write(trial: str) -> None:
+        for number in range(20):
+            store.append_steps([step(trial, number)])
+
+    threads = [threading.Thread(target=write, args=(trial,)) for trial in ("r8", "r16")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.steps("r8")) == len(store.steps("r16")) == 20
+
+
+def test_the_writer_uses_a_write_ahead_log(store: StudyStore, tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "study.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_what_a_killed_writer_committed_is_read(tmp_path: Path) -> None:
+    killed = StudyStore.create(tmp_path / "study.db")
+    killed.append_steps([step()])
+    for name in ("study.db", "study.db-wal"):
+        (tmp_path / f"copy-{name}").write_bytes((tmp_path / name).read_bytes())
+    killed.close()
+    (tmp_path / "copy-study.db").rename(tmp_path / "after.db")
+    (tmp_path / "copy-study.db-wal").rename(tmp_path / "after.db-wal")
+    with StudyStore.open(tmp_path / "after.db") as store:
+        assert store.steps("r8") == [step()]
+
+
+def test_a_missing_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no study store at .*study\.db"):
+        StudyStore.open(tmp_path / "study.db")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="no folder"):
+        StudyStore.create(tmp_path / "absent" / "study.db")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be one" * 40])
+def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "study.db"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a study store"):
+        StudyStore.open(path)
+    assert path.read_bytes() == content
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    for opener in (StudyStore.open, StudyStore.create):
+        with pytest.raises(InputError, match="not a study store"):
+            opener(path)
+
+
+def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    StudyStore.create(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for opener in (StudyStore.open, StudyStore.create):
+        with pytest.raises(InputError, match="newer lorascope"):
+            opener(path)
+
+
+def test_an_older_store_is_brought_to_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "study.db"
+    with StudyStore.create(path) as store:
+        store.append_steps([step()])
+    longer = (*migrations.MIGRATIONS, ("CREATE TABLE extra (x INTEGER)",))
+    monkeypatch.setattr(migrations, "MIGRATIONS", longer)
+    monkeypatch.setattr(connect, "MIGRATIONS", longer)
+    with StudyStore.open(path) as store:
+        assert store.steps("r8") == [step()]
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("SELECT count(*) FROM extra").fetchone() == (0,)
+    connection.close()
+
+
+def test_every_field_has_a_column_and_every_column_a_field() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrations.migrate(connection)
+    for table in (getattr(tables, name) for name in dir(tables) if isinstance(getattr(tables, name), tables.Table)):
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
+        assert [column for column in columns if column not in ("number", "only")] == list(table.codecs)
+    connection.close()
