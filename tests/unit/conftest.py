@@ -1,6 +1,7 @@
 """A made-up study for tests of what reads records."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
 
 def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> StudyFacts:
     return StudyFacts(
-        model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="this CPU multiplies it faster",
+        model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="faster on this CPU",
         packing=True, packing_reason="packed logits equal padded ones", train_examples=8 * steps // 2,
         eval_examples=n_eval, train_tokens=51_000, train_target_tokens=40_000, eval_target_tokens=20 * n_eval,
         total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj", "layers.0.v_proj"),
@@ -92,44 +93,50 @@ def write_cost(store: StudyStore, rank: int) -> None:
     )  # fmt: skip
 
 
+def write_study(
+    folder: Path,
+    *,
+    spec: StudySpec | None = None,
+    floors: dict[int, float] | None = None,
+    steps: int = 80,
+    n_eval: int = 200,
+    noise: float = 0.01,
+    done: dict[str, int] | None = None,
+    outcomes: dict[str, TrialOutcome] | None = None,
+    model: str = "made-up/model",
+    costs: bool = True,
+) -> Path:
+    floors = floors or DEFAULT_FLOORS
+    spec = spec or StudySpec(ranks=tuple(floors))
+    folder.mkdir(exist_ok=True)
+    (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
+    with StudyStore.create(folder / "study.db") as store:
+        trials = plan_trials(spec)
+        store.put_facts(facts_of(steps, n_eval, model))
+        store.put_environment(ENVIRONMENT)
+        store.put_trials(trials)
+        for number, trial in enumerate(trials):
+            ran = (done or {}).get(trial.trial_id, steps)
+            floor = floors[trial.rank] + abs(np.log10(trial.learning_rate / 3e-4)) * 0.2
+            write_trial(
+                store, trial.trial_id, floor=floor, steps=steps, done=ran, n_eval=n_eval, seed=number, noise=noise
+            )
+            state = TrialOutcome(
+                trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=""
+            )
+            store.put_outcome((outcomes or {}).get(trial.trial_id, state))
+        for rank in spec.ranks if costs else ():
+            write_cost(store, rank)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build_study() -> MakeStudy:
+    """Write a study into a folder. Its held-out losses end near ``floors``; ``done`` maps trial ids to steps done."""
+    return write_study
+
+
 @pytest.fixture
-def make_study(tmp_path: Path) -> MakeStudy:
-    """Write a study folder whose held-out losses end near ``floors``; ``done`` maps trial ids to steps done."""
-
-    def make(
-        *,
-        spec: StudySpec | None = None,
-        floors: dict[int, float] | None = None,
-        steps: int = 80,
-        n_eval: int = 200,
-        noise: float = 0.01,
-        done: dict[str, int] | None = None,
-        outcomes: dict[str, TrialOutcome] | None = None,
-        model: str = "made-up/model",
-        costs: bool = True,
-    ) -> Path:
-        floors = floors or DEFAULT_FLOORS
-        spec = spec or StudySpec(ranks=tuple(floors))
-        folder = tmp_path / "study"
-        folder.mkdir(exist_ok=True)
-        (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
-        with StudyStore.create(folder / "study.db") as store:
-            trials = plan_trials(spec)
-            store.put_facts(facts_of(steps, n_eval, model))
-            store.put_environment(ENVIRONMENT)
-            store.put_trials(trials)
-            for number, trial in enumerate(trials):
-                ran = (done or {}).get(trial.trial_id, steps)
-                floor = floors[trial.rank] + abs(np.log10(trial.learning_rate / 3e-4)) * 0.2
-                write_trial(
-                    store, trial.trial_id, floor=floor, steps=steps, done=ran, n_eval=n_eval, seed=number, noise=noise
-                )
-                state = TrialOutcome(
-                    trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=""
-                )
-                store.put_outcome((outcomes or {}).get(trial.trial_id, state))
-            for rank in spec.ranks if costs else ():
-                write_cost(store, rank)
-        return folder
-
-    return make
+def make_study(build_study: MakeStudy, tmp_path: Path) -> MakeStudy:
+    """Write a study into a folder of this test's own."""
+    return partial(build_study, tmp_path / "study")

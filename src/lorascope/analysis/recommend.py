@@ -35,7 +35,7 @@ def _quality(comparison: Comparison) -> AdvicePart:
         return AdvicePart(rank=rank, reason="the only rank with a held-out loss")
     loss = comparison.loss[rank].value
     if rank == comparison.best:
-        reason = f"lowest held-out loss, {nats(loss)} {UNIT}; every smaller rank is measurably above it"
+        reason = f"lowest held-out loss, {nats(loss)} {UNIT}; every smaller rank compared is measurably above it"
         if rank == min(comparison.excess):
             reason = f"lowest held-out loss, {nats(loss)} {UNIT}, and the smallest rank"
         return AdvicePart(rank=rank, reason=reason)

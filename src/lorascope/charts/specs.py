@@ -16,7 +16,7 @@ INK = "#5b6270"
 GRID = "#80879433"
 """Fine lines that are seen on white and on the dark page."""
 RAW_OPACITY = 0.25
-LABEL_ROOM = 18
+LABEL_ROOM = 26
 """Pixels kept free beyond the ends of intervals."""
 
 Spec = dict[str, Any]
@@ -60,7 +60,7 @@ def loss_by_rank_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
         base.mark_point(filled=True, size=50, opacity=1).encode(y="value:Q"),
     ]
     # A value stands on its interval's side of the tolerance line, so that the line never runs through it.
-    for end, dy in (("low", LABEL_ROOM - 4), ("high", 6 - LABEL_ROOM)):
+    for end, dy in (("low", 14), ("high", -12)):
         rows = [_point_row(point) for point in data.points if _label_end(point, data.tolerance) == end]
         text = alt.Text("value:Q", format=".4f")
         labels = alt.Chart(_inline(rows)).mark_text(dy=dy, color=INK, fontSize=12)

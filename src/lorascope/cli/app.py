@@ -40,12 +40,12 @@ def _run(arguments: list[str]) -> int:
     except CycloptsError:
         # Its message is on standard error already.
         return InputError.exit_code
+    except (KeyboardInterrupt, Interrupted):
+        print("lorascope: stopped; the same command continues the study", file=sys.stderr)  # noqa: T201
+        return Interrupted.exit_code
     except LorascopeError as error:
         print(f"lorascope: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except KeyboardInterrupt:
-        print("lorascope: interrupted; the same command continues the study", file=sys.stderr)  # noqa: T201
-        return Interrupted.exit_code
     except BrokenPipeError:
         # The reader of a pipe went away; Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 _GAP = 2
+"""Characters between columns: a cell's padding and the box's divider."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,7 @@ class Column:
 def fit(columns: Sequence[Column], width: int) -> list[Column]:
     """Leave out columns until the rest fits in ``width`` characters, and those whose cells are all empty."""
     kept = [column for column in columns if any(column.cells)]
-    while sum(_width(column) + _GAP for column in kept) > width:
+    while sum(_width(column) + _GAP for column in kept) - _GAP > width:
         spare = max(kept, key=lambda column: column.rank, default=None)
         if spare is None or spare.rank == 0:
             break
@@ -35,7 +36,7 @@ def fit(columns: Sequence[Column], width: int) -> list[Column]:
 
 def table(columns: Sequence[Column], width: int) -> Table:
     """Draw the columns that fit; a cell is never broken into two lines."""
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     kept = fit(columns, width)
     for column in kept:
         drawn.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)

@@ -15,6 +15,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     """Print the result of a study."""
     console.print()
     console.print(table(_columns(summary), console.width))
+    console.print(Text("Losses in nats a token. Step, runtime and peak memory of each rank alone.", style="dim"))
     for trial in summary.trials:
         if trial.outcome != "finished":
             console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))
@@ -44,17 +45,17 @@ def _columns(summary: StudySummary) -> list[Column]:
     return [
         Column(heading="rank", cells=[str(rank.rank) for rank in ranks]),
         Column(heading="best rate", cells=["" if rate is None else f"{rate:g}" for rate in rates], rank=5),
-        Column(heading="parameters", cells=["" if n is None else format_count(n) for n in counts], rank=3),
-        Column(heading="held-out loss", cells=[loss(rank.eval_loss) for rank in ranks]),
+        Column(heading="params", cells=["" if n is None else format_count(n) for n in counts], rank=3),
+        Column(heading="held-out", cells=[loss(rank.eval_loss) for rank in ranks]),
         Column(
             heading="95 % interval",
-            cells=["" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}" for pair in intervals],
+            cells=["" if pair is None else f"{pair[0]:.4f}–{pair[1]:.4f}" for pair in intervals],
             rank=1,
         ),
-        Column(heading="train loss", cells=[loss(rank.train_loss) for rank in ranks], rank=4),
+        Column(heading="train", cells=[loss(rank.train_loss) for rank in ranks], rank=4),
         Column(heading="step", cells=[_seconds(rank.step_seconds) for rank in ranks], rank=6),
         Column(heading="runtime", cells=[_seconds(rank.runtime_seconds) for rank in ranks], rank=2),
-        Column(heading="peak memory", cells=[_bytes(rank.peak_memory_bytes) for rank in ranks], rank=2),
+        Column(heading="peak", cells=[_bytes(rank.peak_memory_bytes) for rank in ranks], rank=2),
     ]
 
 

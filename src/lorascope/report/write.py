@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
 from lorascope.report.view import environment_facts, rank_table, study_facts, trial_table
@@ -63,7 +62,6 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         keep_trailing_newline=True,
     )
     environment.filters["md"] = escape_markdown
-    environment.filters["markup"] = Markup
     return environment.get_template(template).render(
         summary=summary,
         pictures=pictures,

@@ -46,12 +46,20 @@ def find_study(name: str) -> Path:
     if name in preset_names():
         return PRESET_FOLDER / f"{name}.yaml"
     path = Path(name)
-    if not path.exists() and len(path.parts) == 1 and not path.suffix:
+    if len(path.parts) == 1 and not path.suffix and not _exists(path):
         raise InputError(
             f"no preset or study file is called {name!r}",
             remedy=f"{closest(name, preset_names())}the presets are {', '.join(preset_names())}",
         )
     return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A name too long for a file is no file.
+        return False
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -105,7 +105,7 @@ def test_three_wishes_can_have_three_answers() -> None:
 def test_the_lowest_loss_is_the_quality_when_all_smaller_ranks_are_worse() -> None:
     advice = advised({8: WORSE, 128: BEST, 256: EQUAL}, {8: 0.4, 128: 0.5, 256: 0.7})
     assert advice.quality.rank == advice.constrained.rank == 128
-    assert "every smaller rank is measurably above it" in advice.quality.reason
+    assert "every smaller rank compared is measurably above it" in advice.quality.reason
 
 
 def test_a_larger_rank_is_efficient_only_where_it_is_clearly_faster() -> None:

@@ -1,11 +1,15 @@
+import io
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from lorascope.analysis import summarize
 from lorascope.cli import main
+from lorascope.cli.result import show_result
 from lorascope.errors import InputError, Interrupted
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
@@ -34,7 +38,7 @@ def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(fake_run, ca
     out, err = capsys.readouterr()
     assert err == ""
     assert "step 20/20" in out
-    assert "held-out loss" in out
+    assert "95 % interval" in out
     assert out.count("1.2500") >= 2
     assert "Use rank" in out
     assert "report:   here/report.html" in out
@@ -67,7 +71,7 @@ def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(monkeypatch, 
     assert out == "starting\n"
 
 
-@pytest.mark.parametrize("error", [Interrupted("stopped; the same command continues it"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [Interrupted("stopped as asked"), KeyboardInterrupt()])
 def test_an_interrupted_run_is_exit_code_130(monkeypatch, capsys, error):
     replaced_run(monkeypatch, error)
     assert run() == 130
@@ -135,3 +139,16 @@ def test_bad_arguments_are_exit_code_2_and_name_the_argument(asked, capsys, argu
     assert out == ""
     assert said in err
     assert asked == []
+
+
+def test_the_result_table_fits_the_width_whole(fake_run):
+    run("--ranks", "8,128", "--out", "here")
+    summary = summarize(Path("here"))
+    for width in (60, 80, 120):
+        console = Console(file=io.StringIO(), width=width)
+        show_result(console, summary, Path("here"), Path("here/report.html"))
+        lines = console.file.getvalue().splitlines()
+        (start,) = [number for number, line in enumerate(lines) if "95 % interval" in line]
+        assert all(len(line) <= width for line in lines[start : start + 4])
+        assert all("1.2500–1.2500" in line for line in lines[start + 2 : start + 4])
+        assert "…" not in "".join(lines)

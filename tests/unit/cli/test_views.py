@@ -52,6 +52,7 @@ def test_no_line_of_the_table_is_broken_or_cut(script, width):
     heading, _, *rows = lines[: 2 + len(script.trials)]
     assert all(len(line) <= width for line in lines)
     if width >= 45:
+        assert "…" not in "".join(lines)
         assert heading.split()[:1] == ["rank"]
         assert "held-out" in heading
         assert all("2.0000" in row for row in rows)

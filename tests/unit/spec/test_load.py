@@ -141,6 +141,8 @@ def test_an_unknown_preset_lists_the_known(tmp_path, monkeypatch):
         find_study("opt-350m-codealpacca")
     assert "did you mean opt-350m-codealpaca?" in caught.value.remedy
     assert all(name in caught.value.remedy for name in preset_names())
+    with pytest.raises(InputError):
+        find_study("x" * 5000)
     assert find_study("mine.yaml") == Path("mine.yaml")
     (tmp_path / "mine").write_text("ranks: [8]")
     assert find_study("mine") == Path("mine")

@@ -1,0 +1,164 @@
+"""What must always hold of a pack; the numbers are those of the design's list."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_examples, make_model, make_splits
+from packs import make_spec, prepared, run_pack
+
+from lorascope.data.examples import Splits
+from lorascope.engine.forward import PassRow
+from lorascope.engine.trial import TrainingTrial
+from lorascope.modeling.adapter import attach
+from lorascope.modeling.base import hash_weights
+from lorascope.modeling.layout import BASE_ONLY
+from lorascope.spec.plan import plan_trials
+
+
+def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
+    """1. With dropout, clipping, warm-up and passes that cut the batch differently."""
+    spec = make_spec()
+    joint = run_pack(spec, kind)
+    for record in plan_trials(spec):
+        solo = run_pack(spec, kind, records=[record])
+        np.testing.assert_allclose(joint.losses(record.trial_id), solo.losses(record.trial_id), rtol=1e-10)
+        np.testing.assert_allclose(joint.eval_nats(record.trial_id), solo.eval_nats(record.trial_id), rtol=1e-10)
+        norms = [[r.grad_norm for r in k.step_records if r.trial_id == record.trial_id] for k in (joint, solo)]
+        np.testing.assert_allclose(*norms, rtol=1e-9)
+
+
+def test_passes_of_any_size_give_the_same_losses() -> None:
+    """1. The dropout of a row does not depend on how rows are cut into passes."""
+    wide, narrow = (run_pack(make_spec(tokens_per_pass=n)) for n in (10_000, 1))
+    for trial in ("r2", "r4", "r8"):
+        np.testing.assert_allclose(wide.losses(trial), narrow.losses(trial), rtol=1e-10)
+
+
+def test_trials_of_other_seeds_and_rates_do_not_couple() -> None:
+    """2. Every trial of a grid equals itself trained alone."""
+    spec = make_spec(ranks=(2, 4), seeds=(0, 1), learning_rates=(1e-3, 5e-2), max_steps=4)
+    joint = run_pack(spec)
+    for record in plan_trials(spec):
+        solo = run_pack(spec, records=[record])
+        np.testing.assert_allclose(joint.losses(record.trial_id), solo.losses(record.trial_id), rtol=1e-10)
+
+
+def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone() -> None:
+    """2. Its curve is kept up to the step that failed."""
+    spec = make_spec()
+
+    def poison(trials: list[TrainingTrial]) -> None:
+        weights = trials[1].adapter
+        with torch.no_grad():
+            weights.flat[3] = float("inf")
+        weights.refresh()
+
+    joint = run_pack(spec, prepare_trials=poison)
+    assert joint.outcomes["r4"].state == "diverged"
+    assert joint.outcomes["r4"].steps == 0
+    assert len(joint.losses("r4")) == 1
+    for name in ("r2", "r8"):
+        assert joint.outcomes[name].state == "finished"
+        record = next(record for record in plan_trials(spec) if record.trial_id == name)
+        np.testing.assert_allclose(joint.losses(name), run_pack(spec, records=[record]).losses(name), rtol=1e-10)
+
+
+def test_before_the_first_step_the_logits_are_the_base_model_s(kind: str) -> None:
+    """3. Bit for bit, in the precision people run."""
+    for dtype in (torch.float32, torch.bfloat16):
+        frozen, spec = prepared(kind, dtype=dtype), make_spec()
+        rows = make_examples(3)
+        base = frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
+        trials = [TrainingTrial(record, spec, frozen.layers, dtype) for record in plan_trials(spec)]
+        attach(frozen.layers, [trial.adapter for trial in trials])
+        for index in range(len(trials)):
+            adapted = frozen.logits([PassRow(example=row, adapter=index) for row in rows])
+            for ours, theirs in zip(adapted, base, strict=True):
+                assert torch.equal(ours, theirs)
+
+
+def test_training_leaves_the_base_weights_as_they_were(kind: str) -> None:
+    """3. And it does change the adapters."""
+    before = hash_weights(make_model(kind))
+    frozen = prepared(kind)
+    kept = run_pack(make_spec(), frozen=frozen)
+    assert hash_weights(frozen.model) == before
+    assert all(layer.B.abs().max() > 0 for layer in kept.trials["r8"].adapter.layers.values())
+
+
+def test_accumulated_batches_equal_one_large_batch() -> None:
+    """5. Two batches of four rows with unequal lengths and one of eight."""
+    together = run_pack(make_spec(per_device_train_batch_size=8))
+    accumulated = run_pack(make_spec(per_device_train_batch_size=4, gradient_accumulation_steps=2))
+    for trial in ("r2", "r8"):
+        np.testing.assert_allclose(together.losses(trial), accumulated.losses(trial), rtol=1e-12)
+
+
+def test_the_recorded_loss_is_a_sum_over_the_targets_of_the_batch() -> None:
+    """5. The first step's nats are those of the base on the same rows."""
+    frozen = prepared("llama")
+    kept = run_pack(make_spec(), frozen=frozen)
+    first = kept.step_records[0]
+    plain = make_model("llama")
+    splits = make_splits()
+    from lorascope.data.batches import step_rows
+
+    nats = targets = tokens = 0.0
+    for row in step_rows(make_spec(), len(splits.train), seed=0, step=0):
+        example = splits.train[row]
+        ids = torch.from_numpy(example.input_ids)
+        log_p = plain(ids[None]).logits[0].log_softmax(-1)
+        at = torch.from_numpy(example.target_mask).nonzero()[:, 0]
+        nats -= log_p[at - 1, ids[at]].sum().item()
+        targets += len(at)
+        tokens += len(ids)
+    assert first.nats == pytest.approx(nats, rel=1e-12)
+    assert (first.target_tokens, first.tokens) == (targets, tokens)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "gpt2", "mistral"])
+def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str) -> None:
+    """6. Also under a sliding window, and with a row long enough to be attended to alone."""
+    frozen = prepared(kind)
+    assert frozen.packing
+    rows = (*make_examples(6), *make_examples(1, seed=8, shortest=600, longest=600))
+    plain = make_model(kind)
+    packed = frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
+    padded = frozen.with_packing(packing=False).logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
+    for ours, theirs, row in zip(packed, padded, rows, strict=True):
+        expected = plain(torch.from_numpy(row.input_ids)[None]).logits[0]
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(theirs, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_packed_and_padded_training_are_the_same(kind: str) -> None:
+    """6. Dropout included: padding draws nothing."""
+    packed = run_pack(make_spec(), frozen=prepared(kind))
+    padded = run_pack(make_spec(), frozen=prepared(kind, packing=False))
+    for trial in ("r2", "r8"):
+        np.testing.assert_allclose(packed.losses(trial), padded.losses(trial), rtol=1e-10)
+
+
+def test_long_rows_train_as_padded_ones_do() -> None:
+    """6. The gradient through attention of rows that go alone."""
+    rows = make_examples(4, seed=9, shortest=500, longest=560)
+    splits = Splits(train=rows, eval=rows[:1], data_hash="", format="text", notes=())
+    spec = make_spec(max_steps=2, tokens_per_pass=1024)
+    packed, padded = (run_pack(spec, frozen=prepared("mistral", packing=p), splits=splits) for p in (True, False))
+    np.testing.assert_allclose(packed.losses("r8"), padded.losses("r8"), rtol=1e-10)
+
+
+def test_base_only_evaluation_equals_every_trial_s_at_the_start() -> None:
+    """The one evaluation that all trials share at step 0 is what each would have had."""
+    spec = make_spec()
+    frozen = prepared("llama")
+    kept = run_pack(spec, frozen=frozen)
+    fresh = [TrainingTrial(replace(r), spec, frozen.layers, torch.float64) for r in plan_trials(spec)]
+    attach(frozen.layers, [trial.adapter for trial in fresh])
+    for index, trial in enumerate(fresh):
+        rows = [PassRow(example=row, adapter=index) for row in make_splits().eval]
+        with torch.no_grad():
+            nats = [row.sum().item() for row in frozen.row_nats(rows)]
+        np.testing.assert_allclose(kept.eval_nats(trial.record.trial_id)[0], nats, rtol=1e-12)

@@ -1,0 +1,163 @@
+"""The multi-rank layer against PEFT and against finite differences."""
+
+import peft
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.modeling.adapter import Adapter, AdapterShape, attach
+from lorascope.modeling.dropout import DropoutStreams, realised_probability
+from lorascope.modeling.layout import BASE_ONLY, ActivePass, PassLayout, active_pass
+from lorascope.modeling.lora import MultiLoraLinear
+
+CPU = torch.device("cpu")
+LENGTHS = (3, 2, 4, 1, 2)
+OWNERS = (0, 0, 1, BASE_ONLY, 2)
+RANKS = (1, 3, 8)
+SCALES = (4.0, 0.5, 0.25)
+
+
+def make_base(kind: str) -> nn.Module:
+    torch.manual_seed(5)
+    base = {"linear": lambda: nn.Linear(6, 5), "no_bias": lambda: nn.Linear(6, 5, bias=False)}.get(
+        kind, lambda: Conv1D(5, 6)
+    )()
+    return base.double().requires_grad_(requires_grad=False)
+
+
+def make_layer(kind: str, dropout: float) -> tuple[MultiLoraLinear, list[Adapter]]:
+    layer = MultiLoraLinear(make_base(kind))
+    adapters = [
+        Adapter({"l": layer}, AdapterShape(rank=r, scale=s, dropout=dropout, seed=7), compute_dtype=torch.float64)
+        for r, s in zip(RANKS, SCALES, strict=True)
+    ]
+    for i, adapter in enumerate(adapters):
+        with torch.no_grad():  # B is zero at first, which would hide A's gradient
+            adapter.layers["l"].B.normal_(generator=torch.Generator().manual_seed(i))
+    attach({"l": layer}, adapters)
+    return layer, adapters
+
+
+def run(layer: MultiLoraLinear, x: torch.Tensor, *, padded: bool, dropout: bool) -> torch.Tensor:
+    layout = PassLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
+    streams = DropoutStreams([(1, 2, row) for row in range(len(LENGTHS))]) if dropout else None
+    with active_pass(ActivePass(layout=layout, streams=streams)):
+        return layer(x)
+
+
+def make_input(*, padded: bool) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    shape = (len(LENGTHS), max(LENGTHS), 6) if padded else (1, sum(LENGTHS), 6)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "no_bias", "conv1d"])
+def test_gradcheck_with_half_of_the_inputs_dropped(kind: str, padded: bool) -> None:
+    """4. The mask is fixed by its streams, which every call draws anew."""
+    layer, adapters = make_layer(kind, dropout=0.5)
+    leaves = [leaf for adapter in adapters for leaf in (adapter.layers["l"].A, adapter.layers["l"].B)]
+
+    def function(x: torch.Tensor, *unused: torch.Tensor) -> torch.Tensor:
+        del unused  # the layer holds them; gradcheck changes them in place
+        return run(layer, x, padded=padded, dropout=True)
+
+    x = make_input(padded=padded).requires_grad_()
+    assert torch.autograd.gradcheck(function, (x, *leaves), eps=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["linear", "no_bias", "conv1d"])
+def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
+    """4. PEFT's own layer, one adapter at a time, on that adapter's rows."""
+    layer, adapters = make_layer(kind, dropout=0.0)
+    x = make_input(padded=False).requires_grad_()
+    y = run(layer, x, padded=False, dropout=False)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    y.backward(dy)
+    layout = PassLayout(lengths=LENGTHS, adapters=OWNERS, device=CPU)
+    for index, first, stop in layout.segments:
+        ours = adapters[index].layers["l"]
+        theirs = peft_layer(kind, rank=RANKS[index], scale=SCALES[index], A=ours.A, B=ours.B)
+        x_part = x.detach()[:, layout.slots(first, stop)].requires_grad_()
+        y_part = theirs(x_part)
+        y_part.backward(dy[:, layout.slots(first, stop)])
+        weights = dict(theirs.named_parameters())
+        torch.testing.assert_close(y[:, layout.slots(first, stop)], y_part, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(x.grad[:, layout.slots(first, stop)], x_part.grad, rtol=1e-12, atol=1e-12)
+        for name, leaf in (("lora_A", ours.A), ("lora_B", ours.B)):
+            grad = weights[f"base_model.model.l.{name}.default.weight"].grad
+            torch.testing.assert_close(leaf.grad, grad, rtol=1e-12, atol=1e-12)
+
+
+def peft_layer(kind: str, *, rank: int, scale: float, A: torch.Tensor, B: torch.Tensor) -> nn.Module:
+    model = nn.Module()
+    model.l = make_base(kind)
+    model.forward = lambda x: model.l(x)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=scale * rank, target_modules=["l"], fan_in_fan_out=kind == "conv1d", lora_dropout=0.0
+    )
+    wrapped = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, value in (("lora_A", A), ("lora_B", B)):
+            wrapped.get_parameter(f"base_model.model.l.{name}.default.weight").data = value.detach().clone()
+    return wrapped
+
+
+def test_rows_without_an_adapter_get_the_base_layer_bit_for_bit() -> None:
+    layer, _ = make_layer("linear", dropout=0.0)
+    x = make_input(padded=False)
+    layout = PassLayout(lengths=LENGTHS, adapters=OWNERS, device=CPU)
+    alone = layout.slots(3, 4)
+    assert torch.equal(run(layer, x, padded=False, dropout=False)[:, alone], layer.base(x)[:, alone])
+
+
+def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
+    p = 0.1
+    streams = DropoutStreams([(0, 0, 0)])
+    mask = streams.keep_mask((4000,), line=None, first_row=0, width=100, p=p, device=CPU)
+    share = 1 - mask.double().mean().item()
+    assert abs(realised_probability(p) - p) < 1e-5
+    assert abs(share - p) < 5 * (p * (1 - p) / mask.numel()) ** 0.5
+    columns = mask.double().mean(0)
+    assert columns.std() < 1.3 * (p * (1 - p) / 4000) ** 0.5
+
+
+def test_padding_draws_nothing_and_is_kept() -> None:
+    draw = {"lengths": LENGTHS[:2], "first_row": 0, "width": 6, "p": 0.5, "device": CPU}
+    packed = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(line=None, **draw)
+    padded = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(line=4, **draw).view(2, 4, 6)
+    assert torch.equal(torch.cat([padded[0, :3], padded[1, :2]]), packed)
+    assert padded[0, 3:].all()
+    assert padded[1, 2:].all()
+
+
+def test_a_smaller_rank_starts_as_the_first_rows_of_a_larger_one() -> None:
+    layer = MultiLoraLinear(make_base("linear"))
+    small, large = (
+        Adapter({"l": layer}, AdapterShape(rank=r, scale=1.0, dropout=0.0, seed=3), compute_dtype=torch.float32)
+        for r in (2, 5)
+    )
+    assert torch.equal(small.layers["l"].A, large.layers["l"].A[:2])
+    bound = 6**-0.5
+    assert large.layers["l"].A.abs().max() < bound
+    assert not large.layers["l"].B.any()
+
+
+def test_initial_values_follow_peft_s_distribution() -> None:
+    layer = MultiLoraLinear(nn.Linear(400, 3).requires_grad_(requires_grad=False))
+    A = Adapter(
+        {"l": layer}, AdapterShape(rank=300, scale=1.0, dropout=0.0, seed=1), compute_dtype=torch.float32
+    ).layers["l"].A
+    theirs = torch.empty(300, 400)
+    nn.init.kaiming_uniform_(theirs, a=5**0.5, generator=torch.Generator().manual_seed(0))
+    assert A.std().item() == pytest.approx(theirs.std().item(), rel=0.01)
+    assert A.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.001)
+
+
+def test_a_layer_that_sees_some_tokens_only_is_refused() -> None:
+    from lorascope.errors import InputError
+
+    layer, _ = make_layer("linear", dropout=0.0)
+    with pytest.raises(InputError, match="sees 5 of the 12 tokens"):
+        run(layer, make_input(padded=False)[:, :5], padded=False, dropout=False)

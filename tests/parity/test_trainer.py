@@ -1,0 +1,102 @@
+"""The loss curve of every rank equals PEFT under transformers' own Trainer, from the same start on the same batches."""
+
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from conftest import make_model, make_splits
+from packs import make_spec, prepared, run_pack
+from transformers import Trainer, TrainingArguments
+
+from lorascope.data.batches import step_rows
+from lorascope.engine.trial import TrainingTrial
+from lorascope.modeling.peft_io import save_peft
+from lorascope.records import TrialRecord
+from lorascope.spec.plan import plan_trials
+from lorascope.spec.schema import StudySpec
+
+STEPS = 20
+
+
+class LossKeeping(Trainer):
+    """Trainer as it is, but for the order of rows and keeping the loss of each step unrounded."""
+
+    def _get_train_sampler(self, *args: object, **kwargs: object) -> torch.utils.data.Sampler:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
+        value = super().training_step(*args, **kwargs)
+        self.kept.append(value.item())
+        return value
+
+
+def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": pad([row["input_ids"] for row in rows], batch_first=True),
+        "labels": pad([row["labels"] for row in rows], batch_first=True, padding_value=-100),
+        "attention_mask": pad([torch.ones_like(row["input_ids"]) for row in rows], batch_first=True),
+    }
+
+
+def trainer_losses(folder: Path, spec: StudySpec, record: TrialRecord, kind: str, dtype: torch.dtype) -> list[float]:
+    """Export the adapter as it starts, load it with PEFT, and let Trainer train it on the study's batches."""
+    frozen = prepared(kind, dtype=dtype)
+    start = TrainingTrial(record, spec, frozen.layers, dtype)
+    save_peft(
+        folder / "start", start.adapter.layers, frozen.layers, base="tiny", rank=record.rank,
+        lora_alpha=record.lora_alpha, rslora=False, dropout=0.0,
+    )  # fmt: skip
+    model = peft.PeftModel.from_pretrained(
+        make_model(kind, dtype), folder / "start", is_trainable=True, autocast_adapter_dtype=False
+    )
+    model.to(dtype)
+    model.base_model.model.config.use_cache = False
+    splits = make_splits()
+    rows = [
+        splits.train[row] for step in range(STEPS) for row in step_rows(spec, len(splits.train), seed=0, step=step)
+    ]
+    dataset = [
+        {
+            "input_ids": torch.from_numpy(row.input_ids),
+            "labels": torch.from_numpy(np.where(row.target_mask, row.input_ids, -100)),
+        }
+        for row in rows
+    ]
+    arguments = TrainingArguments(
+        output_dir=str(folder / "trainer"), max_steps=STEPS, use_cpu=True, report_to=[], logging_strategy="no",
+        save_strategy="no", per_device_train_batch_size=spec.per_device_train_batch_size, disable_tqdm=True,
+        learning_rate=record.learning_rate, lr_scheduler_type=spec.lr_scheduler_type, remove_unused_columns=False,
+        warmup_steps=int(spec.warmup_steps), max_grad_norm=spec.max_grad_norm, weight_decay=spec.weight_decay,
+    )  # fmt: skip
+    trainer = LossKeeping(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
+    trainer.kept = []
+    model.eval()
+    # Trainer calls train(); the tiny models' own dropout stays off because the study runs the frozen base without it
+    model.train = lambda mode=True: model
+    trainer.train()
+    return trainer.kept
+
+
+@pytest.mark.filterwarnings("ignore")  # what Trainer and accelerate say of themselves is not ours to mend
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant"])
+def test_every_rank_s_curve_equals_the_trainer_s(
+    tmp_path: Path, kind: str, dtype: torch.dtype, tolerance: float, scheduler: str
+) -> None:
+    if scheduler != "linear" and (kind != "llama" or dtype != torch.float64):
+        pytest.skip("the schedule does not depend on model and precision")
+    spec = make_spec(
+        lora_dropout=0.0, max_steps=STEPS, lr_scheduler_type=scheduler, learning_rates=(2e-2,),
+        warmup_steps=0 if scheduler == "constant" else 3,
+    )  # fmt: skip
+    ours = run_pack(spec, kind, frozen=prepared(kind, dtype=dtype))
+    for record in plan_trials(spec):
+        theirs = trainer_losses(tmp_path / record.trial_id, spec, record, kind, dtype)
+        losses = ours.losses(record.trial_id)
+        assert len(losses) == len(theirs) == STEPS
+        np.testing.assert_allclose(losses, theirs, rtol=tolerance)
+        moved = [layer.B.abs().max().item() for layer in ours.trials[record.trial_id].adapter.layers.values()]
+        assert min(moved) > 0.05  # there was something to compare

@@ -1,0 +1,156 @@
+"""Charts: the numbers they show, the specification they become, and that they draw."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
+from lorascope.charts import data as charts
+from lorascope.charts.colors import rank_colors
+from lorascope.charts.render import to_html, to_png, to_svg
+from lorascope.charts.specs import loss_by_rank_spec, loss_by_step_spec
+from lorascope.records import TrialOutcome
+
+MakeStudy = Callable[..., Path]
+
+
+def study(folder: Path) -> tuple[StudyData, StudySummary]:
+    data = load_study(folder)
+    return data, summarize_data(data)
+
+
+def luminance(color: str) -> float:
+    channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 6, 10])
+def test_every_rank_has_its_own_color_that_is_seen_on_white_and_on_the_dark_page(n_ranks: int) -> None:
+    colors = rank_colors([2**n for n in range(n_ranks)])
+    assert len(set(colors.values())) == n_ranks
+    for color in colors.values():
+        assert contrast(color, "#ffffff") >= 3
+        assert contrast(color, "#14161a") >= 2.9
+
+
+def test_colors_rise_in_lightness_with_the_rank_whatever_the_order_given() -> None:
+    colors = rank_colors([256, 8, 128])
+    assert list(colors) == [8, 128, 256]
+    assert all(luminance(colors[low]) < luminance(colors[high]) for low, high in pairwise(colors))
+    assert colors == rank_colors((8, 128, 256))
+
+
+def test_the_training_curve_has_every_step(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    chart = charts.train_loss_by_step(data, summary)
+    assert [curve.rank for curve in chart.curves] == [8, 128, 256]
+    first = chart.curves[0]
+    assert first.steps == tuple(range(1, 81))
+    assert first.losses[4] == data.steps["r8"][4].nats / data.steps["r8"][4].target_tokens
+
+
+def test_a_long_curve_is_joined_and_keeps_its_mean(make_study: MakeStudy) -> None:
+    data, summary = study(make_study(steps=1300))
+    curve = charts.train_loss_by_step(data, summary).curves[0]
+    assert len(curve.steps) == 434
+    assert curve.steps[-1] == 1300
+    records = data.steps["r8"][:3]
+    assert curve.losses[0] == pytest.approx(sum(record.nats for record in records) / 600)
+
+
+def test_smoothing_is_a_weighted_mean_without_a_start_value() -> None:
+    assert charts.smooth([2.0] * 50) == pytest.approx((2.0,) * 50)
+    assert charts.smooth([3.0, 1.0]) == (3.0, 1.0)
+    keep = 1 - 20 / 40
+    assert charts.smooth([3.0, 1.0] + [0.0] * 38)[1] == pytest.approx((keep * 3 + 1) / (keep + 1))
+    assert charts.smooth([]) == ()
+
+
+def test_the_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    curve = charts.eval_loss_by_step(data, summary).curves[2]
+    assert curve.steps == (0, 20, 40, 60, 80)
+    assert curve.losses[0] == summary.trials[2].base_eval_loss
+    assert curve.losses[-1] == summary.trials[2].eval_loss
+    assert curve.smoothed == curve.losses
+
+
+def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> None:
+    lost = {"r128": TrialOutcome(trial_id="r128", state="diverged", steps=30, message="")}
+    data, summary = study(make_study(done={"r128": 30}, outcomes=lost))
+    chart = charts.train_loss_by_step(data, summary)
+    assert [curve.ended_early for curve in chart.curves] == [False, True, False]
+    assert chart.curves[1].steps[-1] == 30
+    marks = [layer["mark"] for layer in loss_by_step_spec(chart, data.ranks)["layer"]]
+    assert [mark.get("shape") for mark in marks] == [None, None, "cross"]
+
+
+def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
+    _, summary = study(make_study())
+    loss, excess = charts.eval_loss_by_rank(summary), charts.excess_loss_by_rank(summary)
+    assert [(point.value, (point.low, point.high)) for point in loss.points] == [
+        (part.eval_loss, part.eval_loss_ci95) for part in summary.ranks
+    ]
+    assert [(point.low, point.high) for point in excess.points] == [part.excess_loss_ci95 for part in summary.ranks]
+    assert (loss.tolerance, excess.tolerance) == (None, 0.005)
+
+
+def test_one_rank_has_no_excess_to_draw(make_study: MakeStudy) -> None:
+    _, summary = study(make_study(floors={8: 1.2}))
+    assert charts.excess_loss_by_rank(summary).points == ()
+
+
+def test_a_study_without_steps_has_empty_curves(make_study: MakeStudy) -> None:
+    data, summary = study(make_study(done={"r8": 0, "r128": 0, "r256": 0}))
+    assert charts.train_loss_by_step(data, summary).curves == ()
+    assert charts.eval_loss_by_rank(summary).points == ()
+
+
+def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    specs = [
+        loss_by_step_spec(charts.train_loss_by_step(data, summary), data.ranks),
+        loss_by_step_spec(charts.eval_loss_by_step(data, summary), data.ranks),
+        loss_by_rank_spec(charts.eval_loss_by_rank(summary), data.ranks),
+        loss_by_rank_spec(charts.excess_loss_by_rank(summary), data.ranks),
+    ]
+    for spec, title in zip(specs, ("training loss", "held-out loss", "held-out loss", "excess over"), strict=True):
+        text = json.dumps(spec)
+        assert f'"title": "{title}' in text
+        assert "(nats/token)" in text
+        scales = [layer["encoding"]["color"]["scale"] for layer in spec["layer"] if "color" in layer["encoding"]]
+        assert {tuple(scale["range"]) for scale in scales} == {tuple(rank_colors(data.ranks).values())}
+
+
+def test_a_value_stands_on_its_side_of_the_tolerance(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    spec = loss_by_rank_spec(charts.excess_loss_by_rank(summary), data.ranks)
+    below, above, tolerance = (layer for layer in spec["layer"] if layer["mark"]["type"] == "text")
+
+    def ranks(layer: dict) -> list[str]:
+        return [row["rank"] for row in layer["data"]["values"]]
+
+    assert (ranks(below), ranks(above)) == (["128", "256"], ["8"])
+    assert tolerance["encoding"]["text"]["field"] == "text"
+
+
+def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    spec = loss_by_rank_spec(charts.eval_loss_by_rank(summary), data.ranks)
+    assert to_png(spec).startswith(b"\x89PNG")
+    svg = to_svg(spec)
+    assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "held-out loss (nats/token)" in svg
+    html = to_html(spec, label='a "chart" <b>')
+    assert html.startswith('<figure role="img" aria-label="a &quot;chart&quot; &lt;b&gt;"><svg')
+    assert "currentColor" in html

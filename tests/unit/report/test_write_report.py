@@ -1,0 +1,191 @@
+"""The report's files: whole, self-contained, escaped, and the same bytes from the same records."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lorascope.analysis import summarize
+from lorascope.analysis.reference import summary_schema
+from lorascope.errors import InputError
+from lorascope.records import TrialOutcome
+from lorascope.report import ReportPaths, write_report
+from lorascope.report.view import rank_table
+from lorascope.report.write import escape_markdown, render
+from lorascope.spec.schema import StudySpec
+
+MakeStudy = Callable[..., Path]
+HOSTILE = "evil/<script>alert(1)</script>|`*x*`[y](z)"
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects tags, attributes and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+    """The report of a finished study, for tests that only read it."""
+    return write_report(build_study(tmp_path_factory.mktemp("report") / "study"))
+
+
+def test_all_files_are_written_and_nothing_else_is_left(report: ReportPaths) -> None:
+    folder = report.report_md.parent
+    assert all(path.stat().st_size > 0 for path in (report.summary_json, report.report_md, report.report_html))
+    assert {path.name for path in folder.iterdir()} == {
+        "study.yaml", "study.db", "summary.json", "report.md", "report.html", "charts",
+    }  # fmt: skip
+    assert sorted(path.name for path in (folder / "charts").iterdir()) == [
+        "eval_loss.png", "eval_loss_by_rank.png", "excess_loss_by_rank.png", "train_loss.png",
+    ]  # fmt: skip
+    written = json.loads(report.summary_json.read_text(encoding="utf-8"))
+    jsonschema.validate(written, summary_schema())
+    assert written == json.loads(summarize(folder).to_json())
+
+
+def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: ReportPaths) -> None:
+    files = (report.summary_json, report.report_md, report.report_html, *report.charts)
+    before = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    assert write_report(report.report_md.parent) == report
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_the_page_is_whole_and_asks_the_network_for_nothing(report: ReportPaths) -> None:
+    html = report.report_html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    assert not set(page.tags) & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not [name for name, _ in page.attributes if name in ("src", "href", "xlink:href") or name.startswith("on")]
+    assert "url(http" not in html
+    assert "@import" not in html
+    assert page.tags.count("svg") == 4
+
+
+def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(report: ReportPaths) -> None:
+    text = Page(report.report_html.read_text(encoding="utf-8")).text
+    summary = summarize(report.report_html.parent)
+    parts = [
+        summary.verdict.text,
+        "Which rank to use",
+        summary.recommendation.efficient.reason,
+        "The ranks",
+        "Training loss by step",
+        "Read with care",
+        summary.cautions[0].text,
+        "How it was measured",
+        "3 rows were cut at 128 tokens.",
+        "Where it ran",
+        "torch 2.6.0, transformers 5.0.0",
+        "Run it again",
+        "lorascope run --ranks 8,128,256",
+    ]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_names_from_outside_are_text_in_the_page_and_in_markdown(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(model=HOSTILE))
+    page = Page(render("report.html.j2", summary, ()))
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+    markdown = render("report.md.j2", summary, ())
+    assert "<script>" not in markdown
+    assert escape_markdown(HOSTILE) in markdown
+
+
+def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:
+    assert escape_markdown("a|b\n*c* <d> & `e`") == "a\\|b \\*c\\* &lt;d&gt; &amp; \\`e\\`"
+
+
+def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: ReportPaths) -> None:
+    lines = report.report_md.read_text(encoding="utf-8").splitlines()
+    start = lines.index("## The ranks")
+    rows = [line for line in lines[start : lines.index("## Excess over the best rank")] if line.startswith("|")]
+    assert len(rows) == 2 + 3
+    assert len({line.count("|") for line in rows}) == 1
+    assert rows[2].startswith("| 8 | 1.2")
+    pictures = [line.split("](")[1].rstrip(")") for line in lines if line.startswith("![")]
+    assert [report.report_md.parent / name for name in pictures] == list(report.charts)
+
+
+def test_trials_are_listed_where_a_rank_has_several_or_one_did_not_finish(make_study: MakeStudy) -> None:
+    assert "## The trials" not in render("report.md.j2", summarize(make_study()), ())
+    lost = {"r256": TrialOutcome(trial_id="r256", state="oom", steps=30, message="out of memory at step 31")}
+    text = render("report.md.j2", summarize(make_study(done={"r256": 30}, outcomes=lost)), ())
+    assert "## The trials" in text
+    assert "out of memory: out of memory at step 31" in text
+
+
+def test_a_column_without_any_value_is_left_out(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(costs=False))
+    header = rank_table(summary).header
+    assert "held-out loss (95% interval)" in header
+    assert "peak memory" not in header
+    assert all(len(row) == len(header) for row in rank_table(summary).rows)
+
+
+@pytest.mark.parametrize("done", [0, 45])
+def test_an_unfinished_study_has_a_report(make_study: MakeStudy, done: int) -> None:
+    paths = write_report(make_study(done={"r8": done, "r128": done, "r256": done}))
+    assert "not finished" in paths.report_md.read_text(encoding="utf-8")
+    assert Page(paths.report_html.read_text(encoding="utf-8")).open == []
+
+
+def test_a_grid_of_learning_rates_and_seeds_has_a_report(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
+    page = Page(render("report.html.j2", summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2})), ()))
+    assert "r8-lr0.0001-s1" in page.text
+
+
+def test_an_error_leaves_the_old_report_in_place(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_study()
+    (folder / "report.md").write_bytes(b"the old report")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        write_report(folder)
+    assert (folder / "report.md").read_bytes() == b"the old report"
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_folder_that_is_no_study_gets_no_report(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no study store"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_study_imports_neither_torch_nor_the_drawing_library() -> None:
+    code = "import sys, lorascope.report; print({'torch', 'transformers', 'datasets', 'altair'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
