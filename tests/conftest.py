@@ -8,8 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, MistralConfig, OPTConfig, PreTrainedModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, OPTConfig, PreTrainedModel
 
 from lorascope.data.examples import Example, Splits
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from conftest import TARGETS, make_model, make_splits
 
+from conftest import TARGETS, make_model, make_splits
 from lorascope.data.examples import Splits
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel
@@ -73,9 +73,7 @@ def run_pack(
     """Train a pack from its start and return what it produced."""
     frozen = frozen or prepared(kind)
     kept = Kept()
-    trials = [
-        TrainingTrial(record, spec, frozen.layers, frozen.model.dtype) for record in records or plan_trials(spec)
-    ]
+    trials = [TrainingTrial(record, spec, frozen.layers, frozen.model.dtype) for record in records or plan_trials(spec)]
     if callable(prepare_trials):
         prepare_trials(trials)
     pack = Pack(

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_examples, make_model, make_splits
 from packs import make_spec, prepared, run_pack
 
+from conftest import make_examples, make_model, make_splits
 from lorascope.data.examples import Splits
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial

@@ -93,7 +93,7 @@ def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
 def peft_layer(kind: str, *, rank: int, scale: float, A: torch.Tensor, B: torch.Tensor) -> nn.Module:
     model = nn.Module()
     model.l = make_base(kind)
-    model.forward = lambda x: model.l(x)
+    model.forward = model.l
     config = peft.LoraConfig(
         r=rank, lora_alpha=scale * rank, target_modules=["l"], fan_in_fan_out=kind == "conv1d", lora_dropout=0.0
     )
@@ -146,9 +146,11 @@ def test_a_smaller_rank_starts_as_the_first_rows_of_a_larger_one() -> None:
 
 def test_initial_values_follow_peft_s_distribution() -> None:
     layer = MultiLoraLinear(nn.Linear(400, 3).requires_grad_(requires_grad=False))
-    A = Adapter(
-        {"l": layer}, AdapterShape(rank=300, scale=1.0, dropout=0.0, seed=1), compute_dtype=torch.float32
-    ).layers["l"].A
+    A = (
+        Adapter({"l": layer}, AdapterShape(rank=300, scale=1.0, dropout=0.0, seed=1), compute_dtype=torch.float32)
+        .layers["l"]
+        .A
+    )
     theirs = torch.empty(300, 400)
     nn.init.kaiming_uniform_(theirs, a=5**0.5, generator=torch.Generator().manual_seed(0))
     assert A.std().item() == pytest.approx(theirs.std().item(), rel=0.01)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-_CHUNK = 256
-"""Tokens whose logits exist at once: wide enough for the matrix units, small enough for the caches."""
+_CHUNK = 128
+"""Tokens whose logits exist at once: wide for the matrix units, small for the caches. Measured on 2 cores, bfloat16,
+850 tokens, a vocabulary of 49,152: 128 takes 430 ms, 64 takes 510, 256 takes 450."""
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -31,14 +32,14 @@ class _FrozenHeadLoss(torch.autograd.Function):
         grad_MD = torch.empty_like(hidden_MD) if wants_grad else None
         for start in range(0, len(targets_M), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            targets_C = targets_M[chunk, None]
+            targets_C1 = targets_M[chunk, None]
             logits_CV = F.linear(hidden_MD[chunk], weight_VD, bias_V)
-            log_z_C1, p_CV = _normalise(logits_CV)
-            nats.append(log_z_C1 - logits_CV.gather(1, targets_C).to(log_z_C1.dtype))
+            log_p_CV = F.log_softmax(logits_CV, dim=1, dtype=torch.promote_types(logits_CV.dtype, torch.float32))
+            nats.append(-log_p_CV.gather(1, targets_C1))
             if grad_MD is not None:
-                minus_one = torch.full_like(targets_C, -1, dtype=p_CV.dtype)
-                p_CV.scatter_add_(1, targets_C, minus_one)
-                torch.mm(p_CV, weight_VD, out=grad_MD[chunk])
+                p_CV = log_p_CV.exp_()
+                p_CV.scatter_add_(1, targets_C1, p_CV.new_tensor(-1.0).expand_as(targets_C1))
+                torch.mm(p_CV.to(weight_VD.dtype), weight_VD, out=grad_MD[chunk])
         if grad_MD is not None:
             ctx.save_for_backward(grad_MD)
         return torch.cat(nats).squeeze(1)
@@ -47,16 +48,6 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         (grad_MD,) = ctx.saved_tensors
         return grad_MD * grads[0][:, None].to(grad_MD.dtype), None, None, None, None
-
-
-def _normalise(logits_CV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log of the partition function [C, 1], float32 or better, and the probabilities [C, V]."""
-    wide = torch.promote_types(logits_CV.dtype, torch.float32)
-    top_C1 = logits_CV.amax(dim=1, keepdim=True)
-    weights_CV = (logits_CV.to(wide) - top_C1.to(wide)).exp_()
-    z_C1 = weights_CV.sum(dim=1, keepdim=True)
-    log_z_C1 = z_C1.log().add_(top_C1)
-    return log_z_C1, weights_CV.div_(z_C1).to(logits_CV.dtype)
 
 
 def frozen_head_nats(
