@@ -34,7 +34,7 @@ class SpecError(InputError):
         self.remedy = "; ".join(error.remedy for error in errors)
 
 
-class Interrupted(LorascopeError):
+class Interrupted(LorascopeError):  # noqa: N818 - it says what happened; nothing is wrong
     """The user stopped the run; what was done is saved and the same command continues it."""
 
     exit_code = 130

@@ -15,7 +15,7 @@ class TrialRecord:
     """One adapter's training, as planned."""
 
     trial_id: str
-    """Unique in the study and safe as a folder name: ``r128``, or ``r128-lr0.0003-s1`` where an axis has several values."""
+    """Unique and safe as a folder name: ``r128``, or ``r128-lr0.0003-s1`` where an axis has several values."""
     rank: int
     lora_alpha: float
     scale: float

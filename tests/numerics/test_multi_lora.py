@@ -90,10 +90,17 @@ def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
             torch.testing.assert_close(leaf.grad, grad, rtol=1e-12, atol=1e-12)
 
 
+class Holder(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.l = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.l(x)
+
+
 def peft_layer(kind: str, *, rank: int, scale: float, A: torch.Tensor, B: torch.Tensor) -> nn.Module:
-    model = nn.Module()
-    model.l = make_base(kind)
-    model.forward = model.l
+    model = Holder(make_base(kind))
     config = peft.LoraConfig(
         r=rank, lora_alpha=scale * rank, target_modules=["l"], fan_in_fan_out=kind == "conv1d", lora_dropout=0.0
     )
