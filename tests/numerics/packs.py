@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from conftest import TARGETS, make_model, make_splits
 from lorascope.data.examples import Splits
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel
@@ -15,6 +14,7 @@ from lorascope.measure.clock import StepClock
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
+from tiny import TARGETS, make_model, make_splits
 
 
 @dataclass

@@ -7,7 +7,6 @@ import pytest
 import torch
 from packs import make_spec, prepared, run_pack
 
-from conftest import make_examples, make_model, make_splits
 from lorascope.data.examples import Splits
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
@@ -15,6 +14,7 @@ from lorascope.modeling.adapter import attach
 from lorascope.modeling.base import hash_weights
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.spec.plan import plan_trials
+from tiny import make_examples, make_model, make_splits
 
 
 def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
@@ -31,8 +31,8 @@ def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
 
 def test_passes_of_any_size_give_the_same_losses() -> None:
     """1. The dropout of a row does not depend on how rows are cut into passes."""
-    wide, narrow = (run_pack(make_spec(tokens_per_pass=n)) for n in (10_000, 1))
-    for trial in ("r2", "r4", "r8"):
+    wide, narrow = (run_pack(make_spec(tokens_per_pass=n, ranks=(2, 8), max_steps=3)) for n in (10_000, 1))
+    for trial in ("r2", "r8"):
         np.testing.assert_allclose(wide.losses(trial), narrow.losses(trial), rtol=1e-10)
 
 
@@ -45,21 +45,23 @@ def test_trials_of_other_seeds_and_rates_do_not_couple() -> None:
         np.testing.assert_allclose(joint.losses(record.trial_id), solo.losses(record.trial_id), rtol=1e-10)
 
 
-def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone() -> None:
-    """2. Its curve is kept up to the step that failed."""
-    spec = make_spec()
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone(position: int) -> None:
+    """2. Wherever it stands in the pack; its curve is kept up to the step that failed."""
+    spec = make_spec(max_steps=4, tokens_per_pass=1024)
+    ruined, *others = [("r2", "r4", "r8"), ("r4", "r2", "r8")][position]
 
     def poison(trials: list[TrainingTrial]) -> None:
-        weights = trials[1].adapter
+        weights = trials[position].adapter
         with torch.no_grad():
             weights.flat[3] = float("inf")
         weights.refresh()
 
     joint = run_pack(spec, prepare_trials=poison)
-    assert joint.outcomes["r4"].state == "diverged"
-    assert joint.outcomes["r4"].steps == 0
-    assert len(joint.losses("r4")) == 1
-    for name in ("r2", "r8"):
+    assert joint.outcomes[ruined].state == "diverged"
+    assert joint.outcomes[ruined].steps == 0
+    assert len(joint.losses(ruined)) == 1
+    for name in others:
         assert joint.outcomes[name].state == "finished"
         record = next(record for record in plan_trials(spec) if record.trial_id == name)
         np.testing.assert_allclose(joint.losses(name), run_pack(spec, records=[record]).losses(name), rtol=1e-10)
@@ -90,8 +92,9 @@ def test_training_leaves_the_base_weights_as_they_were(kind: str) -> None:
 
 def test_accumulated_batches_equal_one_large_batch() -> None:
     """5. Two batches of four rows with unequal lengths and one of eight."""
-    together = run_pack(make_spec(per_device_train_batch_size=8))
-    accumulated = run_pack(make_spec(per_device_train_batch_size=4, gradient_accumulation_steps=2))
+    spec = {"ranks": (2, 8), "max_steps": 4}
+    together = run_pack(make_spec(per_device_train_batch_size=8, **spec))
+    accumulated = run_pack(make_spec(per_device_train_batch_size=4, gradient_accumulation_steps=2, **spec))
     for trial in ("r2", "r8"):
         np.testing.assert_allclose(together.losses(trial), accumulated.losses(trial), rtol=1e-12)
 

@@ -18,6 +18,16 @@ RANKS = (1, 3, 8)
 SCALES = (4.0, 0.5, 0.25)
 
 
+@pytest.fixture(autouse=True)
+def small_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few slots behind the rows, so that finite differences stay quick; there are some all the same."""
+    monkeypatch.setattr("lorascope.modeling.layout.SLOT_MULTIPLE", 4)
+
+
+def make_layout(*, padded: bool) -> PassLayout:
+    return PassLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
+
+
 def make_base(kind: str) -> nn.Module:
     torch.manual_seed(5)
     base = {"linear": lambda: nn.Linear(6, 5), "no_bias": lambda: nn.Linear(6, 5, bias=False)}.get(
@@ -40,7 +50,7 @@ def make_layer(kind: str, dropout: float) -> tuple[MultiLoraLinear, list[Adapter
 
 
 def run(layer: MultiLoraLinear, x: torch.Tensor, *, padded: bool, dropout: bool) -> torch.Tensor:
-    layout = PassLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
+    layout = make_layout(padded=padded)
     streams = DropoutStreams([(1, 2, row) for row in range(len(LENGTHS))]) if dropout else None
     with active_pass(ActivePass(layout=layout, streams=streams)):
         return layer(x)
@@ -48,7 +58,7 @@ def run(layer: MultiLoraLinear, x: torch.Tensor, *, padded: bool, dropout: bool)
 
 def make_input(*, padded: bool) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    shape = (len(LENGTHS), max(LENGTHS), 6) if padded else (1, sum(LENGTHS), 6)
+    shape = (len(LENGTHS), max(LENGTHS), 6) if padded else (1, make_layout(padded=False).n_slots, 6)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
@@ -75,7 +85,7 @@ def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
     y = run(layer, x, padded=False, dropout=False)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     y.backward(dy)
-    layout = PassLayout(lengths=LENGTHS, adapters=OWNERS, device=CPU)
+    layout = make_layout(padded=False)
     for index, first, stop in layout.segments:
         ours = adapters[index].layers["l"]
         theirs = peft_layer(kind, rank=RANKS[index], scale=SCALES[index], A=ours.A, B=ours.B)
@@ -114,7 +124,7 @@ def peft_layer(kind: str, *, rank: int, scale: float, A: torch.Tensor, B: torch.
 def test_rows_without_an_adapter_get_the_base_layer_bit_for_bit() -> None:
     layer, _ = make_layer("linear", dropout=0.0)
     x = make_input(padded=False)
-    layout = PassLayout(lengths=LENGTHS, adapters=OWNERS, device=CPU)
+    layout = make_layout(padded=False)
     alone = layout.slots(3, 4)
     assert torch.equal(run(layer, x, padded=False, dropout=False)[:, alone], layer.base(x)[:, alone])
 
@@ -122,7 +132,7 @@ def test_rows_without_an_adapter_get_the_base_layer_bit_for_bit() -> None:
 def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
     p = 0.1
     streams = DropoutStreams([(0, 0, 0)])
-    mask = streams.keep_mask((4000,), line=None, first_row=0, width=100, p=p, device=CPU)
+    mask = streams.keep_mask((4000,), widths=(4000,), first_row=0, features=100, p=p, device=CPU)
     share = 1 - mask.double().mean().item()
     assert abs(realised_probability(p) - p) < 1e-5
     assert abs(share - p) < 5 * (p * (1 - p) / mask.numel()) ** 0.5
@@ -131,9 +141,9 @@ def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
 
 
 def test_padding_draws_nothing_and_is_kept() -> None:
-    draw = {"lengths": LENGTHS[:2], "first_row": 0, "width": 6, "p": 0.5, "device": CPU}
-    packed = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(line=None, **draw)
-    padded = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(line=4, **draw).view(2, 4, 6)
+    draw = {"lengths": LENGTHS[:2], "first_row": 0, "features": 6, "p": 0.5, "device": CPU}
+    packed = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(widths=LENGTHS[:2], **draw)
+    padded = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(widths=(4, 4), **draw).view(2, 4, 6)
     assert torch.equal(torch.cat([padded[0, :3], padded[1, :2]]), packed)
     assert padded[0, 3:].all()
     assert padded[1, 2:].all()
@@ -168,5 +178,5 @@ def test_a_layer_that_sees_some_tokens_only_is_refused() -> None:
     from lorascope.errors import InputError
 
     layer, _ = make_layer("linear", dropout=0.0)
-    with pytest.raises(InputError, match="sees 5 of the 12 tokens"):
+    with pytest.raises(InputError, match="sees 5 of the 20 tokens"):
         run(layer, make_input(padded=False)[:, :5], padded=False, dropout=False)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from packs import make_spec, prepared, run_pack
 
-from conftest import TARGETS, make_model, make_splits
 from lorascope.modeling.adapter import Adapter, AdapterShape
 from lorascope.spec.plan import plan_trials
+from tiny import TARGETS, make_model, make_splits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "one_rank.py"
 

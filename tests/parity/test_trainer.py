@@ -10,13 +10,13 @@ from packs import make_spec, prepared, run_pack
 from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
-from conftest import make_model, make_splits
 from lorascope.data.batches import step_rows
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.peft_io import save_peft
 from lorascope.records import TrialRecord
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
+from tiny import make_model, make_splits
 
 STEPS = 20
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}

@@ -67,8 +67,8 @@ class Board:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the last step at the pace so far, evaluations included; None before the first step."""
-        if self._first_step is None:
+        """Seconds to the last step at the pace so far, evaluations included; None where none can be told."""
+        if self._first_step is None or not self._steps_left:
             return None
         return (self._clock() - self._first_step) / self._steps_seen * self._steps_left
 

@@ -63,6 +63,9 @@ def _metavar(types: set[str]) -> str | None:
 
 def _parse(name: str, value: str | bool) -> object:
     types = _types(name)
+    if isinstance(value, str) and name.endswith("_template"):
+        # a shell hands the two characters of \n over as they are; a template means the line break
+        return value.replace("\\n", "\n").replace("\\t", "\t")
     if isinstance(value, bool) or types == {"string"}:
         return value
     if types == {"array", "string"}:

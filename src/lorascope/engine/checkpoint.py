@@ -6,7 +6,8 @@ there is to keep.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,17 +40,34 @@ def save_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
     aside.replace(path)
 
 
+def checkpoint_steps(path: Path) -> int:
+    """Return how many steps the trial that is furthest has done; 0 where there is no checkpoint.
+
+    Raises:
+        LorascopeError: the file is damaged.
+    """
+    if not path.exists():
+        return 0
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return max(int(trial["steps_done"]) for trial in json.loads(file.metadata()["progress"]).values())
+
+
 def load_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
     """Bring freshly made trials to the saved state.
 
     Raises:
         LorascopeError: the file is damaged or belongs to other trials.
     """
+    with _readable(path), safe_open(path, framework="pt") as file:
+        progress = json.loads(file.metadata()["progress"])
+        for trial in trials:
+            _restore(trial, progress[trial.record.trial_id], file)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-            for trial in trials:
-                _restore(trial, progress[trial.record.trial_id], file)
+        yield
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise LorascopeError(
             f"the checkpoint {path} cannot be used: {error}\n  -> delete it to train these trials from the start"

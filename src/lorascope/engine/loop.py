@@ -67,8 +67,8 @@ def train_pack(pack: Pack) -> None:
     attach(pack.frozen.layers, [trial.adapter for trial in active])
     while active:
         if step % interval == 0 or step == pack.total_steps:
-            _evaluate(pack, active, step)
-        if step == pack.total_steps:
+            active = _evaluate(pack, active, step)
+        if step == pack.total_steps or not active:
             break
         records = train_step(
             pack.frozen,
@@ -82,8 +82,7 @@ def train_pack(pack: Pack) -> None:
         )
         step += 1
         pack.recorder.steps(records)
-        if any(trial.diverged for trial in active):
-            active = _drop_diverged(pack, active)
+        active = _drop_diverged(pack, active)
         pack.recorder.checkpoint_if_due(pack.trials)
     for trial in active:
         pack.recorder.ended(trial, trial.outcome(pack.total_steps))
@@ -94,12 +93,17 @@ def _drop_diverged(pack: Pack, active: Sequence[TrainingTrial]) -> list[Training
         if trial.diverged:
             pack.recorder.ended(trial, trial.outcome(pack.total_steps))
     remaining = [trial for trial in active if not trial.diverged]
-    attach(pack.frozen.layers, [trial.adapter for trial in remaining])
+    if len(remaining) < len(active):
+        attach(pack.frozen.layers, [trial.adapter for trial in remaining])
     return remaining
 
 
-def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> None:
-    """Evaluate each trial; before the first step all of them are the base, which is evaluated once."""
+def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
+    """Evaluate each trial and return those that can go on.
+
+    Before the first step all of them are the base, which is evaluated once. A held-out loss that is not finite ends
+    the trial: its last update was its ruin, which no gradient would show after the last step.
+    """
     held_out = pack.splits.eval
     targets = tuple(example.n_targets for example in held_out)
     nats: tuple[float, ...] = ()
@@ -113,6 +117,9 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> None:
                 tokens_per_pass=pack.spec.tokens_per_pass,
                 check_stop=pack.check_stop,
             )
+        if not all(map(math.isfinite, nats)):
+            trial.diverged = f"the held-out loss after step {step} is not finite"
+            continue
         pack.recorder.evaluation(
             EvalRecord(
                 trial_id=trial.record.trial_id,
@@ -122,3 +129,4 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> None:
                 seconds=seconds,
             )
         )
+    return _drop_diverged(pack, active)

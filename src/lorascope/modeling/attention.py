@@ -42,9 +42,9 @@ class _FromGroups(torch.autograd.Function):
     """Put the real tokens of all groups back in their slots, K x [n * L, H, D] -> [N, H, D]."""
 
     @staticmethod
-    def forward(ctx: Any, groups: Sequence[AttentionGroup], *parts: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def forward(ctx: Any, n_slots: int, groups: Sequence[AttentionGroup], *parts: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
         ctx.groups = groups
-        out = parts[0].new_empty(sum(len(group.tokens) for group in groups), *parts[0].shape[1:])
+        out = parts[0].new_zeros(n_slots, *parts[0].shape[1:])
         for group, part in zip(groups, parts, strict=True):
             out.index_copy_(0, group.tokens, part.index_select(0, group.places))
         return out
@@ -56,7 +56,7 @@ class _FromGroups(torch.autograd.Function):
             part = grads[0].new_zeros(group.rows * group.line, *grads[0].shape[1:])
             part.index_copy_(0, group.places, grads[0].index_select(0, group.tokens))
             parts.append(part)
-        return None, *parts
+        return None, None, *parts
 
 
 @lru_cache(maxsize=64)
@@ -83,7 +83,7 @@ def _attend(
     q = _ToGroup.apply(q_HND, group).view(K, H // K, n, L, D)
     k = _ToGroup.apply(k_KND, group).view(K * n, L, D)
     v = _ToGroup.apply(v_KND, group).view(K * n, L, D)
-    if L >= LONG_ROW:
+    if L > LONG_ROW:
         mask = None if window is None else _causal_mask(L, window, 1, q.dtype, q.device)
         out = F.scaled_dot_product_attention(
             q.reshape(1, H, L, D),
@@ -133,7 +133,7 @@ def packed_attention(  # noqa: PLR0917 - Transformers decides the signature
     groups = active.layout.groups
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts = [_attend(query[0], key[0], value[0], group, scaling=scale, window=sliding_window) for group in groups]
-    out: torch.Tensor = _FromGroups.apply(groups, *parts)
+    out: torch.Tensor = _FromGroups.apply(active.layout.n_slots, groups, *parts)
     return out[None], None
 
 

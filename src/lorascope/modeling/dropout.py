@@ -30,27 +30,34 @@ class DropoutStreams:
         self._streams = [np.random.Generator(np.random.SFC64(key)) for key in keys]
 
     def keep_mask(
-        self, lengths: Sequence[int], *, line: int | None, first_row: int, width: int, p: float, device: torch.device
+        self,
+        lengths: Sequence[int],
+        *,
+        widths: Sequence[int],
+        first_row: int,
+        features: int,
+        p: float,
+        device: torch.device,
     ) -> torch.Tensor:
         """Draw which inputs to keep for neighbouring rows.
 
         Args:
             lengths: real tokens of each row, from ``first_row`` on.
-            line: slots of a padded row, None when packed; padding is kept.
+            widths: slots of each row; what lies behind its tokens draws nothing and is kept.
             first_row: index of the first row in the pass.
-            width: features of a token.
+            features: features of a token.
             p: probability of dropping.
             device: where the mask is wanted.
 
         Returns:
-            bool [slots, width], True where the input is kept.
+            bool [slots, features], True where the input is kept.
         """
         drop_below = round(p * _LEVELS)
-        starts = np.cumsum([0, *(line or length for length in lengths)])
-        kept = np.ones((int(starts[-1]), width), dtype=np.bool_)
+        starts = np.cumsum([0, *widths])
+        kept = np.ones((int(starts[-1]), features), dtype=np.bool_)
         for i, length in enumerate(lengths):
-            n_words = -(-length * width // 4)
+            n_words = -(-length * features // 4)
             words = self._streams[first_row + i].integers(0, 1 << 64, size=n_words, dtype=np.uint64)
-            bits = words.view(np.uint16)[: length * width].reshape(length, width)
+            bits = words.view(np.uint16)[: length * features].reshape(length, features)
             np.greater_equal(bits, drop_below, out=kept[starts[i] : starts[i] + length])
         return torch.from_numpy(kept).to(device)

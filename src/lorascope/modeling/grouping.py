@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 
 LONG_ROW = 512
-"""From this length on a row goes alone through Torch's own attention, whose memory does not grow with the square."""
+"""A longer row goes alone through Torch's own attention, whose memory does not grow with the square."""
 _GROUP_RATIO = 0.75
 """A row joins a group while it is at least this share of the group's longest row."""
+_LINE_MULTIPLE = 16
+"""A group's line is rounded up to a multiple of this many tokens, so that few shapes occur."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -17,9 +19,12 @@ class AttentionGroup:
 
     rows: int
     line: int
-    """L, tokens of the longest row."""
+    """L, slots of a row in the group: the longest row, rounded up so that few shapes occur."""
     slots: torch.Tensor
-    """int64 [n * L]: the pass's slot behind each place of the padded group (slot 0 behind padding)."""
+    """int64 [n * L]: the pass's slot behind each place of the padded group; behind padding the row's own first slot.
+
+    Padding is kept out of the result by a mask and by zero gradients, but NaN times zero is NaN: a row that read
+    another trial's slot would diverge with it."""
     places: torch.Tensor
     """int64 [real tokens of the group]: the place in the group of each real token."""
     tokens: torch.Tensor
@@ -32,7 +37,7 @@ def group_rows(lengths: Sequence[int], starts: Sequence[int], device: torch.devi
     groups: list[list[int]] = []
     for row in order:
         head = lengths[groups[-1][0]] if groups else 0
-        if groups and head < LONG_ROW and lengths[row] >= _GROUP_RATIO * head:
+        if groups and head <= LONG_ROW and lengths[row] >= _GROUP_RATIO * head:
             groups[-1].append(row)
         else:
             groups.append([row])
@@ -41,7 +46,9 @@ def group_rows(lengths: Sequence[int], starts: Sequence[int], device: torch.devi
 
 def _group(rows: Sequence[int], lengths: Sequence[int], starts: Sequence[int], device: torch.device) -> AttentionGroup:
     line = lengths[rows[0]]
-    slots = torch.zeros(len(rows) * line, dtype=torch.int64)
+    if line <= LONG_ROW:
+        line += -line % _LINE_MULTIPLE
+    slots = torch.tensor([starts[row] for row in rows]).repeat_interleave(line)
     places, tokens = [], []
     for i, row in enumerate(rows):
         own = torch.arange(lengths[row])

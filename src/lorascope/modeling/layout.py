@@ -1,7 +1,7 @@
 """Which tokens of a pass belong to which row and which adapter.
 
-A pass is what goes through the model at once. Packed, its rows lie end to end in one sequence without padding;
-padded, each row fills its own line up to the longest. The layers ask for the current pass instead of being handed it,
+A pass is what goes through the model at once. Packed, its rows lie end to end in one sequence; padded, each row fills
+its own line up to the longest. The layers ask for the current pass instead of being handed it,
 because Transformers' models do not pass unknown arguments through every layer.
 """
 
@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
+from torch.nn import functional as F
 
 from lorascope.modeling.dropout import DropoutStreams
 from lorascope.modeling.grouping import AttentionGroup, group_rows
 
 BASE_ONLY = -1
 """Adapter index of rows that no adapter touches."""
+SLOT_MULTIPLE = 64
+"""A packed adapter's rows are filled up to a multiple of this many slots."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,36 +46,43 @@ class PassLayout:
         assert changes == len(set(self.adapters)) - 1, "rows of one adapter must be neighbours"
 
     @cached_property
-    def line(self) -> int:
-        """Slots of a row when padded."""
-        return max(self.lengths)
-
-    @cached_property
-    def starts(self) -> tuple[int, ...]:
-        """First slot of each row in the flattened pass."""
-        if self.padded:
-            return tuple(range(0, self.n_slots, self.line))
-        starts, at = [], 0
-        for length in self.lengths:
-            starts.append(at)
-            at += length
-        return tuple(starts)
-
-    @cached_property
-    def n_slots(self) -> int:
-        """Length of the flattened pass, padding included."""
-        return self.line * len(self.lengths) if self.padded else sum(self.lengths)
+    def _runs(self) -> tuple[tuple[int, int, int], ...]:
+        """``(adapter, first row, row after the last)`` of neighbours with one adapter, or with none."""
+        found, first = [], 0
+        for row in range(1, len(self.adapters) + 1):
+            if row == len(self.adapters) or self.adapters[row] != self.adapters[first]:
+                found.append((self.adapters[first], first, row))
+                first = row
+        return tuple(found)
 
     @cached_property
     def segments(self) -> tuple[tuple[int, int, int], ...]:
         """``(adapter, first row, row after the last)`` of each adapter's rows, base-only rows left out."""
-        found, first = [], 0
-        for row in range(1, len(self.adapters) + 1):
-            if row == len(self.adapters) or self.adapters[row] != self.adapters[first]:
-                if self.adapters[first] != BASE_ONLY:
-                    found.append((self.adapters[first], first, row))
-                first = row
-        return tuple(found)
+        return tuple(run for run in self._runs if run[0] != BASE_ONLY)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Slots of each row.
+
+        Padded, all rows are as wide as the longest. Packed, the last row of each adapter is filled up so that its rows
+        together are a multiple of 64 slots: the matrix library prepares (and keeps) code for every shape it meets.
+        """
+        if self.padded:
+            return (max(self.lengths),) * len(self.lengths)
+        widths = list(self.lengths)
+        for _, first, stop in self._runs:
+            widths[stop - 1] += -sum(self.lengths[first:stop]) % SLOT_MULTIPLE
+        return tuple(widths)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First slot of each row in the flattened pass."""
+        return tuple(accumulate(self.widths[:-1], initial=0))
+
+    @cached_property
+    def n_slots(self) -> int:
+        """Length of the flattened pass, padding included."""
+        return sum(self.widths)
 
     def slots(self, first_row: int, stop_row: int) -> slice:
         """Return the slots of a run of rows."""
@@ -85,22 +96,18 @@ class PassLayout:
 
     @cached_property
     def positions(self) -> torch.Tensor:
-        """Each token's position in its row, int64 [1, n_slots] packed or [rows, line] padded."""
-        if self.padded:
-            return torch.arange(self.line, device=self.device).expand(len(self.lengths), -1)
-        return torch.cat([torch.arange(length) for length in self.lengths])[None].to(self.device)
+        """Each token's position in its row, int64 [1, n_slots] packed or [rows, width] padded; 0 behind a row's end."""
+        return self.lay_out([torch.arange(length) for length in self.lengths])
 
     @cached_property
     def attention_mask(self) -> torch.Tensor:
-        """The mask of real tokens of a padded pass, int64 [rows, line]."""
-        lengths = torch.tensor(self.lengths, device=self.device)
-        return (torch.arange(self.line, device=self.device)[None] < lengths[:, None]).long()
+        """The mask of real tokens, int64, laid out as the pass."""
+        return self.lay_out([torch.ones(length, dtype=torch.int64) for length in self.lengths])
 
     def lay_out(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Lay one tensor a row out as the pass, [1, n_slots] packed or [rows, line] padded with zeros."""
-        if not self.padded:
-            return torch.cat(list(rows))[None].to(self.device)
-        return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(self.device)
+        """Lay one tensor a row out as the pass, [1, n_slots] packed or [rows, width] padded, filled with zeros."""
+        filled = [F.pad(row, (0, width - len(row))) for row, width in zip(rows, self.widths, strict=True)]
+        return (torch.stack(filled) if self.padded else torch.cat(filled)[None]).to(self.device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

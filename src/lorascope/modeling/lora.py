@@ -143,9 +143,9 @@ class MultiLoraLinear(nn.Module):
             if active.streams is not None and adapter.dropout > 0:
                 keep = active.streams.keep_mask(
                     layout.lengths[first:stop],
-                    line=layout.line if layout.padded else None,
+                    widths=layout.widths[first:stop],
                     first_row=first,
-                    width=x.shape[-1],
+                    features=x.shape[-1],
                     p=adapter.dropout,
                     device=x.device,
                 )

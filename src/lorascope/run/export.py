@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from lorascope.errors import InputError
-from lorascope.modeling.base import load_model, load_tokenizer, locate_model
+from lorascope.modeling.base import hash_weights, load_model, load_tokenizer, locate_model, save_model
 from lorascope.modeling.peft_io import CONFIG, merge_peft
-from lorascope.run.folder import StudyFolder
+from lorascope.records import StudyFacts
+from lorascope.run.folder import StudyFolder, check_writable
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 
@@ -29,12 +30,27 @@ def export_adapter(folder: Path, rank: int, to: Path, *, merge: bool) -> None:
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
     if to.exists():
         raise InputError(f"{to} exists already", remedy="choose a new folder with --to")
-    if not merge:
-        shutil.copytree(source, to)
-        return
+    check_writable(to, flag="--to")
+    aside = to.with_name(f".{to.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        if merge:
+            _write_merged(place, facts, source, aside)
+        else:
+            shutil.copytree(source, aside)
+        aside.rename(to)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_merged(place: StudyFolder, facts: StudyFacts, source: Path, to: Path) -> None:
     spec = load_spec(place.spec, {})
     base = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
     model = load_model(base, dtype=getattr(torch, facts.dtype), device=torch.device("cpu"))
+    if hash_weights(model) != facts.model_hash:
+        raise InputError(
+            f"the weights of {spec.model} are not those that the adapter was trained on",
+            remedy="bring the model back, or export without --merge",
+        )
     merge_peft(model, source)
-    model.save_pretrained(to)
-    load_tokenizer(base).save_pretrained(to)
+    save_model(model, load_tokenizer(base), to)

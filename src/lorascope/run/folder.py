@@ -24,6 +24,11 @@ class StudyFolder:
         return self.path / "study.yaml"
 
     @property
+    def spec_aside(self) -> Path:
+        """Return the file in which the resolved study is written before it gets its name."""
+        return self.path / "study.partial"
+
+    @property
     def store(self) -> Path:
         """Return the file of records."""
         return self.path / "study.db"
@@ -48,11 +53,7 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
     path = folder.path
     if path.exists() and not path.is_dir():
         raise InputError(f"the output folder {path} is a file", remedy="choose another folder with --out")
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not existing.is_dir():
-        raise InputError(f"{path} lies under {existing}, which is a file", remedy="choose another folder with --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"the output folder {path} cannot be written", remedy="choose another folder with --out")
+    check_writable(path, flag="--out")
     if folder.spec.is_file():
         changed = differences(load_spec(folder.spec, {}), spec)
         if changed:
@@ -61,11 +62,24 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
                 remedy="choose another folder with --out, or give the study's own settings to continue it",
             )
         return True
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(there != folder.spec_aside for there in path.iterdir()):
         raise InputError(
             f"the output folder {path} holds other files", remedy="choose an empty or new folder with --out"
         )
     return False
+
+
+def check_writable(path: Path, *, flag: str) -> None:
+    """Refuse a folder that is not there and cannot be made, or that cannot be written.
+
+    Raises:
+        InputError: it lies under a file or where this user may not write.
+    """
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise InputError(f"{path} lies under {existing}, which is a file", remedy=f"choose another folder with {flag}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"the output folder {path} cannot be written", remedy=f"choose another folder with {flag}")
 
 
 def check_disk(folder: StudyFolder, needed_bytes: int) -> None:
@@ -86,6 +100,5 @@ def check_disk(folder: StudyFolder, needed_bytes: int) -> None:
 def begin_folder(folder: StudyFolder, spec: StudySpec) -> None:
     """Make the folder and write the resolved study into it, complete or not at all."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    aside = folder.spec.with_suffix(".partial")
-    aside.write_text(dump_spec(spec), encoding="utf-8")
-    aside.replace(folder.spec)
+    folder.spec_aside.write_text(dump_spec(spec), encoding="utf-8")
+    folder.spec_aside.replace(folder.spec)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
 from lorascope.data.batches import total_steps
 from lorascope.data.examples import Splits
@@ -51,7 +52,7 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
     progress.phase("loading the model")
     dtype, dtype_reason = choose_dtype(before.dtype if before else spec.dtype, device)
     model = load_model(source, dtype=dtype, device=device)
-    _check_positions(model.config, splits, spec)
+    _check_rows_fit(model, splits, spec)
     model_hash = hash_weights(model)
     progress.phase("comparing packed with padded rows")
     frozen, packing_reason = prepare_model(
@@ -97,14 +98,22 @@ def _check_same(before: StudyFacts, now: StudyFacts) -> None:
         )
 
 
-def _check_positions(config: object, splits: Splits, spec: StudySpec) -> None:
-    """Refuse rows longer than the model's positions."""
-    limit = getattr(config, "max_position_embeddings", None)
-    longest = max(example.n_tokens for example in (*splits.train, *splits.eval))
+def _check_rows_fit(model: PreTrainedModel, splits: Splits, spec: StudySpec) -> None:
+    """Refuse rows longer than the model's positions, and tokens that it has no embedding for."""
+    rows = (*splits.train, *splits.eval)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(row.n_tokens for row in rows)
     if isinstance(limit, int) and longest > limit:
         raise InputError(
             f"rows of up to {longest} tokens, but the model {spec.model} has {limit} positions",
             remedy=f"set max_length to at most {limit}",
+        )
+    largest = max(int(row.input_ids.max()) for row in rows)
+    known = len(model.get_input_embeddings().get_parameter("weight"))
+    if largest >= known:
+        raise InputError(
+            f"the tokenizer of {spec.model} makes token {largest}, but the model has embeddings of {known} tokens",
+            remedy="give the model with its own tokenizer, or resize its embeddings first",
         )
 
 

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: stop at the next safe place, or at once when pressed again."""
+"""Ctrl-C and SIGTERM: stop at the next safe place, or at once when pressed again.
+
+At once means ``KeyboardInterrupt``: it may strike between any two instructions, so nothing may be saved after it, and
+no library takes it for an error of its own.
+"""
 
 import signal
 import threading
@@ -13,10 +17,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Turns the signals into ``Interrupted`` while inside its ``with`` block.
+    """Turns the signals into exceptions while inside its ``with`` block.
 
-    Outside of ``deferred`` the exception comes at once. Inside, the first signal is remembered until ``check`` is
-    called, so that a step is never half recorded; the second comes at once.
+    Outside of ``deferred`` a signal raises ``KeyboardInterrupt`` at once. Inside, the first signal is remembered until
+    ``check`` raises ``Interrupted``, so that a step is never half recorded; the second comes at once.
     """
 
     def __init__(self) -> None:
@@ -41,7 +45,7 @@ class StopRequest:
         if self._deferring and not self._requested:
             self._requested = True
             return
-        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

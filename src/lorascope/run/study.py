@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from lorascope.engine.checkpoint import load_checkpoint
+from lorascope.engine.checkpoint import checkpoint_steps, load_checkpoint
 from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted, LorascopeError
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment
+from lorascope.measure.memory import is_out_of_memory
 from lorascope.measure.sampler import SystemSampler
 from lorascope.records import OutcomeState, SystemSample, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
@@ -45,6 +46,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
     Raises:
         InputError: something given cannot be used; nothing was started or written.
         Interrupted: a signal came; the same call continues.
+        KeyboardInterrupt: a signal came before training, or a second one; the same call continues from what is saved.
     """
     place = StudyFolder(folder)
     with StopRequest() as stop:
@@ -53,7 +55,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
             with StudyStore.create(place.store) as store:
                 before = store.facts()
                 if before is not None and _is_done(store, plan_trials(spec)):
-                    choose_adapters(place)
+                    _conclude(place)
                     progress.note("this study is complete; nothing was trained")
                     return
         study = prepare_study(spec, before, progress)
@@ -112,17 +114,38 @@ def _carry_out(run: _Run, command: str) -> None:
         store.append_samples([replace(sample, seconds=sample.seconds + offset)])
 
     with SystemSampler(_SAMPLE_SECONDS, keep), run.stop.deferred():
-        _measure_costs(run)
-        layers, dtype = study.frozen.layers, study.frozen.model.dtype
-        trials = [TrainingTrial(record, study.spec, layers, dtype) for record in run.records]
-        _restore(trials, store, run.place)
-        run.progress.begin(study.facts, run.records, trials[0].steps_done)
-        for trial in trials:
-            store.put_adapter(trial.adapter_record())
-        _train(run, trials)
-    choose_adapters(run.place)
+        run.progress.begin(study.facts, run.records, checkpoint_steps(run.place.checkpoint))
+        _attempt(run)
     if _is_done(store, run.records):
-        shutil.rmtree(run.place.checkpoint.parent, ignore_errors=True)
+        _conclude(run.place)
+    else:
+        choose_adapters(run.place)
+
+
+def _conclude(place: StudyFolder) -> None:
+    """Name each rank's adapter and remove what only an unfinished study needs; may be repeated."""
+    choose_adapters(place)
+    shutil.rmtree(place.checkpoint.parent, ignore_errors=True)
+
+
+def _attempt(run: _Run) -> None:
+    """Measure and train; whatever goes wrong becomes the outcome of the trials that were not done."""
+    trials: list[TrainingTrial] = []
+    try:
+        _measure_costs(run)
+        layers, dtype = run.study.frozen.layers, run.study.frozen.model.dtype
+        trials += [TrainingTrial(record, run.study.spec, layers, dtype) for record in run.records]
+        _restore(trials, run.store, run.place)
+        for trial in trials:
+            run.store.put_adapter(trial.adapter_record())
+        _train(run, trials)
+    except LorascopeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
+        if is_out_of_memory(error):
+            _end_all(run, trials, "oom", str(error))
+        else:
+            _end_all(run, trials, "failed", traceback.format_exc())
 
 
 def _measure_costs(run: _Run) -> None:
@@ -141,14 +164,18 @@ def _restore(trials: Sequence[TrainingTrial], store: StudyStore, place: StudyFol
     if place.checkpoint.exists():
         load_checkpoint(place.checkpoint, trials)
     for trial in trials:
-        store.truncate_after([trial.record.trial_id], trial.steps_done)
+        # The step at which a trial diverged is on record but not among the steps done
+        last = trial.steps_done + 1 if trial.diverged else trial.steps_done
+        store.truncate_after([trial.record.trial_id], last)
 
 
 def _train(run: _Run, trials: Sequence[TrainingTrial]) -> None:
     total_steps = run.study.facts.total_steps
     run.progress.phase("training")
     for trial in trials:
-        run.recorder.outcome(trial.outcome(total_steps))
+        # A trial is finished when its last evaluation and its adapter are written, not when its steps are done
+        outcome = trial.outcome(total_steps)
+        run.recorder.outcome(replace(outcome, state="running") if outcome.state == "finished" else outcome)
     pack = Pack(
         frozen=run.study.frozen,
         trials=trials,
@@ -164,16 +191,13 @@ def _train(run: _Run, trials: Sequence[TrainingTrial]) -> None:
     except Interrupted:
         run.recorder.save(trials)
         raise
-    except LorascopeError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        _end_all(run, trials, "oom", str(error))
-    except Exception:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
-        _end_all(run, trials, "failed", traceback.format_exc())
 
 
 def _end_all(run: _Run, trials: Sequence[TrainingTrial], state: OutcomeState, message: str) -> None:
-    for trial in trials:
-        if not trial.diverged:
-            name = trial.record.trial_id
-            run.recorder.outcome(TrialOutcome(trial_id=name, state=state, steps=trial.steps_done, message=message))
+    """Give every trial that has not ended by itself this outcome; without ``trials`` nothing was trained yet."""
+    steps = {trial.record.trial_id: trial.steps_done for trial in trials}
+    ended = {name for name, outcome in run.store.outcomes().items() if outcome.state in _ENDED}
+    for record in run.records:
+        name = record.trial_id
+        if name not in ended:
+            run.recorder.outcome(TrialOutcome(trial_id=name, state=state, steps=steps.get(name, 0), message=message))

@@ -152,3 +152,8 @@ def test_the_result_table_fits_the_width_whole(fake_run):
         assert all(len(line) <= width for line in lines[start : start + 4])
         assert all("1.2500–1.2500" in line for line in lines[start + 2 : start + 4])
         assert "…" not in "".join(lines)
+
+
+def test_a_template_flag_s_backslash_n_is_a_line_break(fake_run):
+    assert run("--prompt-template", r"Q: {q}\n A: ", "--completion-template", "{a}", "--out", "here") == 0
+    assert load_spec(Path("here/study.yaml"), {}).prompt_template == "Q: {q}\n A: "

@@ -1,0 +1,101 @@
+"""Tiny models, tokenizers and rows made in the test, shaped like what people use."""
+
+import copy
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from lorascope.data.examples import Example, Splits
+
+VOCABULARY = 61
+
+CONFIGS = {
+    "llama": LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, max_position_embeddings=700, tie_word_embeddings=True,
+    ),
+    # facebook/opt-350m's quirks: embeddings narrower than the layers, norms after the blocks, learned positions
+    "opt": OPTConfig(
+        vocab_size=VOCABULARY, hidden_size=24, word_embed_proj_dim=16, ffn_dim=40, num_hidden_layers=2,
+        num_attention_heads=4, do_layer_norm_before=False, max_position_embeddings=700, dropout=0.1,
+    ),
+    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=700),
+    "mistral": MistralConfig(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=700, sliding_window=5,
+    ),
+}  # fmt: skip
+TARGETS = {"llama": None, "opt": None, "gpt2": ("c_attn",), "mistral": None}
+
+
+def make_model(
+    kind: str, dtype: torch.dtype = torch.float64, *, vocabulary: int = VOCABULARY, **changes: object
+) -> PreTrainedModel:
+    """A model with random weights, large enough for logits that differ from token to token."""
+    torch.manual_seed(11)
+    config = copy.deepcopy(CONFIGS[kind])
+    config.update({"vocab_size": vocabulary, **changes})
+    model = AutoModelForCausalLM.from_config(config).to(dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def make_examples(n: int, *, seed: int = 3, shortest: int = 4, longest: int = 19) -> tuple[Example, ...]:
+    """Rows of random tokens and lengths; about two thirds of the tokens are targets."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        length = int(rng.integers(shortest, longest + 1))
+        mask = rng.random(length) < 0.7
+        mask[0], mask[-1] = False, True
+        rows.append(Example(input_ids=rng.integers(0, VOCABULARY, length), target_mask=mask))
+    return tuple(rows)
+
+
+def make_splits(n_train: int = 24, n_eval: int = 5) -> Splits:
+    return Splits(
+        train=make_examples(n_train), eval=make_examples(n_eval, seed=4), data_hash="", format="text", notes=()
+    )
+
+
+STRINGS = [
+    "### Question: What is the sum of two numbers?\n ### Answer: The sum of 1 and 2 is 3.",
+    "def add(a, b):\n    return a + b\n\n    # the sum of two numbers\n",
+    "Below is an instruction that describes a task. Write a response that completes the request.",
+] * 3
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def train_tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        STRINGS,
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    if bos:
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    else:
+        bpe.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
