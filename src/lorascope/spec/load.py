@@ -28,9 +28,25 @@ def load_spec(path: Path | None, overrides: Mapping[str, object]) -> StudySpec:
 
 def dump_spec(spec: StudySpec) -> str:
     """Write every field as YAML, in the schema's order; ``load_spec`` reads the same study back."""
-    return yaml.safe_dump(
-        spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    return yaml.dump(
+        spec.model_dump(mode="json"),
+        Dumper=_EscapingDumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        default_flow_style=None,
     )
+
+
+class _EscapingDumper(yaml.SafeDumper):
+    """YAML in which the rarer line breaks of Unicode are escapes: written as they are, they would be read as "\\n"."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_EscapingDumper.add_representer(str, _EscapingDumper.represent_str)
 
 
 def preset_names() -> tuple[str, ...]:

@@ -98,6 +98,7 @@ class Hub:
     """Stands for the hub and the loader of ``datasets``."""
 
     def __init__(self, monkeypatch, *, answer=None, loading=None):
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # the tests themselves run offline
         self.answer, self.loading, self.asked = answer, loading, []
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", self.dataset_info)
         monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
