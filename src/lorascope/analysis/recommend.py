@@ -8,9 +8,6 @@ from lorascope.analysis.verdict import adequate_ranks
 from lorascope.analysis.wording import UNIT, nats, with_interval
 from lorascope.units import format_bytes, format_seconds
 
-SAME_TIME = 1.05
-"""Times of a rank alone within this factor count as equal: a few measured steps do not tell them apart."""
-
 
 def no_advice(reason: str) -> RecommendationPart:
     """Recommend nothing, and say why."""
@@ -50,22 +47,19 @@ def _quality(comparison: Comparison) -> AdvicePart:
 def _efficient(
     comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
 ) -> AdvicePart:
+    """Choose the smallest adequate rank: a larger one has strictly more to compute and to hold.
+
+    A larger rank that was measured to be faster was measured in a quieter moment.
+    """
     candidates = adequate_ranks(comparison, tolerance)
     basis = f"shown to be within {tolerance:g} {UNIT} of the lowest loss"
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
         basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone, which the run is too short for"
-    times = {rank: seconds for rank in candidates if (seconds := ranks[rank].step_seconds) is not None}
-    if len(times) < len(candidates):
-        rank = min(candidates)
-        return AdvicePart(rank=rank, reason=f"smallest rank {basis}; times were not measured")
-    fastest = min(times.values())
-    rank = min(rank for rank, seconds in times.items() if seconds <= SAME_TIME * fastest)
-    measured = f"{format_seconds(times[rank])} a step alone"
-    if rank == min(candidates):
-        return AdvicePart(rank=rank, reason=f"smallest rank {basis}; {measured}")
-    slower = f"rank {min(candidates)} takes {format_seconds(times[min(candidates)])}"
-    return AdvicePart(rank=rank, reason=f"{basis}, and fastest of these: {measured}, {slower}")
+    rank = min(candidates)
+    seconds = ranks[rank].step_seconds
+    measured = "times were not measured" if seconds is None else f"{format_seconds(seconds)} a step alone"
+    return AdvicePart(rank=rank, reason=f"smallest rank {basis}; {measured}")
 
 
 def _constrained(comparison: Comparison, ranks: Mapping[int, RankPart], tolerance: float) -> AdvicePart:

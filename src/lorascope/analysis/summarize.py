@@ -184,10 +184,10 @@ def _memory(cost: CostRecord | None) -> MemoryPart | None:
         return None
     samples = np.array(cost.memory_samples_bytes, dtype=np.float64)
     return MemoryPart(
-        mean_mb=to_megabytes(float(samples.mean())),
-        std_mb=to_megabytes(float(samples.std())),
-        min_mb=to_megabytes(float(samples.min())),
-        max_mb=to_megabytes(float(samples.max())),
+        mean=to_megabytes(float(samples.mean())),
+        std=to_megabytes(float(samples.std())),
+        min=to_megabytes(float(samples.min())),
+        max=to_megabytes(float(samples.max())),
     )
 
 

@@ -107,15 +107,15 @@ class TrialPart(_Part):
 
 
 class MemoryPart(_Part):
-    """Memory sampled while the rank trained alone."""
+    """Memory sampled while the rank trained alone, in MB (10^6 bytes)."""
 
-    mean_mb: float
+    mean: float
     """Mean of the readings."""
-    std_mb: float
+    std: float
     """Their standard deviation (of all readings, not a sample's estimate)."""
-    min_mb: float
+    min: float
     """The lowest."""
-    max_mb: float
+    max: float
     """The highest."""
 
 

@@ -10,23 +10,31 @@ from lorascope.records import EvalRecord
 
 
 def adequate_ranks(comparison: Comparison, tolerance: float) -> list[int]:
-    """List the ranks shown to exceed the best by no more than the tolerance: the whole interval lies below it."""
-    return [rank for rank, excess in comparison.excess.items() if excess.high <= tolerance]
+    """List the ranks shown to exceed the best by no more than the tolerance: the whole interval lies below it.
+
+    The rank with the lowest estimate is shown to be adequate when no other interval reaches lower by more than that.
+    """
+    shown = [rank for rank, excess in comparison.excess.items() if excess.high <= tolerance]
+    if any(excess.low < -tolerance for excess in comparison.excess.values()):
+        shown.remove(comparison.best)
+    return shown
 
 
 def undecided_ranks(comparison: Comparison, tolerance: float) -> list[int]:
-    """List the ranks whose interval has the tolerance inside."""
-    return [rank for rank, excess in comparison.excess.items() if excess.low <= tolerance < excess.high]
+    """List the ranks neither shown to be adequate nor shown to exceed the tolerance."""
+    shown = adequate_ranks(comparison, tolerance)
+    return [rank for rank, excess in comparison.excess.items() if excess.low <= tolerance and rank not in shown]
+
+
+def open_ranks(comparison: Comparison, tolerance: float) -> list[int]:
+    """List the undecided ranks that would be the smallest adequate one if they were adequate."""
+    shown = adequate_ranks(comparison, tolerance)
+    return [rank for rank in undecided_ranks(comparison, tolerance) if not shown or rank < min(shown)]
 
 
 def equivalent(comparison: Comparison, tolerance: float) -> bool:
     """Say whether every rank's whole interval lies within the tolerance of the best, on both sides."""
     return all(-tolerance <= excess.low and excess.high <= tolerance for excess in comparison.excess.values())
-
-
-def too_wide(comparison: Comparison, tolerance: float) -> bool:
-    """Say whether nothing was decided: every rank but the best could be adequate or not."""
-    return len(undecided_ranks(comparison, tolerance)) == len(comparison.excess) - 1
 
 
 def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
@@ -60,13 +68,19 @@ def judge(comparison: Comparison, tolerance: float, *, falling: bool) -> Verdict
             f"with its whole 95% interval. The smallest, rank {min(comparison.excess)}, is enough."
         )
         return VerdictPart(kind="no_measurable_difference", text=text)
-    if too_wide(comparison, tolerance):
-        text = (
-            f"Too little data to tell: beside rank {comparison.best}, the lowest, every interval reaches both below "
-            f"and above the tolerance of {tolerance:g} {UNIT}. Hold out more rows, or train for more steps."
-        )
-        return VerdictPart(kind="too_short", text=text)
+    unsettled = open_ranks(comparison, tolerance)
+    if unsettled:
+        return VerdictPart(kind="too_short", text=_unsettled_text(comparison, tolerance, unsettled))
     return VerdictPart(kind="adequate", text=_adequate_text(comparison, tolerance))
+
+
+def _unsettled_text(comparison: Comparison, tolerance: float, unsettled: Sequence[int]) -> str:
+    shown = adequate_ranks(comparison, tolerance)
+    known = f" Rank {min(shown)} is the smallest rank shown to be." if shown else ""
+    return (
+        f"Too little data to tell whether {ranks(unsettled)} {'is' if len(unsettled) == 1 else 'are'} enough, that is "
+        f"within {tolerance:g} {UNIT} of the lowest loss.{known} Hold out more rows, or train for more steps."
+    )
 
 
 def _adequate_text(comparison: Comparison, tolerance: float) -> str:
@@ -79,15 +93,10 @@ def _adequate_text(comparison: Comparison, tolerance: float) -> str:
             f"Rank {smallest} is enough: its held-out loss exceeds that of rank {comparison.best}, the lowest, by at "
             f"most {nats(excess.high)} {UNIT} (upper end of the 95% interval; tolerance {tolerance:g})."
         )
-    undecided = [rank for rank in undecided_ranks(comparison, tolerance) if rank < smallest]
-    worse = [rank for rank in comparison.excess if rank < smallest and rank not in undecided]
+    worse = [rank for rank in comparison.excess if rank < smallest]
     parts = [head]
     if worse:
         closest = min(worse, key=lambda rank: comparison.excess[rank].value)
         subject = f"Rank {closest}" if len(worse) == 1 else f"Of the smaller ranks, {closest} comes closest: it"
         parts.append(f"{subject} exceeds the lowest by {with_interval(comparison.excess[closest])}.")
-    if undecided:
-        verb = "was" if len(undecided) == 1 else "were"
-        text = ranks(undecided)
-        parts.append(f"{text[0].upper()}{text[1:]} {verb} neither shown to be adequate nor shown not to be.")
     return " ".join(parts)

@@ -52,9 +52,9 @@ def test_costs_come_from_the_solo_measurement_without_its_warm_up(make_study: Ma
     assert part.peak_memory_bytes == 1_128_000_000
     assert part.training_state_bytes == 128 * 800_000
     assert part.memory is not None
-    assert part.memory.mean_mb == pytest.approx(1064.0)
-    assert part.memory.std_mb == pytest.approx(math.sqrt(2 / 3) * 64)
-    assert (part.memory.min_mb, part.memory.max_mb) == (1000.0, 1128.0)
+    assert part.memory.mean == pytest.approx(1064.0)
+    assert part.memory.std == pytest.approx(math.sqrt(2 / 3) * 64)
+    assert (part.memory.min, part.memory.max) == (1000.0, 1128.0)
     assert part.gpu is None
 
 
