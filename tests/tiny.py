@@ -7,6 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -34,8 +36,16 @@ CONFIGS = {
         vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=700, sliding_window=5,
     ),
+    # caps on scores and logits, which neither packed attention nor the chunked head know of
+    "gemma2": Gemma2Config(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=6, query_pre_attn_scalar=6, sliding_window=5, max_position_embeddings=700,
+        attn_logit_softcapping=0.5, final_logit_softcapping=2.0,
+    ),
+    # biases instead of positions, computed from the attention mask
+    "bloom": BloomConfig(vocab_size=VOCABULARY, hidden_size=24, n_layer=2, n_head=4),
 }  # fmt: skip
-TARGETS = {"llama": None, "opt": None, "gpt2": ("c_attn",), "mistral": None}
+TARGETS = {"llama": None, "opt": None, "gpt2": ("c_attn",), "mistral": None, "gemma2": None, "bloom": None}
 
 
 def make_model(

@@ -9,11 +9,6 @@ def to_megabytes(n_bytes: float) -> float:
     return n_bytes / MEGABYTE
 
 
-def from_kibibytes(n_kibibytes: int) -> int:
-    """Convert KiB, the unit of the operating system's counters, to bytes."""
-    return n_kibibytes * 1024
-
-
 def format_bytes(n_bytes: float) -> str:
     """Write a size with a decimal prefix: 512 B, 3.1 MB, 1.24 GB."""
     if n_bytes >= GIGABYTE:

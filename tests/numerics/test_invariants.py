@@ -8,13 +8,15 @@ import torch
 from packs import make_spec, prepared, run_pack
 
 from lorascope.data.examples import Splits
+from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
+from lorascope.errors import InputError
 from lorascope.modeling.adapter import attach
 from lorascope.modeling.base import hash_weights
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.spec.plan import plan_trials
-from tiny import make_examples, make_model, make_splits
+from tiny import TARGETS, make_examples, make_model, make_splits
 
 
 def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
@@ -134,6 +136,36 @@ def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str) -> None:
         expected = plain(torch.from_numpy(row.input_ids)[None]).logits[0]
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(theirs, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "bloom"])
+def test_a_model_that_cannot_be_packed_is_padded_and_the_reason_is_said(kind: str) -> None:
+    """6. Its rows go the way that gives its own logits."""
+    model = make_model(kind, torch.float32)
+    frozen, reason = prepare_model(model, TARGETS[kind], make_splits().train, packing=True)
+    assert not frozen.packing
+    assert "packed logits differ" in reason
+    assert frozen.chunked_head == (kind != "gemma2")
+    rows, plain = make_examples(4), make_model(kind, torch.float32)
+    for ours, row in zip(frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows]), rows, strict=True):
+        expected = plain(torch.from_numpy(row.input_ids)[None]).logits[0]
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_padded_model_with_its_own_head_trains_jointly_as_alone() -> None:
+    """1. In float32, as Transformers' eager attention has no float64."""
+    spec = make_spec(ranks=(2, 4), max_steps=3)
+    joint, alone = (
+        run_pack(spec, "gemma2", frozen=prepared("gemma2", dtype=torch.float32), records=records)
+        for records in (plan_trials(spec), plan_trials(spec)[1:])
+    )
+    np.testing.assert_allclose(joint.losses("r4"), alone.losses("r4"), rtol=1e-5)
+
+
+def test_logits_that_are_no_numbers_are_no_agreement() -> None:
+    """6. The padding of Gemma 2's float64 attention gives NaN, which must not pass for equality."""
+    with pytest.raises(InputError, match="other logits for padded rows"):
+        prepare_model(make_model("gemma2"), None, make_splits().train, packing=True)
 
 
 def test_packed_and_padded_training_are_the_same(kind: str) -> None:

@@ -55,7 +55,7 @@ def _efficient(
     basis = f"shown to be within {tolerance:g} {UNIT} of the lowest loss"
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
-        basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone, which the run is too short for"
+        basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone"
     rank = min(candidates)
     seconds = ranks[rank].step_seconds
     measured = "times were not measured" if seconds is None else f"{format_seconds(seconds)} a step alone"

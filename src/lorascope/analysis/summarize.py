@@ -24,7 +24,7 @@ from lorascope.analysis.summary import (
     VerdictPart,
 )
 from lorascope.analysis.verdict import judge, still_falling
-from lorascope.records import CostRecord, TrialRecord
+from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.units import to_megabytes
 
 
@@ -71,8 +71,8 @@ def _decide(
     total = data.facts.total_steps if data.facts else None
     if total is not None and comparison.step < total:
         text = f"So far, at step {comparison.step} of {total}: {text[0].lower()}{text[1:]}"
-    if len(data.spec.seeds) == 1 and verdict.kind != "nothing_to_compare":
-        text = f"{text} One seed was run, so the intervals cover the choice of held-out rows only."
+    if verdict.kind != "nothing_to_compare":
+        text = f"{text} The intervals cover the choice of held-out rows, not of seeds."
     return VerdictPart(kind=verdict.kind, text=text), advice
 
 
@@ -128,12 +128,19 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
         seed=trial.seed,
         outcome=outcome.state if outcome else "running" if steps else "not_started",
         message=outcome.message if outcome else "",
-        steps=max(outcome.steps if outcome else 0, steps[-1].step if steps else 0),
+        steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
         eval_loss=evaluation_loss(last) if last else None,
         eval_step=last.step if last else None,
         base_eval_loss=evaluation_loss(base) if base else None,
     )
+
+
+def _steps_done(outcome: TrialOutcome | None, steps: Sequence[StepRecord]) -> int:
+    """Count the updates made: the outcome knows them once the trial ended, the records while it runs."""
+    if outcome is not None and outcome.state != "running":
+        return outcome.steps
+    return steps[-1].step if steps else 0
 
 
 def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Comparison | None) -> RankPart:

@@ -1,6 +1,7 @@
 """The commands together, and how errors leave the program."""
 
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,9 @@ for position, (name, summary) in enumerate(
     app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position)
 
 
+_AGAIN = "free space or permissions, then run the same command: what was written is kept"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 a trial failed, 2 bad input, 130 interrupted."""
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
@@ -50,4 +54,7 @@ def _run(arguments: list[str]) -> int:
         # The reader of a pipe went away; Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (OSError, sqlite3.Error) as error:
+        print(f"lorascope: {error}\n  -> {_AGAIN}", file=sys.stderr)  # noqa: T201
+        return LorascopeError.exit_code
     return result if isinstance(result, int) else 0

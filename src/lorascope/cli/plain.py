@@ -1,5 +1,6 @@
 """A running study as lines of text, for logs and pipes."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -93,4 +94,6 @@ class PlainView:
     def _say(self, text: str) -> None:
         self._say_evaluations()
         self._said_at = self._clock()
-        print(text, file=self._stream, flush=True)
+        # A reader that went away must not cost a trial; the study's records do not pass here.
+        with contextlib.suppress(OSError):
+            print(text, file=self._stream, flush=True)

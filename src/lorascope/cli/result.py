@@ -15,7 +15,9 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     """Print the result of a study."""
     console.print()
     console.print(table(_columns(summary), console.width))
-    console.print(Text("Losses in nats a token. Step, runtime and peak memory of each rank alone.", style="dim"))
+    console.print(
+        Text("Losses in nats a token. Step and peak memory of each rank alone; runtime: steps x step.", style="dim")
+    )
     for trial in summary.trials:
         if trial.outcome != "finished":
             console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))
@@ -33,7 +35,10 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
 def recommendation(summary: StudySummary) -> str:
     """Write the recommendation in one sentence: the rank and why, or what the data does not support."""
     advice = summary.recommendation.efficient
-    return f"Use rank {advice.rank}: {advice.reason}." if advice.rank is not None else advice.reason
+    if advice.rank is None:
+        return advice.reason
+    head = "Not settled yet; until it is, use" if summary.verdict.kind == "too_short" else "Use"
+    return f"{head} rank {advice.rank}: {advice.reason}."
 
 
 def _columns(summary: StudySummary) -> list[Column]:

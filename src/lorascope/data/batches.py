@@ -6,6 +6,7 @@ optimizer step.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ def shuffled(n: int, *, seed: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.argsort(keys, kind="stable").astype(np.int64)
 
 
+@lru_cache(maxsize=16)
 def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Order the n training rows for one epoch (counted from 0): [n]."""
     return shuffled(n, seed=(seed, epoch))
@@ -50,20 +52,24 @@ def step_rows(spec: StudySpec, n_train: int, *, seed: int, step: int) -> tuple[i
     return tuple(order[first : first + _rows_per_step(spec)].tolist())
 
 
-def split_passes(lengths: Sequence[int], *, tokens_per_pass: int) -> tuple[tuple[int, ...], ...]:
-    """Cut rows into passes of at most ``tokens_per_pass`` tokens in total; a longer row goes alone.
+def pass_tokens(lengths: Sequence[int], *, padded: bool) -> int:
+    """Count what a pass of these rows computes: its tokens, or rows times the longest where rows are padded."""
+    return len(lengths) * max(lengths) if padded else sum(lengths)
+
+
+def split_passes(lengths: Sequence[int], *, tokens_per_pass: int, padded: bool = False) -> tuple[tuple[int, ...], ...]:
+    """Cut rows into passes of at most ``tokens_per_pass`` tokens, padding counted; a longer row goes alone.
 
     Rows are taken longest first, so that a pass holds rows of similar length and the largest pass comes first.
     """
     passes: list[tuple[int, ...]] = []
     current: list[int] = []
-    tokens = 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if current and tokens + lengths[row] > tokens_per_pass:
+        widths = [lengths[chosen] for chosen in (*current, row)]
+        if current and pass_tokens(widths, padded=padded) > tokens_per_pass:
             passes.append(tuple(current))
-            current, tokens = [], 0
+            current = []
         current.append(row)
-        tokens += lengths[row]
     if current:
         passes.append(tuple(current))
     return tuple(passes)

@@ -1,5 +1,6 @@
 """Prepare the user's model for a study: swap the layers in, and check that packed rows mean what padded rows mean."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,15 +9,18 @@ from transformers import PreTrainedModel
 
 from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.errors import InputError
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.modeling.targets import find_targets, swap_in
 
 _CHECKED_ROWS = 4
 _CHECKED_TOKENS = 128
 """Rows are compared up to here: the logits of all their tokens exist at once."""
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest root mean square difference of logits, as a share of their own, that rounding explains. A wrong position,
 mask or missing soft cap moves logits by tens of per cent."""
+_LARGEST_ROUNDING = 0.1
+"""However much the padded path itself is rounded, a larger difference is not called rounding."""
 
 
 def prepare_model(
@@ -32,7 +36,8 @@ def prepare_model(
         The prepared model, and why its rows are packed or padded.
 
     Raises:
-        InputError: targets that match nothing, or layers that see only part of the tokens.
+        InputError: targets that match nothing, layers that see only part of the tokens, or a model that no way of
+            laying rows out leaves its own logits.
     """
     reference = _reference_logits(model, examples)
     layers = swap_in(model, find_targets(model, target_modules))
@@ -47,6 +52,11 @@ def prepare_model(
     if rounding > _TOLERANCE[model.dtype]:
         frozen = replace(frozen, chunked_head=False)
         rounding = _difference(frozen, examples, reference)
+    if rounding > _LARGEST_ROUNDING:
+        raise InputError(
+            f"this model gives other logits for padded rows than for single ones (they differ by {rounding:.0%})",
+            remedy="try --dtype float32, or another model",
+        )
     if not packing:
         return frozen, "as asked"
     packed = frozen.with_packing(packing=True)
@@ -54,7 +64,7 @@ def prepare_model(
         difference = _difference(packed, examples, reference)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         return frozen, f"this model cannot take packed rows ({str(error).split(chr(10))[0][:120]})"
-    if difference <= max(_TOLERANCE[model.dtype], 2 * rounding):
+    if difference <= max(_TOLERANCE[model.dtype], min(2 * rounding, _LARGEST_ROUNDING)):
         return packed, f"packed and padded logits agree to {difference:.1e} on this model"
     return frozen, f"packed logits differ from padded ones by {difference:.1%} on this model"
 
@@ -62,10 +72,11 @@ def prepare_model(
 def _checked(examples: Sequence[Example]) -> list[Example]:
     """Choose rows of different length, from the shortest to the longest of the first hundred."""
     by_length = sorted(examples[:100], key=lambda example: example.n_tokens)
-    step = max(1, (len(by_length) - 1) // (_CHECKED_ROWS - 1))
+    last = len(by_length) - 1
+    chosen = sorted({round(i * last / (_CHECKED_ROWS - 1)) for i in range(_CHECKED_ROWS)})
     return [
         Example(input_ids=row.input_ids[:_CHECKED_TOKENS], target_mask=row.target_mask[:_CHECKED_TOKENS])
-        for row in by_length[::step][:_CHECKED_ROWS]
+        for row in (by_length[i] for i in chosen)
     ]
 
 
@@ -76,11 +87,20 @@ def _reference_logits(model: PreTrainedModel, examples: Sequence[Example]) -> li
 
 
 def _difference(frozen: FrozenModel, examples: Sequence[Example], reference: Sequence[torch.Tensor]) -> float:
-    """Return the largest relative root mean square difference of any row's logits."""
+    """Return the largest relative root mean square difference of any row's logits, each token's mean taken out.
+
+    A softmax does not see that mean, which is often the largest part of the logits.
+    """
     rows = [PassRow(example=example, adapter=BASE_ONLY) for example in _checked(examples)]
     wide = torch.promote_types(frozen.model.dtype, torch.float32)
     shares = [
-        ((logits - expected).norm(dtype=wide) / expected.norm(dtype=wide)).item()
+        (_centred(logits - expected, wide).norm() / _centred(expected, wide).norm()).item()
         for logits, expected in zip(frozen.logits(rows), reference, strict=True)
     ]
-    return max(shares)
+    # not a number is no agreement
+    return max(math.inf if math.isnan(share) else share for share in shares)
+
+
+def _centred(logits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    wide = logits.to(dtype)
+    return wide - wide.mean(dim=-1, keepdim=True)

@@ -31,7 +31,7 @@ def example_nats(
     order = {id(example): i for i, example in enumerate(examples)}
     nats = [0.0] * len(examples)
     rows = [PassRow(example=example, adapter=adapter) for example in examples]
-    for one_pass in plan_passes([rows], tokens_per_pass=tokens_per_pass):
+    for one_pass in plan_passes([rows], tokens_per_pass=tokens_per_pass, padded=not frozen.packing):
         check_stop()
         with torch.no_grad():
             sums = torch.stack([row.sum() for row in frozen.row_nats(one_pass)]).tolist()

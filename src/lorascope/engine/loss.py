@@ -47,7 +47,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         (grad_MD,) = ctx.saved_tensors
-        return grad_MD * grads[0][:, None].to(grad_MD.dtype), None, None, None, None
+        # in float32, for 1 / tokens rounded to bfloat16 would be a wrong learning rate
+        return (grad_MD * grads[0][:, None]).to(grad_MD.dtype), None, None, None, None
 
 
 def frozen_head_nats(

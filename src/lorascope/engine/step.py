@@ -40,7 +40,7 @@ def train_step(
     tokens = [sum(row.example.n_tokens for row in trial_rows) for trial_rows in rows]
     nats = [0.0] * len(trials)
     probe.step_begins()
-    for one_pass in plan_passes(rows, tokens_per_pass=spec.tokens_per_pass):
+    for one_pass in plan_passes(rows, tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing):
         check_stop()
         row_nats = [row.sum() for row in frozen.row_nats(one_pass)]
         loss = torch.stack([n / targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]).sum()

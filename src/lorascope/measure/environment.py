@@ -49,7 +49,7 @@ def environment(*, device: str, device_name: str, seeds: Sequence[int], command:
     return Environment(
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         lorascope_version=__version__,
-        commit=source_commit(Path.cwd()),
+        commit=source_commit(),
         python=platform.python_version(),
         packages=package_versions(),
         os=platform.platform(),
@@ -99,10 +99,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def source_commit(folder: Path) -> str | None:
-    """Return the commit of lorascope's own checkout if ``folder`` is inside it, with ``-dirty`` if files changed."""
+def source_commit() -> str | None:
+    """Return the commit of the checkout lorascope runs from, if it does, with ``-dirty`` if files changed."""
     git = shutil.which("git")
-    if git is None or not folder.resolve().is_relative_to(_SOURCE_ROOT) or not (_SOURCE_ROOT / ".git").exists():
+    if git is None or not (_SOURCE_ROOT / ".git").exists():
         return None
     try:
         commit = _git(git, "rev-parse", "HEAD")

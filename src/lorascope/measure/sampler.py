@@ -1,5 +1,6 @@
 """Memory and CPU of this process, read in the background while a study runs."""
 
+import sqlite3
 import sys
 import threading
 import time
@@ -53,7 +54,7 @@ class SystemSampler:
                         device_allocated_bytes=_device_allocated_bytes(),
                     )
                 )
-        except psutil.Error:
+        except (psutil.Error, sqlite3.Error):
             return
 
 

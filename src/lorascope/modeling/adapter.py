@@ -93,11 +93,6 @@ class Adapter:
         assert self.flat.grad is not None
         self.flat.grad.zero_()
 
-    @property
-    def n_parameters(self) -> int:
-        """Return the number of trainable parameters."""
-        return self.flat.numel()
-
 
 def attach(layers: Mapping[str, MultiLoraLinear], adapters: list[Adapter]) -> None:
     """Make these the adapters of the layers, in this order; an empty list detaches all."""

@@ -57,18 +57,19 @@ def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
     Raises:
         InputError: nothing of that name is here and it cannot be a hub id, or the file is not a usable GGUF.
     """
+    place = Path(model).expanduser()
     if model.startswith("builtin:"):
         path = _builtin(model)
-    elif Path(model).is_file():
-        if Path(model).suffix.lower() != ".gguf":
+    elif place.is_file():
+        if place.suffix.lower() != ".gguf":
             raise InputError(f"model {model} is a file but not a GGUF", remedy="give its folder, or a .gguf file")
-        path = str(_converted(Path(model)))
-    elif Path(model).is_dir():
-        if not (Path(model) / "config.json").is_file():
+        path = str(_converted(place))
+    elif place.is_dir():
+        if not (place / "config.json").is_file():
             raise InputError(
                 f"model folder {model} has no config.json", remedy="give a folder saved by save_pretrained"
             )
-        path = model
+        path = str(place.resolve())
     elif model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1:
         raise InputError(
             f"model {model} is not there", remedy="check the path, or give a hub id such as facebook/opt-350m"
@@ -101,13 +102,22 @@ def _converted(gguf: Path) -> Path:
     target = cache_folder() / "models" / f"{gguf.stem}-{digest[:16]}-v{_CONVERSION}"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {target.parent} cannot be written ({error.strerror})",
+            remedy="name another one in the environment variable LORASCOPE_CACHE",
+        ) from error
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         _convert(gguf, aside)
         aside.chmod(0o755)
-        with contextlib.suppress(FileExistsError):
+        try:
             aside.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another run converted it in the meantime
+                raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target

@@ -16,7 +16,11 @@ _LEVELS = 1 << 16
 
 def realised_probability(p: float) -> float:
     """Return the probability that 16 bits can express nearest to ``p``."""
-    return round(p * _LEVELS) / _LEVELS
+    return _drop_below(p) / _LEVELS
+
+
+def _drop_below(p: float) -> int:
+    return min(round(p * _LEVELS), _LEVELS - 1)
 
 
 class DropoutStreams:
@@ -52,7 +56,7 @@ class DropoutStreams:
         Returns:
             bool [slots, features], True where the input is kept.
         """
-        drop_below = round(p * _LEVELS)
+        drop_below = _drop_below(p)
         starts = np.cumsum([0, *widths])
         kept = np.ones((int(starts[-1]), features), dtype=np.bool_)
         for i, length in enumerate(lengths):

@@ -91,6 +91,11 @@ def _check_same(before: StudyFacts, now: StudyFacts) -> None:
                 f"the {what} changed since this study began (hash {old[:12]}, now {new[:12]})",
                 remedy=f"bring the {what} back, or start a new study with --out",
             )
+    if before.device != now.device:
+        raise InputError(
+            f"this study began on {before.device}, and this run would use {now.device}",
+            remedy=f"continue it with --device {before.device}, or start a new study with --out",
+        )
     if before.packing != now.packing:
         raise InputError(
             "this machine cannot pack the rows as the study's first run did",

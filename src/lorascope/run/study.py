@@ -1,6 +1,7 @@
 """Carry a study out from its spec to its adapters, or go on where it stopped."""
 
 import shutil
+import sqlite3
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted, LorascopeError
 from lorascope.measure.clock import StepClock
-from lorascope.measure.environment import cpu_model, environment
+from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import is_out_of_memory
 from lorascope.measure.sampler import SystemSampler
 from lorascope.records import OutcomeState, SystemSample, TrialOutcome, TrialRecord
@@ -31,7 +32,7 @@ from lorascope.store import StudyStore
 
 _SAMPLE_SECONDS = 1.0
 _ENDED = {"finished", "diverged"}
-"""States that a second run leaves as they are; out of memory and failures are tried again."""
+"""When all trials are in one of these, a second run trains nothing; out of memory and failures are tried again."""
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
@@ -139,13 +140,13 @@ def _attempt(run: _Run) -> None:
         for trial in trials:
             run.store.put_adapter(trial.adapter_record())
         _train(run, trials)
-    except LorascopeError:
+    except (LorascopeError, sqlite3.Error):
         raise
     except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
         if is_out_of_memory(error):
-            _end_all(run, trials, "oom", str(error))
+            _end_all(run, trials, "oom", f"{error} (lower tokens_per_pass, or leave out the largest rank)")
         else:
-            _end_all(run, trials, "failed", traceback.format_exc())
+            _end_all(run, trials, "failed", mask_credentials(traceback.format_exc()))
 
 
 def _measure_costs(run: _Run) -> None:

@@ -21,7 +21,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         # Where shared memory does not work (some network drives), SQLite answers with the journal it kept.
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # A checkpoint on disk must never know more steps than the store does after a power loss.
+        connection.execute("PRAGMA synchronous = FULL")
         if version(connection) < len(MIGRATIONS):
             migrate(connection)
     except (InputError, sqlite3.Error):

@@ -66,7 +66,7 @@ def test_without_a_solo_measurement_its_numbers_are_null(make_study: MakeStudy) 
 
 def test_one_seed_is_said_in_the_verdict_and_in_the_cautions(make_study: MakeStudy) -> None:
     one = summarize(make_study())
-    assert "One seed was run" in one.verdict.text
+    assert "not of seeds" in one.verdict.text
     assert "one_seed" in kinds(one)
 
 

@@ -15,13 +15,16 @@ def make_row(length: int, adapter: int) -> PassRow:
     return PassRow(example=Example(input_ids=np.zeros(length, dtype=np.int64), target_mask=mask), adapter=adapter)
 
 
-@given(lengths=LENGTHS, budget=st.integers(1, 120))
-def test_every_row_goes_once_within_the_budget_and_beside_its_trial(lengths: list[list[int]], budget: int) -> None:
+@given(lengths=LENGTHS, budget=st.integers(1, 120), padded=st.booleans())
+def test_every_row_goes_once_within_the_budget_and_beside_its_trial(
+    lengths: list[list[int]], budget: int, padded: bool
+) -> None:
     rows = [[make_row(length, adapter) for length in own] for adapter, own in enumerate(lengths)]
-    passes = plan_passes(rows, tokens_per_pass=budget)
+    passes = plan_passes(rows, tokens_per_pass=budget, padded=padded)
     assert sorted(id(row) for one in passes for row in one) == sorted(id(row) for own in rows for row in own)
     for one in passes:
-        assert sum(row.example.n_tokens for row in one) <= budget or len(one) == 1
+        own = [row.example.n_tokens for row in one]
+        assert (len(own) * max(own) if padded else sum(own)) <= budget or len(one) == 1
         owners = [row.adapter for row in one]
         assert owners == sorted(owners)
 
@@ -29,4 +32,4 @@ def test_every_row_goes_once_within_the_budget_and_beside_its_trial(lengths: lis
 @given(lengths=LENGTHS)
 def test_what_fits_together_goes_together(lengths: list[list[int]]) -> None:
     rows = [[make_row(length, adapter) for length in own] for adapter, own in enumerate(lengths)]
-    assert len(plan_passes(rows, tokens_per_pass=sum(map(sum, lengths)))) == 1
+    assert len(plan_passes(rows, tokens_per_pass=sum(map(sum, lengths)), padded=False)) == 1

@@ -43,20 +43,19 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
 
 
-def test_the_commit_is_that_of_the_checkout_the_command_runs_in(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_the_checkout_lorascope_runs_from(tmp_path, monkeypatch):
     checkout = tmp_path / "checkout"
-    (checkout / "inner").mkdir(parents=True)
+    checkout.mkdir()
     monkeypatch.setattr(module, "_SOURCE_ROOT", checkout)
-    assert source_commit(checkout) is None
+    assert source_commit() is None
     git(checkout, "init")
     (checkout / "file").write_text("one")
     git(checkout, "add", "file")
     git(checkout, "commit", "-m", "first")
-    commit = source_commit(checkout / "inner")
+    commit = source_commit()
     assert len(commit) == 40
     (checkout / "file").write_text("two")
-    assert source_commit(checkout) == f"{commit}-dirty"
-    assert source_commit(tmp_path) is None
+    assert source_commit() == f"{commit}-dirty"
 
 
 def test_without_proc_cpuinfo_the_platform_names_the_processor(tmp_path, monkeypatch):
