@@ -65,7 +65,7 @@ def _decide(
     falling = any(
         still_falling(data.evaluations[trial.trial_id], tolerance) for trial in choices[comparison.best].trials
     )
-    verdict = judge(comparison, tolerance, falling=falling)
+    verdict = judge(comparison, tolerance, falling=falling, rows=data.facts.eval_examples if data.facts else 0)
     advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
     text = verdict.text
     total = data.facts.total_steps if data.facts else None

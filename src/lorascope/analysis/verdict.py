@@ -51,11 +51,18 @@ def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
     return last_fall > tolerance and last_fall / (last_step - before_step) >= average_pace
 
 
-def judge(comparison: Comparison, tolerance: float, *, falling: bool) -> VerdictPart:
+LEAST = 20
+"""Fewer steps or held-out rows than this support no verdict, however narrow an interval of so few rows comes out."""
+
+
+def judge(comparison: Comparison, tolerance: float, *, falling: bool, rows: int) -> VerdictPart:
     """Decide between ranks that stand at one step."""
     if len(comparison.excess) == 1:
         text = f"Only rank {comparison.best} has a held-out loss, so there is nothing to compare it with."
         return VerdictPart(kind="nothing_to_compare", text=text)
+    if comparison.step is None or min(comparison.step, rows) < LEAST:
+        text = f"Too short to tell: {comparison.step} steps, {rows} held-out rows; a verdict needs {LEAST} of each."
+        return VerdictPart(kind="too_short", text=text)
     if falling:
         text = (
             f"Too short to tell: the held-out loss of rank {comparison.best}, the lowest so far, still falls as fast "
@@ -76,7 +83,7 @@ def judge(comparison: Comparison, tolerance: float, *, falling: bool) -> Verdict
 
 def _unsettled_text(comparison: Comparison, tolerance: float, unsettled: Sequence[int]) -> str:
     shown = adequate_ranks(comparison, tolerance)
-    known = f" Rank {min(shown)} is the smallest rank shown to be." if shown else ""
+    known = f" Rank {min(shown)} is the smallest rank shown to be enough." if shown else ""
     return (
         f"Too little data to tell whether {ranks(unsettled)} {'is' if len(unsettled) == 1 else 'are'} enough, that is "
         f"within {tolerance:g} {UNIT} of the lowest loss.{known} Hold out more rows, or train for more steps."

@@ -1,5 +1,6 @@
 """The commands together, and how errors leave the program."""
 
+import io
 import os
 import sqlite3
 import sys
@@ -34,6 +35,9 @@ _AGAIN = "free space or permissions, then run the same command: what was written
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 a trial failed, 2 bad input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign gets a question mark, not a traceback
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -1,5 +1,7 @@
 """Verdicts and recommendations from intervals written by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from lorascope.analysis.estimates import Estimate
@@ -34,7 +36,7 @@ MAYBE_LOWER = (0.004, -0.008, 0.016)
         ({8: WORSE, 128: EQUAL, 256: BEST}, "adequate", "Rank 128 is enough"),
         ({8: EQUAL, 128: EQUAL, 256: BEST}, "no_measurable_difference", "rank 8, is enough"),
         ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "whether rank 8 is enough"),
-        ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "Rank 128 is the smallest rank shown to be"),
+        ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "Rank 128 is the smallest rank shown to be enough"),
         ({8: OPEN, 128: OPEN, 256: BEST}, "too_short", "whether ranks 8 and 128 are enough"),
         ({8: WORSE, 128: BEST, 256: OPEN}, "adequate", "Rank 128 is the smallest adequate rank"),
         ({8: BEST, 256: MAYBE_LOWER}, "too_short", "whether ranks 8 and 256 are enough"),
@@ -47,7 +49,7 @@ MAYBE_LOWER = (0.004, -0.008, 0.016)
     ],
 )
 def test_the_verdict_follows_the_intervals(excesses: dict, kind: str, names: str) -> None:
-    verdict = judge(compared(excesses), TOLERANCE, falling=False)
+    verdict = judge(compared(excesses), TOLERANCE, falling=False, rows=200)
     assert verdict.kind == kind
     assert names in verdict.text
 
@@ -56,11 +58,20 @@ def test_a_difference_that_could_not_be_shown_is_not_equality() -> None:
     wide = compared({8: OPEN, 256: BEST})
     assert adequate_ranks(wide, TOLERANCE) == [256]
     assert undecided_ranks(wide, TOLERANCE) == [8]
-    assert judge(wide, TOLERANCE, falling=False).kind == "too_short"
+    assert judge(wide, TOLERANCE, falling=False, rows=200).kind == "too_short"
 
 
 def test_a_loss_that_still_falls_is_too_short_even_where_intervals_are_narrow() -> None:
-    assert judge(compared({8: WORSE, 128: BEST}), TOLERANCE, falling=True).kind == "too_short"
+    assert judge(compared({8: WORSE, 128: BEST}), TOLERANCE, falling=True, rows=200).kind == "too_short"
+
+
+def test_a_handful_of_rows_or_steps_supports_no_verdict() -> None:
+    clear = compared({8: WORSE, 128: BEST})
+    few_rows = judge(clear, TOLERANCE, falling=False, rows=4)
+    few_steps = judge(replace(clear, step=3), TOLERANCE, falling=False, rows=200)
+    assert few_rows.kind == few_steps.kind == "too_short"
+    assert "80 steps, 4 held-out rows" in few_rows.text
+    assert "3 steps, 200 held-out rows" in few_steps.text
 
 
 def test_the_lowest_estimate_is_no_proof_of_being_the_lowest() -> None:
@@ -97,7 +108,7 @@ def part(rank: int, seconds: float | None) -> RankPart:
 
 def advised(excesses: dict, seconds: dict[int, float | None]) -> RecommendationPart:
     comparison = compared(excesses)
-    verdict = judge(comparison, TOLERANCE, falling=False)
+    verdict = judge(comparison, TOLERANCE, falling=False, rows=200)
     return recommend(comparison, {rank: part(rank, seconds[rank]) for rank in excesses}, verdict, TOLERANCE)
 
 
