@@ -17,6 +17,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 FOREIGN = {
     "save_pretrained", "save_to_disk",  # Transformers, datasets
     "k_proj",  # a layer of a model
+    "base_model_name_or_path", "adapter_config",  # PEFT
 }  # fmt: skip
 """Names of other programs that pages may write as code."""
 
