@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check bench
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -19,6 +19,10 @@ check: $(VENV)/.check-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+
+# ROWS is a file or data set as in lorascope run --dataset; without it the rows are built in.
+bench: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/peers.py --with-float32 $(if $(ROWS),--dataset $(ROWS))
 
 $(VENV)/.pip-installed: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -39,4 +43,8 @@ $(VENV)/.test-installed: $(VENV)/.run-installed
 
 $(VENV)/.check-installed: $(VENV)/.test-installed
 	$(PIP) --group check
+	touch $@
+
+$(VENV)/.bench-installed: $(VENV)/.run-installed
+	$(PIP) --group bench
 	touch $@

@@ -124,6 +124,9 @@ class StudyFacts:
     packing: bool
     """True: rows are packed without padding. False: rows are padded."""
     packing_reason: str
+    kernels: bool
+    """True: compiled kernels computed what is not a matrix product."""
+    kernels_reason: str
     train_examples: int
     eval_examples: int
     train_tokens: int

@@ -23,5 +23,6 @@ def test_everything_the_project_asks_for_is_pinned():
         *project["project"]["optional-dependencies"]["demo"],
         *project["dependency-groups"]["test"],
         *project["dependency-groups"]["check"],
+        *project["dependency-groups"]["bench"],
     ]
     assert {name(requirement) for requirement in asked} <= {name(pin) for pin in PINS}

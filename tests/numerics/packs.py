@@ -57,7 +57,7 @@ def make_spec(**changes: object) -> StudySpec:
 
 
 def prepared(kind: str, *, dtype: torch.dtype = torch.float64, packing: bool = True) -> FrozenModel:
-    frozen, _ = prepare_model(make_model(kind, dtype), TARGETS[kind], make_splits().train, packing=packing)
+    frozen, _ = prepare_model(make_model(kind, dtype), TARGETS[kind], make_splits().train, packing=packing, kernels=True)
     return frozen
 
 

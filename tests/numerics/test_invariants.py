@@ -131,7 +131,7 @@ def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str) -> None:
     rows = (*make_examples(6), *make_examples(1, seed=8, shortest=600, longest=600))
     plain = make_model(kind)
     packed = frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
-    padded = frozen.with_packing(packing=False).logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
+    padded = replace(frozen, packing=False).logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
     for ours, theirs, row in zip(packed, padded, rows, strict=True):
         expected = plain(torch.from_numpy(row.input_ids)[None]).logits[0]
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
@@ -142,7 +142,7 @@ def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str) -> None:
 def test_a_model_that_cannot_be_packed_is_padded_and_the_reason_is_said(kind: str) -> None:
     """6. Its rows go the way that gives its own logits."""
     model = make_model(kind, torch.float32)
-    frozen, reason = prepare_model(model, TARGETS[kind], make_splits().train, packing=True)
+    frozen, reasons = prepare_model(model, TARGETS[kind], make_splits().train, packing=True, kernels=True)
     assert not frozen.packing
     assert "packed logits differ" in reason
     assert frozen.chunked_head == (kind != "gemma2")
@@ -165,7 +165,7 @@ def test_a_padded_model_with_its_own_head_trains_jointly_as_alone() -> None:
 def test_logits_that_are_no_numbers_are_no_agreement() -> None:
     """6. The padding of Gemma 2's float64 attention gives NaN, which must not pass for equality."""
     with pytest.raises(InputError, match="other logits for padded rows"):
-        prepare_model(make_model("gemma2"), None, make_splits().train, packing=True)
+        prepare_model(make_model("gemma2"), None, make_splits().train, packing=True, kernels=True)
 
 
 def test_packed_and_padded_training_are_the_same(kind: str) -> None:

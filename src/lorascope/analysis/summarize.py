@@ -101,6 +101,8 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         dtype_reason=facts.dtype_reason if facts else None,
         packing=facts.packing if facts else None,
         packing_reason=facts.packing_reason if facts else None,
+        kernels=facts.kernels if facts else None,
+        kernels_reason=facts.kernels_reason if facts else None,
         data_notes=facts.data_notes if facts else (),
         data_hash=facts.data_hash if facts else None,
         model_hash=facts.model_hash if facts else None,

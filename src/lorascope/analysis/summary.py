@@ -53,6 +53,10 @@ class StudyPart(_Part):
     """True when rows were packed without padding."""
     packing_reason: str | None
     """Why rows were packed or padded."""
+    kernels: bool | None
+    """True when compiled kernels computed what is not a matrix product."""
+    kernels_reason: str | None
+    """Why they did or did not."""
     data_notes: tuple[str, ...]
     """What was done to the rows, one sentence each."""
     data_hash: str | None

@@ -1,8 +1,12 @@
-"""Prepare the user's model for a study: swap the layers in, and check that packed rows mean what padded rows mean."""
+"""Prepare the user's model for a study: swap the layers in, and check that every way of computing it is the model.
+
+Packed rows and compiled kernels are each compared with the untouched model's logits on the user's own rows.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -10,6 +14,9 @@ from transformers import PreTrainedModel
 from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.errors import InputError
+from lorascope.modeling.fusion import fuse, unfuse
+from lorascope.modeling.kernels.build import load_kernels
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.modeling.targets import find_targets, swap_in
 
@@ -23,17 +30,29 @@ _LARGEST_ROUNDING = 0.1
 """However much the padded path itself is rounded, a larger difference is not called rounding."""
 
 
+class Reasons(NamedTuple):
+    """Why a model's rows are packed or padded, and why compiled kernels are used or not."""
+
+    packing: str
+    kernels: str
+
+
 def prepare_model(
     model: PreTrainedModel,
     target_modules: tuple[str, ...] | str | None,
     examples: Sequence[Example],
     *,
     packing: bool,
-) -> tuple[FrozenModel, str]:
-    """Put multi-rank layers into a model; decide between packed and padded rows by comparing logits on real rows.
+    kernels: bool,
+) -> tuple[FrozenModel, Reasons]:
+    """Put multi-rank layers into a model; decide how it is computed by comparing logits on real rows.
 
-    Returns:
-        The prepared model, and why its rows are packed or padded.
+    Args:
+        model: the frozen base.
+        target_modules: which layers get adapters.
+        examples: rows to compare on.
+        packing: whether rows may be packed without padding.
+        kernels: whether compiled kernels may be used.
 
     Raises:
         InputError: targets that match nothing, layers that see only part of the tokens, or a model that no way of
@@ -46,6 +65,7 @@ def prepare_model(
         layers=layers,
         packing=False,
         chunked_head=True,
+        kernels=None,
         own_attention=model.config._attn_implementation,
     )
     rounding = _difference(frozen, examples, reference)
@@ -57,16 +77,55 @@ def prepare_model(
             f"this model gives other logits for padded rows than for single ones (they differ by {rounding:.0%})",
             remedy="try --dtype float32, or another model",
         )
-    if not packing:
-        return frozen, "as asked"
-    packed = frozen.with_packing(packing=True)
+    check = _Check(examples=examples, reference=reference, rounding=rounding)
+    frozen, packing_reason = _pack(frozen, check) if packing else (frozen, "as asked")
+    frozen, kernels_reason = _fuse(frozen, check) if kernels else (frozen, "as asked")
+    return frozen, Reasons(packing=packing_reason, kernels=kernels_reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Check:
+    """What every other way of computing the model is held against."""
+
+    examples: Sequence[Example]
+    reference: Sequence[torch.Tensor]
+    rounding: float
+    """How far the padded path is from the reference."""
+
+    def difference(self, frozen: FrozenModel) -> float:
+        return _difference(frozen, self.examples, self.reference)
+
+    def agrees(self, difference: float, dtype: torch.dtype) -> bool:
+        return difference <= max(_TOLERANCE[dtype], min(2 * self.rounding, _LARGEST_ROUNDING))
+
+
+def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
+    packed = replace(frozen, packing=True)
     try:
-        difference = _difference(packed, examples, reference)
+        difference = check.difference(packed)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         return frozen, f"this model cannot take packed rows ({str(error).split(chr(10))[0][:120]})"
-    if difference <= max(_TOLERANCE[model.dtype], min(2 * rounding, _LARGEST_ROUNDING)):
+    if check.agrees(difference, frozen.model.dtype):
         return packed, f"packed and padded logits agree to {difference:.1e} on this model"
     return frozen, f"packed logits differ from padded ones by {difference:.1%} on this model"
+
+
+def _fuse(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
+    if frozen.device.type != "cpu":
+        return frozen, f"the compiled kernels are for CPUs, and this runs on {frozen.device}"
+    library, how = load_kernels()
+    if library is None:
+        return frozen, how
+    kernels = Kernels(library)
+    difference = math.inf
+    for attention in (True, False):
+        replaced = fuse(frozen.model, kernels, attention=attention)
+        fused = replace(frozen, kernels=kernels)
+        difference = check.difference(fused)
+        if check.agrees(difference, frozen.model.dtype):
+            return fused, f"{how}; {replaced} modules replaced, and logits agree to {difference:.1e} on this model"
+        unfuse(frozen.model)
+    return frozen, f"logits computed by the compiled kernels differ by {difference:.1%} on this model"
 
 
 def _checked(examples: Sequence[Example]) -> list[Example]:

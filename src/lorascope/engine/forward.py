@@ -1,7 +1,7 @@
 """From rows of tokens to nats: one pass through the frozen base with its adapters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -11,6 +11,7 @@ from lorascope.data.examples import Example
 from lorascope.engine.loss import frozen_head_nats
 from lorascope.modeling.attention import PACKED
 from lorascope.modeling.dropout import DropoutStreams
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.layout import ActivePass, PassLayout, active_pass
 from lorascope.modeling.lora import MultiLoraLinear
 
@@ -36,6 +37,8 @@ class FrozenModel:
     """True: rows end to end without padding. False: padded rows."""
     chunked_head: bool
     """True: logits are made from the last hidden state, chunk by chunk. False: the model makes them all."""
+    kernels: Kernels | None
+    """The compiled kernels, where the model's own operations are replaced by them."""
     own_attention: str
     """Name of the attention that the model was loaded with, used for padded rows."""
 
@@ -44,10 +47,6 @@ class FrozenModel:
         """Return where the model lives."""
         return self.model.device
 
-    def with_packing(self, *, packing: bool) -> "FrozenModel":
-        """Return the same model with rows packed or padded."""
-        return replace(self, packing=packing)
-
     def row_nats(self, rows: Sequence[PassRow]) -> list[torch.Tensor]:
         """Send rows through the model; return each row's nats over its targets, float32 or better.
 
@@ -55,11 +54,11 @@ class FrozenModel:
         """
         layout = self._layout(rows)
         index, targets = _target_slots(layout, rows)
-        with active_pass(ActivePass(layout=layout, streams=_streams(rows))):
+        with active_pass(ActivePass(layout=layout, streams=self._streams(layout, rows), kernels=self.kernels)):
             if self.chunked_head:
                 head = self.model.get_output_embeddings()
                 hidden = self._run(self.model.base_model, layout, rows).last_hidden_state.flatten(0, 1)
-                nats = frozen_head_nats(hidden.index_select(0, index), head.weight, head.bias, targets)
+                nats = frozen_head_nats(hidden.index_select(0, index), head.weight, head.bias, targets, self.kernels)
             else:
                 logits = self._run(self.model, layout, rows).logits.flatten(0, 1).index_select(0, index)
                 wide = torch.promote_types(logits.dtype, torch.float32)
@@ -69,7 +68,7 @@ class FrozenModel:
     def logits(self, rows: Sequence[PassRow]) -> list[torch.Tensor]:
         """Return each row's logits, [tokens, V], made the way ``row_nats`` makes them."""
         layout = self._layout(rows)
-        with torch.no_grad(), active_pass(ActivePass(layout=layout)):
+        with torch.no_grad(), active_pass(ActivePass(layout=layout, kernels=self.kernels)):
             if self.chunked_head:
                 hidden = self._run(self.model.base_model, layout, rows).last_hidden_state.flatten(0, 1)
                 logits = self.model.get_output_embeddings()(hidden)
@@ -84,6 +83,13 @@ class FrozenModel:
             padded=not self.packing,
             device=self.device,
         )
+
+    def _streams(self, layout: PassLayout, rows: Sequence[PassRow]) -> DropoutStreams | None:
+        names = [row.stream for row in rows if row.stream is not None]
+        assert len(names) in {0, len(rows)}, "dropout is on for all rows of a pass or for none"
+        if not names:
+            return None
+        return DropoutStreams(names, lengths=layout.lengths, widths=layout.widths, kernels=self.kernels)
 
     def _run(self, part: torch.nn.Module, layout: PassLayout, rows: Sequence[PassRow]) -> "_Output":
         wanted = PACKED if self.packing else self.own_attention
@@ -102,12 +108,6 @@ class _Output:
 
     last_hidden_state: torch.Tensor
     logits: torch.Tensor
-
-
-def _streams(rows: Sequence[PassRow]) -> DropoutStreams | None:
-    keys = [row.stream for row in rows if row.stream is not None]
-    assert len(keys) in {0, len(rows)}, "dropout is on for all rows of a pass or for none"
-    return DropoutStreams(keys) if keys else None
 
 
 def _target_slots(layout: PassLayout, rows: Sequence[PassRow]) -> tuple[torch.Tensor, torch.Tensor]:

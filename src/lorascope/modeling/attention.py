@@ -17,6 +17,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lorascope.modeling.grouping import LONG_ROW, AttentionGroup
+from lorascope.modeling.kernels.calls import Rotary
+from lorascope.modeling.kernels.operations import RowAttention
 from lorascope.modeling.layout import current_pass
 
 PACKED = "lorascope_packed"
@@ -128,13 +130,43 @@ def packed_attention(  # noqa: PLR0917 - Transformers decides the signature
         [1, N, H, D] and no attention weights.
     """
     del module, attention_mask, dropout, ignored
+    heads = [x[0].transpose(0, 1) for x in (query, key, value)]
+    return attend_in_rows(*heads, rotary=None, scaling=scaling, window=sliding_window)[None], None
+
+
+def attend_in_rows(
+    q_NHD: torch.Tensor,
+    k_NKD: torch.Tensor,
+    v_NKD: torch.Tensor,
+    *,
+    rotary: Rotary | None,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Attend inside each row of the current pass, causally, [N, H, D].
+
+    Args:
+        q_NHD: queries.
+        k_NKD: keys.
+        v_NKD: values.
+        rotary: angles by which queries and keys are still to be turned; needs the compiled kernels.
+        scaling: factor of the scores, default 1 / sqrt(D).
+        window: most tokens a query may look back, itself included.
+    """
     active = current_pass()
     assert active is not None, "packed attention outside of a pass"
+    scale = q_NHD.shape[-1] ** -0.5 if scaling is None else scaling
+    if active.kernels is not None and active.kernels.takes(q_NHD):
+        q_NHD, k_NKD, v_NKD = (x.flatten(1).view(x.shape) for x in (q_NHD, k_NKD, v_NKD))
+        rows = active.layout.kernel_rows
+        attended: torch.Tensor = RowAttention.apply(q_NHD, k_NKD, v_NKD, rotary, rows, window, scale, active.kernels)
+        return attended
+    assert rotary is None
+    q_HND, k_KND, v_KND = (x.transpose(0, 1) for x in (q_NHD, k_NKD, v_NKD))
     groups = active.layout.groups
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts = [_attend(query[0], key[0], value[0], group, scaling=scale, window=sliding_window) for group in groups]
+    parts = [_attend(q_HND, k_KND, v_KND, group, scaling=scale, window=window) for group in groups]
     out: torch.Tensor = _FromGroups.apply(active.layout.n_slots, groups, *parts)
-    return out[None], None
+    return out
 
 
 def _no_mask(**unused: object) -> None:

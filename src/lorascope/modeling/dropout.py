@@ -1,17 +1,32 @@
 """LoRA dropout that does not depend on what else is in the pass.
 
-Every row of a trial's step has a random stream of its own, named by (seed, step, row), from which the adapted layers
-draw in the order the model calls them. So a row gets the same masks trained jointly or alone, whole or in passes of
-any size, and after a resume.
+Every row of a trial's step has random bits of its own, named by (seed, step, row) and by how many layers drew before in
+the pass. So a row gets the same masks trained jointly or alone, whole or in passes of any size, and after a resume; and
+a mask is made anew for the backward pass rather than kept.
+
+The bits come from a counter: Threefry-4x32 with 12 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as
+1, 2, 3", section 4). The compiled kernels make the same bits; here they are for machines without them.
+
+Shape legend: n slots of some neighbouring rows, I features.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from lorascope.modeling.kernels.calls import KernelRows, Kernels
 
 _LEVELS = 1 << 16
 """A mask element is decided by 16 random bits: p is met to within 1/131072, and the scale follows the p that is met."""
+_ROTATIONS = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
+_ROUNDS = 12
+_LANES = 16
+_BLOCK = 128
+"""Elements of a row in one block: 16 counters of 8 draws each."""
 
 
 def realised_probability(p: float) -> float:
@@ -23,45 +38,130 @@ def _drop_below(p: float) -> int:
     return min(round(p * _LEVELS), _LEVELS - 1)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DropoutRows:
+    """Neighbouring rows of a pass with the names of their random bits."""
+
+    keys: torch.Tensor
+    """int32 [rows, 4], the bits of unsigned words."""
+    rows: KernelRows
+    """Where the rows lie, counted from the first of them."""
+    kernels: Kernels | None
+
+    def at(self, draw: int, p: float) -> "Dropout":
+        """Return the dropout of the layer that draws after ``draw`` others."""
+        return Dropout(rows=self, draw=draw, p=p)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dropout:
+    """One layer's dropout of some neighbouring rows; it zeroes and does not scale."""
+
+    rows: DropoutRows
+    draw: int
+    p: float
+
+    def dropped(self, x_nI: torch.Tensor) -> torch.Tensor:
+        """Return x where it is kept and 0 elsewhere."""
+        kernels = self.rows.kernels
+        if kernels is None or not kernels.takes(x_nI):
+            return x_nI * self.keep_mask(x_nI.shape[-1]).to(x_nI.device)
+        below = _drop_below(self.p)
+        return kernels.dropout(x_nI, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below)
+
+    def add_dropped_(self, out_nI: torch.Tensor, x_nI: torch.Tensor) -> None:
+        """Add x to ``out`` where it is kept."""
+        kernels = self.rows.kernels
+        if kernels is None or not kernels.takes(x_nI):
+            out_nI.add_(x_nI * self.keep_mask(x_nI.shape[-1]).to(x_nI.device))
+        else:
+            below = _drop_below(self.p)
+            kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below)
+
+    def keep_mask(self, features: int) -> torch.Tensor:
+        """Return bool [n, features], True where an input is kept; what lies behind a row's tokens is kept."""
+        if features not in self._masks:
+            rows = self.rows.rows
+            parts = []
+            for key, length, width in zip(
+                self.rows.keys.numpy().view(np.uint32), rows.lengths.tolist(), rows.widths.tolist(), strict=True
+            ):
+                kept = np.ones((width, features), dtype=np.bool_)
+                kept[:length] = (_bits(key, self.draw, length * features) >= _drop_below(self.p)).reshape(length, -1)
+                parts.append(kept)
+            self._masks[features] = torch.from_numpy(np.concatenate(parts))
+        return self._masks[features]
+
+    @cached_property
+    def _masks(self) -> dict[int, torch.Tensor]:
+        return {}
+
+
+def _bits(key: NDArray[np.uint32], draw: int, n: int) -> NDArray[np.uint16]:
+    """Return the first n 16-bit numbers of a stream.
+
+    Lane l of a block takes the counter (16 * block + l, draw); its four words give, low half first, the numbers of
+    elements l, 16 + l, ... 112 + l of the block.
+    """
+    n_blocks = -(-n // _BLOCK)
+    counter = np.zeros((4, n_blocks * _LANES), dtype=np.uint32)
+    counter[0], counter[1] = np.arange(n_blocks * _LANES), draw
+    words = _threefry(key, counter).reshape(4, n_blocks, _LANES)
+    halves = np.stack([words & 0xFFFF, words >> 16], axis=1)
+    return halves.transpose(2, 0, 1, 3).reshape(-1)[:n].astype(np.uint16)
+
+
+def _threefry(key: NDArray[np.uint32], x: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return the random words of counters, uint32 [4, n] for [4, n]."""
+    keys = [*key, np.bitwise_xor.reduce(key) ^ np.uint32(0x1BD11BDA)]
+    x = x + key[:, None]
+    for done in range(_ROUNDS):
+        # the second and the fourth word change partners after every round
+        pairs = ((0, 1), (2, 3)) if done % 2 == 0 else ((0, 3), (2, 1))
+        for (to, word), left in zip(pairs, _ROTATIONS[done % 8], strict=True):
+            x[to] += x[word]
+            x[word] = (x[word] << np.uint32(left) | x[word] >> np.uint32(32 - left)) ^ x[to]
+        if done % 4 == 3:
+            turn = done // 4 + 1
+            for word in range(4):
+                x[word] += keys[(turn + word) % 5]
+            x[3] += np.uint32(turn)
+    return x
+
+
 class DropoutStreams:
-    """Random streams of the rows of one pass.
+    """Random bits of the rows of one pass.
 
     Args:
-        keys: ``(seed, step, row)`` of each row in the pass.
+        names: ``(seed, step, row)`` of each row in the pass.
+        lengths: real tokens of each row.
+        widths: slots of each row.
+        kernels: the compiled kernels, or None.
     """
 
-    def __init__(self, keys: Sequence[tuple[int, int, int]]) -> None:
-        self._streams = [np.random.Generator(np.random.SFC64(key)) for key in keys]
-
-    def keep_mask(
+    def __init__(
         self,
-        lengths: Sequence[int],
+        names: Sequence[tuple[int, int, int]],
         *,
+        lengths: Sequence[int],
         widths: Sequence[int],
-        first_row: int,
-        features: int,
-        p: float,
-        device: torch.device,
-    ) -> torch.Tensor:
-        """Draw which inputs to keep for neighbouring rows.
+        kernels: Kernels | None,
+    ) -> None:
+        words = np.array([(seed & 0xFFFFFFFF, seed >> 32, step, row) for seed, step, row in names], dtype=np.uint32)
+        self._keys = torch.from_numpy(words.view(np.int32))
+        self._lengths, self._widths, self._kernels = lengths, widths, kernels
+        self._found: dict[tuple[int, int], DropoutRows] = {}
+        self._draws = 0
 
-        Args:
-            lengths: real tokens of each row, from ``first_row`` on.
-            widths: slots of each row; what lies behind its tokens draws nothing and is kept.
-            first_row: index of the first row in the pass.
-            features: features of a token.
-            p: probability of dropping.
-            device: where the mask is wanted.
+    def next_draw(self) -> int:
+        """Return how many layers have drawn before the one that asks."""
+        self._draws += 1
+        return self._draws - 1
 
-        Returns:
-            bool [slots, features], True where the input is kept.
-        """
-        drop_below = _drop_below(p)
-        starts = np.cumsum([0, *widths])
-        kept = np.ones((int(starts[-1]), features), dtype=np.bool_)
-        for i, length in enumerate(lengths):
-            n_words = -(-length * features // 4)
-            words = self._streams[first_row + i].integers(0, 1 << 64, size=n_words, dtype=np.uint64)
-            bits = words.view(np.uint16)[: length * features].reshape(length, features)
-            np.greater_equal(bits, drop_below, out=kept[starts[i] : starts[i] + length])
-        return torch.from_numpy(kept).to(device)
+    def rows(self, first: int, stop: int) -> DropoutRows:
+        """Return rows ``first`` to ``stop`` of the pass."""
+        if (first, stop) not in self._found:
+            lengths, widths = torch.tensor(self._lengths[first:stop]), torch.tensor(self._widths[first:stop])
+            where = KernelRows(starts=widths.cumsum(0) - widths, lengths=lengths, widths=widths)
+            self._found[first, stop] = DropoutRows(keys=self._keys[first:stop], rows=where, kernels=self._kernels)
+        return self._found[first, stop]

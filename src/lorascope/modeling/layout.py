@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from lorascope.modeling.dropout import DropoutStreams
 from lorascope.modeling.grouping import AttentionGroup, group_rows
+from lorascope.modeling.kernels.calls import KernelRows, Kernels
 
 BASE_ONLY = -1
 """Adapter index of rows that no adapter touches."""
@@ -90,6 +91,12 @@ class PassLayout:
         return slice(self.starts[first_row], stop)
 
     @cached_property
+    def kernel_rows(self) -> KernelRows:
+        """Where each row lies, for the compiled kernels."""
+        starts, lengths, widths = (torch.tensor(part) for part in (self.starts, self.lengths, self.widths))
+        return KernelRows(starts=starts, lengths=lengths, widths=widths)
+
+    @cached_property
     def groups(self) -> tuple[AttentionGroup, ...]:
         """Rows of similar length, for attention over a packed pass."""
         return group_rows(self.lengths, self.starts, self.device)
@@ -116,6 +123,8 @@ class ActivePass:
 
     layout: PassLayout
     streams: DropoutStreams | None = None
+    kernels: Kernels | None = None
+    """The compiled kernels, where they may be used."""
 
 
 _active: ContextVar[ActivePass | None] = ContextVar("lorascope_active_pass", default=None)

@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
-from lorascope.modeling.dropout import realised_probability
+from lorascope.modeling.dropout import Dropout, realised_probability
 from lorascope.modeling.layout import current_pass
 
 
@@ -39,19 +39,26 @@ class Segment:
 
     adapter: LayerAdapter
     slots: slice
-    keep: torch.Tensor | None
-    """bool [n, I], or None without dropout."""
+    dropout: Dropout | None
 
     @property
     def factor(self) -> float:
         """Return the scale of the update, with the 1 / (1 - p) that keeps its mean."""
-        keep = 1.0 if self.keep is None else 1.0 - realised_probability(self.adapter.dropout)
+        keep = 1.0 if self.dropout is None else 1.0 - realised_probability(self.adapter.dropout)
         return self.adapter.scale / keep
 
     def dropped(self, x_NI: torch.Tensor) -> torch.Tensor:
         """Return this segment's inputs after dropout, unscaled."""
         x_nI = x_NI[self.slots]
-        return x_nI if self.keep is None else x_nI * self.keep
+        return x_nI if self.dropout is None else self.dropout.dropped(x_nI)
+
+    def add_input_grad_(self, dx_NI: torch.Tensor, dh_nR: torch.Tensor) -> None:
+        """Add what flows back through this segment's adapter to the gradient of the inputs."""
+        dx_nI = dx_NI[self.slots]
+        if self.dropout is None:
+            dx_nI.addmm_(dh_nR, self.adapter.A_compute)
+        else:
+            self.dropout.add_dropped_(dx_nI, dh_nR @ self.adapter.A_compute)
 
 
 class _MultiLora(torch.autograd.Function):
@@ -90,12 +97,8 @@ class _MultiLora(torch.autograd.Function):
             dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
             leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
             leaf_grads.append((dy_nO.T @ h_nR).to(adapter.B.dtype).mul_(segment.factor))
-            if dx_NI is None:
-                continue
-            if segment.keep is None:
-                dx_NI[segment.slots].addmm_(dh_nR, adapter.A_compute)
-            else:
-                dx_NI[segment.slots].addcmul_(dh_nR @ adapter.A_compute, segment.keep.to(dx_NI.dtype))
+            if dx_NI is not None:
+                segment.add_input_grad_(dx_NI, dh_nR)
         dx = None if dx_NI is None else dx_NI.view(ctx.shape)
         return dx, None, None, *leaf_grads
 
@@ -137,19 +140,15 @@ class MultiLoraLinear(nn.Module):
                 f"a target layer of the model sees {x.numel() // x.shape[-1]} of the {layout.n_slots} tokens of a pass",
                 remedy="leave layers that see selected tokens only (routed experts) out of target_modules",
             )
+        adapters = [self.adapters[index] for index, _, _ in layout.segments]
+        streams = active.streams if any(adapter.dropout > 0 for adapter in adapters) else None
+        draw = 0 if streams is None else streams.next_draw()
         found = []
-        for index, first, stop in layout.segments:
-            adapter, keep = self.adapters[index], None
-            if active.streams is not None and adapter.dropout > 0:
-                keep = active.streams.keep_mask(
-                    layout.lengths[first:stop],
-                    widths=layout.widths[first:stop],
-                    first_row=first,
-                    features=x.shape[-1],
-                    p=adapter.dropout,
-                    device=x.device,
-                )
-            found.append(Segment(adapter=adapter, slots=layout.slots(first, stop), keep=keep))
+        for adapter, (_, first, stop) in zip(adapters, layout.segments, strict=True):
+            dropout = None
+            if streams is not None and adapter.dropout > 0:
+                dropout = streams.rows(first, stop).at(draw, adapter.dropout)
+            found.append(Segment(adapter=adapter, slots=layout.slots(first, stop), dropout=dropout))
         return found
 
 

@@ -70,6 +70,7 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
     study = summary.study
     precision = f"{study.dtype} ({study.dtype_reason})" if study.dtype else None
     rows = None if study.packing is None else "packed" if study.packing else "padded"
+    kernels = None if study.kernels is None else "used" if study.kernels else "not used"
     facts = [
         ("model", study.model),
         ("base parameters", _count(study.base_parameters)),
@@ -88,6 +89,7 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
         ("device", study.device),
         ("precision of the base", precision),
         ("rows are", f"{rows} ({study.packing_reason})" if rows else None),
+        ("compiled kernels", f"{kernels} ({study.kernels_reason})" if kernels else None),
     ]
     return [(name, value) for name, value in facts if value is not None]
 

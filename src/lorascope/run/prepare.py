@@ -36,7 +36,7 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
 
     Args:
         spec: what was asked.
-        before: the facts of the run that is continued: its precision and packing are kept, its rows and weights must
+        before: the facts of the run that is continued: its precision, packing and kernels are kept, its rows and weights must
             still be the same. None for a new study.
         progress: who is told.
 
@@ -54,9 +54,13 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
     model = load_model(source, dtype=dtype, device=device)
     _check_rows_fit(model, splits, spec)
     model_hash = hash_weights(model)
-    progress.phase("comparing packed with padded rows")
-    frozen, packing_reason = prepare_model(
-        model, spec.target_modules, splits.train, packing=before.packing if before else spec.packing
+    progress.phase("comparing ways to compute the model")
+    frozen, reasons = prepare_model(
+        model,
+        spec.target_modules,
+        splits.train,
+        packing=before.packing if before else spec.packing,
+        kernels=before.kernels if before else spec.kernels,
     )
     notes = check_ranks(frozen.layers, spec.ranks)
     facts = StudyFacts(
@@ -66,7 +70,9 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         dtype=str(dtype).removeprefix("torch."),
         dtype_reason=before.dtype_reason if before else dtype_reason,
         packing=frozen.packing,
-        packing_reason=before.packing_reason if before else packing_reason,
+        packing_reason=before.packing_reason if before else reasons.packing,
+        kernels=frozen.kernels is not None,
+        kernels_reason=before.kernels_reason if before else reasons.kernels,
         train_examples=len(splits.train),
         eval_examples=len(splits.eval),
         train_tokens=sum(example.n_tokens for example in splits.train),
@@ -99,6 +105,11 @@ def _check_same(before: StudyFacts, now: StudyFacts) -> None:
     if before.packing != now.packing:
         raise InputError(
             "this machine cannot pack the rows as the study's first run did",
+            remedy="continue it where it began, or start a new study with --out",
+        )
+    if before.kernels != now.kernels:
+        raise InputError(
+            f"this study began with compiled kernels, and this machine has none ({now.kernels_reason})",
             remedy="continue it where it began, or start a new study with --out",
         )
 

@@ -49,6 +49,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             seconds REAL NOT NULL, rss_bytes INTEGER NOT NULL, cpu_percent REAL NOT NULL,
             device_allocated_bytes INTEGER)""",
     ),
+    (
+        "ALTER TABLE facts ADD COLUMN kernels INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE facts ADD COLUMN kernels_reason TEXT NOT NULL DEFAULT 'this version had none'",
+    ),
 )
 
 

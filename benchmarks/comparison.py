@@ -1,0 +1,76 @@
+"""From the results of several rounds to one line a program."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jobs import ProgramName, Result
+
+OURS: ProgramName = "lorascope"
+Round = Sequence[Result]
+"""The results of every program and rank, measured one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Several measurements of one thing."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """How one program did over all rounds; seconds are those of all its ranks together."""
+
+    program: ProgramName
+    train_seconds: Spread
+    process_seconds: Spread
+    ratio: Spread
+    """Its training seconds as a multiple of lorascope's in the same round."""
+    tokens_per_second: Spread
+    """Real tokens a second of training, those of every rank counted."""
+    peak_rss_bytes: Spread
+    """Over its processes: the high one is its largest rank's."""
+    train_loss: dict[str, float]
+    """By trial, in the first round."""
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and the range of some values."""
+    return Spread(median=statistics.median(values), low=min(values), high=max(values))
+
+
+def standings(rounds: Sequence[Round]) -> list[Standing]:
+    """Return a line for each program, in the order of the first round."""
+    return [_standing(rounds, program) for program in dict.fromkeys(result.program for result in rounds[0])]
+
+
+def _standing(rounds: Sequence[Round], program: ProgramName) -> Standing:
+    own = [[result for result in one if result.program == program] for one in rounds]
+    seconds = _sums(own, lambda result: result.train_seconds)
+    tokens = _sums(own, lambda result: result.tokens)
+    ours = _sums([[r for r in one if r.program == OURS] for one in rounds], lambda result: result.train_seconds)
+    return Standing(
+        program=program,
+        train_seconds=spread(seconds),
+        process_seconds=spread(_sums(own, lambda result: result.process_seconds)),
+        ratio=spread([theirs / our for theirs, our in zip(seconds, ours, strict=True)]),
+        tokens_per_second=spread([n / time for n, time in zip(tokens, seconds, strict=True)]),
+        peak_rss_bytes=spread([result.peak_rss_bytes for one in own for result in one]),
+        train_loss={name: loss for result in own[0] for name, loss in result.train_loss.items()},
+    )
+
+
+def _sums(rounds: Sequence[Round], value: Callable[[Result], float]) -> list[float]:
+    return [sum(value(result) for result in one) for one in rounds]
+
+
+def largest_difference(one: Result, other: Result) -> float:
+    """Return the largest relative difference of any step's loss of any trial between two results."""
+    return max(
+        abs(a - b) / abs(b)
+        for name, losses in other.step_losses.items()
+        for a, b in zip(one.step_losses[name], losses, strict=True)
+    )

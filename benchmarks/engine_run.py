@@ -1,0 +1,155 @@
+"""One measured process of lorascope: the joint training of a pack, then the bound of some of its steps."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import psutil
+import torch
+
+from bound import record_products, replay_seconds
+from jobs import Job, Result, StepShare, peak_rss_bytes, seconds_since, shown_source, study_of
+from lorascope.data.examples import Example, Splits
+from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.step import train_step
+from lorascope.engine.trial import TrainingTrial
+from lorascope.measure.clock import StepClock
+from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.run.prepare import prepare_study
+from lorascope.spec.plan import plan_trials
+
+
+@dataclass(kw_only=True)
+class KeptSteps:
+    """A Recorder that keeps the steps and nothing else, and a Progress that says nothing."""
+
+    records: list[StepRecord] = field(default_factory=list)
+
+    def steps(self, records: Sequence[StepRecord]) -> None:
+        self.records.extend(records)
+
+    def evaluation(self, record: EvalRecord) -> None:
+        assert not record.example_nats, "the benchmark evaluates nothing"
+
+    def ended(self, trial: TrainingTrial, outcome: TrialOutcome) -> None:
+        assert outcome.state == "finished", f"{trial.record.trial_id}: {outcome.message}"
+
+    def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None: ...
+
+    def phase(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None: ...
+
+    def cost(self, record: CostRecord) -> None: ...
+
+    def step(self, records: Sequence[StepRecord]) -> None: ...
+
+    def outcome(self, outcome: TrialOutcome) -> None: ...
+
+
+def train_lorascope(job: Job) -> Result:
+    """Train all ranks of a job together, as ``lorascope run`` does but without evaluations."""
+    spec, kept = study_of(job), KeptSteps()
+    study = prepare_study(spec, None, kept)
+    splits = _splits(study.splits, job.row_lengths)
+    trials = [TrainingTrial(r, spec, study.frozen.layers, study.frozen.model.dtype) for r in plan_trials(spec)]
+    clock = StepClock(study.device)
+    pack = Pack(
+        frozen=study.frozen,
+        trials=trials,
+        splits=splits,
+        spec=spec,
+        total_steps=study.facts.total_steps,
+        recorder=kept,
+        probe=clock,
+        check_stop=_go_on,
+    )
+    before = psutil.Process().memory_info().rss
+    start = time.perf_counter()
+    train_pack(pack)
+    train_seconds = time.perf_counter() - start
+    measured = Result(
+        program=job.program,
+        ranks=job.ranks,
+        train_seconds=train_seconds,
+        process_seconds=seconds_since(job.started),
+        peak_rss_bytes=peak_rss_bytes(),
+        before_rss_bytes=before,
+        steps=pack.total_steps,
+        tokens=sum(record.tokens for record in kept.records),
+        train_loss={name: statistics.fmean(losses) for name, losses in _losses(kept.records).items()},
+        step_losses=_losses(kept.records),
+        step_seconds=tuple(clock.step_seconds),
+        step_tokens=tuple(clock.step_tokens),
+        trainable_parameters=sum(trial.adapter.flat.numel() for trial in trials),
+        data_hash=study.splits.data_hash,
+        threads=torch.get_num_threads(),
+        dtype=study.facts.dtype,
+        settings=spec.model_dump(mode="json")
+        | {"model": shown_source(spec.model), "dataset": shown_source(spec.dataset), "evaluation": "none"},
+    )
+    return measured.model_copy(update={"shares": _shares(pack, measured.step_seconds, job.bound_steps)})
+
+
+def _go_on() -> None:
+    """Let the training go on: nobody stops a benchmark."""
+
+
+def _splits(splits: Splits, row_lengths: tuple[int, ...] | None) -> Splits:
+    """Leave out the held-out rows; where lengths are given, make rows of random tokens instead of the real ones."""
+    if row_lengths is None:
+        return replace(splits, eval=())
+    known = np.unique(np.concatenate([example.input_ids for example in splits.train]))
+    random = np.random.default_rng(0)
+    rows = []
+    for length in row_lengths:
+        mask = np.ones(length, dtype=bool)
+        mask[0] = False
+        rows.append(Example(input_ids=random.choice(known, length), target_mask=mask))
+    return replace(splits, train=tuple(rows), eval=())
+
+
+def _losses(records: Sequence[StepRecord]) -> dict[str, tuple[float, ...]]:
+    losses: dict[str, tuple[float, ...]] = {}
+    for record in records:
+        losses[record.trial_id] = (*losses.get(record.trial_id, ()), record.nats / record.target_tokens)
+    return losses
+
+
+def _shares(pack: Pack, training_seconds: Sequence[float], n_steps: int) -> tuple[StepShare, ...]:
+    """Repeat the first steps after the warm-up, on the rows they had, and time their products beside them."""
+    first = min(1, pack.total_steps - 1)
+    return tuple(
+        _share(pack, step, training_seconds[step]) for step in range(first, min(first + n_steps, pack.total_steps))
+    )
+
+
+def _share(pack: Pack, step: int, training_seconds: float) -> StepShare:
+    def again() -> Sequence[StepRecord]:
+        for trial in pack.trials:
+            trial.steps_done = step
+        return train_step(
+            pack.frozen,
+            pack.trials,
+            pack.splits.train,
+            pack.spec,
+            total_steps=pack.total_steps,
+            probe=pack.probe,
+            warmup=False,
+            check_stop=_go_on,
+        )
+
+    products = record_products(again)
+    step_seconds = again()[0].seconds
+    return StepShare(
+        step=step + 1,
+        training_seconds=training_seconds,
+        step_seconds=step_seconds,
+        product_seconds=replay_seconds(products),
+        products=len(products),
+        flops=sum(product.flops for product in products),
+    )

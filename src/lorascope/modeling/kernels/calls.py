@@ -1,0 +1,200 @@
+"""The compiled kernels as functions of tensors.
+
+Shape legend: N tokens, D features, C tokens of a chunk, V vocabulary, H heads, K key-value heads, F features of a head.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+_NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KernelRows:
+    """Rows of a pass, or of a part of it, as the kernels want them: int64 on the CPU, one element a row."""
+
+    starts: torch.Tensor
+    """First slot, counted from the first slot of the tensors that are handed over."""
+    lengths: torch.Tensor
+    """Real tokens."""
+    widths: torch.Tensor
+    """Slots."""
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int]:
+        """Return where the three tensors lie."""
+        return self.starts.data_ptr(), self.lengths.data_ptr(), self.widths.data_ptr()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rotary:
+    """Cosine and sine of each token's angles, [N, F] each, in the precision of the heads."""
+
+    cosine: torch.Tensor
+    sine: torch.Tensor
+
+
+class Kernels:
+    """Calls into the library; every tensor lies on the CPU and all of one call are bfloat16, float32 or float64."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._found: dict[str, Any] = {}
+
+    @staticmethod
+    def takes(x: torch.Tensor) -> bool:
+        """Say whether the kernels can work on this tensor."""
+        return x.device.type == "cpu" and x.dtype in _NAMES
+
+    def _call(self, kernel: str, dtype: torch.dtype, *arguments: torch.Tensor | float | tuple[int, int, int]) -> None:
+        name = f"{kernel}_{_NAMES[dtype]}"
+        if name not in self._found:
+            address = ctypes.c_void_p.in_dll(self._library, name).value
+            assert address is not None
+            self._found[name] = ctypes.CFUNCTYPE(None)(address)
+        converted: list[ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double] = []
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                converted.append(ctypes.c_void_p(argument.data_ptr()))
+            elif isinstance(argument, tuple):
+                converted += map(ctypes.c_void_p, argument)
+            else:
+                converted.append((ctypes.c_double if isinstance(argument, float) else ctypes.c_int64)(argument))
+        self._found[name](*converted)
+
+    def rms_norm_forward(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x / rms(x) * weight, [..., D], and 1 / rms(x) [N]."""
+        x = x.contiguous()
+        n, d = x.numel() // x.shape[-1], x.shape[-1]
+        y, inverse = torch.empty_like(x), torch.empty(n, dtype=_compute(x))
+        self._call("rms_norm_forward", x.dtype, n, d, x, weight, float(eps), y, inverse)
+        return y, inverse
+
+    def rms_norm_backward(
+        self, x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor, dy: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the gradient with respect to x."""
+        x, dy = x.contiguous(), dy.contiguous()
+        dx = torch.empty_like(x)
+        self._call("rms_norm_backward", x.dtype, len(inverse), x.shape[-1], x, weight, inverse, dy, dx)
+        return dx
+
+    def silu_mul_forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """Return silu(gate) * up, [..., D]."""
+        gate, up = gate.contiguous(), up.contiguous()
+        y, d = torch.empty_like(gate), gate.shape[-1]
+        self._call("silu_mul_forward", gate.dtype, gate.numel() // d, d, gate, up, y)
+        return y
+
+    def silu_mul_backward(
+        self, gate: torch.Tensor, up: torch.Tensor, dy: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients with respect to gate and up."""
+        gate, up, dy = gate.contiguous(), up.contiguous(), dy.contiguous()
+        dgate, dup, d = torch.empty_like(gate), torch.empty_like(up), gate.shape[-1]
+        self._call("silu_mul_backward", gate.dtype, gate.numel() // d, d, gate, up, dy, dgate, dup)
+        return dgate, dup
+
+    def cross_entropy_(self, logits_CV: torch.Tensor, targets_C: torch.Tensor, *, wants_grad: bool) -> torch.Tensor:
+        """Return the nats of each target [C]; where the gradient is wanted, write softmax - onehot over the logits."""
+        nats = torch.empty(len(targets_C), dtype=_compute(logits_CV))
+        self._call("cross_entropy", logits_CV.dtype, *logits_CV.shape, logits_CV, targets_C, nats, int(wants_grad))
+        return nats
+
+    def dropout(
+        self, x_ND: torch.Tensor, rows: KernelRows, keys: torch.Tensor, *, draw: int, drop_below: int
+    ) -> torch.Tensor:
+        """Return x where it is kept and 0 elsewhere; the caller scales."""
+        x_ND = x_ND.contiguous()
+        out = torch.empty_like(x_ND)
+        shape = (len(rows.starts), x_ND.shape[-1])
+        self._call("dropout", x_ND.dtype, *shape, rows.addresses, keys, draw, drop_below, x_ND, out)
+        return out
+
+    def add_dropped_(
+        self,
+        out_ND: torch.Tensor,
+        x_ND: torch.Tensor,
+        rows: KernelRows,
+        keys: torch.Tensor,
+        *,
+        draw: int,
+        drop_below: int,
+    ) -> None:
+        """Add x to ``out`` where it is kept."""
+        assert out_ND.is_contiguous()
+        assert x_ND.is_contiguous()
+        shape = (len(rows.starts), x_ND.shape[-1])
+        self._call("add_dropped", x_ND.dtype, *shape, rows.addresses, keys, draw, drop_below, x_ND, out_ND)
+
+    def attention_forward(
+        self,
+        q_NHF: torch.Tensor,
+        k_NKF: torch.Tensor,
+        v_NKF: torch.Tensor,
+        rotary: Rotary | None,
+        rows: KernelRows,
+        *,
+        window: int | None,
+        scaling: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend causally inside each row; return [N, H, F] and the log-sum-exp of each query's scores [N, H].
+
+        Heads are adjacent in memory; tokens may be any stride apart.
+        """
+        out = q_NHF.new_empty(q_NHF.shape)
+        log_sums = torch.empty(q_NHF.shape[:2], dtype=_compute(q_NHF))
+        heads = _heads(q_NHF, k_NKF, v_NKF, rotary, rows, window, scaling)
+        self._call("attention_forward", q_NHF.dtype, *heads, out, log_sums)
+        return out, log_sums
+
+    def attention_backward(
+        self,
+        q_NHF: torch.Tensor,
+        k_NKF: torch.Tensor,
+        v_NKF: torch.Tensor,
+        rotary: Rotary | None,
+        rows: KernelRows,
+        out_NHF: torch.Tensor,
+        log_sums_NH: torch.Tensor,
+        dout_NHF: torch.Tensor,
+        *,
+        window: int | None,
+        scaling: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the gradients with respect to q, k and v, before rotation where there is one."""
+        dout_NHF = dout_NHF.contiguous()
+        grads = tuple(x.new_empty(x.shape) for x in (q_NHF, k_NKF, v_NKF))
+        heads = _heads(q_NHF, k_NKF, v_NKF, rotary, rows, window, scaling)
+        self._call("attention_backward", q_NHF.dtype, *heads, out_NHF, log_sums_NH, dout_NHF, *grads)
+        return grads[0], grads[1], grads[2]
+
+
+def _compute(x: torch.Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _heads(  # noqa: PLR0917 - the order of the kernels' own arguments
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    rotary: Rotary | None,
+    rows: KernelRows,
+    window: int | None,
+    scaling: float,
+) -> tuple[torch.Tensor | float | tuple[int, int, int], ...]:
+    """Return the arguments that both directions of attention begin with."""
+    (_, n_heads, features), n_kv_heads = q.shape, k.shape[1]
+    for x in (q, k, v):
+        assert x.stride()[1:] == (features, 1), "the heads of a token must be adjacent"
+    strides = (q.stride(0), k.stride(0), v.stride(0))
+    angles: tuple[torch.Tensor | int, torch.Tensor | int] = (0, 0)
+    if rotary is not None:
+        assert rotary.cosine.dtype == q.dtype
+        angles = (rotary.cosine, rotary.sine)
+    shape = (n_heads, n_kv_heads, features)
+    return (len(rows.starts), rows.addresses, *shape, *strides, window or 0, float(scaling), q, k, v, *angles)

@@ -1,0 +1,67 @@
+"""Autograd operations made of the kernels: what they keep between the two directions, and nothing else."""
+
+from typing import Any
+
+import torch
+
+from lorascope.modeling.kernels.calls import KernelRows, Kernels, Rotary
+
+
+class RmsNorm(torch.autograd.Function):
+    """x / rms(x) * weight with a frozen weight; keeps x and one number a token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, kernels: Kernels) -> torch.Tensor:  # noqa: ANN401
+        y, inverse = kernels.rms_norm_forward(x, weight, eps)
+        ctx.kernels = kernels
+        ctx.save_for_backward(x, weight, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # noqa: ANN401
+        return ctx.kernels.rms_norm_backward(*ctx.saved_tensors, grads[0]), None, None, None
+
+
+class SiluMul(torch.autograd.Function):
+    """silu(gate) * up; keeps gate and up."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, kernels: Kernels) -> torch.Tensor:  # noqa: ANN401
+        ctx.kernels = kernels
+        ctx.save_for_backward(gate, up)
+        return kernels.silu_mul_forward(gate, up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # noqa: ANN401
+        return *ctx.kernels.silu_mul_backward(*ctx.saved_tensors, grads[0]), None
+
+
+class RowAttention(torch.autograd.Function):
+    """Causal attention inside each row; keeps its inputs, its output and one number a query."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd functions take positional arguments only
+        ctx: Any,  # noqa: ANN401
+        q_NHF: torch.Tensor,
+        k_NKF: torch.Tensor,
+        v_NKF: torch.Tensor,
+        rotary: Rotary | None,
+        rows: KernelRows,
+        window: int | None,
+        scaling: float,
+        kernels: Kernels,
+    ) -> torch.Tensor:
+        out, log_sums = kernels.attention_forward(
+            q_NHF, k_NKF, v_NKF, rotary, rows, window=window, scaling=scaling
+        )
+        ctx.rotary, ctx.rows, ctx.window, ctx.scaling, ctx.kernels = rotary, rows, window, scaling, kernels
+        ctx.save_for_backward(q_NHF, k_NKF, v_NKF, out, log_sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        q, k, v, out, log_sums = ctx.saved_tensors
+        found = ctx.kernels.attention_backward(
+            q, k, v, ctx.rotary, ctx.rows, out, log_sums, grads[0], window=ctx.window, scaling=ctx.scaling
+        )
+        return *found, None, None, None, None, None

@@ -1,0 +1,63 @@
+import torch
+from torch import nn
+
+from bound import Form, record_products, replay_seconds
+from tiny import CONFIGS, make_model
+
+ROWS, LENGTH = 3, 7
+
+
+def llama_flops() -> int:
+    """What the shapes say: forward, then twice that backward, as every weight and every input has a gradient."""
+    config = CONFIGS["llama"]
+    width, inner = config.hidden_size, config.intermediate_size
+    head_width = width // config.num_attention_heads
+    narrow = config.num_key_value_heads * head_width
+    layer = 2 * width * width + 2 * width * narrow + 3 * width * inner
+    linear = 2 * ROWS * LENGTH * (config.num_hidden_layers * layer + width * config.vocab_size)
+    attention = 2 * 2 * ROWS * config.num_hidden_layers * width * LENGTH * LENGTH
+    return 3 * (linear + attention)
+
+
+def test_the_products_of_forward_and_backward_have_the_flops_of_their_shapes() -> None:
+    model = make_model("llama", torch.float32).requires_grad_()
+    model.set_attn_implementation("eager")
+    ids = torch.randint(0, CONFIGS["llama"].vocab_size, (ROWS, LENGTH))
+    products = record_products(lambda: model(input_ids=ids, use_cache=False).logits.sum().backward())
+    assert sum(product.flops for product in products) == llama_flops()
+
+
+def test_a_frozen_layer_costs_no_product_for_its_weight() -> None:
+    layer, x = nn.Linear(5, 4).requires_grad_(requires_grad=False), torch.ones(3, 5, requires_grad=True)
+    products = record_products(lambda: layer(x).sum().backward())
+    assert [product.flops for product in products] == [2 * 3 * 5 * 4] * 2
+
+
+def test_tensors_from_before_are_replayed_as_themselves_unless_they_are_written() -> None:
+    weight, sums = torch.randn(6, 4), torch.zeros(4, 4)
+
+    def run() -> None:
+        x = torch.randn(4, 12)[:, ::2]
+        sums.addmm_(x, weight)
+
+    (product,) = record_products(run)
+    assert product.flops == 2 * 4 * 6 * 4
+    written, x, kept = product.arguments
+    assert written == Form(shape=(4, 4), stride=(4, 1), dtype=torch.float32, device=torch.device("cpu"))
+    assert x == Form(shape=(4, 6), stride=(12, 2), dtype=torch.float32, device=torch.device("cpu"))
+    assert isinstance(kept, torch.Tensor)
+    assert kept.data_ptr() == weight.data_ptr()
+    before = weight.clone(), sums.clone()
+    assert replay_seconds([product]) > 0
+    assert torch.equal(weight, before[0])
+    assert torch.equal(sums, before[1])
+
+
+def test_products_into_a_given_result_are_seen_and_replayed_elsewhere() -> None:
+    a, b, result = torch.randn(2, 3), torch.randn(3, 5), torch.zeros(2, 5)
+    (product,) = record_products(lambda: torch.mm(a, b, out=result))
+    before = result.clone()
+    assert product.flops == 2 * 2 * 3 * 5
+    assert isinstance(product.keywords["out"], Form)
+    assert replay_seconds([product] * 20) > 0
+    assert torch.equal(result, before)
