@@ -1,7 +1,7 @@
 """From the results of several rounds to one line a program."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs import ProgramName, Result
@@ -22,7 +22,11 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How one program did over all rounds; seconds are those of all its ranks together."""
+    """How one program did over all rounds.
+
+    Seconds are those of all ranks, together in lorascope and one after the other in a peer. A peer trains one rank a
+    round, another in each: a round's seconds are then those of its rank times the number of ranks.
+    """
 
     program: ProgramName
     train_seconds: Spread
@@ -34,7 +38,7 @@ class Standing:
     peak_rss_bytes: Spread
     """Over its processes: the high one is its largest rank's."""
     train_loss: dict[str, float]
-    """By trial, in the first round."""
+    """By trial."""
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -48,23 +52,24 @@ def standings(rounds: Sequence[Round]) -> list[Standing]:
 
 
 def _standing(rounds: Sequence[Round], program: ProgramName) -> Standing:
-    own = [[result for result in one if result.program == program] for one in rounds]
-    seconds = _sums(own, lambda result: result.train_seconds)
-    tokens = _sums(own, lambda result: result.tokens)
-    ours = _sums([[r for r in one if r.program == OURS] for one in rounds], lambda result: result.train_seconds)
+    own, ours = ([_only(one, name) for one in rounds] for name in (program, OURS))
+    times = [len(our.ranks) / len(result.ranks) for result, our in zip(own, ours, strict=True)]
+    seconds = [result.train_seconds * n for result, n in zip(own, times, strict=True)]
+    tokens = [result.tokens * n for result, n in zip(own, times, strict=True)]
     return Standing(
         program=program,
         train_seconds=spread(seconds),
-        process_seconds=spread(_sums(own, lambda result: result.process_seconds)),
-        ratio=spread([theirs / our for theirs, our in zip(seconds, ours, strict=True)]),
+        process_seconds=spread([result.process_seconds * n for result, n in zip(own, times, strict=True)]),
+        ratio=spread([theirs / our.train_seconds for theirs, our in zip(seconds, ours, strict=True)]),
         tokens_per_second=spread([n / time for n, time in zip(tokens, seconds, strict=True)]),
-        peak_rss_bytes=spread([result.peak_rss_bytes for one in own for result in one]),
-        train_loss={name: loss for result in own[0] for name, loss in result.train_loss.items()},
+        peak_rss_bytes=spread([result.peak_rss_bytes for result in own]),
+        train_loss={name: loss for result in own for name, loss in result.train_loss.items()},
     )
 
 
-def _sums(rounds: Sequence[Round], value: Callable[[Result], float]) -> list[float]:
-    return [sum(value(result) for result in one) for one in rounds]
+def _only(one: Round, program: ProgramName) -> Result:
+    (result,) = (result for result in one if result.program == program)
+    return result
 
 
 def largest_difference(one: Result, other: Result) -> float:

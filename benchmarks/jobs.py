@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from lorascope.spec.schema import StudySpec
 
 ProgramName = Literal[
-    "lorascope", "lorascope-float32", "trainer", "trainer-bf16", "trainer-bf16-weights", "trl-packed", "trl"
-]
+    "lorascope", "lorascope-shared", "lorascope-float32",
+    "trainer", "trainer-bf16", "trainer-bf16-weights", "trl-packed", "trl",
+]  # fmt: skip
 PEERS: tuple[ProgramName, ...] = ("trainer", "trainer-bf16", "trl-packed", "trl", "trainer-bf16-weights")
 BUILTIN_ROWS = "builtin:python-stdlib"
 
@@ -109,6 +110,7 @@ def study_of(job: Job) -> StudySpec:
         alpha_rule="proportional",
         alpha_multiple=4.0,
         lora_dropout=0.1,
+        share_prefixes="always" if job.program == "lorascope-shared" else "exact",
         target_modules=("q_proj", "k_proj", "v_proj"),
         learning_rates=job.learning_rates,
         per_device_train_batch_size=8,

@@ -70,24 +70,27 @@ def _peers(text: str) -> tuple[ProgramName, ...]:
     return chosen
 
 
-def jobs_of(options: Options, model: str) -> list[Job]:
-    """List the processes of one round: lorascope with all ranks, each peer once a rank."""
+def jobs_of(options: Options, model: str, number: int) -> list[Job]:
+    """List the processes of one round: lorascope with all ranks, and each peer with one, another in each round.
+
+    A peer takes nearly the same time for every rank (but for the largest, a little more), so that three rounds tell
+    its seconds for three ranks without training each of them three times.
+    """
     ours = Job(
         program=OURS, ranks=options.ranks, model=model, dataset=options.dataset, rows=options.rows, bound_steps=3
     )
-    theirs = [
-        ours.model_copy(update={"program": peer, "ranks": (rank,), "bound_steps": 0})
-        for peer in options.peers
-        for rank in options.ranks
-    ]
-    return [ours, *theirs]
+    shared = ours.model_copy(update={"program": "lorascope-shared", "bound_steps": 0})
+    rank = options.ranks[number % len(options.ranks)]
+    theirs = [ours.model_copy(update={"program": p, "ranks": (rank,), "bound_steps": 0}) for p in options.peers]
+    return [ours, shared, *theirs]
 
 
 def main() -> None:
     options, console = read_options(sys.argv[1:]), Console(width=WIDTH)
-    jobs = jobs_of(options, prepare_model(options.model))
+    model = prepare_model(options.model)
     rounds: list[list[Result]] = []
     for number in range(options.repeats):
+        jobs = jobs_of(options, model, number)
         order = jobs if number % 2 == 0 else jobs[::-1]
         measured = {job: _measured(job, f"round {number + 1}/{options.repeats}", console) for job in order}
         rounds.append([measured[job] for job in jobs])
@@ -96,7 +99,8 @@ def main() -> None:
         _save(options, rounds, difference=None)
     difference = None
     if options.with_float32:
-        float32 = _measured(jobs[0].model_copy(update={"program": "lorascope-float32"}), "float32", console)
+        job = jobs_of(options, model, 0)[0].model_copy(update={"program": "lorascope-float32", "bound_steps": 0})
+        float32 = _measured(job, "float32", console)
         difference = largest_difference(rounds[0][0], float32)
     path = _save(options, rounds, difference)
     console.print(_table(standings(rounds), options))

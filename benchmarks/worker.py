@@ -8,7 +8,7 @@ from jobs import Job
 
 def main() -> None:
     job = Job.model_validate_json(sys.argv[1])
-    if job.program in {"lorascope", "lorascope-float32"}:
+    if job.program.startswith("lorascope"):
         from engine_run import train_lorascope  # noqa: PLC0415 - a process loads the one program that it measures
 
         result = train_lorascope(job)

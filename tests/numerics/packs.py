@@ -56,8 +56,12 @@ def make_spec(**changes: object) -> StudySpec:
     return StudySpec.model_validate(fields | changes)
 
 
-def prepared(kind: str, *, dtype: torch.dtype = torch.float64, packing: bool = True) -> FrozenModel:
-    frozen, _ = prepare_model(make_model(kind, dtype), TARGETS[kind], make_splits().train, packing=packing, kernels=True)
+def prepared(
+    kind: str, *, dtype: torch.dtype = torch.float64, packing: bool = True, kernels: bool = True
+) -> FrozenModel:
+    frozen, _ = prepare_model(
+        make_model(kind, dtype), TARGETS[kind], make_splits().train, packing=packing, kernels=kernels
+    )
     return frozen
 
 

@@ -19,6 +19,14 @@ from lorascope.spec.plan import plan_trials
 from tiny import TARGETS, make_examples, make_model, make_splits
 
 
+@pytest.fixture(params=[True, False])
+def compiled(request: pytest.FixtureRequest) -> bool:
+    """Whether the compiled kernels are used."""
+    if request.param:
+        request.getfixturevalue("own_kernels")
+    return request.param
+
+
 def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
     """1. With dropout, clipping, warm-up and passes that cut the batch differently."""
     spec = make_spec()
@@ -124,10 +132,11 @@ def test_the_recorded_loss_is_a_sum_over_the_targets_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "gpt2", "mistral"])
-def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str) -> None:
+def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str, compiled: bool) -> None:
     """6. Also under a sliding window, and with a row long enough to be attended to alone."""
-    frozen = prepared(kind)
+    frozen = prepared(kind, kernels=compiled)
     assert frozen.packing
+    assert (frozen.kernels is not None) == compiled
     rows = (*make_examples(6), *make_examples(1, seed=8, shortest=600, longest=600))
     plain = make_model(kind)
     packed = frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
@@ -144,7 +153,7 @@ def test_a_model_that_cannot_be_packed_is_padded_and_the_reason_is_said(kind: st
     model = make_model(kind, torch.float32)
     frozen, reasons = prepare_model(model, TARGETS[kind], make_splits().train, packing=True, kernels=True)
     assert not frozen.packing
-    assert "packed logits differ" in reason
+    assert "packed logits differ" in reasons.packing
     assert frozen.chunked_head == (kind != "gemma2")
     rows, plain = make_examples(4), make_model(kind, torch.float32)
     for ours, row in zip(frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows]), rows, strict=True):
@@ -168,20 +177,23 @@ def test_logits_that_are_no_numbers_are_no_agreement() -> None:
         prepare_model(make_model("gemma2"), None, make_splits().train, packing=True, kernels=True)
 
 
-def test_packed_and_padded_training_are_the_same(kind: str) -> None:
-    """6. Dropout included: padding draws nothing."""
-    packed = run_pack(make_spec(), frozen=prepared(kind))
-    padded = run_pack(make_spec(), frozen=prepared(kind, packing=False))
+def test_packed_and_padded_training_are_the_same(kind: str, compiled: bool) -> None:
+    """6. Dropout included: padding draws nothing, and the kernels draw the bits that NumPy draws."""
+    packed = run_pack(make_spec(), frozen=prepared(kind, kernels=compiled))
+    padded = run_pack(make_spec(), frozen=prepared(kind, packing=False, kernels=False))
     for trial in ("r2", "r8"):
         np.testing.assert_allclose(packed.losses(trial), padded.losses(trial), rtol=1e-10)
 
 
-def test_long_rows_train_as_padded_ones_do() -> None:
+def test_long_rows_train_as_padded_ones_do(compiled: bool) -> None:
     """6. The gradient through attention of rows that go alone."""
     rows = make_examples(4, seed=9, shortest=500, longest=560)
     splits = Splits(train=rows, eval=rows[:1], data_hash="", format="text", notes=())
     spec = make_spec(max_steps=2, tokens_per_pass=1024)
-    packed, padded = (run_pack(spec, frozen=prepared("mistral", packing=p), splits=splits) for p in (True, False))
+    packed, padded = (
+        run_pack(spec, frozen=prepared("mistral", packing=p, kernels=compiled and p), splits=splits)
+        for p in (True, False)
+    )
     np.testing.assert_allclose(packed.losses("r8"), padded.losses("r8"), rtol=1e-10)
 
 

@@ -51,7 +51,8 @@ def make_layer(kind: str, dropout: float) -> tuple[MultiLoraLinear, list[Adapter
 
 def run(layer: MultiLoraLinear, x: torch.Tensor, *, padded: bool, dropout: bool) -> torch.Tensor:
     layout = make_layout(padded=padded)
-    streams = DropoutStreams([(1, 2, row) for row in range(len(LENGTHS))]) if dropout else None
+    names = [(1, 2, row) for row in range(len(LENGTHS))]
+    streams = DropoutStreams(names, lengths=LENGTHS, widths=layout.widths, kernels=None) if dropout else None
     with active_pass(ActivePass(layout=layout, streams=streams)):
         return layer(x)
 
@@ -131,8 +132,8 @@ def test_rows_without_an_adapter_get_the_base_layer_bit_for_bit() -> None:
 
 def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
     p = 0.1
-    streams = DropoutStreams([(0, 0, 0)])
-    mask = streams.keep_mask((4000,), widths=(4000,), first_row=0, features=100, p=p, device=CPU)
+    streams = DropoutStreams([(0, 0, 0)], lengths=(4000,), widths=(4000,), kernels=None)
+    mask = streams.rows(0, 1).at(0, p).keep_mask(100)
     share = 1 - mask.double().mean().item()
     assert abs(realised_probability(p) - p) < 1e-5
     assert abs(share - p) < 5 * (p * (1 - p) / mask.numel()) ** 0.5
@@ -141,9 +142,11 @@ def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
 
 
 def test_padding_draws_nothing_and_is_kept() -> None:
-    draw = {"lengths": LENGTHS[:2], "first_row": 0, "features": 6, "p": 0.5, "device": CPU}
-    packed = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(widths=LENGTHS[:2], **draw)
-    padded = DropoutStreams([(0, 1, 2), (0, 1, 3)]).keep_mask(widths=(4, 4), **draw).view(2, 4, 6)
+    def mask(widths: tuple[int, ...]) -> torch.Tensor:
+        streams = DropoutStreams([(0, 1, 2), (0, 1, 3)], lengths=LENGTHS[:2], widths=widths, kernels=None)
+        return streams.rows(0, 2).at(0, 0.5).keep_mask(6)
+
+    packed, padded = mask(LENGTHS[:2]), mask((4, 4)).view(2, 4, 6)
     assert torch.equal(torch.cat([padded[0, :3], padded[1, :2]]), packed)
     assert padded[0, 3:].all()
     assert padded[1, 2:].all()

@@ -1,4 +1,4 @@
-"""Which rows go into which step and which pass: pure functions, so that a resumed run needs no saved state.
+"""Which rows go into which step: pure functions, so that a resumed run needs no saved state.
 
 Steps are counted as transformers' Trainer counts them: an epoch's last batch may be smaller, and so may its last
 optimizer step.
@@ -50,26 +50,3 @@ def step_rows(spec: StudySpec, n_train: int, *, seed: int, step: int) -> tuple[i
     first = step_in_epoch * _rows_per_step(spec)
     order = epoch_order(n_train, seed=seed, epoch=epoch)
     return tuple(order[first : first + _rows_per_step(spec)].tolist())
-
-
-def pass_tokens(lengths: Sequence[int], *, padded: bool) -> int:
-    """Count what a pass of these rows computes: its tokens, or rows times the longest where rows are padded."""
-    return len(lengths) * max(lengths) if padded else sum(lengths)
-
-
-def split_passes(lengths: Sequence[int], *, tokens_per_pass: int, padded: bool = False) -> tuple[tuple[int, ...], ...]:
-    """Cut rows into passes of at most ``tokens_per_pass`` tokens, padding counted; a longer row goes alone.
-
-    Rows are taken longest first, so that a pass holds rows of similar length and the largest pass comes first.
-    """
-    passes: list[tuple[int, ...]] = []
-    current: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        widths = [lengths[chosen] for chosen in (*current, row)]
-        if current and pass_tokens(widths, padded=padded) > tokens_per_pass:
-            passes.append(tuple(current))
-            current = []
-        current.append(row)
-    if current:
-        passes.append(tuple(current))
-    return tuple(passes)

@@ -1,6 +1,7 @@
 """Prepare the user's model for a study: swap the layers in, and check that every way of computing it is the model.
 
-Packed rows and compiled kernels are each compared with the untouched model's logits on the user's own rows.
+Packed rows and compiled kernels, with prefixes that rows share, are each compared with the untouched model's logits on
+the user's own rows.
 """
 
 import math
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.engine.passes import with_families
 from lorascope.errors import InputError
 from lorascope.modeling.fusion import fuse, unfuse
 from lorascope.modeling.kernels.build import load_kernels
@@ -28,6 +30,8 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, to
 mask or missing soft cap moves logits by tens of per cent."""
 _LARGEST_ROUNDING = 0.1
 """However much the padded path itself is rounded, a larger difference is not called rounding."""
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
+"""What a model raises that cannot be computed another way."""
 
 
 class Reasons(NamedTuple):
@@ -103,8 +107,8 @@ def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
     packed = replace(frozen, packing=True)
     try:
         difference = check.difference(packed)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        return frozen, f"this model cannot take packed rows ({str(error).split(chr(10))[0][:120]})"
+    except _REFUSALS as error:
+        return frozen, f"this model cannot take packed rows ({_first_line(error)})"
     if check.agrees(difference, frozen.model.dtype):
         return packed, f"packed and padded logits agree to {difference:.1e} on this model"
     return frozen, f"packed logits differ from padded ones by {difference:.1%} on this model"
@@ -117,15 +121,23 @@ def _fuse(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
     if library is None:
         return frozen, how
     kernels = Kernels(library)
-    difference = math.inf
-    for attention in (True, False):
+    fused, reason = replace(frozen, kernels=kernels), ""
+    for attention in (True, False) if frozen.packing else (False,):  # padded rows have attention of their own
         replaced = fuse(frozen.model, kernels, attention=attention)
-        fused = replace(frozen, kernels=kernels)
-        difference = check.difference(fused)
-        if check.agrees(difference, frozen.model.dtype):
-            return fused, f"{how}; {replaced} modules replaced, and logits agree to {difference:.1e} on this model"
-        unfuse(frozen.model)
-    return frozen, f"logits computed by the compiled kernels differ by {difference:.1%} on this model"
+        try:
+            difference = check.difference(fused)
+        except _REFUSALS as error:
+            reason = f"this model cannot be computed by the compiled kernels ({_first_line(error)})"
+        else:
+            if check.agrees(difference, frozen.model.dtype):
+                return fused, f"{how}; {len(replaced)} modules replaced, logits agree to {difference:.1e} on this model"
+            reason = f"logits computed by the compiled kernels differ by {difference:.1%} on this model"
+        unfuse(replaced)
+    return frozen, reason
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", maxsplit=1)[0][:120]
 
 
 def _checked(examples: Sequence[Example]) -> list[Example]:
@@ -151,6 +163,8 @@ def _difference(frozen: FrozenModel, examples: Sequence[Example], reference: Seq
     A softmax does not see that mean, which is often the largest part of the logits.
     """
     rows = [PassRow(example=example, adapter=BASE_ONLY) for example in _checked(examples)]
+    if frozen.can_share:
+        rows = with_families(rows)
     wide = torch.promote_types(frozen.model.dtype, torch.float32)
     shares = [
         (_centred(logits - expected, wide).norm() / _centred(expected, wide).norm()).item()

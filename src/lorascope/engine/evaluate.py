@@ -7,15 +7,16 @@ import torch
 
 from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.passes import plan_passes
+from lorascope.engine.passes import plan_passes, shares_prefixes
+from lorascope.spec.schema import StudySpec
 
 
 def example_nats(
     frozen: FrozenModel,
     adapter: int,
     examples: Sequence[Example],
+    spec: StudySpec,
     *,
-    tokens_per_pass: int,
     check_stop: Callable[[], None],
 ) -> tuple[tuple[float, ...], float]:
     """Return the nats of each example, summed over its targets, under one adapter, and the seconds it took.
@@ -24,14 +25,15 @@ def example_nats(
         frozen: the prepared model.
         adapter: index of the adapter, or ``BASE_ONLY``.
         examples: held-out rows.
-        tokens_per_pass: most tokens of a pass.
+        spec: the study; says how rows are cut into passes and whether they share prefixes.
         check_stop: raises when the run should stop.
     """
     start = time.perf_counter()
     order = {id(example): i for i, example in enumerate(examples)}
     nats = [0.0] * len(examples)
     rows = [PassRow(example=example, adapter=adapter) for example in examples]
-    for one_pass in plan_passes([rows], tokens_per_pass=tokens_per_pass, padded=not frozen.packing):
+    share = shares_prefixes(frozen, spec, training=False)
+    for one_pass in plan_passes([rows], tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing, share=share):
         check_stop()
         with torch.no_grad():
             sums = torch.stack([row.sum() for row in frozen.row_nats(one_pass)]).tolist()

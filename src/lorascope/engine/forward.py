@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -9,8 +10,9 @@ from transformers import PreTrainedModel
 
 from lorascope.data.examples import Example
 from lorascope.engine.loss import frozen_head_nats
+from lorascope.engine.prefixes import Family
 from lorascope.modeling.attention import PACKED
-from lorascope.modeling.dropout import DropoutStreams
+from lorascope.modeling.dropout import PREFIX_NAMES, DropoutStreams
 from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.layout import ActivePass, PassLayout, active_pass
 from lorascope.modeling.lora import MultiLoraLinear
@@ -25,6 +27,13 @@ class PassRow:
     """Index of the adapter, or ``BASE_ONLY``."""
     stream: tuple[int, int, int] | None = None
     """``(seed, step, row)`` naming its dropout stream; None: no dropout."""
+    family: Family | None = None
+    """The rows of its batch with which it shares a prefix; those in one pass compute it once."""
+
+    @property
+    def shared(self) -> int:
+        """Count the tokens of the shared prefix."""
+        return 0 if self.family is None else self.family.shared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,59 +56,56 @@ class FrozenModel:
         """Return where the model lives."""
         return self.model.device
 
+    @property
+    def can_share(self) -> bool:
+        """Say whether rows of a pass can share a prefix: the compiled kernels alone attend to one."""
+        return self.packing and self.kernels is not None
+
     def row_nats(self, rows: Sequence[PassRow]) -> list[torch.Tensor]:
         """Send rows through the model; return each row's nats over its targets, float32 or better.
 
         Rows of one adapter must be neighbours.
         """
-        layout = self._layout(rows)
-        index, targets = _target_slots(layout, rows)
-        with active_pass(ActivePass(layout=layout, streams=self._streams(layout, rows), kernels=self.kernels)):
+        sent = _lay_out(rows, padded=not self.packing, device=self.device)
+        wanted = _targets(sent, rows)
+        with active_pass(ActivePass(layout=sent.layout, streams=self._streams(sent), kernels=self.kernels)):
             if self.chunked_head:
                 head = self.model.get_output_embeddings()
-                hidden = self._run(self.model.base_model, layout, rows).last_hidden_state.flatten(0, 1)
-                nats = frozen_head_nats(hidden.index_select(0, index), head.weight, head.bias, targets, self.kernels)
+                hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
+                hidden = hidden.index_select(0, wanted.slots)
+                nats = frozen_head_nats(hidden, head.weight, head.bias, wanted.tokens, self.kernels)
             else:
-                logits = self._run(self.model, layout, rows).logits.flatten(0, 1).index_select(0, index)
+                logits = self._run(self.model, sent).logits.flatten(0, 1).index_select(0, wanted.slots)
                 wide = torch.promote_types(logits.dtype, torch.float32)
-                nats = F.cross_entropy(logits.to(wide), targets, reduction="none")
-        return list(nats.split([row.example.n_targets for row in rows]))
+                nats = F.cross_entropy(logits.to(wide), wanted.tokens, reduction="none")
+        return list(nats.index_select(0, wanted.places).split([row.example.n_targets for row in rows]))
 
     def logits(self, rows: Sequence[PassRow]) -> list[torch.Tensor]:
         """Return each row's logits, [tokens, V], made the way ``row_nats`` makes them."""
-        layout = self._layout(rows)
-        with torch.no_grad(), active_pass(ActivePass(layout=layout, kernels=self.kernels)):
+        sent = _lay_out(rows, padded=not self.packing, device=self.device)
+        with torch.no_grad(), active_pass(ActivePass(layout=sent.layout, kernels=self.kernels)):
             if self.chunked_head:
-                hidden = self._run(self.model.base_model, layout, rows).last_hidden_state.flatten(0, 1)
+                hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
                 logits = self.model.get_output_embeddings()(hidden)
             else:
-                logits = self._run(self.model, layout, rows).logits.flatten(0, 1)
-        return [logits[start : start + length] for start, length in zip(layout.starts, layout.lengths, strict=True)]
+                logits = self._run(self.model, sent).logits.flatten(0, 1)
+        return [logits[sent.layout.row_slots(last).to(self.device)] for last in sent.last]
 
-    def _layout(self, rows: Sequence[PassRow]) -> PassLayout:
-        return PassLayout(
-            lengths=tuple(row.example.n_tokens for row in rows),
-            adapters=tuple(row.adapter for row in rows),
-            padded=not self.packing,
-            device=self.device,
-        )
-
-    def _streams(self, layout: PassLayout, rows: Sequence[PassRow]) -> DropoutStreams | None:
-        names = [row.stream for row in rows if row.stream is not None]
-        assert len(names) in {0, len(rows)}, "dropout is on for all rows of a pass or for none"
+    def _streams(self, sent: "_Sent") -> DropoutStreams | None:
+        names = [stream for stream in sent.streams if stream is not None]
+        assert len(names) in {0, len(sent.streams)}, "dropout is on for all rows of a pass or for none"
         if not names:
             return None
-        return DropoutStreams(names, lengths=layout.lengths, widths=layout.widths, kernels=self.kernels)
+        return DropoutStreams(names, lengths=sent.layout.lengths, widths=sent.layout.widths, kernels=self.kernels)
 
-    def _run(self, part: torch.nn.Module, layout: PassLayout, rows: Sequence[PassRow]) -> "_Output":
+    def _run(self, part: torch.nn.Module, sent: "_Sent") -> "_Output":
         wanted = PACKED if self.packing else self.own_attention
         if self.model.config._attn_implementation != wanted:
             self.model.set_attn_implementation(wanted)
-        input_ids = layout.lay_out([torch.from_numpy(row.example.input_ids) for row in rows])
         if self.packing:
-            output: _Output = part(input_ids=input_ids, position_ids=layout.positions, use_cache=False)
+            output: _Output = part(input_ids=sent.input_ids, position_ids=sent.layout.positions, use_cache=False)
         else:
-            output = part(input_ids=input_ids, attention_mask=layout.attention_mask, use_cache=False)
+            output = part(input_ids=sent.input_ids, attention_mask=sent.layout.attention_mask, use_cache=False)
         return output
 
 
@@ -110,11 +116,77 @@ class _Output:
     logits: torch.Tensor
 
 
-def _target_slots(layout: PassLayout, rows: Sequence[PassRow]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the slots whose hidden states predict the targets, and the targets' ids, both int64 [M]."""
-    index, targets = [], []
-    for row, start in zip(rows, layout.starts, strict=True):
+class _Stretch(NamedTuple):
+    """A row, a prefix that rows share, or what a row has behind it."""
+
+    tokens: torch.Tensor
+    adapter: int
+    parent: int
+    """Index of the stretch with the prefix, or -1."""
+    stream: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Sent:
+    """Rows laid out as the stretches of a pass."""
+
+    layout: PassLayout
+    input_ids: torch.Tensor
+    """int64, laid out as the pass."""
+    streams: Sequence[tuple[int, int, int] | None]
+    """Name of each stretch's dropout stream."""
+    last: Sequence[int]
+    """Index of the stretch that each row ends with."""
+
+
+def _lay_out(rows: Sequence[PassRow], *, padded: bool, device: torch.device) -> _Sent:
+    stretches: list[_Stretch] = []
+    last: list[int] = []
+    prefixes: dict[tuple[int, Family | None], int] = {}
+    for row in rows:
+        ids, prefix = torch.from_numpy(row.example.input_ids), (row.adapter, row.family)
+        if row.family is not None and prefix not in prefixes:
+            prefixes[prefix] = len(stretches)
+            stream = None if row.stream is None else (*row.stream[:2], PREFIX_NAMES + row.family.rows[0])
+            stretches.append(_Stretch(ids[: row.shared], row.adapter, -1, stream))
+        last.append(len(stretches))
+        stretches.append(_Stretch(ids[row.shared :], row.adapter, prefixes.get(prefix, -1), row.stream))
+    layout = PassLayout(
+        lengths=tuple(len(stretch.tokens) for stretch in stretches),
+        adapters=tuple(stretch.adapter for stretch in stretches),
+        parents=tuple(stretch.parent for stretch in stretches),
+        padded=padded,
+        device=device,
+    )
+    return _Sent(
+        layout=layout,
+        input_ids=layout.lay_out([stretch.tokens for stretch in stretches]),
+        streams=[stretch.stream for stretch in stretches],
+        last=last,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Targets:
+    """What is predicted in a pass; a target in a shared prefix is one of several rows and predicted once."""
+
+    slots: torch.Tensor
+    """int64 [M], the slots whose hidden states predict."""
+    tokens: torch.Tensor
+    """int64 [M], what they should predict."""
+    places: torch.Tensor
+    """int64, the place among the M of each target of each row, row after row."""
+
+
+def _targets(sent: _Sent, rows: Sequence[PassRow]) -> _Targets:
+    slots, tokens = [], []
+    for row, last in zip(rows, sent.last, strict=True):
         at = torch.from_numpy(row.example.target_mask).nonzero().squeeze(1)
-        index.append(at - 1 + start)
-        targets.append(torch.from_numpy(row.example.input_ids)[at])
-    return torch.cat(index).to(layout.device), torch.cat(targets).to(layout.device)
+        slots.append(sent.layout.row_slots(last)[at - 1])
+        tokens.append(torch.from_numpy(row.example.input_ids)[at])
+    all_tokens = torch.cat(tokens)
+    # the last token of a prefix predicts another token in each row: a prediction is a slot with its target
+    base = int(all_tokens.max()) + 1
+    pairs, places = (torch.cat(slots) * base + all_tokens).unique(return_inverse=True)
+    device = sent.layout.device
+    return _Targets(slots=(pairs // base).to(device), tokens=(pairs % base).to(device), places=places.to(device))

@@ -114,7 +114,7 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[Tr
                 pack.frozen,
                 index if step > 0 else BASE_ONLY,
                 held_out,
-                tokens_per_pass=pack.spec.tokens_per_pass,
+                pack.spec,
                 check_stop=pack.check_stop,
             )
         if not all(map(math.isfinite, nats)):

@@ -7,7 +7,7 @@ import torch
 from lorascope.data.batches import step_rows
 from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.passes import plan_passes
+from lorascope.engine.passes import plan_passes, shares_prefixes
 from lorascope.engine.probe import Probe
 from lorascope.engine.schedule import learning_rate_factor
 from lorascope.engine.trial import TrainingTrial
@@ -39,8 +39,9 @@ def train_step(
     targets = [sum(row.example.n_targets for row in trial_rows) for trial_rows in rows]
     tokens = [sum(row.example.n_tokens for row in trial_rows) for trial_rows in rows]
     nats = [0.0] * len(trials)
+    share = shares_prefixes(frozen, spec, training=True)
     probe.step_begins()
-    for one_pass in plan_passes(rows, tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing):
+    for one_pass in plan_passes(rows, tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing, share=share):
         check_stop()
         row_nats = [row.sum() for row in frozen.row_nats(one_pass)]
         loss = torch.stack([n / targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]).sum()

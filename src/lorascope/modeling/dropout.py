@@ -1,8 +1,8 @@
 """LoRA dropout that does not depend on what else is in the pass.
 
 Every row of a trial's step has random bits of its own, named by (seed, step, row) and by how many layers drew before in
-the pass. So a row gets the same masks trained jointly or alone, whole or in passes of any size, and after a resume; and
-a mask is made anew for the backward pass rather than kept.
+the pass; so has every prefix that rows of the step share. So a row gets the same masks trained jointly or alone, whole
+or in passes of any size, and after a resume; and a mask is made anew for the backward pass rather than kept.
 
 The bits come from a counter: Threefry-4x32 with 12 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as
 1, 2, 3", section 4). The compiled kernels make the same bits; here they are for machines without them.
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from lorascope.modeling.kernels.calls import KernelRows, Kernels
 
+PREFIX_NAMES = 1 << 31
+"""A prefix that rows share goes by the number of the first of them plus this."""
 _LEVELS = 1 << 16
 """A mask element is decided by 16 random bits: p is met to within 1/131072, and the scale follows the p that is met."""
 _ROTATIONS = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
@@ -130,10 +132,10 @@ def _threefry(key: NDArray[np.uint32], x: NDArray[np.uint32]) -> NDArray[np.uint
 
 
 class DropoutStreams:
-    """Random bits of the rows of one pass.
+    """Random bits of the rows of one pass; a shared prefix is a row here.
 
     Args:
-        names: ``(seed, step, row)`` of each row in the pass.
+        names: ``(seed, step, row)`` of each row in the pass, ``(seed, step, PREFIX_NAMES + first row)`` of a prefix.
         lengths: real tokens of each row.
         widths: slots of each row.
         kernels: the compiled kernels, or None.
@@ -162,6 +164,7 @@ class DropoutStreams:
         """Return rows ``first`` to ``stop`` of the pass."""
         if (first, stop) not in self._found:
             lengths, widths = torch.tensor(self._lengths[first:stop]), torch.tensor(self._widths[first:stop])
-            where = KernelRows(starts=widths.cumsum(0) - widths, lengths=lengths, widths=widths)
+            alone = torch.full_like(lengths, -1)
+            where = KernelRows(starts=widths.cumsum(0) - widths, lengths=lengths, widths=widths, parents=alone)
             self._found[first, stop] = DropoutRows(keys=self._keys[first:stop], rows=where, kernels=self._kernels)
         return self._found[first, stop]

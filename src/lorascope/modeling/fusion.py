@@ -5,11 +5,12 @@ recognised by shape is then compared with what it replaces: norms and feed-forwa
 attention by the logits of the whole model when a study starts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from lorascope.modeling.attention import attend_in_rows
 from lorascope.modeling.kernels.calls import Kernels, Rotary
@@ -23,23 +24,28 @@ activation, makes tens of per cent."""
 _Forward = Callable[..., Any]
 
 
-def fuse(model: nn.Module, kernels: Kernels, *, attention: bool) -> int:
-    """Let the kernels compute every norm and feed-forward layer that they can, and rotary attention; return how many."""
-    found = 0
-    for module in list(model.modules()):
+def fuse(model: nn.Module, kernels: Kernels, *, attention: bool) -> list[nn.Module]:
+    """Let the kernels compute every norm and gated layer that they can, and rotary attention; return what changed.
+
+    A module whose forward somebody else has replaced is left alone.
+    """
+    found = []
+    for module in model.modules():
+        if "forward" in vars(module):
+            continue
         forward = _norm(module, kernels) or _feed_forward(module, kernels)
         if forward is None and attention:
             forward = _attention(module, kernels)
         if forward is not None:
-            module.forward = forward  # type: ignore[method-assign]
-            found += 1
+            module.forward = forward
+            found.append(module)
     return found
 
 
-def unfuse(model: nn.Module) -> None:
-    """Give every module its own forward back."""
-    for module in model.modules():
-        module.__dict__.pop("forward", None)
+def unfuse(modules: Iterable[nn.Module]) -> None:
+    """Give modules that were changed their own forward back."""
+    for module in modules:
+        del module.forward
 
 
 def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
@@ -49,9 +55,11 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
         return None
     if not isinstance(eps, float) or weight.requires_grad or not kernels.takes(weight):
         return None
+    own = module.forward
 
     def forward(hidden_states: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = RmsNorm.apply(hidden_states, weight, eps, kernels)
+        same = hidden_states.dtype == weight.dtype
+        normed: torch.Tensor = RmsNorm.apply(hidden_states, weight, eps, kernels) if same else own(hidden_states)
         return normed
 
     return forward if _agree(module, forward, weight, len(weight)) else None
@@ -59,11 +67,12 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
 
 def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
     parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    if not all(isinstance(part, nn.Module) for part in parts) or not hasattr(module, "act_fn"):
+    gate, up, down = (part if isinstance(part, nn.Module) else None for part in parts)
+    weight = None if gate is None else next(gate.parameters(), None)
+    if gate is None or up is None or down is None or weight is None or not kernels.takes(weight):
         return None
-    gate, up, down = (part for part in parts if isinstance(part, nn.Module))
-    weight = next(gate.parameters())
-    if not kernels.takes(weight):
+    activation = getattr(module, "act_fn", None)
+    if not callable(activation) or not _is_silu(activation):
         return None
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -73,12 +82,24 @@ def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
     return forward if _agree(module, forward, weight, weight.shape[-1]) else None
 
 
+def _is_silu(activation: Callable[[torch.Tensor], Any]) -> bool:
+    """Compare with numbers of all sizes: near 0, where a layer may keep its inputs, most activations look alike."""
+    x = torch.linspace(-8, 8, 65)
+    try:
+        return torch.allclose(activation(x), F.silu(x), atol=1e-5)
+    except (TypeError, ValueError, RuntimeError):
+        return False  # it takes something else than one tensor
+
+
 def _agree(module: nn.Module, forward: _Forward, weight: torch.Tensor, features: int) -> bool:
     """Compare a module with its replacement on numbers of the size that a norm puts out."""
     x = torch.randn(3, features, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
-    with torch.no_grad():
-        expected, found = module(x), forward(x)
-    return bool((found - expected).abs().max() <= _TOLERANCE[weight.dtype] * expected.abs().max())
+    try:
+        with torch.no_grad():
+            expected, found = module(x), forward(x)
+        return bool((found - expected).abs().max() <= _TOLERANCE[weight.dtype] * expected.abs().max())
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return False  # it takes or gives something else than one tensor
 
 
 def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
@@ -90,12 +111,13 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     scaling, head_dim = getattr(module, "scaling", None), getattr(module, "head_dim", None)
     if names != {"q_proj", "k_proj", "v_proj", "o_proj"} or not isinstance(head_dim, int):
         return None
-    if not isinstance(scaling, float) or not kernels.takes(next(module.parameters())):
+    weight = next(module.parameters(), None)
+    if not isinstance(scaling, float) or weight is None or not kernels.takes(weight):
         return None
     own = module.forward
     q_proj, k_proj, v_proj, o_proj = (module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
-    window = getattr(module, "sliding_window", None)
-    if not hasattr(module, "sliding_window") and getattr(module.config, "sliding_window", None) is not None:
+    window, config = getattr(module, "sliding_window", None), getattr(module, "config", None)
+    if not hasattr(module, "sliding_window") and getattr(config, "sliding_window", None) is not None:
         return None  # rows shorter than the window could not show whether this layer has it
 
     def forward(

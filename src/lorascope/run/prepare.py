@@ -36,8 +36,8 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
 
     Args:
         spec: what was asked.
-        before: the facts of the run that is continued: its precision, packing and kernels are kept, its rows and weights must
-            still be the same. None for a new study.
+        before: the facts of the run that is continued: its precision, packing and kernels are kept, its rows and
+            weights must still be the same. None for a new study.
         progress: who is told.
 
     Raises:

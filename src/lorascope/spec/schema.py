@@ -137,8 +137,13 @@ class StudySpec(BaseModel):
     cost_steps: Annotated[int, Field(ge=0, strict=True)] = 3
     """Steps for which every rank is first run alone to measure its own time and memory; 0 leaves that out."""
 
-    tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 1024
+    tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 3072
     """Most tokens that go through the model at once (a longer row goes alone); bounds the memory of activations."""
+
+    share_prefixes: Literal["exact", "always", "never"] = "exact"
+    """Compute a beginning that several rows of a batch have in common once. ``exact``: where this changes nothing but
+    rounding, in evaluation and in training without LoRA dropout; ``always``: also with dropout, where the shared tokens
+    then share a dropout mask. Needs packing and the compiled kernels."""
 
     packing: bool = True
     """Pack rows without padding where the model allows it (checked when the run starts)."""

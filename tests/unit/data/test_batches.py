@@ -6,23 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.data.batches import epoch_order, split_passes, step_rows, total_steps
+from lorascope.data.batches import epoch_order, step_rows, total_steps
 from lorascope.spec.schema import StudySpec
 
 FIRST_ORDER = [3, 2, 1, 6, 0, 7, 4, 5]
-
-
-@given(lengths=st.lists(st.integers(1, 300), max_size=60), budget=st.integers(1, 400))
-def test_passes_hold_every_row_once_within_the_budget(lengths, budget):
-    passes = split_passes(lengths, tokens_per_pass=budget)
-    assert sorted(row for one in passes for row in one) == list(range(len(lengths)))
-    assert all(sum(lengths[row] for row in one) <= budget or len(one) == 1 for one in passes)
-    flat = [lengths[row] for one in passes for row in one]
-    assert flat == sorted(flat, reverse=True)
-
-
-def test_a_row_longer_than_the_budget_goes_alone():
-    assert split_passes([3, 50, 4, 3], tokens_per_pass=10) == ((1,), (2, 0, 3))
 
 
 specs = st.builds(

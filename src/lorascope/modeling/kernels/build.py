@@ -7,8 +7,10 @@ and so that a machine without a compiler can install the package.
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +24,8 @@ _FLAGS = (
     "-std=c++17",
     "-O3",
     "-march=native",
-    "-mprefer-vector-width=512",
+    # compilers for other processors do not know this one
+    *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
     "-fopenmp",
     # sqrt and comparisons vectorise only where nobody asks for their errno or traps
     "-fno-math-errno",
@@ -39,15 +42,20 @@ _SECONDS = 120
 @cache
 def load_kernels() -> tuple[ctypes.CDLL | None, str]:
     """Return the kernels and how they came about, or None and why there are none."""
+    if sys.platform != "linux":
+        return None, "the compiled kernels are for Linux"
     compiler = _compiler()
     if compiler is None:
         return None, "no C++ compiler is here"
+    name = Path(compiler).name
     try:
-        return ctypes.CDLL(str(_built(compiler))), f"compiled with {Path(compiler).name}"
+        return ctypes.CDLL(str(_built(compiler))), f"compiled with {name}"
     except subprocess.CalledProcessError as error:
-        return None, f"{Path(compiler).name} could not compile them: {_first_line(error.stderr)}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"{Path(compiler).name} could not compile them: {_first_line(str(error))}"
+        return None, f"{name} could not compile them: {_complaint(error.stderr) or f'exit code {error.returncode}'}"
+    except subprocess.TimeoutExpired:
+        return None, f"{name} did not compile them in {_SECONDS} seconds"
+    except OSError as error:
+        return None, f"they could not be built and loaded: {error}"
 
 
 def _compiler() -> str | None:
@@ -58,19 +66,39 @@ def _compiler() -> str | None:
 def _built(compiler: str) -> Path:
     """Return the library for this source, compiler, processor and OpenMP library; build it if it is not there yet."""
     openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
-    parts = (_SOURCE.read_bytes(), version.stdout, _FLAGS, _processor(), [path.name for path in openmp])
+    parts = (_SOURCE.read_bytes(), _run([compiler, "--version"]), _FLAGS, _processor(), [path.name for path in openmp])
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-    library = cache_folder() / "kernels" / f"{digest}.so"
+    library = _own_folder() / f"{digest}.so"
     if not library.exists():
-        library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / library.name
             # Torch's own OpenMP library, so that Torch and the kernels share one set of threads
-            command = [compiler, *_FLAGS, str(_SOURCE), *map(str, openmp), "-o", str(made)]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+            _run([compiler, *_FLAGS, str(_SOURCE), *map(str, openmp), "-o", str(made)])
+            made.chmod(0o755)
             made.replace(library)
     return library
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(  # noqa: S603 - the compiler is the user's, and the rest is ours
+        command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=_SECONDS
+    ).stdout
+
+
+def _own_folder() -> Path:
+    """Return the folder of libraries, made if need be; what lies there runs as this user, so nobody else may write.
+
+    Raises:
+        PermissionError: where somebody else may put a library there.
+    """
+    folder = cache_folder().resolve() / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    shared = status.st_uid not in {0, os.getuid()} or status.st_mode & 0o022
+    # who may write to a folder above may put another in its place, unless the sticky bit is set
+    if shared or any(above.stat().st_mode & 0o1002 == 0o002 for above in folder.parents):
+        raise PermissionError(f"others may write to {folder}; set LORASCOPE_CACHE to a folder of your own")
+    return folder
 
 
 def _processor() -> str:
@@ -82,5 +110,7 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _first_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.strip()), "")[:200]
+def _complaint(text: str) -> str:
+    """Return the first line that speaks of an error, or the first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")[:200]

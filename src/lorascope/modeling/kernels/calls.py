@@ -23,10 +23,13 @@ class KernelRows:
     """Real tokens."""
     widths: torch.Tensor
     """Slots."""
+    parents: torch.Tensor
+    """Index of the row that holds the tokens before a row's own, or -1. It stands before its children and has no
+    parent itself."""
 
     @cached_property
     def addresses(self) -> tuple[int, int, int]:
-        """Return where the three tensors lie."""
+        """Return where the first three tensors lie."""
         return self.starts.data_ptr(), self.lengths.data_ptr(), self.widths.data_ptr()
 
 
@@ -63,7 +66,7 @@ class Kernels:
             elif isinstance(argument, tuple):
                 converted += map(ctypes.c_void_p, argument)
             else:
-                converted.append((ctypes.c_double if isinstance(argument, float) else ctypes.c_int64)(argument))
+                converted.append(ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument))
         self._found[name](*converted)
 
     def rms_norm_forward(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +155,7 @@ class Kernels:
         self._call("attention_forward", q_NHF.dtype, *heads, out, log_sums)
         return out, log_sums
 
-    def attention_backward(
+    def attention_backward(  # noqa: PLR0917 - in the order of the forward pass
         self,
         q_NHF: torch.Tensor,
         k_NKF: torch.Tensor,
@@ -196,5 +199,6 @@ def _heads(  # noqa: PLR0917 - the order of the kernels' own arguments
     if rotary is not None:
         assert rotary.cosine.dtype == q.dtype
         angles = (rotary.cosine, rotary.sine)
+    where = (len(rows.starts), rows.addresses, rows.parents)
     shape = (n_heads, n_kv_heads, features)
-    return (len(rows.starts), rows.addresses, *shape, *strides, window or 0, float(scaling), q, k, v, *angles)
+    return (*where, *shape, *strides, window or 0, float(scaling), q, k, v, *angles)

@@ -8,11 +8,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <cstdlib>
 #include <limits>
+#include <type_traits>
+#include <utility>
 #include <vector>
 #ifdef __AVX512F__
 #include <immintrin.h>
+#endif
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace {
@@ -37,34 +43,33 @@ template <class C> using lanes_t = typename lanes<C>::type;
 
 // --- 16 numbers from memory and back
 
-inline floats load(const bfloat16* from) {
-    halves bits;
-    std::memcpy(&bits, from, sizeof bits);
-    const words wide = __builtin_convertvector(bits, words) << 16;
-    floats x;
-    std::memcpy(&x, &wide, sizeof x);
-    return x;
-}
-template <class C> lanes_t<C> load(const C* from) {
-    lanes_t<C> x;
-    std::memcpy(&x, from, sizeof x);
-    return x;
-}
+// A vector anywhere in memory, whatever type the memory has. (GCC copies a whole vector in two halves for memcpy.)
+template <class V> struct anywhere { typedef V type __attribute__((aligned(1), may_alias)); };
+template <class V> V read(const void* from) { return *(const typename anywhere<V>::type*)from; }
+template <class V> void write(void* to, V x) { *(typename anywhere<V>::type*)to = x; }
 
-inline void store(bfloat16* to, floats x) {
-#ifdef __AVX512BF16__
-    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
-    std::memcpy(to, &rounded, sizeof rounded);
+inline words widened(halves x) {
+#ifdef __AVX512F__
+    return (words)_mm512_cvtepu16_epi32((__m256i)x);  // GCC makes two instructions of the line below
 #else
-    words bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to the nearest, ties to even
-    rounded = x == x ? rounded : words{} + 0x7fc0u;  // rounding could turn a NaN into a number
-    const halves result = __builtin_convertvector(rounded, halves);
-    std::memcpy(to, &result, sizeof result);
+    return __builtin_convertvector(x, words);
 #endif
 }
-template <class C> void store(C* to, lanes_t<C> x) { std::memcpy(to, &x, sizeof x); }
+
+inline halves rounded(floats x) {
+#ifdef __AVX512BF16__
+    return (halves)_mm512_cvtneps_pbh((__m512)x);
+#else
+    const words bits = (words)x, nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // ties to even
+    return __builtin_convertvector(x == x ? nearest : words{} + 0x7fc0u, halves);  // else a NaN could become a number
+#endif
+}
+
+inline floats load(const bfloat16* from) { return (floats)(widened(read<halves>(from)) << 16); }
+template <class C> lanes_t<C> load(const C* from) { return read<lanes_t<C>>(from); }
+
+inline void store(bfloat16* to, floats x) { write(to, rounded(x)); }
+template <class C> void store(C* to, lanes_t<C> x) { write(to, x); }
 
 // The same for the last elements of a row, fewer than 16: the lanes behind them are zero, and are not stored.
 template <class T> lanes_t<compute_t<T>> load(const T* from, int64_t count) {
@@ -106,22 +111,16 @@ inline lane_mask lanes_between(int64_t first, int64_t stop) {
 // exp of numbers up to 0: 2^n from the exponent bits, the rest from a polynomial (Cephes' expf coefficients); relative
 // error below 2e-7, and 0 below -87. A NaN stays a NaN.
 inline floats exp_of_negative(floats x) {
-    const floats least = floats{} - 87.0f, clamped = x < least ? least : x;
-    const floats shifted = clamped * 1.44269504f + 12582912.0f;  // the whole part stands in the lowest bits
-    const floats whole = shifted - 12582912.0f;
-    const floats r = clamped - whole * 0.693359375f - whole * -2.12194440e-4f;
+    constexpr float kShift = 12582912.0f + 127.0f;  // n and the exponent's bias then stand in the lowest bits
+    const floats shifted = x * 1.44269504f + kShift, whole = shifted - kShift;
+    const floats r = x - whole * 0.693359375f - whole * -2.12194440e-4f;
     floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    words exponent, bits;
-    std::memcpy(&exponent, &shifted, sizeof exponent);
-    std::memcpy(&bits, &p, sizeof bits);
-    bits += exponent << 23;
-    std::memcpy(&p, &bits, sizeof p);
-    return p;
+    return x < -87.0f ? floats{} : p * (floats)((words)shifted << 23);
 }
 inline doubles exp_of_negative(doubles x) {
     for (int64_t l = 0; l < kLanes; ++l) x[l] = std::exp(x[l]);
@@ -326,59 +325,345 @@ void add_dropped(int64_t rows, int64_t d, const int64_t* starts, const int64_t* 
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Causal attention inside each row of a packed pass. A task is one row and one key-value head; the scores of a block of
-// queries exist at once, so memory grows with the length, not with its square. The backward pass makes the
-// probabilities anew from the forward pass's log-sum-exp (Dao et al. 2022, arXiv 2205.14135, section 3.1).
+// Causal attention inside each row of a packed pass. A row may have a parent, which holds the tokens before its own. A
+// task is one row without a parent, its children, and one key-value head; the scores of a block of queries exist at
+// once, so memory grows with the length, not with its square. The backward pass makes the probabilities anew from the
+// forward pass's log-sum-exp (Dao et al. 2022, arXiv 2205.14135, section 3.1).
 
-constexpr int64_t kQueries = 32, kRows = 8, kWide = 2 * kLanes;
+constexpr int64_t kQueries = 32, kTile = 32;
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// C[8, 16 kVectors] (+)= A[8, k] B[k, 16 kVectors]; element (i, p) of A lies at a[i * a_row + p * a_col]. The sums stay
-// in registers.
-template <int64_t kVectors, class C>
+// A block of queries, [first, stop) of a row that has `before` tokens before its own; they may look at keys [low, high).
+struct Block {
+    int64_t first, stop, before, low, high;
+};
+
+// Memory that begins on a cache line: a tile whose rows straddle lines takes three times as long to load.
+template <class C> struct Aligned {
+    C* data = nullptr;
+    size_t size = 0;
+
+    C* fit(size_t needed) {
+        if (size < needed) {
+            std::free(data);
+            size = needed;
+            data = (C*)std::aligned_alloc(64, round_up(int64_t(needed * sizeof(C)), 64));
+        }
+        return data;
+    }
+    Aligned() = default;
+    Aligned(const Aligned&) = delete;
+    Aligned& operator=(const Aligned&) = delete;
+    ~Aligned() { std::free(data); }
+};
+
+// What one thread works on: keys, values and their gradients [line, dp], queries, gradients of the output, the output
+// and gradients of queries [32, dp], and scores [32, line]. Lines and widths are whole tiles; keys behind a row's end
+// and queries behind a block's are zero.
+template <class C> struct Buffers {
+    Aligned<C> memory;
+    int64_t line = 0, dp = 0;
+    C *k, *v, *dk, *dv, *q, *grad, *out, *dq, *scores, *dscores;
+
+    // Makes room, and returns `more` numbers beside what is named above.
+    C* fit(int64_t length, int64_t d, size_t more_keys, size_t more_queries, size_t more_scores) {
+        line = round_up(length, kTile), dp = round_up(d, kTile);
+        const size_t keys = line * dp, queries = kQueries * dp, square = kQueries * line;
+        const size_t needed = (4 + more_keys) * keys + (4 + more_queries) * queries + (2 + more_scores) * square;
+        C* at = memory.fit(needed);
+        for (C** part : {&k, &v, &dk, &dv}) *part = at, at += keys;
+        for (C** part : {&q, &grad, &out, &dq}) *part = at, at += queries;
+        for (C** part : {&scores, &dscores}) *part = at, at += square;
+        if (d < dp) {  // the features behind a token's own are never written
+            for (C* part : {k, v}) std::fill_n(part, keys, C(0));
+            for (C* part : {q, grad}) std::fill_n(part, queries, C(0));
+        }
+        return at;
+    }
+};
+
+// C[8, 32] (+)= A[8, k] B[k, 32]; element (i, p) of A lies at a[i * a_row + p * a_col]. The sums stay in registers.
+template <class C>
 void product_tile(int64_t k, const C* a, int64_t a_row, int64_t a_col, const C* b, int64_t ldb, C* c, int64_t ldc,
                   bool add) {
-    lanes_t<C> sums[kRows][kVectors] = {};
+    lanes_t<C> sums[8][2] = {};
     for (int64_t p = 0; p < k; ++p) {
-        lanes_t<C> from[kVectors];
-        for (int64_t t = 0; t < kVectors; ++t) from[t] = load(b + p * ldb + t * kLanes);
-        for (int64_t r = 0; r < kRows; ++r)
-            for (int64_t t = 0; t < kVectors; ++t) sums[r][t] += a[r * a_row + p * a_col] * from[t];
+        const lanes_t<C> left = load(b + p * ldb), right = load(b + p * ldb + kLanes);
+        for (int64_t r = 0; r < 8; ++r) {
+            sums[r][0] += a[r * a_row + p * a_col] * left;
+            sums[r][1] += a[r * a_row + p * a_col] * right;
+        }
     }
-    for (int64_t r = 0; r < kRows; ++r)
-        for (int64_t t = 0; t < kVectors; ++t) {
+    for (int64_t r = 0; r < 8; ++r)
+        for (int64_t t = 0; t < 2; ++t) {
             C* to = c + r * ldc + t * kLanes;
             store(to, add ? load(to) + sums[r][t] : sums[r][t]);
         }
 }
 
-// Where B[k, n] lies: panels of 32 columns, `panel` apart, each with its rows `row` apart.
-template <class C> struct Right {
-    const C* b;
-    int64_t row, panel;
+// The six products of attention in the numbers' own precision.
+template <class C> struct Plain : Buffers<C> {
+    C *k_t, *v_t;  // transposes in panels of 32 keys [line / 32, dp, 32], so that a tile reads one stretch of memory
+
+    void fit(int64_t length, int64_t d) {
+        k_t = Buffers<C>::fit(length, d, 2, 0, 0), v_t = k_t + this->line * this->dp;
+    }
+    // C[m, n] (+)= A B, m a multiple of 8 and n of 32; B has its panels of 32 columns `panel` apart.
+    static void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t a_row, int64_t a_col, const C* b,
+                        int64_t ldb, int64_t panel, C* c, int64_t ldc, bool add) {
+        for (int64_t j = 0; j < n; j += kTile)
+            for (int64_t i = 0; i < m; i += 8)
+                product_tile(k, a + i * a_row, a_row, a_col, b + j / kTile * panel, ldb, c + i * ldc + j, ldc, add);
+    }
+    void keys_ready(int64_t first, int64_t stop, bool backward) {
+        const int64_t dp = this->dp;
+        for (int64_t j = first; j < stop; ++j)
+            for (int64_t e = 0; e < dp; ++e) {
+                const int64_t to = (j / kTile * dp + e) * kTile + j % kTile;
+                k_t[to] = this->k[j * dp + e];
+                if (backward) v_t[to] = this->v[j * dp + e];
+            }
+    }
+    void queries_ready(bool) {}
+    void probabilities_ready(const Block&, bool) {}
+    void key_gradients_ready(int64_t, int64_t) {}
+    void clear_key_gradients(int64_t first, int64_t stop) {
+        for (C* part : {this->dk, this->dv}) std::fill(part + first * this->dp, part + stop * this->dp, C(0));
+    }
+    void make_scores(const Block& b) {
+        product(kQueries, b.high - b.low, this->dp, this->q, this->dp, 1, k_t + b.low * this->dp, kTile,
+                this->dp * kTile, this->scores + b.low, this->line, false);
+    }
+    void make_dscores(const Block& b) {
+        product(kQueries, b.high - b.low, this->dp, this->grad, this->dp, 1, v_t + b.low * this->dp, kTile,
+                this->dp * kTile, this->dscores + b.low, this->line, false);
+    }
+    void make_out(const Block& b) {
+        product(kQueries, this->dp, b.high - b.low, this->scores + b.low, this->line, 1, this->v + b.low * this->dp,
+                this->dp, kTile, this->out, this->dp, false);
+    }
+    void make_gradients(const Block& b) {
+        const int64_t keys = b.high - b.low, dp = this->dp, line = this->line;
+        const C *p = this->scores + b.low, *ds = this->dscores + b.low;
+        product(kQueries, dp, keys, ds, line, 1, this->k + b.low * dp, dp, kTile, this->dq, dp, false);
+        product(keys, dp, kQueries, ds, 1, line, this->q, dp, kTile, this->dk + b.low * dp, dp, true);
+        product(keys, dp, kQueries, p, 1, line, this->grad, dp, kTile, this->dv + b.low * dp, dp, true);
+    }
 };
 
-// C[m, n] (+)= A B, m a multiple of 8 and n of 16.
-template <class C>
-void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t a_row, int64_t a_col, Right<C> right, C* c,
-             int64_t ldc, bool add) {
-    for (int64_t j = 0; j < n; j += kWide) {
-        const C* b = right.b + j / kWide * right.panel;
-        for (int64_t i = 0; i < m; i += kRows) {
-            if (j + kWide <= n)
-                product_tile<2>(k, a + i * a_row, a_row, a_col, b, right.row, c + i * ldc + j, ldc, add);
-            else
-                product_tile<1>(k, a + i * a_row, a_row, a_col, b, right.row, c + i * ldc + j, ldc, add);
-        }
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#define LORASCOPE_TILES
+
+// One stage of a 16 x 16 transpose: swaps blocks of kStep x kStep numbers across the diagonal.
+template <int kStep> inline __attribute__((always_inline)) void transpose_stage(words row[kLanes]) {
+    words from_left = {}, from_right = {};
+    for (int l = 0; l < kLanes; ++l) {
+        from_left[l] = (l & kStep) == 0 ? l : kLanes + l - kStep;
+        from_right[l] = (l & kStep) == 0 ? l + kStep : kLanes + l;
+    }
+    for (int r = 0; r < kLanes; ++r) {
+        if (r & kStep) continue;
+        const words left = row[r], right = row[r + kStep];
+        row[r] = __builtin_shuffle(left, right, from_left);
+        row[r + kStep] = __builtin_shuffle(left, right, from_right);
     }
 }
 
+// to[c, r] = from[r, c] for whole 16 x 16 blocks of 4-byte numbers.
+template <class N> void transpose(const N* from, int64_t rows, int64_t columns, int64_t ld_from, N* to, int64_t ld_to) {
+    for (int64_t r = 0; r < rows; r += kLanes)
+        for (int64_t c = 0; c < columns; c += kLanes) {
+            words block[kLanes];
+            for (int64_t i = 0; i < kLanes; ++i) block[i] = read<words>(from + (r + i) * ld_from + c);
+            transpose_stage<8>(block), transpose_stage<4>(block), transpose_stage<2>(block), transpose_stage<1>(block);
+            for (int64_t i = 0; i < kLanes; ++i) write(to + (c + i) * ld_to + r, block[i]);
+        }
+}
+
+// 16 pairs of bfloat16, each in one word: the first in its low half.
+inline words paired(floats first, floats second) { return widened(rounded(first)) | widened(rounded(second)) << 16; }
+
+// GCC does not know what tile instructions read from memory and write to it: nothing may move across this.
+inline void memory_fence() { asm volatile("" ::: "memory"); }
+
+// Sets the tile unit up for 16 rows of 64 bytes, for as long as it lives.
+class TileSetup {
+    struct alignas(64) Config {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t column_bytes[16];
+        uint8_t rows[16];
+    };
+    static constexpr Config kOwn = {
+        1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    Config before = {};
+
+  public:
+    TileSetup() {
+        memory_fence();
+        _tile_storeconfig(&before);  // the matrix library may count on what it set
+        memory_fence();
+        _tile_loadconfig(&kOwn);
+    }
+    ~TileSetup() {
+        memory_fence();
+        if (before.palette != 0) _tile_loadconfig(&before);
+        else _tile_release();
+    }
+};
+
+// The six products on the tile unit: bfloat16 in, float32 sums (Intel's AMX, which multiplies 16 x 32 by 32 x 16 at
+// once). Its right-hand operand has two rows in one: word (p, j) holds B[2p, j] and B[2p + 1, j].
+struct Tiles : TileSetup, Buffers<float> {
+    uint32_t *k_rows, *v_rows;    // [line, dp / 2] pairs of neighbouring features
+    uint32_t *k_t, *v_t;          // [dp / 2, line], their transposes
+    uint32_t *k_pairs, *v_pairs;  // [line / 2, dp] pairs of neighbouring keys
+    uint32_t *q_rows, *grad_rows, *q_t, *grad_t;  // [32, dp / 2] and [dp, 16]
+    uint32_t *p_rows, *ds_rows, *p_pairs, *ds_pairs;  // [32, line / 2] and [16, line]
+    float *dk_t, *dv_t;           // [dp, line]
+    void fit(int64_t length, int64_t d) {
+        float* at = Buffers<float>::fit(length, d, 5, 2, 2);
+        const size_t keys = line * dp, queries = kQueries * dp, square = kQueries * line;
+        for (float** part : {&dk_t, &dv_t}) *part = at, at += keys;
+        for (uint32_t** part : {&k_rows, &v_rows, &k_t, &v_t, &k_pairs, &v_pairs}) *part = (uint32_t*)at, at += keys / 2;
+        for (uint32_t** part : {&q_rows, &grad_rows, &q_t, &grad_t}) *part = (uint32_t*)at, at += queries / 2;
+        for (uint32_t** part : {&p_rows, &ds_rows, &p_pairs, &ds_pairs}) *part = (uint32_t*)at, at += square / 2;
+    }
+    // C[m, n] (+)= A[m, k] B[k, n] with m, n and k multiples of 32; lda and ldb in words.
+    static void product(int64_t m, int64_t n, int64_t k, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb,
+                        float* c, int64_t ldc, bool add) {
+        memory_fence();
+        for (int64_t i = 0; i < m; i += 32)
+            for (int64_t j = 0; j < n; j += 32) {
+                float* to = c + i * ldc + j;
+                if (add) {
+                    _tile_loadd(0, to, ldc * 4);
+                    _tile_loadd(1, to + 16, ldc * 4);
+                    _tile_loadd(2, to + 16 * ldc, ldc * 4);
+                    _tile_loadd(3, to + 16 * ldc + 16, ldc * 4);
+                } else {
+                    _tile_zero(0);
+                    _tile_zero(1);
+                    _tile_zero(2);
+                    _tile_zero(3);
+                }
+                for (int64_t p = 0; p < k / 2; p += 16) {
+                    _tile_loadd(4, a + i * lda + p, lda * 4);
+                    _tile_loadd(5, a + (i + 16) * lda + p, lda * 4);
+                    _tile_loadd(6, b + p * ldb + j, ldb * 4);
+                    _tile_loadd(7, b + p * ldb + j + 16, ldb * 4);
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_dpbf16ps(1, 4, 7);
+                    _tile_dpbf16ps(2, 5, 6);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
+                _tile_stored(0, to, ldc * 4);
+                _tile_stored(1, to + 16, ldc * 4);
+                _tile_stored(2, to + 16 * ldc, ldc * 4);
+                _tile_stored(3, to + 16 * ldc + 16, ldc * 4);
+            }
+        memory_fence();
+    }
+    // Pairs of neighbouring numbers of each row.
+    static void to_rows(const float* from, int64_t rows, int64_t columns, int64_t ld, uint32_t* to, int64_t ld_to) {
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t c = 0; c < columns; c += kLanes)
+                store((bfloat16*)(to + r * ld_to) + c, load(from + r * ld + c));
+    }
+    // Pairs of neighbouring rows.
+    static void to_pairs(const float* from, int64_t rows, int64_t columns, int64_t ld, uint32_t* to, int64_t ld_to) {
+        for (int64_t r = 0; r < rows; r += 2)
+            for (int64_t c = 0; c < columns; c += kLanes) {
+                const float* at = from + r * ld + c;
+                write(to + r / 2 * ld_to + c, paired(load(at), load(at + ld)));
+            }
+    }
+    void keys_ready(int64_t first, int64_t stop, bool backward) {
+        first = first / kTile * kTile, stop = round_up(stop, kTile);
+        const int64_t n = stop - first, half = dp / 2;
+        to_rows(k + first * dp, n, dp, dp, k_rows + first * half, half);
+        transpose(k_rows + first * half, n, half, half, k_t + first, line);
+        to_pairs(v + first * dp, n, dp, dp, v_pairs + first / 2 * dp, dp);
+        if (!backward) return;
+        to_rows(v + first * dp, n, dp, dp, v_rows + first * half, half);
+        transpose(v_rows + first * half, n, half, half, v_t + first, line);
+        to_pairs(k + first * dp, n, dp, dp, k_pairs + first / 2 * dp, dp);
+    }
+    void queries_ready(bool backward) {
+        to_rows(q, kQueries, dp, dp, q_rows, dp / 2);
+        if (!backward) return;
+        to_rows(grad, kQueries, dp, dp, grad_rows, dp / 2);
+        uint32_t* pairs = p_pairs;  // free until the probabilities are there, and large enough: a line is 32 or more
+        for (const auto& [from, to] : {std::pair{q, q_t}, std::pair{grad, grad_t}}) {
+            for (int64_t c = 0; c < dp; c += kTile) {
+                to_pairs(from + c, kQueries, kTile, dp, pairs, kTile);
+                transpose(pairs, kQueries / 2, kTile, kTile, to + c * kQueries / 2, kQueries / 2);
+            }
+        }
+    }
+    void probabilities_ready(const Block& b, bool backward) {
+        const int64_t keys = b.high - b.low;
+        if (!backward) return to_rows(scores + b.low, kQueries, keys, line, p_rows + b.low / 2, line / 2);
+        to_pairs(scores + b.low, kQueries, keys, line, p_pairs + b.low, line);
+        to_rows(dscores + b.low, kQueries, keys, line, ds_rows + b.low / 2, line / 2);
+        to_pairs(dscores + b.low, kQueries, keys, line, ds_pairs + b.low, line);
+    }
+    void key_gradients_ready(int64_t first, int64_t stop) {
+        first = first / kTile * kTile, stop = round_up(stop, kTile);
+        transpose(dk_t + first, dp, stop - first, line, dk + first * dp, dp);
+        transpose(dv_t + first, dp, stop - first, line, dv + first * dp, dp);
+    }
+    void clear_key_gradients(int64_t first, int64_t stop) {
+        for (float* part : {dk_t, dv_t})
+            for (int64_t e = 0; e < dp; ++e) std::fill(part + e * line + first, part + e * line + stop, 0.0f);
+    }
+    void make_scores(const Block& b) {
+        product(kQueries, b.high - b.low, dp, q_rows, dp / 2, k_t + b.low, line, scores + b.low, line, false);
+    }
+    void make_dscores(const Block& b) {
+        product(kQueries, b.high - b.low, dp, grad_rows, dp / 2, v_t + b.low, line, dscores + b.low, line, false);
+    }
+    void make_out(const Block& b) {
+        product(kQueries, dp, b.high - b.low, p_rows + b.low / 2, line / 2, v_pairs + b.low / 2 * dp, dp, out, dp,
+                false);
+    }
+    void make_gradients(const Block& b) {
+        const int64_t keys = b.high - b.low;
+        product(kQueries, dp, keys, ds_rows + b.low / 2, line / 2, k_pairs + b.low / 2 * dp, dp, dq, dp, false);
+        product(dp, keys, kQueries, q_t, kQueries / 2, ds_pairs + b.low, line, dk_t + b.low, line, true);
+        product(dp, keys, kQueries, grad_t, kQueries / 2, p_pairs + b.low, line, dv_t + b.low, line, true);
+    }
+};
+
+// Linux wants to be asked before a process uses the tile unit.
+inline bool may_use_tiles() {
+    constexpr long kRequest = 0x1023, kTileData = 18;
+    static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    return granted;
+}
+#endif
+
 // What all tasks of one attention call share. Token t of head h begins at pointer + t * stride + h * d.
 template <class T> struct Heads {
+    int64_t rows;
+    const int64_t *starts, *lengths, *widths, *parents;
     int64_t heads, kv_heads, d, q_stride, k_stride, v_stride, window;
     compute_t<T> scale;
     const T *q, *k, *v, *cosine, *sine;  // cosine and sine [tokens, d], or null without rotary positions
+
+    int64_t first_key(int64_t query) const { return window > 0 && query - window + 1 > 0 ? query - window + 1 : 0; }
+
+    Block block(int64_t first, int64_t length, int64_t before) const {
+        const int64_t stop = std::min(first + kQueries, length);
+        return {first, stop, before, first_key(before + first) / kTile * kTile, round_up(before + stop, kTile)};
+    }
+    // The longest line of keys of a task: a row, or its longest child behind it.
+    int64_t longest(int64_t root) const {
+        int64_t most = 0;
+        for (int64_t row = root + 1; row < rows; ++row)
+            if (parents[row] == root) most = std::max(most, lengths[row]);
+        return lengths[root] + most;
+    }
 };
 
 // Reads one token of one head, turned by its rotary angle (Su et al. 2021, arXiv 2104.09864, equation 34; the halves of
@@ -416,79 +701,27 @@ void write_token(const Heads<T>& at, const compute_t<T>* from, int64_t token, bo
     }
 }
 
-// A block of queries, [first, stop) and filled up to `padded` of them; they may look at keys [low, high).
-struct Block {
-    int64_t first, stop, padded, low, high;
-};
-
-// Scratch of one thread, for one row and one key-value head at a time: keys, values and their gradients [line, dp],
-// transposes in panels of 32 keys [line / 32, dp, 32], blocks of queries [32, dp] and of scores [32, line]. Widths are whole vectors, lines whole
-// tiles; what lies behind a row's keys is zero where it is multiplied.
-template <class C> struct Scratch {
-    std::vector<C> memory;
-    int64_t line = 0, dp = 0;
-    C *k, *v, *k_t, *v_t, *dk, *dv, *q, *out, *dq, *scores, *dscores;
-
-    void fit(int64_t length, int64_t d) {
-        line = round_up(length, kWide), dp = round_up(d, kLanes);
-        const size_t keys = line * dp, queries = kQueries * dp, square = kQueries * line;
-        const size_t needed = 6 * keys + 3 * queries + 2 * square;
-        if (memory.size() < needed) memory.resize(needed);
-        C* at = memory.data();
-        for (C** part : {&k, &v, &k_t, &v_t, &dk, &dv}) *part = at, at += keys;
-        for (C** part : {&q, &out, &dq}) *part = at, at += queries;
-        scores = at, dscores = at + square;
-    }
-    Right<C> panels(const C* transposed, const Block& b) const { return {transposed + b.low * dp, kWide, dp * kWide}; }
-    Right<C> rows(const C* from) const { return {from, dp, kWide}; }
-};
-
-inline int64_t first_key(int64_t query, int64_t window) {
-    return window > 0 && query - window + 1 > 0 ? query - window + 1 : 0;
-}
-
-inline Block query_block(int64_t first, int64_t length, int64_t window) {
-    const int64_t stop = std::min(first + kQueries, length);
-    return {first, stop, round_up(stop - first, kRows), first_key(first, window) / kWide * kWide,
-            round_up(stop, kWide)};
-}
-
-// From [n, d] to panels [n / 32, d, 32], so that a tile of a product with the transpose reads one stretch of memory.
-template <class C> void transpose(const C* from, int64_t n, int64_t d, C* to) {
-    for (int64_t j = 0; j < n; ++j)
-        for (int64_t e = 0; e < d; ++e) to[(j / kWide * d + e) * kWide + j % kWide] = from[j * d + e];
-}
-
-template <class T>
-void read_keys(const Heads<T>& at, int64_t start, int64_t length, int64_t kv_head, Scratch<compute_t<T>>& s) {
+// Reads a row's keys and values behind those of its parent.
+template <class T, class Products>
+void read_keys(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, bool backward, Products& to) {
     using C = compute_t<T>;
-    s.fit(length, at.d);
-    if (at.d < s.dp) std::fill_n(s.k, s.line * s.dp, C(0)), std::fill_n(s.v, s.line * s.dp, C(0));
-    for (int64_t j = 0; j < length; ++j) {
-        const int64_t token = start + j;
-        read_token(at, at.k + token * at.k_stride + kv_head * at.d, token, true, C(1), s.k + j * s.dp);
-        read_token(at, at.v + token * at.v_stride + kv_head * at.d, token, false, C(1), s.v + j * s.dp);
+    const int64_t stop = before + at.lengths[row], end = round_up(stop, kTile);
+    for (int64_t j = before; j < stop; ++j) {
+        const int64_t token = at.starts[row] + j - before;
+        read_token(at, at.k + token * at.k_stride + kv * at.d, token, true, C(1), to.k + j * to.dp);
+        read_token(at, at.v + token * at.v_stride + kv * at.d, token, false, C(1), to.v + j * to.dp);
     }
-    std::fill(s.k + length * s.dp, s.k + s.line * s.dp, C(0));
-    std::fill(s.v + length * s.dp, s.v + s.line * s.dp, C(0));
-    transpose(s.k, s.line, s.dp, s.k_t);
+    for (C* part : {to.k, to.v}) std::fill(part + stop * to.dp, part + end * to.dp, C(0));
+    to.keys_ready(before, end, backward);
 }
 
-// Reads the tokens of a block of queries, from q or from the gradient of the output, and fills up with zeros.
+// Reads the tokens of a block, of q or of the output's gradient, and fills up with zeros.
 template <class T>
 void read_block(const Heads<T>& at, const Block& b, const T* from, int64_t stride, int64_t start, bool turn,
                 compute_t<T> factor, compute_t<T>* to, int64_t dp) {
-    using C = compute_t<T>;
     for (int64_t i = b.first; i < b.stop; ++i)
         read_token(at, from + (start + i) * stride, start + i, turn, factor, to + (i - b.first) * dp);
-    std::fill(to + (b.stop - b.first) * dp, to + b.padded * dp, C(0));
-}
-
-// Scores of a block, scaled, into s.scores; those that a query may not see come out as anything.
-template <class T>
-void block_scores(const Heads<T>& at, const Block& b, int64_t start, int64_t head, Scratch<compute_t<T>>& s) {
-    read_block(at, b, at.q + head * at.d, at.q_stride, start, true, at.scale, s.q, s.dp);
-    product(b.padded, b.high - b.low, at.d, s.q, s.dp, 1, s.panels(s.k_t, b), s.scores + b.low, s.line, false);
+    std::fill(to + (b.stop - b.first) * dp, to + kQueries * dp, compute_t<T>(0));
 }
 
 // Softmax in place of one query's scores in a block, zero outside of the keys [first, stop) that it may see; returns the
@@ -512,41 +745,6 @@ template <class C> C softmax(C* row, const Block& b, int64_t first, int64_t stop
     return largest + std::log(sum);
 }
 
-template <class T>
-void attention_forward(int64_t rows, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-                       int64_t heads, int64_t kv_heads, int64_t d, int64_t q_stride, int64_t k_stride,
-                       int64_t v_stride, int64_t window, double scale, const T* q, const T* k, const T* v,
-                       const T* cosine, const T* sine, T* out, compute_t<T>* log_sums) {
-    using C = compute_t<T>;
-    const Heads<T> at{heads, kv_heads, d, q_stride, k_stride, v_stride, window, C(scale), q, k, v, cosine, sine};
-    const int64_t group = heads / kv_heads, token_stride = heads * d;
-#pragma omp parallel
-    {
-        Scratch<C> s;
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < rows * kv_heads; ++task) {
-            const int64_t row = task / kv_heads, kv = task % kv_heads, start = starts[row], n = lengths[row];
-            read_keys(at, start, n, kv, s);
-            for (int64_t head = kv * group; head < (kv + 1) * group; ++head) {
-                for (int64_t first = 0; first < n; first += kQueries) {
-                    const Block b = query_block(first, n, window);
-                    block_scores(at, b, start, head, s);
-                    for (int64_t i = b.first; i < b.stop; ++i)
-                        log_sums[(start + i) * heads + head] =
-                            softmax(s.scores + (i - b.first) * s.line, b, first_key(i, window), i + 1);
-                    product(b.padded, s.dp, b.high - b.low, s.scores + b.low, s.line, 1, s.rows(s.v + b.low * s.dp),
-                            s.out, s.dp, false);
-                    for (int64_t i = b.first; i < b.stop; ++i)
-                        write_token(at, s.out + (i - b.first) * s.dp, start + i, false, C(1),
-                                    out + (start + i) * token_stride + head * d);
-                }
-                for (int64_t i = n; i < widths[row]; ++i)
-                    std::fill_n(out + (start + i) * token_stride + head * d, d, T{});
-            }
-        }
-    }
-}
-
 // From the scores of one query and the gradients of its probabilities to probabilities and the scores' gradients.
 template <class C> void softmax_backward(C* p, C* dp, C log_sum, C delta, const Block& b, int64_t first, int64_t stop) {
     for (int64_t j = b.low; j < b.high; j += kLanes) {
@@ -557,64 +755,162 @@ template <class C> void softmax_backward(C* p, C* dp, C log_sum, C delta, const 
     }
 }
 
-template <class T>
-void attention_backward(int64_t rows, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-                        int64_t heads, int64_t kv_heads, int64_t d, int64_t q_stride, int64_t k_stride,
-                        int64_t v_stride, int64_t window, double scale, const T* q, const T* k, const T* v,
-                        const T* cosine, const T* sine, const T* out, const compute_t<T>* log_sums, const T* dout,
-                        T* dq, T* dk, T* dv) {
+// Calls use(row, tokens before it) for a row without a parent and then for its children.
+template <class T, class Use> void for_each_member(const Heads<T>& at, int64_t root, Use use) {
+    use(root, int64_t(0));
+    for (int64_t row = root + 1; row < at.rows; ++row)
+        if (at.parents[row] == root) use(row, at.lengths[root]);
+}
+
+template <class T, class Products>
+void forward_row(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, Products& x, T* out,
+                 compute_t<T>* log_sums) {
     using C = compute_t<T>;
-    const Heads<T> at{heads, kv_heads, d, q_stride, k_stride, v_stride, window, C(scale), q, k, v, cosine, sine};
-    const int64_t group = heads / kv_heads, token_stride = heads * d, kv_stride = kv_heads * d;
+    const int64_t start = at.starts[row], n = at.lengths[row], group = at.heads / at.kv_heads;
+    const int64_t token_stride = at.heads * at.d;
+    read_keys(at, row, before, kv, false, x);
+    for (int64_t head = kv * group; head < (kv + 1) * group; ++head) {
+        for (int64_t first = 0; first < n; first += kQueries) {
+            const Block b = at.block(first, n, before);
+            read_block(at, b, at.q + head * at.d, at.q_stride, start, true, at.scale, x.q, x.dp);
+            x.queries_ready(false);
+            x.make_scores(b);
+            for (int64_t i = b.first; i < b.stop; ++i)
+                log_sums[(start + i) * at.heads + head] = softmax(
+                    x.scores + (i - b.first) * x.line, b, at.first_key(before + i), before + i + 1);
+            x.probabilities_ready(b, false);
+            x.make_out(b);
+            for (int64_t i = b.first; i < b.stop; ++i)
+                write_token(at, x.out + (i - b.first) * x.dp, start + i, false, C(1),
+                            out + (start + i) * token_stride + head * at.d);
+        }
+        for (int64_t i = n; i < at.widths[row]; ++i)
+            std::fill_n(out + (start + i) * token_stride + head * at.d, at.d, T{});
+    }
+}
+
+template <class T> struct Gradients {
+    const T *out, *dout;
+    const compute_t<T>* log_sums;
+    T *dq, *dk, *dv;
+};
+
+template <class T, class Products>
+void write_key_gradients(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, Products& x,
+                         const Gradients<T>& to) {
+    using C = compute_t<T>;
+    const int64_t start = at.starts[row], n = at.lengths[row], stride = at.kv_heads * at.d;
+    x.key_gradients_ready(before, before + n);
+    for (int64_t j = 0; j < n; ++j) {
+        const int64_t key = (before + j) * x.dp, place = (start + j) * stride + kv * at.d;
+        write_token(at, x.dk + key, start + j, true, C(1), to.dk + place);
+        write_token(at, x.dv + key, start + j, false, C(1), to.dv + place);
+    }
+    for (int64_t j = n; j < at.widths[row]; ++j)
+        for (T* part : {to.dk, to.dv}) std::fill_n(part + (start + j) * stride + kv * at.d, at.d, T{});
+}
+
+template <class T, class Products>
+void backward_row(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, Products& x, const Gradients<T>& to) {
+    using C = compute_t<T>;
+    const int64_t start = at.starts[row], n = at.lengths[row], d = at.d, group = at.heads / at.kv_heads;
+    const int64_t token_stride = at.heads * d;
+    read_keys(at, row, before, kv, true, x);
+    x.clear_key_gradients(before, round_up(before + n, kTile));
+    for (int64_t head = kv * group; head < (kv + 1) * group; ++head) {
+        for (int64_t first = 0; first < n; first += kQueries) {
+            const Block b = at.block(first, n, before);
+            read_block(at, b, at.q + head * d, at.q_stride, start, true, at.scale, x.q, x.dp);
+            read_block(at, b, to.dout + head * d, token_stride, start, false, C(1), x.grad, x.dp);
+            x.queries_ready(true);
+            x.make_scores(b);
+            x.make_dscores(b);
+            for (int64_t i = b.first; i < b.stop; ++i) {
+                const T* own = to.out + (start + i) * token_stride + head * d;
+                const C* grad = x.grad + (i - b.first) * x.dp;
+                lanes_t<C> delta = {};
+                for (int64_t e = 0; e < d; e += kLanes) delta += load(grad + e, d - e) * load(own + e, d - e);
+                softmax_backward(x.scores + (i - b.first) * x.line, x.dscores + (i - b.first) * x.line,
+                                 to.log_sums[(start + i) * at.heads + head], sum_of<C>(delta), b,
+                                 at.first_key(before + i), before + i + 1);
+            }
+            for (int64_t i = b.stop - b.first; i < kQueries; ++i)
+                for (C* part : {x.scores, x.dscores})
+                    std::fill(part + i * x.line + b.low, part + i * x.line + b.high, C(0));
+            x.probabilities_ready(b, true);
+            x.make_gradients(b);
+            for (int64_t i = b.first; i < b.stop; ++i)
+                write_token(at, x.dq + (i - b.first) * x.dp, start + i, true, at.scale,
+                            to.dq + (start + i) * token_stride + head * d);
+        }
+        for (int64_t i = n; i < at.widths[row]; ++i)
+            std::fill_n(to.dq + (start + i) * token_stride + head * d, d, T{});
+    }
+    if (before > 0) write_key_gradients(at, row, before, kv, x, to);
+}
+
+// Calls use(row without a parent, key-value head, products) for every task.
+template <class Products, class T, class Use> void for_each_task(const Heads<T>& at, Use use) {
 #pragma omp parallel
     {
-        Scratch<C> s;
+        Products products;
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < rows * kv_heads; ++task) {
-            const int64_t row = task / kv_heads, kv = task % kv_heads, start = starts[row], n = lengths[row];
-            read_keys(at, start, n, kv, s);
-            transpose(s.v, s.line, s.dp, s.v_t);
-            std::fill_n(s.dk, s.line * s.dp, C(0)), std::fill_n(s.dv, s.line * s.dp, C(0));
-            for (int64_t head = kv * group; head < (kv + 1) * group; ++head) {
-                for (int64_t first = 0; first < n; first += kQueries) {
-                    const Block b = query_block(first, n, window);
-                    const int64_t keys = b.high - b.low;
-                    block_scores(at, b, start, head, s);
-                    read_block(at, b, dout + head * d, token_stride, start, false, C(1), s.out, s.dp);
-                    product(b.padded, keys, d, s.out, s.dp, 1, s.panels(s.v_t, b), s.dscores + b.low, s.line, false);
-                    for (int64_t i = b.first; i < b.stop; ++i) {
-                        const T* own = out + (start + i) * token_stride + head * d;
-                        const C* grad = s.out + (i - b.first) * s.dp;
-                        lanes_t<C> delta = {};
-                        for (int64_t e = 0; e < d; e += kLanes) delta += load(grad + e, d - e) * load(own + e, d - e);
-                        softmax_backward(s.scores + (i - b.first) * s.line, s.dscores + (i - b.first) * s.line,
-                                         log_sums[(start + i) * heads + head], sum_of<C>(delta), b,
-                                         first_key(i, window), i + 1);
-                    }
-                    for (int64_t i = b.stop - b.first; i < b.padded; ++i)
-                        for (C* part : {s.scores, s.dscores})
-                            std::fill(part + i * s.line + b.low, part + i * s.line + b.high, C(0));
-                    product(b.padded, s.dp, keys, s.dscores + b.low, s.line, 1, s.rows(s.k + b.low * s.dp), s.dq, s.dp,
-                            false);
-                    for (int64_t i = b.first; i < b.stop; ++i)
-                        write_token(at, s.dq + (i - b.first) * s.dp, start + i, true, at.scale,
-                                    dq + (start + i) * token_stride + head * d);
-                    product(keys, s.dp, b.padded, s.dscores + b.low, 1, s.line, s.rows(s.q), s.dk + b.low * s.dp, s.dp,
-                            true);
-                    product(keys, s.dp, b.padded, s.scores + b.low, 1, s.line, s.rows(s.out), s.dv + b.low * s.dp,
-                            s.dp, true);
-                }
-                for (int64_t i = n; i < widths[row]; ++i)
-                    std::fill_n(dq + (start + i) * token_stride + head * d, d, T{});
-            }
-            for (int64_t j = 0; j < n; ++j) {
-                write_token(at, s.dk + j * s.dp, start + j, true, C(1), dk + (start + j) * kv_stride + kv * d);
-                write_token(at, s.dv + j * s.dp, start + j, false, C(1), dv + (start + j) * kv_stride + kv * d);
-            }
-            for (int64_t j = n; j < widths[row]; ++j)
-                for (T* to : {dk, dv}) std::fill_n(to + (start + j) * kv_stride + kv * d, d, T{});
+        for (int64_t task = 0; task < at.rows * at.kv_heads; ++task) {
+            const int64_t root = task / at.kv_heads;
+            if (at.parents[root] >= 0) continue;
+            products.fit(at.longest(root), at.d);
+            use(root, task % at.kv_heads, products);
         }
     }
+}
+
+template <class Products, class T> void forward_with(const Heads<T>& at, T* out, compute_t<T>* log_sums) {
+    for_each_task<Products>(at, [&](int64_t root, int64_t kv, Products& products) {
+        for_each_member(at, root, [&](int64_t row, int64_t before) {
+            forward_row(at, row, before, kv, products, out, log_sums);
+        });
+    });
+}
+
+template <class Products, class T> void backward_with(const Heads<T>& at, const Gradients<T>& to) {
+    for_each_task<Products>(at, [&](int64_t root, int64_t kv, Products& products) {
+        for_each_member(at, root, [&](int64_t row, int64_t before) {
+            backward_row(at, row, before, kv, products, to);
+        });
+        write_key_gradients(at, root, 0, kv, products, to);
+    });
+}
+
+template <class T>
+void attention_forward(int64_t rows, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
+                       const int64_t* parents, int64_t heads, int64_t kv_heads, int64_t d, int64_t q_stride,
+                       int64_t k_stride, int64_t v_stride, int64_t window, double scale, const T* q, const T* k,
+                       const T* v, const T* cosine, const T* sine, T* out, compute_t<T>* log_sums) {
+    using C = compute_t<T>;
+    const Heads<T> at{rows,     starts,   lengths, widths,   parents, heads, kv_heads, d,      q_stride,
+                      k_stride, v_stride, window,  C(scale), q,       k,     v,        cosine, sine};
+#ifdef LORASCOPE_TILES
+    if constexpr (std::is_same_v<T, bfloat16>)
+        if (may_use_tiles()) return forward_with<Tiles>(at, out, log_sums);
+#endif
+    forward_with<Plain<C>>(at, out, log_sums);
+}
+
+template <class T>
+void attention_backward(int64_t rows, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
+                        const int64_t* parents, int64_t heads, int64_t kv_heads, int64_t d, int64_t q_stride,
+                        int64_t k_stride, int64_t v_stride, int64_t window, double scale, const T* q, const T* k,
+                        const T* v, const T* cosine, const T* sine, const T* out, const compute_t<T>* log_sums,
+                        const T* dout, T* dq, T* dk, T* dv) {
+    using C = compute_t<T>;
+    const Heads<T> at{rows,     starts,   lengths, widths,   parents, heads, kv_heads, d,      q_stride,
+                      k_stride, v_stride, window,  C(scale), q,       k,     v,        cosine, sine};
+    const Gradients<T> to{out, dout, log_sums, dq, dk, dv};
+#ifdef LORASCOPE_TILES
+    if constexpr (std::is_same_v<T, bfloat16>)
+        if (may_use_tiles()) return backward_with<Tiles>(at, to);
+#endif
+    backward_with<Plain<C>>(at, to);
 }
 
 }  // namespace

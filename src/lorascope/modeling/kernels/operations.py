@@ -12,6 +12,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, kernels: Kernels) -> torch.Tensor:  # noqa: ANN401
+        """Return x / rms(x) * weight, [..., D]."""
         y, inverse = kernels.rms_norm_forward(x, weight, eps)
         ctx.kernels = kernels
         ctx.save_for_backward(x, weight, inverse)
@@ -19,6 +20,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # noqa: ANN401
+        """Return the gradient with respect to x."""
         return ctx.kernels.rms_norm_backward(*ctx.saved_tensors, grads[0]), None, None, None
 
 
@@ -27,12 +29,14 @@ class SiluMul(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, kernels: Kernels) -> torch.Tensor:  # noqa: ANN401
+        """Return silu(gate) * up, [..., D]."""
         ctx.kernels = kernels
         ctx.save_for_backward(gate, up)
         return kernels.silu_mul_forward(gate, up)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # noqa: ANN401
+        """Return the gradients with respect to gate and up."""
         return *ctx.kernels.silu_mul_backward(*ctx.saved_tensors, grads[0]), None
 
 
@@ -51,15 +55,15 @@ class RowAttention(torch.autograd.Function):
         scaling: float,
         kernels: Kernels,
     ) -> torch.Tensor:
-        out, log_sums = kernels.attention_forward(
-            q_NHF, k_NKF, v_NKF, rotary, rows, window=window, scaling=scaling
-        )
+        """Return what each query gathers, [N, H, F]."""
+        out, log_sums = kernels.attention_forward(q_NHF, k_NKF, v_NKF, rotary, rows, window=window, scaling=scaling)
         ctx.rotary, ctx.rows, ctx.window, ctx.scaling, ctx.kernels = rotary, rows, window, scaling, kernels
         ctx.save_for_backward(q_NHF, k_NKF, v_NKF, out, log_sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradients with respect to q, k and v, before rotation where there is one."""
         q, k, v, out, log_sums = ctx.saved_tensors
         found = ctx.kernels.attention_backward(
             q, k, v, ctx.rotary, ctx.rows, out, log_sums, grads[0], window=ctx.window, scaling=ctx.scaling

@@ -1,0 +1,281 @@
+"""A model with the compiled kernels in place of its own operations, against the same model without."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from packs import make_spec, prepared, run_pack
+from torch import nn
+from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers.activations import ACT2FN
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralRMSNorm
+
+from lorascope.engine import adaptation
+from lorascope.engine.adaptation import prepare_model
+from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.engine.trial import TrainingTrial
+from lorascope.modeling.adapter import attach
+from lorascope.modeling.base import hash_weights
+from lorascope.modeling.fusion import fuse, unfuse
+from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.layout import BASE_ONLY
+from lorascope.spec.plan import plan_trials
+from tiny import TARGETS, VOCABULARY, make_examples, make_model, make_splits
+
+KINDS = ["llama", "opt", "gpt2", "mistral"]
+ROWS = make_examples(7, seed=6, longest=70)
+
+
+@pytest.fixture
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute norms in float64 where the model is; Transformers' own go through float32, and stay their own then."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    for norm in (LlamaRMSNorm, MistralRMSNorm):
+        monkeypatch.setattr(norm, "forward", forward)
+
+
+def replaced(model: nn.Module) -> dict[str, int]:
+    """How many modules of each class have another forward than their class."""
+    names = [type(module).__name__ for module in model.modules() if "forward" in vars(module)]
+    return {name: names.count(name) for name in set(names)}
+
+
+def both_ways(
+    kind: str, *, dtype: torch.dtype = torch.float64, packing: bool = True
+) -> tuple[FrozenModel, FrozenModel]:
+    return tuple(prepared(kind, dtype=dtype, packing=packing, kernels=kernels) for kernels in (True, False))
+
+
+def logits(frozen: FrozenModel) -> torch.Tensor:
+    return torch.cat(frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in ROWS]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", {"LlamaRMSNorm": 5, "LlamaMLP": 2, "LlamaAttention": 2}),
+        # its attention has a window of which the layer does not tell
+        ("mistral", {"MistralRMSNorm": 5, "MistralMLP": 2}),
+        # 1 + weight, another activation, and caps on scores
+        ("gemma2", {}),
+        ("opt", {}),
+        ("gpt2", {}),
+        ("bloom", {}),
+    ],
+)
+def test_which_modules_are_replaced(own_kernels: Kernels, kind: str, expected: dict[str, int]) -> None:
+    frozen, reasons = prepare_model(
+        make_model(kind, torch.float32), TARGETS[kind], make_splits().train, packing=True, kernels=True
+    )
+    assert replaced(frozen.model) == expected
+    # even where no module is replaced there are attention, dropout and loss
+    assert frozen.kernels is not None
+    assert f"{sum(expected.values())} modules replaced" in reasons.kernels
+
+
+@pytest.mark.usefixtures("exact_norms")
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_and_gradients_are_those_without_kernels(own_kernels: Kernels, kind: str) -> None:
+    found = []
+    for frozen in both_ways(kind):
+        trial = TrainingTrial(plan_trials(make_spec())[0], make_spec(), frozen.layers, torch.float64)
+        with torch.no_grad():  # B is zero at first, which would hide A's gradient
+            trial.adapter.flat.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+        attach(frozen.layers, [trial.adapter])
+        rows = [PassRow(example=row, adapter=0, stream=(0, 5, i)) for i, row in enumerate(make_examples(5, longest=70))]
+        torch.cat(frozen.row_nats(rows)).sum().backward()
+        found.append((logits(frozen), trial.adapter.flat.grad))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("exact_norms")
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_that_without_kernels(own_kernels: Kernels, kind: str) -> None:
+    """Dropout included: both draw the same masks."""
+    ours, plain = (run_pack(make_spec(), frozen=frozen) for frozen in both_ways(kind))
+    for trial in ("r2", "r4", "r8"):
+        assert len(plain.losses(trial)) == 6
+        np.testing.assert_allclose(ours.losses(trial), plain.losses(trial), rtol=1e-10)
+        np.testing.assert_allclose(ours.eval_nats(trial), plain.eval_nats(trial), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)], ids=str)
+@pytest.mark.parametrize("packing", [True, False])
+def test_kernels_are_as_near_to_the_exact_model_as_its_own_operations(
+    own_kernels: Kernels, dtype: torch.dtype, tolerance: float, packing: bool
+) -> None:
+    """Packed, and padded, where rows have attention of their own."""
+    model = make_model("llama", dtype).double()
+    exact = torch.cat([model(torch.from_numpy(row.input_ids)[None]).logits[0] for row in ROWS])
+    shares = []
+    for frozen in both_ways("llama", dtype=dtype, packing=packing):
+        assert frozen.packing == packing
+        shares.append(((logits(frozen).double() - exact).norm() / exact.norm()).item())
+    assert replaced(prepared("llama", dtype=dtype, packing=packing).model)["LlamaRMSNorm"] == 5
+    assert max(shares) < tolerance
+    assert shares[0] < 1.5 * shares[1]
+
+
+def make_qwen(dtype: torch.dtype) -> nn.Module:
+    """A model whose second layer tells of its window."""
+    torch.manual_seed(3)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=100, use_sliding_window=True, sliding_window=5,
+        max_window_layers=1, layer_types=["full_attention", "sliding_attention"], initializer_range=0.3,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config).to(dtype).requires_grad_(requires_grad=False).eval()
+
+
+def test_the_window_of_a_replaced_layer_is_kept(own_kernels: Kernels) -> None:
+    frozen, _ = prepare_model(make_qwen(torch.float32), None, make_splits().train, packing=True, kernels=True)
+    assert replaced(frozen.model)["Qwen2Attention"] == 2
+    model = make_qwen(torch.float32).double()
+    exact = torch.cat([model(torch.from_numpy(row.input_ids)[None]).logits[0] for row in ROWS])
+    assert (logits(frozen) - exact).norm() / exact.norm() < 2e-5
+
+
+def test_a_window_of_which_only_the_config_knows_is_left_to_the_layer(own_kernels: Kernels) -> None:
+    model = make_qwen(torch.float32)
+    del model.model.layers[1].self_attn.sliding_window
+    fuse(model, own_kernels, attention=True)
+    assert replaced(model)["Qwen2Attention"] == 1
+
+
+def test_weights_and_their_names_stay_and_forwards_come_back(own_kernels: Kernels) -> None:
+    model, own = make_model("llama", torch.float32), lambda x: x
+    model.model.norm.forward = own  # somebody else's
+    names, weights = list(model.state_dict()), hash_weights(model)
+    changed = fuse(model, own_kernels, attention=True)
+    assert len(changed) == 8
+    assert list(model.state_dict()) == names
+    assert hash_weights(model) == weights
+    unfuse(changed)
+    assert [name for name, module in model.named_modules() if "forward" in vars(module)] == ["model.norm"]
+    assert model.model.norm.forward is own
+
+
+class OffsetRMSNorm(LlamaRMSNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+
+class TwoTensorRMSNorm(LlamaRMSNorm):
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + residual)
+
+
+class Gated(nn.Module):
+    """As most feed-forward layers are, with weights so small that its inputs stay near 0."""
+
+    def __init__(self, activation: str | Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (nn.Linear(8, 12, bias=False) for _ in range(2))
+        self.down_proj = nn.Linear(12, 8, bias=False)
+        for part in (self.gate_proj, self.up_proj, self.down_proj):
+            nn.init.normal_(part.weight, std=1e-3, generator=torch.Generator().manual_seed(0))
+        self.act_fn = ACT2FN[activation] if isinstance(activation, str) else activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Halved(Gated):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("make", "taken"),
+    [
+        (lambda: LlamaRMSNorm(8), True),
+        (lambda: nn.RMSNorm(8, eps=1e-5), True),
+        (lambda: nn.RMSNorm(8), False),  # its eps follows the precision
+        (lambda: nn.RMSNorm((2, 4), eps=1e-5), False),
+        (lambda: OffsetRMSNorm(8), False),
+        (lambda: TwoTensorRMSNorm(8), False),
+        (lambda: nn.LayerNorm(8), False),
+        (lambda: Gated("silu"), True),
+        (lambda: Gated(nn.functional.silu), True),
+        (lambda: Gated("gelu_pytorch_tanh"), False),
+        (lambda: Gated(torch.add), False),
+        (lambda: Halved("silu"), False),
+    ],
+)
+def test_what_only_looks_alike_is_left_alone(
+    own_kernels: Kernels, make: Callable[[], nn.Module], taken: bool, dtype: torch.dtype
+) -> None:
+    module = make().to(dtype).requires_grad_(requires_grad=False)
+    assert fuse(module, own_kernels, attention=True) == [module] * taken
+
+
+def test_a_norm_that_is_trained_is_left_alone(own_kernels: Kernels) -> None:
+    assert fuse(LlamaRMSNorm(8), own_kernels, attention=True) == []
+
+
+def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kernels) -> None:
+    """As where a model adds up in float32 under weights in bfloat16."""
+    norm = LlamaRMSNorm(8).bfloat16().requires_grad_(requires_grad=False)
+    x = torch.randn(3, 8)
+    expected = norm(x)
+    assert fuse(norm, own_kernels, attention=True) == [norm]
+    assert torch.equal(norm(x), expected)
+
+
+def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Kernels.attention_forward
+
+    def wrong(*arguments: object, **named: object) -> tuple[torch.Tensor, torch.Tensor]:
+        out, log_sums = right(*arguments, **named)
+        return out * 1.5, log_sums
+
+    monkeypatch.setattr(Kernels, "attention_forward", wrong)
+    frozen, reasons = prepare_model(
+        make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=True
+    )
+    assert frozen.kernels is None
+    assert frozen.packing
+    assert "computed by the compiled kernels differ by" in reasons.kernels
+    assert replaced(frozen.model) == {}
+
+
+def test_a_model_that_fails_with_the_kernels_does_without(
+    own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*arguments: object, **named: object) -> None:
+        raise RuntimeError("what is this?\nmore")
+
+    monkeypatch.setattr(Kernels, "attention_forward", wrong)
+    frozen, reasons = prepare_model(
+        make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=True
+    )
+    assert frozen.kernels is None
+    assert reasons.kernels == "this model cannot be computed by the compiled kernels (what is this?)"
+    assert replaced(frozen.model) == {}
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_without_kernels_a_study_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+    frozen, reasons = prepare_model(
+        make_model("llama", torch.float32), None, make_splits().train, packing=packing, kernels=True
+    )
+    assert (frozen.kernels, reasons.kernels) == (None, "no C++ compiler is here")
+    assert replaced(frozen.model) == {}
+    kept = run_pack(make_spec(), frozen=frozen)
+    assert [len(kept.losses(trial)) for trial in ("r2", "r4", "r8")] == [6, 6, 6]
+
+
+def test_kernels_are_not_used_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: pytest.fail("nobody asked for kernels"))
+    frozen, reasons = prepare_model(
+        make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=False
+    )
+    assert (frozen.kernels, reasons.kernels) == (None, "as asked")

@@ -1,0 +1,195 @@
+"""Norms, gated layers and cross entropy as compiled, against the same in plain operations."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from references import TOLERANCE, make_rows, random, relative, results_and_gradients
+from torch.nn import functional as F
+
+from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.kernels.operations import RmsNorm, RowAttention, SiluMul
+
+EPS = 1e-5
+WIDTHS = [5, 16, 100, 576]
+"""Below the 16 lanes of a vector, just those, and with and without a rest."""
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+NAN, INF = math.nan, math.inf
+SMALLEST = 1e-34
+"""Exponentials below exp(-87) are 0 in float32."""
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * weight
+
+
+def test_gradcheck(kernels: Kernels) -> None:
+    for width in (5, 33):
+        weight = random(width, dtype=torch.float64, seed=1)
+        x, gate = (random(2, 3, width, dtype=torch.float64, seed=seed).requires_grad_() for seed in (2, 3))
+        assert torch.autograd.gradcheck(lambda x, w=weight: RmsNorm.apply(x, w, EPS, kernels), x)
+        assert torch.autograd.gradcheck(lambda gate, x: SiluMul.apply(gate, x, kernels), (gate, x))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norms(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
+    x, grad = (random(7, width, dtype=dtype, seed=seed) for seed in (1, 2))
+    weight = random(width, dtype=dtype, seed=3)
+    found = results_and_gradients(lambda x: RmsNorm.apply(x, weight, EPS, kernels), [x], grad)
+    expected = results_and_gradients(lambda x: rms_norm(x, weight.double()), [x.double()], grad)
+    assert max(map(relative, found, expected)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gated_layers(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
+    gate, up, grad = (random(7, width, dtype=dtype, seed=seed) for seed in (1, 2, 3))
+    gate = gate * 6  # also where a sigmoid is nearly 0 or 1
+    found = results_and_gradients(lambda gate, up: SiluMul.apply(gate, up, kernels), [gate, up], grad)
+    expected = results_and_gradients(lambda gate, up: F.silu(gate) * up, [gate.double(), up.double()], grad)
+    assert max(map(relative, found, expected)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_size_of_a_gate(kernels: Kernels, dtype: torch.dtype) -> None:
+    """Each number by itself: a norm would not see the small ones."""
+    gate = torch.cat([torch.linspace(-80, 80, 3201), torch.tensor([-3e38, -1e4, 1e-30, -1e-30, 0.0, 1e4, 3e38])])
+    gate = gate.to(dtype)
+    ones = torch.ones_like(gate)
+    found = results_and_gradients(lambda gate: SiluMul.apply(gate, ones, kernels), [gate], ones)
+    expected = results_and_gradients(F.silu, [gate.double()], ones)
+    equal = partial(torch.testing.assert_close, rtol=TOLERANCE[dtype])
+    equal(found[0].double(), expected[0], atol=SMALLEST)
+    # the slope is 0 at -1.278, where what rounding leaves is large beside it
+    equal(found[1].double(), expected[1], atol=TOLERANCE[dtype] / 10)
+    steep = (gate < -2) | (gate > 0)
+    equal(found[1][steep].double(), expected[1][steep], atol=SMALLEST)
+
+
+def test_inputs_may_lie_anywhere(kernels: Kernels) -> None:
+    both, weight = random(7, 2 * 20, dtype=torch.float32), random(20, dtype=torch.float32, seed=1)
+    gate, up = both.chunk(2, dim=-1)
+
+    def both_kernels(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return SiluMul.apply(gate, RmsNorm.apply(up, weight, EPS, kernels), kernels)
+
+    expected = both_kernels(gate.clone(), up.clone())
+    assert torch.equal(both_kernels(gate, up), expected)
+    assert torch.equal(both_kernels(gate.T.clone().T, up.T.clone().T), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_numbers_that_are_none_stay_where_torch_leaves_them(kernels: Kernels, dtype: torch.dtype) -> None:
+    x = random(4, 20, dtype=dtype)
+    x[0, 3], x[1, 4], x[2, 19] = NAN, INF, -INF
+    weight = torch.ones(20, dtype=dtype)
+    pairs = [
+        (kernels.rms_norm_forward(x, weight, EPS)[0], rms_norm(x, weight)),
+        (kernels.silu_mul_forward(x, x), F.silu(x) * x),
+        (kernels.silu_mul_forward(weight.expand(4, 20), x), F.silu(weight) * x),
+    ]
+    for found, expected in pairs:
+        for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+            assert torch.equal(kind(found), kind(expected))
+
+
+def cross_entropy(kernels: Kernels, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nats, and the gradient of their sum."""
+    logits = logits.clone()
+    return kernels.cross_entropy_(logits, targets, wants_grad=True), logits
+
+
+def exact_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = logits.double().requires_grad_()
+    nats = F.cross_entropy(logits, targets, reduction="none")
+    nats.sum().backward()
+    return nats.detach(), logits.grad
+
+
+@pytest.mark.parametrize("vocabulary", [2, 16, 61, 1003])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cross_entropy(kernels: Kernels, dtype: torch.dtype, vocabulary: int) -> None:
+    logits = random(9, vocabulary, dtype=dtype) * 4
+    targets = torch.randint(vocabulary, (9,), generator=torch.Generator().manual_seed(1))
+    nats, grad = cross_entropy(kernels, logits, targets)
+    exact_nats, exact_grad = exact_cross_entropy(logits, targets)
+    assert nats.dtype == torch.promote_types(dtype, torch.float32)
+    assert relative(nats, exact_nats) < TOLERANCE[nats.dtype]
+    assert relative(grad, exact_grad) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_gradient_of_every_size_of_a_logit(kernels: Kernels, dtype: torch.dtype) -> None:
+    logits, targets = torch.linspace(-80, 0, 161)[None].to(dtype), torch.tensor([40])
+    _, grad = cross_entropy(kernels, logits, targets)
+    _, exact = exact_cross_entropy(logits, targets)
+    torch.testing.assert_close(grad.double(), exact, rtol=TOLERANCE[dtype], atol=SMALLEST)
+
+
+def test_cross_entropy_without_a_gradient_leaves_the_logits(kernels: Kernels) -> None:
+    logits, targets = random(5, 61, dtype=torch.float32), torch.arange(5)
+    kept = logits.clone()
+    nats = kernels.cross_entropy_(logits, targets, wants_grad=False)
+    assert torch.equal(logits, kept)
+    assert torch.equal(nats, cross_entropy(kernels, logits, targets)[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("target", [0, 1, 18])
+@pytest.mark.parametrize("first", [(1e4, -1e4), (-1e4, -1e4), (-INF, 3.0), (1e-30, -INF), (-INF, -INF)], ids=str)
+def test_cross_entropy_of_extreme_logits(
+    kernels: Kernels, dtype: torch.dtype, first: tuple[float, float], target: int
+) -> None:
+    logits = random(1, 19, dtype=dtype)
+    logits[0, :2] = torch.tensor(first)
+    (nats, grad), (exact_nats, exact_grad) = (
+        function(logits, torch.tensor([target]))
+        for function in (lambda *inputs: cross_entropy(kernels, *inputs), exact_cross_entropy)
+    )
+    # of numbers near 0, what the large ones beside them leave
+    torch.testing.assert_close(nats.double(), exact_nats, rtol=TOLERANCE[nats.dtype], atol=TOLERANCE[nats.dtype])
+    torch.testing.assert_close(grad.double(), exact_grad, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("logit", [NAN, INF])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_logit_that_is_no_number_spoils_its_own_row_only(kernels: Kernels, dtype: torch.dtype, logit: float) -> None:
+    logits, targets = random(3, 61, dtype=dtype), torch.tensor([0, 5, 9])
+    expected_nats, expected_grad = cross_entropy(kernels, logits, targets)
+    logits[1, 40] = logit
+    nats, grad = cross_entropy(kernels, logits, targets)
+    assert nats[1].isnan()
+    assert grad[1].isnan().all()
+    assert torch.equal(nats[::2], expected_nats[::2])
+    assert torch.equal(grad[::2], expected_grad[::2])
+
+
+def every_kernel(kernels: Kernels, dtype: torch.dtype) -> list[torch.Tensor]:
+    x, up, grad = (random(300, 48, dtype=dtype, seed=seed) for seed in (1, 2, 3))
+    found = results_and_gradients(lambda x: RmsNorm.apply(x, up[0], EPS, kernels), [x], grad)
+    found += results_and_gradients(lambda x, up: SiluMul.apply(x, up, kernels), [x, up], grad)
+    found += cross_entropy(kernels, x, torch.arange(300) % 48)
+    rows, keys = make_rows([100, 120, 40, 30], [100, 120, 50, 30], [-1, -1, 1, -1]), torch.arange(16).view(4, 4).int()
+    found.append(kernels.dropout(x, rows, keys, draw=3, drop_below=1 << 15))
+    kernels.add_dropped_(up, x, rows, keys, draw=3, drop_below=1 << 15)
+    found.append(up)
+    heads = [random(300, n, 16, dtype=dtype, seed=n) for n in (4, 2, 2)]
+    return found + results_and_gradients(
+        lambda q, k, v: RowAttention.apply(q, k, v, None, rows, None, 0.25, kernels), heads, heads[0]
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_number_of_threads_changes_no_bit(kernels: Kernels, dtype: torch.dtype) -> None:
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(every_kernel(kernels, dtype))
+    finally:
+        torch.set_num_threads(before)
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
