@@ -124,9 +124,6 @@ class StudyFacts:
     packing: bool
     """True: rows are packed without padding. False: rows are padded."""
     packing_reason: str
-    kernels: bool
-    """True: compiled kernels computed what is not a matrix product."""
-    kernels_reason: str
     train_examples: int
     eval_examples: int
     train_tokens: int
@@ -141,6 +138,9 @@ class StudyFacts:
     model_hash: str
     data_notes: tuple[str, ...]
     """What was done to the rows, one sentence each: cut, dropped, duplicates."""
+    kernels: bool
+    """True: compiled kernels computed what is not a matrix product."""
+    kernels_reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

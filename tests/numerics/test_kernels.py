@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 from references import TOLERANCE, make_rows, random, relative, results_and_gradients
+from torch import nn
 from torch.nn import functional as F
 
 from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.kernels.operations import RmsNorm, RowAttention, SiluMul
+from lorascope.modeling.kernels.operations import GatedFeedForward, RmsNorm, RowAttention, SiluMul
 
 EPS = 1e-5
 WIDTHS = [5, 16, 100, 576]
@@ -30,6 +31,25 @@ def test_gradcheck(kernels: Kernels) -> None:
         x, gate = (random(2, 3, width, dtype=torch.float64, seed=seed).requires_grad_() for seed in (2, 3))
         assert torch.autograd.gradcheck(lambda x, w=weight: RmsNorm.apply(x, w, EPS, kernels), x)
         assert torch.autograd.gradcheck(lambda gate, x: SiluMul.apply(gate, x, kernels), (gate, x))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_whole_gated_layer(own_kernels: Kernels, bias: bool) -> None:
+    """Against finite differences, and in its own precision against the layer in plain operations."""
+    torch.manual_seed(0)
+    parts = [nn.Linear(7, 10, bias), nn.Linear(7, 10, bias), nn.Linear(10, 7, bias)]
+    gate, up, down = (part.double().requires_grad_(requires_grad=False) for part in parts)
+    x, grad = (random(2, 3, 7, dtype=torch.float64, seed=seed) for seed in (1, 2))
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        return GatedFeedForward.apply(x, gate, up, down, own_kernels)
+
+    assert torch.autograd.gradcheck(layer, x.requires_grad_())
+    found = results_and_gradients(layer, [x], grad)
+    expected = results_and_gradients(lambda x: down(F.silu(gate(x)) * up(x)), [x], grad)
+    assert max(map(relative, found, expected)) < TOLERANCE[torch.float64]
+    found = results_and_gradients(layer, [x[0]], grad[0])
+    assert max(map(relative, found, [whole[0] for whole in expected])) < TOLERANCE[torch.float64]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -28,7 +28,8 @@ DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
 def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> StudyFacts:
     return StudyFacts(
         model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="faster on this CPU",
-        packing=True, packing_reason="packed logits equal padded ones", train_examples=8 * steps // 2,
+        packing=True, packing_reason="packed logits equal padded ones", kernels=True,
+        kernels_reason="compiled with g++", train_examples=8 * steps // 2,
         eval_examples=n_eval, train_tokens=51_000, train_target_tokens=40_000, eval_target_tokens=20 * n_eval,
         total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj", "layers.0.v_proj"),
         data_hash="d" * 12, model_hash="e" * 12, data_notes=("3 rows were cut at 128 tokens.",),

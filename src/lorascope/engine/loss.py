@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from lorascope.modeling.kernels.calls import Kernels
 
-_CHUNK = 256
-"""Tokens whose logits exist at once: wide for the matrix units, small for the caches. Measured on 2 cores, bfloat16,
-a vocabulary of 49,152, products and softmax of 1,000 tokens: 256 takes 260 ms, 128 takes 315, 512 takes 335."""
+_CHUNK = 512
+"""Tokens whose logits exist at once."""
+_PRODUCT = 256
+"""Tokens of one product with the logits' gradients. docs/decisions has the measurements of both."""
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -43,7 +44,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 part, dlogits_CV = _cross_entropy(logits_CV, targets_M[chunk], wants_grad=wants_grad)
                 nats.append(part)
             if grad_MD is not None:
-                torch.mm(dlogits_CV, weight_VD, out=grad_MD[chunk])
+                for part, to in zip(dlogits_CV.split(_PRODUCT), grad_MD[chunk].split(_PRODUCT), strict=True):
+                    torch.mm(part, weight_VD, out=to)
         if grad_MD is not None:
             ctx.save_for_backward(grad_MD)
         return torch.cat(nats)

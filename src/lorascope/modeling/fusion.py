@@ -5,7 +5,7 @@ recognised by shape is then compared with what it replaces: norms and feed-forwa
 attention by the logits of the whole model when a study starts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from lorascope.modeling.attention import attend_in_rows
 from lorascope.modeling.kernels.calls import Kernels, Rotary
-from lorascope.modeling.kernels.operations import RmsNorm, SiluMul
+from lorascope.modeling.kernels.operations import GatedFeedForward, RmsNorm, SiluMul
 from lorascope.modeling.layout import current_pass
+from lorascope.modeling.lora import MultiLoraLinear, adapted
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Largest difference of a module's outputs as a share of the largest output. A missing 1 in ``1 + weight``, or another
@@ -75,8 +76,14 @@ def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
     if not callable(activation) or not _is_silu(activation):
         return None
 
+    whole = all(type(part) is nn.Linear and not part.weight.requires_grad for part in (gate, up, down))
+
     def forward(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = down(SiluMul.apply(gate(x), up(x), kernels))
+        result: torch.Tensor
+        if whole:
+            result = GatedFeedForward.apply(x, gate, up, down, kernels)
+        else:
+            result = down(SiluMul.apply(gate(x), up(x), kernels))
         return result
 
     return forward if _agree(module, forward, weight, weight.shape[-1]) else None
@@ -116,6 +123,12 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
         return None
     own = module.forward
     q_proj, k_proj, v_proj, o_proj = (module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
+    projections = (q_proj, k_proj, v_proj)
+    adapted_ones = [part for part in projections if isinstance(part, MultiLoraLinear)]
+
+    def projected(x: torch.Tensor) -> Sequence[torch.Tensor]:
+        return adapted(adapted_ones, x) if len(adapted_ones) == 3 else [part(x) for part in projections]
+
     window, config = getattr(module, "sliding_window", None), getattr(module, "config", None)
     if not hasattr(module, "sliding_window") and getattr(config, "sliding_window", None) is not None:
         return None  # rows shorter than the window could not show whether this layer has it
@@ -132,7 +145,7 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
             result: tuple[torch.Tensor, None] = own(hidden_states, position_embeddings, *arguments, **named)
             return result
         cosine, sine = (angles[0].to(hidden_states.dtype).contiguous() for angles in position_embeddings)
-        q, k, v = (part(hidden_states)[0].unflatten(-1, (-1, head_dim)) for part in (q_proj, k_proj, v_proj))
+        q, k, v = (part[0].unflatten(-1, (-1, head_dim)) for part in projected(hidden_states))
         out = attend_in_rows(q, k, v, rotary=Rotary(cosine=cosine, sine=sine), scaling=scaling, window=window)
         return o_proj(out.flatten(1)[None]), None
 

@@ -22,7 +22,7 @@ from lorascope.modeling.kernels.calls import KernelRows, Kernels
 
 BASE_ONLY = -1
 """Adapter index of rows that no adapter touches."""
-SLOT_MULTIPLE = 64
+SLOT_MULTIPLE = 32
 """A packed adapter's stretches are filled up to a multiple of this many slots."""
 
 
@@ -76,7 +76,7 @@ class PassLayout:
         """Slots of each stretch.
 
         Padded, all are as wide as the longest. Packed, the last of each adapter is filled up so that its stretches
-        together are a multiple of 64 slots: the matrix library prepares (and keeps) code for every shape it meets.
+        together are a multiple of 32 slots: the matrix library prepares (and keeps) code for every shape it meets.
         """
         if self.padded:
             return (max(self.lengths),) * len(self.lengths)

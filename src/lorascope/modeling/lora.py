@@ -62,46 +62,61 @@ class Segment:
 
 
 class _MultiLora(torch.autograd.Function):
-    """y = base(x) + the update of each segment, storing nothing for gradients that nobody needs."""
+    """y = base(x) + the update of each segment, for layers with one input; stores no gradient that nobody needs."""
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - the type of autograd's context is private to torch
         x: torch.Tensor,
-        layer: "MultiLoraLinear",
-        segments: Sequence[Segment],
+        layers: Sequence["MultiLoraLinear"],
+        segments: Sequence[Sequence[Segment]],
         *leaves: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, ...]:
         del leaves  # they are here so that autograd routes their gradients; the values come with the segments
-        y = layer.base(x)
-        x_NI, y_NO = x.flatten(0, -2), y.view(-1, y.shape[-1])
-        hidden = []
-        for segment in segments:
-            h_nR = segment.dropped(x_NI) @ segment.adapter.A_compute.T
-            y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
-            hidden.append(h_nR)
+        x_NI = x.flatten(0, -2)
+        outputs, hidden = [], []
+        for layer, own in zip(layers, segments, strict=True):
+            y = layer.base(x)
+            y_NO = y.view(-1, y.shape[-1])
+            for segment in own:
+                h_nR = segment.dropped(x_NI) @ segment.adapter.A_compute.T
+                y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
+                hidden.append(h_nR)
+            outputs.append(y)
         ctx.segments, ctx.shape = segments, x.shape
-        ctx.save_for_backward(x_NI, layer.weight, *hidden)
-        return y
+        ctx.save_for_backward(x_NI, *[layer.weight for layer in layers], *hidden)
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
-        (dy_NO,) = grads
-        x_NI, weight_OI, *hidden = ctx.saved_tensors
-        dy_NO = dy_NO.flatten(0, -2)
-        dx_NI = dy_NO @ weight_OI if ctx.needs_input_grad[0] else None
+        x_NI, *rest = ctx.saved_tensors
+        weights, hidden = rest[: len(grads)], iter(rest[len(grads) :])
+        dx_NI: torch.Tensor | None = None
         leaf_grads: list[torch.Tensor] = []
-        for segment, h_nR in zip(ctx.segments, hidden, strict=True):
-            adapter = segment.adapter
-            dy_nO = dy_NO[segment.slots]
-            dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
-            leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
-            # the transpose of dy^T h, in the order that the matrix library is quicker at
-            leaf_grads.append((h_nR.T @ dy_nO).to(adapter.B.dtype).mul_(segment.factor).T)
-            if dx_NI is not None:
-                segment.add_input_grad_(dx_NI, dh_nR)
+        for dy, weight_OI, own in zip(grads, weights, ctx.segments, strict=True):
+            dy_NO = dy.flatten(0, -2)
+            if ctx.needs_input_grad[0]:
+                dx_NI = dy_NO @ weight_OI if dx_NI is None else dx_NI.addmm_(dy_NO, weight_OI)
+            for segment in own:
+                adapter, h_nR, dy_nO = segment.adapter, next(hidden), dy_NO[segment.slots]
+                dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
+                leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
+                # the transpose of dy^T h, in the order that the matrix library is quicker at
+                leaf_grads.append((h_nR.T @ dy_nO).to(adapter.B.dtype).mul_(segment.factor).T)
+                if dx_NI is not None:
+                    segment.add_input_grad_(dx_NI, dh_nR)
         dx = None if dx_NI is None else dx_NI.view(ctx.shape)
         return dx, None, None, *leaf_grads
+
+
+def adapted(layers: Sequence["MultiLoraLinear"], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the output of each of some layers for one input, whose gradient is then added up once for all of them."""
+    segments = [layer.segments(x) for layer in layers]
+    if not any(segments):
+        return tuple(layer.base(x) for layer in layers)
+    leaves = [leaf for own in segments for segment in own for leaf in (segment.adapter.A, segment.adapter.B)]
+    outputs: tuple[torch.Tensor, ...] = _MultiLora.apply(x, layers, segments, *leaves)
+    return outputs
 
 
 class MultiLoraLinear(nn.Module):
@@ -123,15 +138,14 @@ class MultiLoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [..., O] for [..., I]; the leading dimensions flatten to the slots of the current pass."""
-        segments = self._segments(x)
-        if not segments:
-            result: torch.Tensor = self.base(x)
-            return result
-        leaves = [leaf for segment in segments for leaf in (segment.adapter.A, segment.adapter.B)]
-        output: torch.Tensor = _MultiLora.apply(x, self, segments, *leaves)
-        return output
+        return adapted([self], x)[0]
 
-    def _segments(self, x: torch.Tensor) -> list[Segment]:
+    def segments(self, x: torch.Tensor) -> list[Segment]:
+        """Return which slots of the current pass each adapter works on, with the dropout that this call draws.
+
+        Raises:
+            InputError: the layer sees only some of the pass's tokens.
+        """
         active = current_pass()
         if active is None:
             return []

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -127,18 +128,8 @@ inline doubles exp_of_negative(doubles x) {
     return x;
 }
 
-inline floats reciprocal(floats x) {
-#ifdef __AVX512F__
-    const floats y = (floats)_mm512_rcp14_ps((__m512)x);  // 14 bits, and one step of Newton's method
-    return y * (2.0f - x * y);
-#else
-    return 1.0f / x;
-#endif
-}
-inline doubles reciprocal(doubles x) { return 1.0 / x; }
-
 template <class V> V sigmoid(V x) {
-    const V e = exp_of_negative(x < 0 ? x : -x), positive = reciprocal(1 + e);
+    const V e = exp_of_negative(x < 0 ? x : -x), positive = 1 / (1 + e);
     return x < 0 ? e * positive : positive;
 }
 
@@ -293,12 +284,17 @@ void for_each_lanes(int64_t rows, int64_t d, const int64_t* starts, const int64_
             const int64_t within = (block - first_block[row]) * kBlock;
             words bits[4];
             threefry(keys + 4 * row, uint32_t(within / kBlock * kLanes), uint32_t(draw), bits);
-            for (int64_t part = 0; part < kBlock / kLanes; ++part) {
-                const int64_t at = within + part * kLanes, left = widths[row] * d - at, real = lengths[row] * d - at;
-                if (left <= 0) break;
-                const words drawn = part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16;
-                const lane_mask kept = drawn >= below;
-                use(starts[row] * d + at, left, kept | lanes_between(real, kLanes));
+            const int64_t left = widths[row] * d - within, real = lengths[row] * d - within;
+            const int64_t first = starts[row] * d + within;
+            const auto kept = [&](int64_t part) -> lane_mask {
+                return (part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16) >= below;
+            };
+            if (real >= kBlock) {
+                for (int64_t part = 0; part < kBlock / kLanes; ++part)
+                    use(first + part * kLanes, kLanes, kept(part));
+            } else {
+                for (int64_t part = 0, at = 0; part < kBlock / kLanes && at < left; ++part, at += kLanes)
+                    use(first + at, left - at, kept(part) | lanes_between(real - at, kLanes));
             }
         }
     }
@@ -426,7 +422,24 @@ template <class C> struct Plain : Buffers<C> {
             }
     }
     void queries_ready(bool) {}
-    void probabilities_ready(const Block&, bool) {}
+    // Where the probabilities of one query go, 16 at a time. (By value: a vector may be written over anything, so that
+    // the compiler would read the pointers of this object anew for each.)
+    struct Sink {
+        C* p;
+        void put(int64_t j, lanes_t<C> x) const { store(p + j, x); }
+    };
+    // The same and the scores' gradients, of two queries.
+    struct PairSink {
+        C *p, *next_p, *ds, *next_ds;
+        void put(int64_t j, lanes_t<C> a, lanes_t<C> next_a, lanes_t<C> x, lanes_t<C> next_x) const {
+            store(p + j, a), store(next_p + j, next_a), store(ds + j, x), store(next_ds + j, next_x);
+        }
+    };
+    Sink sink(int64_t i) const { return {this->scores + i * this->line}; }
+    PairSink pair_sink(int64_t i) const {
+        C *p = this->scores + i * this->line, *ds = this->dscores + i * this->line;
+        return {p, p + this->line, ds, ds + this->line};
+    }
     void key_gradients_ready(int64_t, int64_t) {}
     void clear_key_gradients(int64_t first, int64_t stop) {
         for (C* part : {this->dk, this->dv}) std::fill(part + first * this->dp, part + stop * this->dp, C(0));
@@ -601,12 +614,22 @@ struct Tiles : TileSetup, Buffers<float> {
             }
         }
     }
-    void probabilities_ready(const Block& b, bool backward) {
-        const int64_t keys = b.high - b.low;
-        if (!backward) return to_rows(scores + b.low, kQueries, keys, line, p_rows + b.low / 2, line / 2);
-        to_pairs(scores + b.low, kQueries, keys, line, p_pairs + b.low, line);
-        to_rows(dscores + b.low, kQueries, keys, line, ds_rows + b.low / 2, line / 2);
-        to_pairs(dscores + b.low, kQueries, keys, line, ds_pairs + b.low, line);
+    struct Sink {
+        bfloat16* p;
+        void put(int64_t j, floats x) const { store(p + j, x); }
+    };
+    struct PairSink {
+        uint32_t *p, *ds;
+        bfloat16 *row, *next_row;
+        void put(int64_t j, floats a, floats next_a, floats x, floats next_x) const {
+            write(p + j, paired(a, next_a)), write(ds + j, paired(x, next_x));
+            store(row + j, x), store(next_row + j, next_x);
+        }
+    };
+    Sink sink(int64_t i) const { return {(bfloat16*)(p_rows + i * line / 2)}; }
+    PairSink pair_sink(int64_t i) const {
+        bfloat16* row = (bfloat16*)(ds_rows + i * line / 2);
+        return {p_pairs + i / 2 * line, ds_pairs + i / 2 * line, row, row + line};
     }
     void key_gradients_ready(int64_t first, int64_t stop) {
         first = first / kTile * kTile, stop = round_up(stop, kTile);
@@ -701,6 +724,12 @@ void write_token(const Heads<T>& at, const compute_t<T>* from, int64_t token, bo
     }
 }
 
+// Asks for one head of a token to be read soon: heads of neighbouring tokens lie too far apart for the processor to guess.
+template <class T> void expect(const T* head, int64_t d) {
+    for (int64_t j = 0; j < d; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(head + j);
+}
+constexpr int64_t kAhead = 6;
+
 // Reads a row's keys and values behind those of its parent.
 template <class T, class Products>
 void read_keys(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, bool backward, Products& to) {
@@ -708,6 +737,8 @@ void read_keys(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, bool
     const int64_t stop = before + at.lengths[row], end = round_up(stop, kTile);
     for (int64_t j = before; j < stop; ++j) {
         const int64_t token = at.starts[row] + j - before;
+        expect(at.k + (token + kAhead) * at.k_stride + kv * at.d, at.d);
+        expect(at.v + (token + kAhead) * at.v_stride + kv * at.d, at.d);
         read_token(at, at.k + token * at.k_stride + kv * at.d, token, true, C(1), to.k + j * to.dp);
         read_token(at, at.v + token * at.v_stride + kv * at.d, token, false, C(1), to.v + j * to.dp);
     }
@@ -719,39 +750,61 @@ void read_keys(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, bool
 template <class T>
 void read_block(const Heads<T>& at, const Block& b, const T* from, int64_t stride, int64_t start, bool turn,
                 compute_t<T> factor, compute_t<T>* to, int64_t dp) {
-    for (int64_t i = b.first; i < b.stop; ++i)
+    for (int64_t i = b.first; i < b.stop; ++i) {
+        expect(from + (start + i + kAhead) * stride, at.d);
         read_token(at, from + (start + i) * stride, start + i, turn, factor, to + (i - b.first) * dp);
+    }
     std::fill(to + (b.stop - b.first) * dp, to + kQueries * dp, compute_t<T>(0));
 }
 
-// Softmax in place of one query's scores in a block, zero outside of the keys [first, stop) that it may see; returns the
-// log of the sum of exponentials.
-template <class C> C softmax(C* row, const Block& b, int64_t first, int64_t stop) {
+// Puts the probabilities of query i of a block, not yet divided by their sum, zero outside of the keys [first, stop) that
+// it may see; returns their sum and the log of the sum of the scores' exponentials.
+template <class C, class Products>
+std::pair<C, C> softmax(Products& x, const Block& b, int64_t i, int64_t first, int64_t stop) {
     using V = lanes_t<C>;
+    const C* row = x.scores + i * x.line;
+    const auto sink = x.sink(i);
+    const int64_t low = b.low, high = b.high;
     C largest = -std::numeric_limits<C>::infinity();
     V most = V{} + largest, sums = {};
-    for (int64_t j = b.low; j < b.high; j += kLanes) {
-        const V x = where(lanes_between(first - j, stop - j), load(row + j), largest);
-        most = x > most ? x : most;
+    for (int64_t j = low; j < high; j += kLanes) {
+        const V score = where(lanes_between(first - j, stop - j), load(row + j), largest);
+        most = score > most ? score : most;
     }
     for (int64_t l = 0; l < kLanes; ++l) largest = std::max<C>(largest, most[l]);
-    for (int64_t j = b.low; j < b.high; j += kLanes) {
+    for (int64_t j = low; j < high; j += kLanes) {
         const V e = where(lanes_between(first - j, stop - j), exp_of_negative(load(row + j) - largest), 0);
-        store(row + j, e);
+        sink.put(j, e);
         sums += e;
     }
-    const C sum = sum_of<C>(sums), inverse = C(1) / sum;
-    for (int64_t j = b.low; j < b.high; j += kLanes) store(row + j, load(row + j) * inverse);
-    return largest + std::log(sum);
+    const C sum = sum_of<C>(sums);
+    return {sum, largest + std::log(sum)};
 }
 
-// From the scores of one query and the gradients of its probabilities to probabilities and the scores' gradients.
-template <class C> void softmax_backward(C* p, C* dp, C log_sum, C delta, const Block& b, int64_t first, int64_t stop) {
-    for (int64_t j = b.low; j < b.high; j += kLanes) {
+// What the backward pass knows of one query; nothing is seen where stop is 0.
+template <class C> struct Query {
+    C log_sum = 0, delta = 0;
+    int64_t first = 0, stop = 0;
+
+    // From 16 scores and gradients of probabilities to probabilities and gradients of scores.
+    void differentiate(int64_t j, lanes_t<C>& p, lanes_t<C>& ds) const {
         const lane_mask seen = lanes_between(first - j, stop - j);
-        const lanes_t<C> probability = where(seen, exp_of_negative(load(p + j) - log_sum), 0);
-        store(p + j, probability);
-        store(dp + j, where(seen, probability * (load(dp + j) - delta), 0));
+        p = where(seen, exp_of_negative(p - log_sum), 0);
+        ds = where(seen, p * (ds - delta), 0);
+    }
+};
+
+template <class C, class Products>
+void softmax_backward(const Products& x, const Block& b, int64_t i, const Query<C> query, const Query<C> next) {
+    const int64_t line = x.line, low = b.low, high = b.high;
+    const C *scores = x.scores + i * line, *dscores = x.dscores + i * line;
+    const auto sink = x.pair_sink(i);
+    for (int64_t j = low; j < high; j += kLanes) {
+        lanes_t<C> p = load(scores + j), ds = load(dscores + j);
+        lanes_t<C> next_p = load(scores + line + j), next_ds = load(dscores + line + j);
+        query.differentiate(j, p, ds);
+        next.differentiate(j, next_p, next_ds);
+        sink.put(j, p, next_p, ds, next_ds);
     }
 }
 
@@ -775,13 +828,13 @@ void forward_row(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, Pr
             read_block(at, b, at.q + head * at.d, at.q_stride, start, true, at.scale, x.q, x.dp);
             x.queries_ready(false);
             x.make_scores(b);
+            C sums[kQueries];
             for (int64_t i = b.first; i < b.stop; ++i)
-                log_sums[(start + i) * at.heads + head] = softmax(
-                    x.scores + (i - b.first) * x.line, b, at.first_key(before + i), before + i + 1);
-            x.probabilities_ready(b, false);
+                std::tie(sums[i - b.first], log_sums[(start + i) * at.heads + head]) =
+                    softmax<C>(x, b, i - b.first, at.first_key(before + i), before + i + 1);
             x.make_out(b);
             for (int64_t i = b.first; i < b.stop; ++i)
-                write_token(at, x.out + (i - b.first) * x.dp, start + i, false, C(1),
+                write_token(at, x.out + (i - b.first) * x.dp, start + i, false, C(1) / sums[i - b.first],
                             out + (start + i) * token_stride + head * at.d);
         }
         for (int64_t i = n; i < at.widths[row]; ++i)
@@ -825,19 +878,17 @@ void backward_row(const Heads<T>& at, int64_t row, int64_t before, int64_t kv, P
             x.queries_ready(true);
             x.make_scores(b);
             x.make_dscores(b);
+            Query<C> queries[kQueries] = {};
             for (int64_t i = b.first; i < b.stop; ++i) {
                 const T* own = to.out + (start + i) * token_stride + head * d;
+                expect(own + kAhead * token_stride, d);
                 const C* grad = x.grad + (i - b.first) * x.dp;
                 lanes_t<C> delta = {};
                 for (int64_t e = 0; e < d; e += kLanes) delta += load(grad + e, d - e) * load(own + e, d - e);
-                softmax_backward(x.scores + (i - b.first) * x.line, x.dscores + (i - b.first) * x.line,
-                                 to.log_sums[(start + i) * at.heads + head], sum_of<C>(delta), b,
-                                 at.first_key(before + i), before + i + 1);
+                queries[i - b.first] = {to.log_sums[(start + i) * at.heads + head], sum_of<C>(delta),
+                                        at.first_key(before + i), before + i + 1};
             }
-            for (int64_t i = b.stop - b.first; i < kQueries; ++i)
-                for (C* part : {x.scores, x.dscores})
-                    std::fill(part + i * x.line + b.low, part + i * x.line + b.high, C(0));
-            x.probabilities_ready(b, true);
+            for (int64_t i = 0; i < kQueries; i += 2) softmax_backward(x, b, i, queries[i], queries[i + 1]);
             x.make_gradients(b);
             for (int64_t i = b.first; i < b.stop; ++i)
                 write_token(at, x.dq + (i - b.first) * x.dp, start + i, true, at.scale,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from lorascope.modeling.kernels.calls import KernelRows, Kernels, Rotary
 
@@ -38,6 +39,35 @@ class SiluMul(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # noqa: ANN401
         """Return the gradients with respect to gate and up."""
         return *ctx.kernels.silu_mul_backward(*ctx.saved_tensors, grads[0]), None
+
+
+class GatedFeedForward(torch.autograd.Function):
+    """down(silu(gate(x)) * up(x)) with frozen weights; keeps the outputs of gate and up."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd functions take positional arguments only
+        ctx: Any,  # noqa: ANN401
+        x: torch.Tensor,
+        gate: nn.Linear,
+        up: nn.Linear,
+        down: nn.Linear,
+        kernels: Kernels,
+    ) -> torch.Tensor:
+        """Return down(silu(gate(x)) * up(x)), [..., D]."""
+        gated, raised = gate(x), up(x)
+        ctx.kernels = kernels
+        ctx.save_for_backward(gated, raised, gate.weight, up.weight, down.weight)
+        y: torch.Tensor = down(kernels.silu_mul_forward(gated, raised))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:  # noqa: ANN401
+        """Return the gradient with respect to x, that of both projections added up."""
+        gated, raised, gate, up, down = ctx.saved_tensors
+        dgated, draised = ctx.kernels.silu_mul_backward(gated, raised, grads[0] @ down)
+        dx = (dgated @ gate).flatten(0, -2)
+        dx.addmm_(draised.flatten(0, -2), up)
+        return dx.view(*gated.shape[:-1], -1), None, None, None, None
 
 
 class RowAttention(torch.autograd.Function):
