@@ -5,7 +5,7 @@ the pass; so has every prefix that rows of the step share. So a row gets the sam
 or in passes of any size, and after a resume; and a mask is made anew for the backward pass rather than kept.
 
 The bits come from a counter: Threefry-4x32 with 12 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3", section 4). The compiled kernels make the same bits; here they are for machines without them.
+1, 2, 3", section 4). The compiled kernels make the same bits; here they are for devices and machines without them.
 
 Shape legend: n slots of some neighbouring rows, I features.
 """
@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lorascope.modeling.kernels.calls import KernelRows, Kernels
 
@@ -26,6 +25,7 @@ _LEVELS = 1 << 16
 """A mask element is decided by 16 random bits: p is met to within 1/131072, and the scale follows the p that is met."""
 _ROTATIONS = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
 _ROUNDS = 12
+_CPU = torch.device("cpu")
 _LANES = 16
 _BLOCK = 128
 """Elements of a row in one block: 16 counters of 8 draws each."""
@@ -67,7 +67,7 @@ class Dropout:
         """Return x where it is kept and 0 elsewhere."""
         kernels = self.rows.kernels
         if kernels is None or not kernels.takes(x_nI):
-            return x_nI * self.keep_mask(x_nI.shape[-1]).to(x_nI.device)
+            return x_nI * self.keep_mask(x_nI.shape[-1], x_nI.device)
         below = _drop_below(self.p)
         return kernels.dropout(x_nI, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below)
 
@@ -75,23 +75,22 @@ class Dropout:
         """Add x to ``out`` where it is kept."""
         kernels = self.rows.kernels
         if kernels is None or not kernels.takes(x_nI):
-            out_nI.add_(x_nI * self.keep_mask(x_nI.shape[-1]).to(x_nI.device))
+            out_nI.add_(x_nI * self.keep_mask(x_nI.shape[-1], x_nI.device))
         else:
             below = _drop_below(self.p)
             kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below)
 
-    def keep_mask(self, features: int) -> torch.Tensor:
+    def keep_mask(self, features: int, device: torch.device = _CPU) -> torch.Tensor:
         """Return bool [n, features], True where an input is kept; what lies behind a row's tokens is kept."""
         if features not in self._masks:
             rows = self.rows.rows
-            parts = []
-            for key, length, width in zip(
-                self.rows.keys.numpy().view(np.uint32), rows.lengths.tolist(), rows.widths.tolist(), strict=True
-            ):
-                kept = np.ones((width, features), dtype=np.bool_)
-                kept[:length] = (_bits(key, self.draw, length * features) >= _drop_below(self.p)).reshape(length, -1)
-                parts.append(kept)
-            self._masks[features] = torch.from_numpy(np.concatenate(parts))
+            sizes = rows.lengths * features
+            bits = _bits(self.rows.keys.to(device), self.draw, sizes.to(device))
+            kept = torch.ones(int(rows.widths.sum()), features, dtype=torch.bool, device=device)
+            places = zip(rows.starts.tolist(), rows.lengths.tolist(), sizes.tolist(), bits, strict=True)
+            for start, length, size, numbers in places:
+                kept[start : start + length] = (numbers[:size] >= _drop_below(self.p)).view(length, features)
+            self._masks[features] = kept
         return self._masks[features]
 
     @cached_property
@@ -99,36 +98,39 @@ class Dropout:
         return {}
 
 
-def _bits(key: NDArray[np.uint32], draw: int, n: int) -> NDArray[np.uint16]:
-    """Return the first n 16-bit numbers of a stream.
+def _bits(keys: torch.Tensor, draw: int, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return at least ``sizes`` 16-bit numbers of each row's stream, one int32 tensor a row.
 
     Lane l of a block takes the counter (16 * block + l, draw); its four words give, low half first, the numbers of
     elements l, 16 + l, ... 112 + l of the block.
     """
-    n_blocks = -(-n // _BLOCK)
-    counter = np.zeros((4, n_blocks * _LANES), dtype=np.uint32)
-    counter[0], counter[1] = np.arange(n_blocks * _LANES), draw
-    words = _threefry(key, counter).reshape(4, n_blocks, _LANES)
-    halves = np.stack([words & 0xFFFF, words >> 16], axis=1)
-    return halves.transpose(2, 0, 1, 3).reshape(-1)[:n].astype(np.uint16)
+    blocks = (sizes + _BLOCK - 1) // _BLOCK
+    row = torch.repeat_interleave(torch.arange(len(blocks), device=keys.device), blocks)
+    block = torch.arange(len(row), device=keys.device) - (blocks.cumsum(0) - blocks)[row]
+    counter = torch.zeros(4, len(row), _LANES, dtype=torch.int32, device=keys.device)
+    counter[0] = block[:, None] * _LANES + torch.arange(_LANES, device=keys.device)
+    counter[1] = draw
+    words = _threefry(keys.T[:, row, None], counter)
+    halves = torch.stack([words & 0xFFFF, words >> 16 & 0xFFFF], dim=1)
+    by_row = halves.permute(2, 0, 1, 3).reshape(-1, _BLOCK).split(blocks.tolist())
+    return tuple(part.flatten() for part in by_row)
 
 
-def _threefry(key: NDArray[np.uint32], x: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return the random words of counters, uint32 [4, n] for [4, n]."""
-    keys = [*key, np.bitwise_xor.reduce(key) ^ np.uint32(0x1BD11BDA)]
-    x = x + key[:, None]
+def _threefry(key: torch.Tensor, counter: torch.Tensor) -> torch.Tensor:
+    """Return the random words of counters, int32 [4, ...] for [4, ...]; int32 stands for unsigned words and wraps."""
+    keys = [*key, key[0] ^ key[1] ^ key[2] ^ key[3] ^ 0x1BD11BDA]
+    x = [counter[word] + keys[word] for word in range(4)]
     for done in range(_ROUNDS):
         # the second and the fourth word change partners after every round
         pairs = ((0, 1), (2, 3)) if done % 2 == 0 else ((0, 3), (2, 1))
         for (to, word), left in zip(pairs, _ROTATIONS[done % 8], strict=True):
-            x[to] += x[word]
-            x[word] = (x[word] << np.uint32(left) | x[word] >> np.uint32(32 - left)) ^ x[to]
+            x[to] = x[to] + x[word]
+            x[word] = (x[word] << left | x[word] >> 32 - left & (1 << left) - 1) ^ x[to]
         if done % 4 == 3:
             turn = done // 4 + 1
-            for word in range(4):
-                x[word] += keys[(turn + word) % 5]
-            x[3] += np.uint32(turn)
-    return x
+            x = [x[word] + keys[(turn + word) % 5] for word in range(4)]
+            x[3] = x[3] + turn
+    return torch.stack(x)
 
 
 class DropoutStreams:

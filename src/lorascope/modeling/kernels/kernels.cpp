@@ -238,7 +238,7 @@ void cross_entropy(int64_t n, int64_t v, T* logits, const int64_t* targets, comp
 // Dropout from a counter: Threefry-4x32 with 12 rounds (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3)
 //
 // Elements of a row come in blocks of 128; lane l of a block takes the counter (block * 16 + l, draw), and its four
-// words give, low half first, the 16 bits of elements l, 16 + l, ..., 112 + l. modeling/dropout.py has the same in NumPy.
+// words give, low half first, the 16 bits of elements l, 16 + l, ..., 112 + l. modeling/dropout.py has the same in Torch.
 
 constexpr int64_t kBlock = 128;
 
