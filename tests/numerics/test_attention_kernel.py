@@ -7,7 +7,7 @@ import pytest
 import torch
 from references import TOLERANCE, make_rows, random, relative, results_and_gradients, row_attention
 
-from lorascope.modeling.kernels.calls import KernelRows, Kernels, Rotary
+from lorascope.modeling.kernels.calls import AttentionPlan, KernelRows, Kernels, Rotary
 from lorascope.modeling.kernels.operations import RowAttention
 
 HEADS, KV_HEADS, SCALING = 4, 2, 0.2
@@ -23,7 +23,8 @@ def attend(
     rotary: Rotary | None = None,
     window: int | None = None,
 ) -> torch.Tensor:
-    return RowAttention.apply(*heads, rotary, rows, window, SCALING, kernels)
+    plan = AttentionPlan(rows=rows, scaling=SCALING, window=window, rotary=rotary)
+    return RowAttention.apply(*heads, plan, kernels)
 
 
 def make_heads(rows: KernelRows, features: int, dtype: torch.dtype) -> list[torch.Tensor]:

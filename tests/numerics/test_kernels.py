@@ -9,7 +9,7 @@ from references import TOLERANCE, make_rows, random, relative, results_and_gradi
 from torch import nn
 from torch.nn import functional as F
 
-from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
 from lorascope.modeling.kernels.operations import GatedFeedForward, RmsNorm, RowAttention, SiluMul
 
 EPS = 1e-5
@@ -196,9 +196,8 @@ def every_kernel(kernels: Kernels, dtype: torch.dtype) -> list[torch.Tensor]:
     kernels.add_dropped_(up, x, rows, keys, draw=3, drop_below=1 << 15)
     found.append(up)
     heads = [random(300, n, 16, dtype=dtype, seed=n) for n in (4, 2, 2)]
-    return found + results_and_gradients(
-        lambda q, k, v: RowAttention.apply(q, k, v, None, rows, None, 0.25, kernels), heads, heads[0]
-    )
+    plan = AttentionPlan(rows=rows, scaling=0.25)
+    return found + results_and_gradients(lambda q, k, v: RowAttention.apply(q, k, v, plan, kernels), heads, heads[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lorascope.modeling.grouping import LONG_ROW, AttentionGroup
-from lorascope.modeling.kernels.calls import Rotary
+from lorascope.modeling.kernels.calls import AttentionPlan, Rotary
 from lorascope.modeling.kernels.operations import RowAttention
 from lorascope.modeling.layout import current_pass
 
@@ -158,8 +158,8 @@ def attend_in_rows(
     scale = q_NHD.shape[-1] ** -0.5 if scaling is None else scaling
     if active.kernels is not None and active.kernels.takes(q_NHD):
         q_NHD, k_NKD, v_NKD = (x.flatten(1).view(x.shape) for x in (q_NHD, k_NKD, v_NKD))
-        rows = active.layout.kernel_rows
-        attended: torch.Tensor = RowAttention.apply(q_NHD, k_NKD, v_NKD, rotary, rows, window, scale, active.kernels)
+        plan = AttentionPlan(rows=active.layout.kernel_rows, scaling=scale, window=window, rotary=rotary)
+        attended: torch.Tensor = RowAttention.apply(q_NHD, k_NKD, v_NKD, plan, active.kernels)
         return attended
     assert rotary is None
     q_HND, k_KND, v_KND = (x.transpose(0, 1) for x in (q_NHD, k_NKD, v_NKD))

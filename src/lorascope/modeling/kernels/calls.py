@@ -41,6 +41,33 @@ class Rotary:
     sine: torch.Tensor
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttentionPlan:
+    """Who attends to whom, and how."""
+
+    rows: KernelRows
+    scaling: float
+    """Factor of the scores."""
+    window: int | None = None
+    """Most tokens a query may look back, itself included; None: all."""
+    rotary: Rotary | None = None
+    """Angles by which queries and keys are still to be turned."""
+
+
+class _Heads(ctypes.Structure):
+    """The kernels' own description of an attention call; the fields are those of ``Heads`` in kernels.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "starts", "lengths", "widths", "parents")),
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "d", "q_stride", "k_stride", "v_stride", "window")),
+        ("scale", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cosine", "sine")),
+    )
+
+
+_Argument = torch.Tensor | float | tuple[int, int, int] | _Heads
+
+
 class Kernels:
     """Calls into the library; every tensor lies on the CPU and all of one call are bfloat16, float32 or float64."""
 
@@ -53,18 +80,20 @@ class Kernels:
         """Say whether the kernels can work on this tensor."""
         return x.device.type == "cpu" and x.dtype in _NAMES
 
-    def _call(self, kernel: str, dtype: torch.dtype, *arguments: torch.Tensor | float | tuple[int, int, int]) -> None:
+    def _call(self, kernel: str, dtype: torch.dtype, *arguments: _Argument) -> None:
         name = f"{kernel}_{_NAMES[dtype]}"
         if name not in self._found:
             address = ctypes.c_void_p.in_dll(self._library, name).value
             assert address is not None
             self._found[name] = ctypes.CFUNCTYPE(None)(address)
-        converted: list[ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double] = []
+        converted: list[Any] = []
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
                 converted.append(ctypes.c_void_p(argument.data_ptr()))
             elif isinstance(argument, tuple):
                 converted += map(ctypes.c_void_p, argument)
+            elif isinstance(argument, _Heads):
+                converted.append(ctypes.byref(argument))
             else:
                 converted.append(ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument))
         self._found[name](*converted)
@@ -135,15 +164,7 @@ class Kernels:
         self._call("add_dropped", x_ND.dtype, *shape, rows.addresses, keys, draw, drop_below, x_ND, out_ND)
 
     def attention_forward(
-        self,
-        q_NHF: torch.Tensor,
-        k_NKF: torch.Tensor,
-        v_NKF: torch.Tensor,
-        rotary: Rotary | None,
-        rows: KernelRows,
-        *,
-        window: int | None,
-        scaling: float,
+        self, q_NHF: torch.Tensor, k_NKF: torch.Tensor, v_NKF: torch.Tensor, plan: AttentionPlan
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend causally inside each row; return [N, H, F] and the log-sum-exp of each query's scores [N, H].
 
@@ -151,54 +172,38 @@ class Kernels:
         """
         out = q_NHF.new_empty(q_NHF.shape)
         log_sums = torch.empty(q_NHF.shape[:2], dtype=_compute(q_NHF))
-        heads = _heads(q_NHF, k_NKF, v_NKF, rotary, rows, window, scaling)
-        self._call("attention_forward", q_NHF.dtype, *heads, out, log_sums)
+        self._call("attention_forward", q_NHF.dtype, _heads(q_NHF, k_NKF, v_NKF, plan), out, log_sums)
         return out, log_sums
 
-    def attention_backward(  # noqa: PLR0917 - in the order of the forward pass
+    def attention_backward(
         self,
-        q_NHF: torch.Tensor,
-        k_NKF: torch.Tensor,
-        v_NKF: torch.Tensor,
-        rotary: Rotary | None,
-        rows: KernelRows,
+        heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        plan: AttentionPlan,
         out_NHF: torch.Tensor,
         log_sums_NH: torch.Tensor,
         dout_NHF: torch.Tensor,
-        *,
-        window: int | None,
-        scaling: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the gradients with respect to q, k and v, before rotation where there is one."""
         dout_NHF = dout_NHF.contiguous()
-        grads = tuple(x.new_empty(x.shape) for x in (q_NHF, k_NKF, v_NKF))
-        heads = _heads(q_NHF, k_NKF, v_NKF, rotary, rows, window, scaling)
-        self._call("attention_backward", q_NHF.dtype, *heads, out_NHF, log_sums_NH, dout_NHF, *grads)
-        return grads[0], grads[1], grads[2]
+        dq, dk, dv = (x.new_empty(x.shape) for x in heads)
+        described = _heads(*heads, plan)
+        self._call("attention_backward", dq.dtype, described, out_NHF, log_sums_NH, dout_NHF, dq, dk, dv)
+        return dq, dk, dv
 
 
 def _compute(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _heads(  # noqa: PLR0917 - the order of the kernels' own arguments
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    rotary: Rotary | None,
-    rows: KernelRows,
-    window: int | None,
-    scaling: float,
-) -> tuple[torch.Tensor | float | tuple[int, int, int], ...]:
-    """Return the arguments that both directions of attention begin with."""
+def _heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> _Heads:
     (_, n_heads, features), n_kv_heads = q.shape, k.shape[1]
     for x in (q, k, v):
         assert x.stride()[1:] == (features, 1), "the heads of a token must be adjacent"
-    strides = (q.stride(0), k.stride(0), v.stride(0))
-    angles: tuple[torch.Tensor | int, torch.Tensor | int] = (0, 0)
-    if rotary is not None:
-        assert rotary.cosine.dtype == q.dtype
-        angles = (rotary.cosine, rotary.sine)
-    where = (len(rows.starts), rows.addresses, rows.parents)
-    shape = (n_heads, n_kv_heads, features)
-    return (*where, *shape, *strides, window or 0, float(scaling), q, k, v, *angles)
+    angles = () if plan.rotary is None else (plan.rotary.cosine, plan.rotary.sine)
+    assert all(x.dtype == q.dtype and x.is_contiguous() for x in angles)
+    rows = plan.rows
+    return _Heads(
+        len(rows.starts), *rows.addresses, rows.parents.data_ptr(),
+        n_heads, n_kv_heads, features, q.stride(0), k.stride(0), v.stride(0), plan.window or 0, plan.scaling,
+        *(x.data_ptr() for x in (q, k, v, *angles)),
+    )  # fmt: skip

@@ -534,6 +534,7 @@ struct Tiles : TileSetup, Buffers<float> {
     uint32_t *q_rows, *grad_rows, *q_t, *grad_t;  // [32, dp / 2] and [dp, 16]
     uint32_t *p_rows, *ds_rows, *p_pairs, *ds_pairs;  // [32, line / 2] and [16, line]
     float *dk_t, *dv_t;           // [dp, line]
+
     void fit(int64_t length, int64_t d) {
         float* at = Buffers<float>::fit(length, d, 5, 2, 2);
         const size_t keys = line * dp, queries = kQueries * dp, square = kQueries * line;
@@ -666,12 +667,13 @@ inline bool may_use_tiles() {
 }
 #endif
 
-// What all tasks of one attention call share. Token t of head h begins at pointer + t * stride + h * d.
+// What all tasks of one attention call share; kernels/calls.py has the same fields in the same order. Token t of head h
+// begins at pointer + t * stride + h * d.
 template <class T> struct Heads {
     int64_t rows;
     const int64_t *starts, *lengths, *widths, *parents;
     int64_t heads, kv_heads, d, q_stride, k_stride, v_stride, window;
-    compute_t<T> scale;
+    double scale;
     const T *q, *k, *v, *cosine, *sine;  // cosine and sine [tokens, d], or null without rotary positions
 
     int64_t first_key(int64_t query) const { return window > 0 && query - window + 1 > 0 ? query - window + 1 : 0; }
@@ -932,36 +934,23 @@ template <class Products, class T> void backward_with(const Heads<T>& at, const 
     });
 }
 
-template <class T>
-void attention_forward(int64_t rows, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-                       const int64_t* parents, int64_t heads, int64_t kv_heads, int64_t d, int64_t q_stride,
-                       int64_t k_stride, int64_t v_stride, int64_t window, double scale, const T* q, const T* k,
-                       const T* v, const T* cosine, const T* sine, T* out, compute_t<T>* log_sums) {
-    using C = compute_t<T>;
-    const Heads<T> at{rows,     starts,   lengths, widths,   parents, heads, kv_heads, d,      q_stride,
-                      k_stride, v_stride, window,  C(scale), q,       k,     v,        cosine, sine};
+template <class T> void attention_forward(const Heads<T>* at, T* out, compute_t<T>* log_sums) {
 #ifdef LORASCOPE_TILES
     if constexpr (std::is_same_v<T, bfloat16>)
-        if (may_use_tiles()) return forward_with<Tiles>(at, out, log_sums);
+        if (may_use_tiles()) return forward_with<Tiles>(*at, out, log_sums);
 #endif
-    forward_with<Plain<C>>(at, out, log_sums);
+    forward_with<Plain<compute_t<T>>>(*at, out, log_sums);
 }
 
 template <class T>
-void attention_backward(int64_t rows, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-                        const int64_t* parents, int64_t heads, int64_t kv_heads, int64_t d, int64_t q_stride,
-                        int64_t k_stride, int64_t v_stride, int64_t window, double scale, const T* q, const T* k,
-                        const T* v, const T* cosine, const T* sine, const T* out, const compute_t<T>* log_sums,
-                        const T* dout, T* dq, T* dk, T* dv) {
-    using C = compute_t<T>;
-    const Heads<T> at{rows,     starts,   lengths, widths,   parents, heads, kv_heads, d,      q_stride,
-                      k_stride, v_stride, window,  C(scale), q,       k,     v,        cosine, sine};
+void attention_backward(const Heads<T>* at, const T* out, const compute_t<T>* log_sums, const T* dout, T* dq, T* dk,
+                        T* dv) {
     const Gradients<T> to{out, dout, log_sums, dq, dk, dv};
 #ifdef LORASCOPE_TILES
     if constexpr (std::is_same_v<T, bfloat16>)
-        if (may_use_tiles()) return backward_with<Tiles>(at, to);
+        if (may_use_tiles()) return backward_with<Tiles>(*at, to);
 #endif
-    backward_with<Plain<C>>(at, to);
+    backward_with<Plain<compute_t<T>>>(*at, to);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorascope.modeling.kernels.calls import KernelRows, Kernels, Rotary
+from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
 
 
 class RmsNorm(torch.autograd.Function):
@@ -79,23 +79,17 @@ class RowAttention(torch.autograd.Function):
         q_NHF: torch.Tensor,
         k_NKF: torch.Tensor,
         v_NKF: torch.Tensor,
-        rotary: Rotary | None,
-        rows: KernelRows,
-        window: int | None,
-        scaling: float,
+        plan: AttentionPlan,
         kernels: Kernels,
     ) -> torch.Tensor:
-        """Return what each query gathers, [N, H, F]."""
-        out, log_sums = kernels.attention_forward(q_NHF, k_NKF, v_NKF, rotary, rows, window=window, scaling=scaling)
-        ctx.rotary, ctx.rows, ctx.window, ctx.scaling, ctx.kernels = rotary, rows, window, scaling, kernels
+        """Return [N, H, F]."""
+        out, log_sums = kernels.attention_forward(q_NHF, k_NKF, v_NKF, plan)
+        ctx.plan, ctx.kernels = plan, kernels
         ctx.save_for_backward(q_NHF, k_NKF, v_NKF, out, log_sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
-        """Return the gradients with respect to q, k and v, before rotation where there is one."""
+        """Return the gradients with respect to q, k and v."""
         q, k, v, out, log_sums = ctx.saved_tensors
-        found = ctx.kernels.attention_backward(
-            q, k, v, ctx.rotary, ctx.rows, out, log_sums, grads[0], window=ctx.window, scaling=ctx.scaling
-        )
-        return *found, None, None, None, None, None
+        return *ctx.kernels.attention_backward((q, k, v), ctx.plan, out, log_sums, grads[0]), None, None
