@@ -192,8 +192,9 @@ def every_kernel(kernels: Kernels, dtype: torch.dtype) -> list[torch.Tensor]:
     found += results_and_gradients(lambda x, up: SiluMul.apply(x, up, kernels), [x, up], grad)
     found += cross_entropy(kernels, x, torch.arange(300) % 48)
     rows, keys = make_rows([100, 120, 40, 30], [100, 120, 50, 30], [-1, -1, 1, -1]), torch.arange(16).view(4, 4).int()
-    found.append(kernels.dropout(x, rows, keys, draw=3, drop_below=1 << 15))
-    kernels.add_dropped_(up, x, rows, keys, draw=3, drop_below=1 << 15)
+    kept = kernels.dropout_bits(48, rows, keys, draw=3, drop_below=1 << 15)
+    found.append(kernels.dropout(x, rows, kept))
+    kernels.add_dropped_(up, x, rows, kept)
     found.append(up)
     heads = [random(300, n, 16, dtype=dtype, seed=n) for n in (4, 2, 2)]
     plan = AttentionPlan(rows=rows, scaling=0.25)

@@ -2,7 +2,8 @@
 
 Every row of a trial's step has random bits of its own, named by (seed, step, row) and by how many layers drew before in
 the pass; so has every prefix that rows of the step share. So a row gets the same masks trained jointly or alone, whole
-or in passes of any size, and after a resume; and a mask is made anew for the backward pass rather than kept.
+or in passes of any size, and after a resume. The backward pass finds a mask where the forward pass left it, one bit an
+element.
 
 The bits come from a counter: Threefry-4x32 with 12 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as
 1, 2, 3", section 4). The compiled kernels make the same bits; here they are for devices and machines without them.
@@ -68,8 +69,7 @@ class Dropout:
         kernels = self.rows.kernels
         if kernels is None or not kernels.takes(x_nI):
             return x_nI * self.keep_mask(x_nI.shape[-1], x_nI.device)
-        below = _drop_below(self.p)
-        return kernels.dropout(x_nI, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below)
+        return kernels.dropout(x_nI, self.rows.rows, self._kept_bits(kernels, x_nI.shape[-1]))
 
     def add_dropped_(self, out_nI: torch.Tensor, x_nI: torch.Tensor) -> None:
         """Add x to ``out`` where it is kept."""
@@ -77,8 +77,15 @@ class Dropout:
         if kernels is None or not kernels.takes(x_nI):
             out_nI.add_(x_nI * self.keep_mask(x_nI.shape[-1], x_nI.device))
         else:
+            kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self._kept_bits(kernels, x_nI.shape[-1]))
+
+    def _kept_bits(self, kernels: Kernels, features: int) -> torch.Tensor:
+        if features not in self._bits:
             below = _drop_below(self.p)
-            kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below)
+            self._bits[features] = kernels.dropout_bits(
+                features, self.rows.rows, self.rows.keys, draw=self.draw, drop_below=below
+            )
+        return self._bits[features]
 
     def keep_mask(self, features: int, device: torch.device = _CPU) -> torch.Tensor:
         """Return bool [n, features], True where an input is kept; what lies behind a row's tokens is kept."""
@@ -95,6 +102,10 @@ class Dropout:
 
     @cached_property
     def _masks(self) -> dict[int, torch.Tensor]:
+        return {}
+
+    @cached_property
+    def _bits(self) -> dict[int, torch.Tensor]:
         return {}
 
 

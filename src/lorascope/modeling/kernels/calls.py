@@ -5,11 +5,13 @@ Shape legend: N tokens, D features, C tokens of a chunk, V vocabulary, H heads, 
 
 import ctypes
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 
+_BLOCK = 128
+_WORDS = 8
+"""Words of 16 bits for one block of dropout's bits."""
 _NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -27,10 +29,9 @@ class KernelRows:
     """Index of the row that holds the tokens before a row's own, or -1. It stands before its children and has no
     parent itself."""
 
-    @cached_property
-    def addresses(self) -> tuple[int, int, int]:
-        """Return where the first three tensors lie."""
-        return self.starts.data_ptr(), self.lengths.data_ptr(), self.widths.data_ptr()
+    def blocks(self, features: int) -> int:
+        """Count the blocks of 128 elements that dropout's bits come in; every row begins one."""
+        return int(((self.widths * features + _BLOCK - 1) // _BLOCK).sum())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -65,7 +66,7 @@ class _Heads(ctypes.Structure):
     )
 
 
-_Argument = torch.Tensor | float | tuple[int, int, int] | _Heads
+_Argument = torch.Tensor | float | _Heads
 
 
 class Kernels:
@@ -80,8 +81,8 @@ class Kernels:
         """Say whether the kernels can work on this tensor."""
         return x.device.type == "cpu" and x.dtype in _NAMES
 
-    def _call(self, kernel: str, dtype: torch.dtype, *arguments: _Argument) -> None:
-        name = f"{kernel}_{_NAMES[dtype]}"
+    def _call(self, kernel: str, dtype: torch.dtype | None, *arguments: _Argument) -> None:
+        name = kernel if dtype is None else f"{kernel}_{_NAMES[dtype]}"
         if name not in self._found:
             address = ctypes.c_void_p.in_dll(self._library, name).value
             assert address is not None
@@ -90,8 +91,6 @@ class Kernels:
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
                 converted.append(ctypes.c_void_p(argument.data_ptr()))
-            elif isinstance(argument, tuple):
-                converted += map(ctypes.c_void_p, argument)
             elif isinstance(argument, _Heads):
                 converted.append(ctypes.byref(argument))
             else:
@@ -137,31 +136,29 @@ class Kernels:
         self._call("cross_entropy", logits_CV.dtype, *logits_CV.shape, logits_CV, targets_C, nats, int(wants_grad))
         return nats
 
-    def dropout(
-        self, x_ND: torch.Tensor, rows: KernelRows, keys: torch.Tensor, *, draw: int, drop_below: int
+    def dropout_bits(
+        self, features: int, rows: KernelRows, keys: torch.Tensor, *, draw: int, drop_below: int
     ) -> torch.Tensor:
+        """Return one bit for each of ``features`` elements of every slot, 1 where it is kept, as int16 words."""
+        kept = torch.empty(rows.blocks(features) * _WORDS, dtype=torch.int16)
+        where = (len(rows.starts), features, rows.lengths, rows.widths)
+        self._call("dropout_bits", None, *where, keys, draw, drop_below, kept)
+        return kept
+
+    def dropout(self, x_ND: torch.Tensor, rows: KernelRows, kept: torch.Tensor) -> torch.Tensor:
         """Return x where it is kept and 0 elsewhere; the caller scales."""
         x_ND = x_ND.contiguous()
         out = torch.empty_like(x_ND)
-        shape = (len(rows.starts), x_ND.shape[-1])
-        self._call("dropout", x_ND.dtype, *shape, rows.addresses, keys, draw, drop_below, x_ND, out)
+        where = (len(rows.starts), x_ND.shape[-1], rows.starts, rows.widths)
+        self._call("dropout", x_ND.dtype, *where, kept, x_ND, out)
         return out
 
-    def add_dropped_(
-        self,
-        out_ND: torch.Tensor,
-        x_ND: torch.Tensor,
-        rows: KernelRows,
-        keys: torch.Tensor,
-        *,
-        draw: int,
-        drop_below: int,
-    ) -> None:
+    def add_dropped_(self, out_ND: torch.Tensor, x_ND: torch.Tensor, rows: KernelRows, kept: torch.Tensor) -> None:
         """Add x to ``out`` where it is kept."""
         assert out_ND.is_contiguous()
         assert x_ND.is_contiguous()
-        shape = (len(rows.starts), x_ND.shape[-1])
-        self._call("add_dropped", x_ND.dtype, *shape, rows.addresses, keys, draw, drop_below, x_ND, out_ND)
+        where = (len(rows.starts), x_ND.shape[-1], rows.starts, rows.widths)
+        self._call("add_dropped", x_ND.dtype, *where, kept, x_ND, out_ND)
 
     def attention_forward(
         self, q_NHF: torch.Tensor, k_NKF: torch.Tensor, v_NKF: torch.Tensor, plan: AttentionPlan
@@ -203,7 +200,7 @@ def _heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
     assert all(x.dtype == q.dtype and x.is_contiguous() for x in angles)
     rows = plan.rows
     return _Heads(
-        len(rows.starts), *rows.addresses, rows.parents.data_ptr(),
+        len(rows.starts), *(part.data_ptr() for part in (rows.starts, rows.lengths, rows.widths, rows.parents)),
         n_heads, n_kv_heads, features, q.stride(0), k.stride(0), v.stride(0), plan.window or 0, plan.scaling,
         *(x.data_ptr() for x in (q, k, v, *angles)),
     )  # fmt: skip

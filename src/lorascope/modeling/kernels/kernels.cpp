@@ -109,6 +109,21 @@ inline lane_mask lanes_between(int64_t first, int64_t stop) {
     return (lane >= near(first)) & (lane < near(stop));
 }
 
+// One bit a lane, and back.
+inline uint16_t packed(lane_mask chosen) {
+#ifdef __AVX512F__
+    return _mm512_cmplt_epi32_mask((__m512i)chosen, _mm512_setzero_si512());
+#else
+    uint16_t bits = 0;
+    for (int64_t l = 0; l < kLanes; ++l) bits |= uint16_t((chosen[l] & 1) << l);
+    return bits;
+#endif
+}
+inline lane_mask unpacked(uint16_t bits) {
+    const words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return -(lane_mask)((uint32_t(bits) >> lane) & 1u);
+}
+
 // exp of numbers up to 0: 2^n from the exponent bits, the rest from a polynomial (Cephes' expf coefficients); relative
 // error below 2e-7, and 0 below -87. A NaN stays a NaN.
 inline floats exp_of_negative(floats x) {
@@ -266,58 +281,71 @@ inline void threefry(const uint32_t key[4], uint32_t first, uint32_t draw, words
     out[0] = a, out[1] = b, out[2] = c, out[3] = d;
 }
 
-// Calls use(first element, elements, kept) for up to 16 elements at a time of every row; what lies behind a row's
-// tokens is kept.
+// Calls use(block, row, elements before the block in its row) for every block of every row.
 template <class Use>
-void for_each_lanes(int64_t rows, int64_t d, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-                    const uint32_t* keys, int64_t draw, int64_t drop_below, Use use) {
+void for_each_block(int64_t rows, int64_t d, const int64_t* widths, Use use) {
     std::vector<int64_t> first_block(rows + 1, 0);
     for (int64_t row = 0; row < rows; ++row)
         first_block[row + 1] = first_block[row] + (widths[row] * d + kBlock - 1) / kBlock;
-    const uint32_t below = uint32_t(drop_below);
 #pragma omp parallel
     {
         int64_t row = 0;
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < first_block[rows]; ++block) {
             while (block >= first_block[row + 1]) ++row;
-            const int64_t within = (block - first_block[row]) * kBlock;
-            words bits[4];
-            threefry(keys + 4 * row, uint32_t(within / kBlock * kLanes), uint32_t(draw), bits);
-            const int64_t left = widths[row] * d - within, real = lengths[row] * d - within;
-            const int64_t first = starts[row] * d + within;
-            const auto kept = [&](int64_t part) -> lane_mask {
-                return (part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16) >= below;
-            };
-            if (real >= kBlock) {
-                for (int64_t part = 0; part < kBlock / kLanes; ++part)
-                    use(first + part * kLanes, kLanes, kept(part));
-            } else {
-                for (int64_t part = 0, at = 0; part < kBlock / kLanes && at < left; ++part, at += kLanes)
-                    use(first + at, left - at, kept(part) | lanes_between(real - at, kLanes));
-            }
+            use(block, row, (block - first_block[row]) * kBlock);
         }
     }
 }
 
+// One bit an element, 1 where it is kept: eight words a block, word p for its elements 16 p to 16 p + 15.
+void kept_bits(int64_t rows, int64_t d, const int64_t* lengths, const int64_t* widths, const uint32_t* keys,
+               int64_t draw, int64_t drop_below, uint16_t* kept) {
+    const uint32_t below = uint32_t(drop_below);
+    for_each_block(rows, d, widths, [=](int64_t block, int64_t row, int64_t within) {
+        words bits[4];
+        threefry(keys + 4 * row, uint32_t(within / kBlock * kLanes), uint32_t(draw), bits);
+        const int64_t real = lengths[row] * d - within;  // what lies behind a row's tokens is kept
+        for (int64_t part = 0; part < kBlock / kLanes; ++part) {
+            const words number = part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16;
+            kept[block * (kBlock / kLanes) + part] =
+                packed((lane_mask)(number >= below) | lanes_between(real - part * kLanes, kLanes));
+        }
+    });
+}
+
+// Calls use(first element, elements, kept) for up to 16 elements at a time of every row.
+template <class Use>
+void for_each_lanes(int64_t rows, int64_t d, const int64_t* starts, const int64_t* widths, const uint16_t* kept,
+                    Use use) {
+    for_each_block(rows, d, widths, [=](int64_t block, int64_t row, int64_t within) {
+        const int64_t left = widths[row] * d - within, first = starts[row] * d + within;
+        const uint16_t* own = kept + block * (kBlock / kLanes);
+        if (left >= kBlock) {
+            for (int64_t part = 0; part < kBlock / kLanes; ++part)
+                use(first + part * kLanes, kLanes, unpacked(own[part]));
+        } else {
+            for (int64_t part = 0, at = 0; at < left; ++part, at += kLanes) use(first + at, left - at, unpacked(own[part]));
+        }
+    });
+}
+
 // out = x where kept, else 0; the caller scales
 template <class T>
-void dropout(int64_t rows, int64_t d, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-             const uint32_t* keys, int64_t draw, int64_t drop_below, const T* x, T* out) {
-    for_each_lanes(rows, d, starts, lengths, widths, keys, draw, drop_below,
-                   [=](int64_t at, int64_t count, lane_mask kept) {
-                       store(out + at, where(kept, load(x + at, count), 0), count);
-                   });
+void dropout(int64_t rows, int64_t d, const int64_t* starts, const int64_t* widths, const uint16_t* kept, const T* x,
+             T* out) {
+    for_each_lanes(rows, d, starts, widths, kept, [=](int64_t at, int64_t count, lane_mask chosen) {
+        store(out + at, where(chosen, load(x + at, count), 0), count);
+    });
 }
 
 // out += x where kept
 template <class T>
-void add_dropped(int64_t rows, int64_t d, const int64_t* starts, const int64_t* lengths, const int64_t* widths,
-                 const uint32_t* keys, int64_t draw, int64_t drop_below, const T* x, T* out) {
-    for_each_lanes(rows, d, starts, lengths, widths, keys, draw, drop_below,
-                   [=](int64_t at, int64_t count, lane_mask kept) {
-                       store(out + at, load(out + at, count) + where(kept, load(x + at, count), 0), count);
-                   });
+void add_dropped(int64_t rows, int64_t d, const int64_t* starts, const int64_t* widths, const uint16_t* kept, const T* x,
+                 T* out) {
+    for_each_lanes(rows, d, starts, widths, kept, [=](int64_t at, int64_t count, lane_mask chosen) {
+        store(out + at, load(out + at, count) + where(chosen, load(x + at, count), 0), count);
+    });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -968,6 +996,9 @@ LORASCOPE_EXPORT(rms_norm_backward)
 LORASCOPE_EXPORT(silu_mul_forward)
 LORASCOPE_EXPORT(silu_mul_backward)
 LORASCOPE_EXPORT(cross_entropy)
+extern "C" {
+auto dropout_bits = &kept_bits;
+}
 LORASCOPE_EXPORT(dropout)
 LORASCOPE_EXPORT(add_dropped)
 LORASCOPE_EXPORT(attention_forward)
