@@ -51,8 +51,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 part, dlogits_CV = _cross_entropy(logits_CV, targets_M[chunk], wants_grad=wants_grad)
                 nats.append(part)
             if grad_MD is not None:
-                for part in _even_parts(len(dlogits_CV), _PRODUCT):
-                    torch.mm(dlogits_CV[part], weight_VD, out=grad_MD[chunk][part])
+                for rows in _even_parts(len(dlogits_CV), _PRODUCT):
+                    torch.mm(dlogits_CV[rows], weight_VD, out=grad_MD[chunk][rows])
         if grad_MD is not None:
             ctx.save_for_backward(grad_MD)
         return torch.cat(nats)
