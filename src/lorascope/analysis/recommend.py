@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from lorascope.analysis.claims import Claims, claims
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart, VerdictPart
 from lorascope.analysis.verdict import adequate_ranks
@@ -19,15 +20,16 @@ def recommend(
     comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
 ) -> RecommendationPart:
     """Choose a rank for each wish from ranks compared at one step."""
+    tests = claims(comparison.differences, tolerance)
     return RecommendationPart(
-        quality=_quality(comparison),
+        quality=_quality(comparison, tests),
         efficient=_efficient(comparison, ranks, verdict, tolerance),
-        constrained=_constrained(comparison, ranks, tolerance),
+        constrained=_constrained(comparison, ranks, tests, tolerance),
     )
 
 
-def _quality(comparison: Comparison) -> AdvicePart:
-    rank = min(rank for rank, excess in comparison.excess.items() if excess.low <= 0)
+def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
+    rank = min(rank for rank in comparison.excess if rank not in tests or not tests[rank].is_worse)
     if len(comparison.excess) == 1:
         return AdvicePart(rank=rank, reason="the only rank with a held-out loss")
     loss = comparison.loss[rank].value
@@ -56,15 +58,18 @@ def _efficient(
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
         basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone"
+    elif verdict.seeds == 1:
+        basis = f"shown, in one seed, to be within {tolerance:g} {UNIT} of the lowest loss"
     rank = min(candidates)
     seconds = ranks[rank].step_seconds
     measured = "times were not measured" if seconds is None else f"{format_seconds(seconds)} a step alone"
     return AdvicePart(rank=rank, reason=f"smallest rank {basis}; {measured}")
 
 
-def _constrained(comparison: Comparison, ranks: Mapping[int, RankPart], tolerance: float) -> AdvicePart:
-    possible = [rank for rank, excess in comparison.excess.items() if excess.low <= tolerance]
-    rank = min(possible)
+def _constrained(
+    comparison: Comparison, ranks: Mapping[int, RankPart], tests: Mapping[int, Claims], tolerance: float
+) -> AdvicePart:
+    rank = min(rank for rank in comparison.excess if rank not in tests or not tests[rank].is_inadequate)
     size = ranks[rank].training_state_bytes
     memory = f"its adapter, gradient and optimizer take {format_bytes(size)}" if size is not None else "least memory"
     place = (
