@@ -1,7 +1,7 @@
 """How often the verdict is right: summaries of made-up studies beside their truth.
 
     verdict_simulation.py                      # every scenario, 1,000 studies each, about half an hour
-    verdict_simulation.py --scenarios none     # those whose name begins so
+    verdict_simulation.py --scenarios two,six  # those whose names begin so
     verdict_simulation.py --table              # the table of what was simulated so far
 
 Each scenario is written as soon as it is done, so that the whole can run in pieces. Nothing is timed.
@@ -19,7 +19,7 @@ from lorascope.analysis.summarize import summarize_data
 from lorascope.analysis.summary import StudySummary
 from made_up_studies import MadeUp, Truth, studies
 
-FOLDER = Path(__file__).parent / "results" / "verdict"
+RESULT = Path(__file__).parent / "results" / "verdict-simulation.json"
 SHOWN = 0.05
 EFFECTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 
@@ -160,18 +160,17 @@ def table(scores: list[Score]) -> str:
 def main() -> None:
     """Simulate the scenarios asked for, then show the table of all that were."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenarios", default="", help="only those whose name begins so")
+    parser.add_argument("--scenarios", default="", help="only those whose names begin so, with commas between")
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--table", action="store_true", help="simulate nothing")
     arguments = parser.parse_args()
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    done = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     for name, truth in scenarios().items():
-        if name.startswith(arguments.scenarios) and not arguments.table:
-            found = score(name, truth, arguments.studies)
-            (FOLDER / f"{name}.json").write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
-            print(name, found, flush=True)
-    done = {path.stem: Score(**json.loads(path.read_text(encoding="utf-8"))) for path in FOLDER.glob("*.json")}
-    print(table([done[name] for name in scenarios() if name in done]))
+        if name.startswith(tuple(arguments.scenarios.split(","))) and not arguments.table:
+            done[name] = asdict(score(name, truth, arguments.studies))
+            RESULT.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+            print(name, done[name], flush=True)
+    print(table([Score(**done[name]) for name in scenarios() if name in done]))
 
 
 if __name__ == "__main__":
