@@ -9,7 +9,7 @@ Three families, each with at most a chance of 5% that any of its statements is f
 - *worse*: some rank is better, by however little.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.multiplicity import holm
@@ -41,10 +41,15 @@ class Claims:
         return self.worse <= LEVEL
 
 
-def claims(differences: Mapping[tuple[int, int], Uncertain], tolerance: float) -> dict[int, Claims]:
-    """Test every rank, ascending. ``differences`` holds a's loss minus b's for each pair of ranks (a, b), both ways."""
-    names = sorted({a for a, _ in differences})
-    adequate = [max(differences[a, b].chance_below(tolerance) for b in names if b != a) for a in names]
+def claims(
+    ranks: Iterable[int], differences: Mapping[tuple[int, int], Uncertain], tolerance: float
+) -> dict[int, Claims]:
+    """Test every rank. ``differences`` holds a's loss minus b's for each pair of ranks (a, b), both ways.
+
+    A rank alone is adequate: there is none that could be better.
+    """
+    names = tuple(ranks)
+    adequate = [max((differences[a, b].chance_below(tolerance) for b in names if b != a), default=0.0) for a in names]
     # The last multiplier is two, not one: an adequate rank's 95% interval, which leaves 2.5% above, then always ends
     # within the tolerance.
     corrected = holm(adequate, least=2)
@@ -55,7 +60,9 @@ def claims(differences: Mapping[tuple[int, int], Uncertain], tolerance: float) -
     }
 
 
-def _shown_above(differences: Mapping[tuple[int, int], Uncertain], names: list[int], margin: float) -> dict[int, float]:
+def _shown_above(
+    differences: Mapping[tuple[int, int], Uncertain], names: Sequence[int], margin: float
+) -> dict[int, float]:
     """Test all pairs two-sided, corrected over the pairs; a rank takes the smallest p-value of those it loses."""
     pairs = [(a, b) for (a, b), found in differences.items() if found.value > 0 or (found.value == 0 and a < b)]
     chances = holm([differences[pair].chance_within(margin) for pair in pairs])

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from lorascope.analysis.claims import Claims, claims
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart, VerdictPart
-from lorascope.analysis.verdict import adequate_ranks
 from lorascope.analysis.wording import UNIT, nats, with_interval
 from lorascope.units import format_bytes, format_seconds
 
@@ -20,16 +19,16 @@ def recommend(
     comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
 ) -> RecommendationPart:
     """Choose a rank for each wish from ranks compared at one step."""
-    tests = claims(comparison.differences, tolerance)
+    tests = claims(comparison.excess, comparison.differences, tolerance)
     return RecommendationPart(
         quality=_quality(comparison, tests),
-        efficient=_efficient(comparison, ranks, verdict, tolerance),
+        efficient=_efficient(comparison, ranks, tests, verdict, tolerance),
         constrained=_constrained(comparison, ranks, tests, tolerance),
     )
 
 
 def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
-    rank = min(rank for rank in comparison.excess if rank not in tests or not tests[rank].is_worse)
+    rank = min(rank for rank in comparison.excess if not tests[rank].is_worse)
     if len(comparison.excess) == 1:
         return AdvicePart(rank=rank, reason="the only rank with a held-out loss")
     loss = comparison.loss[rank].value
@@ -47,13 +46,17 @@ def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
 
 
 def _efficient(
-    comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
+    comparison: Comparison,
+    ranks: Mapping[int, RankPart],
+    tests: Mapping[int, Claims],
+    verdict: VerdictPart,
+    tolerance: float,
 ) -> AdvicePart:
     """Choose the smallest adequate rank: a larger one has strictly more to compute and to hold.
 
     A larger rank that was measured to be faster was measured in a quieter moment.
     """
-    candidates = adequate_ranks(comparison, tolerance)
+    candidates = [rank for rank in comparison.excess if tests[rank].is_adequate]
     basis = f"shown to be within {tolerance:g} {UNIT} of the lowest loss"
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
@@ -69,7 +72,7 @@ def _efficient(
 def _constrained(
     comparison: Comparison, ranks: Mapping[int, RankPart], tests: Mapping[int, Claims], tolerance: float
 ) -> AdvicePart:
-    rank = min(rank for rank in comparison.excess if rank not in tests or not tests[rank].is_inadequate)
+    rank = min(rank for rank in comparison.excess if not tests[rank].is_inadequate)
     size = ranks[rank].training_state_bytes
     memory = f"its adapter, gradient and optimizer take {format_bytes(size)}" if size is not None else "least memory"
     place = (

@@ -21,13 +21,6 @@ LEAST = 20
 """Fewer steps or held-out rows than this support no verdict, however narrow an interval of so few rows comes out."""
 
 
-def adequate_ranks(comparison: Comparison, tolerance: float) -> list[int]:
-    """List the ranks shown to exceed no other by more than the tolerance; a rank alone is adequate."""
-    if len(comparison.excess) == 1:
-        return list(comparison.excess)
-    return [rank for rank, found in claims(comparison.differences, tolerance).items() if found.is_adequate]
-
-
 def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
     """Say whether the held-out loss fell in the last interval at its average pace since the start, or faster.
 
@@ -50,7 +43,7 @@ def judge(comparison: Comparison, tolerance: float, *, falling: bool, rows: int)
     seeds = len(comparison.seeds)
     if len(comparison.excess) == 1:
         return VerdictPart(kind="nothing_to_compare", text=single_text(comparison), seeds=seeds)
-    tests = claims(comparison.differences, tolerance)
+    tests = claims(comparison.excess, comparison.differences, tolerance)
     parts = tuple(
         ClaimsPart(rank=rank, adequate_p=found.adequate, inadequate_p=found.inadequate, worse_p=found.worse)
         for rank, found in tests.items()
