@@ -4,6 +4,7 @@ import math
 from statistics import NormalDist
 
 TINY = 1e-300
+"""In place of a zero that would be divided by."""
 
 
 def tail(t: float, degrees: float) -> float:
@@ -28,7 +29,7 @@ def upper(chance: float, degrees: float) -> float:
         density = math.exp(log_scale - (degrees + 1) / 2 * math.log1p(t * t / degrees))
         step = (tail(t, degrees) - chance) / density
         t += step
-        if abs(step) <= 1e-12 * t:
+        if abs(step) <= 1e-7 * t:  # each step squares the error: the next would be in the last digit
             break
     return t
 
@@ -45,21 +46,15 @@ def _regularised_beta(a: float, b: float, x: float, rest: float) -> float:
 
 def _fraction(a: float, b: float, x: float) -> float:
     """Evaluate the continued fraction of DLMF 8.17.22 by Lentz's method; it converges fast below its x's mean."""
-    c, d = 1.0, 1 / _away_from_zero(1 - (a + b) * x / (a + 1))
+    c, d = 1.0, 1 / ((1 - (a + b) * x / (a + 1)) or TINY)
     value = d
     for m in range(1, 1000):
-        before = value
-        for factor in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 / _away_from_zero(1 + factor * d)
-            c = _away_from_zero(1 + factor / c)
-            value *= c * d
-        if abs(value - before) <= 1e-15 * abs(value):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        d, c = 1 / ((1 + even * d) or TINY), (1 + even / c) or TINY
+        value *= c * d
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d, c = 1 / ((1 + odd * d) or TINY), (1 + odd / c) or TINY
+        value *= c * d
+        if abs(c * d - 1) <= 1e-15:
             break
     return value
-
-
-def _away_from_zero(value: float) -> float:
-    return value if abs(value) > TINY else TINY

@@ -162,9 +162,7 @@ def part(rank: int, seconds: float | None) -> RankPart:
     )  # fmt: skip
 
 
-def advised(
-    excesses: Excesses, seconds: dict[int, float | None], seeds: tuple[int, ...] = SEEDS
-) -> RecommendationPart:
+def advised(excesses: Excesses, seconds: dict[int, float | None], seeds: tuple[int, ...] = SEEDS) -> RecommendationPart:
     comparison = compared(excesses, seeds)
     verdict = judge(comparison, TOLERANCE, falling=False, rows=200)
     return recommend(comparison, {rank: part(rank, seconds[rank]) for rank in excesses}, verdict, TOLERANCE)
