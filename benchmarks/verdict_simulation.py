@@ -10,7 +10,7 @@ Each scenario is written as soon as it is done, so that the whole can run in pie
 import argparse
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,12 @@ def scenarios() -> dict[str, Truth]:
             found[f"{name}-s{seeds}"] = Truth(
                 **({"floors": truth_of(0.0, 1, 1).floors} | change), seeds=seeds, rows=256
             )
+    quiet: dict[str, float] = {
+        "seed_of_rank": 0.0005, "seed_of_rate": 0.0003, "row_of_rank": 0.01, "row_of_trial": 0.01
+    }  # fmt: skip
+    for effect in (0.0, 0.01):
+        for seeds in (2, 3, 5):
+            found[f"quiet-{effect:g}-s{seeds}"] = replace(truth_of(effect, seeds, 256), **quiet)
     return found
 
 
