@@ -18,13 +18,16 @@ H = (0.0, 0.3, 0.6, 0.9)
 A = (0.0, *10 ** np.linspace(-2, 3, 26))
 
 
-def by_degrees(degrees: Callable[[Floats, int], Floats], *, always: bool = False) -> Rule:
-    """Take a t interval; ``degrees`` are made of the variance as a multiple of V, and f."""
+def by_degrees(degrees: Callable[[Floats, int], Floats], *, rows_at_least: bool = False) -> Rule:
+    """Take a t interval; ``degrees`` are made of the variance as a multiple of V, and f.
+
+    ``rows_at_least``: where seeds differ by less than their rows explain, V < H, the rows alone count.
+    """
 
     def half_width(h: float, v: Floats, f: int) -> Floats:
-        variance = 1 + np.maximum(v - h, 0)
+        variance = np.maximum(1 - h + v, 1.0 if rows_at_least else 0.0)
         found = np.maximum(f, degrees(variance / v, f))
-        found = found if always else np.where(v > h, found, np.inf)
+        found = np.where(v > h, found, np.inf) if rows_at_least else found
         return np.asarray(stats.t.isf(0.025, np.minimum(found, 1e7)) * np.sqrt(variance))
 
     return half_width
@@ -36,11 +39,13 @@ def in_quadrature(h: float, v: Floats, f: int) -> Floats:
     return np.asarray(np.sqrt(np.maximum(normal**2, normal**2 * (1 - h) + students**2 * v)))
 
 
+CHOSEN = "f (R - H + V) / V / (1 + 1 / f^2)"
 RULES: dict[str, Rule] = {
+    "Satterthwaite, at least rows": by_degrees(lambda ratio, f: f * ratio**2, rows_at_least=True),
+    "f (R - H + V) / V, at least rows": by_degrees(lambda ratio, f: f * ratio, rows_at_least=True),
     "Satterthwaite": by_degrees(lambda ratio, f: f * ratio**2),
-    "f (R + V - H) / V": by_degrees(lambda ratio, f: f * ratio),
-    "f^2 / (f + 1) (R + V - H) / V": by_degrees(lambda ratio, f: f * f / (f + 1) * ratio),
-    "the same, also where V < H": by_degrees(lambda ratio, f: f * f / (f + 1) * ratio, always=True),
+    "f (R - H + V) / V": by_degrees(lambda ratio, f: f * ratio),
+    CHOSEN: by_degrees(lambda ratio, f: f * ratio / (1 + 1 / f**2)),
     "in quadrature": in_quadrature,
 }
 
@@ -62,7 +67,7 @@ def extremes(rule: Rule, f: int, shares: Iterable[float] = H, added: Iterable[fl
 def main() -> None:
     """Print the table of the decision page."""
     for name, rule in RULES.items():
-        print(f"{name:32}", *("{:6.1%} - {:.1%}".format(*extremes(rule, f)) for f in (1, 2, 4)))
+        print(f"{name:34}", *("{:6.1%} - {:.1%}".format(*extremes(rule, f)) for f in (1, 2, 4, 8)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from made_up_studies import MadeUp, Truth, studies
 RESULT = Path(__file__).parent / "results" / "verdict-simulation.json"
 SHOWN = 0.05
 EFFECTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+SEEDS = (1, 2, 3, 5)
+ROWS = (100, 256)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +58,8 @@ def scenarios() -> dict[str, Truth]:
     found = {
         f"effect-{effect:g}-s{seeds}-n{rows}": truth_of(effect, seeds, rows)
         for effect in EFFECTS
-        for seeds in (1, 2, 3, 5)
-        for rows in (100, 256)
+        for seeds in SEEDS
+        for rows in ROWS
     }
     changes: dict[str, dict[str, object]] = {
         "no-seed-noise": {"seed_of_rank": 0.0, "seed_of_rate": 0.0},
@@ -163,6 +165,18 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
+def pivot(scores: dict[str, Score], field: str) -> str:
+    """Write one share of the plain scenarios as Markdown: an effect a row, seeds and held-out rows a column."""
+    columns = [(seeds, rows) for rows in ROWS for seeds in SEEDS]
+    heading = " | ".join(f"{seeds} seed{'s' * (seeds > 1)}, {rows} rows" for seeds, rows in columns)
+    lines = [f"| effect | {heading} |", "| --- |" + " --: |" * len(columns)]
+    for effect in EFFECTS:
+        names = [f"effect-{effect:g}-s{seeds}-n{rows}" for seeds, rows in columns]
+        cells = [f"{getattr(scores[name], field):.1%}" if name in scores else "" for name in names]
+        lines.append(f"| {effect:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Simulate the scenarios asked for, then show the table of all that were."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +190,18 @@ def main() -> None:
             done[name] = asdict(score(name, truth, arguments.studies))
             RESULT.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
             print(name, done[name], flush=True)
-    print(table([Score(**done[name]) for name in scenarios() if name in done]))
+    scores = {name: Score(**done[name]) for name in scenarios() if name in done}
+    for field in (
+        "excess_covered",
+        "loss_covered",
+        "matters",
+        "named",
+        "false_worse",
+        "false_inadequate",
+        "false_adequate",
+    ):
+        print(f"{field}\n\n{pivot(scores, field)}\n")
+    print(table(list(scores.values())))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import verdict_simulation
-from interval_rules import RULES, extremes
+from interval_rules import CHOSEN, RULES, extremes
 from made_up_studies import Truth, studies
 from verdict_simulation import Score, score, truth_of
 
@@ -65,7 +65,7 @@ def test_the_generator_makes_what_it_says(scored: dict[str, Score]) -> None:
 
 
 def test_the_rule_for_the_degrees_of_freedom_covers() -> None:
-    rule = RULES["f^2 / (f + 1) (R + V - H) / V"]
+    rule = RULES[CHOSEN]
     for f in (2, 4, 10):
         lowest, highest = extremes(rule, f, shares=(0.0, 0.9), added=(0.0, 0.3, 1.0, 3.0, 10.0, 100.0))
         assert 0.93 <= lowest <= highest <= 0.97

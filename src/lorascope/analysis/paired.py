@@ -131,18 +131,16 @@ def _parts(values_S: Floats, influences_SN: Floats) -> _Parts:
 
 
 def _uncertain(value: float, own: _Parts, pool: Sequence[_Parts], freedom: int, rows: SeedRows) -> Uncertain:
-    """Join a quantity's part of the rows with the pooled part of the seeds.
+    """Join what the rows of all seeds share with what differs from seed to seed, which is pooled.
 
-    Seeds that differ by no more than their shared rows explain add nothing, except with a single degree of freedom,
-    which is too easily small by chance. The degrees of freedom go from those of the rows to those of the seeds as the
-    seeds' part goes from nothing to all: more slowly than in Satterthwaite's formula, whose intervals are too narrow
-    here (docs/decisions, "Intervals over rows and seeds").
+    What seeds do to single rows is in both; it is taken from the rows. The degrees of freedom go from those of the rows
+    to those of the seeds as the seeds' part goes from nothing to all: more slowly than in Satterthwaite's formula, whose
+    intervals are too narrow with so few (docs/decisions, "Intervals over rows and seeds").
     """
     by_rows = len(rows.target_tokens) - 1
     seeds = float(np.mean([part.seeds for part in pool]))
-    added = seeds - float(np.mean([part.shared for part in pool]))
-    if freedom == 0 or seeds == 0 or (added <= 0 and freedom > 1):
+    if freedom == 0 or seeds == 0:
         return Uncertain(value=value, variance=own.rows, degrees=by_rows)
-    variance = own.rows + max(added, 0.0)
-    degrees = max(freedom, variance / seeds * freedom**2 / (freedom + 1))
+    variance = max(0.0, own.rows - own.shared) + seeds
+    degrees = max(freedom, freedom * variance / seeds / (1 + 1 / freedom**2))
     return Uncertain(value=value, variance=variance, degrees=min(degrees, by_rows))
