@@ -134,8 +134,8 @@ def _uncertain(value: float, own: _Parts, pool: Sequence[_Parts], freedom: int, 
     """Join what the rows of all seeds share with what differs from seed to seed, which is pooled.
 
     What seeds do to single rows is in both; it is taken from the rows. The degrees of freedom go from those of the rows
-    to those of the seeds as the seeds' part goes from nothing to all: more slowly than in Satterthwaite's formula, whose
-    intervals are too narrow with so few (docs/decisions, "Intervals over rows and seeds").
+    to those of the seeds as the seeds' part goes from nothing to all: more slowly than in Satterthwaite's formula,
+    whose intervals are too narrow with so few (docs/decisions, "Intervals over rows and seeds").
     """
     by_rows = len(rows.target_tokens) - 1
     seeds = float(np.mean([part.seeds for part in pool]))
