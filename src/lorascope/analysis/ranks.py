@@ -103,10 +103,12 @@ def _loss_intervals(choices: Mapping[int, RankChoice]) -> dict[int, Estimate]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for rank, choice in choices.items():
         groups.setdefault(tuple(trial.seed for trial in choice.trials), []).append(rank)
-    found = {}
-    for group in groups.values():
-        found.update(zip(group, losses([choices[rank].rows for rank in group]), strict=True))
-    return {rank: found[rank].interval() for rank in choices}
+    estimates = {
+        rank: estimate
+        for group in groups.values()
+        for rank, estimate in zip(group, losses([choices[rank].rows for rank in group]), strict=True)
+    }
+    return {rank: estimates[rank].interval() for rank in choices}
 
 
 def _both_ways(rows: Mapping[int, SeedRows]) -> dict[tuple[int, int], Uncertain]:

@@ -132,7 +132,7 @@ def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:
 def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: ReportPaths) -> None:
     lines = report.report_md.read_text(encoding="utf-8").splitlines()
     start = lines.index("## The ranks")
-    rows = [line for line in lines[start : lines.index("## Excess over the best rank")] if line.startswith("|")]
+    rows = [line for line in lines[start : lines.index("## What is shown of each rank")] if line.startswith("|")]
     assert len(rows) == 2 + 3
     assert len({line.count("|") for line in rows}) == 1
     assert rows[2].startswith("| 8 | 1.2")
