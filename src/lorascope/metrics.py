@@ -39,6 +39,12 @@ METRICS: dict[str, Metric] = {
         better="lower",
         meaning="Held-out loss above that of the rank with the lowest.",
     ),
+    "noise_floor": Metric(
+        label="noise floor",
+        unit="nats/token",
+        better="lower",
+        meaning="How far apart two seeds of the same rank end in held-out loss.",
+    ),
     "base_eval_loss": Metric(
         label="held-out loss of the base model",
         unit="nats/token",

@@ -11,7 +11,7 @@ from lorascope.analysis.wording import UNIT, nats
 from lorascope.analysis.wording import ranks as name_ranks
 
 FEW_ROWS = 100
-"""Below this many held-out rows a 95% bootstrap interval is noticeably too narrow and depends on single rows."""
+"""Below this many held-out rows a 95% interval depends on single rows and may be too narrow."""
 FEW_STEPS = 50
 """Below this many steps the optimizer's averages (0.999 over squares) hardly begin to settle."""
 
@@ -122,7 +122,10 @@ def _learning_rate_at_edge(findings: Findings) -> CautionPart | None:
 def _one_seed(findings: Findings) -> CautionPart | None:
     if len(findings.data.spec.seeds) > 1:
         return None
-    text = "One seed was run: the intervals cover the choice of held-out rows only, not what another seed would change."
+    text = (
+        "One seed was run: the intervals cover the choice of held-out rows only. A second seed would show whether a "
+        "difference between ranks is more than this seed's; three or more make its interval narrow."
+    )
     return CautionPart(kind="one_seed", text=text)
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from lorascope.analysis.claims import Claims, claims
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart, VerdictPart
-from lorascope.analysis.verdict import adequate_ranks
 from lorascope.analysis.wording import UNIT, nats, with_interval
 from lorascope.units import format_bytes, format_seconds
 
@@ -19,15 +19,16 @@ def recommend(
     comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
 ) -> RecommendationPart:
     """Choose a rank for each wish from ranks compared at one step."""
+    tests = claims(comparison.excess, comparison.differences, tolerance)
     return RecommendationPart(
-        quality=_quality(comparison),
-        efficient=_efficient(comparison, ranks, verdict, tolerance),
-        constrained=_constrained(comparison, ranks, tolerance),
+        quality=_quality(comparison, tests),
+        efficient=_efficient(comparison, ranks, tests, verdict, tolerance),
+        constrained=_constrained(comparison, ranks, tests, tolerance),
     )
 
 
-def _quality(comparison: Comparison) -> AdvicePart:
-    rank = min(rank for rank, excess in comparison.excess.items() if excess.low <= 0)
+def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
+    rank = min(rank for rank in comparison.excess if not tests[rank].is_worse)
     if len(comparison.excess) == 1:
         return AdvicePart(rank=rank, reason="the only rank with a held-out loss")
     loss = comparison.loss[rank].value
@@ -45,26 +46,33 @@ def _quality(comparison: Comparison) -> AdvicePart:
 
 
 def _efficient(
-    comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
+    comparison: Comparison,
+    ranks: Mapping[int, RankPart],
+    tests: Mapping[int, Claims],
+    verdict: VerdictPart,
+    tolerance: float,
 ) -> AdvicePart:
     """Choose the smallest adequate rank: a larger one has strictly more to compute and to hold.
 
     A larger rank that was measured to be faster was measured in a quieter moment.
     """
-    candidates = adequate_ranks(comparison, tolerance)
+    candidates = [rank for rank in comparison.excess if tests[rank].is_adequate]
     basis = f"shown to be within {tolerance:g} {UNIT} of the lowest loss"
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
         basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone"
+    elif verdict.seeds == 1:
+        basis = f"shown, in one seed, to be within {tolerance:g} {UNIT} of the lowest loss"
     rank = min(candidates)
     seconds = ranks[rank].step_seconds
     measured = "times were not measured" if seconds is None else f"{format_seconds(seconds)} a step alone"
     return AdvicePart(rank=rank, reason=f"smallest rank {basis}; {measured}")
 
 
-def _constrained(comparison: Comparison, ranks: Mapping[int, RankPart], tolerance: float) -> AdvicePart:
-    possible = [rank for rank, excess in comparison.excess.items() if excess.low <= tolerance]
-    rank = min(possible)
+def _constrained(
+    comparison: Comparison, ranks: Mapping[int, RankPart], tests: Mapping[int, Claims], tolerance: float
+) -> AdvicePart:
+    rank = min(rank for rank in comparison.excess if not tests[rank].is_inadequate)
     size = ranks[rank].training_state_bytes
     memory = f"its adapter, gradient and optimizer take {format_bytes(size)}" if size is not None else "least memory"
     place = (

@@ -10,6 +10,7 @@ import numpy as np
 from lorascope.analysis.cautions import Findings, find_cautions
 from lorascope.analysis.data import StudyData, load_study
 from lorascope.analysis.estimates import Estimate, evaluation_loss, final_train_loss, last_finite
+from lorascope.analysis.noise import noise_floor
 from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice, choose, compare
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
@@ -24,6 +25,8 @@ from lorascope.analysis.summary import (
     VerdictPart,
 )
 from lorascope.analysis.verdict import judge, still_falling
+from lorascope.analysis.verdict_text import noise_text
+from lorascope.analysis.wording import uncapital
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.units import to_megabytes
 
@@ -67,13 +70,12 @@ def _decide(
     )
     verdict = judge(comparison, tolerance, falling=falling, rows=data.facts.eval_examples if data.facts else 0)
     advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
-    text = verdict.text
+    noise = noise_floor(choices, comparison)
+    text = f"{verdict.text} {noise_text(noise)}" if noise else verdict.text
     total = data.facts.total_steps if data.facts else None
     if total is not None and comparison.step < total:
-        text = f"So far, at step {comparison.step} of {total}: {text[0].lower()}{text[1:]}"
-    if verdict.kind != "nothing_to_compare":
-        text = f"{text} The intervals cover the choice of held-out rows, not of seeds."
-    return VerdictPart(kind=verdict.kind, text=text), advice
+        text = f"So far, at step {comparison.step} of {total}: {uncapital(text)}"
+    return verdict.model_copy(update={"text": text, "noise_floor": noise}), advice
 
 
 def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None) -> str:
@@ -81,6 +83,8 @@ def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None
         return "No rank can be compared: every trial ended early."
     if comparison is not None and not comparison.loss:
         return "No rank can be compared: an interval needs at least two held-out rows."
+    if comparison is not None and not comparison.seeds:
+        return "No rank can be compared: no seed survived in all ranks."
     ended = sum(trial.outcome == "finished" for trial in trials)
     if trials and ended == sum(trial.outcome not in ENDED_EARLY for trial in trials):
         return "No rank can be compared: the last finite held-out losses are of different steps."

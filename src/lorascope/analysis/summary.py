@@ -137,11 +137,11 @@ class RankPart(_Part):
     eval_loss: float | None
     """Held-out loss, mean over seeds."""
     eval_loss_ci95: Interval | None
-    """Its 95% bootstrap interval over held-out rows."""
+    """Its 95% interval over held-out rows and, with several seeds, over seeds."""
     excess_loss: float | None
     """Held-out loss above the best rank's."""
     excess_loss_ci95: Interval | None
-    """Its 95% paired bootstrap interval over held-out rows."""
+    """Its 95% interval, paired by held-out row and by seed, over rows and the verdict's ``seeds``."""
     train_loss: float | None
     """Training loss at the end, mean over seeds."""
     trainable_parameters: int | None
@@ -184,6 +184,32 @@ class RecommendationPart(_Part):
     """Memory is scarce."""
 
 
+class ClaimsPart(_Part):
+    """What is shown of one rank: p-values, corrected for the number of ranks. At most 0.05 means shown."""
+
+    rank: int
+    """LoRA rank r."""
+    adequate_p: float
+    """Of the claim that no rank has a loss lower by more than the tolerance."""
+    inadequate_p: float
+    """Of the claim that some rank has a loss lower by more than the tolerance."""
+    worse_p: float
+    """Of the claim that some rank has a lower loss, by however little."""
+
+
+class NoiseFloorPart(_Part):
+    """How far apart two runs of the same rank end: same learning rate and rows, another seed (A/A pairs)."""
+
+    pairs: int
+    """Pairs of seeds, over all ranks."""
+    typical: float
+    """Root mean square of their differences in held-out loss."""
+    largest: float
+    """The largest of them."""
+    difference_sd: float | None
+    """Standard deviation, from seed to seed, of the difference between two ranks; null with one rank."""
+
+
 class VerdictPart(_Part):
     """What the data supports."""
 
@@ -191,6 +217,14 @@ class VerdictPart(_Part):
     """The verdict in one word."""
     text: str
     """The verdict in words, with the numbers."""
+    seeds: int = 0
+    """Seeds behind the differences: the replications. With 1 the intervals cover held-out rows only."""
+    rank_matters: bool | None = None
+    """True when some rank is shown to be worse than another; null with one seed, or where nothing can be told."""
+    claims: tuple[ClaimsPart, ...] = ()
+    """What is shown of every rank, ascending; empty where nothing is compared."""
+    noise_floor: NoiseFloorPart | None = None
+    """What the seed alone changes; null with one seed."""
 
 
 class CautionPart(_Part):

@@ -23,3 +23,13 @@ def ranks(values: Sequence[int]) -> str:
     if len(names) == 1:
         return f"rank {names[0]}"
     return f"ranks {', '.join(names[:-1])} and {names[-1]}"
+
+
+def chance(p: float) -> str:
+    """Write a p-value: p = 0.012, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def uncapital(text: str) -> str:
+    """Let a sentence go on after another's beginning."""
+    return text[0].lower() + text[1:]

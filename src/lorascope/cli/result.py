@@ -15,9 +15,13 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     """Print the result of a study."""
     console.print()
     console.print(table(_columns(summary), console.width))
-    console.print(
-        Text("Losses in nats a token. Step and peak memory of each rank alone; runtime: steps x step.", style="dim")
+    seeds = max(rank.seeds for rank in summary.ranks)
+    over = f"rows and {seeds} seeds" if seeds > 1 else "rows, one seed"
+    note = (
+        f"Losses in nats a token, intervals over held-out {over}. Step and peak memory of each rank alone; "
+        "runtime: steps x step."
     )
+    console.print(Text(note, style="dim"))
     for trial in summary.trials:
         if trial.outcome != "finished":
             console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))

@@ -32,7 +32,8 @@ def draw(data: StudyData, summary: StudySummary) -> tuple[Picture, ...]:
     pictures = []
     excess = excess_loss_by_rank(summary)
     if excess.points:
-        caption = "How far each rank is above the best on the same held-out rows, with the paired 95% interval."
+        over = "rows and seeds" if summary.verdict.seeds > 1 else "the rows of one seed"
+        caption = f"How far each rank is above the best on the same held-out rows; 95% intervals over {over}."
         spec = loss_by_rank_spec(excess, ranks)
         pictures.append(_picture("excess_loss_by_rank", "Excess over the best rank", caption, spec))
     by_rank = eval_loss_by_rank(summary)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from lorascope.analysis.paired import LEVEL
 from lorascope.analysis.summary import RankPart, StudySummary, TrialPart
+from lorascope.analysis.wording import chance
 from lorascope.charts.colors import rank_colors
 from lorascope.units import format_bytes, format_count, format_seconds
 
@@ -33,6 +35,7 @@ def rank_table(summary: StudySummary) -> Table:
         "rank",
         "held-out loss (95% interval)",
         "above the best (95% interval)",
+        "seeds",
         "training loss",
         "learning rate",
         "parameters",
@@ -51,6 +54,25 @@ def rank_table(summary: StudySummary) -> Table:
         header=tuple(header[column] for column in kept),
         rows=tuple(tuple(row[column] for column in kept) for row in rows),
         colors=tuple(colors[part.rank] for part in summary.ranks),
+    )
+
+
+def claims_table(summary: StudySummary) -> Table:
+    """Show what the tests show of every rank; no rows where nothing is compared."""
+    colors = rank_colors([part.rank for part in summary.ranks])
+    claims = summary.verdict.claims
+    return Table(
+        header=(
+            "rank",
+            "within the tolerance of every other",
+            "beyond the tolerance of another",
+            "above another at all",
+        ),
+        rows=tuple(
+            (str(part.rank), *(_shown(p) for p in (part.adequate_p, part.inadequate_p, part.worse_p)))
+            for part in claims
+        ),
+        colors=tuple(colors[part.rank] for part in claims),
     )
 
 
@@ -119,6 +141,7 @@ def _rank_row(part: RankPart) -> tuple[str, ...]:
         str(part.rank),
         _with_interval(part.eval_loss, part.eval_loss_ci95),
         "lowest" if best else _with_interval(part.excess_loss, part.excess_loss_ci95),
+        str(part.seeds),
         _loss(part.train_loss),
         f"{part.best_learning_rate:g}" if part.best_learning_rate is not None else NONE,
         _count(part.trainable_parameters) or NONE,
@@ -149,6 +172,10 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None) ->
     if value is None or interval is None:
         return _loss(value)
     return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
+def _shown(p: float) -> str:
+    return f"shown ({chance(p)})" if p <= LEVEL else f"not shown ({chance(p)})"
 
 
 def _loss(value: float | None) -> str:

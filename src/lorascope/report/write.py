@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
-from lorascope.report.view import environment_facts, rank_table, study_facts, trial_table
+from lorascope.report.view import claims_table, environment_facts, rank_table, study_facts, trial_table
 
 if TYPE_CHECKING:
     from lorascope.report.pictures import Picture
@@ -67,6 +67,7 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         pictures=pictures,
         ranks=rank_table(summary),
         trials=trial_table(summary),
+        claims=claims_table(summary),
         show_trials=len(summary.trials) > len(summary.ranks)
         or not all(t.outcome == "finished" for t in summary.trials),
         study_facts=study_facts(summary),

@@ -132,7 +132,8 @@ class StudySpec(BaseModel):
     """Steps between held-out evaluations. Default: a quarter of the run. The start and the end are always evaluated."""
 
     tolerance: Positive = 0.005
-    """A rank is adequate when its held-out loss exceeds the best rank's by at most this many nats a token."""
+    """A rank is adequate when no other has a held-out loss lower by more than this, in nats a token. 0.005 nats are
+    0.5 % of perplexity."""
 
     cost_steps: Annotated[int, Field(ge=0, strict=True)] = 3
     """Steps for which every rank is first run alone to measure its own time and memory; 0 leaves that out."""

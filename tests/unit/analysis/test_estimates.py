@@ -1,21 +1,10 @@
-"""Losses and intervals, against numbers worked out by hand or by another route."""
+"""Losses of records, against numbers worked out by hand."""
 
 import math
 
-import numpy as np
 import pytest
 
-from lorascope.analysis.estimates import (
-    RESAMPLES,
-    RowLosses,
-    evaluation_loss,
-    final_train_loss,
-    final_window,
-    interval,
-    last_finite,
-    resampled_losses,
-    row_losses,
-)
+from lorascope.analysis.estimates import evaluation_loss, final_train_loss, final_window, last_finite
 from lorascope.records import EvalRecord, StepRecord
 
 
@@ -31,10 +20,6 @@ def steps(*values: tuple[float, int]) -> list[StepRecord]:
         )
         for n, (nats, tokens) in enumerate(values, start=1)
     ]  # fmt: skip
-
-
-def rows(nats: list[float], tokens: list[float]) -> RowLosses:
-    return RowLosses(nats=np.array(nats), target_tokens=np.array(tokens))
 
 
 def test_a_loss_weighs_tokens_not_rows() -> None:
@@ -67,39 +52,3 @@ def test_the_final_training_loss_weighs_tokens_and_skips_what_is_not_finite() ->
     assert final_train_loss(records, None) == 7 / 4
     assert final_train_loss(steps((math.nan, 5)), None) is None
     assert final_train_loss([], None) is None
-
-
-def test_seeds_are_averaged_row_by_row_and_rows_without_targets_left_out() -> None:
-    merged = row_losses([evaluation(1, (1.0, 0.0, 4.0), (1, 0, 2)), evaluation(1, (3.0, 0.0, 4.0), (1, 0, 2))])
-    assert merged.nats.tolist() == [2.0, 4.0]
-    assert merged.target_tokens.tolist() == [1.0, 2.0]
-    assert merged.loss == 2.0
-
-
-def test_the_interval_agrees_with_the_normal_theory_of_a_ratio() -> None:
-    rng = np.random.default_rng(3)
-    tokens = rng.integers(5, 50, 400).astype(float)
-    nats = tokens * rng.normal(2.0, 0.4, 400)
-    low, high = interval(resampled_losses([rows(nats.tolist(), tokens.tolist())])[:, 0])
-    loss = nats.sum() / tokens.sum()
-    spread = math.sqrt(((nats - loss * tokens) ** 2).sum()) / tokens.sum()
-    assert low == pytest.approx(loss - 1.96 * spread, abs=0.1 * spread)
-    assert high == pytest.approx(loss + 1.96 * spread, abs=0.1 * spread)
-
-
-def test_ranks_are_resampled_together_so_that_a_constant_difference_has_no_width() -> None:
-    rng = np.random.default_rng(4)
-    tokens = rng.integers(5, 50, 60).astype(float)
-    nats = tokens * rng.normal(2.0, 0.4, 60)
-    losses = resampled_losses([rows(nats.tolist(), tokens.tolist()), rows((nats + tokens).tolist(), tokens.tolist())])
-    assert losses.shape == (RESAMPLES, 2)
-    assert np.ptp(losses[:, 0]) > 0.1
-    np.testing.assert_allclose(losses[:, 1] - losses[:, 0], 1.0, atol=1e-12)
-
-
-def test_equal_records_give_equal_intervals_whatever_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = [rows([1.0, 2.0, 4.0], [1.0, 1.0, 2.0])]
-    whole = resampled_losses(data)
-    np.testing.assert_array_equal(whole, resampled_losses(data))
-    monkeypatch.setattr("lorascope.analysis.estimates.CHUNK_VALUES", 300)
-    np.testing.assert_array_equal(whole, resampled_losses(data))

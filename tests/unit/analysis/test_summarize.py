@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
+from statistics import stdev
 
 import jsonschema
 import pytest
@@ -78,6 +80,48 @@ def test_seeds_are_averaged(make_study: MakeStudy) -> None:
     assert part.seeds == 2
     losses = [trial.eval_loss for trial in summary.trials if trial.rank == 8]
     assert part.eval_loss == pytest.approx(sum(losses) / 2, rel=1e-12)
+
+
+def test_another_seed_of_the_same_rank_is_the_noise_floor(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), seeds=(0, 1, 2)), floors={8: 1.3, 128: 1.2}))
+    noise = summary.verdict.noise_floor
+    assert noise is not None
+    losses = {rank: [trial.eval_loss for trial in summary.trials if trial.rank == rank] for rank in (8, 128)}
+    apart = [abs(a - b) for of_rank in losses.values() for a, b in combinations(of_rank, 2)]
+    assert noise.pairs == len(apart) == 6
+    assert noise.typical == pytest.approx(math.sqrt(sum(gap**2 for gap in apart) / 6), rel=1e-9)
+    assert noise.largest == pytest.approx(max(apart), rel=1e-9)
+    assert noise.difference_sd == pytest.approx(stdev(a - b for a, b in zip(losses[8], losses[128], strict=True)))
+    assert f"Noise floor: two seeds of the same rank end {noise.typical:.4f}" in summary.verdict.text
+    assert (summary.verdict.seeds, summary.verdict.rank_matters) == (3, True)
+
+
+def test_one_seed_has_no_noise_floor_and_says_nothing_of_ranks(make_study: MakeStudy) -> None:
+    verdict = summarize(make_study()).verdict
+    assert (verdict.seeds, verdict.rank_matters, verdict.noise_floor) == (1, None, None)
+    assert [part.rank for part in verdict.claims] == [8, 128, 256]
+
+
+def test_differences_are_taken_over_the_seeds_that_all_ranks_have(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
+    lost = ended("r8-s1", "diverged", 40)
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-s1": 40}, outcomes=lost))
+    losses = {(trial.rank, trial.seed): trial.eval_loss for trial in summary.trials}
+    gaps = [losses[8, seed] - losses[128, seed] for seed in (0, 2)]
+    assert summary.verdict.seeds == 2
+    assert [part.seeds for part in summary.ranks] == [2, 3]
+    assert summary.ranks[0].excess_loss == pytest.approx(sum(gaps) / 2, rel=1e-9)
+    assert summary.ranks[1].eval_loss == pytest.approx(sum(losses[128, seed] for seed in (0, 1, 2)) / 3, rel=1e-12)
+
+
+def test_ranks_without_a_seed_in_common_are_not_compared(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), seeds=(0, 1))
+    lost = ended("r8-s1", "diverged", 40) | ended("r128-s0", "diverged", 40)
+    done = {"r8-s1": 40, "r128-s0": 40}
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=done, outcomes=lost))
+    assert summary.verdict.kind == "nothing_to_compare"
+    assert "no seed survived in all ranks" in summary.verdict.text
+    assert all(part.excess_loss is None and part.eval_loss_ci95 is not None for part in summary.ranks)
 
 
 def test_the_best_learning_rate_is_chosen_and_an_edge_is_said(make_study: MakeStudy) -> None:

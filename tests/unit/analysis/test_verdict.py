@@ -1,54 +1,70 @@
-"""Verdicts and recommendations from intervals written by hand."""
+"""Verdicts and recommendations from differences written by hand."""
 
 from dataclasses import replace
 
 import pytest
 
+from lorascope.analysis.claims import claims
 from lorascope.analysis.estimates import Estimate
+from lorascope.analysis.paired import Uncertain
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.recommend import recommend
-from lorascope.analysis.summary import RankPart, RecommendationPart
-from lorascope.analysis.verdict import adequate_ranks, judge, still_falling, undecided_ranks
+from lorascope.analysis.summary import NoiseFloorPart, RankPart, RecommendationPart
+from lorascope.analysis.verdict import judge, still_falling
+from lorascope.analysis.verdict_text import noise_text
 from lorascope.records import EvalRecord
 
 TOLERANCE = 0.005
+SEEDS = (0, 1, 2)
+
+Excesses = dict[int, tuple[float, float]]
 
 
-def compared(excesses: dict[int, tuple[float, float, float]]) -> Comparison:
-    """Build a comparison from (value, low, high) of each rank's excess; the best has zeros."""
-    excess = {rank: Estimate(value=value, low=low, high=high) for rank, (value, low, high) in excesses.items()}
-    best = next(rank for rank, estimate in excess.items() if estimate.high == estimate.low == 0)
+def compared(excesses: Excesses, seeds: tuple[int, ...] = SEEDS, degrees: float = 1e6) -> Comparison:
+    """Build a comparison from each rank's excess over the best, which is 0, and the standard error it has.
+
+    Two ranks differ with the larger of their errors.
+    """
+    pairs = {
+        (a, b): Uncertain(value=mine - other, variance=max(error, error_b) ** 2, degrees=degrees)
+        for a, (mine, error) in excesses.items()
+        for b, (other, error_b) in excesses.items()
+        if a != b
+    }
+    best = next(rank for rank, (value, _) in excesses.items() if value == 0)
+    zero = Estimate(value=0.0, low=0.0, high=0.0)
+    excess = {rank: zero if rank == best else pairs[rank, best].interval() for rank in excesses}
     loss = {rank: Estimate(value=1 + e.value, low=0.9 + e.value, high=1.1 + e.value) for rank, e in excess.items()}
-    return Comparison(step=80, best=best, loss=loss, excess=excess)
+    return Comparison(step=80, seeds=seeds, best=best, loss=loss, excess=excess, differences=pairs)
 
 
-BEST = (0.0, 0.0, 0.0)
-WORSE = (0.03, 0.02, 0.04)
-EQUAL = (0.001, -0.001, 0.003)
-OPEN = (0.004, -0.004, 0.012)
-MAYBE_LOWER = (0.004, -0.008, 0.016)
+BEST = (0.0, 0.001)
+WORSE = (0.03, 0.002)
+EQUAL = (0.001, 0.001)
+SLIGHTLY_WORSE = (0.003, 0.0005)
+OPEN = (0.004, 0.004)
+NEAR_TOLERANCE = (0.007, 0.002)
 
 
 @pytest.mark.parametrize(
     ("excesses", "kind", "names"),
     [
-        ({8: WORSE, 128: BEST, 256: EQUAL}, "adequate", "Rank 128 is the smallest adequate rank"),
-        ({8: WORSE, 128: EQUAL, 256: BEST}, "adequate", "Rank 128 is enough"),
+        ({8: WORSE, 128: BEST, 256: EQUAL}, "adequate", "Rank 128 is the smallest adequate rank (p < 0.001)"),
+        ({8: WORSE, 128: EQUAL, 256: BEST}, "adequate", "Rank 128 is enough (p < 0.001)"),
+        ({8: EQUAL, 128: EQUAL, 256: BEST}, "no_measurable_difference", "between ranks 8 to 256"),
         ({8: EQUAL, 128: EQUAL, 256: BEST}, "no_measurable_difference", "rank 8, is enough"),
+        ({8: SLIGHTLY_WORSE, 256: (0.0, 0.0)}, "adequate", "above another rank at all is shown too"),
         ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "whether rank 8 is enough"),
         ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "Rank 128 is the smallest rank shown to be enough"),
         ({8: OPEN, 128: OPEN, 256: BEST}, "too_short", "whether ranks 8 and 128 are enough"),
+        ({8: NEAR_TOLERANCE, 128: BEST}, "adequate", "That rank 8 is not enough is likely, but not shown."),
         ({8: WORSE, 128: BEST, 256: OPEN}, "adequate", "Rank 128 is the smallest adequate rank"),
-        ({8: BEST, 256: MAYBE_LOWER}, "too_short", "whether ranks 8 and 256 are enough"),
+        ({8: BEST, 256: (0.004, 0.006)}, "too_short", "whether ranks 8 and 256 are enough"),
         ({8: BEST}, "nothing_to_compare", "Only rank 8"),
-        (
-            {8: WORSE, 16: (0.02, 0.01, 0.03), 256: BEST},
-            "adequate",
-            "16 comes closest: it exceeds the lowest by 0.0200",
-        ),
+        ({8: WORSE, 16: (0.02, 0.002), 256: BEST}, "adequate", "16 comes closest: it exceeds the lowest by 0.0200"),
     ],
 )
-def test_the_verdict_follows_the_intervals(excesses: dict, kind: str, names: str) -> None:
+def test_the_verdict_follows_the_tests(excesses: Excesses, kind: str, names: str) -> None:
     verdict = judge(compared(excesses), TOLERANCE, falling=False, rows=200)
     assert verdict.kind == kind
     assert names in verdict.text
@@ -56,9 +72,48 @@ def test_the_verdict_follows_the_intervals(excesses: dict, kind: str, names: str
 
 def test_a_difference_that_could_not_be_shown_is_not_equality() -> None:
     wide = compared({8: OPEN, 256: BEST})
-    assert adequate_ranks(wide, TOLERANCE) == [256]
-    assert undecided_ranks(wide, TOLERANCE) == [8]
+    shown = claims(wide.excess, wide.differences, TOLERANCE)
+    assert [rank for rank, found in shown.items() if found.is_adequate] == [256]
+    assert not any(found.is_inadequate or found.is_worse for found in shown.values())
     assert judge(wide, TOLERANCE, falling=False, rows=200).kind == "too_short"
+
+
+def test_the_lowest_estimate_is_no_proof_of_being_the_lowest() -> None:
+    unsure = compared({8: BEST, 256: (0.004, 0.006)})
+    assert not any(found.is_adequate for found in claims(unsure.excess, unsure.differences, TOLERANCE).values())
+
+
+def test_rank_matters_where_a_difference_is_shown_over_seeds() -> None:
+    def matters(excesses: Excesses, seeds: tuple[int, ...] = SEEDS) -> bool | None:
+        return judge(compared(excesses, seeds), TOLERANCE, falling=False, rows=200).rank_matters
+
+    assert matters({8: WORSE, 256: BEST}) is True
+    assert matters({8: OPEN, 256: BEST}) is False
+    assert matters({8: WORSE, 256: BEST}, seeds=(4,)) is None
+    assert judge(compared({8: WORSE, 256: BEST}), TOLERANCE, falling=True, rows=200).rank_matters is None
+
+
+def test_one_seed_speaks_for_itself_only() -> None:
+    one = judge(compared({8: WORSE, 256: BEST}, seeds=(4,)), TOLERANCE, falling=False, rows=200)
+    assert (one.kind, one.seeds) == ("adequate", 1)
+    assert one.text.startswith("In seed 4 alone, rank 256 is the smallest adequate rank")
+    assert "not of seeds" in one.text
+    several = judge(compared({8: WORSE, 256: BEST}), TOLERANCE, falling=False, rows=200)
+    assert "and of seeds (3 seeds)" in several.text
+
+
+def test_seeds_are_asked_for_where_they_limit_the_verdict() -> None:
+    few = {8: OPEN, 256: BEST}
+    assert "Run more seeds." in judge(compared(few, degrees=4), TOLERANCE, falling=False, rows=200).text
+    assert "Hold out more rows" in judge(compared(few, degrees=199), TOLERANCE, falling=False, rows=200).text
+
+
+def test_p_values_are_shown_for_every_rank() -> None:
+    parts = judge(compared({8: WORSE, 64: EQUAL, 256: BEST}), TOLERANCE, falling=False, rows=200).claims
+    assert [part.rank for part in parts] == [8, 64, 256]
+    assert [part.adequate_p <= 0.05 for part in parts] == [False, True, True]
+    assert [part.inadequate_p <= 0.05 for part in parts] == [True, False, False]
+    assert [part.worse_p <= 0.05 for part in parts] == [True, False, False]
 
 
 def test_a_loss_that_still_falls_is_too_short_even_where_intervals_are_narrow() -> None:
@@ -72,10 +127,6 @@ def test_a_handful_of_rows_or_steps_supports_no_verdict() -> None:
     assert few_rows.kind == few_steps.kind == "too_short"
     assert "80 steps, 4 held-out rows" in few_rows.text
     assert "3 steps, 200 held-out rows" in few_steps.text
-
-
-def test_the_lowest_estimate_is_no_proof_of_being_the_lowest() -> None:
-    assert adequate_ranks(compared({8: BEST, 256: MAYBE_LOWER}), TOLERANCE) == []
 
 
 @pytest.mark.parametrize(
@@ -97,6 +148,11 @@ def test_still_falling_compares_the_last_pace_with_the_average(losses: tuple[flo
     assert still_falling(records, TOLERANCE) is falling
 
 
+def test_the_noise_floor_in_words() -> None:
+    noise = NoiseFloorPart(pairs=1, typical=0.0021, largest=0.0021, difference_sd=None)
+    assert "0.0021 nats a token apart (root mean square of 1 pair)" in noise_text(noise)
+
+
 def part(rank: int, seconds: float | None) -> RankPart:
     return RankPart(
         rank=rank, lora_alpha=32.0, best_learning_rate=1e-4, seeds=1, eval_loss=1.0, eval_loss_ci95=(0.9, 1.1),
@@ -106,25 +162,24 @@ def part(rank: int, seconds: float | None) -> RankPart:
     )  # fmt: skip
 
 
-def advised(excesses: dict, seconds: dict[int, float | None]) -> RecommendationPart:
-    comparison = compared(excesses)
+def advised(excesses: Excesses, seconds: dict[int, float | None], seeds: tuple[int, ...] = SEEDS) -> RecommendationPart:
+    comparison = compared(excesses, seeds)
     verdict = judge(comparison, TOLERANCE, falling=False, rows=200)
     return recommend(comparison, {rank: part(rank, seconds[rank]) for rank in excesses}, verdict, TOLERANCE)
 
 
 def test_the_lowest_loss_and_the_least_cost_can_be_two_ranks() -> None:
-    slightly_worse = (0.003, 0.002, 0.0045)
-    advice = advised({8: WORSE, 64: slightly_worse, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.7})
+    advice = advised({8: WORSE, 64: SLIGHTLY_WORSE, 128: (0.0, 0.0005)}, {8: 0.4, 64: 0.5, 128: 0.7})
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (128, 64, 64)
     assert "0.50 s a step alone" in advice.efficient.reason
     assert "256.0 MB" in advice.constrained.reason
 
 
 def test_an_open_question_is_settled_by_what_the_wish_allows() -> None:
-    maybe = (0.008, 0.002, 0.014)
+    maybe = (0.008, 0.004)
     advice = advised({8: maybe, 64: OPEN, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.7})
-    assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (64, 64, 8)
-    assert "0.0040 (95% interval -0.0040 to 0.0120)" in advice.quality.reason
+    assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (8, 64, 8)
+    assert "0.0080 (95% interval 0.0002 to 0.0158)" in advice.quality.reason
     assert "32.0 MB" in advice.constrained.reason
 
 
@@ -144,6 +199,11 @@ def test_without_times_the_smallest_adequate_rank_is_efficient() -> None:
     advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: None, 128: None})
     assert advice.efficient.rank == 64
     assert "times were not measured" in advice.efficient.reason
+
+
+def test_what_one_seed_shows_is_advised_as_such() -> None:
+    advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.6}, seeds=(0,))
+    assert advice.efficient.reason.startswith("smallest rank shown, in one seed, to be within")
 
 
 def test_a_run_too_short_recommends_by_the_estimate_and_says_so() -> None:

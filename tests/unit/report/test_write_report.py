@@ -15,7 +15,7 @@ from lorascope.analysis.reference import summary_schema
 from lorascope.errors import InputError
 from lorascope.records import TrialOutcome
 from lorascope.report import ReportPaths, write_report
-from lorascope.report.view import rank_table
+from lorascope.report.view import claims_table, rank_table
 from lorascope.report.write import escape_markdown, render
 from lorascope.spec.schema import StudySpec
 
@@ -132,7 +132,7 @@ def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:
 def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: ReportPaths) -> None:
     lines = report.report_md.read_text(encoding="utf-8").splitlines()
     start = lines.index("## The ranks")
-    rows = [line for line in lines[start : lines.index("## Excess over the best rank")] if line.startswith("|")]
+    rows = [line for line in lines[start : lines.index("## What is shown of each rank")] if line.startswith("|")]
     assert len(rows) == 2 + 3
     assert len({line.count("|") for line in rows}) == 1
     assert rows[2].startswith("| 8 | 1.2")
@@ -146,6 +146,33 @@ def test_trials_are_listed_where_a_rank_has_several_or_one_did_not_finish(make_s
     text = render("report.md.j2", summarize(make_study(done={"r256": 30}, outcomes=lost)), ())
     assert "## The trials" in text
     assert "out of memory: out of memory at step 31" in text
+
+
+def test_what_is_shown_of_each_rank_stands_beside_its_p_value(make_study: MakeStudy) -> None:
+    summary = summarize(make_study())
+    rows = {row[0]: row[1:] for row in claims_table(summary).rows}
+    assert list(rows) == ["8", "128", "256"]
+    assert rows["8"] == ("not shown (p = 1.000)", "shown (p < 0.001)", "shown (p < 0.001)")
+    assert rows["128"][0] == "shown (p < 0.001)"
+    text = render("report.md.j2", summary, ())
+    assert "## What is shown of each rank" in text
+    assert "With one seed, in that seed only." in text
+
+
+def test_seeds_are_counted_beside_the_intervals(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
+    table = rank_table(summary)
+    assert [row[table.header.index("seeds")] for row in table.rows] == ["3", "3"]
+    text = render("report.md.j2", summary, ())
+    assert "held-out rows and of seeds (3 seeds)" in text
+    assert "Noise floor: two seeds of the same rank end" in text
+    assert "in that seed only" not in text
+
+
+def test_a_study_with_nothing_to_compare_has_no_table_of_claims(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(done={"r256": 45}))
+    assert "What is shown of each rank" not in render("report.md.j2", summary, ())
 
 
 def test_a_column_without_any_value_is_left_out(make_study: MakeStudy) -> None:

@@ -1,0 +1,208 @@
+"""How often the verdict is right: summaries of made-up studies beside their truth.
+
+    verdict_simulation.py                      # every scenario, 1,000 studies each, about half an hour
+    verdict_simulation.py --scenarios two,six  # those whose names begin so
+    verdict_simulation.py --table              # the table of what was simulated so far
+
+Each scenario is written as soon as it is done, so that the whole can run in pieces. Nothing is timed.
+"""
+
+import argparse
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lorascope.analysis.summarize import summarize_data
+from lorascope.analysis.summary import StudySummary
+from made_up_studies import MadeUp, Truth, studies
+
+RESULT = Path(__file__).parent / "results" / "verdict-simulation.json"
+SHOWN = 0.05
+EFFECTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+SEEDS = (1, 2, 3, 5)
+ROWS = (100, 256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Shares over the studies of one scenario."""
+
+    scenario: str
+    studies: int
+    loss_covered: float
+    """Intervals of a rank's loss that hold its true loss."""
+    excess_covered: float
+    """Intervals of a rank's excess that hold its true difference from the rank with the lowest estimate."""
+    excess_width: float
+    """Their mean width, in nats a token."""
+    matters: float
+    """Studies that say that rank matters."""
+    false_worse: float
+    """Studies that show a rank to be worse that is worse than none."""
+    false_inadequate: float
+    """Studies that show a rank to exceed the tolerance that does not."""
+    false_adequate: float
+    """Studies that show a rank to be within the tolerance that is not."""
+    named: float
+    """Studies whose verdict names the smallest rank that is truly within the tolerance."""
+    too_short: float
+    adequate: float
+    no_measurable_difference: float
+
+
+def scenarios() -> dict[str, Truth]:
+    """Name every scenario: effect of the smallest rank, seeds, rows; then single changes that make it harder."""
+    found = {
+        f"effect-{effect:g}-s{seeds}-n{rows}": truth_of(effect, seeds, rows)
+        for effect in EFFECTS
+        for seeds in SEEDS
+        for rows in ROWS
+    }
+    changes: dict[str, dict[str, object]] = {
+        "no-seed-noise": {"seed_of_rank": 0.0, "seed_of_rate": 0.0},
+        "much-seed-noise": {"seed_of_rank": 0.006},
+        "no-row-noise-of-trials": {"row_of_trial": 0.0},
+        "more-seed-noise-at-256": {"last_seed_factor": 2.0},
+        "seed-noise-by-size": {"seed_by_size": 0.002},
+        "close-rates": {"rate_cost": 0.001},
+        "very-heavy-tails": {"tail_degrees": 2.5},
+        "two-ranks": {"floors": {8: 1.0, 64: 1.0}},
+        "two-ranks-much-seed-noise": {"floors": {8: 1.0, 64: 1.0}, "seed_of_rank": 0.006},
+        "six-ranks": {"floors": dict.fromkeys((4, 8, 16, 32, 64, 128), 1.0)},
+    }
+    for name, change in changes.items():
+        for seeds in (2, 3):
+            found[f"{name}-s{seeds}"] = Truth(
+                **({"floors": truth_of(0.0, 1, 1).floors} | change), seeds=seeds, rows=256
+            )
+    quiet: dict[str, float] = {
+        "seed_of_rank": 0.0005, "seed_of_rate": 0.0003, "row_of_rank": 0.01, "row_of_trial": 0.01
+    }  # fmt: skip
+    for effect in (0.0, 0.01):
+        for seeds in (2, 3, 5):
+            found[f"quiet-{effect:g}-s{seeds}"] = replace(truth_of(effect, seeds, 256), **quiet)
+    return found
+
+
+def truth_of(effect: float, seeds: int, rows: int) -> Truth:
+    """Make rank 8 worse than two equal ranks."""
+    return Truth(floors={8: 1.0 + effect, 64: 1.0, 256: 1.0}, seeds=seeds, rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Marks:
+    """What one study got right."""
+
+    loss_covered: list[bool]
+    excess_covered: list[bool]
+    excess_width: list[float]
+    matters: bool
+    false_worse: bool
+    false_inadequate: bool
+    false_adequate: bool
+    named: bool
+    kind: str
+
+
+def score(name: str, truth: Truth, count: int) -> Score:
+    """Summarise ``count`` studies of one truth and hold them against it."""
+    entropy = int.from_bytes(name.encode(), "big") % 2**63
+    marks = [_mark(study, summarize_data(study.data)) for study in studies(truth, count, entropy)]
+    kinds = Counter(mark.kind for mark in marks)
+
+    def share(field: str) -> float:
+        return round(float(np.mean(np.concatenate([np.ravel(getattr(mark, field)) for mark in marks]))), 5)
+
+    fields = ("loss_covered", "excess_covered", "excess_width", "matters", "named")
+    errors = ("false_worse", "false_inadequate", "false_adequate")
+    named = {kind: kinds[kind] / count for kind in ("too_short", "adequate", "no_measurable_difference")}
+    return Score(scenario=name, studies=count, **{field: share(field) for field in (*fields, *errors)}, **named)
+
+
+def _mark(study: MadeUp, summary: StudySummary) -> _Marks:
+    tolerance, lowest = summary.study.tolerance, min(study.floors.values())
+    above = {rank: floor - lowest for rank, floor in study.floors.items()}
+    claims = {part.rank: part for part in summary.verdict.claims}
+    best = next(part.rank for part in summary.ranks if part.excess_loss == 0)
+    others = [part for part in summary.ranks if part.rank != best]
+    named = min((rank for rank in claims if claims[rank].adequate_p <= SHOWN), default=None)
+    enough = min(rank for rank, excess in above.items() if excess <= tolerance)
+    return _Marks(
+        loss_covered=[_holds(part.eval_loss_ci95, study.floors[part.rank]) for part in summary.ranks],
+        excess_covered=[_holds(part.excess_loss_ci95, above[part.rank] - above[best]) for part in others],
+        excess_width=[part.excess_loss_ci95[1] - part.excess_loss_ci95[0] for part in others if part.excess_loss_ci95],
+        matters=summary.verdict.rank_matters is True,
+        false_worse=any(claims[rank].worse_p <= SHOWN and above[rank] <= 0 for rank in above),
+        false_inadequate=any(claims[rank].inadequate_p <= SHOWN and above[rank] <= tolerance for rank in above),
+        false_adequate=any(claims[rank].adequate_p <= SHOWN and above[rank] > tolerance for rank in above),
+        named=summary.verdict.kind != "too_short" and named == enough,
+        kind=summary.verdict.kind,
+    )
+
+
+def _holds(interval: tuple[float, float] | None, value: float) -> bool:
+    assert interval is not None
+    return interval[0] <= value <= interval[1]
+
+
+def table(scores: list[Score]) -> str:
+    """Write the scores as Markdown, in percent; widths in nats a token."""
+    heading = (
+        "| scenario | loss covered | excess covered | width | rank matters | falsely worse | falsely inadequate "
+        "| falsely adequate | right rank named | `adequate` | no difference | `too_short` |"
+    )
+    lines = [heading, "| --- |" + " --: |" * 11]
+    for found in scores:
+        shares = [
+            found.matters, found.false_worse, found.false_inadequate, found.false_adequate, found.named,
+            found.adequate, found.no_measurable_difference, found.too_short,
+        ]  # fmt: skip
+        covered = f"{found.loss_covered:.1%} | {found.excess_covered:.1%} | {found.excess_width:.4f}"
+        lines.append(f"| {found.scenario} | {covered} | {' | '.join(f'{share:.1%}' for share in shares)} |")
+    return "\n".join(lines)
+
+
+def pivot(scores: dict[str, Score], field: str) -> str:
+    """Write one share of the plain scenarios as Markdown: an effect a row, seeds and held-out rows a column."""
+    columns = [(seeds, rows) for rows in ROWS for seeds in SEEDS]
+    heading = " | ".join(f"{seeds} seed{'s' * (seeds > 1)}, {rows} rows" for seeds, rows in columns)
+    lines = [f"| effect | {heading} |", "| --- |" + " --: |" * len(columns)]
+    for effect in EFFECTS:
+        names = [f"effect-{effect:g}-s{seeds}-n{rows}" for seeds, rows in columns]
+        cells = [f"{getattr(scores[name], field):.1%}" if name in scores else "" for name in names]
+        lines.append(f"| {effect:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Simulate the scenarios asked for, then show the table of all that were."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenarios", default="", help="only those whose names begin so, with commas between")
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--table", action="store_true", help="simulate nothing")
+    arguments = parser.parse_args()
+    done = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    for name, truth in scenarios().items():
+        if name.startswith(tuple(arguments.scenarios.split(","))) and not arguments.table:
+            done[name] = asdict(score(name, truth, arguments.studies))
+            RESULT.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+            print(name, done[name], flush=True)
+    scores = {name: Score(**done[name]) for name in scenarios() if name in done}
+    for field in (
+        "excess_covered",
+        "loss_covered",
+        "matters",
+        "named",
+        "false_worse",
+        "false_inadequate",
+        "false_adequate",
+    ):
+        print(f"{field}\n\n{pivot(scores, field)}\n")
+    print(table(list(scores.values())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Intervals and p-values over rows and seeds, against SciPy, resampling, and variances worked out another way."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lorascope.analysis.multiplicity import holm
+from lorascope.analysis.paired import SeedRows, Uncertain, differences, losses
+from lorascope.analysis.ranks import seed_rows
+from lorascope.analysis.student import tail, upper
+from lorascope.records import EvalRecord
+
+TOKENS = 20.0
+
+
+def equal_rows(*losses_SN: np.ndarray) -> list[SeedRows]:
+    """Ranks whose rows all have as many tokens, from losses a token."""
+    tokens = np.full(losses_SN[0].shape[1], TOKENS)
+    return [SeedRows(nats=TOKENS * found, target_tokens=tokens) for found in losses_SN]
+
+
+def uneven_rows(n_rows: int, seed: int) -> list[SeedRows]:
+    """Two ranks, one seed, heavy-tailed rows of very different lengths."""
+    random = np.random.default_rng(seed)
+    tokens = np.maximum(2, np.round(60 * np.exp(random.normal(0, 0.7, n_rows))))
+    hardness = random.normal(2, 0.5, n_rows)
+    return [
+        SeedRows(nats=(tokens * (hardness + 0.02 * random.standard_t(4, n_rows)))[None], target_tokens=tokens)
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize("degrees", [1, 1.5, 2, 4.2, 30, 255, 1e5])
+@pytest.mark.parametrize("t", [-40.0, -1.5, 0.0, 0.2, 1.96, 6.0, 300.0])
+def test_the_tail_of_students_t_is_scipys(degrees: float, t: float) -> None:
+    assert tail(t, degrees) == pytest.approx(stats.t.sf(t, degrees), rel=1e-8, abs=1e-300)
+
+
+@pytest.mark.parametrize("degrees", [1, 1.5, 2, 4.2, 30, 255, 1e5])
+@pytest.mark.parametrize("chance", [0.4, 0.05, 0.025, 1e-4])
+def test_quantiles_of_students_t_are_scipys(degrees: float, chance: float) -> None:
+    assert upper(chance, degrees) == pytest.approx(stats.t.isf(chance, degrees), rel=1e-8)
+
+
+def test_rows_of_one_length_and_one_seed_are_the_paired_t_test() -> None:
+    random = np.random.default_rng(1)
+    first, second = random.normal(1.0, 0.2, (1, 120)), random.normal(0.98, 0.2, (1, 120))
+    found = differences(equal_rows(first, second))[0, 1]
+    expected = stats.ttest_rel(first[0], second[0])
+    interval = expected.confidence_interval(0.95)
+    assert found.degrees == 119
+    assert found.value == pytest.approx((first - second).mean(), rel=1e-12)
+    assert (found.interval().low, found.interval().high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert found.chance_within(0.0) == pytest.approx(expected.pvalue, rel=1e-9)
+
+
+def test_equivalence_is_scipys_two_one_sided_tests() -> None:
+    random = np.random.default_rng(2)
+    gaps = random.normal(0.001, 0.02, (1, 150))
+    found = differences(equal_rows(1 + gaps, np.ones((1, 150))))[0, 1]
+    below = stats.ttest_1samp(gaps[0], 0.005, alternative="less").pvalue
+    above = stats.ttest_1samp(gaps[0], -0.005, alternative="greater").pvalue
+    assert found.chance_below(0.005) == pytest.approx(below, rel=1e-9)
+    assert found.turned().chance_below(0.005) == pytest.approx(above, rel=1e-9)
+
+
+def test_a_difference_beyond_the_tolerance_is_tested_at_the_tolerance() -> None:
+    gaps = np.random.default_rng(3).normal(-0.02, 0.05, (1, 80))
+    found = differences(equal_rows(1 + gaps, np.ones((1, 80))))[0, 1]
+    one_sided = stats.ttest_1samp(gaps[0], -0.005, alternative="less").pvalue
+    assert found.chance_within(0.005) == pytest.approx(2 * one_sided, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n_rows", "seed"), [(100, 5), (256, 6)])
+def test_uneven_rows_have_the_intervals_of_scipys_bootstrap(n_rows: int, seed: int) -> None:
+    ranks = uneven_rows(n_rows, seed)
+
+    def gap(first: np.ndarray, second: np.ndarray, tokens: np.ndarray, axis: int) -> np.ndarray:
+        return (first - second).sum(axis=axis) / tokens.sum(axis=axis)
+
+    expected = stats.bootstrap(
+        (ranks[0].nats[0], ranks[1].nats[0], ranks[0].target_tokens), gap, paired=True, vectorized=True,
+        n_resamples=4000, method="percentile", rng=np.random.default_rng(7),
+    ).confidence_interval  # fmt: skip
+    found = differences(ranks)[0, 1].interval()
+    width = expected.high - expected.low
+    assert found.low == pytest.approx(expected.low, abs=0.06 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.06 * width)
+
+
+def test_the_variance_of_rows_is_what_deleting_each_row_in_turn_gives() -> None:
+    ranks = uneven_rows(40, 8)
+    nats, tokens = ranks[0].nats[0] - ranks[1].nats[0], ranks[0].target_tokens
+    without = np.array([np.delete(nats, n).sum() / np.delete(tokens, n).sum() for n in range(40)])
+    jackknife = 39 / 40 * ((without - without.mean()) ** 2).sum()
+    assert differences(ranks)[0, 1].variance == pytest.approx(jackknife, rel=1e-9)
+
+
+def test_seeds_without_noise_of_rows_are_a_randomised_block_design() -> None:
+    losses_KS = np.random.default_rng(9).normal(1.0, 0.01, (3, 5))
+    found = differences(equal_rows(*(np.repeat(row[:, None], 60, axis=1) for row in losses_KS)))
+    residuals = losses_KS - losses_KS.mean(axis=1, keepdims=True) - losses_KS.mean(axis=0) + losses_KS.mean()
+    error = (residuals**2).sum() / (2 * 4)
+    for (i, j), difference in found.items():
+        assert difference.degrees == 2 * 4
+        assert difference.variance == pytest.approx(2 * error / 5, rel=1e-9)
+        t = (losses_KS[i] - losses_KS[j]).mean() / math.sqrt(2 * error / 5)
+        assert difference.chance_within(0.0) == pytest.approx(2 * stats.t.sf(abs(t), 8), rel=1e-7)
+
+
+def test_two_ranks_and_seeds_alone_are_the_paired_t_test_over_seeds() -> None:
+    first, second = np.random.default_rng(10).normal(1.0, 0.01, (2, 4))
+    found = differences(equal_rows(*(np.repeat(row[:, None], 60, axis=1) for row in (first, second))))[0, 1]
+    assert found.chance_within(0.0) == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("seeds_sd", "row_sd", "shared_sd"), [(0.004, 0.03, 0.03), (0.0, 0.0, 0.03), (0.0, 0.03, 0.0), (0.004, 0.0, 0.0)]
+)
+def test_the_parts_add_up_to_the_true_variance(seeds_sd: float, row_sd: float, shared_sd: float) -> None:
+    """Mean of the estimated variances over many studies beside the variance of their estimates.
+
+    Noise of rows alone, in all seeds or in one, is not counted a second time as noise of seeds.
+    """
+    random = np.random.default_rng(11)
+    n_seeds, n_rows = 4, 150
+    values, variances = [], []
+    for _ in range(600):
+        gaps = (
+            seeds_sd * random.normal(size=(n_seeds, 1))
+            + row_sd * random.normal(size=n_rows)
+            + shared_sd * random.normal(size=(n_seeds, n_rows))
+        )
+        found = differences(equal_rows(1 + gaps, np.ones((n_seeds, n_rows))))[0, 1]
+        values.append(found.value)
+        variances.append(found.variance)
+    truth = seeds_sd**2 / n_seeds + row_sd**2 / n_rows + shared_sd**2 / (n_seeds * n_rows)
+    assert np.var(values) == pytest.approx(truth, rel=0.2)
+    assert np.mean(variances) == pytest.approx(truth, rel=0.1)
+
+
+def test_a_loss_that_seeds_move_together_leaves_differences_narrow() -> None:
+    random = np.random.default_rng(13)
+    together = 0.05 * random.normal(size=(3, 1))
+    ranks = equal_rows(*(1 + together + 0.001 * random.normal(size=(3, 100)) for _ in range(2)))
+    loss, difference = losses(ranks)[0], differences(ranks)[0, 1]
+    assert loss.variance == pytest.approx(np.var(together[:, 0], ddof=1) / 3, rel=0.1)
+    assert loss.degrees == 2
+    assert difference.variance < 1e-3 * loss.variance
+
+
+def test_one_seed_covers_rows_and_equal_rows_have_no_width() -> None:
+    (same,) = equal_rows(np.full((1, 30), 1.5))
+    found = differences([same, same])[0, 1]
+    assert (found.value, found.variance, found.degrees) == (0.0, 0.0, 29)
+    assert (found.interval().low, found.interval().high) == (0.0, 0.0)
+    assert (found.chance_below(0.005), found.chance_within(0.0)) == (0.0, 1.0)
+
+
+def test_an_interval_has_the_sides_it_is_asked_for() -> None:
+    interval = Uncertain(value=1.0, variance=4.0, degrees=7).interval(below=0.01, above=0.1)
+    assert interval.low == pytest.approx(1 - 2 * stats.t.isf(0.01, 7), rel=1e-9)
+    assert interval.high == pytest.approx(1 + 2 * stats.t.isf(0.1, 7), rel=1e-9)
+
+
+def test_seeds_of_a_rank_are_put_together_without_rows_that_have_no_targets() -> None:
+    records = [
+        EvalRecord(trial_id="t", step=1, example_nats=nats, example_target_tokens=(1, 0, 2), seconds=0.1)
+        for nats in ((1.0, 0.0, 5.0), (3.0, 0.0, 3.0))
+    ]
+    rows = seed_rows(records)
+    assert rows.nats.tolist() == [[1.0, 5.0], [3.0, 3.0]]
+    assert rows.target_tokens.tolist() == [1.0, 2.0]
+    assert rows.losses.tolist() == [2.0, 2.0]
+    assert rows.loss == 2.0
+
+
+def test_holm_by_hand() -> None:
+    # In order 0.01, 0.02, 0.03, 0.2: times 4, 3, 2, 1 = 0.04, 0.06, 0.06, 0.2.
+    assert holm([0.02, 0.2, 0.01, 0.03]) == pytest.approx([0.06, 0.2, 0.04, 0.06])
+    # The third would be 0.04 * 1, less than the second, 0.03 * 2: it takes the second's.
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+    assert holm([0.02, 0.03, 0.04], least=2) == pytest.approx([0.06, 0.06, 0.08])
+    assert holm([]) == []
+
+
+def test_holm_rejects_what_the_step_down_rule_rejects() -> None:
+    random = np.random.default_rng(14)
+    for _ in range(200):
+        chances = (random.uniform(size=5) ** 3).tolist()
+        rejected = set()
+        for done, place in enumerate(np.argsort(chances)):
+            if chances[place] > 0.05 / (5 - done):
+                break
+            rejected.add(int(place))
+        assert {place for place, chance in enumerate(holm(chances)) if chance <= 0.05} == rejected
+
+
+def test_pairs_are_all_there() -> None:
+    ranks = equal_rows(*(np.random.default_rng(k).normal(1, 0.1, (2, 30)) for k in range(4)))
+    assert list(differences(ranks)) == list(combinations(range(4), 2))
