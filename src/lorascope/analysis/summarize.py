@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lorascope.analysis.cautions import Findings, find_cautions
+from lorascope.analysis.cautions import find_cautions
+from lorascope.analysis.changes import with_changes
 from lorascope.analysis.data import StudyData, load_study
 from lorascope.analysis.estimates import Estimate, evaluation_loss, final_train_loss, last_finite
+from lorascope.analysis.findings import Findings
+from lorascope.analysis.frontier import mark_pareto
+from lorascope.analysis.limits import limits_of, recommend_within
 from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice, choose, compare
+from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
     EnvironmentPart,
@@ -25,7 +30,7 @@ from lorascope.analysis.summary import (
 )
 from lorascope.analysis.verdict import judge, still_falling
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
-from lorascope.units import to_megabytes
+from lorascope.units import from_megabytes, parse_bytes, to_megabytes
 
 
 def summarize(folder: Path) -> StudySummary:
@@ -38,8 +43,17 @@ def summarize_data(data: StudyData) -> StudySummary:
     trials = tuple(_trial(data, trial) for trial in data.trials)
     choices = choose(data, trials)
     comparison = compare(choices, trials)
-    ranks = tuple(_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks)
+    ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
     verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
+    limits = limits_of(data.spec)
+    if limits and comparison is not None and comparison.excess:
+
+        def advise(allowed: Sequence[int]) -> RecommendationPart:
+            among = {rank: choices[rank] for rank in allowed}
+            return _decide(data, trials, ranks, among, compare(among, trials))[1]
+
+        comparable = {part.rank: part for part in ranks if part.rank in comparison.excess}
+        recommendation = recommend_within(limits, comparable, recommendation, advise)
     return StudySummary(
         study=_study(data, trials),
         trials=trials,
@@ -48,6 +62,7 @@ def summarize_data(data: StudyData) -> StudySummary:
         verdict=verdict,
         cautions=find_cautions(Findings(data=data, trials=trials, choices=choices, comparison=comparison)),
         environment=_environment(data),
+        readings=read_study(data, trials, ranks, choices, recommendation),
     )
 
 
@@ -67,6 +82,7 @@ def _decide(
     )
     verdict = judge(comparison, tolerance, falling=falling, rows=data.facts.eval_examples if data.facts else 0)
     advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
+    advice = with_changes(advice, comparison, tolerance)
     text = verdict.text
     total = data.facts.total_steps if data.facts else None
     if total is not None and comparison.step < total:
@@ -114,6 +130,10 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         seeds=spec.seeds,
         tolerance=spec.tolerance,
         complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
+        stable_zone=spec.stable_zone,
+        max_memory_bytes=parse_bytes(spec.max_memory) if spec.max_memory else None,
+        max_seconds=spec.max_seconds,
+        max_adapter_bytes=from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
     )
 
 
@@ -171,6 +191,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         tokens_per_second=_tokens_per_second(cost),
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
         memory=_memory(cost),
+        scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
     )
 
 
