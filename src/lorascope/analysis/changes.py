@@ -50,7 +50,7 @@ def _efficient(comparison: Comparison, rank: int | None, tolerance: float) -> st
     if rank is None or len(comparison.excess) < 2:
         return ""
     parts = []
-    for other in _smaller(comparison, rank)[::-1]:
+    for other in _smaller(comparison, rank)[:-3:-1]:
         needed = needed_tolerance(comparison, other)
         if needed is not None and needed > tolerance:
             parts.append(f"Rank {other} is enough from a tolerance of {nats(needed)} on.")

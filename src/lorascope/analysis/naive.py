@@ -91,7 +91,7 @@ def _text(
         parts.append(
             f"This study names rank {own} too."
             if own == naive
-            else f"This study names rank {own} instead: {recommendation.efficient.reason}."
+            else f"This study names rank {own} instead, {recommendation.efficient.reason}."
         )
     return " ".join(parts)
 

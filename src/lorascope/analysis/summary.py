@@ -91,7 +91,7 @@ class StudyPart(_Part):
     @property
     def limited(self) -> bool:
         """Say whether any limit was given."""
-        return not self.max_memory_bytes is self.max_seconds is self.max_adapter_bytes is None
+        return any(most is not None for most in (self.max_memory_bytes, self.max_seconds, self.max_adapter_bytes))
 
 
 class TrialPart(_Part):

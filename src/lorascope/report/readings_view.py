@@ -78,7 +78,7 @@ def _doubling_row(step: DoublingPart) -> tuple[str, ...]:
         f"{step.smaller} to {step.larger}",
         show_interval(step.gain, step.gain_ci95),
         show_loss(step.gain_per_doubling),
-        show_loss(step.gain_per_million),
+        NONE if step.gain_per_million is None else f"{step.gain_per_million:.2g}",
     )
 
 
