@@ -82,7 +82,7 @@ def recommend_within(
     free: RecommendationPart,
     advise: Callable[[Sequence[int]], RecommendationPart],
 ) -> RecommendationPart:
-    """Recommend among the ranks within the limits.
+    """Recommend among the ranks within the limits; the constrained choice is the efficient one among them.
 
     Args:
         limits: at least one.
@@ -99,15 +99,15 @@ def recommend_within(
     head = "the only rank within the limits: " if len(allowed) == 1 else f"of {len(allowed)} ranks within the limits: "
     if len(allowed) == len(ranks):
         head = ""
-    quality, efficient, chosen = (
-        part.model_copy(update={"reason": f"{head}{part.reason}"})
-        for part in (advice.quality, advice.efficient, advice.constrained)
+    quality, efficient = (
+        part.model_copy(update={"reason": f"{head}{part.reason}"}) for part in (advice.quality, advice.efficient)
     )
-    if chosen.rank is not None:
-        taken = ", ".join(limit.describe(ranks[chosen.rank]) for limit in limits)
-        change = " ".join(filter(None, (chosen.change, _change(limits, ranks, free))))
-        chosen = AdvicePart(rank=chosen.rank, reason=f"{chosen.reason}; {taken}", change=change)
-    return RecommendationPart(quality=quality, efficient=efficient, constrained=chosen)
+    constrained = efficient
+    if efficient.rank is not None:
+        taken = ", ".join(limit.describe(ranks[efficient.rank]) for limit in limits)
+        change = " ".join(filter(None, (efficient.change, _change(limits, ranks, free))))
+        constrained = AdvicePart(rank=efficient.rank, reason=f"{efficient.reason}; {taken}", change=change)
+    return RecommendationPart(quality=quality, efficient=efficient, constrained=constrained)
 
 
 def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: RecommendationPart) -> str:

@@ -200,7 +200,7 @@ class RecommendationPart(_Part):
     efficient: AdvicePart
     """Time matters too."""
     constrained: AdvicePart
-    """Memory is scarce; where limits were given, the rank to use within them."""
+    """Memory is scarce; where limits were given, the efficient rank within them."""
 
 
 class VerdictPart(_Part):

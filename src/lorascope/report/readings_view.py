@@ -49,7 +49,7 @@ def order_lines(summary: StudySummary) -> list[str]:
     """Write how the ranks are ordered at each common learning rate, and at their best ones."""
     naive = summary.readings.naive
     lines = [
-        f"at {order.learning_rate:g}: {_ranks(order.by_train_loss)} by training loss, {_ranks(order.by_eval_loss)} by "
+        f"at {order.learning_rate:g}: {_ranks(order.by_train_loss)} by training loss; {_ranks(order.by_eval_loss)} by "
         "held-out loss"
         for order in naive.orders
     ]
