@@ -33,7 +33,7 @@ def imprecise(findings: Findings) -> CautionPart | None:
     text = (
         f"Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches "
         f"{nats(half[rank])} to either side, and the tolerance is {tolerance:g} {UNIT}. To tell a difference of that "
-        f"size would take about {times:.1f} times as many: {format_count(math.ceil(facts.eval_examples * times))} "
+        f"size would take about {times:.1f} times as many: {math.ceil(facts.eval_examples * times):,} "
         f"held-out rows{more_seeds if seeds > 1 else ''}."
     )
     return CautionPart(kind="imprecise", text=text)

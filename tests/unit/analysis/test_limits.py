@@ -1,5 +1,6 @@
 """Recommendations within limits, and what would change them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,8 +107,11 @@ def test_every_wish_says_what_would_change_it(make_study: MakeStudy) -> None:
 
 def test_the_tolerance_named_by_the_change_does_change_the_recommendation(make_study: MakeStudy) -> None:
     ranks = tuple(FLOORS)
-    part = summarize(make_study(spec=StudySpec(ranks=ranks), floors=FLOORS)).ranks[1]
-    assert part.excess_loss_ci95 is not None
-    for tolerance, rank in ((part.excess_loss_ci95[1] * 1.001, 64), (part.excess_loss_ci95[1] * 0.999, 256)):
+    free = summarize(make_study(spec=StudySpec(ranks=ranks), floors=FLOORS)).recommendation.efficient
+    assert free.rank == 256
+    named = float(re.search(r"Rank 64 is enough from a tolerance of ([\d.]+) on", free.change)[1])
+    for tolerance, kind in ((named + 1e-4, "adequate"), (named - 1e-4, "too_short")):
         spec = StudySpec(ranks=ranks, tolerance=tolerance)
-        assert summarize(make_study(spec=spec, floors=FLOORS)).recommendation.efficient.rank == rank
+        summary = summarize(make_study(spec=spec, floors=FLOORS))
+        assert (summary.verdict.kind, summary.recommendation.efficient.rank) == (kind, 64)
+        assert ("shown to be within" in summary.recommendation.efficient.reason) is (kind == "adequate")
