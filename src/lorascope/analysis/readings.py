@@ -111,12 +111,12 @@ def _read_rank(
     base = next((trial.base_eval_loss for trial in trials if trial.base_eval_loss is not None), None)
     ended = choice is not None and all(trial.outcome == "finished" for trial in choice.trials)
     curves = [data.steps[trial.trial_id] for trial in choice.trials] if choice and ended else []
-    settled = part.train_loss is not None and stable_step(curves, part.train_loss, data.spec.stable_zone)
+    level, zone = part.train_loss, data.spec.stable_zone
     facts, count = data.facts, part.trainable_parameters
     return RankReadingPart(
         rank=part.rank,
-        stable_step=settled or None,
-        train_gap=part.train_loss - min(losses) if part.train_loss is not None else None,
+        stable_step=stable_step(curves, level, zone) if level is not None else None,
+        train_gap=level - min(losses) if level is not None else None,
         final_spread=final_spread(curves),
         loss_gained=base - part.eval_loss if base is not None and part.eval_loss is not None else None,
         above_largest=above.value if above else None,
