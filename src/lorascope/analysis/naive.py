@@ -1,13 +1,35 @@
 """The naive reading: what the usual script concludes from one learning rate, and the losses it leaves out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from lorascope.analysis.ranks import RankChoice
+from lorascope.analysis.data import StudyData
+from lorascope.analysis.estimates import evaluation_loss, final_train_loss
+from lorascope.analysis.ranks import ENDED_EARLY, RankChoice
 from lorascope.analysis.reading_parts import GridPart, NaivePart, OrderPart
 from lorascope.analysis.summary import RecommendationPart, TrialPart
 from lorascope.analysis.wording import nats
 
-Loss = Callable[[GridPart], float | None]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """All ranks side by side at one learning rate."""
+
+    learning_rate: float
+    step: int
+    train: Mapping[int, float]
+    """Training loss at that step, by rank."""
+    held_out: Mapping[int, float]
+
+    @property
+    def order(self) -> OrderPart:
+        """The ranks by either loss."""
+        return OrderPart(
+            learning_rate=self.learning_rate,
+            step=self.step,
+            by_train_loss=_lowest_first(self.train),
+            by_eval_loss=_lowest_first(self.held_out),
+        )
 
 
 def read_grid(trials: Sequence[TrialPart]) -> tuple[GridPart, ...]:
@@ -28,60 +50,83 @@ def read_grid(trials: Sequence[TrialPart]) -> tuple[GridPart, ...]:
 
 
 def read_naively(
-    grid: Sequence[GridPart], choices: Mapping[int, RankChoice], recommendation: RecommendationPart
+    data: StudyData,
+    trials: Sequence[TrialPart],
+    choices: Mapping[int, RankChoice],
+    recommendation: RecommendationPart,
 ) -> NaivePart:
     """Order the ranks as the usual script does and say where the study's own reading differs."""
-    ranks = {cell.rank for cell in grid}
-    rates = dict.fromkeys(cell.learning_rate for cell in grid)
-    orders = tuple(order for rate in rates if len(ranks) > 1 and (order := _order(grid, ranks, rate)) is not None)
+    found = [
+        side for rate in dict.fromkeys(trial.learning_rate for trial in trials) if (side := _side(data, trials, rate))
+    ]
+    # The script trains to the end: of rates that early exit or an interruption cut short, the longest stands for it
+    sides = sorted(found, key=lambda side: -side.step)
     at_best = tuple(sorted(choices, key=lambda rank: choices[rank].rows.loss))
-    naive = orders[0].by_train_loss[0] if orders else None
     return NaivePart(
-        orders=orders,
+        orders=tuple(side.order for side in sides),
         at_best_rates=at_best,
-        rank=naive,
-        text=_text(grid, orders, at_best, choices, recommendation) if orders else _no_order(ranks),
+        rank=sides[0].order.by_train_loss[0] if sides else None,
+        text=_text(data, sides[0], at_best, choices, recommendation) if sides else _no_order(data.ranks),
     )
 
 
-def _order(grid: Sequence[GridPart], ranks: set[int], rate: float) -> OrderPart | None:
-    cells = [cell for cell in grid if cell.learning_rate == rate and cell.outcome == "finished"]
-    by_train = _sorted(cells, lambda cell: cell.train_loss)
-    by_eval = _sorted(cells, lambda cell: cell.eval_loss)
-    if set(by_train) != ranks or set(by_eval) != ranks:
+def _side(data: StudyData, trials: Sequence[TrialPart], rate: float) -> Side | None:
+    """Put the ranks side by side at the last evaluation that all of them have, over the seeds that all of them have."""
+    usable = [t for t in trials if t.learning_rate == rate and t.outcome not in ENDED_EARLY]
+    seeds = set.intersection(*({trial.seed for trial in usable if trial.rank == rank} for rank in data.ranks))
+    shown = [trial for trial in usable if trial.seed in seeds]
+    losses = [
+        {record.step: loss for record in data.evaluations[t.trial_id] if (loss := evaluation_loss(record)) is not None}
+        for t in shown
+    ]
+    step = max(set.intersection(*map(set, losses)), default=0) if losses else 0
+    if step == 0 or len(data.ranks) < 2:
         return None
-    return OrderPart(learning_rate=rate, by_train_loss=by_train, by_eval_loss=by_eval)
+    train: dict[int, list[float | None]] = {}
+    held_out: dict[int, list[float | None]] = {}
+    for trial, by_step in zip(shown, losses, strict=True):
+        done = [record for record in data.steps[trial.trial_id] if record.step <= step]
+        train.setdefault(trial.rank, []).append(final_train_loss(done, data.steps_per_epoch))
+        held_out.setdefault(trial.rank, []).append(by_step[step])
+    means = _means(train)
+    if len(means) < len(data.ranks):
+        return None
+    return Side(learning_rate=rate, step=step, train=means, held_out=_means(held_out))
 
 
-def _sorted(cells: Sequence[GridPart], loss: Loss) -> tuple[int, ...]:
-    found = [(value, cell.rank) for cell in cells if (value := loss(cell)) is not None]
-    return tuple(rank for _, rank in sorted(found))
+def _means(losses: Mapping[int, Sequence[float | None]]) -> dict[int, float]:
+    return {rank: mean for rank, values in losses.items() if (mean := _mean(values)) is not None}
 
 
-def _no_order(ranks: set[int]) -> str:
+def _lowest_first(losses: Mapping[int, float]) -> tuple[int, ...]:
+    return tuple(sorted(losses, key=lambda rank: losses[rank]))
+
+
+def _no_order(ranks: Sequence[int]) -> str:
     if len(ranks) < 2:
         return "There is one rank, so there is nothing to order."
-    return "There is no naive reading: no learning rate has a final loss of every rank."
+    return "There is no naive reading: at no learning rate do all ranks have a loss at one step."
 
 
 def _text(
-    grid: Sequence[GridPart],
-    orders: Sequence[OrderPart],
+    data: StudyData,
+    side: Side,
     at_best: Sequence[int],
     choices: Mapping[int, RankChoice],
     recommendation: RecommendationPart,
 ) -> str:
-    order = orders[0]
-    losses = {cell.rank: cell.train_loss for cell in grid if cell.learning_rate == order.learning_rate}
-    naive, own = order.by_train_loss[0], recommendation.efficient.rank
-    shown = ", ".join(f"rank {rank} {nats(losses[rank] or 0.0)}" for rank in order.by_train_loss)
+    order, own = side.order, recommendation.efficient.rank
+    naive = order.by_train_loss[0]
+    ended = data.facts is None or side.step >= data.facts.total_steps
+    when = "at the end" if ended else f"after {side.step} steps (the most that all ranks were trained for at one rate)"
+    shown = ", ".join(f"rank {rank} {nats(side.train[rank])}" for rank in order.by_train_loss)
     parts = [
-        f"The usual script, with one learning rate ({order.learning_rate:g}) and the training loss at the end, would "
-        f"choose rank {naive}: {shown}."
+        f"The usual script, with one learning rate ({side.learning_rate:g}) and the training loss {when}, would choose "
+        f"rank {naive}: {shown}."
     ]
     if order.by_eval_loss != order.by_train_loss:
         parts.append(f"Held-out rows order the ranks otherwise at that rate: {_names(order.by_eval_loss)}.")
-    several = any(choice.learning_rate != order.learning_rate for choice in choices.values())
+    several = any(choice.learning_rate != side.learning_rate for choice in choices.values())
     if several and tuple(at_best) != order.by_train_loss:
         shown = ", ".join(
             f"rank {rank} {nats(choices[rank].rows.loss)} (at {choices[rank].learning_rate:g})" for rank in at_best

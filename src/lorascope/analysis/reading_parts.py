@@ -59,21 +59,23 @@ class GridPart(Part):
 
 
 class OrderPart(Part):
-    """The ranks at one learning rate that all of them finished with, lowest loss first."""
+    """The ranks side by side at one learning rate, lowest loss first."""
 
     learning_rate: float
     """The learning rate."""
+    step: int
+    """The last step at which all ranks have a held-out loss at that rate."""
     by_train_loss: tuple[int, ...]
-    """Ranks by training loss at the end."""
+    """Ranks by training loss at that step."""
     by_eval_loss: tuple[int, ...]
-    """Ranks by held-out loss."""
+    """Ranks by held-out loss at that step."""
 
 
 class NaivePart(Part):
     """What the usual script would conclude: one learning rate, training loss, no intervals."""
 
     orders: tuple[OrderPart, ...]
-    """One for each learning rate that every rank finished with; the script is taken to use the first."""
+    """One for each learning rate that all ranks were trained at, most steps first; the first is the script's."""
     at_best_rates: tuple[int, ...]
     """Ranks by held-out loss, each at its own best learning rate, lowest first."""
     rank: int | None

@@ -29,17 +29,16 @@ def read_study(
     readings = tuple(_read_rank(data, trials, part, ranks, choices) for part in ranks)
     doublings = read_doublings(trials, ranks, choices)
     knee, knee_text = find_knee(doublings, data.spec.tolerance)
-    grid = read_grid(trials)
     return ReadingsPart(
         alpha=alpha_effect(data.spec, data.trials),
-        naive=read_naively(grid, choices, recommendation),
+        naive=read_naively(data, trials, choices, recommendation),
         ranks=readings,
         doublings=doublings,
         knee=knee,
         knee_text=knee_text,
         full_training_bytes=full_training_bytes(data.facts),
         balance=balance_text(data.facts, ranks, readings, recommendation),
-        grid=grid,
+        grid=read_grid(trials),
     )
 
 

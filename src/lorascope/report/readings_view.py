@@ -49,8 +49,8 @@ def order_lines(summary: StudySummary) -> list[str]:
     """Write how the ranks are ordered at each common learning rate, and at their best ones."""
     naive = summary.readings.naive
     lines = [
-        f"at {order.learning_rate:g}: {_ranks(order.by_train_loss)} by training loss; {_ranks(order.by_eval_loss)} by "
-        "held-out loss"
+        f"at {order.learning_rate:g}, after {order.step} steps: {_ranks(order.by_train_loss)} by training loss; "
+        f"{_ranks(order.by_eval_loss)} by held-out loss"
         for order in naive.orders
     ]
     if len(naive.at_best_rates) > 1:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lorascope.analysis import StudySummary, summarize
+from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
 from lorascope.analysis.frontier import mark_pareto
 from lorascope.analysis.reading_parts import DoublingPart
 from lorascope.analysis.readings import find_knee
@@ -168,10 +169,35 @@ def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_gri
     assert cells[128, 1e-4].eval_loss == next(t.eval_loss for t in summary.trials if t.trial_id == lost)
 
 
-def test_without_a_common_rate_or_a_second_rank_nothing_is_ordered(make_study: MakeStudy) -> None:
-    unfinished = summarize(make_study(done={"r8": 40, "r128": 40, "r256": 40})).readings.naive
+def test_without_a_common_step_nothing_is_ordered(make_study: MakeStudy) -> None:
+    unfinished = summarize(make_study(done={"r8": 40, "r128": 10, "r256": 40})).readings.naive
     assert (unfinished.orders, unfinished.rank) == ((), None)
-    assert "no learning rate has a final loss of every rank" in unfinished.text
+    assert "at no learning rate do all ranks have a loss at one step" in unfinished.text
+
+
+def test_a_rate_cut_short_is_ordered_at_the_last_common_step_behind_those_that_were_not(make_study: MakeStudy) -> None:
+    """Trials that stopped part of the way, as early exit or an interruption leaves them."""
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
+    cut = {"r8-lr0.0001": 20, "r128-lr0.0001": 45}
+    folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=cut)
+    naive = summarize(folder).readings.naive
+    assert [(order.learning_rate, order.step) for order in naive.orders] == [(3e-4, 80), (1e-4, 20)]
+    assert "one learning rate (0.0003) and the training loss at the end" in naive.text
+    both = cut | {"r8-lr0.0003": 60, "r128-lr0.0003": 40}
+    shorter = cut_further(folder, both)
+    assert [(order.learning_rate, order.step) for order in shorter.readings.naive.orders] == [(3e-4, 40), (1e-4, 20)]
+    assert "the training loss after 40 steps (the most that all ranks" in shorter.readings.naive.text
+
+
+def cut_further(folder: Path, done: dict[str, int]) -> StudySummary:
+    """The same records, cut further."""
+    data = load_study(folder)
+    cut = replace(
+        data,
+        steps={name: tuple(r for r in records if r.step <= done[name]) for name, records in data.steps.items()},
+        evaluations={n: tuple(r for r in records if r.step <= done[n]) for n, records in data.evaluations.items()},
+    )
+    return summarize_data(cut)
 
 
 def test_one_rank_has_nothing_to_order_and_no_knee(make_study: MakeStudy) -> None:
