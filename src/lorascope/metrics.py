@@ -86,5 +86,72 @@ METRICS: dict[str, Metric] = {
     "peak_memory_bytes": Metric(
         label="peak memory", unit="bytes", better="lower", meaning="Highest memory while one rank trained alone."
     ),
+    "scale": Metric(
+        label="scale", unit="", better="neither", meaning="What the update B A x is multiplied by, from alpha and rank."
+    ),
+    "stable_step": Metric(
+        label="stable from step",
+        unit="",
+        better="lower",
+        meaning="Step from which the training loss stays near its end.",
+    ),
+    "train_gap": Metric(
+        label="training loss above the lowest",
+        unit="nats/token",
+        better="lower",
+        meaning="Training loss at the end above that of the rank with the lowest.",
+    ),
+    "final_spread": Metric(
+        label="spread at the end",
+        unit="nats/token",
+        better="lower",
+        meaning="Standard deviation of the losses of the last tenth of steps.",
+    ),
+    "loss_gained": Metric(
+        label="gained over the base",
+        unit="nats/token",
+        better="higher",
+        meaning="Held-out loss of the base model minus that after training.",
+    ),
+    "above_largest": Metric(
+        label="above the largest rank",
+        unit="nats/token",
+        better="lower",
+        meaning="Held-out loss above that of the largest rank that has one.",
+    ),
+    "gain": Metric(
+        label="gain of a larger rank",
+        unit="nats/token",
+        better="higher",
+        meaning="Held-out loss of a rank minus that of the next larger one.",
+    ),
+    "gain_per_doubling": Metric(
+        label="gain for a doubling",
+        unit="nats/token per doubling",
+        better="higher",
+        meaning="The gain divided by the doublings between the two ranks.",
+    ),
+    "gain_per_million": Metric(
+        label="gain for a million parameters",
+        unit="nats/token per million parameters",
+        better="higher",
+        meaning="The gain divided by the parameters between the two adapters.",
+    ),
+    "knee": Metric(label="knee", unit="", better="lower", meaning="Rank beyond which no doubling gains the tolerance."),
+    "trainable_share": Metric(
+        label="trained share", unit="", better="lower", meaning="Adapter's parameters as a share of the base model's."
+    ),
+    "training_bytes": Metric(
+        label="memory of weights and states",
+        unit="bytes",
+        better="lower",
+        meaning="Frozen base, adapter, gradient and optimizer, from counts of parameters.",
+    ),
+    "full_training_bytes": Metric(
+        label="full fine-tuning, predicted",
+        unit="bytes",
+        better="lower",
+        meaning="What weights, gradient and optimizer of full fine-tuning would take.",
+    ),
     "memory": Metric(label="memory", unit="MB", better="lower", meaning="Memory sampled while one rank trained alone."),
 }

@@ -1,12 +1,34 @@
 """The only file that converts units: bytes are stored as bytes and seconds as seconds until they are shown."""
 
+import re
+
 MEGABYTE = 1_000_000
 GIGABYTE = 1_000_000_000
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", re.IGNORECASE)
 
 
 def to_megabytes(n_bytes: float) -> float:
     """Convert bytes to MB (10^6 bytes)."""
     return n_bytes / MEGABYTE
+
+
+def from_megabytes(megabytes: float) -> float:
+    """Convert MB (10^6 bytes) to bytes."""
+    return megabytes * MEGABYTE
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size: 512 B, 50 MB, 8GB (10^9 bytes), 7.5GiB (2^30 bytes).
+
+    Raises:
+        ValueError: there is no number, or no unit.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    number, prefix, binary = found.groups()
+    base = 1024.0 if binary else 1000.0
+    return round(float(number) * base ** " kmgt".index(prefix.lower() or " "))
 
 
 def format_bytes(n_bytes: float) -> str:

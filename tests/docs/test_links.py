@@ -7,6 +7,7 @@ from pages import PAGES, ROOT, WRITTEN, anchors, inline_code, name, prose
 
 from lorascope import analysis, records
 from lorascope.analysis import summary
+from lorascope.analysis.reference import summary_schema
 from lorascope.cli.app import app
 from lorascope.data.formats import REQUIRED
 from lorascope.metrics import METRICS
@@ -41,9 +42,9 @@ def test_links_lead_to_files_and_headings(page) -> None:
 def program_names() -> set[str]:
     """Fields and values of the study, the summary and the records, and names of commands' parameters."""
     found = set(StudySpec.model_fields) | set(METRICS) | set(REQUIRED) | set(FOREIGN)
-    for part in vars(summary).values():
-        if hasattr(part, "model_fields"):
-            found |= set(part.model_fields)
+    schema = summary_schema()
+    for part in (schema, *schema["$defs"].values()):
+        found |= set(part["properties"])
     for kind in (summary.CautionKind, summary.VerdictKind, records.OutcomeState):
         found |= set(kind.__args__)
     for record in vars(records).values():

@@ -50,6 +50,30 @@ def test_every_verdict_and_caution_is_defined() -> None:
         assert f"- `{wish}`: " in NUMBERS
 
 
+def holds_a_number(field: dict) -> bool:
+    """Whether a field of the summary holds a number, alone, in a list or beside null."""
+    if "$ref" in field:
+        return False
+    options = [*field.get("anyOf", []), *field.get("prefixItems", [])]
+    options += [field["items"]] if isinstance(field.get("items"), dict) else []
+    return field.get("type") in ("integer", "number") or any(map(holds_a_number, options))
+
+
+def test_every_number_of_the_summary_is_defined() -> None:
+    """By the section of its metric, or under its own name in another section."""
+    schema = summary_schema()
+    definitions = schema.pop("$defs")
+    names = {
+        name
+        for part in (schema, *definitions.values())
+        for name, field in part["properties"].items()
+        if "const" not in field and holds_a_number(field)
+    }
+    assert names >= {"eval_loss", "eval_loss_ci95", "gain_per_doubling", "stable_step", "eval_examples"}
+    defined = set(METRICS) | set(re.findall(r"^- `(\w+)`: ", NUMBERS, re.MULTILINE))
+    assert names - defined == set()
+
+
 def test_an_axis_names_its_unit() -> None:
     assert METRICS["eval_loss"].title == "held-out loss (nats/token)"
     assert METRICS["step"].title == "step"

@@ -1,12 +1,10 @@
 """Reasons to read the numbers with care. Each check is one function that says its reason or nothing."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from lorascope.analysis.data import StudyData
 from lorascope.analysis.estimates import evaluation_loss
-from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice
-from lorascope.analysis.summary import CautionPart, TrialPart
+from lorascope.analysis.findings import Findings
+from lorascope.analysis.ranks import ENDED_EARLY
+from lorascope.analysis.reach import below_capacity, environment_changed, imprecise
+from lorascope.analysis.summary import CautionPart
 from lorascope.analysis.wording import UNIT, nats
 from lorascope.analysis.wording import ranks as name_ranks
 
@@ -14,16 +12,6 @@ FEW_ROWS = 100
 """Below this many held-out rows a 95% interval depends on single rows and may be too narrow."""
 FEW_STEPS = 50
 """Below this many steps the optimizer's averages (0.999 over squares) hardly begin to settle."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Findings:
-    """What the checks look at."""
-
-    data: StudyData
-    trials: Sequence[TrialPart]
-    choices: Mapping[int, RankChoice]
-    comparison: Comparison | None
 
 
 def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
@@ -39,6 +27,9 @@ def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
         _few_eval_examples,
         _short_run,
         _orders_disagree,
+        imprecise,
+        below_capacity,
+        environment_changed,
     )
     return tuple(caution for check in checks if (caution := check(findings)) is not None)
 
@@ -96,7 +87,9 @@ def _one_learning_rate(findings: Findings) -> CautionPart | None:
         return None
     reasons = {
         "proportional": f"at a constant scale (alpha = {spec.alpha_multiple:g} r) a larger rank takes larger steps",
-        "fixed": f"at a fixed alpha of {spec.lora_alpha:g} the scale alpha / r is smaller for a larger rank",
+        "fixed": "each rank has an alpha and so a scale of its own"
+        if isinstance(spec.lora_alpha, tuple)
+        else f"at a fixed alpha of {spec.lora_alpha:g} the scale alpha / r is smaller for a larger rank",
         "rslora": "the best learning rate may still depend on the rank",
     }
     text = (

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lorascope.analysis.cautions import Findings, find_cautions
+from lorascope.analysis.cautions import find_cautions
+from lorascope.analysis.changes import with_changes
 from lorascope.analysis.data import StudyData, load_study
 from lorascope.analysis.estimates import Estimate, evaluation_loss, final_train_loss, last_finite
+from lorascope.analysis.findings import Findings
+from lorascope.analysis.frontier import mark_pareto
+from lorascope.analysis.limits import limits_of, recommend_within
 from lorascope.analysis.noise import noise_floor
 from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice, choose, compare
+from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
     EnvironmentPart,
@@ -28,7 +33,7 @@ from lorascope.analysis.verdict import judge, still_falling
 from lorascope.analysis.verdict_text import noise_text
 from lorascope.analysis.wording import uncapital
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
-from lorascope.units import to_megabytes
+from lorascope.units import from_megabytes, parse_bytes, to_megabytes
 
 
 def summarize(folder: Path) -> StudySummary:
@@ -41,16 +46,27 @@ def summarize_data(data: StudyData) -> StudySummary:
     trials = tuple(_trial(data, trial) for trial in data.trials)
     choices = choose(data, trials)
     comparison = compare(choices, trials)
-    ranks = tuple(_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks)
+    ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
     verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
+    limits = limits_of(data.spec)
+    if limits and comparison is not None and comparison.excess:
+
+        def advise(allowed: Sequence[int]) -> RecommendationPart:
+            among = {rank: choices[rank] for rank in allowed}
+            return _decide(data, trials, ranks, among, compare(among, trials))[1]
+
+        comparable = {part.rank: part for part in ranks if part.rank in comparison.excess}
+        recommendation = recommend_within(limits, comparable, recommendation, advise)
+    found = Findings(data=data, trials=trials, choices=choices, comparison=comparison)
     return StudySummary(
         study=_study(data, trials),
         trials=trials,
         ranks=ranks,
         recommendation=recommendation,
         verdict=verdict,
-        cautions=find_cautions(Findings(data=data, trials=trials, choices=choices, comparison=comparison)),
+        cautions=find_cautions(found),
         environment=_environment(data),
+        readings=read_study(found, ranks, recommendation),
     )
 
 
@@ -72,6 +88,7 @@ def _decide(
     advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
     noise = noise_floor(choices, comparison)
     text = f"{verdict.text} {noise_text(noise)}" if noise else verdict.text
+    advice = with_changes(advice, comparison, tolerance)
     total = data.facts.total_steps if data.facts else None
     if total is not None and comparison.step < total:
         text = f"So far, at step {comparison.step} of {total}: {uncapital(text)}"
@@ -118,6 +135,10 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         seeds=spec.seeds,
         tolerance=spec.tolerance,
         complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
+        stable_zone=spec.stable_zone,
+        max_memory_bytes=parse_bytes(spec.max_memory) if spec.max_memory else None,
+        max_seconds=spec.max_seconds,
+        max_adapter_bytes=from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
     )
 
 
@@ -175,6 +196,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         tokens_per_second=_tokens_per_second(cost),
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
         memory=_memory(cost),
+        scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
     )
 
 

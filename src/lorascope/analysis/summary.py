@@ -5,7 +5,8 @@ A number that does not exist (yet) is null: not measured, not reached, or not fi
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from lorascope.analysis.part import Part as _Part
+from lorascope.analysis.reading_parts import ReadingsPart
 
 TrialState = Literal["not_started", "running", "finished", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
@@ -20,12 +21,11 @@ CautionKind = Literal[
     "orders_disagree",
     "eval_loss_rising",
     "no_improvement",
+    "imprecise",
+    "below_capacity",
+    "environment_changed",
 ]
 Interval = tuple[float, float]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class StudyPart(_Part):
@@ -79,6 +79,19 @@ class StudyPart(_Part):
     """Nats a token by which an adequate rank may exceed the best one."""
     complete: bool
     """True when every trial has ended."""
+    stable_zone: float
+    """How close to its final level a stable training loss stays, as a share of that level."""
+    max_memory_bytes: int | None
+    """Most memory that training a recommended rank may take."""
+    max_seconds: float | None
+    """Most time that training a recommended rank alone may take."""
+    max_adapter_bytes: float | None
+    """Most bytes that a recommended rank's adapter may take."""
+
+    @property
+    def limited(self) -> bool:
+        """Say whether any limit was given."""
+        return any(most is not None for most in (self.max_memory_bytes, self.max_seconds, self.max_adapter_bytes))
 
 
 class TrialPart(_Part):
@@ -162,6 +175,10 @@ class RankPart(_Part):
     """Memory over time, trained alone."""
     gpu: None = None
     """Null: GPU measurements are not taken yet."""
+    scale: float | None = None
+    """What the update B A x is multiplied by, from alpha and the rank."""
+    pareto: bool | None = None
+    """True where no other rank is as good in loss, time of a step and peak memory and better in one of them."""
 
 
 class AdvicePart(_Part):
@@ -171,6 +188,8 @@ class AdvicePart(_Part):
     """The rank; null when the records support none."""
     reason: str
     """Why, with the numbers."""
+    change: str = ""
+    """What would change it."""
 
 
 class RecommendationPart(_Part):
@@ -181,7 +200,7 @@ class RecommendationPart(_Part):
     efficient: AdvicePart
     """Time matters too."""
     constrained: AdvicePart
-    """Memory is scarce."""
+    """Memory is scarce; where limits were given, the efficient rank within them."""
 
 
 class ClaimsPart(_Part):
@@ -286,6 +305,8 @@ class StudySummary(_Part):
     """Reasons to read the numbers with care, the weightiest first."""
     environment: EnvironmentPart | None
     """Where the numbers came from."""
+    readings: ReadingsPart
+    """What else the losses and sizes say."""
 
     def to_json(self) -> str:
         """Write summary.json's text: the same bytes for the same records."""

@@ -71,6 +71,8 @@ def _parse(name: str, value: str | bool) -> object:
     if types == {"array", "string"}:
         is_list = value != "all-linear" and _NAMES.fullmatch(value)
         return tuple(part for part in value.split(",") if part) if is_list else value
+    if types == {"array", "number"} and "," not in value:
+        return _number(value)
     if "array" in types:
         return tuple(_number(part.strip()) for part in value.split(","))
     return _number(value)

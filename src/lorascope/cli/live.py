@@ -99,6 +99,7 @@ def _columns(board: Board, rows: Sequence[TrialRow]) -> list[Column]:
     return [
         Column(heading="rank", cells=[str(row.trial.rank) for row in rows]),
         Column(heading="alpha", cells=[f"{row.trial.lora_alpha:g}" for row in rows], rank=4),
+        Column(heading="scale", cells=[f"{row.trial.scale:.4g}" for row in rows], rank=5),
         Column(
             heading="learning rate", cells=[f"{row.trial.learning_rate:g}" if several_rates else "" for row in rows]
         ),

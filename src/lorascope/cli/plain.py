@@ -9,7 +9,7 @@ from typing import Self, TextIO
 import psutil
 
 from lorascope.cli.board import Board
-from lorascope.cli.wording import alone, ending, loss, status
+from lorascope.cli.wording import alone, ending, loss, scales, status
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
 from lorascope.units import format_count
 
@@ -53,7 +53,7 @@ class PlainView:
         self._say(
             f"{len(trials)} trials of {facts.total_steps} steps{done}: {facts.model} on {facts.dataset}, "
             f"{format_count(facts.train_examples)} rows, {format_count(facts.eval_examples)} held out, "
-            f"{facts.dtype} on {facts.device}"
+            f"{facts.dtype} on {facts.device}, {scales(trials)}"
         )
 
     def cost(self, record: CostRecord) -> None:

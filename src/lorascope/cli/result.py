@@ -28,6 +28,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     console.print()
     console.print(Text(recommendation(summary), style="bold"))
     console.print(Text(summary.verdict.text))
+    console.print(Text(summary.readings.naive.text, style="dim"))
     for caution in summary.cautions:
         console.print(Text(f"- {caution.text}", style="dim"))
     console.print()
@@ -41,6 +42,8 @@ def recommendation(summary: StudySummary) -> str:
     advice = summary.recommendation.efficient
     if advice.rank is None:
         return advice.reason
+    if summary.study.limited:
+        advice = summary.recommendation.constrained
     head = "Not settled yet; until it is, use" if summary.verdict.kind == "too_short" else "Use"
     return f"{head} rank {advice.rank}: {advice.reason}."
 
@@ -53,6 +56,7 @@ def _columns(summary: StudySummary) -> list[Column]:
     counts = [rank.trainable_parameters for rank in ranks]
     return [
         Column(heading="rank", cells=[str(rank.rank) for rank in ranks]),
+        Column(heading="scale", cells=["" if r.scale is None else f"{r.scale:.4g}" for r in ranks], rank=7),
         Column(heading="best rate", cells=["" if rate is None else f"{rate:g}" for rate in rates], rank=5),
         Column(heading="params", cells=["" if n is None else format_count(n) for n in counts], rank=3),
         Column(heading="held-out", cells=[loss(rank.eval_loss) for rank in ranks]),

@@ -1,9 +1,10 @@
 """How the numbers of a study stand in a line of text."""
 
+from collections.abc import Sequence
 from statistics import median
 
 from lorascope.cli.board import Board
-from lorascope.records import CostRecord
+from lorascope.records import CostRecord, TrialRecord
 from lorascope.units import format_bytes, format_count, format_seconds
 
 
@@ -28,6 +29,12 @@ def alone(record: CostRecord) -> str:
     measured = record.step_seconds[record.warmup_steps :] or record.step_seconds
     pace = f"{format_seconds(median(measured))} a step, " if measured else ""
     return f"rank {record.rank} alone: {pace}peak memory {format_bytes(record.peak_memory_bytes)}"
+
+
+def scales(trials: Sequence[TrialRecord]) -> str:
+    """Write what each rank's update is multiplied by: scale 4 at rank 8, 0.25 at rank 128."""
+    by_rank = {trial.rank: trial.scale for trial in trials}
+    return "scale " + ", ".join(f"{scale:.4g} at rank {rank}" for rank, scale in by_rank.items())
 
 
 def ending(trial_id: str, state: str, message: str) -> str:

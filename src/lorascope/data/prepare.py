@@ -47,6 +47,11 @@ def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
     else:
         other = _read(spec, spec.eval_split, load_rows(spec.dataset, spec.eval_split), chosen, tokenizer)
         train, held, notes = _split_by_name(spec, rows, other)
+    if len(held) < 2:
+        raise InputError(
+            "1 row is held out, and an interval needs at least two",
+            remedy="hold out more rows (eval_examples, eval_split), or give rows with more different prompts",
+        )
     if len(train) < spec.per_device_train_batch_size:
         raise InputError(
             f"{len(train)} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",

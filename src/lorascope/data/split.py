@@ -22,8 +22,8 @@ class Halves:
 
 
 def default_eval_rows(n_rows: int) -> int:
-    """Choose how many rows to hold out: a tenth, at least one, at most 256."""
-    return min(LARGEST_DEFAULT, max(1, n_rows // 10))
+    """Choose how many rows to hold out: a tenth, at least two, at most 256."""
+    return min(LARGEST_DEFAULT, max(2, n_rows // 10))
 
 
 def first_occurrences(rows: Sequence[tuple[str, str]]) -> tuple[bool, ...]:

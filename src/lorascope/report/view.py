@@ -1,9 +1,10 @@
 """A summary as the strings a page shows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.paired import LEVEL
-from lorascope.analysis.summary import RankPart, StudySummary, TrialPart
+from lorascope.analysis.summary import RankPart, StudyPart, StudySummary, TrialPart
 from lorascope.analysis.wording import chance
 from lorascope.charts.colors import rank_colors
 from lorascope.units import format_bytes, format_count, format_seconds
@@ -46,14 +47,19 @@ def rank_table(summary: StudySummary) -> Table:
         "peak memory",
     )
     rows = [_rank_row(part) for part in summary.ranks]
+    colors = rank_colors([part.rank for part in summary.ranks])
+    return drop_empty(header, rows, tuple(colors[part.rank] for part in summary.ranks))
+
+
+def drop_empty(header: Sequence[str], rows: Sequence[Sequence[str]], colors: tuple[str, ...]) -> Table:
+    """Leave out the columns behind the second that no row has a value for."""
     kept = [
         column for column in range(len(header)) if column <= 1 or any(row[column] not in (NONE, "") for row in rows)
     ]
-    colors = rank_colors([part.rank for part in summary.ranks])
     return Table(
         header=tuple(header[column] for column in kept),
         rows=tuple(tuple(row[column] for column in kept) for row in rows),
-        colors=tuple(colors[part.rank] for part in summary.ranks),
+        colors=colors,
     )
 
 
@@ -105,6 +111,8 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
         ("data hash", study.data_hash),
         ("adapted layers", _count(study.adapted_modules)),
         ("alpha rule", study.alpha_rule),
+        ("alpha (scale) of each rank", _alphas(summary.ranks)),
+        ("limits", _limits(study)),
         ("learning rates", ", ".join(f"{value:g}" for value in study.learning_rates)),
         ("seeds", ", ".join(str(seed) for seed in study.seeds)),
         ("steps of a trial", _count(study.total_steps)),
@@ -139,10 +147,10 @@ def _rank_row(part: RankPart) -> tuple[str, ...]:
     best = part.excess_loss == 0 and part.excess_loss_ci95 == (0.0, 0.0)
     return (
         str(part.rank),
-        _with_interval(part.eval_loss, part.eval_loss_ci95),
-        "lowest" if best else _with_interval(part.excess_loss, part.excess_loss_ci95),
+        show_interval(part.eval_loss, part.eval_loss_ci95),
+        "lowest" if best else show_interval(part.excess_loss, part.excess_loss_ci95),
         str(part.seeds),
-        _loss(part.train_loss),
+        show_loss(part.train_loss),
         f"{part.best_learning_rate:g}" if part.best_learning_rate is not None else NONE,
         _count(part.trainable_parameters) or NONE,
         format_bytes(part.adapter_bytes) if part.adapter_bytes is not None else NONE,
@@ -151,6 +159,20 @@ def _rank_row(part: RankPart) -> tuple[str, ...]:
         f"{part.tokens_per_second:.0f}" if part.tokens_per_second is not None else NONE,
         format_bytes(part.peak_memory_bytes) if part.peak_memory_bytes is not None else NONE,
     )
+
+
+def _alphas(ranks: Sequence[RankPart]) -> str | None:
+    known = [part for part in ranks if part.lora_alpha is not None and part.scale is not None]
+    return ", ".join(f"r {part.rank}: {part.lora_alpha:g} ({part.scale:.4g})" for part in known) or None
+
+
+def _limits(study: StudyPart) -> str | None:
+    given = [
+        ("peak memory", format_bytes, study.max_memory_bytes),
+        ("training alone", format_seconds, study.max_seconds),
+        ("adapter", format_bytes, study.max_adapter_bytes),
+    ]
+    return ", ".join(f"{label} {shown(most)}" for label, shown, most in given if most is not None) or None
 
 
 def _trial_row(trial: TrialPart) -> tuple[str, ...]:
@@ -163,14 +185,15 @@ def _trial_row(trial: TrialPart) -> tuple[str, ...]:
         str(trial.seed),
         f"{outcome}: {trial.message}" if trial.message else outcome,
         str(trial.steps),
-        _loss(trial.train_loss),
-        _loss(trial.eval_loss),
+        show_loss(trial.train_loss),
+        show_loss(trial.eval_loss),
     )
 
 
-def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+def show_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    """Write a number and its interval; the number alone where there is none."""
     if value is None or interval is None:
-        return _loss(value)
+        return show_loss(value)
     return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
 
 
@@ -178,7 +201,8 @@ def _shown(p: float) -> str:
     return f"shown ({chance(p)})" if p <= LEVEL else f"not shown ({chance(p)})"
 
 
-def _loss(value: float | None) -> str:
+def show_loss(value: float | None) -> str:
+    """Write a loss or a difference of losses."""
     return NONE if value is None else f"{value:.4f}"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
 from lorascope.report.view import claims_table, environment_facts, rank_table, study_facts, trial_table
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         or not all(t.outcome == "finished" for t in summary.trials),
         study_facts=study_facts(summary),
         environment_facts=environment_facts(summary),
+        readings=reading_table(summary),
+        doublings=doubling_table(summary),
+        grid=grid_table(summary),
+        order_lines=order_lines(summary),
     )
 
 

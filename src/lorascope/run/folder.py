@@ -8,7 +8,7 @@ from pathlib import Path
 from lorascope.errors import InputError
 from lorascope.spec.load import dump_spec, load_spec
 from lorascope.spec.plan import differences
-from lorascope.spec.schema import StudySpec
+from lorascope.spec.schema import READING_FIELDS, StudySpec
 from lorascope.units import format_bytes
 
 
@@ -47,6 +47,8 @@ class StudyFolder:
 def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
     """Return True when the folder holds this very study, False when it is free for it.
 
+    A study that differs only in how its records are read is the same study.
+
     Raises:
         InputError: it is a file, cannot be written, or holds something else.
     """
@@ -55,14 +57,16 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
         raise InputError(f"the output folder {path} is a file", remedy="choose another folder with --out")
     check_writable(path, flag="--out")
     if folder.spec.is_file():
-        changed = differences(load_spec(folder.spec, {}), spec)
+        there = load_spec(folder.spec, {})
+        same_reading = {field: getattr(spec, field) for field in READING_FIELDS}
+        changed = differences(there.model_copy(update=same_reading), spec)
         if changed:
             raise InputError(
                 f"the output folder {path} holds a different study ({'; '.join(changed)})",
                 remedy="choose another folder with --out, or give the study's own settings to continue it",
             )
         return True
-    if path.is_dir() and any(there != folder.spec_aside for there in path.iterdir()):
+    if path.is_dir() and any(item != folder.spec_aside for item in path.iterdir()):
         raise InputError(
             f"the output folder {path} holds other files", remedy="choose an empty or new folder with --out"
         )

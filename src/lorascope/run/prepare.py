@@ -15,6 +15,7 @@ from lorascope.modeling.base import ModelSource, hash_weights, load_model, load_
 from lorascope.modeling.precision import choose_dtype, resolve_device
 from lorascope.modeling.targets import check_ranks
 from lorascope.records import StudyFacts
+from lorascope.run.limits import check_adapter_sizes
 from lorascope.run.progress import Progress
 from lorascope.spec.schema import StudySpec
 
@@ -63,6 +64,7 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         kernels=before.kernels if before else spec.kernels,
     )
     notes = check_ranks(frozen.layers, spec.ranks)
+    check_adapter_sizes(frozen.layers, spec, dtype)
     facts = StudyFacts(
         model=spec.model,
         dataset=spec.dataset,

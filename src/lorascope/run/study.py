@@ -22,6 +22,7 @@ from lorascope.records import OutcomeState, SystemSample, TrialOutcome, TrialRec
 from lorascope.run.adapters import choose_adapters, save_adapter
 from lorascope.run.cost import measure_cost
 from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
+from lorascope.run.limits import check_measured
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
@@ -56,6 +57,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
             with StudyStore.create(place.store) as store:
                 before = store.facts()
                 if before is not None and _is_done(store, plan_trials(spec)):
+                    begin_folder(place, spec)
                     _conclude(place)
                     progress.note("this study is complete; nothing was trained")
                     return
@@ -139,6 +141,7 @@ def _attempt(run: _Run) -> None:
         _restore(trials, run.store, run.place)
         for trial in trials:
             run.store.put_adapter(trial.adapter_record())
+        check_measured(run.place.path, run.study.spec)
         _train(run, trials)
     except (LorascopeError, sqlite3.Error):
         raise

@@ -42,18 +42,16 @@ def _path(detail: ErrorDetails) -> str:
 def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
     path, message = _path(detail), detail["msg"][0].lower() + detail["msg"][1:]
     if not path:
-        return InputError(message, remedy="give both, or neither")
+        return InputError(message, remedy=detail.get("ctx", {}).get("remedy", "give both, or neither"))
     if detail["type"] == "extra_forbidden":
         fields = tuple(StudySpec.model_fields)
         return InputError(
             f"{path} is not a field of a study",
             remedy=closest(path, fields).strip() or f"the fields are {', '.join(fields)}",
         )
-    if path == "target_modules":
-        return InputError(
-            f"target_modules is {given[path]!r}: neither a list of names nor text",
-            remedy="give a list of name endings such as [q_proj, v_proj], one regular expression, or all-linear",
-        )
+    if path in _EITHER:
+        wanted, remedy = _EITHER[path]
+        return InputError(f"{path} is {given[path]!r}: neither {wanted}", remedy=remedy)
     return InputError(f"{path} is {detail['input']!r}: {message}", remedy=_remedy(detail))
 
 
@@ -66,6 +64,18 @@ def _remedy(detail: ErrorDetails) -> str:
     shown = list(default) if isinstance(default, tuple) else default
     return _REMEDIES.get(kind, "correct it") + (f"; the default is {shown}" if shown is not None else "")
 
+
+_EITHER = {
+    "target_modules": (
+        "a list of names nor text",
+        "give a list of name endings such as [q_proj, v_proj], one regular expression, or all-linear",
+    ),
+    "lora_alpha": (
+        "a number above 0 nor a list of them",
+        "give one alpha for all ranks, such as 32, or one for each rank, such as 16,32,64",
+    ),
+}
+"""Of fields that may be one of two things: what was wanted, and the remedy."""
 
 _WHOLE, _NUMBER, _SWITCH = "give a whole number", "give a number", "write true or false"
 _REMEDIES = {
@@ -81,6 +91,7 @@ _REMEDIES = {
     "string_too_short": "give text that is not empty",
     "tuple_type": "write a list",
     "too_short": "give at least one value",
+    "size": "write a size such as 8GB or 7.5GiB",
     "duplicate": "give each value once",
     "greater_than": "give a larger number",
     "greater_than_equal": "give a larger number",

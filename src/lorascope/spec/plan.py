@@ -42,7 +42,9 @@ def _trial_id(spec: StudySpec, rank: int, learning_rate: float, seed: int) -> st
 
 
 def _lora_alpha(spec: StudySpec, rank: int) -> float:
-    return spec.alpha_multiple * rank if spec.alpha_rule == "proportional" else spec.lora_alpha
+    if spec.alpha_rule == "proportional":
+        return spec.alpha_multiple * rank
+    return spec.lora_alpha[spec.ranks.index(rank)] if isinstance(spec.lora_alpha, tuple) else spec.lora_alpha
 
 
 def _scale(spec: StudySpec, rank: int) -> float:

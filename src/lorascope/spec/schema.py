@@ -6,8 +6,10 @@ documentation: ``--help`` and the reference page are made from it.
 
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from lorascope.units import parse_bytes
 
 AlphaRule = Literal["fixed", "rslora", "proportional"]
 DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "text", "template"]
@@ -24,9 +26,23 @@ def _no_duplicates(values: Values) -> Values:
     return values
 
 
+def _is_size(value: object) -> object:
+    try:
+        n_bytes = parse_bytes(value) if isinstance(value, str) else None
+    except ValueError:
+        n_bytes = None
+    if not n_bytes:
+        raise PydanticCustomError("size", "a size is a number above 0 with its unit", {})
+    return value
+
+
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+Size = Annotated[str, BeforeValidator(_is_size)]
+
+READING_FIELDS = frozenset({"tolerance", "stable_zone", "max_memory", "max_seconds", "max_adapter_mb"})
+"""Fields that change how a study's records are read, not what is trained: a finished study may be given others."""
 
 
 class StudySpec(BaseModel):
@@ -47,8 +63,8 @@ class StudySpec(BaseModel):
     eval_split: str | None = None
     """Another split to hold out. Without it, held-out rows are taken from ``split`` by ``data_seed``."""
 
-    eval_examples: Count | None = None
-    """How many rows to hold out. Default: a tenth of the rows, at most 256."""
+    eval_examples: Annotated[int, Field(ge=2, strict=True)] | None = None
+    """How many rows to hold out, two at least. Default: a tenth of the rows, at most 256."""
 
     dataset_format: DatasetFormat = "auto"
     """How columns become text. ``auto`` decides by the column names."""
@@ -76,8 +92,9 @@ class StudySpec(BaseModel):
     """How ``lora_alpha`` follows the rank: ``fixed`` (same alpha, scale alpha/r), ``rslora`` (same alpha, scale
     alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_multiple`` * r, the same scale for all ranks)."""
 
-    lora_alpha: Positive = 32.0
-    """Alpha under the rules ``fixed`` and ``rslora``."""
+    lora_alpha: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 32.0
+    """Alpha under the rules ``fixed`` and ``rslora``: one for all ranks, or a list with one for each rank, in their
+    order."""
 
     alpha_multiple: Positive = 4.0
     """Alpha divided by r under the rule ``proportional``."""
@@ -135,6 +152,18 @@ class StudySpec(BaseModel):
     """A rank is adequate when no other has a held-out loss lower by more than this, in nats a token. 0.005 nats are
     0.5 % of perplexity."""
 
+    stable_zone: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """A training loss is stable once its average stays this close to its final level, as a share of that level."""
+
+    max_memory: Size | None = None
+    """Most memory that training one rank may take, such as ``8GB`` or ``7.5GiB``: recommended ranks stay below."""
+
+    max_seconds: Positive | None = None
+    """Most seconds that training one rank alone may take: recommended ranks stay below."""
+
+    max_adapter_mb: Positive | None = None
+    """Most MB (10^6 bytes) that an adapter's weights may take: recommended ranks stay below."""
+
     cost_steps: Annotated[int, Field(ge=0, strict=True)] = 3
     """Steps for which every rank is first run alone to measure its own time and memory; 0 leaves that out."""
 
@@ -169,3 +198,41 @@ class StudySpec(BaseModel):
         if self.dataset_format == "template" and self.prompt_template is None:
             raise PydanticCustomError("template", "dataset_format 'template' needs a prompt_template", {})
         return self
+
+    @model_validator(mode="after")
+    def _alpha_and_its_rule_agree(self) -> Self:
+        alphas, proportional = self.lora_alpha, self.alpha_rule == "proportional"
+        if proportional and alphas != StudySpec.model_fields["lora_alpha"].default:
+            raise _contradiction(
+                "lora_alpha is given, but under alpha_rule proportional alpha is alpha_multiple * r",
+                "leave lora_alpha out, or choose alpha_rule fixed or rslora",
+            )
+        if not proportional and self.alpha_multiple != StudySpec.model_fields["alpha_multiple"].default:
+            raise _contradiction(
+                f"alpha_multiple is given, but alpha_rule {self.alpha_rule} takes lora_alpha",
+                "leave alpha_multiple out, or choose alpha_rule proportional",
+            )
+        if isinstance(alphas, tuple) and len(alphas) != len(self.ranks):
+            raise _contradiction(
+                f"lora_alpha has {_values(len(alphas))}, and ranks has {_values(len(self.ranks))}",
+                "give one alpha for all ranks, or one for each rank",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_limited_is_measured(self) -> Self:
+        limits = [name for name in ("max_memory", "max_seconds") if getattr(self, name) is not None]
+        if limits and self.cost_steps == 0:
+            raise _contradiction(
+                f"{limits[0]} needs each rank's own measurement, which cost_steps 0 leaves out",
+                "give a cost_steps of 1 or more",
+            )
+        return self
+
+
+def _contradiction(problem: str, remedy: str) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", "{problem}", {"problem": problem, "remedy": remedy})
+
+
+def _values(count: int) -> str:
+    return "1 value" if count == 1 else f"{count} values"

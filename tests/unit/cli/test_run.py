@@ -103,6 +103,21 @@ def test_flags_override_the_file_and_nothing_else_does(asked):
     assert folder == Path("studies/b-rows")
 
 
+@pytest.mark.parametrize(("flag", "alpha"), [("16", 16.0), ("16,32", (16.0, 32.0)), ("8.5,4", (8.5, 4.0))])
+def test_one_alpha_or_one_for_each_rank(asked, flag, alpha):
+    run("--ranks", "8,16", "--lora-alpha", flag, "--max-memory", "8GB", "--max-seconds", "90")
+    ((spec, _, _),) = asked
+    assert (spec.lora_alpha, spec.max_memory, spec.max_seconds) == (alpha, "8GB", 90.0)
+
+
+def test_the_naive_reading_and_the_limits_are_in_the_result(fake_run, capsys):
+    assert run("--ranks", "8,128", "--out", "here", "--max-adapter-mb", "50") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The usual script, with one learning rate (0.002)" in out
+    assert "scale 4 at rank 8, 0.25 at rank 128" in out
+    assert "No rank is within the limits; rank 8 comes nearest: adapter not measured (limit 50.0 MB)" in out
+
+
 def test_a_model_or_a_data_set_starts_from_the_defaults(asked):
     run("--model", "org/Some Model", "--dataset", "data/rows.v2.jsonl", "--no-packing", "--max-steps", "2")
     ((spec, folder, _),) = asked

@@ -41,6 +41,8 @@ def test_the_wide_table_has_every_trial_and_the_whole(script):
     text = drawn(running(script), 120)
     for shown in ("rank", "alpha", "1/20", "1.5000", "2.0000", "running", "200 tokens/s", "1.30 GB", "19.0 s left"):
         assert shown in text
+    heading = next(line for line in text.splitlines() if "scale" in line).split()
+    assert [line.split()[heading.index("scale")] for line in text.splitlines()[2:4]] == ["4", "0.25"]
     assert "learning rate" not in text
     assert "seed" not in text
 
@@ -107,6 +109,7 @@ def test_plain_lines_come_at_tenths_and_after_silence(script):
     lines = stream.getvalue().splitlines()
     assert lines[:2] == ["loading the model", "note: rows are padded"]
     assert lines[2].startswith("2 trials of 20 steps: a/model on rows.json, 400 rows, 48 held out")
+    assert lines[2].endswith("scale 4 at rank 8, 0.25 at rank 128")
     assert lines[3].startswith("rank 8 alone")
     assert lines[4] == "step 0: held-out loss r8 2.0000, r128 2.0000"
     steps = [line for line in lines if "train loss" in line]

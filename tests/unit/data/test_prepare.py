@@ -122,9 +122,10 @@ def test_chats_and_plain_text_have_their_masks(write_rows, bos_tokenizer):
         (pairs(40), {"eval_split": "train"}, "eval_split 'train' is the split", "another split"),
         (pairs(40), {"eval_split": "test"}, 'Unknown split "test"', "train (40 rows)"),
         (pairs(40), {"eval_split": "train[:9]", "eval_examples": 10}, "has 9 different usable rows", "lower"),
+        (pairs(40), {"eval_split": "train[:1]"}, "1 row is held out", "eval_split"),
         (pairs(40), {"eval_split": "train[:100%]"}, "0 rows are left for training", "more rows"),
         (pairs(40), {"eval_examples": 33}, "40 usable rows are too few for 33 held-out rows", "lower eval_examples"),
-        (pairs(8), {}, "8 usable rows are too few for 1 held-out rows and one batch of 8", "more rows"),
+        (pairs(8), {}, "8 usable rows are too few for 2 held-out rows and one batch of 8", "more rows"),
         (pairs(40), {"per_device_train_batch_size": 40}, "40 usable rows are too few", "per_device_train_batch_size"),
         (pairs(40, prompt="same"), {}, "every prompt has more than 4 rows", "'text'"),
         (pairs(40, completion=" "), {}, "none of the 40 rows of split 'train' has text", "prompt, completion"),
@@ -143,7 +144,7 @@ def test_what_cannot_be_used_is_refused(write_rows, tokenizer, rows, fields, sai
 
 def test_the_remedy_for_max_length_is_enough(write_rows, tokenizer):
     path = write_rows(pairs(40, prompt="a longer prompt {n}: "))
-    spec = StudySpec(dataset=path, max_length=2, per_device_train_batch_size=1, eval_examples=1)
+    spec = StudySpec(dataset=path, max_length=2, per_device_train_batch_size=1, eval_examples=2)
     with pytest.raises(InputError) as caught:
         prepare(spec, tokenizer)
     enough = int(caught.value.remedy.split()[-1])

@@ -33,5 +33,5 @@ def test_the_seed_chooses():
     assert len({choose_rows(100, n_chosen=10, seed=seed) for seed in range(5)}) == 5
 
 
-def test_a_tenth_is_held_out_but_at_least_one_and_at_most_256():
-    assert [default_eval_rows(n) for n in (2, 9, 10, 200, 20_000)] == [1, 1, 1, 20, 256]
+def test_a_tenth_is_held_out_but_at_least_two_and_at_most_256():
+    assert [default_eval_rows(n) for n in (2, 9, 30, 200, 20_000)] == [2, 2, 3, 20, 256]

@@ -98,10 +98,17 @@ def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(repor
     summary = summarize(report.report_html.parent)
     parts = [
         summary.verdict.text,
+        summary.readings.naive.text,
         "Which rank to use",
         summary.recommendation.efficient.reason,
         "The ranks",
         "Training loss by step",
+        "What the usual script would conclude",
+        summary.readings.alpha,
+        "What the curves and sizes say",
+        "What a larger rank gains",
+        summary.readings.knee_text,
+        summary.readings.balance,
         "Read with care",
         summary.cautions[0].text,
         "How it was measured",
@@ -173,6 +180,26 @@ def test_seeds_are_counted_beside_the_intervals(make_study: MakeStudy) -> None:
 def test_a_study_with_nothing_to_compare_has_no_table_of_claims(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r256": 45}))
     assert "What is shown of each rank" not in render("report.md.j2", summary, ())
+
+
+def test_the_readings_tables_show_the_summary_s_numbers(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), alpha_rule="proportional", max_memory="1.1GB")
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
+    text = render("report.md.j2", summary, ())
+    grid = {(cell.rank, cell.learning_rate): cell.eval_loss for cell in summary.readings.grid}
+    assert f"| 8 | {grid[8, 1e-4]:.4f} | {grid[8, 3e-4]:.4f} |" in text
+    (step,) = summary.readings.doublings
+    assert f"| 8 to 128 | {step.gain:.4f} ({step.gain_ci95[0]:.4f} to {step.gain_ci95[1]:.4f}) |" in text
+    reading = summary.readings.ranks[0]
+    assert f"| 8 | 4 | {reading.stable_step} | {reading.train_gap:.4f} | {reading.final_spread:.4f} |" in text
+    assert "- at 0.0001, after 80 steps: " in text
+    assert "| to stay within the limits | 8 | the only rank within the limits" in text
+    assert "- limits: peak memory 1.10 GB" in text
+    assert "- alpha (scale) of each rank: r 8: 32 (4), r 128: 512 (4)" in text
+    page = Page(render("report.html.j2", summary, ()))
+    assert page.open == []
+    assert "Within the limits" in page.text
+    assert "Where memory is scarce" not in page.text
 
 
 def test_a_column_without_any_value_is_left_out(make_study: MakeStudy) -> None:

@@ -121,6 +121,51 @@ def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, pro
     assert list(yaml.safe_load(text)) == list(StudySpec.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"lora_alpha": (16, 32)}, ("lora_alpha has 2 values, and ranks has 3", "one for each rank")),
+        ({"lora_alpha": (16,)}, ("lora_alpha has 1 value, and ranks has 3 values",)),
+        ({"lora_alpha": (16, 32, 64), "alpha_rule": "proportional"}, ("alpha_multiple * r", "leave lora_alpha out")),
+        ({"lora_alpha": 16, "alpha_rule": "proportional"}, ("alpha_multiple * r", "fixed or rslora")),
+        ({"alpha_multiple": 2, "alpha_rule": "rslora"}, ("rslora takes lora_alpha", "leave alpha_multiple out")),
+        ({"lora_alpha": 0}, ("lora_alpha is 0", "above 0")),
+        ({"lora_alpha": (16, -1, 4)}, ("lora_alpha is (16, -1, 4)", "16,32,64")),
+        ({"lora_alpha": "many"}, ("lora_alpha is 'many'", "such as 32")),
+        ({"lora_alpha": ()}, ("lora_alpha is ()",)),
+        ({"tolerance": 0}, ("tolerance is 0", "larger number")),
+        ({"tolerance": -0.01}, ("tolerance is -0.01", "larger number")),
+        ({"tolerance": float("nan")}, ("tolerance is nan", "give a number")),
+        ({"stable_zone": 0}, ("stable_zone is 0", "larger number")),
+        ({"stable_zone": 1}, ("stable_zone is 1", "smaller number")),
+        ({"eval_examples": 1}, ("eval_examples is 1", "larger number")),
+        ({"max_memory": "8"}, ("max_memory is '8'", "with its unit", "8GB or 7.5GiB")),
+        ({"max_memory": 8_000_000_000}, ("max_memory is 8000000000", "8GB or 7.5GiB")),
+        ({"max_memory": "-1GB"}, ("max_memory is '-1GB'", "8GB or 7.5GiB")),
+        ({"max_memory": "0 GB"}, ("max_memory is '0 GB'", "above 0")),
+        ({"max_seconds": 0}, ("max_seconds is 0", "larger number")),
+        ({"max_seconds": float("inf")}, ("max_seconds is inf", "give a number")),
+        ({"max_adapter_mb": -3}, ("max_adapter_mb is -3", "larger number")),
+        ({"max_adapter_mb": "50MB"}, ("max_adapter_mb is '50MB'", "give a number")),
+        ({"max_memory": "8GB", "cost_steps": 0}, ("max_memory needs", "cost_steps of 1")),
+        ({"max_seconds": 60, "cost_steps": 0}, ("max_seconds needs", "cost_steps of 1")),
+    ],
+)
+def test_contradictions_and_nonsense_are_one_error_with_its_remedy(fields, parts):
+    with pytest.raises(SpecError) as caught:
+        load_spec(None, fields)
+    assert len(caught.value.errors) == 1
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_alphas_and_limits_load_equal(tmp_path):
+    spec = load_spec(
+        None, {"lora_alpha": [16, 32, 64.5], "max_memory": "7.5GiB", "max_seconds": 90, "max_adapter_mb": 5}
+    )
+    assert load_spec(write(tmp_path, dump_spec(spec)), {}) == spec
+
+
 def test_presets_load_and_say_what_the_reference_study_is():
     specs = {name: load_spec(find_study(name), {}) for name in preset_names()}
     assert set(specs) == {"demo", "opt-350m-codealpaca", "opt-350m-codealpaca-alpha32"}

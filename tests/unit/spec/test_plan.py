@@ -44,6 +44,13 @@ def test_the_alpha_rule_sets_alpha_and_scale(rule, alpha, scale):
     assert (trial.lora_alpha, trial.scale) == (alpha, scale)
 
 
+def test_alphas_can_be_given_for_each_rank_in_the_order_of_the_ranks():
+    trials = plan_trials(StudySpec(ranks=(64, 16), lora_alpha=(32, 8), seeds=(0, 1)))
+    assert [(trial.rank, trial.lora_alpha, trial.scale) for trial in trials[::2]] == [(64, 32, 0.5), (16, 8, 0.5)]
+    rooted = plan_trials(StudySpec(ranks=(64, 16), lora_alpha=(32, 8), alpha_rule="rslora"))
+    assert [trial.scale for trial in rooted] == [4, 2]
+
+
 def test_differences_name_the_fields_that_changed():
     old = StudySpec(ranks=(8, 128))
     assert differences(old, old.model_copy()) == []

@@ -1,0 +1,128 @@
+"""The limits a user gave on memory, time and size, and the ranks within them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart
+from lorascope.spec.schema import StudySpec
+from lorascope.units import format_bytes, format_seconds, from_megabytes, parse_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limit:
+    """One limit and what it limits."""
+
+    field: str
+    """Field of the study."""
+    label: str
+    most: float
+    taken: Callable[[RankPart], float | None]
+    shown: Callable[[float], str]
+
+    def share(self, part: RankPart) -> float:
+        """Divide what the rank takes by the limit; infinite where that was not measured."""
+        taken = self.taken(part)
+        return math.inf if taken is None else taken / self.most
+
+    def exceeded(self, part: RankPart) -> bool:
+        """Say whether the rank was measured to take more."""
+        return 1 < self.share(part) < math.inf
+
+    def describe(self, part: RankPart) -> str:
+        """Write what the rank takes and the limit."""
+        taken = self.taken(part)
+        amount = "not measured" if taken is None else self.shown(taken)
+        return f"{self.label} {amount} (limit {self.shown(self.most)})"
+
+
+def limits_of(spec: StudySpec) -> tuple[Limit, ...]:
+    """List the limits that were given."""
+    memory = parse_bytes(spec.max_memory) if spec.max_memory is not None else None
+    size = from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb is not None else None
+    known = (
+        ("max_memory", "peak memory", memory, "peak_memory_bytes", format_bytes),
+        ("max_seconds", "training alone", spec.max_seconds, "runtime_seconds", format_seconds),
+        ("max_adapter_mb", "adapter", size, "adapter_bytes", format_bytes),
+    )
+    return tuple(
+        Limit(field=field, label=label, most=most, taken=attrgetter(name), shown=shown)
+        for field, label, most, name, shown in known
+        if most is not None
+    )
+
+
+def nearest_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
+    """Say that no rank is within all limits, and which comes nearest."""
+    nearest = min(parts, key=lambda part: _worst(limits, part))
+    over = [limit.describe(nearest) for limit in limits if limit.share(nearest) > 1]
+    return f"no rank is within the limits; rank {nearest.rank} comes nearest: {', '.join(over)}"
+
+
+def remedy_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
+    """Say how far the limits would have to be raised for the nearest rank."""
+    nearest = min(parts, key=lambda part: _worst(limits, part))
+    raised = " and ".join(
+        f"{limit.field} to at least {limit.shown(taken)}"
+        for limit in limits
+        if limit.exceeded(nearest) and (taken := limit.taken(nearest)) is not None
+    )
+    return f"raise {raised} and run the same command, or ask for smaller ranks in a new folder"
+
+
+def within(limits: Sequence[Limit], part: RankPart) -> bool:
+    """Say whether a rank keeps every limit."""
+    return _worst(limits, part) <= 1
+
+
+def recommend_within(
+    limits: Sequence[Limit],
+    ranks: Mapping[int, RankPart],
+    free: RecommendationPart,
+    advise: Callable[[Sequence[int]], RecommendationPart],
+) -> RecommendationPart:
+    """Recommend among the ranks within the limits; the constrained choice is the efficient one among them.
+
+    Args:
+        limits: at least one.
+        ranks: ranks that can be recommended at all.
+        free: the recommendation without limits.
+        advise: recommends among some of the ranks.
+    """
+    allowed = [rank for rank, part in ranks.items() if within(limits, part)]
+    if not allowed:
+        text = nearest_text(limits, list(ranks.values()))
+        left = AdvicePart(rank=None, reason=text[0].upper() + text[1:], change=_change(limits, ranks, free))
+        return RecommendationPart(quality=left, efficient=left, constrained=left)
+    advice = free if len(allowed) == len(ranks) else advise(allowed)
+    head = "the only rank within the limits: " if len(allowed) == 1 else f"of {len(allowed)} ranks within the limits: "
+    if len(allowed) == len(ranks):
+        head = ""
+    quality, efficient = (
+        part.model_copy(update={"reason": f"{head}{part.reason}"}) for part in (advice.quality, advice.efficient)
+    )
+    constrained = efficient
+    if efficient.rank is not None:
+        taken = ", ".join(limit.describe(ranks[efficient.rank]) for limit in limits)
+        change = " ".join(filter(None, (efficient.change, _change(limits, ranks, free))))
+        constrained = AdvicePart(rank=efficient.rank, reason=f"{efficient.reason}; {taken}", change=change)
+    return RecommendationPart(quality=quality, efficient=efficient, constrained=constrained)
+
+
+def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: RecommendationPart) -> str:
+    """Say what the ranks beyond the limits would need."""
+    beyond = {
+        rank: ", ".join(limit.describe(part) for limit in limits if limit.share(part) > 1)
+        for rank, part in ranks.items()
+        if not within(limits, part)
+    }
+    if not beyond:
+        return "Every rank is within the limits."
+    needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items())
+    text = f"Beyond the limits: {needs}."
+    return f"{text} Without limits the efficient choice is rank {free.efficient.rank}." if free.efficient.rank else text
+
+
+def _worst(limits: Sequence[Limit], part: RankPart) -> float:
+    return max(limit.share(part) for limit in limits)

@@ -1,0 +1,103 @@
+"""The readings people take from a study's charts, computed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from lorascope.analysis.alpha import alpha_effect
+from lorascope.analysis.balance import balance_text, full_training_bytes, training_bytes
+from lorascope.analysis.curves import final_spread, stable_step
+from lorascope.analysis.findings import Findings
+from lorascope.analysis.naive import read_grid, read_naively
+from lorascope.analysis.paired import Uncertain
+from lorascope.analysis.reading_parts import DoublingPart, RankReadingPart, ReadingsPart
+from lorascope.analysis.summary import RankPart, RecommendationPart
+from lorascope.analysis.wording import UNIT, nats
+
+Pairs = Mapping[tuple[int, int], Uncertain]
+
+
+def read_study(found: Findings, ranks: Sequence[RankPart], recommendation: RecommendationPart) -> ReadingsPart:
+    """Read everything that needs no verdict."""
+    data, pairs = found.data, found.comparison.differences if found.comparison else {}
+    readings = tuple(_read_rank(found, part, ranks, pairs) for part in ranks)
+    doublings = read_doublings(ranks, pairs)
+    knee, knee_text = find_knee(doublings, data.spec.tolerance)
+    return ReadingsPart(
+        alpha=alpha_effect(data.spec, data.trials),
+        naive=read_naively(data, found.trials, found.choices, recommendation),
+        ranks=readings,
+        doublings=doublings,
+        knee=knee,
+        knee_text=knee_text,
+        full_training_bytes=full_training_bytes(data.facts),
+        balance=balance_text(data.facts, ranks, readings, recommendation),
+        grid=read_grid(found.trials),
+    )
+
+
+def read_doublings(ranks: Sequence[RankPart], pairs: Pairs) -> tuple[DoublingPart, ...]:
+    """Put every rank beside the next larger one that has a held-out loss; empty before ranks stand at one step."""
+    parameters = {part.rank: part.trainable_parameters for part in ranks}
+    doublings = []
+    for smaller, larger in pairwise(sorted({rank for pair in pairs for rank in pair})):
+        gain = pairs[smaller, larger].interval()
+        few, many = parameters[smaller], parameters[larger]
+        doublings.append(
+            DoublingPart(
+                smaller=smaller,
+                larger=larger,
+                gain=gain.value,
+                gain_ci95=(gain.low, gain.high),
+                gain_per_doubling=gain.value / math.log2(larger / smaller),
+                gain_per_million=gain.value / ((many - few) / 1e6) if few is not None and many is not None else None,
+            )
+        )
+    return tuple(doublings)
+
+
+def find_knee(doublings: Sequence[DoublingPart], tolerance: float) -> tuple[int | None, str]:
+    """Find the smallest rank from which on every step gains less than the tolerance for each doubling."""
+    if not doublings:
+        return None, "Fewer than two ranks can be compared, so there is no knee."
+    after = len(doublings)
+    while after and doublings[after - 1].gain_per_doubling < tolerance:
+        after -= 1
+    if after == len(doublings):
+        last = doublings[-1]
+        return None, (
+            f"No knee up to rank {last.larger}: the last step, from rank {last.smaller}, still gains "
+            f"{nats(last.gain_per_doubling)} {UNIT} for each doubling."
+        )
+    knee, beyond = doublings[after].smaller, doublings[after:]
+    most = max(step.gain_per_doubling for step in beyond)
+    reach = max(step.gain_ci95[1] / math.log2(step.larger / step.smaller) for step in beyond)
+    sure = "and so is its whole 95% interval" if reach < tolerance else f"but its interval reaches {nats(reach)}"
+    before = f" Up to it the last doubling gains {nats(doublings[after - 1].gain_per_doubling)}." if after else ""
+    return knee, (
+        f"The knee is rank {knee}: beyond it the most that a doubling gains is {nats(most)} {UNIT}, which is below the "
+        f"tolerance of {tolerance:g}, {sure}.{before}"
+    )
+
+
+def _read_rank(found: Findings, part: RankPart, ranks: Sequence[RankPart], pairs: Pairs) -> RankReadingPart:
+    data, choice = found.data, found.choices.get(part.rank)
+    losses = [other.train_loss for other in ranks if other.train_loss is not None]
+    pair = pairs.get((part.rank, max(found.choices, default=part.rank)))
+    above = pair.interval() if pair else None
+    base = next((trial.base_eval_loss for trial in found.trials if trial.base_eval_loss is not None), None)
+    ended = choice is not None and all(trial.outcome == "finished" for trial in choice.trials)
+    curves = [data.steps[trial.trial_id] for trial in choice.trials] if choice and ended else []
+    level, zone = part.train_loss, data.spec.stable_zone
+    facts, count = data.facts, part.trainable_parameters
+    return RankReadingPart(
+        rank=part.rank,
+        stable_step=stable_step(curves, level, zone) if level is not None else None,
+        train_gap=level - min(losses) if level is not None else None,
+        final_spread=final_spread(curves),
+        loss_gained=base - part.eval_loss if base is not None and part.eval_loss is not None else None,
+        above_largest=above.value if above else None,
+        above_largest_ci95=(above.low, above.high) if above else None,
+        trainable_share=count / facts.base_parameters if facts and count is not None else None,
+        training_bytes=training_bytes(facts, part),
+    )

@@ -1,0 +1,49 @@
+"""Limits that no rank can keep are refused before joint training: by shapes first, then by the solo measurements."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from lorascope.analysis import summarize
+from lorascope.analysis.limits import limits_of, nearest_text, remedy_text
+from lorascope.errors import InputError
+from lorascope.modeling.lora import MultiLoraLinear, linear_features
+from lorascope.spec.schema import StudySpec
+from lorascope.units import format_bytes, from_megabytes
+
+
+def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype) -> None:
+    """Refuse a ``max_adapter_mb`` below the smallest rank's adapter.
+
+    Raises:
+        InputError: no rank's adapter is that small.
+    """
+    if spec.max_adapter_mb is None:
+        return
+    per_rank = sum(sum(linear_features(layer.base)) for layer in layers.values())
+    per_rank *= torch.promote_types(dtype, torch.float32).itemsize
+    smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
+    if smallest * per_rank <= most:
+        return
+    fits = int(most // per_rank)
+    lower = f"ask for a rank of at most {fits}" if fits else "adapt fewer layers (target_modules)"
+    raise InputError(
+        f"max_adapter_mb is {spec.max_adapter_mb:g}, and the nearest adapter, of rank {smallest}, takes "
+        f"{format_bytes(smallest * per_rank)}",
+        remedy=f"raise it, or {lower}",
+    )
+
+
+def check_measured(folder: Path, spec: StudySpec) -> None:
+    """Refuse to train when every rank was measured to be beyond a limit.
+
+    Raises:
+        InputError: no rank is within the limits; it says which comes nearest.
+    """
+    limits = limits_of(spec)
+    if not limits:
+        return
+    ranks = summarize(folder).ranks
+    if all(any(limit.exceeded(part) for limit in limits) for part in ranks):
+        raise InputError(nearest_text(limits, ranks), remedy=remedy_text(limits, ranks))

@@ -1,0 +1,242 @@
+"""The readings of a made-up study, against numbers worked out from its records by another route."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
+from lorascope.analysis.frontier import mark_pareto
+from lorascope.analysis.reading_parts import DoublingPart
+from lorascope.analysis.readings import find_knee
+from lorascope.analysis.summary import RankPart
+from lorascope.records import TrialOutcome
+from lorascope.spec.schema import StudySpec
+
+MakeStudy = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def summary(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
+    return summarize(build_study(tmp_path_factory.mktemp("readings") / "study"))
+
+
+@pytest.fixture(scope="module")
+def grid(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
+    """Rank 8 is better on held-out rows, rank 128 at the rate that is named first."""
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1), alpha_rule="proportional")
+    return summarize(build_study(tmp_path_factory.mktemp("grid") / "study", spec=spec, floors={8: 1.2, 128: 1.3}))
+
+
+def doubling(smaller: int, larger: int, gain: float, half: float = 0.001) -> DoublingPart:
+    doublings = math.log2(larger / smaller)
+    return DoublingPart(
+        smaller=smaller, larger=larger, gain=gain, gain_ci95=(gain - half, gain + half),
+        gain_per_doubling=gain / doublings, gain_per_million=None,
+    )  # fmt: skip
+
+
+def test_gains_are_differences_of_neighbours_shared_among_doublings_and_parameters(summary: StudySummary) -> None:
+    losses = {part.rank: part.eval_loss for part in summary.ranks}
+    first, second = summary.readings.doublings
+    assert (first.smaller, first.larger, second.smaller, second.larger) == (8, 128, 128, 256)
+    assert first.gain == pytest.approx(losses[8] - losses[128], abs=1e-12)
+    assert first.gain_per_doubling == pytest.approx(first.gain / 4, rel=1e-12)
+    assert first.gain_per_million == pytest.approx(first.gain / (120 * 0.05), rel=1e-12)
+    assert second.gain == pytest.approx(losses[128] - losses[256], abs=1e-12)
+    for step in (first, second):
+        assert step.gain_ci95[0] < step.gain < step.gain_ci95[1]
+
+
+def test_a_gain_s_interval_is_the_excess_turned_round_where_the_larger_rank_is_worse(summary: StudySummary) -> None:
+    worse = summary.ranks[2]
+    step = summary.readings.doublings[1]
+    assert worse.excess_loss is not None
+    assert worse.excess_loss_ci95 is not None
+    assert step.gain == pytest.approx(-worse.excess_loss, abs=1e-12)
+    assert step.gain_ci95 == pytest.approx((-worse.excess_loss_ci95[1], -worse.excess_loss_ci95[0]), abs=2e-4)
+
+
+def test_gaps_and_what_was_gained_are_differences_of_the_losses_shown(summary: StudySummary) -> None:
+    base = summary.trials[0].base_eval_loss
+    lowest = min(part.train_loss for part in summary.ranks)
+    largest = summary.ranks[-1].eval_loss
+    for part, reading in zip(summary.ranks, summary.readings.ranks, strict=True):
+        assert reading.rank == part.rank
+        assert reading.train_gap == part.train_loss - lowest
+        assert reading.loss_gained == pytest.approx(base - part.eval_loss)
+        assert reading.final_spread == pytest.approx(0.08, abs=0.04)
+        if reading.above_largest is not None:
+            assert reading.above_largest == pytest.approx(part.eval_loss - largest)
+    assert summary.readings.ranks[-1].above_largest is None
+
+
+def test_sizes_come_from_counts_of_parameters(summary: StudySummary) -> None:
+    part, reading = summary.ranks[0], summary.readings.ranks[0]
+    assert reading.trainable_share == 400_000 / 134_515_008
+    assert reading.training_bytes == 4 * 134_515_008 + part.training_state_bytes
+    assert summary.readings.full_training_bytes == 16 * 134_515_008
+    text = summary.readings.balance
+    for shown in ("rank 128: 4.76% of the base model's 134.5 M", "25.6 MB", "2.15 GB, a prediction", "not known here"):
+        assert shown in text
+
+
+def test_the_threshold_of_the_stable_zone_is_the_study_s(make_study: MakeStudy) -> None:
+    found = []
+    for zone in (0.02, 0.05, 0.3):
+        spec = StudySpec(ranks=(8, 128), stable_zone=zone)
+        readings = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2})).readings
+        found.append(readings.ranks[1].stable_step or math.inf)
+    assert found[0] > found[1] > found[2]
+
+
+def test_an_unfinished_trial_has_no_stable_step_yet(make_study: MakeStudy) -> None:
+    readings = summarize(make_study(done={"r8": 60, "r128": 60, "r256": 60})).readings
+    assert {reading.stable_step for reading in readings.ranks} == {None}
+    assert all(reading.train_gap is not None for reading in readings.ranks)
+
+
+@pytest.mark.parametrize(
+    ("gains", "knee", "words"),
+    [
+        ((0.1, 0.02, 0.001), 32, "Up to it the last doubling gains 0.0200"),
+        ((0.001, -0.02, 0.0), 8, "its whole 95% interval"),
+        ((0.001, 0.001, 0.02), None, "from rank 32, still gains 0.0200"),
+        ((0.1, 0.0045, 0.004), 16, "its interval reaches 0.0055"),
+    ],
+)
+def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(gains, knee, words) -> None:
+    ranks = (8, 16, 32, 64)
+    steps = [doubling(*pair, gain) for *pair, gain in zip(ranks, ranks[1:], gains, strict=False)]
+    found, text = find_knee(steps, 0.005)
+    assert found == knee
+    assert words in text
+
+
+def test_a_step_over_several_doublings_is_shared_among_them() -> None:
+    assert find_knee([doubling(8, 128, 0.016)], 0.005)[0] == 8
+    assert find_knee([doubling(8, 128, 0.024)], 0.005)[0] is None
+    assert find_knee([], 0.005) == (None, "Fewer than two ranks can be compared, so there is no knee.")
+
+
+def with_estimates(part: RankPart, rank: int, loss: float | None, seconds: float, memory: int) -> RankPart:
+    update = {"rank": rank, "eval_loss": loss, "step_seconds": seconds, "peak_memory_bytes": memory}
+    return part.model_copy(update=update)
+
+
+def test_the_pareto_set_keeps_what_nothing_dominates(summary: StudySummary) -> None:
+    part = summary.ranks[0].model_copy(update={"pareto": None})
+    points = {8: (1.3, 0.4, 100), 16: (1.2, 0.5, 120), 32: (1.2, 0.5, 130), 64: (1.25, 0.6, 140), 128: (1.1, 0.9, 90)}
+    ranks = [with_estimates(part, rank, *point) for rank, point in points.items()]
+    ranks += [with_estimates(part, 256, None, 0.1, 1), with_estimates(part, 512, 1.1, 0.9, 90)]
+    found = {part.rank: part.pareto for part in mark_pareto(ranks)}
+    assert found == {8: True, 16: True, 32: False, 64: False, 128: True, 256: None, 512: True}
+
+
+def test_the_naive_reading_takes_the_first_rate_and_the_training_loss(grid: StudySummary) -> None:
+    naive = grid.readings.naive
+    assert [order.learning_rate for order in naive.orders] == [1e-4, 3e-4]
+    for order in naive.orders:
+        trials = [trial for trial in grid.trials if trial.learning_rate == order.learning_rate]
+        means = {rank: sum(t.train_loss for t in trials if t.rank == rank) / 2 for rank in (8, 128)}
+        assert order.by_train_loss == tuple(sorted(means, key=lambda rank: means[rank]))
+        assert order.by_eval_loss == (8, 128)
+    assert naive.rank == naive.orders[0].by_train_loss[0]
+    assert naive.at_best_rates == (8, 128)
+
+
+def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
+    agree = summarize(make_study())
+    assert agree.readings.naive.rank == agree.recommendation.efficient.rank == 128
+    assert "This study names rank 128 too" in agree.readings.naive.text
+    close = StudySpec(ranks=(8, 128), tolerance=0.2)
+    differ = summarize(make_study(spec=close, floors={8: 1.3, 128: 1.2}))
+    assert (differ.readings.naive.rank, differ.recommendation.efficient.rank) == (128, 8)
+    assert "would choose rank 128: rank 128 1.2" in differ.readings.naive.text
+    assert f"This study names rank 8 instead, {differ.recommendation.efficient.reason}." in differ.readings.naive.text
+
+
+def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_grid(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
+    lost = "r128-lr0.0001"
+    outcome = TrialOutcome(trial_id=lost, state="diverged", steps=40, message="a reason")
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={lost: 40}, outcomes={lost: outcome}))
+    assert [order.learning_rate for order in summary.readings.naive.orders] == [3e-4]
+    cells = {(cell.rank, cell.learning_rate): cell for cell in summary.readings.grid}
+    assert cells[128, 1e-4].outcome == "diverged"
+    assert cells[128, 1e-4].eval_loss == next(t.eval_loss for t in summary.trials if t.trial_id == lost)
+
+
+def test_without_a_common_step_nothing_is_ordered(make_study: MakeStudy) -> None:
+    unfinished = summarize(make_study(done={"r8": 40, "r128": 10, "r256": 40})).readings.naive
+    assert (unfinished.orders, unfinished.rank) == ((), None)
+    assert "at no learning rate do all ranks have a loss at one step" in unfinished.text
+
+
+def test_a_rate_cut_short_is_ordered_at_the_last_common_step_behind_those_that_were_not(make_study: MakeStudy) -> None:
+    """Trials that stopped part of the way, as early exit or an interruption leaves them."""
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
+    cut = {"r8-lr0.0001": 20, "r128-lr0.0001": 45}
+    folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=cut)
+    naive = summarize(folder).readings.naive
+    assert [(order.learning_rate, order.step) for order in naive.orders] == [(3e-4, 80), (1e-4, 20)]
+    assert "one learning rate (0.0003) and the training loss at the end" in naive.text
+    both = cut | {"r8-lr0.0003": 60, "r128-lr0.0003": 40}
+    shorter = cut_further(folder, both)
+    assert [(order.learning_rate, order.step) for order in shorter.readings.naive.orders] == [(3e-4, 40), (1e-4, 20)]
+    assert "the training loss after 40 steps (the most that all ranks" in shorter.readings.naive.text
+
+
+def cut_further(folder: Path, done: dict[str, int]) -> StudySummary:
+    """The same records, cut further."""
+    data = load_study(folder)
+    cut = replace(
+        data,
+        steps={name: tuple(r for r in records if r.step <= done[name]) for name, records in data.steps.items()},
+        evaluations={n: tuple(r for r in records if r.step <= done[n]) for n, records in data.evaluations.items()},
+    )
+    return summarize_data(cut)
+
+
+def test_one_rank_has_nothing_to_order_and_no_knee(make_study: MakeStudy) -> None:
+    readings = summarize(make_study(spec=StudySpec(ranks=(8,)), floors={8: 1.3})).readings
+    assert "There is one rank" in readings.naive.text
+    assert (readings.doublings, readings.knee, readings.alpha) == ((), None, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"alpha_rule": "proportional"}, ("multiplied by 4", "larger steps", "r^-0.5, by a factor of 4.0", "at one")),
+        ({"alpha_rule": "rslora"}, ("11.3137 at rank 8", "r^-0.25, by a factor of 2.0")),
+        ({}, ("4 at rank 8, 0.25 at rank 128", "same best learning rate for all ranks")),
+        ({"lora_alpha": (8, 64)}, ("1 at rank 8, 0.5 at rank 128", "No theory")),
+        ({"learning_rates": (1e-4, 3e-4)}, ("its own best learning rate",)),
+    ],
+)
+def test_the_report_says_what_the_alpha_rule_does(make_study: MakeStudy, fields: dict, words: tuple[str, ...]) -> None:
+    summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), **fields), floors={8: 1.3, 128: 1.2}))
+    for part in words:
+        assert part in summary.readings.alpha
+    assert [part.scale for part in summary.ranks] == [
+        next(trial.scale for trial in plan(fields) if trial.rank == rank) for rank in (8, 128)
+    ]
+
+
+def plan(fields: dict):
+    from lorascope.spec.plan import plan_trials
+
+    return plan_trials(StudySpec(ranks=(8, 128), **fields))
+
+
+def test_the_reference_preset_s_alpha_is_said_to_confound(make_study: MakeStudy) -> None:
+    from lorascope.spec.load import find_study, load_spec
+
+    preset = load_spec(find_study("opt-350m-codealpaca"), {})
+    summary = summarize(make_study(spec=preset))
+    assert [part.scale for part in summary.ranks] == [4.0, 4.0, 4.0]
+    assert "Alpha is 4 r" in summary.readings.alpha
+    assert "by a factor of 5.7 from rank 8 to 256" in summary.readings.alpha
+    assert "All ranks were trained at one learning rate" in summary.readings.alpha
