@@ -67,7 +67,7 @@ def scenarios() -> dict[str, Truth]:
         "no-row-noise-of-trials": {"row_of_trial": 0.0},
         "more-seed-noise-at-256": {"last_seed_factor": 2.0},
         "seed-noise-by-size": {"seed_by_size": 0.002},
-        "close-rates": {"rate_cost": 0.001},
+        "close-rates": {"rate_cost": 0.001, "rates": (1e-4, 3e-4, 1e-3)},
         "very-heavy-tails": {"tail_degrees": 2.5},
         "two-ranks": {"floors": {8: 1.0, 64: 1.0}},
         "two-ranks-much-seed-noise": {"floors": {8: 1.0, 64: 1.0}, "seed_of_rank": 0.006},
