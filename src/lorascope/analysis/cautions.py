@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorascope.analysis.claims import shown_above
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.estimates import evaluation_loss
+from lorascope.analysis.paired import LEVEL
 from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice
 from lorascope.analysis.summary import CautionPart, TrialPart
 from lorascope.analysis.wording import UNIT, nats
@@ -157,7 +159,7 @@ def _orders_disagree(findings: Findings) -> CautionPart | None:
     if comparison is None or not comparison.excess or not trained:
         return None
     lowest = min(trained, key=lambda rank: trained[rank])
-    if comparison.excess[lowest].low <= 0:
+    if shown_above(comparison.differences, tuple(comparison.excess), 0.0)[lowest] > LEVEL:
         return None
     text = (
         f"Rank {lowest} has the lowest training loss, but on held-out rows it is measurably worse than "
