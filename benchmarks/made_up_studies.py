@@ -37,9 +37,9 @@ class Truth:
     """The loss of each rank at its best rate, over all seeds and rows there could be."""
     seeds: int
     rows: int
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    rates: tuple[float, ...] = (1e-4, 3e-4)
     rate_cost: float = 0.02
-    """Added for each step on the grid of rates away from the best, which is the middle one."""
+    """Added for each step on the grid of rates away from the best, the middle one or the one above the middle."""
     seed: float = 0.005
     """Standard deviation of what a seed adds to all ranks alike."""
     seed_of_rank: float = 0.002

@@ -1,7 +1,9 @@
 """Reasons to read the numbers with care. Each check is one function that says its reason or nothing."""
 
+from lorascope.analysis.claims import shown_above
 from lorascope.analysis.estimates import evaluation_loss
 from lorascope.analysis.findings import Findings
+from lorascope.analysis.paired import LEVEL
 from lorascope.analysis.ranks import ENDED_EARLY
 from lorascope.analysis.reach import below_capacity, environment_changed, imprecise
 from lorascope.analysis.summary import CautionPart
@@ -150,7 +152,7 @@ def _orders_disagree(findings: Findings) -> CautionPart | None:
     if comparison is None or not comparison.excess or not trained:
         return None
     lowest = min(trained, key=lambda rank: trained[rank])
-    if comparison.excess[lowest].low <= 0:
+    if shown_above(comparison.differences, tuple(comparison.excess), 0.0)[lowest] > LEVEL:
         return None
     text = (
         f"Rank {lowest} has the lowest training loss, but on held-out rows it is measurably worse than "

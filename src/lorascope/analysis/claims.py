@@ -53,17 +53,20 @@ def claims(
     # The last multiplier is two, not one: an adequate rank's 95% interval, which leaves 2.5% above, then always ends
     # within the tolerance.
     corrected = holm(adequate, least=2)
-    inadequate, worse = (_shown_above(differences, names, margin) for margin in (tolerance, 0.0))
+    inadequate, worse = (shown_above(differences, names, margin) for margin in (tolerance, 0.0))
     return {
         rank: Claims(rank=rank, adequate=chance, inadequate=inadequate[rank], worse=worse[rank])
         for rank, chance in zip(names, corrected, strict=True)
     }
 
 
-def _shown_above(
+def shown_above(
     differences: Mapping[tuple[int, int], Uncertain], names: Sequence[int], margin: float
 ) -> dict[int, float]:
-    """Test all pairs two-sided, corrected over the pairs; a rank takes the smallest p-value of those it loses."""
+    """Give each rank's p-value for being above another by more than the margin.
+
+    All pairs are tested two-sided and corrected over the pairs; a rank takes the smallest of those it loses.
+    """
     pairs = [(a, b) for (a, b), found in differences.items() if found.value > 0 or (found.value == 0 and a < b)]
     chances = holm([differences[pair].chance_within(margin) for pair in pairs])
     lost: dict[int, list[float]] = {rank: [1.0] for rank in names}

@@ -47,4 +47,4 @@ def final_window(steps: int, steps_per_epoch: int | None) -> int:
 
 
 def _ratio(nats: Sequence[float], tokens: int) -> float | None:
-    return math.fsum(nats) / tokens if tokens > 0 and all(map(math.isfinite, nats)) else None
+    return math.fsum(nats) / tokens if tokens > 0 and math.isfinite(sum(nats)) else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorascope.analysis.claims import shown_above
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.estimates import Estimate, last_finite
 from lorascope.analysis.paired import LEVEL, SeedRows, Uncertain, differences, losses
@@ -120,13 +121,15 @@ def _both_ways(rows: Mapping[int, SeedRows]) -> dict[tuple[int, int], Uncertain]
 def _excess(best: int, ranks: Iterable[int], pairs: Mapping[tuple[int, int], Uncertain]) -> dict[int, Estimate]:
     """Give each rank its interval above the best.
 
-    The best is the lowest of several estimates and so lower than it deserves. Only the lower side errs by that: of K
-    equal ranks any one may come out best, so that an interval which misses with a chance c below misses K c in all.
-    With c = 5% / K the intervals shown hold the truth in 95% of cases however close the ranks are (the false coverage
-    rate of Benjamini and Yekutieli, JASA 100, 2005).
+    The best is the lowest of several estimates and so lower than it deserves. Only the lower side errs by that: of k
+    equal ranks any one may come out best, so that an interval which misses with a chance c below misses k c in all.
+    With c = 5% / k the intervals shown hold the truth in 95% of cases however close the ranks are (the false coverage
+    rate of Benjamini and Yekutieli, JASA 100, 2005). k counts the ranks that could be the best: those not shown to be
+    worse than another.
     """
     names = tuple(ranks)
-    below = LEVEL / max(2, len(names))
+    able = sum(chance > LEVEL for chance in shown_above(pairs, names, 0.0).values())
+    below = LEVEL / max(2, able)
     none = Estimate(value=0.0, low=0.0, high=0.0)
     return {rank: none if rank == best else pairs[rank, best].interval(below=below) for rank in names}
 

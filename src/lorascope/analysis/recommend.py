@@ -39,8 +39,8 @@ def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
         return AdvicePart(rank=rank, reason=reason)
     above = with_interval(comparison.excess[rank])
     reason = (
-        f"smallest rank not measurably above the lowest loss (rank {comparison.best}): "
-        f"{nats(loss)} {UNIT}, {above} above it"
+        f"smallest rank not shown to be worse than another: {nats(loss)} {UNIT}, {above} above rank "
+        f"{comparison.best}, the lowest"
     )
     return AdvicePart(rank=rank, reason=reason)
 
