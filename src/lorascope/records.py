@@ -189,12 +189,16 @@ class TruncationRecord:
     seconds: float
 
 
+BASE_MODEL = ""
+"""Stands for the base model where a trial is named."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForgettingRecord:
     """Loss on a text that has nothing to do with the rows, kept for every window of it."""
 
     trial_id: str
-    """The trial whose adapter was evaluated; empty for the base model."""
+    """The trial whose adapter was evaluated, or ``BASE_MODEL``."""
     text: str
     """The text as the study names it."""
     text_hash: str

@@ -23,6 +23,13 @@ from lorascope.analysis.summary import (
     TrialPart,
     VerdictPart,
 )
+from lorascope.analysis.usage import (
+    examined_trials,
+    generic_text_part,
+    spectra_parts,
+    truncation_part,
+    with_forgetting,
+)
 from lorascope.analysis.verdict import judge, still_falling
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.units import to_megabytes
@@ -39,6 +46,8 @@ def summarize_data(data: StudyData) -> StudySummary:
     choices = choose(data, trials)
     comparison = compare(choices, trials)
     ranks = tuple(_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks)
+    examined = examined_trials(data, ranks, trials)
+    ranks = with_forgetting(data, ranks, examined)
     verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
     return StudySummary(
         study=_study(data, trials),
@@ -48,6 +57,9 @@ def summarize_data(data: StudyData) -> StudySummary:
         verdict=verdict,
         cautions=find_cautions(Findings(data=data, trials=trials, choices=choices, comparison=comparison)),
         environment=_environment(data),
+        spectra=spectra_parts(data, examined),
+        truncation=truncation_part(data, examined),
+        generic_text=generic_text_part(data),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.report.usage import usage_sections
 from lorascope.report.view import environment_facts, rank_table, study_facts, trial_table
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         or not all(t.outcome == "finished" for t in summary.trials),
         study_facts=study_facts(summary),
         environment_facts=environment_facts(summary),
+        usage=usage_sections(summary),
     )
 
 

@@ -3,7 +3,7 @@
 Every part is stored when it is done and skipped when it is stored, so that an interrupted examination goes on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +15,13 @@ from lorascope.modeling.adapter import Adapter, AdapterShape, attach
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.modeling.peft_io import read_updates
 from lorascope.modeling.spectrum import Update, principal, principal_updates
-from lorascope.records import ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import best_trials
 from lorascope.run.folder import StudyFolder
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.progress import Progress
 from lorascope.spec.schema import NO_TEXT, StudySpec
 from lorascope.store import StudyStore
-
-BASE = ""
-"""Stands for the base model where a trial is named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,11 +88,11 @@ class Examination:
 
     def _forgetting(self, trial_id: str, generic: GenericText) -> None:
         self.progress.phase(f"examining {trial_id or 'the base'}: loss on the generic text")
-        if trial_id != BASE:
+        if trial_id != BASE_MODEL:
             self._attach(self._updates(trial_id))
         nats, seconds = example_nats(
             self.study.frozen,
-            BASE_ONLY if trial_id == BASE else 0,
+            BASE_ONLY if trial_id == BASE_MODEL else 0,
             generic.windows,
             self.study.spec,
             check_stop=self.check_stop,
@@ -146,9 +143,10 @@ class Examination:
         attach(frozen.layers, [adapter])
 
 
-def cut_ranks(rank: int) -> tuple[int, ...]:
-    """List the powers of two below a rank."""
-    return tuple(2**power for power in range((rank - 1).bit_length()))
+def cut_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:
+    """List the powers of two and the trained ranks below the top one, ascending."""
+    powers = (2**power for power in range((top - 1).bit_length()))
+    return tuple(sorted({*powers, *trained} - {top}))
 
 
 def _missing(place: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None) -> _Missing:
@@ -159,13 +157,13 @@ def _missing(place: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: 
     best = best_trials(place)
     examined = {record.trial_id for record in store.spectra()}
     known = {trial_id: record.text_hash for trial_id, record in store.forgetting().items()}
-    current = text_hash or known.get(BASE)
-    wanted = (BASE, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
+    current = text_hash or known.get(BASE_MODEL)
+    wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
     top = max(best, default=1)
     done = {record.rank for record in store.truncations() if record.trial_id == best.get(top)}
     return _Missing(
         spectra=tuple(trial_id for trial_id in best.values() if trial_id not in examined),
         forgetting=tuple(trial_id for trial_id in wanted if trial_id not in known or known[trial_id] != current),
-        cut=best.get(top, BASE),
-        cuts=tuple(rank for rank in cut_ranks(top) if rank not in done) if spec.truncation else (),
+        cut=best.get(top, BASE_MODEL),
+        cuts=tuple(rank for rank in cut_ranks(top, best) if rank not in done) if spec.truncation else (),
     )
