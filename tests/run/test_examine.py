@@ -19,7 +19,7 @@ from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run import examine
 from lorascope.spec.load import load_spec
-from lorascope.spec.schema import StudySpec
+from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore
 from studies import Watcher, carry_out, read_study, study_of
 
@@ -31,7 +31,10 @@ Examined = tuple[list[SpectrumRecord], list[TruncationRecord], dict[str, Forgett
 @pytest.fixture(scope="session")
 def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
     """Float64, so that another way to compute the same number gives the same digits."""
-    return study_of(model_folders["llama"], rows_file, dtype="float64", ranks=(3, 4), alpha_rule="rslora")
+    return study_of(
+        model_folders["llama"], rows_file, dtype="float64", ranks=(3, 4), alpha_rule="rslora",
+        forgetting_text=BUILTIN_TEXT,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -231,7 +234,7 @@ def test_another_text_is_read_for_base_and_ranks_alike(
 def test_ranks_that_did_not_finish_are_left_out(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
-    spec = study_of(model_folders["llama"], rows_file, learning_rates=(1e30,), ranks=(2,))
+    spec = study_of(model_folders["llama"], rows_file, learning_rates=(1e30,), ranks=(2,), forgetting_text=BUILTIN_TEXT)
     watcher: Watcher = carry_out(spec, tmp_path / "study")
     assert not any(phase.startswith("examining") for phase in watcher.phases)
     assert examined(tmp_path / "study") == ([], [], {})

@@ -14,7 +14,7 @@ from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 
 
-def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None, merge: bool) -> None:
+def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = None, merge: bool) -> None:
     """Write the adapter of a rank to a new folder, or the base model with the adapter merged in.
 
     Args:
