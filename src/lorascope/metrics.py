@@ -154,4 +154,25 @@ METRICS: dict[str, Metric] = {
         meaning="What weights, gradient and optimizer of full fine-tuning would take.",
     ),
     "memory": Metric(label="memory", unit="MB", better="lower", meaning="Memory sampled while one rank trained alone."),
+    "effective_rank": Metric(
+        label="effective rank", unit="", better="neither", meaning="Directions that an update uses, by entropy."
+    ),
+    "energy_rank": Metric(
+        label="ranks for a share of the energy",
+        unit="",
+        better="neither",
+        meaning="Singular values that hold a share of an update's squared norm.",
+    ),
+    "forgetting": Metric(
+        label="change on the generic text",
+        unit="nats/token",
+        better="lower",
+        meaning="Loss on a text unlike the rows after training minus that of the base model.",
+    ),
+    "cut_loss": Metric(
+        label="held-out loss when cut",
+        unit="nats/token",
+        better="lower",
+        meaning="Held-out loss of an adapter cut to a smaller rank by singular values.",
+    ),
 }

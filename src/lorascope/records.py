@@ -163,3 +163,46 @@ class Environment:
     threads: int
     seeds: tuple[int, ...]
     command: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrumRecord:
+    """What one trained adapter does in one layer."""
+
+    trial_id: str
+    layer: str
+    """Full name of the adapted module."""
+    singular_values: tuple[float, ...]
+    """Of scale * B A, descending: as many as the rank, or as the layer's smaller side where that is less."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TruncationRecord:
+    """Held-out loss of a trained adapter cut to a smaller rank, kept for every example."""
+
+    trial_id: str
+    """The trial whose adapter was cut."""
+    rank: int
+    """The rank it was cut to."""
+    example_nats: tuple[float, ...]
+    example_target_tokens: tuple[int, ...]
+    seconds: float
+
+
+BASE_MODEL = ""
+"""Stands for the base model where a trial is named."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgettingRecord:
+    """Loss on a text that has nothing to do with the rows, kept for every window of it."""
+
+    trial_id: str
+    """The trial whose adapter was evaluated, or ``BASE_MODEL``."""
+    text: str
+    """The text as the study names it."""
+    text_hash: str
+    """SHA-256 of the windows' tokens: only records of equal hash can be compared."""
+    window_nats: tuple[float, ...]
+    window_target_tokens: tuple[int, ...]
+    seconds: float

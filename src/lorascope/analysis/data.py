@@ -8,10 +8,13 @@ from lorascope.records import (
     CostRecord,
     Environment,
     EvalRecord,
+    ForgettingRecord,
+    SpectrumRecord,
     StepRecord,
     StudyFacts,
     TrialOutcome,
     TrialRecord,
+    TruncationRecord,
 )
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
@@ -35,6 +38,12 @@ class StudyData:
     """By trial id; a trial that never began has an empty tuple."""
     evaluations: dict[str, tuple[EvalRecord, ...]]
     """By trial id, the same."""
+    spectra: tuple[SpectrumRecord, ...]
+    """Of all examined trials, layers in the model's order."""
+    truncations: tuple[TruncationRecord, ...]
+    """By trial id and ascending rank."""
+    forgetting: dict[str, ForgettingRecord]
+    """By trial id; the base model's under the empty name."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -64,4 +73,7 @@ def load_study(folder: Path) -> StudyData:
             costs={record.rank: record for record in store.costs()},
             steps={trial.trial_id: tuple(store.steps(trial.trial_id)) for trial in trials},
             evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
+            spectra=tuple(store.spectra()),
+            truncations=tuple(store.truncations()),
+            forgetting=store.forgetting(),
         )

@@ -68,7 +68,7 @@ class SeedRows:
     @property
     def losses(self) -> Floats:
         """Nats a token of each seed, [S]."""
-        return np.asarray(self.nats.sum(axis=1) / self.target_tokens.sum())
+        return np.array([math.fsum(row) for row in self.nats]) / self.target_tokens.sum()
 
     @property
     def loss(self) -> float:

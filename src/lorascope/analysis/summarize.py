@@ -29,6 +29,13 @@ from lorascope.analysis.summary import (
     TrialPart,
     VerdictPart,
 )
+from lorascope.analysis.usage import (
+    examined_trials,
+    generic_text_part,
+    spectra_parts,
+    truncation_part,
+    with_forgetting,
+)
 from lorascope.analysis.verdict import judge, still_falling
 from lorascope.analysis.verdict_text import noise_text
 from lorascope.analysis.wording import uncapital
@@ -47,6 +54,8 @@ def summarize_data(data: StudyData) -> StudySummary:
     choices = choose(data, trials)
     comparison = compare(choices, trials)
     ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
+    examined = examined_trials(data, ranks, trials)
+    ranks = with_forgetting(data, ranks, examined)
     verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
     limits = limits_of(data.spec)
     if limits and comparison is not None and comparison.excess:
@@ -67,6 +76,9 @@ def summarize_data(data: StudyData) -> StudySummary:
         cautions=find_cautions(found),
         environment=_environment(data),
         readings=read_study(found, ranks, recommendation),
+        spectra=spectra_parts(data, examined),
+        truncation=truncation_part(data, examined),
+        generic_text=generic_text_part(data),
     )
 
 

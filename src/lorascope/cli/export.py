@@ -7,7 +7,13 @@ from cyclopts import Parameter
 
 
 def export(
-    folder: Path, /, *, rank: int, to: Path, merge: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    folder: Path,
+    /,
+    *,
+    rank: int,
+    to: Path,
+    truncate: int | None = None,
+    merge: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.
 
@@ -19,11 +25,13 @@ def export(
         Which rank to export, at its best learning rate.
     to
         Folder to write; must not exist yet.
+    truncate
+        Cut the adapter to this smaller rank by singular values first.
     merge
         Write the whole model with the adapter merged into its weights.
     """
     from lorascope.run.export import export_adapter
 
-    export_adapter(folder, rank, to, merge=merge)
+    export_adapter(folder, rank, to, truncate=truncate, merge=merge)
     print(to)  # noqa: T201
     return 0

@@ -86,12 +86,13 @@ def _in_pieces(
             piece_ids = tokenizer(row.text[start:end], add_special_tokens=False, verbose=False)["input_ids"]
             ids += piece_ids
             mask += [piece % 2 == 1] * len(piece_ids)
-        if not is_chat and _starts_with_bos(row.text, tokenizer):
+        if not is_chat and starts_with_bos(row.text, tokenizer):
             ids, mask = [tokenizer.bos_token_id, *ids], [False, *mask]
         yield ids, np.asarray(mask, dtype=bool)
 
 
-def _starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+def starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether the tokenizer puts its start token before this text."""
     bare = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     whole = tokenizer(text, verbose=False)["input_ids"]
     return tokenizer.bos_token_id is not None and whole[:1] == [tokenizer.bos_token_id] and bare[:1] != whole[:1]

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.modeling.lora import LayerAdapter, MultiLoraLinear
+from lorascope.modeling.spectrum import Update, principal
 
 _PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -62,7 +63,7 @@ def save_peft(
     aside = folder / f"{WEIGHTS}.partial"
     save_file(tensors, aside, metadata={"format": "pt"})
     aside.replace(folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write_config(folder, config)
 
 
 def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
@@ -79,16 +80,45 @@ def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
             adapter.B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"])
 
 
-def merge_peft(model: PreTrainedModel, folder: Path) -> None:
-    """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better."""
+def read_updates(folder: Path) -> dict[str, Update]:
+    """Read what an adapter adds to each layer, by the layer's full name."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
     tensors = load_file(folder / WEIGHTS)
-    for name in config["target_modules"]:
+
+    def part(layer: str, which: str) -> torch.Tensor:
+        return tensors[f"{_PREFIX}{layer}.lora_{which}.weight"]
+
+    return {layer: Update(A=part(layer, "A"), B=part(layer, "B"), scale=scale) for layer in config["target_modules"]}
+
+
+def merge_peft(model: PreTrainedModel, folder: Path) -> None:
+    """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better."""
+    for name, update in read_updates(folder).items():
         layer = model.get_submodule(name)
         weight = layer.get_parameter("weight")
         wide = torch.promote_types(weight.dtype, torch.float32)
-        A, B = (tensors[f"{_PREFIX}{name}.lora_{part}.weight"].to(weight.device, wide) for part in "AB")
-        update_OI = scale * (B @ A)
+        A, B = update.A.to(weight.device, wide), update.B.to(weight.device, wide)
+        update_OI = update.scale * (B @ A)
         with torch.no_grad():
             weight.copy_(weight.to(wide) + (update_OI.T if isinstance(layer, Conv1D) else update_OI))
+
+
+def truncate_peft(source: Path, target: Path, rank: int) -> None:
+    """Write the best adapter of a smaller rank, layer by layer, to a new folder.
+
+    Its factors hold the scale: ``lora_alpha`` equals r, and rsLoRA is off.
+    """
+    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    tensors = {}
+    for layer, update in read_updates(source).items():
+        cut = principal(update)[0].first(rank)
+        tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
+        tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
+    target.mkdir()
+    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    _write_config(target, config | {"r": rank, "lora_alpha": rank, "use_rslora": False})
+
+
+def _write_config(folder: Path, config: Mapping[str, object]) -> None:
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

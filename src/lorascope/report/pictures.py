@@ -12,6 +12,8 @@ from lorascope.charts.data import (
 )
 from lorascope.charts.render import to_html, to_png
 from lorascope.charts.specs import Spec, loss_by_rank_spec, loss_by_step_spec
+from lorascope.charts.usage import cut_curve, use_by_layer
+from lorascope.charts.usage_specs import cut_curve_spec, use_by_layer_spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +53,24 @@ def draw(data: StudyData, summary: StudySummary) -> tuple[Picture, ...]:
         caption = "Step 0 is the base model before training."
         spec = loss_by_step_spec(held_out, ranks)
         pictures.append(_picture("eval_loss", "Held-out loss by step", caption + _cross(held_out), spec))
-    return tuple(pictures)
+    return (*pictures, *_usage_pictures(data, summary))
+
+
+def _usage_pictures(data: StudyData, summary: StudySummary) -> list[Picture]:
+    pictures = []
+    cuts = cut_curve(summary)
+    if cuts is not None:
+        caption = (
+            f"Line: the adapter of rank {cuts.top} cut to smaller ranks after training. "
+            "Diamonds: adapters trained at their rank."
+        )
+        spec = cut_curve_spec(cuts, data.ranks)
+        pictures.append(_picture("cut_loss", f"Rank {cuts.top} cut after training", caption, spec))
+    use = use_by_layer(data, summary)
+    if use is not None:
+        caption = f"Directions that the update of rank {use.top} uses in each layer, from the input to the output."
+        pictures.append(_picture("effective_rank", "Effective rank by layer", caption, use_by_layer_spec(use)))
+    return pictures
 
 
 def _cross(chart: LossBySteps) -> str:

@@ -25,19 +25,28 @@ def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial)
     )
 
 
+def best_trials(place: StudyFolder) -> dict[int, str]:
+    """Name the trial whose adapter stands for each rank: the first seed at its best learning rate, by rank, ascending.
+
+    A rank of which no such trial finished is left out.
+    """
+    summary = summarize(place.path)
+    best: dict[int, str] = {}
+    for rank in summary.ranks:
+        for trial in summary.trials:
+            wanted = (trial.rank, trial.learning_rate) == (rank.rank, rank.best_learning_rate)
+            if wanted and trial.outcome == "finished" and (place.adapters / trial.trial_id).is_dir():
+                best.setdefault(rank.rank, trial.trial_id)
+    return best
+
+
 def choose_adapters(place: StudyFolder) -> None:
     """Make ``adapters/r<rank>`` the adapter of each rank's best learning rate and first seed, by links."""
-    summary = summarize(place.path)
-    for rank in summary.ranks:
-        chosen = place.adapters / f"r{rank.rank}"
-        for trial in summary.trials:
-            source = place.adapters / trial.trial_id
-            if trial.rank != rank.rank or trial.learning_rate != rank.best_learning_rate or not source.is_dir():
-                continue
-            if source != chosen:
-                shutil.rmtree(chosen, ignore_errors=True)
-                shutil.copytree(source, chosen, copy_function=_link)
-            break
+    for rank, trial_id in best_trials(place).items():
+        source, chosen = place.adapters / trial_id, place.adapters / f"r{rank}"
+        if source != chosen:
+            shutil.rmtree(chosen, ignore_errors=True)
+            shutil.copytree(source, chosen, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

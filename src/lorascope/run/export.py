@@ -7,20 +7,54 @@ import torch
 
 from lorascope.errors import InputError
 from lorascope.modeling.base import hash_weights, load_model, load_tokenizer, locate_model, save_model
-from lorascope.modeling.peft_io import CONFIG, merge_peft
+from lorascope.modeling.peft_io import CONFIG, merge_peft, truncate_peft
 from lorascope.records import StudyFacts
 from lorascope.run.folder import StudyFolder, check_writable
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 
 
-def export_adapter(folder: Path, rank: int, to: Path, *, merge: bool) -> None:
-    """Copy the adapter of a rank to a new folder, or write the base model with the adapter merged in.
+def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = None, merge: bool) -> None:
+    """Write the adapter of a rank to a new folder, or the base model with the adapter merged in.
+
+    Args:
+        folder: of the study.
+        rank: whose adapter, at its best learning rate.
+        to: must not exist.
+        truncate: a smaller rank to cut the adapter to, by singular values, layer by layer; None leaves it as it is.
+        merge: write the whole model.
 
     Raises:
-        InputError: there is no such study or rank, the rank has no adapter yet, or the target exists.
+        InputError: there is no such study or rank, the rank has no adapter yet or cannot be cut so, or the target
+            exists.
     """
     place = StudyFolder(folder)
+    facts, source = _find(place, rank)
+    if truncate is not None and not 1 <= truncate < rank:
+        raise InputError(
+            f"an adapter of rank {rank} cannot be cut to rank {truncate}",
+            remedy=f"give --truncate a rank from 1 to {rank - 1}" if rank > 1 else "leave --truncate out",
+        )
+    if to.exists():
+        raise InputError(f"{to} exists already", remedy="choose a new folder with --to")
+    check_writable(to, flag="--to")
+    aside = to.with_name(f".{to.name}.partial")
+    adapter, merged = aside / "adapter", aside / "merged"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        if truncate is None:
+            shutil.copytree(source, adapter)
+        else:
+            truncate_peft(source, adapter, truncate)
+        if merge:
+            _write_merged(place, facts, adapter, merged)
+        (merged if merge else adapter).rename(to)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _find(place: StudyFolder, rank: int) -> tuple[StudyFacts, Path]:
     with StudyStore.open(place.store) as store:
         facts, ranks = store.facts(), sorted({trial.rank for trial in store.trials()})
     if rank not in ranks:
@@ -28,19 +62,7 @@ def export_adapter(folder: Path, rank: int, to: Path, *, merge: bool) -> None:
     source = place.adapters / f"r{rank}"
     if facts is None or not (source / CONFIG).is_file():
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
-    if to.exists():
-        raise InputError(f"{to} exists already", remedy="choose a new folder with --to")
-    check_writable(to, flag="--to")
-    aside = to.with_name(f".{to.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        if merge:
-            _write_merged(place, facts, source, aside)
-        else:
-            shutil.copytree(source, aside)
-        aside.rename(to)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    return facts, source
 
 
 def _write_merged(place: StudyFolder, facts: StudyFacts, source: Path, to: Path) -> None:

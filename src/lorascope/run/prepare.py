@@ -1,12 +1,14 @@
 """Everything that can refuse a study, before anything expensive starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from lorascope.data.batches import total_steps
-from lorascope.data.examples import Splits
+from lorascope.data.examples import Example, Splits
+from lorascope.data.generic import GenericText, read_generic_text
 from lorascope.data.prepare import prepare
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel
@@ -27,6 +29,7 @@ class PreparedStudy:
     spec: StudySpec
     facts: StudyFacts
     splits: Splits
+    generic: GenericText | None
     frozen: FrozenModel
     source: ModelSource
     device: torch.device
@@ -50,10 +53,11 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
     tokenizer = load_tokenizer(source)
     progress.phase("reading the rows")
     splits = prepare(spec, tokenizer)
+    generic = read_generic_text(spec, tokenizer)
     progress.phase("loading the model")
     dtype, dtype_reason = choose_dtype(before.dtype if before else spec.dtype, device)
     model = load_model(source, dtype=dtype, device=device)
-    _check_rows_fit(model, splits, spec)
+    _check_rows_fit(model, (*splits.train, *splits.eval, *(generic.windows if generic else ())), spec)
     model_hash = hash_weights(model)
     progress.phase("comparing ways to compute the model")
     frozen, reasons = prepare_model(
@@ -89,7 +93,9 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
     )
     if before is not None:
         _check_same(before, facts)
-    return PreparedStudy(spec=spec, facts=facts, splits=splits, frozen=frozen, source=source, device=device)
+    return PreparedStudy(
+        spec=spec, facts=facts, splits=splits, generic=generic, frozen=frozen, source=source, device=device
+    )
 
 
 def _check_same(before: StudyFacts, now: StudyFacts) -> None:
@@ -116,9 +122,8 @@ def _check_same(before: StudyFacts, now: StudyFacts) -> None:
         )
 
 
-def _check_rows_fit(model: PreTrainedModel, splits: Splits, spec: StudySpec) -> None:
+def _check_rows_fit(model: PreTrainedModel, rows: Sequence[Example], spec: StudySpec) -> None:
     """Refuse rows longer than the model's positions, and tokens that it has no embedding for."""
-    rows = (*splits.train, *splits.eval)
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(row.n_tokens for row in rows)
     if isinstance(limit, int) and longest > limit:

@@ -21,6 +21,7 @@ from lorascope.measure.sampler import SystemSampler
 from lorascope.records import OutcomeState, SystemSample, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
 from lorascope.run.cost import measure_cost
+from lorascope.run.examine import Examination, is_examined
 from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
 from lorascope.run.limits import check_measured
 from lorascope.run.prepare import PreparedStudy, prepare_study
@@ -56,7 +57,8 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
         if check_folder(place, spec) and place.store.exists():
             with StudyStore.create(place.store) as store:
                 before = store.facts()
-                if before is not None and _is_done(store, plan_trials(spec)):
+                done = before is not None and _is_done(store, plan_trials(spec))
+                if done and is_examined(place, store, spec):
                     begin_folder(place, spec)
                     _conclude(place)
                     progress.note("this study is complete; nothing was trained")
@@ -117,8 +119,18 @@ def _carry_out(run: _Run, command: str) -> None:
         store.append_samples([replace(sample, seconds=sample.seconds + offset)])
 
     with SystemSampler(_SAMPLE_SECONDS, keep), run.stop.deferred():
-        run.progress.begin(study.facts, run.records, checkpoint_steps(run.place.checkpoint))
-        _attempt(run)
+        trained = _is_done(store, run.records)
+        done_steps = study.facts.total_steps if trained else checkpoint_steps(run.place.checkpoint)
+        run.progress.begin(study.facts, run.records, done_steps)
+        if trained:
+            for outcome in store.outcomes().values():
+                run.progress.outcome(outcome)
+        else:
+            _attempt(run)
+        examination = Examination(
+            study=study, store=store, place=run.place, progress=run.progress, check_stop=run.stop.check
+        )
+        examination.carry_out()
     if _is_done(store, run.records):
         _conclude(run.place)
     else:

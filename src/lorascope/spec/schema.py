@@ -15,6 +15,8 @@ AlphaRule = Literal["fixed", "rslora", "proportional"]
 DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "text", "template"]
 Scheduler = Literal["constant", "linear", "cosine"]
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+BUILTIN_TEXT = "builtin:python-reference"
+NO_TEXT = "none"
 
 Values = TypeVar("Values", tuple[int, ...], tuple[float, ...])
 
@@ -190,6 +192,15 @@ class StudySpec(BaseModel):
 
     trust_remote_code: bool = False
     """Run code that comes with a model from the hub."""
+
+    truncation: bool = True
+    """After training, cut the adapter of the largest rank by singular values to 1, 2, 4, ... and to the other ranks,
+    and evaluate each cut. Costs one held-out evaluation a cut: for ranks 8 and 256, eight."""
+
+    forgetting_text: str = Field(BUILTIN_TEXT, min_length=1)
+    """Text whose loss is taken before training and for each rank after it, to see what was forgotten: a UTF-8 file,
+    ``builtin:python-reference`` (English prose that Python carries) or ``none``. Costs one pass over at most 32 windows
+    of 256 tokens for the base and for each rank."""
 
     @model_validator(mode="after")
     def _templates_come_in_pairs(self) -> Self:

@@ -53,6 +53,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE facts ADD COLUMN kernels INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE facts ADD COLUMN kernels_reason TEXT NOT NULL DEFAULT 'this version had none'",
     ),
+    (
+        """CREATE TABLE spectra (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            trial_id TEXT NOT NULL, layer TEXT NOT NULL, singular_values BLOB NOT NULL, UNIQUE (trial_id, layer))""",
+        """CREATE TABLE truncations (
+            trial_id TEXT NOT NULL, rank INTEGER NOT NULL, example_nats BLOB NOT NULL,
+            example_target_tokens BLOB NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (trial_id, rank))""",
+        """CREATE TABLE forgetting (
+            trial_id TEXT PRIMARY KEY, text TEXT NOT NULL, text_hash TEXT NOT NULL, window_nats BLOB NOT NULL,
+            window_target_tokens BLOB NOT NULL, seconds REAL NOT NULL)""",
+    ),
 )
 
 

@@ -13,11 +13,14 @@ from lorascope.records import (
     CostRecord,
     Environment,
     EvalRecord,
+    ForgettingRecord,
+    SpectrumRecord,
     StepRecord,
     StudyFacts,
     SystemSample,
     TrialOutcome,
     TrialRecord,
+    TruncationRecord,
 )
 from lorascope.store import tables
 from lorascope.store.codec import SqlValue
@@ -95,6 +98,18 @@ class StudyStore:
         """Append readings of the process."""
         self._write(tables.SAMPLES, samples)
 
+    def append_spectra(self, spectra: Sequence[SpectrumRecord]) -> None:
+        """Append the spectra of an adapter's layers, in their order; one of the same trial and layer is replaced."""
+        self._write(tables.SPECTRA, spectra)
+
+    def append_truncation(self, truncation: TruncationRecord) -> None:
+        """Append the evaluation of a cut adapter, in place of the one of the same trial and rank."""
+        self._write(tables.TRUNCATIONS, [truncation])
+
+    def append_forgetting(self, forgetting: ForgettingRecord) -> None:
+        """Append a trial's loss on the generic text, in place of the one before."""
+        self._write(tables.FORGETTING, [forgetting])
+
     def truncate_after(self, trial_ids: Iterable[str], step: int) -> None:
         """Delete the trials' steps and evaluations beyond ``step``, for a resume from its checkpoint."""
         keys = [(trial_id, step) for trial_id in trial_ids]
@@ -138,6 +153,18 @@ class StudyStore:
     def samples(self) -> list[SystemSample]:
         """Read the readings of the process in the order they were written."""
         return self._read(tables.SAMPLES, "ORDER BY number")
+
+    def spectra(self) -> list[SpectrumRecord]:
+        """Read the spectra of all examined trials, layers in their order."""
+        return self._read(tables.SPECTRA, "ORDER BY number")
+
+    def truncations(self) -> list[TruncationRecord]:
+        """Read the evaluations of cut adapters by trial and ascending rank."""
+        return self._read(tables.TRUNCATIONS, "ORDER BY trial_id, rank")
+
+    def forgetting(self) -> dict[str, ForgettingRecord]:
+        """Read the losses on the generic text by trial id; the base model's is under the empty name."""
+        return {record.trial_id: record for record in self._read(tables.FORGETTING, "ORDER BY trial_id")}
 
     def _write(self, table: Table[R], records: Sequence[R]) -> None:
         rows = [table.encode(record) for record in records]

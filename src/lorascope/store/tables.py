@@ -9,11 +9,14 @@ from lorascope.records import (
     CostRecord,
     Environment,
     EvalRecord,
+    ForgettingRecord,
+    SpectrumRecord,
     StepRecord,
     StudyFacts,
     SystemSample,
     TrialOutcome,
     TrialRecord,
+    TruncationRecord,
 )
 from lorascope.store.codec import BY_TYPE, INT32_ARRAY, PLAIN, Codec, SqlValue
 
@@ -75,3 +78,6 @@ COSTS = _table("costs", CostRecord)
 STEPS = _table("steps", StepRecord)
 EVALUATIONS = _table("evaluations", EvalRecord, example_target_tokens=INT32_ARRAY)
 SAMPLES = _table("samples", SystemSample)
+SPECTRA = _table("spectra", SpectrumRecord)
+TRUNCATIONS = _table("truncations", TruncationRecord, example_target_tokens=INT32_ARRAY)
+FORGETTING = _table("forgetting", ForgettingRecord, window_target_tokens=INT32_ARRAY)

@@ -98,8 +98,8 @@ def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path, capsys):
 def test_export_hands_over_its_arguments(monkeypatch, capsys):
     asked = []
 
-    def export_adapter(folder, rank, to, *, merge):
-        asked.append((folder, rank, to, merge))
+    def export_adapter(folder, rank, to, *, truncate, merge):
+        asked.append((folder, rank, to, truncate, merge))
         if rank == 9:
             raise InputError("the study has no rank 9", remedy="choose 8")
 
@@ -107,7 +107,9 @@ def test_export_hands_over_its_arguments(monkeypatch, capsys):
     assert call("export", "study", "--rank", "8", "--to", "there", "--merge") == 0
     assert capsys.readouterr().out == "there\n"
     assert call("export", "study", "--rank", "9", "--to", "there") == 2
-    assert asked == [(Path("study"), 8, Path("there"), True), (Path("study"), 9, Path("there"), False)]
+    assert call("export", "study", "--rank", "8", "--to", "there", "--truncate", "2") == 0
+    study, there = Path("study"), Path("there")
+    assert asked == [(study, 8, there, None, True), (study, 9, there, None, False), (study, 8, there, 2, False)]
 
 
 def test_doctor_says_what_there_is(capsys, monkeypatch):

@@ -21,8 +21,8 @@ FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 
 
 def _of(record: type) -> st.SearchStrategy:
-    special = {"example_target_tokens": st.lists(INT32).map(tuple)} if record is records.EvalRecord else {}
-    return st.builds(record, **special)
+    narrow = {"example_target_tokens", "window_target_tokens"} & {field.name for field in fields(record)}
+    return st.builds(record, **{name: st.lists(INT32).map(tuple) for name in narrow})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,7 +83,7 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 @pytest.mark.parametrize(
     "table",
     [tables.FACTS, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
-     tables.EVALUATIONS, tables.SAMPLES],
+     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING],
     ids=lambda table: table.name,
 )  # fmt: skip
 @given(data=st.data())
@@ -153,6 +153,30 @@ def test_truncation_deletes_only_beyond_the_step_and_only_these_trials(store: St
     assert [record.step for record in store.steps("r8")] == [1, 2]
     assert [record.step for record in store.evaluations("r16")] == [0, 2]
     assert [record.step for record in store.steps("r32")] == [1, 2, 3]
+
+
+def test_what_was_examined_is_read_back_in_order_and_replaced_by_key(store: StudyStore) -> None:
+    spectra = [
+        records.SpectrumRecord(trial_id="r8", layer=layer, singular_values=(2.0, 1.0)) for layer in ("b", "a", "c")
+    ]
+    cut = records.TruncationRecord(
+        trial_id="r8", rank=4, example_nats=(1.0, 2.0), example_target_tokens=(3, 4), seconds=0.5
+    )
+    base = records.ForgettingRecord(
+        trial_id=records.BASE_MODEL, text="t", text_hash="h", window_nats=(1.0,), window_target_tokens=(2,), seconds=0.1
+    )
+    store.append_spectra(spectra)
+    store.append_spectra([replace(record, trial_id="r2") for record in spectra])
+    for rank in (4, 16, 2, 4):
+        store.append_truncation(replace(cut, rank=rank))
+    store.append_forgetting(replace(base, text="an earlier one"))
+    store.append_forgetting(base)
+    store.append_forgetting(replace(base, trial_id="r8"))
+    assert [(record.trial_id, record.layer) for record in store.spectra()] == [
+        (trial, layer) for trial in ("r8", "r2") for layer in ("b", "a", "c")
+    ]
+    assert [record.rank for record in store.truncations()] == [2, 4, 16]
+    assert store.forgetting() == {"": base, "r8": replace(base, trial_id="r8")}
 
 
 def test_a_write_is_whole_or_nothing(store: StudyStore) -> None:
