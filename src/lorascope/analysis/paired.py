@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from lorascope.analysis.estimates import Estimate, Floats
-from lorascope.analysis.student import tail, upper
 
 LEVEL = 0.05
 """Chance of error of an interval (half of it on each side) and of each family of tests."""
@@ -35,7 +35,7 @@ class Uncertain:
     def interval(self, *, below: float = LEVEL / 2, above: float = LEVEL / 2) -> Estimate:
         """Reach as far as a t interval that misses the truth with these chances on either side."""
         error = math.sqrt(self.variance)
-        low, high = (error * upper(chance, self.degrees) if error else 0.0 for chance in (below, above))
+        low, high = (-error * float(stdtrit(self.degrees, chance)) if error else 0.0 for chance in (below, above))
         return Estimate(value=self.value, low=self.value - low, high=self.value + high)
 
     def turned(self) -> "Uncertain":
@@ -53,7 +53,7 @@ class Uncertain:
     def _tail(self, distance: float) -> float:
         if self.variance == 0:
             return 0.0 if distance > 0 else 1.0
-        return tail(distance / math.sqrt(self.variance), self.degrees)
+        return float(stdtr(self.degrees, -distance / math.sqrt(self.variance)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ class SeedRows:
     @property
     def losses(self) -> Floats:
         """Nats a token of each seed, [S]."""
-        return np.array([math.fsum(row) for row in self.nats]) / self.target_tokens.sum()
+        return np.asarray([math.fsum(row) for row in self.nats]) / float(self.target_tokens.sum())
 
     @property
     def loss(self) -> float:

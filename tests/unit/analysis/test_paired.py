@@ -10,7 +10,6 @@ from scipy import stats
 from lorascope.analysis.multiplicity import holm
 from lorascope.analysis.paired import SeedRows, Uncertain, differences, losses
 from lorascope.analysis.ranks import seed_rows
-from lorascope.analysis.student import tail, upper
 from lorascope.records import EvalRecord
 
 TOKENS = 20.0
@@ -31,18 +30,6 @@ def uneven_rows(n_rows: int, seed: int) -> list[SeedRows]:
         SeedRows(nats=(tokens * (hardness + 0.02 * random.standard_t(4, n_rows)))[None], target_tokens=tokens)
         for _ in range(2)
     ]
-
-
-@pytest.mark.parametrize("degrees", [1, 1.5, 2, 4.2, 30, 255, 1e5])
-@pytest.mark.parametrize("t", [-40.0, -1.5, 0.0, 0.2, 1.96, 6.0, 300.0])
-def test_the_tail_of_students_t_is_scipys(degrees: float, t: float) -> None:
-    assert tail(t, degrees) == pytest.approx(stats.t.sf(t, degrees), rel=1e-8, abs=1e-300)
-
-
-@pytest.mark.parametrize("degrees", [1, 1.5, 2, 4.2, 30, 255, 1e5])
-@pytest.mark.parametrize("chance", [0.4, 0.05, 0.025, 1e-4])
-def test_quantiles_of_students_t_are_scipys(degrees: float, chance: float) -> None:
-    assert upper(chance, degrees) == pytest.approx(stats.t.isf(chance, degrees), rel=1e-8)
 
 
 def test_rows_of_one_length_and_one_seed_are_the_paired_t_test() -> None:
