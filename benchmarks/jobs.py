@@ -97,13 +97,13 @@ class Result(BaseModel):
 def study_of(job: Job) -> StudySpec:
     """Return the study that lorascope trains and whose numbers the peers are given.
 
-    One row behind the training rows is held out by name, so that the training rows are the first of the data set.
+    Two rows behind the training rows are held out by name, so that the training rows are the first of the data set.
     """
     return StudySpec(
         model=job.model,
         dataset=job.dataset,
         split=f"train[:{job.rows}]",
-        eval_split=f"train[{job.rows}:{job.rows + 1}]",
+        eval_split=f"train[{job.rows}:{job.rows + 2}]",
         completion_only_loss=False,
         max_length=512,
         ranks=job.ranks,
