@@ -18,7 +18,7 @@ def job(tmp_path: Path) -> Job:
     folder, rows = tmp_path / "model", tmp_path / "rows.jsonl"
     make_model("llama", torch.float32, vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    cells = [{"instruction": f"{i} {STRINGS[i % 3]}", "output": str(i) * (i + 1)} for i in range(17)]
+    cells = [{"instruction": f"{i} {STRINGS[i % 3]}", "output": str(i) * (i + 1)} for i in range(18)]
     rows.write_text("".join(f"{json.dumps(row)}\n" for row in cells), encoding="utf-8")
     return Job(program="lorascope-float32", ranks=(2, 4), model=str(folder), dataset=str(rows), rows=16)
 
