@@ -165,9 +165,9 @@ def test_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, monkeypa
         patch.setattr(study, "choose_adapters", lambda place: None)
         patch.setattr(loop, "_evaluate", lambda pack, active, step: active if step < 4 else 1 / 0)
         carry_out(spec, tmp_path / "study")
-    checkpoint = tmp_path / "study" / "checkpoints" / "pack.safetensors"
+    checkpoint = tmp_path / "study" / "checkpoints" / "pack-0.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(LorascopeError, match=r"pack\.safetensors cannot be used"):
+    with pytest.raises(LorascopeError, match=r"pack-0\.safetensors cannot be used"):
         carry_out(spec, tmp_path / "study")
     checkpoint.unlink()
     carry_out(spec, tmp_path / "study")

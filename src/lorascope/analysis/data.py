@@ -42,6 +42,14 @@ class StudyData:
         return tuple(sorted(self.spec.ranks))
 
     @property
+    def rates(self) -> dict[int, tuple[float, ...]]:
+        """The learning rates tried for each rank, ascending; those beyond the plan are there once they were added."""
+        rates: dict[int, set[float]] = {rank: set() for rank in self.ranks}
+        for trial in self.trials:
+            rates[trial.rank].add(trial.learning_rate)
+        return {rank: tuple(sorted(found)) for rank, found in rates.items()}
+
+    @property
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of one pass over the training rows; None before the rows were counted."""
         if self.facts is None:

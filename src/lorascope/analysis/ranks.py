@@ -16,6 +16,7 @@ from lorascope.analysis.estimates import (
 from lorascope.analysis.summary import TrialPart
 
 ENDED_EARLY = ("diverged", "oom", "failed")
+NOT_COMPARED = (*ENDED_EARLY, "stopped")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,7 @@ def choose(data: StudyData, trials: Sequence[TrialPart]) -> dict[int, RankChoice
     for rank in data.ranks:
         candidates = [
             choice
-            for learning_rate in data.spec.learning_rates
+            for learning_rate in data.rates[rank]
             if (choice := _candidate(data, trials, rank, learning_rate)) is not None
         ]
         if candidates:
@@ -71,7 +72,7 @@ def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialPart]) -> C
     best = min(choices, key=lambda rank: choices[rank].rows.loss)
     if len(choices[best].rows.nats) < 2:
         return Comparison(step=None, best=best, loss={}, excess={})
-    steps = {trial.eval_step for trial in trials if trial.outcome not in ENDED_EARLY}
+    steps = {trial.eval_step for trial in trials if trial.outcome not in NOT_COMPARED}
     step = steps.pop() if len(steps) == 1 else None
     losses_BK = resampled_losses([choice.rows for choice in choices.values()])
     columns = dict(zip(choices, losses_BK.T, strict=True))
@@ -92,7 +93,7 @@ def _candidate(data: StudyData, trials: Sequence[TrialPart], rank: int, learning
         trial
         for trial in trials
         if (trial.rank, trial.learning_rate) == (rank, learning_rate)
-        and trial.outcome not in ENDED_EARLY
+        and trial.outcome not in NOT_COMPARED
         and trial.eval_loss is not None
     )
     records = [record for trial in usable if (record := last_finite(data.evaluations[trial.trial_id])) is not None]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lorascope.analysis.budget import find_budget
 from lorascope.analysis.cautions import Findings, find_cautions
 from lorascope.analysis.data import StudyData, load_study
 from lorascope.analysis.estimates import Estimate, evaluation_loss, final_train_loss, last_finite
-from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice, choose, compare
+from lorascope.analysis.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
     EnvironmentPart,
@@ -25,6 +26,7 @@ from lorascope.analysis.summary import (
 )
 from lorascope.analysis.verdict import judge, still_falling
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
+from lorascope.spec.plan import planned_rates
 from lorascope.units import to_megabytes
 
 
@@ -82,7 +84,7 @@ def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None
     if comparison is not None and not comparison.loss:
         return "No rank can be compared: an interval needs at least two held-out rows."
     ended = sum(trial.outcome == "finished" for trial in trials)
-    if trials and ended == sum(trial.outcome not in ENDED_EARLY for trial in trials):
+    if trials and ended == sum(trial.outcome not in NOT_COMPARED for trial in trials):
         return "No rank can be compared: the last finite held-out losses are of different steps."
     return f"Not finished: {ended} of {len(trials)} trials have their final held-out loss."
 
@@ -110,10 +112,11 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         base_parameters=facts.base_parameters if facts else None,
         total_steps=facts.total_steps if facts else None,
         alpha_rule=spec.alpha_rule,
-        learning_rates=spec.learning_rates,
+        learning_rates=tuple(sorted({rate for rates in data.rates.values() for rate in rates})),
         seeds=spec.seeds,
         tolerance=spec.tolerance,
         complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
+        budget=find_budget(data, trials),
     )
 
 
@@ -171,6 +174,8 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         tokens_per_second=_tokens_per_second(cost),
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
         memory=_memory(cost),
+        learning_rates=data.rates[rank],
+        added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-TrialState = Literal["not_started", "running", "finished", "diverged", "oom", "failed"]
+TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
 CautionKind = Literal[
     "unfinished",
@@ -26,6 +26,19 @@ Interval = tuple[float, float]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class BudgetPart(_Part):
+    """Tokens that went through the model, held-out ones included, beside what the whole grid would have taken."""
+
+    tokens: int
+    """Tokens of all training steps and evaluations."""
+    exhaustive_tokens: int
+    """The same, had every trial of every learning rate that was tried, at every seed, gone to its end."""
+    share: float
+    """The first divided by the second."""
+    stopped_trials: int
+    """Trials that early exit stopped."""
 
 
 class StudyPart(_Part):
@@ -72,13 +85,15 @@ class StudyPart(_Part):
     alpha_rule: str
     """How alpha follows the rank."""
     learning_rates: tuple[float, ...]
-    """Learning rates that were tried for every rank."""
+    """Learning rates that were tried, those of all ranks together."""
     seeds: tuple[int, ...]
     """Seeds that were run."""
     tolerance: float
     """Nats a token by which an adequate rank may exceed the best one."""
     complete: bool
     """True when every trial has ended."""
+    budget: BudgetPart | None
+    """What the search for learning rates cost; null before a trial has finished."""
 
 
 class TrialPart(_Part):
@@ -162,6 +177,10 @@ class RankPart(_Part):
     """Memory over time, trained alone."""
     gpu: None = None
     """Null: GPU measurements are not taken yet."""
+    learning_rates: tuple[float, ...]
+    """Learning rates that were tried for this rank, ascending."""
+    added_learning_rates: tuple[float, ...]
+    """Those of them that were added because the best one lay at the edge of the grid."""
 
 
 class AdvicePart(_Part):

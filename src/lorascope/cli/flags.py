@@ -68,7 +68,9 @@ def _parse(name: str, value: str | bool) -> object:
         return value.replace("\\n", "\n").replace("\\t", "\t")
     if isinstance(value, bool) or types == {"string"}:
         return value
-    if types == {"array", "string"}:
+    if name == "learning_rates" and value == "auto":
+        return value
+    if name == "target_modules":
         is_list = value != "all-linear" and _NAMES.fullmatch(value)
         return tuple(part for part in value.split(",") if part) if is_list else value
     if "array" in types:

@@ -19,7 +19,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
         Text("Losses in nats a token. Step and peak memory of each rank alone; runtime: steps x step.", style="dim")
     )
     for trial in summary.trials:
-        if trial.outcome != "finished":
+        if trial.outcome not in ("finished", "stopped"):
             console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))
     console.print()
     console.print(Text(recommendation(summary), style="bold"))

@@ -53,6 +53,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE facts ADD COLUMN kernels INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE facts ADD COLUMN kernels_reason TEXT NOT NULL DEFAULT 'this version had none'",
     ),
+    ("ALTER TABLE facts ADD COLUMN eval_tokens INTEGER",),
 )
 
 
