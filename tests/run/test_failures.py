@@ -122,7 +122,7 @@ def test_memory_that_runs_out_while_a_rank_is_measured_is_an_outcome_too(
 def test_a_rate_that_diverges_leaves_the_others_and_the_report(
     lorascope: Lorascope, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    code, out, err = lorascope(*arguments, "--learning-rates", "1e-3,1e30")
+    code, out, err = lorascope(*arguments, "--learning-rates", "1e-3,1e30", "--max-widenings", 0)
     assert (code, err) == (1, "")
     left = read_study(tmp_path / "study")
     assert {name: o.state for name, o in left.outcomes.items()} == {

@@ -177,9 +177,9 @@ class RankPart(_Part):
     """Memory over time, trained alone."""
     gpu: None = None
     """Null: GPU measurements are not taken yet."""
-    learning_rates: tuple[float, ...]
+    learning_rates: tuple[float, ...] = ()
     """Learning rates that were tried for this rank, ascending."""
-    added_learning_rates: tuple[float, ...]
+    added_learning_rates: tuple[float, ...] = ()
     """Those of them that were added because the best one lay at the edge of the grid."""
 
 
