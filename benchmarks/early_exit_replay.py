@@ -50,7 +50,9 @@ class Exhaustive:
         self.spec: StudySpec = data.spec.model_copy(update={"early_exit": True, "max_widenings": 0})
         self.total_steps = data.facts.total_steps
         self.eval_tokens = data.facts.eval_tokens
-        self.rungs = Rungs(steps=rung_steps(self.spec, self.total_steps))
+        self.rungs = Rungs(
+            steps=rung_steps(self.spec, self.total_steps), falling=self.spec.lr_scheduler_type != "constant"
+        )
         self.nats: dict[str, dict[int, NDArray[np.float64]]] = {}
         self.tokens: dict[str, list[int]] = {}
         for trial in data.trials:

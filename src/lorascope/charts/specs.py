@@ -32,7 +32,7 @@ def loss_by_step_spec(data: LossBySteps, ranks: Sequence[int]) -> Spec:
     ]
     x = alt.X("step:Q", title=METRICS["step"].title, axis=alt.Axis(tickMinStep=1, format="d"))
     y = alt.Y("smoothed:Q", title=METRICS[data.metric].title, scale=alt.Scale(zero=False))
-    base = alt.Chart(_inline(rows)).encode(x=x, color=_color(ranks))
+    base = alt.Chart(inline(rows)).encode(x=x, color=color_of_rank(ranks))
     layers = [base.mark_line(strokeWidth=1, opacity=RAW_OPACITY).encode(y="loss:Q")] if smoothed else []
     layers.append(base.mark_line(strokeWidth=2, point=not smoothed).encode(y=y))
     ended = [
@@ -41,9 +41,9 @@ def loss_by_step_spec(data: LossBySteps, ranks: Sequence[int]) -> Spec:
         if curve.ended_early
     ]
     if ended:
-        cross = alt.Chart(_inline(ended)).mark_point(shape="cross", angle=45, size=140, filled=True, opacity=1)
-        layers.append(cross.encode(x="step:Q", y="smoothed:Q", color=_color(ranks)))
-    return _finish(alt.LayerChart(layer=layers))
+        cross = alt.Chart(inline(ended)).mark_point(shape="cross", angle=45, size=140, filled=True, opacity=1)
+        layers.append(cross.encode(x="step:Q", y="smoothed:Q", color=color_of_rank(ranks)))
+    return finish(alt.LayerChart(layer=layers))
 
 
 def loss_by_rank_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
@@ -52,8 +52,8 @@ def loss_by_rank_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
     scale = alt.Scale(domain=names)
     x = alt.X("rank:N", title=METRICS["rank"].title, sort=names, axis=alt.Axis(labelAngle=0), scale=scale)
     y = alt.Y("low:Q", title=METRICS[data.metric].title, scale=alt.Scale(zero=False, padding=LABEL_ROOM))
-    base = alt.Chart(_inline([_point_row(point) for point in data.points])).encode(
-        x=x, color=_color(ranks, legend=False)
+    base = alt.Chart(inline([_point_row(point) for point in data.points])).encode(
+        x=x, color=color_of_rank(ranks, legend=False)
     )
     layers = [
         base.mark_rule(strokeWidth=2).encode(y=y, y2="high:Q"),
@@ -63,15 +63,15 @@ def loss_by_rank_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
     for end, dy in (("low", 14), ("high", -12)):
         rows = [_point_row(point) for point in data.points if _label_end(point, data.tolerance) == end]
         text = alt.Text("value:Q", format=".4f")
-        labels = alt.Chart(_inline(rows)).mark_text(dy=dy, color=INK, fontSize=12)
+        labels = alt.Chart(inline(rows)).mark_text(dy=dy, color=INK, fontSize=12)
         layers.append(labels.encode(x=x, y=f"{end}:Q", text=text))
     if data.tolerance is not None:
-        line = alt.Chart(_inline([{"value": data.tolerance, "text": "tolerance"}]))
+        line = alt.Chart(inline([{"value": data.tolerance, "text": "tolerance"}]))
         layers.append(line.mark_rule(strokeDash=[5, 4], color=INK).encode(y="value:Q"))
         # Behind the right edge, where no rank's label can be.
         aside = line.mark_text(align="left", color=INK, fontSize=11)
         layers.append(aside.encode(x=alt.value(WIDTH + 5), y="value:Q", text="text:N"))
-    return _finish(alt.LayerChart(layer=layers))
+    return finish(alt.LayerChart(layer=layers))
 
 
 def _point_row(point: RankPoint) -> dict[str, Any]:
@@ -82,11 +82,13 @@ def _label_end(point: RankPoint, tolerance: float | None) -> Literal["low", "hig
     return "low" if tolerance is not None and point.high <= tolerance else "high"
 
 
-def _inline(rows: list[dict[str, Any]]) -> alt.Data:
+def inline(rows: list[dict[str, Any]]) -> alt.Data:
+    """Put rows into a specification."""
     return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # altair's generated classes have no types
 
 
-def _color(ranks: Sequence[int], *, legend: bool = True) -> alt.Color:
+def color_of_rank(ranks: Sequence[int], *, legend: bool = True) -> alt.Color:
+    """Give each rank its colour, the same in every chart."""
     colors = rank_colors(ranks)
     names = [str(rank) for rank in colors]
     scale = alt.Scale(domain=names, range=list(colors.values()))
@@ -94,7 +96,8 @@ def _color(ranks: Sequence[int], *, legend: bool = True) -> alt.Color:
     return alt.Color("rank:N", scale=scale, legend=shown if legend else None, sort=names)
 
 
-def _finish(chart: alt.LayerChart) -> Spec:
+def finish(chart: alt.LayerChart) -> Spec:
+    """Give a chart its size, colours and letters."""
     finished = (
         chart.properties(width=WIDTH, height=HEIGHT)
         .configure(background="transparent", font="system-ui, DejaVu Sans, sans-serif")

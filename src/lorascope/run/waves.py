@@ -12,11 +12,13 @@ from typing import Literal
 from lorascope.records import EvalRecord, TrialRecord
 from lorascope.spec.plan import plan_trial, plan_trials, planned_rates
 from lorascope.spec.rates import next_rate
-from lorascope.spec.rungs import MARGIN_NATS, Rungs
+from lorascope.spec.rungs import Rival, Rungs
 from lorascope.spec.schema import StudySpec
 from lorascope.spec.steps import exits_early, rung_steps
 from lorascope.store import StudyStore
 
+TIE_NATS = 0.01
+"""Rates that end this close to a rank's best at the first seed are trained at the other seeds too."""
 ENDED = {"finished", "diverged", "stopped"}
 """A trial in one of these is not trained again; out of memory and failures are."""
 
@@ -49,7 +51,11 @@ def pending_wave(spec: StudySpec, store: StudyStore, total_steps: int) -> Wave |
         return None
     rungs = Rungs()
     if {trial.seed for trial in trials} == {spec.seeds[0]}:
-        rungs = Rungs(steps=rung_steps(spec, total_steps), rivals=_rivals(before, losses, store))
+        rungs = Rungs(
+            steps=rung_steps(spec, total_steps),
+            rivals=_rivals(before, losses, store),
+            falling=spec.lr_scheduler_type != "constant",
+        )
     base = next((record for trial in before for record in store.evaluations(trial.trial_id)[:1]), None)
     return Wave(number=number, trials=trials, rungs=rungs, base_nats=base.example_nats if base else None)
 
@@ -117,17 +123,16 @@ def _rate_beyond_edge(
 
 def _rates_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[float]:
     means = mean_losses(rank, before, losses)
-    return [rate for rate, loss in means.items() if loss <= min(means.values()) + MARGIN_NATS]
+    return [rate for rate, loss in means.items() if loss <= min(means.values()) + TIE_NATS]
 
 
-def _rivals(
-    before: Sequence[TrialRecord], losses: Mapping[str, float], store: StudyStore
-) -> dict[int, dict[int, float]]:
+def _rivals(before: Sequence[TrialRecord], losses: Mapping[str, float], store: StudyStore) -> dict[int, Rival]:
     finished = [trial for trial in before if trial.trial_id in losses]
     rivals = {}
     for rank in {trial.rank for trial in finished}:
         best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
-        rivals[rank] = {record.step: _loss(record) for record in store.evaluations(best.trial_id)}
+        curve = {record.step: _loss(record) for record in store.evaluations(best.trial_id)}
+        rivals[rank] = Rival(learning_rate=best.learning_rate, losses=curve)
     return rivals
 
 

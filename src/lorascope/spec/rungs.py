@@ -11,23 +11,34 @@ from statistics import fmean
 
 from lorascope.records import TrialRecord
 
-MARGIN_NATS = 0.01
-"""A rate this close to the last one that stays may stay as well: the order of such two often turns until the end."""
+MARGIN_NATS = 0.02
+"""A higher rate this close to the best stays beside it: what it still suffers from goes as learning rates fall."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rival:
+    """A rank's best learning rate of earlier packs."""
+
+    learning_rate: float
+    losses: Mapping[int, float]
+    """Held-out losses by step, nats a token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rungs:
-    """Where the trials of a pack are compared with each other, and with what was trained before."""
+    """Where the learning rates of a pack are compared with each other, and with what was trained before."""
 
     steps: tuple[int, ...] = ()
-    rivals: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
-    """By rank, the held-out losses by step of its best learning rate of an earlier pack."""
+    rivals: Mapping[int, Rival] = field(default_factory=dict)
+    """By rank."""
+    falling: bool = True
+    """Whether learning rates fall towards the end. Where they do not, a lower rate may stay beside the best as well."""
 
     def leavers(self, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, str]:
         """Return the trials that stop after ``step``, each with its reason.
 
         Of n rates of a rank, the better half stays at the first rung, a quarter at the second (rounded up), and one
-        more where it is within the margin. The seeds of a rate are judged together, by their mean.
+        more where it is within the margin of the best. The seeds of a rate are judged together, by their mean.
 
         Args:
             step: the rung.
@@ -38,30 +49,31 @@ class Rungs:
             return {}
         found: dict[str, str] = {}
         for rank in {trial.rank for trial in planned}:
-            found |= self._leavers_of(rank, step, [trial for trial in planned if trial.rank == rank], losses)
+            rates = {trial.learning_rate for trial in planned if trial.rank == rank}
+            there = [trial for trial in planned if trial.rank == rank and trial.trial_id in losses]
+            means = {
+                rate: fmean(losses[trial.trial_id] for trial in there if trial.learning_rate == rate)
+                for rate in {trial.learning_rate for trial in there}
+            }
+            rival = self.rivals.get(rank)
+            if rival is not None and step in rival.losses:
+                rates.add(rival.learning_rate)
+                means[rival.learning_rate] = rival.losses[step]
+            stay = self._stay(means, math.ceil(len(rates) / 2 ** (1 + self.steps.index(step))))
+            lowest = min(means.values(), default=math.nan)
+            found |= {
+                trial.trial_id: f"held-out loss {means[trial.learning_rate]:.4f} after step {step}, "
+                f"the best learning rate's {lowest:.4f}"
+                for trial in there
+                if trial.learning_rate not in stay
+            }
         return found
 
-    def _leavers_of(
-        self, rank: int, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]
-    ) -> dict[str, str]:
-        rates = {trial.learning_rate for trial in planned}
-        there = [trial for trial in planned if trial.trial_id in losses]
-        means = {
-            rate: fmean(losses[trial.trial_id] for trial in there if trial.learning_rate == rate)
-            for rate in {trial.learning_rate for trial in there}
-        }
-        rival = self.rivals.get(rank, {}).get(step)
-        contenders = sorted([*means.values(), *([] if rival is None else [rival])])
-        n_rates = len(rates) + (rival is not None)
-        n_stay = math.ceil(n_rates / 2 ** (1 + self.steps.index(step)))
-        if len(contenders) <= n_stay:
-            return {}
-        limit = contenders[n_stay - 1]
-        if contenders[n_stay] <= limit + MARGIN_NATS:
-            limit = contenders[n_stay]
-        reason = f"held-out loss {{:.4f}} after step {step}, the best learning rate's {contenders[0]:.4f}"
-        return {
-            trial.trial_id: reason.format(means[trial.learning_rate])
-            for trial in there
-            if means[trial.learning_rate] > limit
-        }
+    def _stay(self, means: Mapping[float, float], n_stay: int) -> set[float]:
+        order = sorted(means, key=means.__getitem__)
+        close = [
+            rate
+            for rate in order[n_stay:]
+            if means[rate] <= means[order[0]] + MARGIN_NATS and (rate > order[0] or not self.falling)
+        ]
+        return {*order[:n_stay], *close[:1]}

@@ -103,6 +103,12 @@ def test_flags_override_the_file_and_nothing_else_does(asked):
     assert folder == Path("studies/b-rows")
 
 
+def test_automatic_rates_and_switches_of_the_search(asked):
+    run("--learning-rates", "auto", "--no-early-exit", "--max-widenings", "0")
+    ((spec, _, _),) = asked
+    assert (spec.learning_rates, spec.early_exit, spec.max_widenings) == ("auto", False, 0)
+
+
 def test_a_model_or_a_data_set_starts_from_the_defaults(asked):
     run("--model", "org/Some Model", "--dataset", "data/rows.v2.jsonl", "--no-packing", "--max-steps", "2")
     ((spec, folder, _),) = asked

@@ -3,8 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from lorascope.records import TrialRecord
-from lorascope.run.waves import next_trials
-from lorascope.spec.rungs import MARGIN_NATS
+from lorascope.run.waves import TIE_NATS, next_trials
 from lorascope.spec.schema import StudySpec
 
 RATES = (1e-3, 2e-3, 4e-3)
@@ -30,7 +29,7 @@ def course(spec: StudySpec, losses: dict[str, float]) -> list[list[str]]:
 
 def test_the_first_seed_looks_for_the_rates_and_the_others_follow() -> None:
     spec = spec_of()
-    losses = {"r8-lr0.002-s0": 1.0, "r64-lr0.002-s0": 1.0, "r64-lr0.001-s0": 1.0 + MARGIN_NATS / 2}
+    losses = {"r8-lr0.002-s0": 1.0, "r64-lr0.002-s0": 1.0, "r64-lr0.001-s0": 1.0 + TIE_NATS / 2}
     grid = [f"r{rank}-lr{rate!r}-s0" for rank in (8, 64) for rate in RATES]
     assert course(spec, losses) == [grid, ["r8-lr0.002-s1", "r64-lr0.001-s1", "r64-lr0.002-s1"]]
 

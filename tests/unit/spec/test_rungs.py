@@ -4,7 +4,7 @@ import pytest
 
 from lorascope.records import TrialRecord
 from lorascope.spec.plan import plan_trials
-from lorascope.spec.rungs import MARGIN_NATS, Rungs
+from lorascope.spec.rungs import MARGIN_NATS, Rival, Rungs
 from lorascope.spec.schema import StudySpec
 from lorascope.spec.steps import exits_early, rung_steps
 
@@ -32,9 +32,16 @@ def test_the_better_half_stays_at_the_first_rung_and_one_of_four_at_the_second()
     assert leavers(4, given) == set()
 
 
-def test_one_more_stays_within_the_margin_and_no_second_one() -> None:
+def test_one_higher_rate_stays_beside_the_best_within_the_margin() -> None:
     assert leavers(9, losses(1 + FAR, 1.0, 1 + NEAR, 1 + FAR)) == {"r8-lr0.0001", "r8-lr0.003"}
-    assert leavers(9, losses(1 + NEAR * 1.1, 1.0, 1 + NEAR, 1 + FAR)) == {"r8-lr0.0001", "r8-lr0.003"}
+    assert leavers(9, losses(1.0, 1 + NEAR, 1 + FAR, 1 + 0.9 * NEAR)) == {"r8-lr0.0003", "r8-lr0.001"}
+    assert leavers(3, losses(1.0, 1 + 0.2 * NEAR, 1 + NEAR, 1 + FAR)) == {"r8-lr0.003"}
+
+
+def test_a_lower_rate_stays_beside_the_best_only_where_rates_do_not_fall() -> None:
+    given = losses(1 + FAR, 1 + NEAR, 1.0, 1 + FAR)
+    assert leavers(9, given) == {"r8-lr0.0001", "r8-lr0.0003", "r8-lr0.003"}
+    assert leavers(9, given, Rungs(steps=(3, 9), falling=False)) == {"r8-lr0.0001", "r8-lr0.003"}
 
 
 def test_trials_that_diverged_leave_room_for_others() -> None:
@@ -66,12 +73,13 @@ def test_the_seeds_of_a_rate_are_judged_by_their_mean() -> None:
 
 
 def test_an_added_rate_leaves_when_it_is_behind_the_best_of_before() -> None:
-    rungs = Rungs(steps=(3, 9), rivals={8: {3: 1.0, 9: 0.8}})
-    added = {"learning_rates": (1e-2,)}
+    rungs = Rungs(steps=(3, 9), rivals={8: Rival(learning_rate=3e-3, losses={3: 1.0, 9: 0.8})})
+    added, lower = {"learning_rates": (1e-2,)}, {"learning_rates": (1e-3,)}
     for step, best in ((3, 1.0), (9, 0.8)):
         assert leavers(step, losses(best + FAR, **added), rungs, **added) == {"r8"}
         assert leavers(step, losses(best + NEAR, **added), rungs, **added) == set()
         assert leavers(step, losses(best - FAR, **added), rungs, **added) == set()
+        assert leavers(step, losses(best + NEAR, **lower), rungs, **lower) == {"r8"}
     assert Rungs(steps=(3,)).leavers(3, planned(**added), losses(9.0, **added)) == {}
 
 
