@@ -14,6 +14,7 @@ from lorascope.records import (
     TrialRecord,
 )
 from lorascope.spec.load import load_spec
+from lorascope.spec.plan import planned_rates
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -43,8 +44,8 @@ class StudyData:
 
     @property
     def rates(self) -> dict[int, tuple[float, ...]]:
-        """The learning rates tried for each rank, ascending; those beyond the plan are there once they were added."""
-        rates: dict[int, set[float]] = {rank: set() for rank in self.ranks}
+        """The learning rates of each rank, ascending: those planned, and those added beyond the edge of the grid."""
+        rates = {rank: set(planned_rates(self.spec, rank)) for rank in self.ranks}
         for trial in self.trials:
             rates[trial.rank].add(trial.learning_rate)
         return {rank: tuple(sorted(found)) for rank, found in rates.items()}
