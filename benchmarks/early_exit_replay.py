@@ -23,7 +23,7 @@ from lorascope.run.waves import mean_losses, next_trials
 from lorascope.spec.plan import plan_trial
 from lorascope.spec.rungs import Rungs
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import evaluation_interval, rung_steps
+from lorascope.spec.steps import evaluation_steps, rung_steps
 
 CLOSE_NATS = 0.002
 """A rate whose final held-out loss is this close to the best one's is as good a choice."""
@@ -76,8 +76,11 @@ class Exhaustive:
                     remedy="run the study with --no-early-exit and --eval-steps an eighth of its steps",
                 )
 
-    def replay(self, generator: np.random.Generator, interval: int) -> Replayed:
-        """Draw a grid, let the program decide, and compare with all of the grid."""
+    def replay(self, generator: np.random.Generator, eval_steps: int | None) -> Replayed:
+        """Draw a grid, let the program decide, and compare with all of the grid.
+
+        The tokens are counted for a study with these ``eval_steps``, whatever the replayed one had.
+        """
         rows = generator.integers(len(self.targets), size=len(self.targets))
         n_seeds = len(self.spec.seeds)
         drawn = {rank: generator.integers(n_seeds, size=n_seeds) for rank in self.spec.ranks}
@@ -103,10 +106,10 @@ class Exhaustive:
         more = next_trials(self.spec, planned, final)
         final |= {trial.trial_id: whole[trial.trial_id] for trial in more if trial.trial_id in whole}
         passed = sum(
-            self._tokens(stored[trial.trial_id], ends.get(trial.trial_id), interval, rungs=trial in planned)
+            self._tokens(stored[trial.trial_id], ends.get(trial.trial_id), eval_steps, early_exit=True)
             for trial in (*planned, *more)
         )
-        everything = sum(self._tokens(name, None, interval, rungs=False) for name in stored.values())
+        everything = sum(self._tokens(name, None, eval_steps, early_exit=False) for name in stored.values())
         return self._compared(
             (passed + self.eval_tokens) / (everything + self.eval_tokens), [*planned, *more], final, whole
         )
@@ -115,13 +118,12 @@ class Exhaustive:
         seed = self.spec.seeds[drawn[self.spec.seeds.index(trial.seed)]]
         return plan_trial(self.spec, rank=trial.rank, learning_rate=trial.learning_rate, seed=seed).trial_id
 
-    def _tokens(self, name: str, end: int | None, interval: int, *, rungs: bool) -> int:
+    def _tokens(self, name: str, end: int | None, eval_steps: int | None, *, early_exit: bool) -> int:
         """Count the tokens of a trial until it stopped, its evaluations after the start included."""
         last = min(end or self.total_steps, len(self.tokens[name]))
-        steps = {*range(interval, last + 1, interval), *(step for step in self.rungs.steps if rungs and step <= last)}
-        if last == self.total_steps:
-            steps.add(last)
-        return sum(self.tokens[name][:last]) + len(steps) * self.eval_tokens
+        spec = self.spec.model_copy(update={"early_exit": early_exit, "eval_steps": eval_steps})
+        evaluations = sum(0 < step <= last for step in evaluation_steps(spec, self.total_steps))
+        return sum(self.tokens[name][:last]) + evaluations * self.eval_tokens
 
     def _compared(
         self, share: float, trained: Sequence[TrialRecord], final: Mapping[str, float], whole: Mapping[str, float]
@@ -136,7 +138,7 @@ class Exhaustive:
         return Replayed(share=share, same_rates=same, excess_nats=excess)
 
 
-def describe(study: Exhaustive, replayed: Sequence[Replayed], interval: int) -> list[str]:
+def describe(study: Exhaustive, replayed: Sequence[Replayed], eval_steps: int | None) -> list[str]:
     """Write the figures of many replayed grids."""
     shares = [grid.share for grid in replayed]
     close = [max(grid.excess_nats.values()) <= CLOSE_NATS for grid in replayed]
@@ -144,7 +146,7 @@ def describe(study: Exhaustive, replayed: Sequence[Replayed], interval: int) -> 
         rank: statistics.fmean(grid.excess_nats[rank] <= CLOSE_NATS for grid in replayed) for rank in study.spec.ranks
     }
     return [
-        f"{len(replayed)} grids, an evaluation every {interval} of {study.total_steps} steps, "
+        f"{len(replayed)} grids, eval_steps {eval_steps or 'by default'}, {study.total_steps} steps, "
         f"rungs after {', '.join(map(str, study.rungs.steps))}",
         f"  tokens passed: mean {statistics.fmean(shares):.1%} of the whole grid's, highest {max(shares):.1%}",
         f"  every rank at the same rate: {statistics.fmean(grid.same_rates for grid in replayed):.1%}",
@@ -164,11 +166,10 @@ def main() -> None:
         study = Exhaustive(load_study(arguments.study))
     except InputError as error:
         raise SystemExit(str(error)) from None
-    default = study.spec.model_copy(update={"eval_steps": None})
-    for interval in sorted({evaluation_interval(spec, study.total_steps) for spec in (study.spec, default)}):
+    for eval_steps in dict.fromkeys((study.spec.eval_steps, None)):
         generator = np.random.default_rng(arguments.seed)
-        replayed = [study.replay(generator, interval) for _ in range(arguments.grids)]
-        print("\n".join(describe(study, replayed, interval)))
+        replayed = [study.replay(generator, eval_steps) for _ in range(arguments.grids)]
+        print("\n".join(describe(study, replayed, eval_steps)))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def write_study(folder: Path, *, turning: bool = False, eval_steps: int = 2, see
 def test_curves_that_keep_their_order_are_chosen_rightly_at_the_cost_of_the_rungs(tmp_path: Path) -> None:
     study = Exhaustive(load_study(write_study(tmp_path / "study")))
     assert study.rungs.steps == (2, 6)
-    grid = study.replay(np.random.default_rng(0), interval=2)
+    grid = study.replay(np.random.default_rng(0), eval_steps=2)
     assert grid.same_rates
     assert set(grid.excess_nats.values()) == {0.0}
     # First seed: two rates stop after step 2, one after 6, one goes on. Second seed: one rate. Evaluations as often.
@@ -75,11 +75,12 @@ def test_curves_that_keep_their_order_are_chosen_rightly_at_the_cost_of_the_rung
     assert grid.share == pytest.approx(share, rel=1e-12)
 
 
-def test_an_evaluation_every_quarter_adds_those_at_the_rungs(tmp_path: Path) -> None:
+def test_by_default_both_have_four_evaluations(tmp_path: Path) -> None:
+    """Early exit after 2, 6, 11 and 16 steps, the whole grid after each quarter."""
     study = Exhaustive(load_study(write_study(tmp_path / "study", seeds=(0,))))
-    grid = study.replay(np.random.default_rng(0), interval=4)
+    grid = study.replay(np.random.default_rng(0), eval_steps=None)
     eighths, everything = 2 * 1 + 3 + 8, 4 * 8
-    evaluations = 2 * 1 + 3 + 6  # after 2; 2, 4, 6; 2, 4, 6, 8, 12, 16
+    evaluations = 2 * 1 + 2 + 4
     passed = 3 * (eighths * 2 * STEP_TOKENS + evaluations * EVAL_TOKENS) + EVAL_TOKENS
     assert grid.share == pytest.approx(
         passed / (3 * (everything * 2 * STEP_TOKENS + 4 * 4 * EVAL_TOKENS) + EVAL_TOKENS), rel=1e-12
@@ -89,7 +90,7 @@ def test_an_evaluation_every_quarter_adds_those_at_the_rungs(tmp_path: Path) -> 
 def test_curves_that_turn_are_found_out(tmp_path: Path) -> None:
     """A rule that is wrong must look wrong here."""
     study = Exhaustive(load_study(write_study(tmp_path / "study", turning=True)))
-    grid = study.replay(np.random.default_rng(0), interval=2)
+    grid = study.replay(np.random.default_rng(0), eval_steps=2)
     assert not grid.same_rates
     assert min(grid.excess_nats.values()) == pytest.approx(0.15)
 

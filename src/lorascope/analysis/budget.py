@@ -5,7 +5,7 @@ from statistics import fmean
 
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.summary import BudgetPart, TrialPart
-from lorascope.spec.steps import evaluation_interval
+from lorascope.spec.steps import evaluation_steps
 
 
 def find_budget(data: StudyData, trials: Sequence[TrialPart]) -> BudgetPart | None:
@@ -18,7 +18,8 @@ def find_budget(data: StudyData, trials: Sequence[TrialPart]) -> BudgetPart | No
     evaluations = sum(record.step > 0 for trial in trials for record in data.evaluations[trial.trial_id])
     tokens = sum(trained.values()) + (1 + evaluations) * facts.eval_tokens
     n_trials = len(data.spec.seeds) * sum(map(len, data.rates.values()))
-    n_evaluations = -(-facts.total_steps // evaluation_interval(data.spec, facts.total_steps))
+    whole_grid = data.spec.model_copy(update={"early_exit": False})
+    n_evaluations = len(evaluation_steps(whole_grid, facts.total_steps)) - 1
     whole = fmean(trained[name] for name in finished) + n_evaluations * facts.eval_tokens
     exhaustive = n_trials * whole + facts.eval_tokens
     return BudgetPart(

@@ -16,7 +16,7 @@ from lorascope.modeling.layout import BASE_ONLY
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome
 from lorascope.spec.rungs import Rungs
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import evaluation_interval
+from lorascope.spec.steps import evaluation_steps
 
 WARMUP_STEPS = 1
 """First steps of a process whose time is kept but flagged: memory is being mapped and caches are cold."""
@@ -58,17 +58,17 @@ class Pack:
 
 
 def train_pack(pack: Pack) -> None:
-    """Train the trials from where they are to the end; evaluate at the start, at intervals and at the end.
+    """Train the trials from where they are to the end; evaluate at the start, in between and at the end.
 
     A trial that diverges, or whose learning rate falls behind at a rung, leaves the pack with its curve kept; the
     others go on with the numbers they have alone.
     """
-    interval = evaluation_interval(pack.spec, pack.total_steps)
+    evaluated = {*evaluation_steps(pack.spec, pack.total_steps), *pack.rungs.steps}
     active = [trial for trial in pack.trials if not trial.has_left]
     step = first = active[0].steps_done if active else pack.total_steps
     attach(pack.frozen.layers, [trial.adapter for trial in active])
     while active:
-        if step % interval == 0 or step == pack.total_steps or step in pack.rungs.steps:
+        if step in evaluated:
             active = _evaluate(pack, active, step)
             active = _stop_at_rung(pack, active, step)
         if step == pack.total_steps or not active:

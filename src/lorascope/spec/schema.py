@@ -140,7 +140,8 @@ class StudySpec(BaseModel):
     """AdamW's epsilon."""
 
     eval_steps: Count | None = None
-    """Steps between held-out evaluations. Default: a quarter of the run. The start and the end are always evaluated."""
+    """Steps between held-out evaluations. Default: a quarter of the run, or with early exit the steps at which trials
+    may stop and half the way from there to the end. The start and the end are always evaluated."""
 
     tolerance: Positive = 0.005
     """A rank is adequate when its held-out loss exceeds the best rank's by at most this many nats a token."""

@@ -6,7 +6,7 @@ from lorascope.records import TrialRecord
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.rungs import MARGIN_NATS, Rival, Rungs
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import exits_early, rung_steps
+from lorascope.spec.steps import evaluation_steps, exits_early, rung_steps
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 FAR, NEAR = 3 * MARGIN_NATS, MARGIN_NATS / 2
@@ -110,3 +110,21 @@ def test_rungs_stand_at_an_eighth_and_three_eighths_after_warm_up() -> None:
     assert rung_steps(spec.model_copy(update={"warmup_steps": 8}), 24) == (10, 14)
     assert rung_steps(spec, 1) == ()
     assert rung_steps(spec.model_copy(update={"warmup_steps": 30}), 24) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "total", "steps"),
+    [
+        ({}, 24, (0, 3, 9, 17, 24)),
+        ({"early_exit": False}, 24, (0, 6, 12, 18, 24)),
+        ({"early_exit": False}, 10, (0, 3, 6, 9, 10)),
+        ({"eval_steps": 6}, 24, (0, 3, 6, 9, 12, 18, 24)),
+        ({"eval_steps": 6, "learning_rates": (1e-3,)}, 24, (0, 6, 12, 18, 24)),
+        ({}, 1, (0, 1)),
+    ],
+)
+def test_trials_are_evaluated_at_the_start_at_rungs_in_between_and_at_the_end(
+    changes: dict[str, object], total: int, steps: tuple[int, ...]
+) -> None:
+    spec = StudySpec.model_validate({"learning_rates": RATES, **changes})
+    assert evaluation_steps(spec, total) == steps
