@@ -129,7 +129,7 @@ def _training_settings(job: Job, spec: StudySpec, examples: tuple[Example, ...])
         "per_device_train_batch_size": spec.per_device_train_batch_size,
         "gradient_accumulation_steps": 1,
         "num_train_epochs": spec.num_train_epochs,
-        "learning_rate": spec.learning_rates[0],
+        "learning_rate": plan_trials(spec)[0].learning_rate,
         "lr_scheduler_type": spec.lr_scheduler_type,
         "warmup_steps": 0,
         "optim": "adamw_torch_fused",

@@ -103,7 +103,7 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
-        learning_rate = decayed(spec.learning_rates[0], step, n_steps)
+        learning_rate = decayed(plan_trials(spec)[0].learning_rate, step, n_steps)
         optimizer.param_groups[0]["lr"] = learning_rate
         optimizer.step()
         yield Step(loss=loss.item(), grad_norm=grad_norm.item(), learning_rate=learning_rate)

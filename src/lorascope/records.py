@@ -7,7 +7,8 @@ division happens once, where a loss is read.
 from dataclasses import dataclass
 from typing import Literal
 
-OutcomeState = Literal["running", "finished", "diverged", "oom", "failed"]
+OutcomeState = Literal["running", "finished", "stopped", "diverged", "oom", "failed"]
+"""``stopped``: its learning rate fell behind and left early, as planned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +142,8 @@ class StudyFacts:
     kernels: bool
     """True: compiled kernels computed what is not a matrix product."""
     kernels_reason: str
+    eval_tokens: int | None
+    """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -71,6 +71,8 @@ def field_text(name: str) -> str:
 def kind_text(schema: dict) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if schema["type"] == "array":
         return f"list: {kind_text(schema['items'])}"
     bounds = [text.format(f"{schema[key]:g}") for key, text in BOUNDS.items() if key in schema]

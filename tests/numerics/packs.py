@@ -13,6 +13,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.spec.plan import plan_trials
+from lorascope.spec.rungs import Rungs
 from lorascope.spec.schema import StudySpec
 from tiny import TARGETS, make_model, make_splits
 
@@ -73,6 +74,7 @@ def run_pack(
     frozen: FrozenModel | None = None,
     splits: Splits | None = None,
     prepare_trials: object = None,
+    rungs: Rungs | None = None,
 ) -> Kept:
     """Train a pack from its start and return what it produced."""
     frozen = frozen or prepared(kind)
@@ -83,6 +85,7 @@ def run_pack(
     pack = Pack(
         frozen=frozen, trials=trials, splits=splits or make_splits(), spec=spec, total_steps=spec.max_steps or 1,
         recorder=kept, probe=StepClock(torch.device("cpu")), check_stop=lambda: None,
+        rungs=rungs or Rungs(),
     )  # fmt: skip
     train_pack(pack)
     return kept

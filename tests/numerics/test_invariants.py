@@ -16,6 +16,8 @@ from lorascope.modeling.adapter import attach
 from lorascope.modeling.base import hash_weights
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.spec.plan import plan_trials
+from lorascope.spec.rungs import Rungs
+from lorascope.spec.steps import rung_steps
 from tiny import TARGETS, make_examples, make_model, make_splits
 
 
@@ -75,6 +77,24 @@ def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone(position: int
         assert joint.outcomes[name].state == "finished"
         record = next(record for record in plan_trials(spec) if record.trial_id == name)
         np.testing.assert_allclose(joint.losses(name), run_pack(spec, records=[record]).losses(name), rtol=1e-10)
+
+
+def test_rates_that_leave_at_a_rung_leave_the_others_as_they_are_alone() -> None:
+    """2. Their own curves end there, with the evaluation that decided."""
+    spec = make_spec(ranks=(2, 4), learning_rates=(1e-6, 1e-5, 1e-2, 2e-2), max_steps=6, eval_steps=6)
+    kept = run_pack(spec, rungs=Rungs(steps=rung_steps(spec, 6)))
+    states = {name: (outcome.state, outcome.steps) for name, outcome in kept.outcomes.items()}
+    for rank in (2, 4):
+        assert states[f"r{rank}-lr1e-06"] == states[f"r{rank}-lr1e-05"] == ("stopped", 3)
+    assert {"finished", "stopped"} == {state for state, _ in states.values()}
+    for record in plan_trials(spec):
+        name, solo = record.trial_id, run_pack(spec, records=[record])
+        steps = states[name][1]
+        assert len(kept.losses(name)) == steps
+        assert [r.step for r in kept.evaluations if r.trial_id == name] == [0, 3, 4, 6][: {3: 2, 4: 3, 6: 4}[steps]]
+        np.testing.assert_allclose(kept.losses(name), solo.losses(name)[:steps], rtol=1e-10)
+        if steps == 6:
+            np.testing.assert_allclose(kept.eval_nats(name)[-1], solo.eval_nats(name)[-1], rtol=1e-10)
 
 
 def test_before_the_first_step_the_logits_are_the_base_model_s(kind: str) -> None:

@@ -122,7 +122,7 @@ def test_memory_that_runs_out_while_a_rank_is_measured_is_an_outcome_too(
 def test_a_rate_that_diverges_leaves_the_others_and_the_report(
     lorascope: Lorascope, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    code, out, err = lorascope(*arguments, "--learning-rates", "1e-3,1e30")
+    code, out, err = lorascope(*arguments, "--learning-rates", "1e-3,1e30", "--max-widenings", 0)
     assert (code, err) == (1, "")
     left = read_study(tmp_path / "study")
     assert {name: o.state for name, o in left.outcomes.items()} == {
@@ -165,9 +165,9 @@ def test_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, monkeypa
         patch.setattr(study, "choose_adapters", lambda place: None)
         patch.setattr(loop, "_evaluate", lambda pack, active, step: active if step < 4 else 1 / 0)
         carry_out(spec, tmp_path / "study")
-    checkpoint = tmp_path / "study" / "checkpoints" / "pack.safetensors"
+    checkpoint = tmp_path / "study" / "checkpoints" / "pack-0.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(LorascopeError, match=r"pack\.safetensors cannot be used"):
+    with pytest.raises(LorascopeError, match=r"pack-0\.safetensors cannot be used"):
         carry_out(spec, tmp_path / "study")
     checkpoint.unlink()
     carry_out(spec, tmp_path / "study")

@@ -32,6 +32,7 @@ def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> StudyFact
         kernels_reason="compiled with g++", train_examples=8 * steps // 2,
         eval_examples=n_eval, train_tokens=51_000, train_target_tokens=40_000, eval_target_tokens=20 * n_eval,
         total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj", "layers.0.v_proj"),
+        eval_tokens=26 * n_eval,
         data_hash="d" * 12, model_hash="e" * 12, data_notes=("3 rows were cut at 128 tokens.",),
     )  # fmt: skip
 

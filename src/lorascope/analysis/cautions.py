@@ -8,7 +8,7 @@ from lorascope.analysis.ranks import ENDED_EARLY
 from lorascope.analysis.reach import below_capacity, environment_changed, imprecise
 from lorascope.analysis.summary import CautionPart
 from lorascope.analysis.wording import UNIT, nats
-from lorascope.analysis.wording import ranks as name_ranks
+from lorascope.spec.plan import planned_rates
 
 FEW_ROWS = 100
 """Below this many held-out rows a 95% interval depends on single rows and may be too narrow."""
@@ -61,7 +61,10 @@ def _no_improvement(findings: Findings) -> CautionPart | None:
     worse = [
         trial.trial_id
         for trial in findings.trials
-        if trial.eval_loss is not None and trial.base_eval_loss is not None and trial.eval_loss >= trial.base_eval_loss
+        if trial.eval_loss is not None
+        and trial.base_eval_loss is not None
+        and trial.eval_loss >= trial.base_eval_loss
+        and trial.outcome != "stopped"
     ]
     if not worse:
         return None
@@ -85,7 +88,8 @@ def _eval_loss_rising(findings: Findings) -> CautionPart | None:
 
 def _one_learning_rate(findings: Findings) -> CautionPart | None:
     spec = findings.data.spec
-    if len(spec.learning_rates) > 1 or len(spec.ranks) == 1:
+    rates = {rate for rank in spec.ranks for rate in planned_rates(spec, rank)}
+    if len(rates) > 1 or len(spec.ranks) == 1:
         return None
     reasons = {
         "proportional": f"at a constant scale (alpha = {spec.alpha_multiple:g} r) a larger rank takes larger steps",
@@ -95,21 +99,23 @@ def _one_learning_rate(findings: Findings) -> CautionPart | None:
         "rslora": "the best learning rate may still depend on the rank",
     }
     text = (
-        f"All ranks were trained at one learning rate, {spec.learning_rates[0]:g}; {reasons[spec.alpha_rule]}. "
+        f"All ranks were trained at one learning rate, {min(rates):g}; {reasons[spec.alpha_rule]}. "
         "A difference between ranks may be one of learning rates."
     )
     return CautionPart(kind="one_learning_rate", text=text)
 
 
 def _learning_rate_at_edge(findings: Findings) -> CautionPart | None:
-    grid = findings.data.spec.learning_rates
-    edges = (min(grid), max(grid))
-    at_edge = [rank for rank, choice in findings.choices.items() if choice.learning_rate in edges]
-    if len(grid) == 1 or not at_edge:
+    at_edge = []
+    for rank, choice in findings.choices.items():
+        tried = findings.data.rates[rank]
+        if len(tried) > 1 and choice.learning_rate in (tried[0], tried[-1]):
+            at_edge.append(f"rank {rank} ({choice.learning_rate:g} of {tried[0]:g} to {tried[-1]:g})")
+    if not at_edge:
         return None
     text = (
-        f"The best learning rate of {name_ranks(at_edge)} lies at the edge of those tried "
-        f"({edges[0]:g} to {edges[1]:g}); a better one may lie outside."
+        f"The best learning rate lies at the edge of those tried for {', '.join(at_edge)}; "
+        "a better one may lie outside."
     )
     return CautionPart(kind="learning_rate_at_edge", text=text)
 

@@ -17,6 +17,7 @@ from lorascope.records import (
     TruncationRecord,
 )
 from lorascope.spec.load import load_spec
+from lorascope.spec.plan import planned_rates
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -49,6 +50,14 @@ class StudyData:
     def ranks(self) -> tuple[int, ...]:
         """The study's ranks in ascending order."""
         return tuple(sorted(self.spec.ranks))
+
+    @property
+    def rates(self) -> dict[int, tuple[float, ...]]:
+        """The learning rates of each rank, ascending: those planned, and those added beyond the edge of the grid."""
+        rates = {rank: set(planned_rates(self.spec, rank)) for rank in self.ranks}
+        for trial in self.trials:
+            rates[trial.rank].add(trial.learning_rate)
+        return {rank: tuple(sorted(found)) for rank, found in rates.items()}
 
     @property
     def steps_per_epoch(self) -> int | None:

@@ -13,6 +13,7 @@ from lorascope.analysis.summary import TrialPart
 from lorascope.records import EvalRecord
 
 ENDED_EARLY = ("diverged", "oom", "failed")
+NOT_COMPARED = (*ENDED_EARLY, "stopped")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ def choose(data: StudyData, trials: Sequence[TrialPart]) -> dict[int, RankChoice
     for rank in data.ranks:
         candidates = [
             choice
-            for learning_rate in data.spec.learning_rates
+            for learning_rate in data.rates[rank]
             if (choice := _candidate(data, trials, rank, learning_rate)) is not None
         ]
         if candidates:
@@ -81,7 +82,7 @@ def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialPart]) -> C
     best = min(shared, key=lambda rank: shared[rank].loss)
     if len(choices[best].rows.target_tokens) < 2:
         return Comparison(step=None, seeds=seeds, best=best, loss={}, excess={}, differences={})
-    steps = {trial.eval_step for trial in trials if trial.outcome not in ENDED_EARLY}
+    steps = {trial.eval_step for trial in trials if trial.outcome not in NOT_COMPARED}
     step = steps.pop() if len(steps) == 1 and seeds else None
     pairs = _both_ways(shared) if step is not None else {}
     return Comparison(
@@ -147,7 +148,7 @@ def _candidate(data: StudyData, trials: Sequence[TrialPart], rank: int, learning
         trial
         for trial in trials
         if (trial.rank, trial.learning_rate) == (rank, learning_rate)
-        and trial.outcome not in ENDED_EARLY
+        and trial.outcome not in NOT_COMPARED
         and trial.eval_loss is not None
     )
     records = [record for trial in usable if (record := last_finite(data.evaluations[trial.trial_id])) is not None]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lorascope.analysis.budget import find_budget
 from lorascope.analysis.cautions import find_cautions
 from lorascope.analysis.changes import with_changes
 from lorascope.analysis.data import StudyData, load_study
@@ -15,7 +16,7 @@ from lorascope.analysis.findings import Findings
 from lorascope.analysis.frontier import mark_pareto
 from lorascope.analysis.limits import limits_of, recommend_within
 from lorascope.analysis.noise import noise_floor
-from lorascope.analysis.ranks import ENDED_EARLY, Comparison, RankChoice, choose, compare
+from lorascope.analysis.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
@@ -40,6 +41,7 @@ from lorascope.analysis.verdict import judge, still_falling
 from lorascope.analysis.verdict_text import noise_text
 from lorascope.analysis.wording import uncapital
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
+from lorascope.spec.plan import planned_rates
 from lorascope.units import from_megabytes, parse_bytes, to_megabytes
 
 
@@ -115,7 +117,7 @@ def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None
     if comparison is not None and not comparison.seeds:
         return "No rank can be compared: no seed survived in all ranks."
     ended = sum(trial.outcome == "finished" for trial in trials)
-    if trials and ended == sum(trial.outcome not in ENDED_EARLY for trial in trials):
+    if trials and ended == sum(trial.outcome not in NOT_COMPARED for trial in trials):
         return "No rank can be compared: the last finite held-out losses are of different steps."
     return f"Not finished: {ended} of {len(trials)} trials have their final held-out loss."
 
@@ -143,7 +145,7 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         base_parameters=facts.base_parameters if facts else None,
         total_steps=facts.total_steps if facts else None,
         alpha_rule=spec.alpha_rule,
-        learning_rates=spec.learning_rates,
+        learning_rates=tuple(sorted({rate for rates in data.rates.values() for rate in rates})),
         seeds=spec.seeds,
         tolerance=spec.tolerance,
         complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
@@ -151,6 +153,7 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         max_memory_bytes=parse_bytes(spec.max_memory) if spec.max_memory else None,
         max_seconds=spec.max_seconds,
         max_adapter_bytes=from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
+        budget=find_budget(data, trials),
     )
 
 
@@ -209,6 +212,8 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
         memory=_memory(cost),
         scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
+        learning_rates=data.rates[rank],
+        added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from lorascope.analysis.part import Part as _Part
 from lorascope.analysis.reading_parts import ReadingsPart
 
-TrialState = Literal["not_started", "running", "finished", "diverged", "oom", "failed"]
+TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
 CautionKind = Literal[
     "unfinished",
@@ -26,6 +26,19 @@ CautionKind = Literal[
     "environment_changed",
 ]
 Interval = tuple[float, float]
+
+
+class BudgetPart(_Part):
+    """Tokens that went through the model, held-out ones included, beside what the whole grid would have taken."""
+
+    tokens: int
+    """Tokens of all training steps and evaluations."""
+    exhaustive_tokens: int
+    """The same, had every trial of every learning rate that was tried, at every seed, gone to its end."""
+    share: float
+    """The first divided by the second."""
+    stopped_trials: int
+    """Trials that early exit stopped."""
 
 
 class StudyPart(_Part):
@@ -72,7 +85,7 @@ class StudyPart(_Part):
     alpha_rule: str
     """How alpha follows the rank."""
     learning_rates: tuple[float, ...]
-    """Learning rates that were tried for every rank."""
+    """Learning rates that were tried, those of all ranks together."""
     seeds: tuple[int, ...]
     """Seeds that were run."""
     tolerance: float
@@ -92,6 +105,9 @@ class StudyPart(_Part):
     def limited(self) -> bool:
         """Say whether any limit was given."""
         return any(most is not None for most in (self.max_memory_bytes, self.max_seconds, self.max_adapter_bytes))
+
+    budget: BudgetPart | None
+    """What the search for learning rates cost; null before a trial has finished."""
 
 
 class TrialPart(_Part):
@@ -194,6 +210,10 @@ class RankPart(_Part):
     """True where no other rank is as good in loss, time of a step and peak memory and better in one of them."""
     forgetting: ForgettingPart | None = None
     """What it lost on the generic text."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates that were tried for this rank, ascending."""
+    added_learning_rates: tuple[float, ...] = ()
+    """Those of them that were added because the best one lay at the edge of the grid."""
 
 
 class AdvicePart(_Part):

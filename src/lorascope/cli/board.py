@@ -84,10 +84,10 @@ class Board:
         """Leave notes to the view."""
 
     def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
-        """Make a row for every trial."""
+        """Make a row for every trial of a pack, below those of the packs before."""
         self.total_steps = facts.total_steps
         step = min(done_steps, facts.total_steps)
-        self.rows = {trial.trial_id: TrialRow(trial=trial, step=step) for trial in trials}
+        self.rows = self.rows | {trial.trial_id: TrialRow(trial=trial, step=step) for trial in trials}
 
     def cost(self, record: CostRecord) -> None:
         """Leave costs to the view."""

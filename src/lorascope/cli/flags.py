@@ -66,9 +66,9 @@ def _parse(name: str, value: str | bool) -> object:
     if isinstance(value, str) and name.endswith("_template"):
         # a shell hands the two characters of \n over as they are; a template means the line break
         return value.replace("\\n", "\n").replace("\\t", "\t")
-    if isinstance(value, bool) or types == {"string"}:
+    if isinstance(value, bool) or types == {"string"} or (name == "learning_rates" and value == "auto"):
         return value
-    if types == {"array", "string"}:
+    if name == "target_modules":
         is_list = value != "all-linear" and _NAMES.fullmatch(value)
         return tuple(part for part in value.split(",") if part) if is_list else value
     if types == {"array", "number"} and "," not in value:

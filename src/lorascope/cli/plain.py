@@ -46,10 +46,14 @@ class PlainView:
         self._say(f"note: {text}")
 
     def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
-        """Write what the study is."""
+        """Write what the study is, or what is added to it."""
+        first = not self._board.rows
         self._board.begin(facts, trials, done_steps)
         self._said_tenths = self._board.tenths_done
         done = f", {done_steps} done before" if done_steps else ""
+        if not first:
+            self._say(f"{len(trials)} more: {', '.join(trial.trial_id for trial in trials)}{done}")
+            return
         self._say(
             f"{len(trials)} trials of {facts.total_steps} steps{done}: {facts.model} on {facts.dataset}, "
             f"{format_count(facts.train_examples)} rows, {format_count(facts.eval_examples)} held out, "

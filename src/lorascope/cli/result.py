@@ -23,8 +23,12 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     )
     console.print(Text(note, style="dim"))
     for trial in summary.trials:
-        if trial.outcome != "finished":
+        if trial.outcome not in ("finished", "stopped"):
             console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))
+    budget = summary.study.budget
+    if budget is not None and budget.stopped_trials:
+        saved = f"Early exit stopped {budget.stopped_trials} trials: {budget.share:.0%} of the whole grid's tokens."
+        console.print(Text(saved, style="dim"))
     console.print()
     console.print(Text(recommendation(summary), style="bold"))
     console.print(Text(summary.verdict.text))

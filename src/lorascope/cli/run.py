@@ -71,7 +71,7 @@ def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool) -> int:
         from lorascope.cli.result import show_result
 
         show_result(console, summary, folder, report.report_html)
-    return 0 if all(trial.outcome == "finished" for trial in summary.trials) else 1
+    return 0 if all(trial.outcome in ("finished", "stopped") for trial in summary.trials) else 1
 
 
 def _folder_name(study: str | None, spec: StudySpec) -> str:

@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
     progress = {}
     for trial in trials:
         name = trial.record.trial_id
-        progress[name] = {"steps_done": trial.steps_done, "diverged": trial.diverged}
+        progress[name] = {"steps_done": trial.steps_done, "diverged": trial.diverged, "stopped": trial.stopped}
         tensors[f"{name}.weights"] = trial.adapter.flat.detach()
         state = trial.optimizer.state.get(trial.adapter.flat, {})
         for average in _AVERAGES:
@@ -77,6 +77,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _restore(trial: TrainingTrial, progress: dict[str, object], file: safe_open) -> None:
     name, flat = trial.record.trial_id, trial.adapter.flat
     trial.steps_done, trial.diverged = int(str(progress["steps_done"])), str(progress["diverged"])
+    trial.stopped = str(progress["stopped"])
     with torch.no_grad():
         flat.copy_(file.get_tensor(f"{name}.weights"))
     trial.adapter.refresh()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lorascope.data.examples import Splits
@@ -14,7 +14,9 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapter import attach
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome
+from lorascope.spec.rungs import Rungs
 from lorascope.spec.schema import StudySpec
+from lorascope.spec.steps import evaluation_steps
 
 WARMUP_STEPS = 1
 """First steps of a process whose time is kept but flagged: memory is being mapped and caches are cold."""
@@ -49,25 +51,26 @@ class Pack:
     probe: Probe
     check_stop: Callable[[], None]
     """Raises when the run should stop; called between passes."""
-
-
-def evaluation_interval(spec: StudySpec, total_steps: int) -> int:
-    """Return the steps between held-out evaluations."""
-    return spec.eval_steps or math.ceil(total_steps / 4)
+    rungs: Rungs = field(default_factory=Rungs)
+    """Where learning rates that fell behind leave the pack."""
+    base_nats: Sequence[float] | None = None
+    """Nats of each held-out row before the first step, where an earlier pack has evaluated the base."""
 
 
 def train_pack(pack: Pack) -> None:
-    """Train the trials from where they are to the end; evaluate at the start, at intervals and at the end.
+    """Train the trials from where they are to the end; evaluate at the start, in between and at the end.
 
-    A trial that diverges leaves the pack with its curve kept; the others go on with the numbers they have alone.
+    A trial that diverges, or whose learning rate falls behind at a rung, leaves the pack with its curve kept; the
+    others go on with the numbers they have alone.
     """
-    interval = evaluation_interval(pack.spec, pack.total_steps)
-    active = [trial for trial in pack.trials if not trial.diverged]
+    evaluated = {*evaluation_steps(pack.spec, pack.total_steps), *pack.rungs.steps}
+    active = [trial for trial in pack.trials if not trial.has_left]
     step = first = active[0].steps_done if active else pack.total_steps
     attach(pack.frozen.layers, [trial.adapter for trial in active])
     while active:
-        if step % interval == 0 or step == pack.total_steps:
+        if step in evaluated:
             active = _evaluate(pack, active, step)
+            active = _stop_at_rung(pack, active, step)
         if step == pack.total_steps or not active:
             break
         records = train_step(
@@ -82,17 +85,25 @@ def train_pack(pack: Pack) -> None:
         )
         step += 1
         pack.recorder.steps(records)
-        active = _drop_diverged(pack, active)
+        active = _drop_ended(pack, active)
         pack.recorder.checkpoint_if_due(pack.trials)
     for trial in active:
         pack.recorder.ended(trial, trial.outcome(pack.total_steps))
 
 
-def _drop_diverged(pack: Pack, active: Sequence[TrainingTrial]) -> list[TrainingTrial]:
+def _stop_at_rung(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
+    losses = {trial.record.trial_id: trial.eval_loss for trial in active}
+    leavers = pack.rungs.leavers(step, [trial.record for trial in pack.trials], losses)
     for trial in active:
-        if trial.diverged:
+        trial.stopped = leavers.get(trial.record.trial_id, "")
+    return _drop_ended(pack, active)
+
+
+def _drop_ended(pack: Pack, active: Sequence[TrainingTrial]) -> list[TrainingTrial]:
+    for trial in active:
+        if trial.has_left:
             pack.recorder.ended(trial, trial.outcome(pack.total_steps))
-    remaining = [trial for trial in active if not trial.diverged]
+    remaining = [trial for trial in active if not trial.has_left]
     if len(remaining) < len(active):
         attach(pack.frozen.layers, [trial.adapter for trial in remaining])
     return remaining
@@ -101,15 +112,15 @@ def _drop_diverged(pack: Pack, active: Sequence[TrainingTrial]) -> list[Training
 def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
     """Evaluate each trial and return those that can go on.
 
-    Before the first step all of them are the base, which is evaluated once. A held-out loss that is not finite ends
-    the trial: its last update was its ruin, which no gradient would show after the last step.
+    Before the first step all of them are the base, which is evaluated once in a study. A held-out loss that is not
+    finite ends the trial: its last update was its ruin, which no gradient would show after the last step.
     """
     held_out = pack.splits.eval
     targets = tuple(example.n_targets for example in held_out)
-    nats: tuple[float, ...] = ()
+    nats: tuple[float, ...] = tuple(pack.base_nats or ())
     seconds = 0.0
     for index, trial in enumerate(active):
-        if step > 0 or index == 0:
+        if step > 0 or not nats:
             nats, seconds = example_nats(
                 pack.frozen,
                 index if step > 0 else BASE_ONLY,
@@ -120,6 +131,7 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[Tr
         if not all(map(math.isfinite, nats)):
             trial.diverged = f"the held-out loss after step {step} is not finite"
             continue
+        trial.eval_loss = math.fsum(nats) / sum(targets)
         pack.recorder.evaluation(
             EvalRecord(
                 trial_id=trial.record.trial_id,
@@ -129,4 +141,4 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[Tr
                 seconds=seconds,
             )
         )
-    return _drop_diverged(pack, active)
+    return _drop_ended(pack, active)

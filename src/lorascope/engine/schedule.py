@@ -3,11 +3,7 @@
 import math
 
 from lorascope.spec.schema import StudySpec
-
-
-def warmup_steps(spec: StudySpec, total_steps: int) -> int:
-    """Return the number of warm-up steps; a value below 1 is a share of all steps, rounded up."""
-    return math.ceil(spec.warmup_steps * total_steps if spec.warmup_steps < 1 else spec.warmup_steps)
+from lorascope.spec.steps import warmup_steps
 
 
 def learning_rate_factor(spec: StudySpec, *, step: int, total_steps: int) -> float:

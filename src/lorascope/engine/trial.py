@@ -34,6 +34,15 @@ class TrainingTrial:
         self.steps_done = 0
         self.diverged = ""
         """Why the trial cannot go on; empty while it can."""
+        self.stopped = ""
+        """Why the trial is not worth going on with; empty while it is."""
+        self.eval_loss = math.nan
+        """Latest held-out loss in nats a token; NaN before the first evaluation of this process."""
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the trial takes no further step."""
+        return bool(self.diverged or self.stopped)
 
     def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
         """Clip this trial's own gradient, take one optimizer step, and return the norm before clipping.
@@ -58,8 +67,12 @@ class TrainingTrial:
     def outcome(self, total_steps: int) -> TrialOutcome:
         """Say how the trial stands."""
         state: OutcomeState
-        state = "diverged" if self.diverged else "finished" if self.steps_done >= total_steps else "running"
-        return TrialOutcome(trial_id=self.record.trial_id, state=state, steps=self.steps_done, message=self.diverged)
+        if self.has_left:
+            state = "diverged" if self.diverged else "stopped"
+        else:
+            state = "finished" if self.steps_done >= total_steps else "running"
+        message = self.diverged or self.stopped
+        return TrialOutcome(trial_id=self.record.trial_id, state=state, steps=self.steps_done, message=message)
 
     def adapter_record(self) -> AdapterRecord:
         """Return the exact sizes of the adapter's tensors; AdamW keeps two averages for each parameter."""

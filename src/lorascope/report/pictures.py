@@ -10,6 +10,7 @@ from lorascope.charts.data import (
     excess_loss_by_rank,
     train_loss_by_step,
 )
+from lorascope.charts.rates import eval_loss_by_rate, loss_by_rate_spec
 from lorascope.charts.render import to_html, to_png
 from lorascope.charts.specs import Spec, loss_by_rank_spec, loss_by_step_spec
 from lorascope.charts.usage import cut_curve, use_by_layer
@@ -53,6 +54,11 @@ def draw(data: StudyData, summary: StudySummary) -> tuple[Picture, ...]:
         caption = "Step 0 is the base model before training."
         spec = loss_by_step_spec(held_out, ranks)
         pictures.append(_picture("eval_loss", "Held-out loss by step", caption + _cross(held_out), spec))
+    by_rate = eval_loss_by_rate(summary)
+    if by_rate:
+        caption = "A cross is the last loss of a rate that was stopped early or diverged, at most the base model's."
+        spec = loss_by_rate_spec(by_rate, ranks)
+        pictures.append(_picture("eval_loss_by_rate", "Held-out loss by learning rate", caption, spec))
     return (*pictures, *_usage_pictures(data, summary))
 
 

@@ -14,6 +14,7 @@ STATES = {
     "not_started": "not started",
     "running": "not finished",
     "finished": "finished",
+    "stopped": "stopped early",
     "diverged": "diverged",
     "oom": "out of memory",
     "failed": "failed",
@@ -114,6 +115,8 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
         ("alpha (scale) of each rank", _alphas(summary.ranks)),
         ("limits", _limits(study)),
         ("learning rates", ", ".join(f"{value:g}" for value in study.learning_rates)),
+        ("learning rates added at an edge", _added_rates(summary)),
+        ("early exit", _early_exit(summary)),
         ("seeds", ", ".join(str(seed) for seed in study.seeds)),
         ("steps of a trial", _count(study.total_steps)),
         ("device", study.device),
@@ -141,6 +144,25 @@ def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
         ("memory", format_bytes(environment.memory_bytes)),
         ("device", environment.device_name),
     ]
+
+
+def _added_rates(summary: StudySummary) -> str | None:
+    added = [
+        f"rank {part.rank}: {', '.join(f'{rate:g}' for rate in part.added_learning_rates)}"
+        for part in summary.ranks
+        if part.added_learning_rates
+    ]
+    return "; ".join(added) or None
+
+
+def _early_exit(summary: StudySummary) -> str | None:
+    budget = summary.study.budget
+    if budget is None or not budget.stopped_trials:
+        return None
+    return (
+        f"{budget.stopped_trials} trials stopped; {format_count(budget.tokens)} tokens went through the model, "
+        f"{budget.share:.0%} of the {format_count(budget.exhaustive_tokens)} that the whole grid would have taken"
+    )
 
 
 def _rank_row(part: RankPart) -> tuple[str, ...]:

@@ -39,9 +39,13 @@ class StudyFolder:
         return self.path / "adapters"
 
     @property
-    def checkpoint(self) -> Path:
-        """Return the file from which training continues."""
-        return self.path / "checkpoints" / "pack.safetensors"
+    def checkpoints(self) -> Path:
+        """Return the folder of what only an unfinished study needs."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, pack: int) -> Path:
+        """Return the file from which the training of a pack continues."""
+        return self.checkpoints / f"pack-{pack}.safetensors"
 
 
 def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:

@@ -89,6 +89,7 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         target_modules=tuple(frozen.layers),
         data_hash=splits.data_hash,
         model_hash=model_hash,
+        eval_tokens=sum(example.n_tokens for example in splits.eval),
         data_notes=(*splits.notes, *notes, *_dropout_note(model.config)),
     )
     if before is not None:

@@ -16,7 +16,10 @@ class Progress(Protocol):
         """Say something the user should know, such as a fallback that was taken."""
 
     def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
-        """Announce the study once; ``done_steps`` of it were done by an earlier run."""
+        """Announce the trials of a pack; ``done_steps`` of them were done by an earlier run.
+
+        A study has one pack, and further ones where its learning rates are looked for.
+        """
 
     def cost(self, record: CostRecord) -> None:
         """Report what a rank costs alone."""

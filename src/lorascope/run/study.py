@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import is_out_of_memory
 from lorascope.measure.sampler import SystemSampler
-from lorascope.records import OutcomeState, SystemSample, TrialOutcome, TrialRecord
+from lorascope.modeling.adapter import attach
+from lorascope.records import OutcomeState, SystemSample, TrialOutcome
 from lorascope.run.adapters import choose_adapters, save_adapter
 from lorascope.run.cost import measure_cost
 from lorascope.run.examine import Examination, is_examined
@@ -28,13 +29,12 @@ from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
 from lorascope.run.stop import StopRequest
+from lorascope.run.waves import ENDED, Wave, pending_wave
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
 _SAMPLE_SECONDS = 1.0
-_ENDED = {"finished", "diverged"}
-"""When all trials are in one of these, a second run trains nothing; out of memory and failures are tried again."""
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
@@ -57,8 +57,8 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
         if check_folder(place, spec) and place.store.exists():
             with StudyStore.create(place.store) as store:
                 before = store.facts()
-                done = before is not None and _is_done(store, plan_trials(spec))
-                if done and is_examined(place, store, spec):
+                trained = before is not None and pending_wave(spec, store, before.total_steps) is None
+                if trained and is_examined(place, store, spec):
                     begin_folder(place, spec)
                     _conclude(place)
                     progress.note("this study is complete; nothing was trained")
@@ -67,21 +67,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
         check_disk(place, _disk_bytes(study))
         begin_folder(place, spec)
         with StudyStore.create(place.store) as store:
-            run = _Run(
-                study=study,
-                records=plan_trials(spec),
-                store=store,
-                recorder=StudyRecorder(store, progress, place.checkpoint, partial(save_adapter, place, study)),
-                place=place,
-                progress=progress,
-                stop=stop,
-            )
-            _carry_out(run, command)
-
-
-def _is_done(store: StudyStore, records: Sequence[TrialRecord]) -> bool:
-    outcomes = store.outcomes()
-    return all(r.trial_id in outcomes and outcomes[r.trial_id].state in _ENDED for r in records)
+            _carry_out(_Run(study=study, store=store, place=place, progress=progress, stop=stop), command)
 
 
 def _disk_bytes(study: PreparedStudy) -> int:
@@ -93,15 +79,17 @@ def _disk_bytes(study: PreparedStudy) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Run:
-    """What the parts of a run share."""
+    """What the packs of a run share."""
 
     study: PreparedStudy
-    records: Sequence[TrialRecord]
     store: StudyStore
-    recorder: StudyRecorder
     place: StudyFolder
     progress: Progress
     stop: StopRequest
+
+    def pending(self) -> Wave | None:
+        """Return the pack to train now."""
+        return pending_wave(self.study.spec, self.store, self.study.facts.total_steps)
 
 
 def _carry_out(run: _Run, command: str) -> None:
@@ -111,109 +99,126 @@ def _carry_out(run: _Run, command: str) -> None:
     store.put_environment(
         environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command)
     )
-    store.put_trials(run.records)
     earlier = store.samples()
     offset = earlier[-1].seconds if earlier else 0.0
 
     def keep(sample: SystemSample) -> None:
         store.append_samples([replace(sample, seconds=sample.seconds + offset)])
 
+    wave, ended = run.pending(), True
     with SystemSampler(_SAMPLE_SECONDS, keep), run.stop.deferred():
-        trained = _is_done(store, run.records)
-        done_steps = study.facts.total_steps if trained else checkpoint_steps(run.place.checkpoint)
-        run.progress.begin(study.facts, run.records, done_steps)
-        if trained:
+        if wave is None:
+            run.progress.begin(study.facts, store.trials(), study.facts.total_steps)
             for outcome in store.outcomes().values():
                 run.progress.outcome(outcome)
-        else:
-            _attempt(run)
-        examination = Examination(
+        while wave is not None and ended:
+            ended = _carry_out_wave(run, wave)
+            wave = run.pending()
+        Examination(
             study=study, store=store, place=run.place, progress=run.progress, check_stop=run.stop.check
-        )
-        examination.carry_out()
-    if _is_done(store, run.records):
+        ).carry_out()
+    if wave is None:
         _conclude(run.place)
     else:
         choose_adapters(run.place)
 
 
+def _carry_out_wave(run: _Run, wave: Wave) -> bool:
+    """Train one pack and say whether all of it ended by itself."""
+    known = {trial.trial_id for trial in run.store.trials()}
+    run.store.put_trials([trial for trial in wave.trials if trial.trial_id not in known])
+    checkpoint = run.place.checkpoint(wave.number)
+    run.progress.begin(run.study.facts, wave.trials, checkpoint_steps(checkpoint))
+    recorder = StudyRecorder(run.store, run.progress, checkpoint, partial(save_adapter, run.place, run.study))
+    _attempt(run, wave, recorder)
+    outcomes = run.store.outcomes()
+    ended = all(outcomes[trial.trial_id].state in ENDED for trial in wave.trials)
+    if ended:
+        checkpoint.unlink(missing_ok=True)
+    return ended
+
+
 def _conclude(place: StudyFolder) -> None:
     """Name each rank's adapter and remove what only an unfinished study needs; may be repeated."""
     choose_adapters(place)
-    shutil.rmtree(place.checkpoint.parent, ignore_errors=True)
+    shutil.rmtree(place.checkpoints, ignore_errors=True)
 
 
-def _attempt(run: _Run) -> None:
+def _attempt(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
     """Measure and train; whatever goes wrong becomes the outcome of the trials that were not done."""
     trials: list[TrainingTrial] = []
     try:
-        _measure_costs(run)
+        _measure_costs(run, wave, recorder)
         layers, dtype = run.study.frozen.layers, run.study.frozen.model.dtype
-        trials += [TrainingTrial(record, run.study.spec, layers, dtype) for record in run.records]
-        _restore(trials, run.store, run.place)
+        trials += [TrainingTrial(record, run.study.spec, layers, dtype) for record in wave.trials]
+        _restore(trials, run.store, run.place.checkpoint(wave.number))
         for trial in trials:
             run.store.put_adapter(trial.adapter_record())
         check_measured(run.place.path, run.study.spec)
-        _train(run, trials)
+        _train(run, wave, recorder, trials)
     except (LorascopeError, sqlite3.Error):
         raise
     except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
-        if is_out_of_memory(error):
-            _end_all(run, trials, "oom", f"{error} (lower tokens_per_pass, or leave out the largest rank)")
-        else:
-            _end_all(run, trials, "failed", mask_credentials(traceback.format_exc()))
+        ended = {name for name, outcome in run.store.outcomes().items() if outcome.state in ENDED}
+        steps = {trial.record.trial_id: trial.steps_done for trial in trials}
+        left = [record.trial_id for record in wave.trials if record.trial_id not in ended]
+        for outcome in _outcomes_of(error, {name: steps.get(name, 0) for name in left}):
+            recorder.outcome(outcome)
+    finally:
+        attach(run.study.frozen.layers, [])
 
 
-def _measure_costs(run: _Run) -> None:
+def _measure_costs(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
     """Measure the ranks that have no measurement yet, smallest first, before joint training fills the memory."""
     if run.study.spec.cost_steps == 0:
         return
     measured = {cost.rank for cost in run.store.costs()}
-    by_rank = {record.rank: record for record in run.records}
+    by_rank = {record.rank: record for record in wave.trials}
     for rank in sorted(by_rank.keys() - measured):
         run.progress.phase(f"measuring what rank {rank} costs alone")
-        run.recorder.cost(measure_cost(run.study, by_rank[rank], check_stop=run.stop.check))
+        recorder.cost(measure_cost(run.study, by_rank[rank], check_stop=run.stop.check))
 
 
-def _restore(trials: Sequence[TrainingTrial], store: StudyStore, place: StudyFolder) -> None:
+def _restore(trials: Sequence[TrainingTrial], store: StudyStore, checkpoint: Path) -> None:
     """Go back to the last checkpoint, or to the start; later records are dropped, as they come again."""
-    if place.checkpoint.exists():
-        load_checkpoint(place.checkpoint, trials)
+    if checkpoint.exists():
+        load_checkpoint(checkpoint, trials)
     for trial in trials:
         # The step at which a trial diverged is on record but not among the steps done
         last = trial.steps_done + 1 if trial.diverged else trial.steps_done
         store.truncate_after([trial.record.trial_id], last)
 
 
-def _train(run: _Run, trials: Sequence[TrainingTrial]) -> None:
+def _train(run: _Run, wave: Wave, recorder: StudyRecorder, trials: Sequence[TrainingTrial]) -> None:
     total_steps = run.study.facts.total_steps
     run.progress.phase("training")
     for trial in trials:
         # A trial is finished when its last evaluation and its adapter are written, not when its steps are done
         outcome = trial.outcome(total_steps)
-        run.recorder.outcome(replace(outcome, state="running") if outcome.state == "finished" else outcome)
+        recorder.outcome(replace(outcome, state="running") if outcome.state == "finished" else outcome)
     pack = Pack(
         frozen=run.study.frozen,
         trials=trials,
         splits=run.study.splits,
         spec=run.study.spec,
         total_steps=total_steps,
-        recorder=run.recorder,
+        recorder=recorder,
         probe=StepClock(run.study.device),
         check_stop=run.stop.check,
+        rungs=wave.rungs,
+        base_nats=wave.base_nats,
     )
     try:
         train_pack(pack)
     except Interrupted:
-        run.recorder.save(trials)
+        recorder.save(trials)
         raise
 
 
-def _end_all(run: _Run, trials: Sequence[TrainingTrial], state: OutcomeState, message: str) -> None:
-    """Give every trial that has not ended by itself this outcome; without ``trials`` nothing was trained yet."""
-    steps = {trial.record.trial_id: trial.steps_done for trial in trials}
-    ended = {name for name, outcome in run.store.outcomes().items() if outcome.state in _ENDED}
-    for record in run.records:
-        name = record.trial_id
-        if name not in ended:
-            run.recorder.outcome(TrialOutcome(trial_id=name, state=state, steps=steps.get(name, 0), message=message))
+def _outcomes_of(error: Exception, steps: Mapping[str, int]) -> list[TrialOutcome]:
+    """Make what an error was the outcome of trials that did so many steps; call it while the error is handled."""
+    state: OutcomeState = "failed"
+    message = mask_credentials(traceback.format_exc())
+    if is_out_of_memory(error):
+        state, message = "oom", f"{error} (lower tokens_per_pass, or leave out the largest rank)"
+    return [TrialOutcome(trial_id=name, state=state, steps=done, message=message) for name, done in steps.items()]

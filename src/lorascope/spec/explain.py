@@ -15,6 +15,8 @@ def all_errors(given: Mapping[str, object], error: ValidationError) -> list[Inpu
     """Explain each wrong field, then what is wrong between the fields that are right by themselves."""
     # Of a list whose items are wrong, pydantic says too that no item is left.
     details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
+    # Of a list of learning rates, pydantic says too that it is not the word auto.
+    details = [detail for detail in details if len(detail["loc"]) == 1 or detail["type"] != "literal_error"]
     found = {_path(detail): _explain(given, detail) for detail in details}
     wrong = {detail["loc"][0] for detail in details if detail["loc"]}
     try:
@@ -34,6 +36,8 @@ def closest(name: str, known: Sequence[str]) -> str:
 def _path(detail: ErrorDetails) -> str:
     """Write where an error is, as ``ranks[1]``; a field that may be one of several types has one error as a whole."""
     field, *rest = detail["loc"] or ("",)
+    if field == "learning_rates":
+        rest = [part for part in rest if not isinstance(part, str)]
     if any(isinstance(part, str) for part in rest):
         return str(field)
     return str(field) + "".join(f"[{part}]" for part in rest)
@@ -52,6 +56,11 @@ def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
     if path in _EITHER:
         wanted, remedy = _EITHER[path]
         return InputError(f"{path} is {given[path]!r}: neither {wanted}", remedy=remedy)
+    if path.startswith("learning_rates") and isinstance(detail["input"], str):
+        return InputError(
+            f"{path} is {detail['input']!r}, not {'a list of numbers' if path == 'learning_rates' else 'a number'}",
+            remedy="give numbers such as [1.0e-4, 3.0e-4, 1.0e-3], or the word auto alone",
+        )
     return InputError(f"{path} is {detail['input']!r}: {message}", remedy=_remedy(detail))
 
 

@@ -3,24 +3,37 @@
 import math
 
 from lorascope.records import TrialRecord
+from lorascope.spec.rates import automatic_rates
 from lorascope.spec.schema import StudySpec
 
 
 def plan_trials(spec: StudySpec) -> tuple[TrialRecord, ...]:
     """Make one trial of every rank, learning rate and seed, in that order of the loops."""
     return tuple(
-        TrialRecord(
-            trial_id=_trial_id(spec, rank, learning_rate, seed),
-            rank=rank,
-            lora_alpha=_lora_alpha(spec, rank),
-            scale=_scale(spec, rank),
-            learning_rate=learning_rate,
-            seed=seed,
-        )
+        plan_trial(spec, rank=rank, learning_rate=learning_rate, seed=seed)
         for rank in spec.ranks
-        for learning_rate in spec.learning_rates
+        for learning_rate in planned_rates(spec, rank)
         for seed in spec.seeds
     )
+
+
+def plan_trial(spec: StudySpec, *, rank: int, learning_rate: float, seed: int) -> TrialRecord:
+    """Make one trial."""
+    return TrialRecord(
+        trial_id=_trial_id(spec, rank, learning_rate, seed),
+        rank=rank,
+        lora_alpha=_lora_alpha(spec, rank),
+        scale=_scale(spec, rank),
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+
+
+def planned_rates(spec: StudySpec, rank: int) -> tuple[float, ...]:
+    """Return the learning rates that the study asks for at this rank."""
+    if spec.learning_rates == "auto":
+        return automatic_rates(rank=rank, scale=_scale(spec, rank))
+    return spec.learning_rates
 
 
 def differences(old: StudySpec, new: StudySpec) -> list[str]:
@@ -34,7 +47,7 @@ def differences(old: StudySpec, new: StudySpec) -> list[str]:
 
 def _trial_id(spec: StudySpec, rank: int, learning_rate: float, seed: int) -> str:
     parts = [f"r{rank}"]
-    if len(spec.learning_rates) > 1:
+    if len(planned_rates(spec, rank)) > 1:
         parts.append(f"lr{learning_rate!r}")
     if len(spec.seeds) > 1:
         parts.append(f"s{seed}")

@@ -108,8 +108,19 @@ class StudySpec(BaseModel):
     """Layers to adapt, as in PEFT: name endings, one regular expression, or ``all-linear``. Default: the query, key
     and value projections."""
 
-    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (3e-4,)
-    """Learning rates to try for every rank."""
+    learning_rates: (
+        Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_no_duplicates)] | Literal["auto"]
+    ) = (3e-4,)
+    """Learning rates to try for every rank, or ``auto``: three for each rank, a factor of 3 apart, around a start that
+    follows the alpha rule. Every rank is judged at its own best one."""
+
+    early_exit: bool = True
+    """With three or more learning rates, stop those that fall behind in held-out loss; ranks are never stopped. The
+    first seed alone looks for each rank's rate; the other seeds are trained at the rates that are left."""
+
+    max_widenings: Annotated[int, Field(ge=0, strict=True)] = 2
+    """Learning rates added at most on either side where a rank's best one lies at the edge of two or more; 0 trains
+    the grid as it is."""
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (0,)
     """Seeds of initial adapters, dropout and row order. All ranks of one seed see the same rows in the same order."""
@@ -148,7 +159,8 @@ class StudySpec(BaseModel):
     """AdamW's epsilon."""
 
     eval_steps: Count | None = None
-    """Steps between held-out evaluations. Default: a quarter of the run. The start and the end are always evaluated."""
+    """Steps between held-out evaluations. Default: a quarter of the run, or with early exit the steps at which trials
+    may stop and half the way from there to the end. The start and the end are always evaluated."""
 
     tolerance: Positive = 0.005
     """A rank is adequate when no other has a held-out loss lower by more than this, in nats a token. 0.005 nats are

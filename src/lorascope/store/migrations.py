@@ -64,6 +64,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             trial_id TEXT PRIMARY KEY, text TEXT NOT NULL, text_hash TEXT NOT NULL, window_nats BLOB NOT NULL,
             window_target_tokens BLOB NOT NULL, seconds REAL NOT NULL)""",
     ),
+    ("ALTER TABLE facts ADD COLUMN eval_tokens INTEGER",),
 )
 
 

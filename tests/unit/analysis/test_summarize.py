@@ -263,3 +263,39 @@ def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study store"):
         summarize(tmp_path)
+
+
+def test_a_stopped_trial_is_neither_compared_nor_a_failure(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
+    names = [f"r{rank}-lr0.001" for rank in (8, 128)]
+    stops = {name: TrialOutcome(trial_id=name, state="stopped", steps=40, message="behind") for name in names}
+    summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=dict.fromkeys(names, 40), outcomes=stops))
+    assert summary.study.complete
+    assert [part.best_learning_rate for part in summary.ranks] == [3e-4, 3e-4]
+    assert all(part.excess_loss is not None for part in summary.ranks)
+    assert not kinds(summary) & {"ended_early", "unfinished", "learning_rate_at_edge"}
+
+
+def test_the_budget_counts_training_and_held_out_tokens(make_study: MakeStudy) -> None:
+    """80 steps of 260 tokens, 200 held-out rows of 26, evaluations after 20, 40, 60 and 80 steps."""
+    spec = StudySpec(ranks=(8,), learning_rates=(1e-4, 3e-4, 1e-3), seeds=(0, 1), early_exit=False)
+    stopped = TrialOutcome(trial_id="r8-lr0.001-s1", state="stopped", steps=20, message="behind")
+    budget = summarize(
+        make_study(spec=spec, floors={8: 1.3}, done={"r8-lr0.001-s1": 20}, outcomes={"r8-lr0.001-s1": stopped})
+    ).study.budget
+    assert budget is not None
+    evaluation = 200 * 26
+    assert budget.exhaustive_tokens == 6 * (80 * 260 + 4 * evaluation) + evaluation
+    assert budget.tokens == 5 * (80 * 260 + 4 * evaluation) + 20 * 260 + evaluation + evaluation
+    assert budget.share == budget.tokens / budget.exhaustive_tokens
+    assert budget.stopped_trials == 1
+
+
+def test_without_a_finished_trial_there_is_no_budget(make_study: MakeStudy) -> None:
+    assert summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45})).study.budget is None
+
+
+def test_automatic_rates_are_no_single_rate(make_study: MakeStudy) -> None:
+    summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), learning_rates="auto"), floors={8: 1.3, 128: 1.2}))
+    assert "one_learning_rate" not in kinds(summary)
+    assert summary.ranks[0].learning_rates == (3.3e-4, 1e-3, 3e-3)

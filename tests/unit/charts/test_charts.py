@@ -11,9 +11,11 @@ import pytest
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.charts import data as charts
 from lorascope.charts.colors import rank_colors
+from lorascope.charts.rates import eval_loss_by_rate, loss_by_rate_spec
 from lorascope.charts.render import to_html, to_png, to_svg
 from lorascope.charts.specs import loss_by_rank_spec, loss_by_step_spec
 from lorascope.records import TrialOutcome
+from lorascope.spec.schema import StudySpec
 
 MakeStudy = Callable[..., Path]
 
@@ -154,3 +156,25 @@ def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
     html = to_html(spec, label='a "chart" <b>')
     assert html.startswith('<figure role="img" aria-label="a &quot;chart&quot; &lt;b&gt;"><svg')
     assert "currentColor" in html
+
+
+def test_every_rate_s_last_loss_stands_in_the_chart_of_rates(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
+    stopped = TrialOutcome(trial_id="r8-lr0.0001", state="stopped", steps=20, message="behind")
+    folder = make_study(
+        spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-lr0.0001": 20}, outcomes={"r8-lr0.0001": stopped}
+    )
+    _, summary = study(folder)
+    points = eval_loss_by_rate(summary)
+    assert [(point.rank, point.learning_rate, point.finished) for point in points] == [
+        (8, 1e-4, False), (8, 3e-4, True), (8, 1e-3, True), (128, 1e-4, True), (128, 3e-4, True), (128, 1e-3, True),
+    ]  # fmt: skip
+    assert [point.loss for point in points] == [trial.eval_loss for trial in summary.trials]
+    drawn = json.dumps(loss_by_rate_spec(points, (8, 128)))
+    assert '"cross"' in drawn
+    assert '"log"' in drawn
+    assert ET.fromstring(to_svg(loss_by_rate_spec(points, (8, 128)))) is not None
+
+
+def test_one_rate_for_each_rank_is_no_chart_of_rates(make_study: MakeStudy) -> None:
+    assert eval_loss_by_rate(study(make_study())[1]) == ()

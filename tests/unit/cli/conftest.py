@@ -22,6 +22,7 @@ FACTS = StudyFacts(
     packing_reason="",
     kernels=True,
     kernels_reason="",
+    eval_tokens=60,
     train_examples=400,
     eval_examples=48,
     train_tokens=40_000,

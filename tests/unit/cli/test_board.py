@@ -56,3 +56,15 @@ def test_losses_are_nats_a_token_smoothed_without_a_start_bias(script):
     assert row.train_loss == pytest.approx((0.9 * 2.0 + 1.0) / 1.9)
     script.evaluate(board, 3, 1.25)
     assert row.eval_loss == pytest.approx(1.25)
+
+
+def test_a_further_pack_adds_its_trials_to_those_that_ended(script):
+    board = Board(script.clock)
+    script.begin(board)
+    script.end(board, steps=20)
+    assert board.tenths_done == 10
+    script.spec = script.spec.model_copy(update={"ranks": (16,)})
+    script.begin(board)
+    assert list(board.rows) == ["r8", "r128", "r16"]
+    assert [row.state for row in board.rows.values()] == ["finished", "finished", "waiting"]
+    assert board.tenths_done == 6

@@ -118,6 +118,12 @@ def test_the_naive_reading_and_the_limits_are_in_the_result(fake_run, capsys):
     assert "No rank is within the limits; rank 8 comes nearest: adapter not measured (limit 50.0 MB)" in out
 
 
+def test_automatic_rates_and_switches_of_the_search(asked):
+    run("--learning-rates", "auto", "--no-early-exit", "--max-widenings", "0")
+    ((spec, _, _),) = asked
+    assert (spec.learning_rates, spec.early_exit, spec.max_widenings) == ("auto", False, 0)
+
+
 def test_a_model_or_a_data_set_starts_from_the_defaults(asked):
     run("--model", "org/Some Model", "--dataset", "data/rows.v2.jsonl", "--no-packing", "--max-steps", "2")
     ((spec, folder, _),) = asked

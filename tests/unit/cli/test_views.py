@@ -140,3 +140,21 @@ def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script):
         script.begin(view)
         script.end(view, "failed", "Traceback (most recent call last):\n  File ...\nKeyError: 'q_proj'\n")
     assert stream.getvalue().splitlines()[1] == "r8 failed after 20 steps: KeyError: 'q_proj'"
+
+
+def test_trials_that_are_added_are_named_and_shown_below_the_others(script):
+    stream = io.StringIO()
+    with PlainView(stream, script.clock) as view:
+        script.begin(view)
+        script.end(view)
+        script.spec = script.spec.model_copy(update={"ranks": (16,)})
+        script.begin(view)
+    assert stream.getvalue().splitlines()[-1] == "1 more: r16"
+
+
+def test_a_trial_that_was_stopped_says_why(script):
+    stream = io.StringIO()
+    with PlainView(stream, script.clock) as view:
+        script.begin(view)
+        script.end(view, "stopped", "held-out loss 1.2 after step 3, the best learning rate's 1.0", steps=3)
+    assert stream.getvalue().splitlines()[1].startswith("r8 stopped after 3 steps: held-out loss 1.2")

@@ -191,3 +191,26 @@ def test_an_unknown_preset_lists_the_known(tmp_path, monkeypatch):
     assert find_study("mine.yaml") == Path("mine.yaml")
     (tmp_path / "mine").write_text("ranks: [8]")
     assert find_study("mine") == Path("mine")
+
+
+def test_automatic_rates_are_read_and_written_as_a_word(tmp_path):
+    spec = load_spec(write(tmp_path, "learning_rates: auto\n"), {})
+    assert spec.learning_rates == "auto"
+    assert "learning_rates: auto" in dump_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("fast", "learning_rates is 'fast', not a list of numbers"),
+        ("[auto, 1.0e-3]", "learning_rates[0] is 'auto', not a number"),
+        ("[1.0e-3, 0]", "learning_rates[1] is 0: input should be greater than 0"),
+        ("[]", "learning_rates is []"),
+        ("3", "learning_rates is 3"),
+    ],
+)
+def test_wrong_learning_rates_are_one_error_each(tmp_path, written, problem):
+    with pytest.raises(SpecError) as caught:
+        load_spec(write(tmp_path, f"learning_rates: {written}\n"), {})
+    (error,) = caught.value.errors
+    assert error.problem.startswith(problem)

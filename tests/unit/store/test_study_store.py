@@ -61,7 +61,8 @@ def evaluation(trial_id: str = "r8", number: int = 1) -> records.EvalRecord:
 FACTS = records.StudyFacts(
     model="m", dataset="d", device="cpu", dtype="float32", dtype_reason="faster here", packing=True,
     packing_reason="logits agree", kernels=False,
-    kernels_reason="no compiler", train_examples=1, eval_examples=2, train_tokens=3, train_target_tokens=4,
+    kernels_reason="no compiler", eval_tokens=None,
+    train_examples=1, eval_examples=2, train_tokens=3, train_target_tokens=4,
     eval_target_tokens=5, total_steps=6, base_parameters=7, target_modules=("a.q_proj", "b.q_proj"), data_hash="h",
     model_hash="g", data_notes=("1 row was cut",),
 )  # fmt: skip

@@ -1,0 +1,37 @@
+import pytest
+
+from lorascope.spec.plan import plan_trials, planned_rates
+from lorascope.spec.rates import automatic_rates, next_rate
+from lorascope.spec.schema import StudySpec
+
+
+@pytest.mark.parametrize(("rule", "exponent"), [("fixed", 0.0), ("rslora", -0.25), ("proportional", -0.5)])
+def test_automatic_rates_follow_the_rank_as_the_alpha_rule_has_it(rule: str, exponent: float) -> None:
+    spec = StudySpec(ranks=(4, 64), alpha_rule=rule, learning_rates="auto")
+    small, large = planned_rates(spec, 4), planned_rates(spec, 64)
+    for one, other in zip(small, large, strict=True):
+        assert other / one == pytest.approx(16**exponent, rel=0.05)  # two digits of either are kept
+
+
+def test_automatic_rates_stand_a_factor_of_three_apart_around_the_start() -> None:
+    assert automatic_rates(rank=8, scale=4.0) == (3.3e-4, 1e-3, 3e-3)
+    assert automatic_rates(rank=8, scale=16.0) == (1.7e-4, 5e-4, 1.5e-3)
+
+
+def test_each_rank_is_planned_at_its_own_rates() -> None:
+    spec = StudySpec(ranks=(8, 128), alpha_rule="proportional", learning_rates="auto")
+    assert [trial.trial_id for trial in plan_trials(spec)] == [
+        "r8-lr0.00033", "r8-lr0.001", "r8-lr0.003", "r128-lr8.3e-05", "r128-lr0.00025", "r128-lr0.00075",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tried", "side", "rate"),
+    [
+        ((1e-4, 3e-4, 1e-3), "above", 3.33333333333e-3),
+        ((1e-3, 3e-4, 1e-4), "below", 3.33333333333e-5),
+        ((1e-3, 3e-3), "above", 9e-3),
+    ],
+)
+def test_the_next_rate_keeps_the_ratio_of_the_last_two(tried: tuple[float, ...], side: str, rate: float) -> None:
+    assert next_rate(tried, side) == rate
