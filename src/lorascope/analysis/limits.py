@@ -145,7 +145,7 @@ def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: Recomm
 
 def enough_megabytes(n_bytes: float) -> str:
     """Write MB that this many bytes stay within."""
-    return f"{math.ceil(to_megabytes(n_bytes) * 1000) / 1000:g}"
+    return f"{math.ceil(to_megabytes(n_bytes) * 1000) / 1000}"
 
 
 def _enough_memory(n_bytes: float) -> str:
