@@ -25,7 +25,7 @@ def test_limits_no_rank_was_measured_to_keep_are_refused_and_can_be_raised(spec:
         carry_out(spec.model_copy(update={"max_memory": "1MB", "max_seconds": 1e6}), folder)
     assert "no rank is within the limits; rank 2 comes nearest: peak memory" in caught.value.problem
     assert "(limit 1.0 MB)" in caught.value.problem
-    assert "raise max_memory to at least" in caught.value.remedy
+    assert "raise max_memory to " in caught.value.remedy
     assert "max_seconds" not in str(caught.value)
     assert not any(read_study(folder).steps.values())
     measured = summarize(folder).ranks

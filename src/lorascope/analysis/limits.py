@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from lorascope.analysis.estimates import Estimate
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart
+from lorascope.analysis.wording import with_interval
 from lorascope.spec.schema import StudySpec
-from lorascope.units import format_bytes, format_seconds, from_megabytes, parse_bytes
+from lorascope.units import format_bytes, format_seconds, from_megabytes, parse_bytes, to_megabytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,8 @@ class Limit:
     most: float
     taken: Callable[[RankPart], float | None]
     shown: Callable[[float], str]
+    enough: Callable[[float], str]
+    """Writes a limit that the user can give and that an amount stays within."""
 
     def share(self, part: RankPart) -> float:
         """Divide what the rank takes by the limit; infinite where that was not measured."""
@@ -42,13 +46,13 @@ def limits_of(spec: StudySpec) -> tuple[Limit, ...]:
     memory = parse_bytes(spec.max_memory) if spec.max_memory is not None else None
     size = from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb is not None else None
     known = (
-        ("max_memory", "peak memory", memory, "peak_memory_bytes", format_bytes),
-        ("max_seconds", "training alone", spec.max_seconds, "runtime_seconds", format_seconds),
-        ("max_adapter_mb", "adapter", size, "adapter_bytes", format_bytes),
+        ("max_memory", "peak memory", memory, "peak_memory_bytes", format_bytes, _enough_memory),
+        ("max_seconds", "training alone", spec.max_seconds, "runtime_seconds", format_seconds, _enough_seconds),
+        ("max_adapter_mb", "adapter", size, "adapter_bytes", format_bytes, enough_megabytes),
     )
     return tuple(
-        Limit(field=field, label=label, most=most, taken=attrgetter(name), shown=shown)
-        for field, label, most, name, shown in known
+        Limit(field=field, label=label, most=most, taken=attrgetter(name), shown=shown, enough=enough)
+        for field, label, most, name, shown, enough in known
         if most is not None
     )
 
@@ -64,7 +68,7 @@ def remedy_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
     """Say how far the limits would have to be raised for the nearest rank."""
     nearest = min(parts, key=lambda part: _worst(limits, part))
     raised = " and ".join(
-        f"{limit.field} to at least {limit.shown(taken)}"
+        f"{limit.field} to {limit.enough(taken)}"
         for limit in limits
         if limit.exceeded(nearest) and (taken := limit.taken(nearest)) is not None
     )
@@ -96,18 +100,33 @@ def recommend_within(
         left = AdvicePart(rank=None, reason=text[0].upper() + text[1:], change=_change(limits, ranks, free))
         return RecommendationPart(quality=left, efficient=left, constrained=left)
     advice = free if len(allowed) == len(ranks) else advise(allowed)
-    head = "the only rank within the limits: " if len(allowed) == 1 else f"of {len(allowed)} ranks within the limits: "
-    if len(allowed) == len(ranks):
-        head = ""
-    quality, efficient = (
-        part.model_copy(update={"reason": f"{head}{part.reason}"}) for part in (advice.quality, advice.efficient)
-    )
+    quality, efficient = (_among(part, len(allowed), len(ranks)) for part in (advice.quality, advice.efficient))
     constrained = efficient
     if efficient.rank is not None:
-        taken = ", ".join(limit.describe(ranks[efficient.rank]) for limit in limits)
+        chosen = ranks[efficient.rank]
+        taken = "".join(f"; {limit.describe(chosen)}" for limit in limits)
         change = " ".join(filter(None, (efficient.change, _change(limits, ranks, free))))
-        constrained = AdvicePart(rank=efficient.rank, reason=f"{efficient.reason}; {taken}", change=change)
+        constrained = AdvicePart(rank=chosen.rank, reason=f"{efficient.reason}{_price(chosen)}{taken}", change=change)
     return RecommendationPart(quality=quality, efficient=efficient, constrained=constrained)
+
+
+def _among(advice: AdvicePart, allowed: int, total: int) -> AdvicePart:
+    """Say of how many ranks this one was chosen; of a single one there is nothing else to say."""
+    if allowed == total:
+        return advice
+    reason = (
+        "the only rank within the limits" if allowed == 1 else f"of {allowed} ranks within the limits: {advice.reason}"
+    )
+    return advice.model_copy(update={"reason": reason})
+
+
+def _price(part: RankPart) -> str:
+    """Write what the rank gives up against the lowest loss of all ranks, whatever their cost."""
+    if not part.excess_loss or part.excess_loss_ci95 is None:
+        return ""
+    low, high = part.excess_loss_ci95
+    above = with_interval(Estimate(value=part.excess_loss, low=low, high=high))
+    return f"; its held-out loss is {above} above the lowest of all ranks"
 
 
 def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: RecommendationPart) -> str:
@@ -122,6 +141,19 @@ def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: Recomm
     needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items())
     text = f"Beyond the limits: {needs}."
     return f"{text} Without limits the efficient choice is rank {free.efficient.rank}." if free.efficient.rank else text
+
+
+def enough_megabytes(n_bytes: float) -> str:
+    """Write MB that this many bytes stay within."""
+    return f"{math.ceil(to_megabytes(n_bytes) * 1000) / 1000}"
+
+
+def _enough_memory(n_bytes: float) -> str:
+    return f"{math.ceil(to_megabytes(n_bytes))}MB"
+
+
+def _enough_seconds(seconds: float) -> str:
+    return f"{math.ceil(seconds)}"
 
 
 def _worst(limits: Sequence[Limit], part: RankPart) -> float:

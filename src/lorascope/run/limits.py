@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lorascope.analysis import summarize
-from lorascope.analysis.limits import limits_of, nearest_text, remedy_text
+from lorascope.analysis.limits import enough_megabytes, limits_of, nearest_text, remedy_text
 from lorascope.errors import InputError
 from lorascope.modeling.lora import MultiLoraLinear, linear_features
 from lorascope.spec.schema import StudySpec
@@ -31,7 +31,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     raise InputError(
         f"max_adapter_mb is {spec.max_adapter_mb:g}, and the nearest adapter, of rank {smallest}, takes "
         f"{format_bytes(smallest * per_rank)}",
-        remedy=f"raise it, or {lower}",
+        remedy=f"raise it to {enough_megabytes(smallest * per_rank)}, or {lower}",
     )
 
 

@@ -9,6 +9,8 @@ import pytest
 from comparisons import compared
 from lorascope.analysis import summarize
 from lorascope.analysis.changes import is_enough, may_be_enough, needed_tolerance
+from lorascope.analysis.limits import limits_of, remedy_text, within
+from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 
 MakeStudy = Callable[..., Path]
@@ -46,7 +48,9 @@ def test_a_limit_leaves_the_best_rank_within_it_and_says_both_numbers(
 def test_one_rank_within_the_limits_is_recommended_as_such(make_study: MakeStudy) -> None:
     advice = limited(make_study, max_memory="1.02GB", max_seconds=600)
     assert advice.quality.rank == advice.efficient.rank == advice.constrained.rank == 8
-    assert advice.constrained.reason.startswith("the only rank within the limits")
+    assert advice.efficient.reason == "the only rank within the limits"
+    assert advice.constrained.reason.startswith("the only rank within the limits; its held-out loss is 0.09")
+    assert "above the lowest of all ranks; peak memory 1.01 GB (limit 1.02 GB)" in advice.constrained.reason
     assert "training alone 32.6 s (limit 10 min 00 s)" in advice.constrained.reason
 
 
@@ -64,6 +68,16 @@ def test_limits_nothing_keeps_recommend_nothing_and_name_the_nearest(make_study:
     assert advice.quality.rank is advice.efficient.rank is advice.constrained.rank is None
     assert "rank 8 comes nearest: peak memory 1.01 GB (limit 1.00 GB)" in advice.efficient.reason
     assert "adapter 1.6 MB" not in advice.efficient.reason
+
+
+@pytest.mark.parametrize("limits", [{"max_memory": "1GB"}, {"max_seconds": 30.5}, {"max_adapter_mb": 1.25}])
+def test_the_remedy_names_limits_that_are_enough(make_study: MakeStudy, limits: dict) -> None:
+    parts = summarize(make_study(spec=StudySpec(ranks=tuple(FLOORS), **limits), floors=FLOORS)).ranks
+    refused = limits_of(StudySpec(ranks=tuple(FLOORS), **limits))
+    assert not any(within(refused, part) for part in parts)
+    field, value = re.match(r"raise (\w+) to (\S+) and run", remedy_text(refused, parts)).groups()
+    raised = load_spec(None, {field: value if field == "max_memory" else float(value)})
+    assert [within(limits_of(raised), part) for part in parts] == [True, False, False]
 
 
 def test_a_rank_that_was_not_measured_is_not_within_a_limit(make_study: MakeStudy) -> None:

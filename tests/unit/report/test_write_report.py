@@ -193,7 +193,7 @@ def test_the_readings_tables_show_the_summary_s_numbers(make_study: MakeStudy) -
     reading = summary.readings.ranks[0]
     assert f"| 8 | 4 | {reading.stable_step} | {reading.train_gap:.4f} | {reading.final_spread:.4f} |" in text
     assert "- at 0.0001, after 80 steps: " in text
-    assert "| to stay within the limits | 8 | the only rank within the limits" in text
+    assert "| to stay within the limits | 8 | the only rank within the limits; its held-out loss is 0." in text
     assert "- limits: peak memory 1.10 GB" in text
     assert "- alpha (scale) of each rank: r 8: 32 (4), r 128: 512 (4)" in text
     page = Page(render("report.html.j2", summary, ()))
