@@ -85,8 +85,8 @@ def test_rates_that_leave_at_a_rung_leave_the_others_as_they_are_alone() -> None
     kept = run_pack(spec, rungs=Rungs(steps=rung_steps(spec, 6)))
     states = {name: (outcome.state, outcome.steps) for name, outcome in kept.outcomes.items()}
     for rank in (2, 4):
-        assert states[f"r{rank}-lr1e-06"] == states[f"r{rank}-lr1e-05"] == ("stopped", 3)
-    assert {"finished", "stopped"} == {state for state, _ in states.values()}
+        of_rank = {state for name, state in states.items() if name.startswith(f"r{rank}-")}
+        assert {("stopped", 3), ("stopped", 4), ("finished", 6)} >= of_rank > {("finished", 6)}
     for record in plan_trials(spec):
         name, solo = record.trial_id, run_pack(spec, records=[record])
         steps = states[name][1]
