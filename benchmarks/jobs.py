@@ -117,6 +117,8 @@ def study_of(job: Job) -> StudySpec:
         num_train_epochs=1.0,
         max_steps=job.max_steps,
         lr_scheduler_type="linear",
+        early_exit=False,
+        max_widenings=0,
         cost_steps=0,
         dtype="float32" if job.program == "lorascope-float32" else "auto",
         device="cpu",

@@ -147,6 +147,7 @@ def _finished_study(spec: StudySpec, rows: int) -> StudyData:
         packing_reason="", train_examples=8 * STEPS, eval_examples=rows, train_tokens=1, train_target_tokens=1,
         eval_target_tokens=rows * MEAN_TOKENS, total_steps=STEPS, base_parameters=1, target_modules=(), data_hash="",
         model_hash="", data_notes=(), kernels=False, kernels_reason="",
+        eval_tokens=rows * MEAN_TOKENS,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

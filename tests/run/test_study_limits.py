@@ -1,6 +1,7 @@
 """Limits and other ways to read a study: refused before joint training, and changed without training again."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def test_limits_no_rank_was_measured_to_keep_are_refused_and_can_be_raised(spec:
     folder = tmp_path / "study"
     with pytest.raises(InputError) as caught:
         carry_out(spec.model_copy(update={"max_memory": "1MB", "max_seconds": 1e6}), folder)
-    assert "no rank is within the limits; rank 2 comes nearest: peak memory" in caught.value.problem
+    # which of two tiny ranks takes less memory is chance
+    assert re.search(r"no rank is within the limits; rank [24] comes nearest: peak memory", caught.value.problem)
     assert "(limit 1.0 MB)" in caught.value.problem
     assert "raise max_memory to " in caught.value.remedy
     assert "max_seconds" not in str(caught.value)

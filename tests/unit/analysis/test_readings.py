@@ -151,8 +151,8 @@ def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
     agree = summarize(make_study())
     assert agree.readings.naive.rank == agree.recommendation.efficient.rank == 128
     assert "This study names rank 128 too" in agree.readings.naive.text
-    close = StudySpec(ranks=(8, 128), tolerance=0.2)
-    differ = summarize(make_study(spec=close, floors={8: 1.3, 128: 1.2}))
+    close = StudySpec(ranks=(8, 128, 256), tolerance=0.2)
+    differ = summarize(make_study(spec=close, floors={8: 1.3, 128: 1.2, 256: 1.25}))
     assert (differ.readings.naive.rank, differ.recommendation.efficient.rank) == (128, 8)
     assert "would choose rank 128: rank 128 1.2" in differ.readings.naive.text
     assert f"This study names rank 8 instead, {differ.recommendation.efficient.reason}." in differ.readings.naive.text
