@@ -79,6 +79,7 @@ _GROUPS: dict[str, Callable[[Options, str], dict[str, Job]]] = {"trials": _trial
 def main() -> None:
     options, console = read_options(sys.argv[1:]), Console(width=WIDTH)
     model = prepare_model("smollm2-135m")
+    starts = _starts(options, console) if "start" in options.cases else {}  # first: what fails soon costs least
     groups: dict[str, list[Measured]] = {}
     for group in options.cases:
         if group == "start":
@@ -89,9 +90,7 @@ def main() -> None:
             groups[group].append(measured(name, measure(job.model_copy(update=fewer))))
             console.print(f"{group}: {name} done", highlight=False)
         console.print(growth_table(group, groups[group]))
-    content: dict[str, object] = {name: [asdict(line) for line in lines] for name, lines in groups.items()}
-    if "start" in options.cases:
-        content |= _starts(options, console)
+    content: dict[str, object] = {name: [asdict(line) for line in lines] for name, lines in groups.items()} | starts
     command = " ".join(["python", "benchmarks/scaling.py", *map(shown_source, sys.argv[1:])])
     console.print(f"results: benchmarks/results/{save('scaling', command, content).name}")
 
