@@ -4,6 +4,7 @@ Units are part of each name. Losses are sums of nats beside the count of tokens 
 division happens once, where a loss is read.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,6 +57,12 @@ class EvalRecord:
     example_nats: tuple[float, ...]
     example_target_tokens: tuple[int, ...]
     seconds: float
+
+    @property
+    def loss(self) -> float | None:
+        """Divide the nats by the target tokens; None where that is not finite."""
+        tokens = sum(self.example_target_tokens)
+        return math.fsum(self.example_nats) / tokens if tokens and all(map(math.isfinite, self.example_nats)) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,6 @@
 """Reasons to read the numbers with care. Each check is one function that says its reason or nothing."""
 
 from lorascope.analysis.claims import shown_above
-from lorascope.analysis.estimates import evaluation_loss
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.paired import LEVEL
 from lorascope.analysis.ranks import ENDED_EARLY
@@ -77,7 +76,7 @@ def _eval_loss_rising(findings: Findings) -> CautionPart | None:
     rising = []
     for trial in (trial for choice in findings.choices.values() for trial in choice.trials):
         records = findings.data.evaluations[trial.trial_id]
-        losses = [loss for record in records if (loss := evaluation_loss(record)) is not None]
+        losses = [loss for record in records if (loss := record.loss) is not None]
         if trial.eval_loss is not None and trial.eval_loss > min(losses) + tolerance:
             rising.append(f"{trial.trial_id} (lowest {nats(min(losses))}, last {nats(trial.eval_loss)})")
     if not rising:

@@ -21,14 +21,9 @@ class Estimate:
     high: float
 
 
-def evaluation_loss(record: EvalRecord) -> float | None:
-    """Divide an evaluation's nats by its tokens; None where that is not finite."""
-    return _ratio(record.example_nats, sum(record.example_target_tokens))
-
-
 def last_finite(records: Sequence[EvalRecord]) -> EvalRecord | None:
     """Find the last evaluation after training began that has a finite loss."""
-    trained = [record for record in records if record.step > 0 and evaluation_loss(record) is not None]
+    trained = [record for record in records if record.step > 0 and record.loss is not None]
     return trained[-1] if trained else None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.data import StudyData
-from lorascope.analysis.estimates import evaluation_loss, final_train_loss
+from lorascope.analysis.estimates import final_train_loss
 from lorascope.analysis.ranks import ENDED_EARLY, RankChoice
 from lorascope.analysis.reading_parts import GridPart, NaivePart, OrderPart
 from lorascope.analysis.summary import RecommendationPart, TrialPart
@@ -76,7 +76,7 @@ def _side(data: StudyData, trials: Sequence[TrialPart], rate: float) -> Side | N
     seeds = set.intersection(*({trial.seed for trial in usable if trial.rank == rank} for rank in data.ranks))
     shown = [trial for trial in usable if trial.seed in seeds]
     losses = [
-        {record.step: loss for record in data.evaluations[t.trial_id] if (loss := evaluation_loss(record)) is not None}
+        {record.step: loss for record in data.evaluations[t.trial_id] if (loss := record.loss) is not None}
         for t in shown
     ]
     step = max(set.intersection(*map(set, losses)), default=0) if losses else 0

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+Interval = tuple[float, float]
+
 
 class Part(BaseModel):
     """Frozen, with the texts under the fields as their documentation, and without NaN or infinity."""

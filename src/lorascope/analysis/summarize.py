@@ -11,17 +11,17 @@ from lorascope.analysis.budget import find_budget
 from lorascope.analysis.cautions import find_cautions
 from lorascope.analysis.changes import with_changes
 from lorascope.analysis.data import StudyData, load_study
-from lorascope.analysis.estimates import Estimate, evaluation_loss, final_train_loss, last_finite
+from lorascope.analysis.estimates import Estimate, final_train_loss, last_finite
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.frontier import mark_pareto
 from lorascope.analysis.limits import limits_of, recommend_within
 from lorascope.analysis.noise import noise_floor
+from lorascope.analysis.part import Interval
 from lorascope.analysis.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
     EnvironmentPart,
-    Interval,
     MemoryPart,
     RankPart,
     RecommendationPart,
@@ -172,9 +172,9 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
         message=outcome.message if outcome else "",
         steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
-        eval_loss=evaluation_loss(last) if last else None,
+        eval_loss=last.loss if last else None,
         eval_step=last.step if last else None,
-        base_eval_loss=evaluation_loss(base) if base else None,
+        base_eval_loss=base.loss if base else None,
     )
 
 

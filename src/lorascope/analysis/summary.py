@@ -5,8 +5,10 @@ A number that does not exist (yet) is null: not measured, not reached, or not fi
 
 from typing import Literal
 
+from lorascope.analysis.part import Interval
 from lorascope.analysis.part import Part as _Part
 from lorascope.analysis.reading_parts import ReadingsPart
+from lorascope.analysis.usage_parts import ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
@@ -25,7 +27,6 @@ CautionKind = Literal[
     "below_capacity",
     "environment_changed",
 ]
-Interval = tuple[float, float]
 
 
 class BudgetPart(_Part):
@@ -150,19 +151,6 @@ class MemoryPart(_Part):
     """The lowest."""
     max: float
     """The highest."""
-
-
-class ForgettingPart(_Part):
-    """What one rank lost on the generic text; below 0, it gained."""
-
-    before: float
-    """Loss of the base model."""
-    after: float | None
-    """Loss after training, first seed."""
-    change: float | None
-    """After minus before."""
-    change_ci95: Interval | None
-    """Its 95% paired bootstrap interval over windows of the text."""
 
 
 class RankPart(_Part):
@@ -319,72 +307,6 @@ class EnvironmentPart(_Part):
     """Command that started it."""
     starts: int
     """How often the study was started or continued."""
-
-
-class SpectrumPart(_Part):
-    """How much of a rank the adapter uses in one kind of module: numbers of layers, and their mean over them."""
-
-    rank: int
-    """LoRA rank r."""
-    module: str
-    """Last part of the layers' names."""
-    layers: int
-    """Layers of that kind."""
-    effective_rank: float
-    """Effective rank of the update, mean over layers."""
-    effective_rank_min: float
-    """The lowest of a layer."""
-    effective_rank_max: float
-    """The highest of a layer."""
-    energy_rank_50: float
-    """Singular values that hold half of the update's squared norm, mean over layers."""
-    energy_rank_90: float
-    """Those that hold 90% of it."""
-    energy_rank_99: float
-    """Those that hold 99% of it."""
-
-
-class CutPart(_Part):
-    """The largest rank's adapter, cut."""
-
-    rank: int
-    """Rank it was cut to."""
-    eval_loss: float | None
-    """Held-out loss of the cut adapter."""
-    excess_loss: float | None
-    """That loss above the whole adapter's."""
-    excess_loss_ci95: Interval | None
-    """Its 95% paired bootstrap interval over held-out rows."""
-    trained_eval_loss: float | None
-    """Held-out loss of an adapter trained at this rank, where one was, with the same seed."""
-
-
-class TruncationPart(_Part):
-    """The largest rank's adapter cut to smaller ranks, layer by layer, by singular values."""
-
-    trial_id: str
-    """The trial whose adapter was cut."""
-    rank: int
-    """Its rank."""
-    eval_loss: float
-    """Its held-out loss, whole."""
-    adequate_rank: int | None
-    """Smallest cut whose excess, and that of all larger ones, lies below the tolerance with its whole interval."""
-    cuts: tuple[CutPart, ...]
-    """The cuts, ascending."""
-
-
-class GenericTextPart(_Part):
-    """The text on which forgetting was measured."""
-
-    name: str
-    """As the study names it."""
-    windows: int
-    """Windows that were read."""
-    target_tokens: int
-    """Their tokens the loss is taken on."""
-    text_hash: str
-    """Hash of the windows' tokens."""
 
 
 class StudySummary(_Part):

@@ -10,16 +10,9 @@ import numpy as np
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.estimates import Floats, last_finite
 from lorascope.analysis.paired import SeedRows, differences
-from lorascope.analysis.summary import (
-    CutPart,
-    ForgettingPart,
-    GenericTextPart,
-    Interval,
-    RankPart,
-    SpectrumPart,
-    TrialPart,
-    TruncationPart,
-)
+from lorascope.analysis.part import Interval
+from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.analysis.usage_parts import CutPart, ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord
 
 

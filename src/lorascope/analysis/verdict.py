@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from lorascope.analysis.claims import Claims, claims
-from lorascope.analysis.estimates import evaluation_loss
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.summary import ClaimsPart, VerdictKind, VerdictPart
 from lorascope.analysis.verdict_text import (
@@ -26,7 +25,7 @@ def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
 
     Needs three evaluations, the first before training. A fall below the tolerance does not count.
     """
-    points = [(record.step, loss) for record in records if (loss := evaluation_loss(record)) is not None]
+    points = [(record.step, loss) for record in records if (loss := record.loss) is not None]
     if len(points) < 3:
         return False
     (first_step, first_loss), (before_step, before_loss), (last_step, last_loss) = points[0], points[-2], points[-1]

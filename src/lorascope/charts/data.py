@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.analysis.estimates import evaluation_loss
-from lorascope.analysis.summary import Interval
+from lorascope.analysis.part import Interval
 from lorascope.records import EvalRecord, StepRecord
 
 MAX_POINTS = 600
@@ -133,4 +132,4 @@ def _thinned(records: Sequence[StepRecord]) -> tuple[tuple[int, ...], tuple[floa
 
 
 def _finite_losses(records: Sequence[EvalRecord]) -> list[tuple[int, float]]:
-    return [(record.step, loss) for record in records if (loss := evaluation_loss(record)) is not None]
+    return [(record.step, loss) for record in records if (loss := record.loss) is not None]

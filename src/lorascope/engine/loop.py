@@ -92,7 +92,7 @@ def train_pack(pack: Pack) -> None:
 
 
 def _stop_at_rung(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
-    losses = {trial.record.trial_id: trial.eval_loss for trial in active}
+    losses = {trial.record.trial_id: trial.eval_loss for trial in active if trial.eval_loss is not None}
     leavers = pack.rungs.leavers(step, [trial.record for trial in pack.trials], losses)
     for trial in active:
         trial.stopped = leavers.get(trial.record.trial_id, "")
@@ -133,14 +133,13 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[Tr
         if not all(map(math.isfinite, nats)):
             trial.diverged = f"the held-out loss after step {step} is not finite"
             continue
-        trial.eval_loss = math.fsum(nats) / sum(targets)
-        pack.recorder.evaluation(
-            EvalRecord(
-                trial_id=trial.record.trial_id,
-                step=step,
-                example_nats=nats,
-                example_target_tokens=targets,
-                seconds=seconds,
-            )
+        record = EvalRecord(
+            trial_id=trial.record.trial_id,
+            step=step,
+            example_nats=nats,
+            example_target_tokens=targets,
+            seconds=seconds,
         )
+        trial.eval_loss = record.loss
+        pack.recorder.evaluation(record)
     return _drop_ended(pack, active)

@@ -36,8 +36,8 @@ class TrainingTrial:
         """Why the trial cannot go on; empty while it can."""
         self.stopped = ""
         """Why the trial is not worth going on with; empty while it is."""
-        self.eval_loss = math.nan
-        """Latest held-out loss in nats a token; NaN before the first evaluation of this process."""
+        self.eval_loss: float | None = None
+        """Latest held-out loss in nats a token; None before the first evaluation of this process."""
 
     @property
     def has_left(self) -> bool:

@@ -2,8 +2,7 @@
 
 from lorascope.analysis.reading_parts import DoublingPart, GridPart, RankReadingPart
 from lorascope.analysis.summary import RankPart, StudySummary
-from lorascope.charts.colors import rank_colors
-from lorascope.report.view import NONE, STATES, Table, drop_empty, show_interval, show_loss
+from lorascope.report.view import NONE, STATES, Table, drop_empty, row_colors, show_interval, show_loss
 from lorascope.units import format_bytes
 
 
@@ -23,14 +22,14 @@ def reading_table(summary: StudySummary) -> Table:
     )
     pairs = zip(summary.ranks, summary.readings.ranks, strict=True)
     rows = [_reading_row(part, reading) for part, reading in pairs]
-    return drop_empty(header, rows, _colors(summary, [part.rank for part in summary.ranks]))
+    return drop_empty(header, rows, row_colors(summary, [part.rank for part in summary.ranks]))
 
 
 def doubling_table(summary: StudySummary) -> Table:
     """Show what each step to the next larger rank gains."""
     steps = summary.readings.doublings
     header = ("ranks", "gain (95% interval)", "for a doubling", "for a million parameters")
-    return drop_empty(header, [_doubling_row(step) for step in steps], _colors(summary, [s.larger for s in steps]))
+    return drop_empty(header, [_doubling_row(step) for step in steps], row_colors(summary, [s.larger for s in steps]))
 
 
 def grid_table(summary: StudySummary) -> Table:
@@ -41,7 +40,7 @@ def grid_table(summary: StudySummary) -> Table:
     return Table(
         header=("rank", *(f"{rate:g}" for rate in rates)),
         rows=tuple((str(rank), *(cells.get((rank, rate), NONE) for rate in rates)) for rank in ranks),
-        colors=_colors(summary, ranks),
+        colors=row_colors(summary, ranks),
     )
 
 
@@ -89,8 +88,3 @@ def _cell(cell: GridPart) -> str:
 
 def _ranks(values: tuple[int, ...]) -> str:
     return ", ".join(str(value) for value in values)
-
-
-def _colors(summary: StudySummary, ranks: list[int]) -> tuple[str, ...]:
-    colors = rank_colors([part.rank for part in summary.ranks])
-    return tuple(colors[rank] for rank in ranks)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from lorascope.analysis.summary import GenericTextPart, Interval, StudySummary, TruncationPart
-from lorascope.charts.colors import rank_colors
-from lorascope.report.view import NONE, Table
+from lorascope.analysis.part import Interval
+from lorascope.analysis.summary import StudySummary
+from lorascope.analysis.usage_parts import GenericTextPart, TruncationPart
+from lorascope.report.view import NONE, Table, row_colors, show_loss
 from lorascope.spec.schema import BUILTIN_TEXT
 from lorascope.units import format_count
 
@@ -43,7 +44,7 @@ def _spectra(summary: StudySummary) -> Section | None:
         table=Table(
             header=("rank", "modules", "effective rank (lowest to highest)", "50% of energy", "90%", "99%"),
             rows=rows,
-            colors=_colors(summary, [part.rank for part in summary.spectra]),
+            colors=row_colors(summary, [part.rank for part in summary.spectra]),
         ),
         note="Means over layers. The effective rank counts directions by the entropy of their singular values; the "
         "last columns count the largest singular values that hold a share of the squared norm. A small direction may "
@@ -58,9 +59,9 @@ def _truncation(summary: StudySummary) -> Section | None:
     rows = tuple(
         (
             str(cut.rank),
-            _loss(cut.eval_loss),
+            show_loss(cut.eval_loss),
             _difference(cut.excess_loss, cut.excess_loss_ci95),
-            _loss(cut.trained_eval_loss),
+            show_loss(cut.trained_eval_loss),
         )
         for cut in part.cuts
     )
@@ -73,8 +74,8 @@ def _truncation(summary: StudySummary) -> Section | None:
                 f"above the whole rank {part.rank} (95% interval)",
                 "trained at that rank",
             ),
-            rows=(*rows, (str(part.rank), _loss(part.eval_loss), "the whole", _loss(part.eval_loss))),
-            colors=_colors(summary, [part.rank] * (len(rows) + 1)),
+            rows=(*rows, (str(part.rank), show_loss(part.eval_loss), "the whole", show_loss(part.eval_loss))),
+            colors=row_colors(summary, [part.rank] * (len(rows) + 1)),
         ),
         note=_truncation_note(summary, part),
     )
@@ -100,10 +101,10 @@ def _forgetting(summary: StudySummary) -> Section | None:
         table=Table(
             header=("rank", "before training", "after", "change (95% interval)"),
             rows=tuple(
-                (str(rank), _loss(part.before), _loss(part.after), _difference(part.change, part.change_ci95))
+                (str(rank), show_loss(part.before), show_loss(part.after), _difference(part.change, part.change_ci95))
                 for rank, part in known
             ),
-            colors=_colors(summary, [rank for rank, _ in known]),
+            colors=row_colors(summary, [rank for rank, _ in known]),
         ),
         note=_text_note(summary.generic_text),
     )
@@ -116,15 +117,6 @@ def _text_note(text: GenericTextPart) -> str:
         f"Loss on {name}: {format_count(text.target_tokens)} tokens in {text.windows} windows. Above 0, the model "
         "predicts such text worse than before. The interval covers the choice of windows."
     )
-
-
-def _colors(summary: StudySummary, ranks: list[int]) -> tuple[str, ...]:
-    colors = rank_colors([part.rank for part in summary.ranks])
-    return tuple(colors[rank] for rank in ranks)
-
-
-def _loss(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}"
 
 
 def _difference(value: float | None, interval: Interval | None) -> str:

@@ -48,8 +48,13 @@ def rank_table(summary: StudySummary) -> Table:
         "peak memory",
     )
     rows = [_rank_row(part) for part in summary.ranks]
+    return drop_empty(header, rows, row_colors(summary, [part.rank for part in summary.ranks]))
+
+
+def row_colors(summary: StudySummary, ranks: Sequence[int]) -> tuple[str, ...]:
+    """Give each row the colour of its rank."""
     colors = rank_colors([part.rank for part in summary.ranks])
-    return drop_empty(header, rows, tuple(colors[part.rank] for part in summary.ranks))
+    return tuple(colors[rank] for rank in ranks)
 
 
 def drop_empty(header: Sequence[str], rows: Sequence[Sequence[str]], colors: tuple[str, ...]) -> Table:
@@ -66,7 +71,6 @@ def drop_empty(header: Sequence[str], rows: Sequence[Sequence[str]], colors: tup
 
 def claims_table(summary: StudySummary) -> Table:
     """Show what the tests show of every rank; no rows where nothing is compared."""
-    colors = rank_colors([part.rank for part in summary.ranks])
     claims = summary.verdict.claims
     return Table(
         header=(
@@ -79,18 +83,17 @@ def claims_table(summary: StudySummary) -> Table:
             (str(part.rank), *(_shown(p) for p in (part.adequate_p, part.inadequate_p, part.worse_p)))
             for part in claims
         ),
-        colors=tuple(colors[part.rank] for part in claims),
+        colors=row_colors(summary, [part.rank for part in claims]),
     )
 
 
 def trial_table(summary: StudySummary) -> Table:
     """Show every trial and how it ended."""
     header = ("trial", "rank", "alpha", "learning rate", "seed", "outcome", "steps", "training loss", "held-out loss")
-    colors = rank_colors([part.rank for part in summary.ranks])
     return Table(
         header=header,
         rows=tuple(_trial_row(trial) for trial in summary.trials),
-        colors=tuple(colors[trial.rank] for trial in summary.trials),
+        colors=row_colors(summary, [trial.rank for trial in summary.trials]),
     )
 
 

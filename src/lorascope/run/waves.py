@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from lorascope.records import EvalRecord, TrialRecord
+from lorascope.records import TrialRecord
 from lorascope.spec.plan import plan_trial, plan_trials, planned_rates
 from lorascope.spec.rates import next_rate
 from lorascope.spec.rungs import Rival, Rungs
@@ -39,7 +39,7 @@ def pending_wave(spec: StudySpec, store: StudyStore, total_steps: int) -> Wave |
     """Return the first pack that has not ended; None when the study is complete."""
     outcomes = store.outcomes()
     finished = [name for name, outcome in outcomes.items() if outcome.state == "finished"]
-    losses = {name: _loss(store.evaluations(name)[-1]) for name in finished}
+    losses = {name: loss for name in finished if (loss := store.evaluations(name)[-1].loss) is not None}
     before: list[TrialRecord] = []
     number = 0
     while trials := next_trials(spec, before, losses):
@@ -131,10 +131,7 @@ def _rivals(before: Sequence[TrialRecord], losses: Mapping[str, float], store: S
     rivals = {}
     for rank in {trial.rank for trial in finished}:
         best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
-        curve = {record.step: _loss(record) for record in store.evaluations(best.trial_id)}
+        records = store.evaluations(best.trial_id)
+        curve = {record.step: loss for record in records if (loss := record.loss) is not None}
         rivals[rank] = Rival(learning_rate=best.learning_rate, losses=curve)
     return rivals
-
-
-def _loss(record: EvalRecord) -> float:
-    return math.fsum(record.example_nats) / sum(record.example_target_tokens)

@@ -14,7 +14,7 @@ def automatic_rates(*, rank: int, scale: float) -> tuple[float, ...]:
 
     The output of B A changes by about scale * rank * rate^2 in a step that moves both factors, so that the best rate
     follows (scale * rank)^-1/2: constant in r at a fixed alpha, r^-1/4 for rsLoRA and r^-1/2 at a constant scale, as
-    maximal-update analysis has it (Chen, Villar and Hayou, arXiv 2602.06204).
+    maximal-update analysis has it (muA, arXiv 2602.06204).
     """
     middle = _START * math.sqrt(_START_STRENGTH / (scale * rank))
     # Two digits: rates stand in names of folders, and no third one is meant

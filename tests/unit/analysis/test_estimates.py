@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lorascope.analysis.estimates import evaluation_loss, final_train_loss, final_window, last_finite
+from lorascope.analysis.estimates import final_train_loss, final_window, last_finite
 from lorascope.records import EvalRecord, StepRecord
 
 
@@ -23,13 +23,13 @@ def steps(*values: tuple[float, int]) -> list[StepRecord]:
 
 
 def test_a_loss_weighs_tokens_not_rows() -> None:
-    assert evaluation_loss(evaluation(1, (2.0, 9.0), (1, 3))) == 11 / 4
+    assert evaluation(1, (2.0, 9.0), (1, 3)).loss == 11 / 4
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_is_none(bad: float) -> None:
-    assert evaluation_loss(evaluation(1, (bad, 1.0), (1, 1))) is None
-    assert evaluation_loss(evaluation(1, (), ())) is None
+    assert evaluation(1, (bad, 1.0), (1, 1)).loss is None
+    assert evaluation(1, (), ()).loss is None
 
 
 def test_the_last_finite_evaluation_after_training_began_is_taken() -> None:
