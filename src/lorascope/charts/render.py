@@ -1,5 +1,6 @@
 """From a specification to a picture, without a browser and without the network."""
 
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -11,6 +12,13 @@ PNG_SCALE = 2.0
 """Pixels of a PNG for each unit of the chart, for sharp text on dense screens."""
 
 Spec = dict[str, Any]
+
+
+@cache
+def script() -> str:
+    """Return the JavaScript that draws specifications in a browser (vegaEmbed, vegaLite, vega); it loads nothing."""
+    bundle: str = vl_convert.javascript_bundle()
+    return bundle
 
 
 def to_svg(spec: Spec) -> str:
