@@ -10,8 +10,8 @@ from lorascope.records import (
     EvalRecord,
     ForgettingRecord,
     SpectrumRecord,
-    StepRecord,
     StudyFacts,
+    SystemSample,
     TrialOutcome,
     TrialRecord,
     TruncationRecord,
@@ -20,6 +20,7 @@ from lorascope.spec.load import load_spec
 from lorascope.spec.plan import planned_rates
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.store.columns import StepColumns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class StudyData:
     """By rank."""
     costs: dict[int, CostRecord]
     """By rank."""
-    steps: dict[str, tuple[StepRecord, ...]]
+    steps: dict[str, StepColumns]
     """By trial id; a trial that never began has an empty tuple."""
     evaluations: dict[str, tuple[EvalRecord, ...]]
     """By trial id, the same."""
@@ -45,6 +46,8 @@ class StudyData:
     """By trial id and ascending rank."""
     forgetting: dict[str, ForgettingRecord]
     """By trial id; the base model's under the empty name."""
+    samples: tuple[SystemSample, ...] = ()
+    """The process over the time of the study, in order."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -80,9 +83,10 @@ def load_study(folder: Path) -> StudyData:
             outcomes=store.outcomes(),
             adapters={record.rank: record for record in store.adapters()},
             costs={record.rank: record for record in store.costs()},
-            steps={trial.trial_id: tuple(store.steps(trial.trial_id)) for trial in trials},
+            steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
             evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
             spectra=tuple(store.spectra()),
             truncations=tuple(store.truncations()),
             forgetting=store.forgetting(),
+            samples=tuple(store.samples()),
         )

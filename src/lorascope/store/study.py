@@ -22,8 +22,9 @@ from lorascope.records import (
     TrialRecord,
     TruncationRecord,
 )
-from lorascope.store import tables
+from lorascope.store import columns, tables
 from lorascope.store.codec import SqlValue
+from lorascope.store.columns import StepColumns
 from lorascope.store.connect import connect_reader, connect_writer, disconnect_writer
 from lorascope.store.tables import R, Table
 
@@ -145,6 +146,11 @@ class StudyStore:
     def steps(self, trial_id: str) -> list[StepRecord]:
         """Read a trial's steps in order."""
         return self._read(tables.STEPS, "WHERE trial_id = ? ORDER BY step", trial_id)
+
+    def step_columns(self, trial_id: str) -> StepColumns:
+        """Read of a trial's steps what summaries and charts need, in order."""
+        with self._lock:
+            return StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,)))
 
     def evaluations(self, trial_id: str) -> list[EvalRecord]:
         """Read a trial's evaluations in order."""

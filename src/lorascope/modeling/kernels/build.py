@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from lorascope.modeling.base import cache_folder
+from lorascope.cache import cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = (
