@@ -65,12 +65,12 @@ def memory_split_spec(shares: Sequence[MemoryShare], ranks: Sequence[int]) -> Sp
     ]
     x = rank_axis(ranks)
     y = {"field": "value", "type": "quantitative", "title": METRICS["memory"].title}
-    legend = {"title": None, "orient": "top", "columns": 2, "labelLimit": 300}
+    legend = {"title": None, "orient": "top", "columns": 2}
     scale = {"domain": parts, "range": list(_PART_COLORS[: len(parts)])}
     color = {"field": "part", "type": "nominal", "sort": parts, "scale": scale, "legend": legend}
     tips = [{"field": "rank", "title": METRICS["rank"].title}, {"field": "part", "title": tr("part")},
             {"field": "words", "title": tr("memory")}]  # fmt: skip
-    bar = {"type": "bar", "width": {"band": 0.6}, "stroke": "#ffffff", "strokeWidth": 0.5}
+    bar = {"type": "bar", "width": {"band": 0.6}}
     layers: list[Spec] = [
         {"data": {"values": rows}, "mark": bar,
          "encoding": {"x": x, "y": y, "color": color, "order": {"field": "order"}, "tooltip": tips}},
@@ -117,7 +117,8 @@ def trade_off_spec(
     points: Sequence[TradeOff], x_title: str, tolerance: float, ranks: Sequence[int], *, divisor: float = 1.0
 ) -> Spec:
     """Draw each rank where its cost, divided by ``divisor``, and its loss put it: hollow outside the Pareto set."""
-    x = {"field": "cost", "type": "quantitative", "title": x_title, "scale": {"zero": False, "padding": LABEL_ROOM}}
+    x = {"field": "cost", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8},
+         "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
     y = {"field": "low", "type": "quantitative", "title": METRICS["excess_loss"].title,
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
     rows = [
@@ -163,7 +164,7 @@ def _reach(series: Sequence[Series]) -> tuple[float, float]:
 
 
 def _line_axes(x_title: str, y_title: str, low: float, high: float) -> tuple[Spec, Spec]:
-    x = {"field": "time", "type": "quantitative", "title": x_title}
+    x = {"field": "time", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8}}
     y = {"field": "value", "type": "quantitative", "title": y_title, "scale": {"zero": False, "domain": [low, high]}}
     return x, y
 

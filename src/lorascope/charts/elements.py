@@ -124,8 +124,8 @@ def finish(layers: Sequence[Spec], *, height: int = HEIGHT, params: Sequence[Spe
     text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     config: Spec = {
         "font": "system-ui, DejaVu Sans, sans-serif",
-        "axis": text | {"gridColor": GRID, "domainColor": INK, "tickColor": INK},
-        "legend": text,
+        "axis": text | {"gridColor": GRID, "domainColor": INK, "tickColor": INK, "labelFlush": False},
+        "legend": text | {"titleOrient": "left", "titleLimit": 400, "labelLimit": 300},
         "view": {"stroke": None},
         "aria": False,  # the figure around it is named; every mark by itself would only be noise
     }

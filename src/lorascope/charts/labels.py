@@ -6,21 +6,25 @@ from collections.abc import Sequence
 def spread(values: Sequence[float], low: float, high: float, gap: float) -> tuple[float, ...]:
     """Move values apart until they lie ``gap`` from each other, in their order and within ``low`` to ``high``.
 
-    Where there is no room for the gap, it shrinks.
+    Values that are too close become a group that is centred on their mean. Where there is no room for the gap, it
+    shrinks.
     """
-    if not values:
-        return ()
     gap = min(gap, (high - low) / max(len(values) - 1, 1))
     order = sorted(range(len(values)), key=lambda place: values[place])
-    placed: list[float] = []
+    groups: list[list[float]] = []
     for place in order:
-        lowest = placed[-1] + gap if placed else low
-        placed.append(max(min(values[place], high), lowest))
-    ceiling = high
-    for index in reversed(range(len(placed))):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    result = [0.0] * len(values)
-    for place, value in zip(order, placed, strict=True):
-        result[place] = value
-    return tuple(result)
+        groups.append([values[place]])
+        while len(groups) > 1 and _begin(groups[-1], low, high, gap) < _end(groups[-2], low, high, gap) + gap:
+            groups[-2:] = [[*groups[-2], *groups[-1]]]
+    placed = [_begin(group, low, high, gap) + gap * number for group in groups for number in range(len(group))]
+    found = dict(zip(order, placed, strict=True))
+    return tuple(found[place] for place in range(len(values)))
+
+
+def _begin(group: Sequence[float], low: float, high: float, gap: float) -> float:
+    length = gap * (len(group) - 1)
+    return max(low, min(sum(group) / len(group) - length / 2, high - length))
+
+
+def _end(group: Sequence[float], low: float, high: float, gap: float) -> float:
+    return _begin(group, low, high, gap) + gap * (len(group) - 1)

@@ -1,36 +1,32 @@
 """From a specification to a picture, without a browser and without the network."""
 
-import contextlib
-import os
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
-from importlib.metadata import version
 
 import vl_convert
 
-from lorascope.cache import cache_folder
 from lorascope.charts.elements import INK, Spec
+from lorascope.charts.script import script
+
+__all__ = ["Drawing", "draw_all", "script", "svg_to_html", "svg_to_png", "to_html", "to_png", "to_svg"]
 
 PNG_SCALE = 2.0
 """Pixels of a PNG for each unit of the chart, for sharp text on dense screens."""
 
 
-@cache
-def script() -> str:
-    """Return the JavaScript that draws specifications in a browser (vegaEmbed, vegaLite, vega); it loads nothing.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """One chart, drawn."""
 
-    Putting it together takes seconds, so that it is kept in the cache folder, where that can be written.
-    """
-    kept = cache_folder() / f"vega-{version('vl-convert-python')}.js"
-    with contextlib.suppress(OSError):
-        return kept.read_text(encoding="utf-8")
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub knows no default
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
-        temporary.write_text(bundle, encoding="utf-8")
-        temporary.replace(kept)
-    return bundle
+    svg: str
+    png: bytes
+
+
+def draw_all(specs: Mapping[str, Spec]) -> dict[str, Drawing]:
+    """Draw specifications, by name."""
+    svgs = {name: to_svg(spec) for name, spec in specs.items()}
+    return {name: Drawing(svg=svg, png=svg_to_png(svg)) for name, svg in svgs.items()}
 
 
 def to_svg(spec: Spec) -> str:

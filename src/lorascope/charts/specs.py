@@ -37,7 +37,7 @@ def loss_by_step_spec(data: LossBySteps, ranks: Sequence[int], *, along: Along =
     steps, and the trials that are not a rank's best.
     """
     low, high, clip = _reach(data)
-    x: Spec = {"type": "quantitative", "axis": {"tickMinStep": 1}}
+    x: Spec = {"type": "quantitative", "axis": {"tickMinStep": 1, "tickCount": 8}}
     x |= next(choice for choice in _x_choices(data) if choice["field"] == along)
     y: Spec = {"field": "smoothed", "type": "quantitative", "title": METRICS[data.metric].title}
     y["scale"] = {"zero": False, "domain": [low, high]}

@@ -34,8 +34,8 @@ def page_data(pictures: Mapping[str, Picture], ranks: Sequence[int]) -> str:
             "raw": tr("single steps"),
             "others": tr("all trials"),
             "along": tr("along"),
-            "logX": tr("logarithmic along"),
-            "logY": tr("logarithmic loss"),
+            "logX": tr("log x"),
+            "logY": tr("log y"),
         },
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

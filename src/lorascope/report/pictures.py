@@ -44,7 +44,11 @@ def _picture(name: str, title: str, caption: str, spec: Spec, page_spec: Spec | 
 def _loss_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]:
     training = data.train_loss_by_step(study, summary)
     if training.curves:
-        caption = tr("Faint: the loss of each step. Bold: its exponential average over a twentieth of the run.")
+        caption = (
+            tr("Faint: the loss of each step. Bold: its exponential average over a twentieth of the run.")
+            if training.smoothed
+            else tr("The loss of each step.")
+        )
         yield _curves("train_loss", tr("Training loss by step"), caption, training, study.ranks)
     held_out = data.eval_loss_by_step(study, summary)
     if held_out.curves:

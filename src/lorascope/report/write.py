@@ -2,21 +2,21 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.charts.elements import Spec
+from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
 from lorascope.language import current_language, tr
 from lorascope.report.chapters import chapters
 from lorascope.report.method import environment_facts, method_text, study_facts
+from lorascope.report.page import page_data, page_script, script_policy
+from lorascope.report.pictures import Picture, draw
 from lorascope.report.view import rank_table
-
-if TYPE_CHECKING:
-    from lorascope.report.pictures import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -46,14 +46,15 @@ class PageParts:
     """Sources that allow those scripts only."""
 
 
-def write_report(folder: Path) -> ReportPaths:
-    """Summarise the study in ``folder`` and write its report there. Raises InputError when it is not a study."""
-    from lorascope.charts.render import svg_to_png, to_svg  # noqa: PLC0415 - the drawing library takes time to load
-    from lorascope.report.pictures import draw  # noqa: PLC0415
+DrawCharts = Callable[[Mapping[str, Spec]], Mapping[str, Drawing]]
 
+
+def write_report(folder: Path, *, draw_charts: DrawCharts = draw_all) -> ReportPaths:
+    """Summarise the study in ``folder`` and write its report there. Raises InputError when it is not a study."""
     data = load_study(folder)
     summary = summarize_data(data)
     pictures = draw(data, summary)
+    drawn = draw_charts({name: picture.spec for name, picture in pictures.items()})
     paths = ReportPaths(
         summary_json=folder / "summary.json",
         report_md=folder / "report.md",
@@ -62,10 +63,9 @@ def write_report(folder: Path) -> ReportPaths:
     )
     if pictures:
         (folder / "charts").mkdir(exist_ok=True)
-    drawn = {name: to_svg(picture.spec) for name, picture in pictures.items()}
-    for path, svg in zip(paths.charts, drawn.values(), strict=True):
-        _replace(path, svg_to_png(svg))
-        _replace(path.with_suffix(".svg"), svg.encode())
+    for path, drawing in zip(paths.charts, drawn.values(), strict=True):
+        _replace(path, drawing.png)
+        _replace(path.with_suffix(".svg"), drawing.svg.encode())
     _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
     page = _page_parts(pictures, drawn, data.ranks)
     _replace(paths.report_html, render("report.html.j2", summary, pictures, page).encode())
@@ -73,9 +73,7 @@ def write_report(folder: Path) -> ReportPaths:
     return paths
 
 
-def render(
-    template: str, summary: StudySummary, pictures: Mapping[str, "Picture"], page: PageParts | None = None
-) -> str:
+def render(template: str, summary: StudySummary, pictures: Mapping[str, Picture], page: PageParts | None = None) -> str:
     """Fill one template; without ``page`` there are no charts to point at."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -101,14 +99,11 @@ def render(
     )
 
 
-def _page_parts(pictures: Mapping[str, "Picture"], drawn: Mapping[str, str], ranks: Sequence[int]) -> PageParts:
-    from lorascope.charts.render import script, svg_to_html  # noqa: PLC0415
-    from lorascope.report.page import page_data, page_script, script_policy  # noqa: PLC0415
-
+def _page_parts(pictures: Mapping[str, Picture], drawn: Mapping[str, Drawing], ranks: Sequence[int]) -> PageParts:
     scripts = (script(), page_script()) if pictures else ()
     return PageParts(
         figures={
-            name: svg_to_html(drawn[name], label=f"{picture.title}. {picture.caption}")
+            name: svg_to_html(drawn[name].svg, label=f"{picture.title}. {picture.caption}")
             for name, picture in pictures.items()
         },
         data=page_data(pictures, ranks),

@@ -52,4 +52,4 @@ def test_the_final_training_loss_weighs_tokens_and_skips_what_is_not_finite() ->
     records = steps(*[(100.0, 1)] * 9, (1.0, 1), (6.0, 3), (math.nan, 5))
     assert final_train_loss(records, None) == 7 / 4
     assert final_train_loss(steps((math.nan, 5)), None) is None
-    assert final_train_loss([], None) is None
+    assert final_train_loss(steps(), None) is None

@@ -1,5 +1,6 @@
 """The contract of the store: what is written comes back equal, and what is not a store is refused."""
 
+import math
 import sqlite3
 import struct
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from lorascope import records
 from lorascope.errors import InputError
 from lorascope.store import StudyStore, connect, migrations, tables
+from lorascope.store.columns import StepColumns
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -293,3 +296,20 @@ def test_every_field_has_a_column_and_every_column_a_field() -> None:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
         assert [column for column in columns if column not in ("number", "only")] == list(table.codecs)
     connection.close()
+
+
+def test_steps_come_back_as_columns_with_what_sqlite_cannot_hold(tmp_path: Path) -> None:
+    values = (2.5, math.nan, -0.0, math.inf, 1e-300)
+    with StudyStore.create(tmp_path / "study.db") as store:
+        for name in ("b", "a"):
+            records = [step(name, number, nats) for number, nats in enumerate(values, start=1)]
+            store.append_steps(records[::-1])
+        columns = store.step_columns("a")
+        assert len(store.step_columns("nobody")) == 0
+        same = StepColumns.of_records(store.steps("a"))
+    assert columns.step.tolist() == [1, 2, 3, 4, 5]
+    assert columns.nats[[0, 2, 4]].tolist() == [2.5, 0.0, 1e-300]
+    assert not np.isfinite(columns.nats[[1, 3]]).any()
+    assert (columns.target_tokens.tolist(), columns.tokens.tolist()) == ([3] * 5, [5] * 5)
+    assert columns.finite.step.tolist() == same.finite.step.tolist() == [1, 3, 5]
+    assert columns.until(2).step.tolist() == [1, 2]
