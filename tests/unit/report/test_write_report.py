@@ -229,7 +229,7 @@ def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: ReportPa
     assert len({line.count("|") for line in rows}) == 1
     assert rows[2].startswith("| 8 | 1.2")
     pictures = [line.split("](")[1].rstrip(")") for line in lines if line.startswith("![")]
-    assert [report.report_md.parent / name for name in pictures] == list(report.charts)
+    assert {report.report_md.parent / name for name in pictures} == set(report.charts)
 
 
 def test_trials_are_listed_where_a_rank_has_several_or_one_did_not_finish(make_study: MakeStudy) -> None:
@@ -380,6 +380,7 @@ def test_a_folder_that_is_no_study_gets_no_report(tmp_path: Path) -> None:
 
 
 def test_reading_a_study_imports_no_torch() -> None:
-    code = "import sys, lorascope.report; print({'torch', 'transformers', 'datasets', 'altair', 'pandas'} & set(sys.modules))"
+    heavy = "{'torch', 'transformers', 'datasets', 'altair', 'pandas'}"
+    code = f"import sys, lorascope.report; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
