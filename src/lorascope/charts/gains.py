@@ -36,9 +36,10 @@ def gain_per_doubling(summary: StudySummary) -> tuple[GainPoint, ...]:
 def gain_spec(points: Sequence[GainPoint], tolerance: float, ranks: Sequence[int]) -> Spec:
     """Draw each step's gain in the colour of its larger rank, the tolerance and 0 as dashed lines."""
     names = [f"{point.smaller} → {point.larger}" for point in points]
+    reach = max(tolerance, *(point.high for point in points)) - min(0.0, *(point.low for point in points))
     rows = [
         {"step": name, "rank": str(point.larger), "value": point.value, "low": point.low, "high": point.high,
-         "end": "high"}
+         "end": _free_end(point, reach, tolerance)}
         for name, point in zip(names, points, strict=True)
     ]  # fmt: skip
     x = {"field": "step", "type": "nominal", "title": tr("to the next larger rank"), "sort": names,
@@ -46,6 +47,14 @@ def gain_spec(points: Sequence[GainPoint], tolerance: float, ranks: Sequence[int
     lines = [(0.0, tr("nothing")), (tolerance, tr("tolerance"))]
     color = color_of_rank(ranks, legend=False)
     return finish(interval_layers(rows, x, METRICS["gain_per_doubling"].title, color, lines=lines))
+
+
+def _free_end(point: GainPoint, reach: float, tolerance: float) -> str:
+    """Choose the end of an interval whose label, an eighth of the chart high, no line runs through."""
+    room = reach / 8
+    above = any(point.high <= line <= point.high + room for line in (0.0, tolerance))
+    below = any(point.low - room <= line <= point.low for line in (0.0, tolerance))
+    return "low" if above and not below else "high"
 
 
 def forgetting_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:

@@ -81,8 +81,10 @@ def eval_loss_map(summary: StudySummary) -> tuple[HeatCell, ...]:
 def loss_by_rate_spec(points: Sequence[RatePoint], ranks: Sequence[int]) -> Spec:
     """Draw a line through each rank's finished rates, and a cross at the last loss of every other."""
     rate, loss = METRICS["learning_rate"].title, METRICS["eval_loss"].title
+    tried = sorted({point.learning_rate for point in points})
     x = {
-        "field": "rate", "type": "quantitative", "title": rate, "scale": {"type": "log"}, "axis": {"format": "~g"},
+        "field": "rate", "type": "quantitative", "title": rate,
+        "scale": {"type": "log", "nice": False, "padding": 14}, "axis": {"format": "~g", "values": tried},
     }  # fmt: skip
     y = {"field": "loss", "type": "quantitative", "title": loss, "scale": {"zero": False}}
     tips = [

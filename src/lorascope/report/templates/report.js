@@ -107,6 +107,7 @@
     const fresh = element("div", {});
     const { view } = await vegaEmbed(fresh, changed(page.charts[name], chart.state), {
       mode: "vega-lite", renderer: "svg", ast: true, actions: false,
+      logLevel: 1, // errors: a layer that is not shown has no extent, of which Vega would warn
     });
     chart.view?.finalize();
     chart.view = view;
