@@ -64,7 +64,7 @@
           layer.transform = [...(layer.transform ?? []), { filter: `datum["${x.field}"] > 0` }];
         }
       }
-      if (y && state.logY) y.scale = { ...y.scale, type: "log" };
+      if (y && state.logY) y.scale = { domain: y.scale?.domain, type: "log" };
     }
     for (const parameter of copy.params ?? []) {
       if (parameter.name in state) parameter.value = state[parameter.name];
