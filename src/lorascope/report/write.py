@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.language import current_language, language
 from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
 from lorascope.report.usage import usage_sections
 from lorascope.report.view import claims_table, environment_facts, rank_table, study_facts, trial_table
@@ -30,25 +31,40 @@ class ReportPaths:
     charts: tuple[Path, ...]
 
 
-def write_report(folder: Path) -> ReportPaths:
-    """Summarise the study in ``folder`` and write its report there. Raises InputError when it is not a study."""
-    from lorascope.report.pictures import draw  # noqa: PLC0415 - the drawing library takes half a second to import
+def write_report(folder: Path, *, lang: str = "en") -> ReportPaths:
+    """Summarise the study in ``folder`` and write its report there.
 
-    data = load_study(folder)
-    summary = summarize_data(data)
-    pictures = draw(data, summary)
-    paths = ReportPaths(
-        summary_json=folder / "summary.json",
-        report_md=folder / "report.md",
-        report_html=folder / "report.html",
-        charts=tuple(folder / "charts" / f"{picture.name}.png" for picture in pictures),
-    )
+    The report of another language than English stands beside the English one, as report.ko.html. summary.json, which
+    programs read, is English whatever the language.
+
+    Raises:
+        InputError: the folder is not a study, there is no such language, or no font to draw it with.
+    """
+    # The drawing library takes half a second to import
+    from lorascope.charts.fonts import check_fonts  # noqa: PLC0415
+    from lorascope.report.pictures import draw  # noqa: PLC0415
+
+    with language(lang):
+        data = load_study(folder)
+        check_fonts()
+        summary = summarize_data(data)
+        pictures = draw(data, summary)
+        markdown, page = (render(f"report.{kind}.j2", summary, pictures) for kind in ("md", "html"))
+        paths = ReportPaths(
+            summary_json=folder / "summary.json",
+            report_md=folder / f"report{_ending()}.md",
+            report_html=folder / f"report{_ending()}.html",
+            charts=tuple(folder / "charts" / f"{picture.name}{_ending()}.png" for picture in pictures),
+        )
+    if lang != "en":
+        with language("en"):
+            summary = summarize_data(data)
     if pictures:
         (folder / "charts").mkdir(exist_ok=True)
     for path, picture in zip(paths.charts, pictures, strict=True):
         _replace(path, picture.png)
-    _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
-    _replace(paths.report_html, render("report.html.j2", summary, pictures).encode())
+    _replace(paths.report_md, markdown.encode())
+    _replace(paths.report_html, page.encode())
     _replace(paths.summary_json, summary.to_json().encode())
     return paths
 
@@ -65,6 +81,8 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
     )
     environment.filters["md"] = escape_markdown
     return environment.get_template(template).render(
+        lang=current_language(),
+        ending=_ending(),
         summary=summary,
         pictures=pictures,
         ranks=rank_table(summary),
@@ -80,6 +98,11 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         order_lines=order_lines(summary),
         usage=usage_sections(summary),
     )
+
+
+def _ending() -> str:
+    """Tell the files of another language from the English ones."""
+    return "" if current_language() == "en" else f".{current_language()}"
 
 
 def escape_markdown(text: str) -> str:
