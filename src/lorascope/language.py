@@ -67,7 +67,8 @@ def retell(text: str, /) -> str:
     for pattern, message in _patterns(_CODE.get()):
         found = pattern.fullmatch(text)
         if found is not None:
-            return _finish(_without_formats(message).format(**found.groupdict()))
+            values = {name: retell(value) for name, value in found.groupdict().items()}
+            return _finish(_without_formats(message).format(**values))
     return text
 
 
@@ -95,10 +96,12 @@ def _patterns(code: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     found = []
     for message, forms in _messages(code).items():
         parts = list(Formatter().parse(message))
-        pattern = "".join(re.escape(words) + ("" if name is None else f"(?P<{name}>.*?)") for words, name, *_ in parts)
         names = [name for _, name, *_ in parts if name is not None]
-        if len(names) == len(set(names)):
-            found.append((sum(len(words) for words, *_ in parts), re.compile(pattern, re.DOTALL), forms[0]))
+        own = sum(len(words) for words, *_ in parts)
+        # "{seconds} s" and the like would take any text for one of theirs
+        if len(names) == len(set(names)) and (own >= 8 or not names):
+            pattern = "".join(re.escape(words) + (f"(?P<{name}>.+?)" if name else "") for words, name, *_ in parts)
+            found.append((own, re.compile(pattern, re.DOTALL), forms[0]))
     return tuple((pattern, form) for _, pattern, form in sorted(found, key=lambda item: -item[0]))
 
 

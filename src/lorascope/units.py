@@ -78,6 +78,8 @@ def format_time(moment: str) -> str:
     code = current_language()
     if code == "en":
         return moment
-    from babel.dates import format_datetime  # noqa: PLC0415 - English does without
+    from babel.dates import format_date  # noqa: PLC0415 - English does without
 
-    return format_datetime(datetime.fromisoformat(moment), format="long", locale=code)
+    found = datetime.fromisoformat(moment)
+    zone = f" ({found.tzname()})" if found.tzinfo else ""
+    return f"{format_date(found, format='long', locale=code)} {found:%H:%M:%S}{zone}"

@@ -149,7 +149,8 @@ def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: Recomm
     text = tr("Beyond the limits: {needs}.", needs=needs)
     if not free.efficient.rank:
         return text
-    return f"{text} {tr('Without limits the efficient choice is rank {rank}.', rank=free.efficient.rank)}"
+    without = tr("Without limits the efficient choice is rank {rank}.", rank=free.efficient.rank)
+    return f"{text} {without}"
 
 
 def enough_megabytes(n_bytes: float) -> str:

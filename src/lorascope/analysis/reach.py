@@ -92,9 +92,9 @@ def environment_changed(findings: Findings) -> CautionPart | None:
     environments = findings.data.environments
     if not environments:
         return None
-    first = _origin(environments[0])
+    first, absent = _origin(environments[0]), tr("absent")
     changes = {
-        name: tr("{name} {before}, later {after}", name=name, before=first.get(name, tr("absent")), after=value)
+        name: tr("{name} {before}, later {after}", name=name, before=first.get(name, absent), after=value)
         for environment in environments[1:]
         for name, value in _origin(environment).items()
         if value != first.get(name)
