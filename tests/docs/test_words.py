@@ -9,6 +9,8 @@ import pytest
 from babel.messages.catalog import Message
 from words import KEYWORDS, PACKAGE, TRANSLATED, extract, read
 
+from lorascope.metrics import METRICS
+
 SAME_IN_ALL = {"MB", "{name} {before}, later {after}"}
 
 
@@ -66,8 +68,7 @@ def test_messages_are_literals_or_marked_constants() -> None:
 
 def test_every_literal_is_found_by_the_tool_that_collects_messages() -> None:
     """It sees no call inside the arguments of another, nor inside an f-string."""
-    known = {forms(message.id)[0] for message in extract() if message.id}
-    missed = [
-        place for place, _, texts in calls() if isinstance(texts[0], ast.Constant) and texts[0].value not in known
-    ]
+    known = {forms(message.id)[0] for message in extract()}
+    missed = [place for place, _, (text, *_) in calls() if isinstance(text, ast.Constant) and text.value not in known]
     assert missed == []
+    assert {words for metric in METRICS.values() for words in (metric.label, metric.unit)} <= known | {""}

@@ -37,7 +37,7 @@ def check_fonts() -> None:
     if not has_letters(letters):
         raise InputError(
             f"no font on this machine has {name} letters, and charts would show empty boxes in their place",
-            remedy=f"pip install 'lorascope[{code}]', or install a {name} font",
+            remedy=f"pip install {_PACKAGES[code]}, or install a {name} font on this system",
         )
 
 

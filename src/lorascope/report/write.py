@@ -40,31 +40,34 @@ def write_report(folder: Path, *, lang: str = "en") -> ReportPaths:
     Raises:
         InputError: the folder is not a study, there is no such language, or no font to draw it with.
     """
-    # The drawing library takes half a second to import
-    from lorascope.charts.fonts import check_fonts  # noqa: PLC0415
+    with language(lang):
+        return _write(folder)
+
+
+def _write(folder: Path) -> ReportPaths:
+    from lorascope.charts.fonts import check_fonts  # noqa: PLC0415 - the drawing library takes half a second to import
     from lorascope.report.pictures import draw  # noqa: PLC0415
 
-    with language(lang):
-        data = load_study(folder)
-        check_fonts()
-        summary = summarize_data(data)
-        pictures = draw(data, summary)
-        markdown, page = (render(f"report.{kind}.j2", summary, pictures) for kind in ("md", "html"))
-        paths = ReportPaths(
-            summary_json=folder / "summary.json",
-            report_md=folder / f"report{_ending()}.md",
-            report_html=folder / f"report{_ending()}.html",
-            charts=tuple(folder / "charts" / f"{picture.name}{_ending()}.png" for picture in pictures),
-        )
-    if lang != "en":
-        with language("en"):
-            summary = summarize_data(data)
+    data = load_study(folder)
+    check_fonts()
+    summary = summarize_data(data)
+    pictures = draw(data, summary)
+    ending = _ending()
+    paths = ReportPaths(
+        summary_json=folder / "summary.json",
+        report_md=folder / f"report{ending}.md",
+        report_html=folder / f"report{ending}.html",
+        charts=tuple(folder / "charts" / f"{picture.name}{ending}.png" for picture in pictures),
+    )
     if pictures:
         (folder / "charts").mkdir(exist_ok=True)
     for path, picture in zip(paths.charts, pictures, strict=True):
         _replace(path, picture.png)
-    _replace(paths.report_md, markdown.encode())
-    _replace(paths.report_html, page.encode())
+    _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
+    _replace(paths.report_html, render("report.html.j2", summary, pictures).encode())
+    if ending:
+        with language("en"):
+            summary = summarize_data(data)
     _replace(paths.summary_json, summary.to_json().encode())
     return paths
 
@@ -81,7 +84,7 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
     )
     environment.filters["md"] = escape_markdown
     return environment.get_template(template).render(
-        lang=current_language(),
+        language=current_language(),
         ending=_ending(),
         summary=summary,
         pictures=pictures,
