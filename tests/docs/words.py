@@ -1,6 +1,8 @@
 """Bring the catalogs of messages up to date with the code: ``make words``. Then translate what is empty in them."""
 
+import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -10,18 +12,31 @@ from babel.messages.pofile import read_po, write_po
 from lorascope.language import CATALOGS, DOMAIN, LANGUAGES
 
 PACKAGE = Path(__file__).parents[2] / "src" / "lorascope"
-METHODS = [("**.py", "python"), ("**.j2", "jinja2"), ("**.html", "jinja2")]
-KEYWORDS = {"tr": None, "trn": (1, 2), "later": None}
 TRANSLATED = [code for code in LANGUAGES if code != "en"]
+TEXTS = {"tr": 1, "trn": 2, "later": 1}
+"""Functions that take messages, and how many they take."""
+
+
+def calls() -> Iterator[tuple[Path, ast.Call, str, list[ast.expr]]]:
+    """Find every call that takes messages, also inside another one's arguments or an f-string: what Babel misses."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TEXTS:
+                yield path, node, node.func.id, node.args[: TEXTS[node.func.id]]
 
 
 def extract() -> Catalog:
-    """Find every message of the package, in the order of its files."""
+    """Collect the messages of the package's code and templates."""
     found = Catalog()
-    for name, line, message, _, context in sorted(
-        extract_from_dir(PACKAGE, METHODS, keywords=KEYWORDS), key=lambda item: item[:2]
-    ):
-        found.add(message, locations=[(name, line)], context=context)
+    for path, node, _, texts in calls():
+        message = tuple(text.value for text in texts if isinstance(text, ast.Constant))
+        if message:
+            place = (path.relative_to(PACKAGE).as_posix(), node.lineno)
+            found.add(message if len(message) > 1 else message[0], locations=[place])
+    keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
+    methods = [("**.j2", "jinja2"), ("**.html", "jinja2")]
+    for name, line, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
+        found.add(message, locations=[(name, line)])
     return found
 
 
