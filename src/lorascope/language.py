@@ -84,8 +84,8 @@ def _messages(code: str) -> Mapping[str, Forms]:
     forms: dict[str, Forms] = {}
     for message in catalog:
         key = message.id if isinstance(message.id, str) else message.id[0]
-        found = (message.string,) if isinstance(message.string, str) else tuple(message.string)
-        if key and all(found):
+        found = (message.string,) if isinstance(message.string, str) else tuple(message.string or ())
+        if key and found and all(found):
             forms[key] = found
     return forms
 
