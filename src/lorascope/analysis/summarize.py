@@ -38,8 +38,8 @@ from lorascope.analysis.usage import (
     with_forgetting,
 )
 from lorascope.analysis.verdict import judge, still_falling
-from lorascope.analysis.verdict_text import noise_text
-from lorascope.analysis.wording import uncapital
+from lorascope.analysis.verdict_text import noise_text, so_far
+from lorascope.language import retell, tr
 from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.spec.plan import planned_rates
 from lorascope.units import from_megabytes, parse_bytes, to_megabytes
@@ -105,21 +105,21 @@ def _decide(
     advice = with_changes(advice, comparison, tolerance)
     total = data.facts.total_steps if data.facts else None
     if total is not None and comparison.step < total:
-        text = f"So far, at step {comparison.step} of {total}: {uncapital(text)}"
+        text = so_far(text, comparison.step, total)
     return verdict.model_copy(update={"text": text, "noise_floor": noise}), advice
 
 
 def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None) -> str:
     if trials and all(trial.outcome in ENDED_EARLY for trial in trials):
-        return "No rank can be compared: every trial ended early."
+        return tr("No rank can be compared: every trial ended early.")
     if comparison is not None and not comparison.loss:
-        return "No rank can be compared: an interval needs at least two held-out rows."
+        return tr("No rank can be compared: an interval needs at least two held-out rows.")
     if comparison is not None and not comparison.seeds:
-        return "No rank can be compared: no seed survived in all ranks."
+        return tr("No rank can be compared: no seed survived in all ranks.")
     ended = sum(trial.outcome == "finished" for trial in trials)
     if trials and ended == sum(trial.outcome not in NOT_COMPARED for trial in trials):
-        return "No rank can be compared: the last finite held-out losses are of different steps."
-    return f"Not finished: {ended} of {len(trials)} trials have their final held-out loss."
+        return tr("No rank can be compared: the last finite held-out losses are of different steps.")
+    return tr("Not finished: {ended} of {total} trials have their final held-out loss.", ended=ended, total=len(trials))
 
 
 def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
@@ -133,12 +133,12 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         eval_target_tokens=facts.eval_target_tokens if facts else None,
         device=facts.device if facts else None,
         dtype=facts.dtype if facts else None,
-        dtype_reason=facts.dtype_reason if facts else None,
+        dtype_reason=retell(facts.dtype_reason) if facts else None,
         packing=facts.packing if facts else None,
-        packing_reason=facts.packing_reason if facts else None,
+        packing_reason=retell(facts.packing_reason) if facts else None,
         kernels=facts.kernels if facts else None,
-        kernels_reason=facts.kernels_reason if facts else None,
-        data_notes=facts.data_notes if facts else (),
+        kernels_reason=retell(facts.kernels_reason) if facts else None,
+        data_notes=tuple(map(retell, facts.data_notes)) if facts else (),
         data_hash=facts.data_hash if facts else None,
         model_hash=facts.model_hash if facts else None,
         adapted_modules=len(facts.target_modules) if facts else None,
@@ -169,7 +169,7 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
         learning_rate=trial.learning_rate,
         seed=trial.seed,
         outcome=outcome.state if outcome else "running" if steps else "not_started",
-        message=outcome.message if outcome else "",
+        message=retell(outcome.message) if outcome else "",
         steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
         eval_loss=last.loss if last else None,

@@ -7,6 +7,7 @@ import altair as alt
 
 from lorascope.charts.colors import rank_colors
 from lorascope.charts.data import LossByRank, LossBySteps, RankPoint
+from lorascope.charts.fonts import font_family
 from lorascope.metrics import METRICS
 
 WIDTH = 460
@@ -100,7 +101,7 @@ def finish(chart: alt.LayerChart) -> Spec:
     """Give a chart the size and the looks that all have."""
     finished = (
         chart.properties(width=WIDTH, height=HEIGHT)
-        .configure(background="transparent", font="system-ui, DejaVu Sans, sans-serif")
+        .configure(background="transparent", font=font_family())
         .configure_axis(
             labelColor=INK,
             titleColor=INK,

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lorascope.language import Language
+
 
 def report(
     folder: Path,
     /,
     *,
-    lang: Literal["en"] = "en",  # noqa: ARG001  # part of the command line's contract; English is the one there is
+    lang: Language = "en",
     format: Literal["html", "md", "json"] = "html",  # noqa: A002  # the name of the flag
     open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
 ) -> int:
@@ -22,7 +24,7 @@ def report(
     folder
         Folder of the study.
     lang
-        Language of the report.
+        Language of the report and its charts. Another than English has files of its own: report.ko.html.
     format
         Which of the files to name.
     open
@@ -30,7 +32,7 @@ def report(
     """
     from lorascope.report import write_report
 
-    written = write_report(folder)
+    written = write_report(folder, lang=lang)
     path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
     print(path)  # noqa: T201
     if open:

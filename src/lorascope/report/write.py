@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.language import current_language, language
 from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
 from lorascope.report.usage import usage_sections
 from lorascope.report.view import claims_table, environment_facts, rank_table, study_facts, trial_table
@@ -30,18 +31,33 @@ class ReportPaths:
     charts: tuple[Path, ...]
 
 
-def write_report(folder: Path) -> ReportPaths:
-    """Summarise the study in ``folder`` and write its report there. Raises InputError when it is not a study."""
-    from lorascope.report.pictures import draw  # noqa: PLC0415 - the drawing library takes half a second to import
+def write_report(folder: Path, *, lang: str = "en") -> ReportPaths:
+    """Summarise the study in ``folder`` and write its report there.
+
+    The report of another language than English stands beside the English one, as report.ko.html. summary.json, which
+    programs read, is English whatever the language.
+
+    Raises:
+        InputError: the folder is not a study, there is no such language, or no font to draw it with.
+    """
+    with language(lang):
+        return _write(folder)
+
+
+def _write(folder: Path) -> ReportPaths:
+    from lorascope.charts.fonts import check_fonts  # noqa: PLC0415 - the drawing library takes half a second to import
+    from lorascope.report.pictures import draw  # noqa: PLC0415
 
     data = load_study(folder)
+    check_fonts()
     summary = summarize_data(data)
     pictures = draw(data, summary)
+    ending = _ending()
     paths = ReportPaths(
         summary_json=folder / "summary.json",
-        report_md=folder / "report.md",
-        report_html=folder / "report.html",
-        charts=tuple(folder / "charts" / f"{picture.name}.png" for picture in pictures),
+        report_md=folder / f"report{ending}.md",
+        report_html=folder / f"report{ending}.html",
+        charts=tuple(folder / "charts" / f"{picture.name}{ending}.png" for picture in pictures),
     )
     if pictures:
         (folder / "charts").mkdir(exist_ok=True)
@@ -49,6 +65,9 @@ def write_report(folder: Path) -> ReportPaths:
         _replace(path, picture.png)
     _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
     _replace(paths.report_html, render("report.html.j2", summary, pictures).encode())
+    if ending:
+        with language("en"):
+            summary = summarize_data(data)
     _replace(paths.summary_json, summary.to_json().encode())
     return paths
 
@@ -65,6 +84,8 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
     )
     environment.filters["md"] = escape_markdown
     return environment.get_template(template).render(
+        language=current_language(),
+        ending=_ending(),
         summary=summary,
         pictures=pictures,
         ranks=rank_table(summary),
@@ -80,6 +101,11 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         order_lines=order_lines(summary),
         usage=usage_sections(summary),
     )
+
+
+def _ending() -> str:
+    """Tell the files of another language from the English ones."""
+    return "" if current_language() == "en" else f".{current_language()}"
 
 
 def escape_markdown(text: str) -> str:

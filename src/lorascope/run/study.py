@@ -14,6 +14,7 @@ from lorascope.engine.checkpoint import checkpoint_steps, load_checkpoint
 from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted, LorascopeError
+from lorascope.language import later
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import is_out_of_memory
@@ -220,5 +221,6 @@ def _outcomes_of(error: Exception, steps: Mapping[str, int]) -> list[TrialOutcom
     state: OutcomeState = "failed"
     message = mask_credentials(traceback.format_exc())
     if is_out_of_memory(error):
-        state, message = "oom", f"{error} (lower tokens_per_pass, or leave out the largest rank)"
+        state = "oom"
+        message = later("{error} (lower tokens_per_pass, or leave out the largest rank)").format(error=error)
     return [TrialOutcome(trial_id=name, state=state, steps=done, message=message) for name, done in steps.items()]

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from lorascope.language import later
 from lorascope.modeling.base import cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -43,19 +44,21 @@ _SECONDS = 120
 def load_kernels() -> tuple[ctypes.CDLL | None, str]:
     """Return the kernels and how they came about, or None and why there are none."""
     if sys.platform != "linux":
-        return None, "the compiled kernels are for Linux"
+        return None, later("the compiled kernels are for Linux")
     compiler = _compiler()
     if compiler is None:
-        return None, "no C++ compiler is here"
+        return None, later("no C++ compiler is here")
     name = Path(compiler).name
     try:
-        return ctypes.CDLL(str(_built(compiler))), f"compiled with {name}"
+        return ctypes.CDLL(str(_built(compiler))), later("compiled with {compiler}").format(compiler=name)
     except subprocess.CalledProcessError as error:
-        return None, f"{name} could not compile them: {_complaint(error.stderr) or f'exit code {error.returncode}'}"
+        why = _complaint(error.stderr) or f"exit code {error.returncode}"
+        return None, later("{compiler} could not compile them: {error}").format(compiler=name, error=why)
     except subprocess.TimeoutExpired:
-        return None, f"{name} did not compile them in {_SECONDS} seconds"
+        reason = later("{compiler} did not compile them in {seconds} seconds")
+        return None, reason.format(compiler=name, seconds=_SECONDS)
     except OSError as error:
-        return None, f"they could not be built and loaded: {error}"
+        return None, later("they could not be built and loaded: {error}").format(error=error)
 
 
 def _compiler() -> str | None:
