@@ -34,18 +34,23 @@ class PlannedMachine:
     @property
     def recipe(self) -> Recipe:
         """How lorascope trains there."""
-        low = self.dtype in {"bfloat16", "float16"}
-        wide = 8 if self.dtype == "float64" else 4
-        return Recipe(
-            dtype=self.dtype,
-            low_rank_dtype=self.dtype,
-            weight_bytes=wide,
-            copy_bytes=2 if low else 0,
-            gradient_bytes=wide,
-            optimizer_bytes=2 * wide,
-            update_bytes=(44 if low else 38) * wide // 4,
-            fused=self.kernels,
-        )
+        return lorascope_recipe(self.dtype, kernels=self.kernels)
+
+
+def lorascope_recipe(dtype: str, *, kernels: bool) -> Recipe:
+    """Return how lorascope trains over a base in this precision; adapters are float32 at least."""
+    low = dtype in {"bfloat16", "float16"}
+    wide = 8 if dtype == "float64" else 4
+    return Recipe(
+        dtype=dtype,
+        low_rank_dtype=dtype,
+        weight_bytes=wide,
+        copy_bytes=2 if low else 0,
+        gradient_bytes=wide,
+        optimizer_bytes=2 * wide,
+        update_bytes=(50 if low else 44) * wide // 4,
+        fused=kernels,
+    )
 
 
 def find_machine(spec: StudySpec) -> PlannedMachine:
