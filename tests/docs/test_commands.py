@@ -42,7 +42,7 @@ def check_lorascope(words: list[str]) -> None:
     function, bound, unknown = app.parse_args(words, exit_on_error=False, print_error=False)
     assert function.__name__ == words[0]
     assert not unknown
-    if function.__name__ == "run":
+    if function.__name__ in {"run", "plan"}:
         study = bound.arguments.get("study")
         preset = find_study(study) if study in preset_names() else None
         assert preset is not None or study is None or study.endswith(".yaml")

@@ -69,7 +69,7 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
 
 def _cost_facts(cost: "PlannedCost") -> dict[str, Any]:
     split = cost.memory_split
-    parts = ("base", "adapter", "gradient", "optimizer", "activations", "rest")
+    parts = ("base", "adapter", "gradient", "optimizer", "activation", "rest")
     names = (
         "trainable_parameters", "adapter_bytes", "flops_per_token", "bytes_per_step", "step_seconds",
         "runtime_seconds", "peak_memory_bytes",

@@ -12,7 +12,7 @@ from lorascope.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from lorascope.run.plan import PlannedCost, StudyPlan
 
-_PARTS = ("base", "adapter", "gradient", "optimizer", "activations", "rest")
+_PARTS = ("base", "adapter", "gradient", "optimizer", "activation", "rest")
 
 
 def show_plan(console: Console, plan: "StudyPlan") -> None:
@@ -55,7 +55,7 @@ def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Colum
 
 def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
     parts = [
-        Column(heading=part, cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs], rank=place)
+        Column(heading="activations" if part == "activation" else part, cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs], rank=place)
         for place, part in enumerate(reversed(_PARTS))
     ]
     return [Column(heading="", cells=names, left=True), *reversed(parts)]

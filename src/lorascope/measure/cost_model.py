@@ -166,13 +166,13 @@ class MemorySplit:
     adapter: int
     gradient: int
     optimizer: int
-    activations: int
+    activation: int
     rest: int
 
     @property
     def total(self) -> int:
         """Add the parts up."""
-        return self.base + self.adapter + self.gradient + self.optimizer + self.activations + self.rest
+        return self.base + self.adapter + self.gradient + self.optimizer + self.activation + self.rest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +231,7 @@ def predict(
         adapter=trained * (recipe.weight_bytes + recipe.copy_bytes),
         gradient=trained * recipe.gradient_bytes,
         optimizer=trained * recipe.optimizer_bytes,
-        activations=max(_activation_bytes(shape, recipe, one, ranks) for one in passes),
+        activation=max(_activation_bytes(shape, recipe, one, ranks) for one in passes),
         rest=rest_bytes,
     )
     return Prediction(
@@ -245,9 +245,9 @@ def predict(
 
 def _without_overlap(memory: MemorySplit) -> MemorySplit:
     """Let gradients take the place of activations, which are gone when the last of them is there."""
-    if memory.activations >= memory.gradient:
+    if memory.activation >= memory.gradient:
         return replace(memory, gradient=0)
-    return replace(memory, activations=0)
+    return replace(memory, activation=0)
 
 
 def forward_seconds(shape: ModelShape, recipe: Recipe, passes: Sequence[Pass], rank: int, machine: Machine) -> float:

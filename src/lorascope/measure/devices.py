@@ -6,7 +6,6 @@ docs/devices.md names the source of each figure; a test holds the page to this t
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorascope.errors import InputError
 from lorascope.measure.cost_model import VALUE_BYTES, Product
 from lorascope.units import GIGABYTE
 
@@ -95,21 +94,13 @@ class Roofline:
 
     def product_seconds(self, product: Product, dtype: str) -> float:
         """Return the longer of the product's arithmetic and its operands' way through memory."""
-        arithmetic = product.flops / (PRODUCT_SHARE * self._rate(dtype))
+        arithmetic = product.flops / (PRODUCT_SHARE * self.device.rates[dtype])
         return max(arithmetic, self.bytes_seconds(product.values * VALUE_BYTES[dtype]))
 
     def attention_seconds(self, flops: float, dtype: str) -> float:
         """Return the time of attention, whose products are small ones."""
-        return flops / (ATTENTION_SHARE * self._rate(dtype))
+        return flops / (ATTENTION_SHARE * self.device.rates[dtype])
 
     def bytes_seconds(self, n_bytes: float) -> float:
         """Return the time that so many bytes take through memory."""
         return n_bytes / (BANDWIDTH_SHARE * self.device.bandwidth)
-
-    def _rate(self, dtype: str) -> float:
-        if dtype not in self.device.rates:
-            raise InputError(
-                f"{self.device.name} has no published rate for {dtype} products",
-                remedy=f"choose one of its precisions: --dtype {' or '.join(self.device.rates)}",
-            )
-        return self.device.rates[dtype]

@@ -16,6 +16,9 @@ from lorascope.modeling.kernels.build import find_compiler
 from lorascope.modeling.precision import choose_dtype
 from lorascope.spec.schema import StudySpec
 
+_OFFERED = {"float32", "bfloat16"}
+"""Precisions of a study that GPUs are planned for."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedMachine:
@@ -89,7 +92,7 @@ def _of_catalogue(device: Device, spec: StudySpec) -> PlannedMachine:
     if dtype not in device.rates:
         raise InputError(
             f"{device.name} has no published rate for {dtype}",
-            remedy=f"choose one of its precisions: --dtype {' or '.join(sorted(device.rates))}",
+            remedy=f"choose one of its precisions: --dtype {' or '.join(sorted(_OFFERED & device.rates.keys()))}",
         )
     return PlannedMachine(
         name=device.name,

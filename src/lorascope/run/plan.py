@@ -224,7 +224,7 @@ class _Planner:
         """Divide the memory that is left beside weights and states by what a row keeps."""
         n_rows = self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
         row_tokens = sum(step.tokens for step in steps) / len(steps) / n_rows
-        left = self.place.memory_bytes - (found.memory.total - found.memory.activations)
+        left = self.place.memory_bytes - (found.memory.total - found.memory.activation)
         fixed, each = slot_bytes(self.shape, recipe, max(ranks, default=0))
         return max(0, int((left - fixed) / each / row_tokens))
 
