@@ -55,7 +55,11 @@ def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Colum
 
 def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
     parts = [
-        Column(heading="activations" if part == "activation" else part, cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs], rank=place)
+        Column(
+            heading="activations" if part == "activation" else part,
+            cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs],
+            rank=place,
+        )
         for place, part in enumerate(reversed(_PARTS))
     ]
     return [Column(heading="", cells=names, left=True), *reversed(parts)]

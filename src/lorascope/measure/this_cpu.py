@@ -9,7 +9,9 @@ from lorascope.measure.cost_model import VALUE_BYTES, Product
 
 _LARGEST = 1024
 """Larger sides of a product are measured at this size: the rate no longer depends on them."""
-_REPEATS = 3
+_REPEATS = (3, 20)
+"""Fewest and most repeats; between them, as many as fit into ``_SECONDS``."""
+_SECONDS = 0.01
 _TOUCHED = 32 * 2**20
 """Values of the sum that shows the bandwidth: far more than caches hold."""
 _ATTENTION_SHARE = 0.25
@@ -94,9 +96,11 @@ def _launch_seconds() -> float:
 
 
 def _best(run: Callable[[], object]) -> float:
+    """Return the shortest of several times: what else the machine does can only make one longer."""
     run()
-    seconds = []
-    for _ in range(_REPEATS):
+    seconds: list[float] = []
+    fewest, most = _REPEATS
+    while len(seconds) < fewest or (len(seconds) < most and sum(seconds) < _SECONDS):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
