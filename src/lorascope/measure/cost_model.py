@@ -59,7 +59,10 @@ class Machine(Protocol):
         """Return the time of attention that takes so many operations."""
 
     def bytes_seconds(self, n_bytes: float) -> float:
-        """Return the time that so many bytes take through memory."""
+        """Return the time that so many bytes of weights and their states take through memory."""
+
+    def activation_seconds(self, n_bytes: float) -> float:
+        """Return the time that operations other than products take for so many bytes of activations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +101,8 @@ class ModelShape:
     """Between the two projections of all feed-forward layers."""
     gated: bool
     """True: feed-forward layers multiply two projections."""
+    kept_by_activation: int
+    """Values that the activation function keeps for each value it reads."""
     inputs: int
     """Different inputs of linear layers."""
     adapted_inputs: int
@@ -260,7 +265,7 @@ def forward_seconds(shape: ModelShape, recipe: Recipe, passes: Sequence[Pass], r
         ):
             total += _product_work([pair for pair in products if pair[0].form == "nt"], dtype, machine)
         n_bytes = 2 * _kept_bytes(shape, recipe) * sum(one.slots)
-        total += _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
+        total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
         total += _Work(launches=_launches(shape, recipe, 1) / 3)
         total += _attention_work(shape, recipe, one, machine, share=2 / 7)
     return _elapsed(total, machine)
@@ -277,8 +282,10 @@ def _step_work(shape: ModelShape, recipe: Recipe, step: Step, ranks: Sequence[in
     for one in step.passes:
         total += _product_work(_products(shape, recipe, one), recipe.dtype, machine)
         total += _product_work(_low_rank_products(shape, one, ranks), recipe.low_rank_dtype, machine)
+        n_bytes = TOUCHES * _pass_bytes(shape, recipe, one, ranks)
+        total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
         # a pass adds its gradients to those before: read, read, written, after they were written once
-        n_bytes = TOUCHES * _pass_bytes(shape, recipe, one, ranks) + 4 * recipe.gradient_bytes * trained
+        n_bytes = 4 * recipe.gradient_bytes * trained
         total += _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
         total += _Work(launches=_launches(shape, recipe, sum(slots > 0 for slots in one.slots)))
         total += _attention_work(shape, recipe, one, machine, share=1.0)
@@ -350,7 +357,8 @@ def _kept_bytes(shape: ModelShape, recipe: Recipe) -> int:
     wide = shape.wide_norms and not recipe.fused
     norms = shape.norm_features * (max(value, 4) if wide else value)
     attention = (2 * shape.query_features + shape.key_value_features) * value + 4 * shape.heads
-    feed_forward = shape.hidden_features * value * ((2 if recipe.fused else 3) if shape.gated else 1)
+    own = shape.kept_by_activation + 2 * shape.gated
+    feed_forward = shape.hidden_features * value * (2 if recipe.fused and shape.gated else own)
     inputs = shape.inputs if recipe.trains_base else shape.adapted_inputs
     return norms + attention + feed_forward + inputs * value
 
@@ -361,12 +369,14 @@ def _pass_bytes(shape: ModelShape, recipe: Recipe, one: Pass, ranks: Sequence[in
     hidden = sum(n * rank for n, rank in zip(one.slots, ranks, strict=False)) * low_rank
     kept = _kept_bytes(shape, recipe) * sum(one.slots)
     scores = one.scores * shape.heads * VALUE_BYTES[recipe.dtype]
+    if one.scores:  # which then take the place of attention's outputs
+        kept -= (shape.query_features * VALUE_BYTES[recipe.dtype] + 4 * shape.heads) * sum(one.slots)
     return kept + scores + round(hidden * VALUE_BYTES[recipe.low_rank_dtype])
 
 
 def slot_bytes(shape: ModelShape, recipe: Recipe, rank: int) -> tuple[int, int]:
     """Return what the head holds at its largest, and what each further token of a pass keeps."""
-    one = Pass(slots=(1,), targets=1, squares=1)
+    one = Pass(slots=(1,), targets=0, squares=1)
     full = Pass(slots=(1,), targets=recipe.chunk or 512, squares=1)
     return (
         _activation_bytes(shape, recipe, full, [rank]) - _activation_bytes(shape, recipe, one, [rank]),

@@ -104,3 +104,7 @@ class Roofline:
     def bytes_seconds(self, n_bytes: float) -> float:
         """Return the time that so many bytes take through memory."""
         return n_bytes / (BANDWIDTH_SHARE * self.device.bandwidth)
+
+    def activation_seconds(self, n_bytes: float) -> float:
+        """Return the same: a GPU's arithmetic keeps up with its memory."""
+        return self.bytes_seconds(n_bytes)

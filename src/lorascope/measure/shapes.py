@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
+import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
@@ -59,6 +61,7 @@ def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
         heads=blocks * heads,
         hidden_features=_hidden_features(layers, model),
         gated=_is_gated(layers, model),
+        kept_by_activation=_kept_by_activation(config),
         inputs=_inputs(layers),
         adapted_inputs=_inputs({name: module for name, module in layers.items() if name in adapted}),
     )
@@ -98,6 +101,22 @@ def _hidden_features(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) ->
         if n_in > n_out and _ATTENTION not in name.rpartition(".")[0].rpartition(".")[2].lower():
             dense += n_in
     return dense + sum(round(part.count) * part.n_in for part in _experts(model) if part.n_in < part.n_out) // 2
+
+
+def _kept_by_activation(config: PretrainedConfig) -> int:
+    """Return how many values the activation function keeps for each that it reads, found by trying it."""
+    names = (getattr(config, name, None) for name in ("hidden_act", "hidden_activation", "activation_function"))
+    function = ACT2FN.get(next((name for name in names if isinstance(name, str)), "relu"))
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    x = torch.ones(64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        function(x * 1.0)
+    return max(1, round(sum(tensor.numel() for tensor in kept.values()) / x.numel()))
 
 
 def _is_gated(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import cycle
 
 import torch
 
@@ -12,8 +13,8 @@ _LARGEST = 1024
 _REPEATS = (3, 20)
 """Fewest and most repeats; between them, as many as fit into ``_SECONDS``."""
 _SECONDS = 0.01
-_TOUCHED = 32 * 2**20
-"""Values of the sum that shows the bandwidth: far more than caches hold."""
+_POOL = 16 * 2**20
+"""Values that operands are taken from, and that the sum reads which shows the bandwidth: more than caches hold."""
 _ATTENTION_SHARE = 0.25
 """Rate of the attention kernel as a share of that of a large product."""
 
@@ -25,7 +26,9 @@ class ThisCpu:
 
     def __init__(self) -> None:
         self._rates: dict[tuple[Product, str], float] = {}
+        self._pools: dict[str, torch.Tensor] = {}
         self.bandwidth = _bandwidth()
+        self.activation_rate = _activation_rate()
         self.launch_seconds = _launch_seconds()
 
     def product_seconds(self, product: Product, dtype: str) -> float:
@@ -35,7 +38,9 @@ class ThisCpu:
         measured = _measured_form(product)
         key = (measured, dtype)
         if key not in self._rates:
-            self._rates[key] = measured.flops / _product_seconds(measured, getattr(torch, dtype))
+            if dtype not in self._pools:
+                self._pools[dtype] = _make_pool(getattr(torch, dtype))
+            self._rates[key] = measured.flops / _product_seconds(measured, self._pools[dtype])
         return product.flops / self._rates[key]
 
     def attention_seconds(self, flops: float, dtype: str) -> float:
@@ -46,6 +51,10 @@ class ThisCpu:
     def bytes_seconds(self, n_bytes: float) -> float:
         """Return the time that so many bytes take through memory."""
         return n_bytes / self.bandwidth
+
+    def activation_seconds(self, n_bytes: float) -> float:
+        """Return the time that operations other than products take for so many bytes of activations."""
+        return n_bytes / self.activation_rate
 
     def rate(self, dtype: str) -> float:
         """Return the operations a second of a large product."""
@@ -63,22 +72,37 @@ def _measured_form(product: Product) -> Product:
     return Product(rounded, inner, columns, product.form)
 
 
-def _product_seconds(product: Product, dtype: torch.dtype) -> float:
-    generator = torch.Generator().manual_seed(0)
+def _product_seconds(product: Product, pool: torch.Tensor) -> float:
+    """Time a product whose second factor is another part of the pool each time: weights come from memory in a step."""
+    size = product.inner * product.columns
+    first = _matrix(pool[: product.rows * product.inner], product.rows, product.inner, transposed=product.form == "tn")
+    seconds = [
+        _matrix(pool[start : start + size], product.inner, product.columns, transposed=product.form == "nt")
+        for start in range(0, len(pool) - size + 1, size)
+    ]
+    turn = cycle(seconds)
+    return _best(lambda: torch.mm(first, next(turn)))
 
-    def drawn(rows: int, columns: int, *, transposed: bool) -> torch.Tensor:
-        # some units are quicker with constant numbers
-        shape = (columns, rows) if transposed else (rows, columns)
-        made = torch.rand(shape, generator=generator).to(dtype)
-        return made.T if transposed else made
 
-    first = drawn(product.rows, product.inner, transposed=product.form == "tn")
-    second = drawn(product.inner, product.columns, transposed=product.form == "nt")
-    return _best(lambda: torch.mm(first, second))
+def _matrix(values: torch.Tensor, rows: int, columns: int, *, transposed: bool) -> torch.Tensor:
+    return values.view(columns, rows).T if transposed else values.view(rows, columns)
+
+
+def _make_pool(dtype: torch.dtype) -> torch.Tensor:
+    # some units are quicker with constant numbers
+    drawn = torch.rand(_POOL // 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return drawn.repeat(16)
+
+
+def _activation_rate() -> float:
+    """Return the bytes a second of an activation function, which writes to new memory as a pass does."""
+    values = torch.rand(512, 2048, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    seconds = _best(lambda: torch.nn.functional.silu(values))
+    return 2 * values.numel() * VALUE_BYTES["bfloat16"] / seconds
 
 
 def _bandwidth() -> float:
-    values = torch.zeros(_TOUCHED // 4, dtype=torch.float32)
+    values = torch.zeros(_POOL, dtype=torch.float32)
     seconds = _best(lambda: values.add_(1.0))
     return 2 * values.numel() * VALUE_BYTES["float32"] / seconds
 

@@ -152,22 +152,23 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from error
 
 
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer.
+def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the model's tokenizer, or the one inside of a GGUF file that lies there.
 
     Raises:
         InputError: there is no model of that name, no network to fetch it, or no tokenizer with it.
     """
+    options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
     try:
         with quiet():
-            AutoConfig.from_pretrained(source.path, trust_remote_code=source.trust_remote_code)
+            AutoConfig.from_pretrained(source.path, **options)
     except LOADING_ERRORS as error:
         raise unusable("model", source, error) from error
     try:
-        with quiet():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                source.path, trust_remote_code=source.trust_remote_code
-            )
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the bar of the GGUF reader knows no switch
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **options)
     except LOADING_ERRORS as error:
         raise unusable("tokenizer of model", source, error) from error
     if len(tokenizer) == 0:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from transformers.initialization import no_init_weights
+
 from lorascope.errors import InputError
 from lorascope.modeling.base import (
     LOADING_ERRORS,
@@ -56,7 +58,7 @@ def empty_model(source: ModelSource, gguf_file: str | None = None) -> PreTrained
             # a quantised copy has the same shapes, and its own loader wants a GPU
             if hasattr(config, "quantization_config"):
                 del config.quantization_config
-            with torch.device("meta"):
+            with torch.device("meta"), no_init_weights():
                 model: PreTrainedModel = AutoModelForCausalLM.from_config(
                     config, trust_remote_code=source.trust_remote_code
                 )

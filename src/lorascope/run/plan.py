@@ -111,7 +111,7 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     notes = check_ranks(swap_in(model, targets), spec.ranks)
     place = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    rows = _rows(spec, source, longest if isinstance(longest, int) and longest > 1 else spec.max_length)
+    rows = _rows(spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length)
     calibration = find_calibration(place.name, place.dtype, shape.parameters)
     if calibration is not None and not place.machine.overlaps:
         place = replace(place, rest_bytes=calibration.rest_bytes)
@@ -120,11 +120,11 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     )
 
 
-def _rows(spec: StudySpec, source: ModelSource, longest: int) -> _Rows:
+def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
     """Read the study's rows where they and a tokenizer are here, else assume rows of the largest length."""
     if Path(source.path).is_dir() and _is_small(spec.dataset):
         try:
-            tokenizer = load_tokenizer(source)
+            tokenizer = load_tokenizer(source, gguf_file)
         except InputError:
             tokenizer = None
         if tokenizer is not None:

@@ -22,7 +22,7 @@ SHAPE = ModelShape(
     parameters=1000,
     linears=(Linear(n_in=10, n_out=20, adapted=True, count=2), Linear(n_in=20, n_out=10, adapted=False, count=2)),
     width=10, vocabulary=30, blocks=2, norms=2, norm_features=20, wide_norms=True, query_features=20,
-    key_value_features=40, heads=4, hidden_features=40, gated=False, inputs=60, adapted_inputs=20,
+    key_value_features=40, heads=4, hidden_features=40, gated=False, kept_by_activation=1, inputs=60, adapted_inputs=20,
 )  # fmt: skip
 RECIPE = Recipe(dtype="bfloat16", low_rank_dtype="bfloat16", copy_bytes=2, fused=True)
 STEP = Step(passes=(Pass(slots=(100,), targets=50, squares=1000),), tokens=100)
