@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-
 from transformers.initialization import no_init_weights
 
 from lorascope.errors import InputError
@@ -62,6 +61,7 @@ def empty_model(source: ModelSource, gguf_file: str | None = None) -> PreTrained
                 model: PreTrainedModel = AutoModelForCausalLM.from_config(
                     config, trust_remote_code=source.trust_remote_code
                 )
+            model.tie_weights()  # which making the first values would have done
     except LOADING_ERRORS as error:
         raise unusable("configuration of model", source, error) from error
     return model.requires_grad_(requires_grad=False).eval()
