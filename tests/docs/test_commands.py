@@ -85,7 +85,7 @@ def test_every_study_on_a_page_is_a_study(block) -> None:
 
 
 def test_the_checks_refuse_what_is_wrong() -> None:
-    for words in (["run", "--rank", "8"], ["run", "--ranks", "0"], ["run", "no-such-preset"], ["plan"]):
+    for words in (["run", "--rank", "8"], ["run", "--ranks", "0"], ["run", "no-such-preset"], ["predict"]):
         with pytest.raises((AssertionError, CycloptsError, InputError)):
             check_lorascope(words)
     assert commands("A=1 make demo && \\\n lorascope doctor > x.txt  # why\n") == [
