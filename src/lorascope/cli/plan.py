@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from lorascope.cli.flags import make_flags
-from lorascope.cli.run import read_study
+from lorascope.cli.run import StudyFlags, read_study
 
 if TYPE_CHECKING:
     from lorascope.run.plan import PlannedCost, StudyPlan
-
-    StudyFlags = object
-else:
-    StudyFlags = make_flags()
 
 
 def plan(

@@ -6,7 +6,7 @@ docs/devices.md names the source of each figure; a test holds the page to this t
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorascope.measure.cost_model import VALUE_BYTES, Product
+from lorascope.measure.cost_parts import VALUE_BYTES, Product
 from lorascope.units import GIGABYTE
 
 PRODUCT_SHARE = 0.7

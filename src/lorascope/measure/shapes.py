@@ -10,7 +10,7 @@ from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
-from lorascope.measure.cost_model import Linear, ModelShape
+from lorascope.measure.cost_parts import Linear, ModelShape
 from lorascope.modeling.lora import linear_features
 
 _ATTENTION = "att"

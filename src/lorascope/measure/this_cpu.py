@@ -6,7 +6,7 @@ from itertools import cycle
 
 import torch
 
-from lorascope.measure.cost_model import VALUE_BYTES, Product
+from lorascope.measure.cost_parts import VALUE_BYTES, Product
 
 _LARGEST = 1024
 """Larger sides of a product are measured at this size: the rate no longer depends on them."""

@@ -9,7 +9,7 @@ from lorascope.data.batches import step_rows
 from lorascope.data.examples import Example
 from lorascope.engine.forward import PassRow
 from lorascope.engine.passes import plan_passes
-from lorascope.measure.cost_model import Pass, Step
+from lorascope.measure.cost_parts import Pass, Step
 from lorascope.modeling.grouping import LONG_ROW
 from lorascope.modeling.layout import SLOT_MULTIPLE
 from lorascope.spec.schema import StudySpec

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from lorascope.errors import InputError
-from lorascope.measure.cost_model import Machine, Recipe
+from lorascope.measure.cost_parts import Machine, Recipe
 from lorascope.measure.devices import CONTEXT_BYTES, Device, Roofline, find_device, known_devices, recognise
 from lorascope.measure.environment import cpu_model
 from lorascope.measure.this_cpu import ThisCpu

@@ -8,16 +8,8 @@ from lorascope.data.batches import total_steps
 from lorascope.data.examples import Example
 from lorascope.errors import InputError
 from lorascope.measure.calibration import Calibration, find_calibration
-from lorascope.measure.cost_model import (
-    MemorySplit,
-    ModelShape,
-    Prediction,
-    Recipe,
-    Step,
-    forward_seconds,
-    predict,
-    slot_bytes,
-)
+from lorascope.measure.cost_model import forward_seconds, predict, slot_bytes
+from lorascope.measure.cost_parts import MemorySplit, ModelShape, Prediction, Recipe, Step
 from lorascope.measure.shapes import model_shape
 from lorascope.measure.workload import assumed_rows, evaluation_of, steps_of
 from lorascope.modeling.base import ModelSource, load_tokenizer

@@ -8,7 +8,8 @@ import torch
 
 from lorascope.engine.loop import WARMUP_STEPS
 from lorascope.measure.calibration import Calibration, find_calibration, keep_calibration
-from lorascope.measure.cost_model import Machine, Recipe, predict
+from lorascope.measure.cost_model import predict
+from lorascope.measure.cost_parts import Machine, Recipe
 from lorascope.measure.devices import Roofline, recognise
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.shapes import model_shape

@@ -9,7 +9,8 @@ from lorascope.data.examples import Example
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.trial import TrainingTrial
-from lorascope.measure.cost_model import Linear, ModelShape, Pass, Product, Recipe, Step, _pass_bytes, predict
+from lorascope.measure.cost_model import pass_bytes, predict
+from lorascope.measure.cost_parts import Linear, ModelShape, Pass, Product, Recipe, Step
 from lorascope.measure.devices import BANDWIDTH_SHARE, DEVICES, PRODUCT_SHARE, Roofline, find_device, recognise
 from lorascope.measure.shapes import model_shape
 from lorascope.modeling.adapter import attach
@@ -152,4 +153,4 @@ def test_activations_are_those_that_autograd_keeps(kind: str, kernels: bool) -> 
     measured = kept_bytes(frozen, list(rows)) - kept_bytes(frozen, list(rows[:16]))
     shape, recipe = model_shape(model, frozen.layers), lorascope_recipe("float32", kernels=kernels)
     one = Pass(slots=(16 * 16,), targets=0, squares=16**3, scores=0 if kernels else 16**3)
-    assert _pass_bytes(shape, recipe, one, [4]) == pytest.approx(measured, rel=0.1)
+    assert pass_bytes(shape, recipe, one, [4]) == pytest.approx(measured, rel=0.1)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PretrainedConfig
 
-from lorascope.measure.cost_model import ModelShape, Pass, Prediction, Recipe, Step, predict
+from lorascope.measure.cost_model import predict
+from lorascope.measure.cost_parts import ModelShape, Pass, Prediction, Recipe, Step
 from lorascope.measure.devices import DEVICES, Roofline
 from lorascope.measure.shapes import model_shape
 from lorascope.modeling.targets import find_targets
