@@ -109,17 +109,18 @@ def write_config(folder: Path, **config: object) -> str:
     return str(folder)
 
 
-def test_a_70b_model_in_five_seconds_and_a_gigabyte(tmp_path: Path) -> None:
+def test_a_70b_model_takes_little(tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
         num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
     )  # fmt: skip
     config.save_pretrained(tmp_path / "model")
-    # processor time, so that other work on the machine does not decide
+    # processor time behind the imports, so that neither a busy machine nor Torch's own start decides
     code = (
-        "import resource, sys, time\nfrom lorascope.cli import main\n"
+        "import resource, sys, time\nimport lorascope.run.plan\nfrom lorascope.cli import main\n"
+        "before = time.process_time()\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)"
+        "print(time.process_time() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)"
     )
     arguments = ("plan", "--model", str(tmp_path / "model"), "--dataset", "someone/rows", "--device", "H200", "--json")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
@@ -129,7 +130,7 @@ def test_a_70b_model_in_five_seconds_and_a_gigabyte(tmp_path: Path) -> None:
     assert facts["total_steps"] is None
     assert facts["rows"] == "assumed: 1024 tokens each"
     assert not facts["ranks"][0]["fits"]
-    assert seconds < 5
+    assert seconds < 2.5
     assert peak_bytes < 1e9
 
 
