@@ -120,7 +120,8 @@ def test_a_70b_model_takes_little(tmp_path: Path) -> None:
         "import resource, sys, time\nimport lorascope.run.plan\nfrom lorascope.cli import main\n"
         "before = time.process_time()\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "print(time.process_time() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "print(time.process_time() - before, peak, file=sys.stderr)"
     )
     arguments = ("plan", "--model", str(tmp_path / "model"), "--dataset", "someone/rows", "--device", "H200", "--json")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
