@@ -68,7 +68,7 @@ def predict(
     """
     works = [_step_work(shape, recipe, step, ranks, machine) for step in steps]
     seconds = [_elapsed(work, machine) for work in works]
-    trained = shape.parameters if recipe.trains_base else sum(ranks) * shape.per_rank
+    trained = _trained(shape, recipe, ranks)
     passes = [one for step in steps for one in step.passes]
     memory = MemorySplit(
         base=0 if recipe.trains_base else shape.parameters * VALUE_BYTES[recipe.dtype],
@@ -85,6 +85,10 @@ def predict(
         step_bytes=fmean(work.n_bytes for work in works),
         memory=memory if recipe.gradient_at_peak else _without_overlap(memory),
     )
+
+
+def _trained(shape: ModelShape, recipe: Recipe, ranks: Sequence[int]) -> int:
+    return shape.parameters if recipe.trains_base else sum(ranks) * shape.per_rank
 
 
 def _without_overlap(memory: MemorySplit) -> MemorySplit:
@@ -117,18 +121,18 @@ def _elapsed(work: _Work, machine: Machine) -> float:
 
 def _step_work(shape: ModelShape, recipe: Recipe, step: Step, ranks: Sequence[int], machine: Machine) -> _Work:
     total = _Work()
-    trained = shape.parameters if recipe.trains_base else sum(ranks) * shape.per_rank
     for one in step.passes:
         total += _product_work(_products(shape, recipe, one), recipe.dtype, machine)
         total += _product_work(_low_rank_products(shape, one, ranks), recipe.low_rank_dtype, machine)
         n_bytes = TOUCHES * pass_bytes(shape, recipe, one, ranks)
         total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
-        # a pass adds its gradients to those before: read, read, written, after they were written once
-        n_bytes = 4 * recipe.gradient_bytes * trained
+        # a pass adds its adapters' gradients to those before: read, read, written, after they were written once
+        there = [rank for slots, rank in zip(one.slots, ranks, strict=False) if slots]
+        n_bytes = 4 * recipe.gradient_bytes * _trained(shape, recipe, there)
         total += _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
         total += _Work(launches=_launches(shape, recipe, sum(slots > 0 for slots in one.slots)))
         total += _attention_work(shape, recipe, one, machine, share=1.0)
-    n_bytes = trained * recipe.update_bytes
+    n_bytes = _trained(shape, recipe, ranks) * recipe.update_bytes
     return total + _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
 
 
