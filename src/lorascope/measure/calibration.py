@@ -25,7 +25,7 @@ class Calibration:
     factor: float
     """Measured step time over predicted step time."""
     rest_bytes: int
-    """Memory that was neither the model's nor the training's."""
+    """Memory that the prediction's other parts do not explain: program, libraries, what they keep."""
 
 
 def data_folder() -> Path:

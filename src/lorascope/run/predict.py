@@ -15,7 +15,7 @@ from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.shapes import model_shape
 from lorascope.measure.this_cpu import ThisCpu
 from lorascope.measure.workload import steps_of
-from lorascope.records import PredictedThing, PredictionRecord, TrialRecord
+from lorascope.records import CostRecord, PredictedThing, PredictionRecord, TrialRecord
 from lorascope.run.machine import device_key, lorascope_recipe
 from lorascope.run.plan import full_recipe
 from lorascope.run.prepare import PreparedStudy
@@ -35,7 +35,7 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
     shape = model_shape(study.frozen.model, study.frozen.layers)
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     factor = known.factor if known else 1.0
-    rest = _rest_bytes(study)
+    rest = known.rest_bytes if known else _rest_bytes(study)
 
     def record(what: PredictedThing, ranks: Sequence[int], recipe: Recipe, adapters: int) -> PredictionRecord:
         steps = steps_of(
@@ -74,25 +74,32 @@ def calibrate(path: Path) -> None:
     with StudyStore.open(path) as store:
         facts, costs = store.facts(), {cost.rank: cost for cost in store.costs()}
         records = {record.rank: record for record in store.predictions() if record.what == "alone"}
-    ratios = []
-    for rank, record in records.items():
-        measured = slice(costs[rank].warmup_steps, None) if rank in costs else slice(0)
-        seconds = sum(costs[rank].step_seconds[measured]) if rank in costs else 0.0
-        tokens = sum(costs[rank].step_tokens[measured]) if rank in costs else 0
-        if seconds and tokens:
-            ratios.append(seconds / tokens / (record.step_seconds / record.factor / record.tokens))
+    both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
+    ratios = [_seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)]
     if facts is None or not ratios:
         return
-    some = next(iter(records.values()))
+    unexplained = statistics.median(cost.peak_memory_bytes - record.memory_bytes for record, cost in both)
+    some = both[0][0]
     keep_calibration(
         Calibration(
             device=some.device,
             dtype=facts.dtype,
             parameters=facts.base_parameters,
             factor=statistics.median(ratios),
-            rest_bytes=some.rest_bytes,
+            rest_bytes=max(0, round(some.rest_bytes + unexplained)),
         )
     )
+
+
+def _seconds_per_token(cost: CostRecord) -> float:
+    """Divide the time after the warm-up by its tokens; 0 where nothing was measured."""
+    seconds, tokens = sum(cost.step_seconds[cost.warmup_steps :]), sum(cost.step_tokens[cost.warmup_steps :])
+    return seconds / tokens if tokens else 0.0
+
+
+def _predicted(record: PredictionRecord) -> float:
+    """Return the seconds a token before any correction."""
+    return record.step_seconds / record.factor / record.tokens
 
 
 def _machine(device: torch.device) -> Machine | None:
