@@ -100,7 +100,7 @@ def test_the_table_fits_a_narrow_terminal(
     assert code == 0
     assert max(map(len, out.splitlines())) <= 60
     assert "rank 4" in out
-    assert "Every rank fits" in out
+    assert "Every rank fits into the memory." in out
 
 
 def write_config(folder: Path, **config: object) -> str:

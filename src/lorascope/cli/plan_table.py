@@ -77,9 +77,9 @@ def _lines(plan: "StudyPlan") -> list[str]:
         )
     unfit = [str(part.rank) for part in plan.ranks if not part.cost.fits]
     if not unfit:
-        lines.append(f"Every rank fits into {plan.device}'s memory.")
+        lines.append("Every rank fits into the memory.")
     elif len(unfit) == len(plan.ranks):
-        lines.append(f"No rank fits into {plan.device}'s memory.")
+        lines.append("No rank fits into the memory.")
     else:
         lines.append(f"Ranks that do not fit: {', '.join(unfit)}.")
     return [*lines, *_savings(plan)]

@@ -79,7 +79,8 @@ def find_machine(spec: StudySpec) -> PlannedMachine:
 def device_key(device: torch.device) -> str:
     """Return the name under which a calibration of a device is kept."""
     if device.type != "cuda":
-        return f"{cpu_model()}, {torch.get_num_threads()} threads"
+        n_threads = torch.get_num_threads()
+        return f"{cpu_model()}, {n_threads} thread{'s' if n_threads > 1 else ''}"
     name = torch.cuda.get_device_name(device)
     known = recognise(name)
     return known.name if known is not None else name
