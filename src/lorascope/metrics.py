@@ -208,4 +208,16 @@ METRICS: dict[str, Metric] = {
         better="lower",
         meaning="Held-out loss of an adapter cut to a smaller rank by singular values.",
     ),
+    "flops_per_token": Metric(
+        label="operations for a token",
+        unit="FLOP/token",
+        better="lower",
+        meaning="Additions and multiplications of a training step divided by its tokens.",
+    ),
+    "bytes_per_step": Metric(
+        label="bytes moved in a step",
+        unit="bytes",
+        better="lower",
+        meaning="Bytes that a training step reads and writes, by the cost model.",
+    ),
 }

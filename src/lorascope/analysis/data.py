@@ -9,6 +9,7 @@ from lorascope.records import (
     Environment,
     EvalRecord,
     ForgettingRecord,
+    PredictionRecord,
     SpectrumRecord,
     StepRecord,
     StudyFacts,
@@ -45,6 +46,8 @@ class StudyData:
     """By trial id and ascending rank."""
     forgetting: dict[str, ForgettingRecord]
     """By trial id; the base model's under the empty name."""
+    predictions: tuple[PredictionRecord, ...]
+    """Made before anything was measured; empty in a study without solo measurements."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -85,4 +88,5 @@ def load_study(folder: Path) -> StudyData:
             spectra=tuple(store.spectra()),
             truncations=tuple(store.truncations()),
             forgetting=store.forgetting(),
+            predictions=tuple(store.predictions()),
         )

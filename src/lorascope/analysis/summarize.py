@@ -17,6 +17,7 @@ from lorascope.analysis.frontier import mark_pareto
 from lorascope.analysis.limits import limits_of, recommend_within
 from lorascope.analysis.noise import noise_floor
 from lorascope.analysis.part import Interval
+from lorascope.analysis.predicted import predicted_part
 from lorascope.analysis.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
@@ -81,6 +82,7 @@ def summarize_data(data: StudyData) -> StudySummary:
         spectra=spectra_parts(data, examined),
         truncation=truncation_part(data, examined),
         generic_text=generic_text_part(data),
+        predicted=predicted_part(data, ranks),
     )
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
 from lorascope.language import current_language, language
+from lorascope.report.predicted import predicted_sections
 from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
 from lorascope.report.usage import usage_sections
 from lorascope.report.view import claims_table, environment_facts, rank_table, study_facts, trial_table
@@ -99,7 +100,7 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         doublings=doubling_table(summary),
         grid=grid_table(summary),
         order_lines=order_lines(summary),
-        usage=usage_sections(summary),
+        usage=(*usage_sections(summary), *predicted_sections(summary)),
     )
 
 

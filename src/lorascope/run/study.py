@@ -26,6 +26,7 @@ from lorascope.run.cost import measure_cost
 from lorascope.run.examine import Examination, is_examined
 from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
 from lorascope.run.limits import check_measured
+from lorascope.run.predict import calibrate, predict_study
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
@@ -142,6 +143,7 @@ def _carry_out_wave(run: _Run, wave: Wave) -> bool:
 def _conclude(place: StudyFolder) -> None:
     """Name each rank's adapter and remove what only an unfinished study needs; may be repeated."""
     choose_adapters(place)
+    calibrate(place.store)
     shutil.rmtree(place.checkpoints, ignore_errors=True)
 
 
@@ -175,6 +177,9 @@ def _measure_costs(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
         return
     measured = {cost.rank for cost in run.store.costs()}
     by_rank = {record.rank: record for record in wave.trials}
+    if not run.store.predictions():
+        run.progress.phase("predicting what each rank costs")
+        run.store.put_predictions(predict_study(run.study, wave.trials))
     for rank in sorted(by_rank.keys() - measured):
         run.progress.phase(f"measuring what rank {rank} costs alone")
         recorder.cost(measure_cost(run.study, by_rank[rank], check_stop=run.stop.check))

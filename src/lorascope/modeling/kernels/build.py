@@ -45,7 +45,7 @@ def load_kernels() -> tuple[ctypes.CDLL | None, str]:
     """Return the kernels and how they came about, or None and why there are none."""
     if sys.platform != "linux":
         return None, later("the compiled kernels are for Linux")
-    compiler = _compiler()
+    compiler = find_compiler()
     if compiler is None:
         return None, later("no C++ compiler is here")
     name = Path(compiler).name
@@ -61,7 +61,8 @@ def load_kernels() -> tuple[ctypes.CDLL | None, str]:
         return None, later("they could not be built and loaded: {error}").format(error=error)
 
 
-def _compiler() -> str | None:
+def find_compiler() -> str | None:
+    """Return the C++ compiler that the kernels would be built with; None without one."""
     named = os.environ.get("CXX")
     return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
 
