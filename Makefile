@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check words bench
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -19,6 +19,10 @@ check: $(VENV)/.check-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+
+# The catalogs of messages, brought up to date with the code; what is new has to be translated by hand.
+words: setup
+	$(BIN)/python tests/docs/words.py
 
 # ROWS is a file or data set as in lorascope run --dataset; without it the rows are built in.
 bench: $(VENV)/.bench-installed

@@ -5,21 +5,26 @@ and then replayed with nothing in between. A tensor that existed before the step
 adapter) is replayed as itself, so that as much weight memory is read as in the step. The others are random stand-ins,
 several of each form in turn, so that no product finds its operands in the nearest cache from the time before.
 
-Products inside of another operation (Torch's fused attention, a kernel of the package's own) are not seen. The bound
-is lower by them, and a share of it is then too small, never too large.
+Products inside of another operation (Torch's fused attention) are not seen: the bound is lower by them, and a share of
+it then too small, never too large. Those of the package's own attention kernel are counted apart, as the batched
+products of each row that they stand for, by the part of them that lies under the causal mask.
 """
 
 import gc
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
 
 _PRODUCTS = {
     "mm": (0, 1, -1),
@@ -159,3 +164,69 @@ def record_products(run: Callable[[], object]) -> list[Product]:
     with recorder:
         run()
     return recorder.products
+
+
+@contextmanager
+def recorded_attention() -> Iterator[list[Product]]:
+    """Give a list that fills with the products which the attention kernel's calls stand for, in this block."""
+    found: list[Product] = []
+    forward, backward = Kernels.attention_forward, Kernels.attention_backward
+
+    def seen_forward(
+        kernels: Kernels, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan
+    ) -> tuple[torch.Tensor, ...]:
+        found.extend(_attention_products(plan, q, k, backward=False))
+        return forward(kernels, q, k, v, plan)
+
+    def seen_backward(
+        kernels: Kernels, heads: tuple[torch.Tensor, ...], plan: AttentionPlan, *rest: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        found.extend(_attention_products(plan, heads[0], heads[1], backward=True))
+        return backward(kernels, heads, plan, *rest)
+
+    with (
+        mock.patch.object(Kernels, "attention_forward", seen_forward),
+        mock.patch.object(Kernels, "attention_backward", seen_backward),
+    ):
+        yield found
+
+
+def attention_seconds(products: Sequence[Product]) -> float:
+    """Return the seconds that attention's products alone take, by the part of them that the causal mask leaves."""
+    dense = sum(
+        2 * left.shape[0] * left.shape[1] * left.shape[2] * right.shape[2] for left, right in map(_forms, products)
+    )
+    return replay_seconds(products) * sum(product.flops for product in products) / dense if products else 0.0
+
+
+def _forms(product: Product) -> tuple[Form, Form]:
+    left, right = product.arguments
+    assert isinstance(left, Form)
+    assert isinstance(right, Form)
+    return left, right
+
+
+def _attention_products(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, *, backward: bool) -> Iterator[Product]:
+    """Yield scores and sums of values for each row, or the four products of their gradients.
+
+    The heads that share a key are one product's lines. Scores that a kernel computes anew going back are not counted.
+    """
+    (_, heads, features), kv_heads = q.shape, k.shape[1]
+    lengths, parents = plan.rows.lengths.tolist(), plan.rows.parents.tolist()
+    for length, parent in zip(lengths, parents, strict=True):
+        keys = length + (lengths[parent] if parent >= 0 else 0)
+        lines = heads // kv_heads * length
+        scored = heads * length * (keys - length + (length + 1) / 2)
+        flops = round(2 * scored * features)
+        for rows, inner, columns in ((lines, features, keys), (lines, keys, features)):
+            yield _batched((kv_heads, rows, inner, columns), q.dtype, flops)
+        if backward:
+            for _ in range(2):
+                yield _batched((kv_heads, keys, lines, features), q.dtype, flops)
+
+
+def _batched(sizes: tuple[int, int, int, int], dtype: torch.dtype, flops: int) -> Product:
+    n, rows, inner, columns = sizes
+    shapes = ((n, rows, inner), (n, inner, columns))
+    forms = (Form(shape, (shape[1] * shape[2], shape[2], 1), dtype, torch.device("cpu")) for shape in shapes)
+    return Product(operation=torch.ops.aten.bmm.default, arguments=tuple(forms), keywords={}, flops=flops)

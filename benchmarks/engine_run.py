@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import torch
 
-from bound import record_products, replay_seconds
+from bound import attention_seconds, record_products, recorded_attention, replay_seconds
 from jobs import Job, Result, StepShare, peak_rss_bytes, seconds_since, shown_source, study_of
 from lorascope.data.examples import Example, Splits
 from lorascope.engine.loop import Pack, train_pack
@@ -143,13 +143,15 @@ def _share(pack: Pack, step: int, training_seconds: float) -> StepShare:
             check_stop=_go_on,
         )
 
-    products = record_products(again)
+    with recorded_attention() as attention:
+        products = record_products(again)
     step_seconds = again()[0].seconds
     return StepShare(
         step=step + 1,
         training_seconds=training_seconds,
         step_seconds=step_seconds,
         product_seconds=replay_seconds(products),
-        products=len(products),
-        flops=sum(product.flops for product in products),
+        attention_seconds=attention_seconds(attention),
+        products=len(products) + len(attention),
+        flops=sum(product.flops for product in (*products, *attention)),
     )

@@ -33,7 +33,7 @@ def measured(name: str, result: Result) -> Measured:
     """Bring one result to the measures of growth."""
     first = min(1, len(result.step_seconds) - 1)
     tokens = sum(result.step_tokens[first:])
-    bounds = [share.product_seconds / result.step_tokens[share.step - 1] for share in result.shares]
+    bounds = [share.bound_seconds / result.step_tokens[share.step - 1] for share in result.shares]
     return Measured(
         name=name,
         tokens=tokens,

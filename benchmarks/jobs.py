@@ -51,14 +51,21 @@ class StepShare(BaseModel):
     step_seconds: float
     """The same step again, just before its products were replayed."""
     product_seconds: float
-    """The step's matrix products alone: the bound."""
+    """The step's matrix products alone, without those of the attention kernel."""
+    attention_seconds: float = 0.0
+    """What the attention kernel's products would take as the library's batched products."""
     products: int
     flops: int
 
     @property
     def share(self) -> float:
         """Return the share of the repeated step that its products alone need."""
-        return self.product_seconds / self.step_seconds
+        return self.bound_seconds / self.step_seconds
+
+    @property
+    def bound_seconds(self) -> float:
+        """Return the seconds of all products: the bound."""
+        return self.product_seconds + self.attention_seconds
 
 
 class Result(BaseModel):

@@ -149,11 +149,13 @@ def _table(lines: Sequence[Standing], options: Options) -> Table:
 
 def _notes(rounds: Sequence[Sequence[Result]], difference: float | None) -> list[str]:
     shares = [share for one in rounds for share in one[0].shares]
-    part, rate = spread([s.share for s in shares]), spread([s.flops / s.product_seconds / 1e9 for s in shares])
-    in_training = spread([s.product_seconds / s.training_seconds for s in shares])
+    part, rate = spread([s.share for s in shares]), spread([s.flops / s.bound_seconds / 1e9 for s in shares])
+    without = spread([s.product_seconds / s.step_seconds for s in shares])
+    in_training = spread([s.bound_seconds / s.training_seconds for s in shares])
     notes = [
         f"matrix products alone need {part.median:.0%} ({part.low:.0%}-{part.high:.0%}) of a lorascope step's time "
-        f"({in_training.median:.0%} of the same step in the training), at {rate.median:,.0f} GFLOP/s"
+        f"({in_training.median:.0%} of the same step in the training), at {rate.median:,.0f} GFLOP/s; "
+        f"{without.median:.0%} without attention's"
     ]
     if difference is not None:
         notes.append(f"largest difference of a step's loss to the float32 engine's: {difference:.2%}")

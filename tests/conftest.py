@@ -1,8 +1,11 @@
 """What holds for every test: no network, one thread, small things."""
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# what finished studies teach about a machine belongs to no user here
+os.environ["LORASCOPE_DATA"] = tempfile.mkdtemp(prefix="lorascope-tests-")
 
 import pytest
 import torch

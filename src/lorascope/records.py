@@ -216,3 +216,38 @@ class ForgettingRecord:
     window_nats: tuple[float, ...]
     window_target_tokens: tuple[int, ...]
     seconds: float
+
+
+PredictedThing = Literal["alone", "joint", "full"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionRecord:
+    """What a step was predicted to cost before anything was measured; its memory is that of the largest pass."""
+
+    what: PredictedThing
+    """One rank alone, the first pack together, or full fine-tuning of the base."""
+    rank: int
+    """0 where it is not about one rank."""
+    device: str
+    """The name that calibrations of this device are kept under."""
+    tokens: float
+    """Real tokens of the mean step that was predicted, those of all trials together."""
+    step_seconds: float
+    """With the correction."""
+    factor: float
+    """What an earlier study corrected it by; 1 without one."""
+    step_flops: float
+    step_bytes: float
+    base_bytes: int
+    adapter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    rest_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """Add the parts up."""
+        held = self.base_bytes + self.adapter_bytes + self.gradient_bytes + self.optimizer_bytes
+        return held + self.activation_bytes + self.rest_bytes

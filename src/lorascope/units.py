@@ -1,6 +1,13 @@
-"""The only file that converts units: bytes are stored as bytes and seconds as seconds until they are shown."""
+"""The only file that converts units: bytes are stored as bytes and seconds as seconds until they are shown.
+
+Sizes, counts, durations and dates are written in the language in use; a decimal point and a comma between thousands
+are the same in all of them.
+"""
 
 import re
+from datetime import datetime
+
+from lorascope.language import current_language, tr
 
 MEGABYTE = 1_000_000
 GIGABYTE = 1_000_000_000
@@ -43,19 +50,36 @@ def format_bytes(n_bytes: float) -> str:
 def format_seconds(seconds: float) -> str:
     """Write a duration as people say it: 0.84 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
     if seconds < 10:
-        return f"{seconds:.2f} s"
+        return tr("{seconds:.2f} s", seconds=seconds)
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return tr("{seconds:.1f} s", seconds=seconds)
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return tr("{minutes} min {seconds:02d} s", minutes=minutes, seconds=rest)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
+    return tr("{hours} h {minutes:02d} min", hours=hours, minutes=minutes)
 
 
 def format_count(count: float) -> str:
     """Write a large count short: 921, 20.6 k, 3.4 M, 1.2 B."""
+    code = current_language()
+    if code != "en" and count >= 1e4:
+        from babel.numbers import format_compact_decimal  # noqa: PLC0415 - English does without
+
+        return format_compact_decimal(round(count), locale=code, fraction_digits=2)
     for limit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if count >= limit:
             return f"{count / (1000 if letter == 'k' else limit):.1f} {letter}"
     return f"{count:,.0f}"
+
+
+def format_time(moment: str) -> str:
+    """Write a point in time, given in ISO 8601: in English as it is, else as people who speak the language do."""
+    code = current_language()
+    if code == "en":
+        return moment
+    from babel.dates import format_date  # noqa: PLC0415 - English does without
+
+    found = datetime.fromisoformat(moment)
+    zone = f" ({found.tzname()})" if found.tzinfo else ""
+    return f"{format_date(found, format='long', locale=code)} {found:%H:%M:%S}{zone}"

@@ -1,7 +1,12 @@
+import pytest
 import torch
+from references import make_rows
 from torch import nn
 
-from bound import Form, record_products, replay_seconds
+from bound import Form, attention_seconds, record_products, recorded_attention, replay_seconds
+from lorascope.modeling.kernels import build
+from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
+from lorascope.modeling.kernels.operations import RowAttention
 from tiny import CONFIGS, make_model
 
 ROWS, LENGTH = 3, 7
@@ -61,3 +66,20 @@ def test_products_into_a_given_result_are_seen_and_replayed_elsewhere() -> None:
     assert isinstance(product.keywords["out"], Form)
     assert replay_seconds([product] * 20) > 0
     assert torch.equal(result, before)
+
+
+def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_row_that_sees_it() -> None:
+    library, how = build.load_kernels()
+    if library is None:
+        pytest.skip(how)
+    heads, kv_heads, features = 4, 2, 8
+    rows = make_rows((5, 3), parents=(-1, 0))
+    q, k, v = (torch.randn(8, n, features, requires_grad=True) for n in (heads, kv_heads, kv_heads))
+    before = Kernels.attention_forward
+    with recorded_attention() as found:
+        RowAttention.apply(q, k, v, AttentionPlan(rows=rows, scaling=1.0), Kernels(library)).sum().backward()
+    assert Kernels.attention_forward is before
+    scores = (1 + 2 + 3 + 4 + 5) + (6 + 7 + 8)
+    assert sum(product.flops for product in found) == (2 + 4) * 2 * heads * features * scores
+    assert attention_seconds(found) > 0
+    assert attention_seconds([]) == 0

@@ -42,7 +42,7 @@ def check_lorascope(words: list[str]) -> None:
     function, bound, unknown = app.parse_args(words, exit_on_error=False, print_error=False)
     assert function.__name__ == words[0]
     assert not unknown
-    if function.__name__ == "run":
+    if function.__name__ in {"run", "plan"}:
         study = bound.arguments.get("study")
         preset = find_study(study) if study in preset_names() else None
         assert preset is not None or study is None or study.endswith(".yaml")
@@ -85,7 +85,7 @@ def test_every_study_on_a_page_is_a_study(block) -> None:
 
 
 def test_the_checks_refuse_what_is_wrong() -> None:
-    for words in (["run", "--rank", "8"], ["run", "--ranks", "0"], ["run", "no-such-preset"], ["plan"]):
+    for words in (["run", "--rank", "8"], ["run", "--ranks", "0"], ["run", "no-such-preset"], ["predict"]):
         with pytest.raises((AssertionError, CycloptsError, InputError)):
             check_lorascope(words)
     assert commands("A=1 make demo && \\\n lorascope doctor > x.txt  # why\n") == [

@@ -21,6 +21,7 @@ def test_everything_the_project_asks_for_is_pinned():
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["demo"],
+        *project["project"]["optional-dependencies"]["ko"],
         *project["dependency-groups"]["test"],
         *project["dependency-groups"]["check"],
         *project["dependency-groups"]["bench"],

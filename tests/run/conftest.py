@@ -57,4 +57,5 @@ def lorascope(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, st
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep converted models out of the user's cache."""
     monkeypatch.setenv("LORASCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LORASCOPE_DATA", str(tmp_path / "data"))
     torch.set_num_threads(1)

@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from lorascope.units import format_bytes, parse_bytes
+from lorascope.language import language
+from lorascope.units import format_bytes, format_count, format_seconds, format_time, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,20 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def test_a_size_that_was_written_reads_the_same() -> None:
     assert parse_bytes(format_bytes(1_240_000_000)) == 1_240_000_000
+
+
+def test_durations_counts_and_dates_are_written_in_the_language_in_use() -> None:
+    moment = "2026-11-22T13:05:09+09:00"
+    assert [format_seconds(seconds) for seconds in (0.836, 12.34, 245, 7384)] == [
+        "0.84 s", "12.3 s", "4 min 05 s", "2 h 03 min",
+    ]  # fmt: skip
+    assert [format_count(count) for count in (921, 9210, 20_600, 134_515_008)] == ["921", "9,210", "20.6 k", "134.5 M"]
+    assert format_time(moment) == moment
+    with language("ko"):
+        assert [format_seconds(seconds) for seconds in (0.836, 12.34, 245, 7384)] == [
+            "0.84초", "12.3초", "4분 05초", "2시간 03분",
+        ]  # fmt: skip
+        assert [format_count(count) for count in (921, 9210, 20_600, 134_515_008)] == [
+            "921", "9,210", "2.06만", "1.35억",
+        ]  # fmt: skip
+        assert format_time(moment) == "2026년 11월 22일 13:05:09 (UTC+09:00)"

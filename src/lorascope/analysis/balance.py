@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from lorascope.analysis.estimates import Estimate
 from lorascope.analysis.reading_parts import RankReadingPart
 from lorascope.analysis.summary import RankPart, RecommendationPart
-from lorascope.analysis.wording import UNIT, nats
+from lorascope.analysis.wording import nats, uncapital, with_interval
+from lorascope.language import tr
 from lorascope.records import StudyFacts
 from lorascope.units import format_bytes, format_count
 
@@ -35,7 +37,7 @@ def balance_text(
     """Weigh the recommended rank, or else the smallest that has a held-out loss."""
     with_loss = [part for part in ranks if part.eval_loss is not None]
     if not with_loss:
-        return "No rank has a held-out loss yet."
+        return tr("No rank has a held-out loss yet.")
     part = next((part for part in with_loss if part.rank == recommendation.efficient.rank), with_loss[0])
     reading = next(reading for reading in readings if reading.rank == part.rank)
     return " ".join(filter(None, (_gains(facts, part, reading), _costs(reading, with_loss[-1].rank))))
@@ -45,32 +47,56 @@ def _gains(facts: StudyFacts | None, part: RankPart, reading: RankReadingPart) -
     parts = []
     if facts and part.adapter_bytes is not None and reading.trainable_share is not None:
         parts.append(
-            f"Gained at rank {part.rank}: {reading.trainable_share:.2%} of the base model's "
-            f"{format_count(facts.base_parameters)} parameters are trained, and the adapter takes "
-            f"{format_bytes(part.adapter_bytes)}."
+            tr(
+                "Gained at rank {rank}: {share:.2%} of the base model's {parameters} parameters are trained, and the "
+                "adapter takes {size}.",
+                rank=part.rank,
+                share=reading.trainable_share,
+                parameters=format_count(facts.base_parameters),
+                size=format_bytes(part.adapter_bytes),
+            )
         )
     if facts and reading.training_bytes is not None and part.training_state_bytes is not None:
         parts.append(
-            f"Frozen base, adapter, gradient and optimizer take {format_bytes(reading.training_bytes)}; full "
-            f"fine-tuning would take {format_bytes(FULL_BYTES * facts.base_parameters)}, a prediction from "
-            f"{FULL_BYTES} bytes a parameter (float32 with AdamW). Activations come on top of both."
+            tr(
+                "Frozen base, adapter, gradient and optimizer take {size}; full fine-tuning would take {full}, a "
+                "prediction from {bytes} bytes a parameter (float32 with AdamW). Activations come on top of both.",
+                size=format_bytes(reading.training_bytes),
+                full=format_bytes(FULL_BYTES * facts.base_parameters),
+                bytes=FULL_BYTES,
+            )
         )
     if part.eval_loss is not None and reading.loss_gained is not None:
-        base = part.eval_loss + reading.loss_gained
-        word = "fell" if reading.loss_gained > 0 else "rose"
-        parts.append(
-            f"The held-out loss {word} by {nats(abs(reading.loss_gained))} {UNIT}, from {nats(base)} to "
-            f"{nats(part.eval_loss)}."
-        )
+        parts.append(_moved(part.eval_loss, reading.loss_gained))
     return " ".join(parts)
 
 
-def _costs(reading: RankReadingPart, largest: int) -> str:
-    unknown = "Full fine-tuning was not run, so what LoRA itself costs in loss is not known here."
-    if reading.above_largest is None or reading.above_largest_ci95 is None:
-        return f"Cost: {unknown[0].lower()}{unknown[1:]}"
-    low, high = reading.above_largest_ci95
-    return (
-        f"Cost: its held-out loss minus that of rank {largest}, the largest, is {nats(reading.above_largest)} (95% "
-        f"interval {nats(low)} to {nats(high)}). {unknown}"
+def _moved(loss: float, gained: float) -> str:
+    change, before, after = nats(abs(gained)), nats(loss + gained), nats(loss)
+    if gained > 0:
+        return tr(
+            "The held-out loss fell by {change} nats a token, from {before} to {after}.",
+            change=change,
+            before=before,
+            after=after,
+        )
+    return tr(
+        "The held-out loss rose by {change} nats a token, from {before} to {after}.",
+        change=change,
+        before=before,
+        after=after,
     )
+
+
+def _costs(reading: RankReadingPart, largest: int) -> str:
+    unknown = tr("Full fine-tuning was not run, so what LoRA itself costs in loss is not known here.")
+    if reading.above_largest is None or reading.above_largest_ci95 is None:
+        return tr("Cost: {text}", text=uncapital(unknown))
+    low, high = reading.above_largest_ci95
+    excess = with_interval(Estimate(value=reading.above_largest, low=low, high=high))
+    cost = tr(
+        "Cost: its held-out loss minus that of rank {largest}, the largest, is {excess}.",
+        largest=largest,
+        excess=excess,
+    )
+    return f"{cost} {unknown}"

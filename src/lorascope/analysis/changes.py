@@ -6,6 +6,7 @@ from lorascope.analysis.claims import claims
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.summary import AdvicePart, RecommendationPart
 from lorascope.analysis.wording import nats
+from lorascope.language import tr
 
 _HALVINGS = 40
 """Of the range a tolerance is searched in; leaves it exact to far below a loss's last digit."""
@@ -52,19 +53,22 @@ def needed_tolerance(comparison: Comparison, rank: int, holds: Holds) -> float |
 def _add(advice: AdvicePart, change: Callable[[int], list[str]]) -> AdvicePart:
     if advice.rank is None:
         return advice
-    return advice.model_copy(update={"change": " ".join(change(advice.rank)) or "No smaller rank was tried."})
+    return advice.model_copy(update={"change": " ".join(change(advice.rank)) or tr("No smaller rank was tried.")})
 
 
 def _quality(comparison: Comparison, rank: int) -> list[str]:
     sentences = []
     if rank != comparison.best:
-        sentences.append(f"More rows or seeds may show it to be above rank {comparison.best}.")
+        sentences.append(tr("More rows or seeds may show it to be above rank {best}.", best=comparison.best))
     smaller = _smaller(comparison, rank)
     if smaller:
         closest = min(smaller, key=lambda other: comparison.excess[other].low)
         sentences.append(
-            f"Rank {closest} takes its place once it is not measurably above the lowest; its interval begins at "
-            f"{nats(comparison.excess[closest].low)}."
+            tr(
+                "Rank {rank} takes its place once it is not measurably above the lowest; its interval begins at {low}.",
+                rank=closest,
+                low=nats(comparison.excess[closest].low),
+            )
         )
     return sentences
 
@@ -74,12 +78,16 @@ def _efficient(comparison: Comparison, rank: int, tolerance: float) -> list[str]
     for other in _smaller(comparison, rank)[:-3:-1]:
         needed = needed_tolerance(comparison, other, is_enough)
         if needed is not None and needed > tolerance:
-            sentences.append(f"Rank {other} is enough from a tolerance of {nats(needed)} on.")
+            sentences.append(
+                tr("Rank {rank} is enough from a tolerance of {tolerance} on.", rank=other, tolerance=nats(needed))
+            )
     own = needed_tolerance(comparison, rank, is_enough)
     if own is not None and own > tolerance:
-        sentences.append(f"It is shown to be enough from a tolerance of {nats(own)} on.")
+        sentences.append(tr("It is shown to be enough from a tolerance of {tolerance} on.", tolerance=nats(own)))
     elif own is not None and nats(own) != nats(0):
-        sentences.append(f"Below a tolerance of {nats(own)} it is no longer shown to be enough.")
+        sentences.append(
+            tr("Below a tolerance of {tolerance} it is no longer shown to be enough.", tolerance=nats(own))
+        )
     return sentences
 
 
@@ -88,12 +96,20 @@ def _constrained(comparison: Comparison, rank: int, tolerance: float) -> list[st
     for other in _smaller(comparison, rank)[-1:]:
         needed = needed_tolerance(comparison, other, may_be_enough)
         if needed is not None and needed > tolerance:
-            sentences.append(f"Rank {other} takes its place from a tolerance of {nats(needed)} on.")
+            sentences.append(
+                tr(
+                    "Rank {rank} takes its place from a tolerance of {tolerance} on.",
+                    rank=other,
+                    tolerance=nats(needed),
+                )
+            )
     own = needed_tolerance(comparison, rank, may_be_enough)
     if own is not None and nats(own) != nats(0):
-        sentences.append(f"Below a tolerance of {nats(own)} it is shown to be worse than the tolerance.")
+        sentences.append(
+            tr("Below a tolerance of {tolerance} it is shown to be worse than the tolerance.", tolerance=nats(own))
+        )
     elif rank != comparison.best:
-        sentences.append("More rows or seeds may show it to be worse than the tolerance.")
+        sentences.append(tr("More rows or seeds may show it to be worse than the tolerance."))
     return sentences
 
 

@@ -9,6 +9,7 @@ from lorascope.records import (
     Environment,
     EvalRecord,
     ForgettingRecord,
+    PredictionRecord,
     SpectrumRecord,
     StudyFacts,
     SystemSample,
@@ -46,6 +47,8 @@ class StudyData:
     """By trial id and ascending rank."""
     forgetting: dict[str, ForgettingRecord]
     """By trial id; the base model's under the empty name."""
+    predictions: tuple[PredictionRecord, ...]
+    """Made before anything was measured; empty in a study without solo measurements."""
     samples: tuple[SystemSample, ...] = ()
     """The process over the time of the study, in order."""
 
@@ -89,4 +92,5 @@ def load_study(folder: Path) -> StudyData:
             truncations=tuple(store.truncations()),
             forgetting=store.forgetting(),
             samples=tuple(store.samples()),
+            predictions=tuple(store.predictions()),
         )

@@ -8,6 +8,7 @@ from operator import attrgetter
 from lorascope.analysis.estimates import Estimate
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart
 from lorascope.analysis.wording import with_interval
+from lorascope.language import later, tr
 from lorascope.spec.schema import StudySpec
 from lorascope.units import format_bytes, format_seconds, from_megabytes, parse_bytes, to_megabytes
 
@@ -19,6 +20,7 @@ class Limit:
     field: str
     """Field of the study."""
     label: str
+    """In English."""
     most: float
     taken: Callable[[RankPart], float | None]
     shown: Callable[[float], str]
@@ -37,8 +39,10 @@ class Limit:
     def describe(self, part: RankPart) -> str:
         """Write what the rank takes and the limit."""
         taken = self.taken(part)
-        amount = "not measured" if taken is None else self.shown(taken)
-        return f"{self.label} {amount} (limit {self.shown(self.most)})"
+        label, most = tr(self.label), self.shown(self.most)
+        if taken is None:
+            return tr("{label} not measured (limit {most})", label=label, most=most)
+        return tr("{label} {amount} (limit {most})", label=label, amount=self.shown(taken), most=most)
 
 
 def limits_of(spec: StudySpec) -> tuple[Limit, ...]:
@@ -46,9 +50,9 @@ def limits_of(spec: StudySpec) -> tuple[Limit, ...]:
     memory = parse_bytes(spec.max_memory) if spec.max_memory is not None else None
     size = from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb is not None else None
     known = (
-        ("max_memory", "peak memory", memory, "peak_memory_bytes", format_bytes, _enough_memory),
-        ("max_seconds", "training alone", spec.max_seconds, "runtime_seconds", format_seconds, _enough_seconds),
-        ("max_adapter_mb", "adapter", size, "adapter_bytes", format_bytes, enough_megabytes),
+        ("max_memory", later("peak memory"), memory, "peak_memory_bytes", format_bytes, _enough_memory),
+        ("max_seconds", later("training alone"), spec.max_seconds, "runtime_seconds", format_seconds, _enough_seconds),
+        ("max_adapter_mb", later("adapter"), size, "adapter_bytes", format_bytes, enough_megabytes),
     )
     return tuple(
         Limit(field=field, label=label, most=most, taken=attrgetter(name), shown=shown, enough=enough)
@@ -61,7 +65,9 @@ def nearest_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
     """Say that no rank is within all limits, and which comes nearest."""
     nearest = min(parts, key=lambda part: _worst(limits, part))
     over = [limit.describe(nearest) for limit in limits if limit.share(nearest) > 1]
-    return f"no rank is within the limits; rank {nearest.rank} comes nearest: {', '.join(over)}"
+    return tr(
+        "no rank is within the limits; rank {rank} comes nearest: {over}", rank=nearest.rank, over=", ".join(over)
+    )
 
 
 def remedy_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
@@ -104,9 +110,9 @@ def recommend_within(
     constrained = efficient
     if efficient.rank is not None:
         chosen = ranks[efficient.rank]
-        taken = "".join(f"; {limit.describe(chosen)}" for limit in limits)
+        reasons = (efficient.reason, *_price(chosen), *(limit.describe(chosen) for limit in limits))
         change = " ".join(filter(None, (efficient.change, _change(limits, ranks, free))))
-        constrained = AdvicePart(rank=chosen.rank, reason=f"{efficient.reason}{_price(chosen)}{taken}", change=change)
+        constrained = AdvicePart(rank=chosen.rank, reason="; ".join(reasons), change=change)
     return RecommendationPart(quality=quality, efficient=efficient, constrained=constrained)
 
 
@@ -114,19 +120,20 @@ def _among(advice: AdvicePart, allowed: int, total: int) -> AdvicePart:
     """Say of how many ranks this one was chosen; of a single one there is nothing else to say."""
     if allowed == total:
         return advice
-    reason = (
-        "the only rank within the limits" if allowed == 1 else f"of {allowed} ranks within the limits: {advice.reason}"
-    )
+    if allowed == 1:
+        reason = tr("the only rank within the limits")
+    else:
+        reason = tr("of {count} ranks within the limits: {reason}", count=allowed, reason=advice.reason)
     return advice.model_copy(update={"reason": reason})
 
 
-def _price(part: RankPart) -> str:
+def _price(part: RankPart) -> tuple[str, ...]:
     """Write what the rank gives up against the lowest loss of all ranks, whatever their cost."""
     if not part.excess_loss or part.excess_loss_ci95 is None:
-        return ""
+        return ()
     low, high = part.excess_loss_ci95
     above = with_interval(Estimate(value=part.excess_loss, low=low, high=high))
-    return f"; its held-out loss is {above} above the lowest of all ranks"
+    return (tr("its held-out loss is {excess} above the lowest of all ranks", excess=above),)
 
 
 def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: RecommendationPart) -> str:
@@ -137,10 +144,13 @@ def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: Recomm
         if not within(limits, part)
     }
     if not beyond:
-        return "Every rank is within the limits."
-    needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items())
-    text = f"Beyond the limits: {needs}."
-    return f"{text} Without limits the efficient choice is rank {free.efficient.rank}." if free.efficient.rank else text
+        return tr("Every rank is within the limits.")
+    needs = "; ".join(tr("rank {rank} by its {what}", rank=rank, what=what) for rank, what in beyond.items())
+    text = tr("Beyond the limits: {needs}.", needs=needs)
+    if not free.efficient.rank:
+        return text
+    without = tr("Without limits the efficient choice is rank {rank}.", rank=free.efficient.rank)
+    return f"{text} {without}"
 
 
 def enough_megabytes(n_bytes: float) -> str:

@@ -9,6 +9,7 @@ from lorascope.analysis.ranks import ENDED_EARLY, RankChoice
 from lorascope.analysis.reading_parts import GridPart, NaivePart, OrderPart
 from lorascope.analysis.summary import RecommendationPart, TrialPart
 from lorascope.analysis.wording import nats
+from lorascope.language import tr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,8 +105,8 @@ def _lowest_first(losses: Mapping[int, float]) -> tuple[int, ...]:
 
 def _no_order(ranks: Sequence[int]) -> str:
     if len(ranks) < 2:
-        return "There is one rank, so there is nothing to order."
-    return "There is no naive reading: at no learning rate do all ranks have a loss at one step."
+        return tr("There is one rank, so there is nothing to order.")
+    return tr("There is no naive reading: at no learning rate do all ranks have a loss at one step.")
 
 
 def _text(
@@ -117,32 +118,49 @@ def _text(
 ) -> str:
     order, own = side.order, recommendation.efficient.rank
     naive = order.by_train_loss[0]
-    ended = data.facts is None or side.step >= data.facts.total_steps
-    when = "at the end" if ended else f"after {side.step} steps (the most that all ranks were trained for at one rate)"
-    shown = ", ".join(f"rank {rank} {nats(side.train[rank])}" for rank in order.by_train_loss)
-    parts = [
-        f"The usual script, with one learning rate ({side.learning_rate:g}) and the training loss {when}, would choose "
-        f"rank {naive}: {shown}."
-    ]
+    parts = [_script(data, side)]
     if order.by_eval_loss != order.by_train_loss:
-        parts.append(f"Held-out rows order the ranks otherwise at that rate: {_names(order.by_eval_loss)}.")
+        names = ", ".join(tr("rank {rank}", rank=rank) for rank in order.by_eval_loss)
+        parts.append(tr("Held-out rows order the ranks otherwise at that rate: {ranks}.", ranks=names))
     several = any(choice.learning_rate != side.learning_rate for choice in choices.values())
     if several and tuple(at_best) != order.by_train_loss:
         shown = ", ".join(
-            f"rank {rank} {nats(choices[rank].rows.loss)} (at {choices[rank].learning_rate:g})" for rank in at_best
+            tr(
+                "rank {rank} {loss} (at {rate:g})",
+                rank=rank,
+                loss=nats(choices[rank].rows.loss),
+                rate=choices[rank].learning_rate,
+            )
+            for rank in at_best
         )
-        parts.append(f"Each at its own best rate, held-out rows order them: {shown}.")
-    if own is not None:
-        parts.append(
-            f"This study names rank {own} too."
-            if own == naive
-            else f"This study names rank {own} instead, {recommendation.efficient.reason}."
-        )
+        parts.append(tr("Each at its own best rate, held-out rows order them: {ranks}.", ranks=shown))
+    if own is not None and own == naive:
+        parts.append(tr("This study names rank {rank} too.", rank=own))
+    elif own is not None:
+        reason = recommendation.efficient.reason
+        parts.append(tr("This study names rank {rank} instead, {reason}.", rank=own, reason=reason))
     return " ".join(parts)
 
 
-def _names(ranks: Sequence[int]) -> str:
-    return ", ".join(f"rank {rank}" for rank in ranks)
+def _script(data: StudyData, side: Side) -> str:
+    order = side.order.by_train_loss
+    shown = ", ".join(tr("rank {rank} {loss}", rank=rank, loss=nats(side.train[rank])) for rank in order)
+    if data.facts is None or side.step >= data.facts.total_steps:
+        return tr(
+            "The usual script, with one learning rate ({rate:g}) and the training loss at the end, would choose rank "
+            "{rank}: {ranks}.",
+            rate=side.learning_rate,
+            rank=order[0],
+            ranks=shown,
+        )
+    return tr(
+        "The usual script, with one learning rate ({rate:g}) and the training loss after {steps} steps (the most that "
+        "all ranks were trained for at one rate), would choose rank {rank}: {ranks}.",
+        rate=side.learning_rate,
+        steps=side.step,
+        rank=order[0],
+        ranks=shown,
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -4,7 +4,8 @@ import math
 
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionPart
-from lorascope.analysis.wording import UNIT, nats
+from lorascope.analysis.wording import nats
+from lorascope.language import tr
 from lorascope.records import Environment
 from lorascope.units import format_count
 
@@ -29,13 +30,30 @@ def imprecise(findings: Findings) -> CautionPart | None:
     # A standard error falls with the square root of what is averaged
     times = (half[rank] / tolerance) ** 2
     seeds = len(findings.choices[rank].trials)
-    more_seeds = f", or {math.ceil(seeds * times)} seeds in place of {seeds} where seeds make most of it"
-    text = (
-        f"Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches "
-        f"{nats(half[rank])} to either side, and the tolerance is {tolerance:g} {UNIT}. To tell a difference of that "
-        f"size would take about {times:.1f} times as many: {math.ceil(facts.eval_examples * times):,} "
-        f"held-out rows{more_seeds if seeds > 1 else ''}."
-    )
+    values = {
+        "rank": rank,
+        "half": nats(half[rank]),
+        "tolerance": tolerance,
+        "times": times,
+        "rows": math.ceil(facts.eval_examples * times),
+    }
+    if seeds > 1:
+        text = tr(
+            "Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches {half} to "
+            "either side, and the tolerance is {tolerance:g} nats a token. To tell a difference of that size would "
+            "take about {times:.1f} times as many: {rows:,} held-out rows, or {more_seeds} seeds in place of {seeds} "
+            "where seeds make most of it.",
+            **values,
+            seeds=seeds,
+            more_seeds=math.ceil(seeds * times),
+        )
+    else:
+        text = tr(
+            "Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches {half} to "
+            "either side, and the tolerance is {tolerance:g} nats a token. To tell a difference of that size would "
+            "take about {times:.1f} times as many: {rows:,} held-out rows.",
+            **values,
+        )
     return CautionPart(kind="imprecise", text=text)
 
 
@@ -53,12 +71,18 @@ def below_capacity(findings: Findings) -> CautionPart | None:
     capacity = BITS_PER_PARAMETER * adapters[rank].trainable_parameters
     if seen * bits_per_token >= capacity:
         return None
-    text = (
-        f"The run is shorter than where low ranks are known to fall behind. By a rule of thumb rank {rank} can hold "
-        f"{format_count(capacity)} bits ({BITS_PER_PARAMETER:g} a parameter), and the {format_count(seen)} different "
-        f"target tokens trained on hold at most {format_count(seen * bits_per_token)} ({bits_per_token:.2f} a token, "
-        f"the base model's held-out loss). From about {format_count(capacity / bits_per_token)} target tokens on, more "
-        "rank may help where it does not here."
+    text = tr(
+        "The run is shorter than where low ranks are known to fall behind. By a rule of thumb rank {rank} can hold "
+        "{capacity} bits ({bits:g} a parameter), and the {tokens} different target tokens trained on hold at most "
+        "{held} ({bits_per_token:.2f} a token, the base model's held-out loss). From about {enough} target tokens on, "
+        "more rank may help where it does not here.",
+        rank=rank,
+        capacity=format_count(capacity),
+        bits=BITS_PER_PARAMETER,
+        tokens=format_count(seen),
+        held=format_count(seen * bits_per_token),
+        bits_per_token=bits_per_token,
+        enough=format_count(capacity / bits_per_token),
     )
     return CautionPart(kind="below_capacity", text=text)
 
@@ -68,30 +92,33 @@ def environment_changed(findings: Findings) -> CautionPart | None:
     environments = findings.data.environments
     if not environments:
         return None
-    first = _origin(environments[0])
+    first, absent = _origin(environments[0]), tr("absent")
     changes = {
-        name: f"{name} {first.get(name, 'absent')}, later {value}"
+        name: tr("{name} {before}, later {after}", name=name, before=first.get(name, absent), after=value)
         for environment in environments[1:]
         for name, value in _origin(environment).items()
         if value != first.get(name)
     }
     if not changes:
         return None
-    text = (
-        f"The study was continued in another environment ({'; '.join(changes.values())}). Losses before and after may "
-        "differ in rounding, and times and memory were measured where each rank was first run."
+    text = tr(
+        "The study was continued in another environment ({changes}). Losses before and after may differ in rounding, "
+        "and times and memory were measured where each rank was first run.",
+        changes="; ".join(changes.values()),
     )
     return CautionPart(kind="environment_changed", text=text)
 
 
 def _origin(environment: Environment) -> dict[str, str]:
     """What a number may depend on."""
-    code = f" at {environment.commit}" if environment.commit else ""
+    version = environment.lorascope_version
+    if environment.commit:
+        version = tr("{version} at {commit}", version=version, commit=environment.commit)
     return {
-        "lorascope": f"{environment.lorascope_version}{code}",
+        "lorascope": version,
         **environment.packages,
         "Python": environment.python,
-        "processor": environment.cpu,
-        "device": environment.device_name,
-        "threads": str(environment.threads),
+        tr("processor"): environment.cpu,
+        tr("device"): environment.device_name,
+        tr("threads"): str(environment.threads),
     }

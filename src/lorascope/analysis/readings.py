@@ -12,7 +12,8 @@ from lorascope.analysis.naive import read_grid, read_naively
 from lorascope.analysis.paired import Uncertain
 from lorascope.analysis.reading_parts import DoublingPart, RankReadingPart, ReadingsPart
 from lorascope.analysis.summary import RankPart, RecommendationPart
-from lorascope.analysis.wording import UNIT, nats
+from lorascope.analysis.wording import nats
+from lorascope.language import tr
 
 Pairs = Mapping[tuple[int, int], Uncertain]
 
@@ -59,24 +60,45 @@ def read_doublings(ranks: Sequence[RankPart], pairs: Pairs) -> tuple[DoublingPar
 def find_knee(doublings: Sequence[DoublingPart], tolerance: float) -> tuple[int | None, str]:
     """Find the smallest rank from which on every step gains less than the tolerance for each doubling."""
     if not doublings:
-        return None, "Fewer than two ranks can be compared, so there is no knee."
+        return None, tr("Fewer than two ranks can be compared, so there is no knee.")
     after = len(doublings)
     while after and doublings[after - 1].gain_per_doubling < tolerance:
         after -= 1
     if after == len(doublings):
         last = doublings[-1]
-        return None, (
-            f"No knee up to rank {last.larger}: the last step, from rank {last.smaller}, still gains "
-            f"{nats(last.gain_per_doubling)} {UNIT} for each doubling."
+        return None, tr(
+            "No knee up to rank {larger}: the last step, from rank {smaller}, still gains {gain} nats a token for each "
+            "doubling.",
+            larger=last.larger,
+            smaller=last.smaller,
+            gain=nats(last.gain_per_doubling),
         )
-    knee, beyond = doublings[after].smaller, doublings[after:]
-    most = max(step.gain_per_doubling for step in beyond)
+    knee = doublings[after].smaller
+    parts = [_knee_text(knee, doublings[after:], tolerance)]
+    if after:
+        gain = nats(doublings[after - 1].gain_per_doubling)
+        parts.append(tr("Up to it the last doubling gains {gain}.", gain=gain))
+    return knee, " ".join(parts)
+
+
+def _knee_text(knee: int, beyond: Sequence[DoublingPart], tolerance: float) -> str:
+    most = nats(max(step.gain_per_doubling for step in beyond))
     reach = max(step.gain_ci95[1] / math.log2(step.larger / step.smaller) for step in beyond)
-    sure = "and so is its whole 95% interval" if reach < tolerance else f"but its interval reaches {nats(reach)}"
-    before = f" Up to it the last doubling gains {nats(doublings[after - 1].gain_per_doubling)}." if after else ""
-    return knee, (
-        f"The knee is rank {knee}: beyond it the most that a doubling gains is {nats(most)} {UNIT}, which is below the "
-        f"tolerance of {tolerance:g}, {sure}.{before}"
+    if reach < tolerance:
+        return tr(
+            "The knee is rank {knee}: beyond it the most that a doubling gains is {most} nats a token, which is below "
+            "the tolerance of {tolerance:g}, and so is its whole 95% interval.",
+            knee=knee,
+            most=most,
+            tolerance=tolerance,
+        )
+    return tr(
+        "The knee is rank {knee}: beyond it the most that a doubling gains is {most} nats a token, which is below the "
+        "tolerance of {tolerance:g}, but its interval reaches {reach}.",
+        knee=knee,
+        most=most,
+        tolerance=tolerance,
+        reach=nats(reach),
     )
 
 

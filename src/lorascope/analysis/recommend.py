@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from lorascope.analysis.claims import Claims, claims
 from lorascope.analysis.ranks import Comparison
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart, VerdictPart
-from lorascope.analysis.wording import UNIT, nats, with_interval
+from lorascope.analysis.wording import nats, with_interval
+from lorascope.language import tr
 from lorascope.units import format_bytes, format_seconds
 
 
@@ -30,18 +31,22 @@ def recommend(
 def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_worse)
     if len(comparison.excess) == 1:
-        return AdvicePart(rank=rank, reason="the only rank with a held-out loss")
-    loss = comparison.loss[rank].value
-    if rank == comparison.best:
-        reason = f"lowest held-out loss, {nats(loss)} {UNIT}; every smaller rank compared is measurably above it"
-        if rank == min(comparison.excess):
-            reason = f"lowest held-out loss, {nats(loss)} {UNIT}, and the smallest rank"
-        return AdvicePart(rank=rank, reason=reason)
-    above = with_interval(comparison.excess[rank])
-    reason = (
-        f"smallest rank not shown to be worse than another: {nats(loss)} {UNIT}, {above} above rank "
-        f"{comparison.best}, the lowest"
-    )
+        return AdvicePart(rank=rank, reason=tr("the only rank with a held-out loss"))
+    loss = nats(comparison.loss[rank].value)
+    if rank != comparison.best:
+        reason = tr(
+            "smallest rank not shown to be worse than another: {loss} nats a token, {excess} above rank {best}, the "
+            "lowest",
+            loss=loss,
+            excess=with_interval(comparison.excess[rank]),
+            best=comparison.best,
+        )
+    elif rank == min(comparison.excess):
+        reason = tr("lowest held-out loss, {loss} nats a token, and the smallest rank", loss=loss)
+    else:
+        reason = tr(
+            "lowest held-out loss, {loss} nats a token; every smaller rank compared is measurably above it", loss=loss
+        )
     return AdvicePart(rank=rank, reason=reason)
 
 
@@ -57,16 +62,24 @@ def _efficient(
     A larger rank that was measured to be faster was measured in a quieter moment.
     """
     candidates = [rank for rank in comparison.excess if tests[rank].is_adequate]
-    basis = f"shown to be within {tolerance:g} {UNIT} of the lowest loss"
+    basis = tr("smallest rank shown to be within {tolerance:g} nats a token of the lowest loss", tolerance=tolerance)
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
-        basis = f"within {tolerance:g} {UNIT} of the lowest loss by the estimate alone"
+        basis = tr(
+            "smallest rank within {tolerance:g} nats a token of the lowest loss by the estimate alone",
+            tolerance=tolerance,
+        )
     elif verdict.seeds == 1:
-        basis = f"shown, in one seed, to be within {tolerance:g} {UNIT} of the lowest loss"
+        basis = tr(
+            "smallest rank shown, in one seed, to be within {tolerance:g} nats a token of the lowest loss",
+            tolerance=tolerance,
+        )
     rank = min(candidates)
     seconds = ranks[rank].step_seconds
-    measured = "times were not measured" if seconds is None else f"{format_seconds(seconds)} a step alone"
-    return AdvicePart(rank=rank, reason=f"smallest rank {basis}; {measured}")
+    measured = tr("times were not measured")
+    if seconds is not None:
+        measured = tr("{time} a step alone", time=format_seconds(seconds))
+    return AdvicePart(rank=rank, reason=f"{basis}; {measured}")
 
 
 def _constrained(
@@ -74,10 +87,16 @@ def _constrained(
 ) -> AdvicePart:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_inadequate)
     size = ranks[rank].training_state_bytes
-    memory = f"its adapter, gradient and optimizer take {format_bytes(size)}" if size is not None else "least memory"
-    place = (
-        "the lowest loss" if rank == comparison.best else f"{with_interval(comparison.excess[rank])} above the lowest"
+    memory = tr("least memory")
+    if size is not None:
+        memory = tr("its adapter, gradient and optimizer take {size}", size=format_bytes(size))
+    place = tr("the lowest loss")
+    if rank != comparison.best:
+        place = tr("{excess} above the lowest", excess=with_interval(comparison.excess[rank]))
+    reason = tr(
+        "smallest rank not shown to be worse than the tolerance of {tolerance:g}: {place}; {memory}",
+        tolerance=tolerance,
+        place=place,
+        memory=memory,
     )
-    return AdvicePart(
-        rank=rank, reason=f"smallest rank not shown to be worse than the tolerance of {tolerance:g}: {place}; {memory}"
-    )
+    return AdvicePart(rank=rank, reason=reason)

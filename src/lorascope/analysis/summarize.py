@@ -17,6 +17,7 @@ from lorascope.analysis.frontier import mark_pareto
 from lorascope.analysis.limits import limits_of, recommend_within
 from lorascope.analysis.noise import noise_floor
 from lorascope.analysis.part import Interval
+from lorascope.analysis.predicted import predicted_part
 from lorascope.analysis.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
@@ -38,8 +39,8 @@ from lorascope.analysis.usage import (
     with_forgetting,
 )
 from lorascope.analysis.verdict import judge, still_falling
-from lorascope.analysis.verdict_text import noise_text
-from lorascope.analysis.wording import uncapital
+from lorascope.analysis.verdict_text import noise_text, so_far
+from lorascope.language import retell, tr
 from lorascope.records import CostRecord, TrialOutcome, TrialRecord
 from lorascope.spec.plan import planned_rates
 from lorascope.store.columns import StepColumns
@@ -82,6 +83,7 @@ def summarize_data(data: StudyData) -> StudySummary:
         spectra=spectra_parts(data, examined),
         truncation=truncation_part(data, examined),
         generic_text=generic_text_part(data),
+        predicted=predicted_part(data, ranks),
     )
 
 
@@ -106,21 +108,21 @@ def _decide(
     advice = with_changes(advice, comparison, tolerance)
     total = data.facts.total_steps if data.facts else None
     if total is not None and comparison.step < total:
-        text = f"So far, at step {comparison.step} of {total}: {uncapital(text)}"
+        text = so_far(text, comparison.step, total)
     return verdict.model_copy(update={"text": text, "noise_floor": noise}), advice
 
 
 def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None) -> str:
     if trials and all(trial.outcome in ENDED_EARLY for trial in trials):
-        return "No rank can be compared: every trial ended early."
+        return tr("No rank can be compared: every trial ended early.")
     if comparison is not None and not comparison.loss:
-        return "No rank can be compared: an interval needs at least two held-out rows."
+        return tr("No rank can be compared: an interval needs at least two held-out rows.")
     if comparison is not None and not comparison.seeds:
-        return "No rank can be compared: no seed survived in all ranks."
+        return tr("No rank can be compared: no seed survived in all ranks.")
     ended = sum(trial.outcome == "finished" for trial in trials)
     if trials and ended == sum(trial.outcome not in NOT_COMPARED for trial in trials):
-        return "No rank can be compared: the last finite held-out losses are of different steps."
-    return f"Not finished: {ended} of {len(trials)} trials have their final held-out loss."
+        return tr("No rank can be compared: the last finite held-out losses are of different steps.")
+    return tr("Not finished: {ended} of {total} trials have their final held-out loss.", ended=ended, total=len(trials))
 
 
 def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
@@ -134,12 +136,12 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
         eval_target_tokens=facts.eval_target_tokens if facts else None,
         device=facts.device if facts else None,
         dtype=facts.dtype if facts else None,
-        dtype_reason=facts.dtype_reason if facts else None,
+        dtype_reason=retell(facts.dtype_reason) if facts else None,
         packing=facts.packing if facts else None,
-        packing_reason=facts.packing_reason if facts else None,
+        packing_reason=retell(facts.packing_reason) if facts else None,
         kernels=facts.kernels if facts else None,
-        kernels_reason=facts.kernels_reason if facts else None,
-        data_notes=facts.data_notes if facts else (),
+        kernels_reason=retell(facts.kernels_reason) if facts else None,
+        data_notes=tuple(map(retell, facts.data_notes)) if facts else (),
         data_hash=facts.data_hash if facts else None,
         model_hash=facts.model_hash if facts else None,
         adapted_modules=len(facts.target_modules) if facts else None,
@@ -170,7 +172,7 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
         learning_rate=trial.learning_rate,
         seed=trial.seed,
         outcome=outcome.state if outcome else "running" if len(steps) else "not_started",
-        message=outcome.message if outcome else "",
+        message=retell(outcome.message) if outcome else "",
         steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
         eval_loss=last.loss if last else None,

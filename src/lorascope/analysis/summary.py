@@ -7,6 +7,7 @@ from typing import Literal
 
 from lorascope.analysis.part import Interval
 from lorascope.analysis.part import Part as _Part
+from lorascope.analysis.predicted_parts import PredictedPart
 from lorascope.analysis.reading_parts import ReadingsPart
 from lorascope.analysis.usage_parts import ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
 
@@ -336,6 +337,8 @@ class StudySummary(_Part):
     """What the largest rank's adapter is worth when it is cut."""
     generic_text: GenericTextPart | None = None
     """What the losses under forgetting were taken on."""
+    predicted: PredictedPart | None = None
+    """What was predicted before anything was measured, beside what then was."""
 
     def to_json(self) -> str:
         """Write summary.json's text: the same bytes for the same records."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from lorascope.analysis.estimates import Estimate
-
-UNIT = "nats a token"
+from lorascope.language import tr
 
 
 def nats(value: float) -> str:
@@ -14,15 +13,20 @@ def nats(value: float) -> str:
 
 def with_interval(estimate: Estimate) -> str:
     """Write a difference and its interval: 0.0210 (95% interval 0.0150 to 0.0280)."""
-    return f"{nats(estimate.value)} (95% interval {nats(estimate.low)} to {nats(estimate.high)})"
+    return tr(
+        "{value} (95% interval {low} to {high})",
+        value=nats(estimate.value),
+        low=nats(estimate.low),
+        high=nats(estimate.high),
+    )
 
 
 def ranks(values: Sequence[int]) -> str:
     """Name ranks: rank 8; ranks 8 and 16; ranks 8, 16 and 32."""
     names = [str(value) for value in values]
     if len(names) == 1:
-        return f"rank {names[0]}"
-    return f"ranks {', '.join(names[:-1])} and {names[-1]}"
+        return tr("rank {rank}", rank=names[0])
+    return tr("ranks {ranks} and {last}", ranks=", ".join(names[:-1]), last=names[-1])
 
 
 def chance(p: float) -> str:

@@ -4,6 +4,7 @@ The drawing library takes a second to start and holds Python's lock while it dra
 """
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -14,22 +15,25 @@ from types import TracebackType
 from typing import Self
 
 from lorascope.charts.elements import Spec
+from lorascope.charts.fonts import check_fonts
 from lorascope.charts.render import Drawing, draw_all, to_svg
-from lorascope.errors import LorascopeError
+from lorascope.errors import InputError, LorascopeError
+from lorascope.language import language
 
 MOST_PROCESSES = 2
-_CHILD = "from lorascope.charts.drawers import serve; serve()"
+_CHILD = "from lorascope.charts.drawers import serve; import sys; serve(sys.argv[1])"
 
 
 class Drawers:
     """Processes that start on entry and draw once."""
 
-    def __init__(self) -> None:
+    def __init__(self, lang: str = "en") -> None:
+        self._lang = lang
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         for _ in range(min(MOST_PROCESSES, os.cpu_count() or 1)):
-            command = [sys.executable, "-c", _CHILD]
+            command = [sys.executable, "-c", _CHILD, self._lang]
             self._processes.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
             )
@@ -53,8 +57,11 @@ class Drawers:
         return {name: drawn[name] for name in names}
 
 
-def serve() -> None:
+def serve(lang: str) -> None:
     """Be one of the processes: get ready, read specifications from standard input, write their drawings."""
+    # What is wrong with a language or its fonts is said by the process that asks
+    with contextlib.suppress(InputError), language(lang):
+        check_fonts()
     to_svg({"data": {"values": []}, "mark": "point"})
     drawn = draw_all(json.load(sys.stdin))
     json.dump({name: (one.svg, base64.b64encode(one.png).decode()) for name, one in drawn.items()}, sys.stdout)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorascope.charts.colors import rank_colors, rank_dash
+from lorascope.charts.fonts import font_family
 from lorascope.language import tr
 from lorascope.metrics import METRICS
 
@@ -123,7 +124,7 @@ def finish(layers: Sequence[Spec], *, height: int = HEIGHT, params: Sequence[Spe
     """Give a chart the size and the looks that all have."""
     text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     config: Spec = {
-        "font": "system-ui, DejaVu Sans, sans-serif",
+        "font": font_family(),
         "axis": text | {"gridColor": GRID, "domainColor": INK, "tickColor": INK, "labelFlush": False},
         "legend": text | {"titleOrient": "left", "titleLimit": 400, "labelLimit": 300},
         "view": {"stroke": None},

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lorascope.language import Language
+
 
 def report(
     folder: Path,
     /,
     *,
-    lang: Literal["en"] = "en",  # noqa: ARG001  # part of the command line's contract; English is the one there is
+    lang: Language = "en",
     format: Literal["html", "md", "json"] = "html",  # noqa: A002  # the name of the flag
     open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
 ) -> int:
@@ -22,7 +24,7 @@ def report(
     folder
         Folder of the study.
     lang
-        Language of the report.
+        Language of the report and its charts. Another than English has files of its own: report.ko.html.
     format
         Which of the files to name.
     open
@@ -30,10 +32,10 @@ def report(
     """
     from lorascope.charts.drawers import Drawers
 
-    with Drawers() as drawers:  # they get ready while the rest is imported and the study read
+    with Drawers(lang) as drawers:  # they get ready while the rest is imported and the study read
         from lorascope.report import write_report
 
-        written = write_report(folder, draw_charts=drawers.draw)
+        written = write_report(folder, lang=lang, draw_charts=drawers.draw)
     path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
     print(path)  # noqa: T201
     if open:

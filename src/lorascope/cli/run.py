@@ -40,12 +40,17 @@ def run(
     json
         Write summary.json to standard output and progress to standard error.
     """
+    study, spec = read_study(study, flags)
+    folder = out if out is not None else Path("studies") / _folder_name(study, spec)
+    return _carry_out(spec, folder, as_json=json)
+
+
+def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
+    """Read the study that a command line names, and return its name, the default preset's where it names none."""
     given = given_fields(flags)
     if study is None and not {"model", "dataset"} & given.keys():
         study = DEFAULT_PRESET
-    spec = load_spec(find_study(study) if study is not None else None, given)
-    folder = out if out is not None else Path("studies") / _folder_name(study, spec)
-    return _carry_out(spec, folder, as_json=json)
+    return study, load_spec(find_study(study) if study is not None else None, given)
 
 
 def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool) -> int:

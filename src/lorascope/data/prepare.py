@@ -14,7 +14,18 @@ from lorascope.data.rendered import Rendered
 from lorascope.data.sources import load_rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
 from lorascope.errors import InputError
+from lorascope.language import later
 from lorascope.spec.schema import StudySpec
+
+_BLANK = later("Rows of {split!r} without text, dropped from {rows:,}: {count:,}.")
+_CUT = later("Rows of {split!r} cut at max_length ({tokens} tokens), of {rows:,}: {count:,}.")
+_NO_TARGET = later(
+    "Rows of {split!r} without a target token within max_length ({tokens} tokens), dropped from {rows:,}: {count:,}."
+)
+_SHARED_PROMPT = later("Training rows with the prompt of a held-out row, dropped: {count:,}.")
+_FEWER = later("Held-out rows, instead of {asked}, as rows of one prompt stay together: {count}.")
+_TRAIN_REPEATS = later("Training rows that repeat another row exactly, kept: {count:,}.")
+_EVAL_REPEATS = later("Held-out rows that repeat another one exactly, dropped: {count:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -78,7 +89,7 @@ def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokeniz
             remedy=f"fill the columns that are read ({', '.join(chosen.columns)}), or choose another format",
         )
     rows = _tokenise(spec, rendered, chosen, tokenizer, split)
-    blank = _note(len(dataset) - len(rendered), f"Rows of {split!r} without text, dropped from {len(dataset):,}")
+    blank = _note(len(dataset) - len(rendered), _BLANK, split=split, rows=len(dataset))
     return replace(rows, notes=blank + rows.notes)
 
 
@@ -103,10 +114,9 @@ def _tokenise(
             needed.append(int(np.argmax(encoded.target_mask)) + 1)
     if not examples:
         raise _no_targets(spec, len(rendered), needed)
-    limit = f"max_length ({spec.max_length} tokens)"
     n_lost = len(rendered) - len(examples)
-    notes = _note(n_cut, f"Rows of {split!r} cut at {limit}, of {len(rendered):,}")
-    notes += _note(n_lost, f"Rows of {split!r} without a target token within {limit}, dropped from {len(rendered):,}")
+    values = {"split": split, "tokens": spec.max_length, "rows": len(rendered)}
+    notes = _note(n_cut, _CUT, **values) + _note(n_lost, _NO_TARGET, **values)
     return _Rows(keys=tuple(keys), examples=tuple(examples), notes=notes)
 
 
@@ -140,9 +150,9 @@ def _split_by_seed(spec: StudySpec, rows: _Rows) -> tuple[tuple[Example, ...], t
         )
     notes = rows.notes
     if len(halves.eval) < n_eval:
-        notes += (f"Held-out rows, instead of {n_eval}, as rows of one prompt stay together: {len(halves.eval)}.",)
-    notes += _note(halves.train_repeats, "Training rows that repeat another row exactly, kept")
-    notes += _note(halves.eval_repeats, "Held-out rows that repeat another one exactly, dropped")
+        notes += (_FEWER.format(asked=n_eval, count=len(halves.eval)),)
+    notes += _note(halves.train_repeats, _TRAIN_REPEATS)
+    notes += _note(halves.eval_repeats, _EVAL_REPEATS)
     examples = rows.examples
     return tuple(examples[row] for row in halves.train), tuple(examples[row] for row in halves.eval), notes
 
@@ -163,11 +173,11 @@ def _split_by_name(
     kept = [row for row, (prompt, _) in enumerate(rows.keys) if prompt not in held_prompts]
     repeats = len(kept) - sum(first_occurrences([rows.keys[row] for row in kept]))
     notes = rows.notes + other.notes
-    notes += _note(len(rows.keys) - len(kept), "Training rows with the prompt of a held-out row, dropped")
-    notes += _note(repeats, "Training rows that repeat another row exactly, kept")
-    notes += _note(len(other.keys) - len(different), "Held-out rows that repeat another one exactly, dropped")
+    notes += _note(len(rows.keys) - len(kept), _SHARED_PROMPT)
+    notes += _note(repeats, _TRAIN_REPEATS)
+    notes += _note(len(other.keys) - len(different), _EVAL_REPEATS)
     return tuple(rows.examples[row] for row in kept), tuple(other.examples[row] for row in held), notes
 
 
-def _note(count: int, what: str) -> tuple[str, ...]:
-    return (f"{what}: {count:,}.",) if count else ()
+def _note(count: int, message: str, **values: object) -> tuple[str, ...]:
+    return (message.format(count=count, **values),) if count else ()

@@ -16,6 +16,7 @@ from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.passes import with_families
 from lorascope.errors import InputError
+from lorascope.language import later
 from lorascope.modeling.fusion import fuse, unfuse
 from lorascope.modeling.kernels.build import load_kernels
 from lorascope.modeling.kernels.calls import Kernels
@@ -82,8 +83,8 @@ def prepare_model(
             remedy="try --dtype float32, or another model",
         )
     check = _Check(examples=examples, reference=reference, rounding=rounding)
-    frozen, packing_reason = _pack(frozen, check) if packing else (frozen, "as asked")
-    frozen, kernels_reason = _fuse(frozen, check) if kernels else (frozen, "as asked")
+    frozen, packing_reason = _pack(frozen, check) if packing else (frozen, later("as asked"))
+    frozen, kernels_reason = _fuse(frozen, check) if kernels else (frozen, later("as asked"))
     return frozen, Reasons(packing=packing_reason, kernels=kernels_reason)
 
 
@@ -108,15 +109,18 @@ def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
     try:
         difference = check.difference(packed)
     except _REFUSALS as error:
-        return frozen, f"this model cannot take packed rows ({_first_line(error)})"
+        return frozen, later("this model cannot take packed rows ({error})").format(error=_first_line(error))
     if check.agrees(difference, frozen.model.dtype):
-        return packed, f"packed and padded logits agree to {difference:.1e} on this model"
-    return frozen, f"packed logits differ from padded ones by {difference:.1%} on this model"
+        reason = later("packed and padded logits agree to {difference:.1e} on this model")
+        return packed, reason.format(difference=difference)
+    reason = later("packed logits differ from padded ones by {difference:.1%} on this model")
+    return frozen, reason.format(difference=difference)
 
 
 def _fuse(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
     if frozen.device.type != "cpu":
-        return frozen, f"the compiled kernels are for CPUs, and this runs on {frozen.device}"
+        reason = later("the compiled kernels are for CPUs, and this runs on {device}")
+        return frozen, reason.format(device=frozen.device)
     library, how = load_kernels()
     if library is None:
         return frozen, how
@@ -127,11 +131,14 @@ def _fuse(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
         try:
             difference = check.difference(fused)
         except _REFUSALS as error:
-            reason = f"this model cannot be computed by the compiled kernels ({_first_line(error)})"
+            refused = later("this model cannot be computed by the compiled kernels ({error})")
+            reason = refused.format(error=_first_line(error))
         else:
             if check.agrees(difference, frozen.model.dtype):
-                return fused, f"{how}; {len(replaced)} modules replaced, logits agree to {difference:.1e} on this model"
-            reason = f"logits computed by the compiled kernels differ by {difference:.1%} on this model"
+                fits = later("{how}; {modules} modules replaced, logits agree to {difference:.1e} on this model")
+                return fused, fits.format(how=how, modules=len(replaced), difference=difference)
+            differs = later("logits computed by the compiled kernels differ by {difference:.1%} on this model")
+            reason = differs.format(difference=difference)
         unfuse(replaced)
     return frozen, reason
 

@@ -11,6 +11,7 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.probe import Probe
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
+from lorascope.language import later
 from lorascope.modeling.adapter import attach
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome
@@ -131,7 +132,7 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[Tr
                 check_stop=pack.check_stop,
             )
         if not all(map(math.isfinite, nats)):
-            trial.diverged = f"the held-out loss after step {step} is not finite"
+            trial.diverged = later("the held-out loss after step {step} is not finite").format(step=step)
             continue
         record = EvalRecord(
             trial_id=trial.record.trial_id,

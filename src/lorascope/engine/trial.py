@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
+from lorascope.language import later
 from lorascope.modeling.adapter import Adapter, AdapterShape
 from lorascope.modeling.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
@@ -53,7 +54,7 @@ class TrainingTrial:
         assert grad is not None
         norm = torch.linalg.vector_norm(grad).item()
         if not math.isfinite(norm):
-            self.diverged = f"the gradient of step {self.steps_done + 1} is not finite"
+            self.diverged = later("the gradient of step {step} is not finite").format(step=self.steps_done + 1)
             return norm
         if max_grad_norm > 0 and norm > max_grad_norm:
             grad.mul_(max_grad_norm / (norm + 1e-6))

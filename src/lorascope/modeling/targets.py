@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
+from lorascope.language import later
 from lorascope.modeling.lora import MultiLoraLinear, linear_features
 
 ALL_LINEAR = "all-linear"
@@ -129,5 +130,6 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
         short = _endings(name for name, limit in limits.items() if limit < rank)
         if short:
             limit = min(limits.values())
-            notes.append(f"Rank {rank} is more than the update of some layers can have ({short}: {limit} at most).")
+            note = later("Rank {rank} is more than the update of some layers can have ({layers}: {limit} at most).")
+            notes.append(note.format(rank=rank, layers=short, limit=limit))
     return notes

@@ -7,6 +7,7 @@ from typing import ClassVar
 from lorascope.analysis import StudySummary
 from lorascope.language import tr
 from lorascope.report.costs_view import memory_table
+from lorascope.report.predicted import predicted_sections
 from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
 from lorascope.report.usage import Section, forgetting_section, spectra_section, truncation_section
 from lorascope.report.view import Table, claims_table, trial_table
@@ -60,6 +61,10 @@ def chapters(summary: StudySummary, drawn: Mapping[str, object]) -> tuple[Chapte
         _section(truncation_section(summary), [_charts(drawn, "cut_loss")]),
         _section(spectra_section(summary), [_charts(drawn, "effective_rank")]),
         _costs(summary, drawn),
+        *(
+            _section(section, [_charts(drawn, "predicted_step", "predicted_memory")])
+            for section in predicted_sections(summary)
+        ),
         _trade_offs(summary, drawn),
         _section(forgetting_section(summary), [_charts(drawn, "forgetting")]),
         _readings(summary),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.charts import cost_specs, costs, data, gains, rates, specs, usage, usage_specs
+from lorascope.charts import cost_specs, costs, data, gains, predicted, rates, specs, usage, usage_specs
 from lorascope.charts.data import LossBySteps
 from lorascope.charts.elements import Spec
 from lorascope.language import tr
@@ -135,6 +135,7 @@ def _cost_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]
     if runtimes:
         caption = tr("All training steps of one rank alone: their number times the median of the measured steps.")
         yield _picture("runtime", tr("Runtime"), caption, cost_specs.runtime_spec(runtimes, study.ranks))
+    yield from _predicted_pictures(study, summary)
     hollow = tr("Filled: no other rank is as good in loss, time and memory and better in one of them. Hollow: one is.")
     by_time = costs.loss_against_runtime(summary)
     if by_time:
@@ -147,6 +148,18 @@ def _cost_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]
         title = f"{METRICS['peak_memory_bytes'].label} (MB)"
         spec = cost_specs.trade_off_spec(by_memory, title, summary.study.tolerance, study.ranks)
         yield _picture("loss_against_memory", tr("Loss against memory"), hollow, spec)
+
+
+def _predicted_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]:
+    caption = tr("Circle: measured. Diamond: predicted before anything was measured.")
+    steps = predicted.predictions(summary, "step_seconds")
+    if steps:
+        spec = predicted.prediction_spec(steps, METRICS["step_seconds"].title, study.ranks)
+        yield _picture("predicted_step", tr("Time of a step, predicted and measured"), caption, spec)
+    memory = predicted.predictions(summary, "peak_memory_bytes")
+    if memory:
+        spec = predicted.prediction_spec(memory, f"{METRICS['peak_memory_bytes'].label} (MB)", study.ranks)
+        yield _picture("predicted_memory", tr("Peak memory, predicted and measured"), caption, spec)
 
 
 def _memory_pictures(study: StudyData) -> Iterator[Picture]:

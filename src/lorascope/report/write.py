@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
 from lorascope.charts.elements import Spec
+from lorascope.charts.fonts import check_fonts
 from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
-from lorascope.language import current_language, tr
+from lorascope.language import current_language, language, tr
 from lorascope.report.chapters import chapters
 from lorascope.report.method import environment_facts, method_text, study_facts
 from lorascope.report.page import page_data, page_script, script_policy
@@ -49,17 +50,31 @@ class PageParts:
 DrawCharts = Callable[[Mapping[str, Spec]], Mapping[str, Drawing]]
 
 
-def write_report(folder: Path, *, draw_charts: DrawCharts = draw_all) -> ReportPaths:
-    """Summarise the study in ``folder`` and write its report there. Raises InputError when it is not a study."""
+def write_report(folder: Path, *, lang: str = "en", draw_charts: DrawCharts = draw_all) -> ReportPaths:
+    """Summarise the study in ``folder`` and write its report there.
+
+    The report of another language than English stands beside the English one, as report.ko.html. summary.json, which
+    programs read, is English whatever the language.
+
+    Raises:
+        InputError: the folder is not a study, there is no such language, or no font to draw it with.
+    """
+    with language(lang):
+        return _write(folder, draw_charts)
+
+
+def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     data = load_study(folder)
+    check_fonts()
     summary = summarize_data(data)
     pictures = draw(data, summary)
     drawn = draw_charts({name: picture.spec for name, picture in pictures.items()})
+    ending = _ending()
     paths = ReportPaths(
         summary_json=folder / "summary.json",
-        report_md=folder / "report.md",
-        report_html=folder / "report.html",
-        charts=tuple(folder / "charts" / f"{name}.png" for name in pictures),
+        report_md=folder / f"report{ending}.md",
+        report_html=folder / f"report{ending}.html",
+        charts=tuple(folder / "charts" / f"{name}{ending}.png" for name in pictures),
     )
     if pictures:
         (folder / "charts").mkdir(exist_ok=True)
@@ -69,6 +84,9 @@ def write_report(folder: Path, *, draw_charts: DrawCharts = draw_all) -> ReportP
     _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
     page = _page_parts(pictures, drawn, data.ranks)
     _replace(paths.report_html, render("report.html.j2", summary, pictures, page).encode())
+    if ending:
+        with language("en"):
+            summary = summarize_data(data)
     _replace(paths.summary_json, summary.to_json().encode())
     return paths
 
@@ -87,6 +105,7 @@ def render(template: str, summary: StudySummary, pictures: Mapping[str, Picture]
     environment.filters["fence"] = fence_of
     environment.globals["tr"] = tr
     return environment.get_template(template).render(
+        ending=_ending(),
         summary=summary,
         language=current_language(),
         pictures=pictures,
@@ -110,6 +129,11 @@ def _page_parts(pictures: Mapping[str, Picture], drawn: Mapping[str, Drawing], r
         scripts=scripts,
         policy=script_policy(scripts),
     )
+
+
+def _ending() -> str:
+    """Tell the files of another language from the English ones."""
+    return "" if current_language() == "en" else f".{current_language()}"
 
 
 def escape_markdown(text: str) -> str:

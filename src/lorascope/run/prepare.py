@@ -13,6 +13,7 @@ from lorascope.data.prepare import prepare
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel
 from lorascope.errors import InputError
+from lorascope.language import later
 from lorascope.modeling.base import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
 from lorascope.modeling.precision import choose_dtype, resolve_device
 from lorascope.modeling.targets import check_ranks
@@ -145,4 +146,5 @@ def _dropout_note(config: object) -> tuple[str, ...]:
     names = ("dropout", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout")
     rates = {name: getattr(config, name, None) for name in names}
     used = ", ".join(f"{name} {rate}" for name, rate in rates.items() if isinstance(rate, float) and rate > 0)
-    return (f"The frozen base runs without its own dropout ({used}).",) if used else ()
+    note = later("The frozen base runs without its own dropout ({used}).")
+    return (note.format(used=used),) if used else ()

@@ -14,6 +14,7 @@ from lorascope.engine.checkpoint import checkpoint_steps, load_checkpoint
 from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted, LorascopeError
+from lorascope.language import later
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import is_out_of_memory
@@ -25,6 +26,7 @@ from lorascope.run.cost import measure_cost
 from lorascope.run.examine import Examination, is_examined
 from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
 from lorascope.run.limits import check_measured
+from lorascope.run.predict import calibrate, predict_study
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
@@ -141,6 +143,7 @@ def _carry_out_wave(run: _Run, wave: Wave) -> bool:
 def _conclude(place: StudyFolder) -> None:
     """Name each rank's adapter and remove what only an unfinished study needs; may be repeated."""
     choose_adapters(place)
+    calibrate(place.store)
     shutil.rmtree(place.checkpoints, ignore_errors=True)
 
 
@@ -174,6 +177,9 @@ def _measure_costs(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
         return
     measured = {cost.rank for cost in run.store.costs()}
     by_rank = {record.rank: record for record in wave.trials}
+    if not run.store.predictions():
+        run.progress.phase("predicting what each rank costs")
+        run.store.put_predictions(predict_study(run.study, wave.trials))
     for rank in sorted(by_rank.keys() - measured):
         run.progress.phase(f"measuring what rank {rank} costs alone")
         recorder.cost(measure_cost(run.study, by_rank[rank], check_stop=run.stop.check))
@@ -220,5 +226,6 @@ def _outcomes_of(error: Exception, steps: Mapping[str, int]) -> list[TrialOutcom
     state: OutcomeState = "failed"
     message = mask_credentials(traceback.format_exc())
     if is_out_of_memory(error):
-        state, message = "oom", f"{error} (lower tokens_per_pass, or leave out the largest rank)"
+        state = "oom"
+        message = later("{error} (lower tokens_per_pass, or leave out the largest rank)").format(error=error)
     return [TrialOutcome(trial_id=name, state=state, steps=done, message=message) for name, done in steps.items()]

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from lorascope.language import later
 from lorascope.records import TrialRecord
 
+_BEHIND = later("held-out loss {loss:.4f} after step {step}, the best learning rate's {lowest:.4f}")
 MARGIN_NATS = 0.02
 """A higher rate this close to the best stays beside it: what it still suffers from goes as learning rates fall."""
 
@@ -62,8 +64,7 @@ class Rungs:
             stay = self._stay(means, math.ceil(len(rates) / 2 ** (1 + self.steps.index(step))))
             lowest = min(means.values(), default=math.nan)
             found |= {
-                trial.trial_id: f"held-out loss {means[trial.learning_rate]:.4f} after step {step}, "
-                f"the best learning rate's {lowest:.4f}"
+                trial.trial_id: _BEHIND.format(loss=means[trial.learning_rate], step=step, lowest=lowest)
                 for trial in there
                 if trial.learning_rate not in stay
             }

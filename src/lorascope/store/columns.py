@@ -14,12 +14,13 @@ from lorascope.records import StepRecord
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 # A value that SQLite cannot hold is stored as its eight bytes (see codec.py): NaN, which becomes infinity here, since
 # all that counts of it is that it is not finite, and -0.0, which is 0.
 SELECT = """SELECT step,
     CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,
-    target_tokens, tokens
+    target_tokens, tokens, CAST(seconds AS REAL), warmup
     FROM steps WHERE trial_id = ? ORDER BY step"""
 
 
@@ -35,18 +36,24 @@ class StepColumns:
     """[T]"""
     tokens: Ints
     """[T]"""
+    seconds: Floats
+    """[T], of the whole pack's step."""
+    warmup: Bools
+    """[T]"""
 
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[float, ...]]) -> "StepColumns":
-        """Take rows of (step, nats, target tokens, tokens); whole numbers are exact up to 2^53."""
-        table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 4)
+        """Take rows of the fields in their order; whole numbers are exact up to 2^53."""
+        table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 6)
         step, target_tokens, tokens = (table[:, place].astype(np.int64) for place in (0, 2, 3))
-        return cls(step=step, nats=table[:, 1].copy(), target_tokens=target_tokens, tokens=tokens)
+        nats, seconds = table[:, 1].copy(), table[:, 4].copy()
+        warmup = table[:, 5] != 0
+        return cls(step=step, nats=nats, target_tokens=target_tokens, tokens=tokens, seconds=seconds, warmup=warmup)
 
     @classmethod
     def of_records(cls, records: Iterable[StepRecord]) -> "StepColumns":
         """Take records of one trial, in their order."""
-        return cls.of_rows((float(r.step), r.nats, float(r.target_tokens), float(r.tokens)) for r in records)
+        return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup) for r in records)
 
     def __len__(self) -> int:
         return len(self.step)
@@ -55,13 +62,15 @@ class StepColumns:
         """Keep the steps up to and with ``step``."""
         return self.where(self.step <= step)
 
-    def where(self, kept: NDArray[np.bool_]) -> "StepColumns":
+    def where(self, kept: Bools) -> "StepColumns":
         """Keep the steps that are True in ``kept`` [T]."""
         return StepColumns(
             step=self.step[kept],
             nats=self.nats[kept],
             target_tokens=self.target_tokens[kept],
             tokens=self.tokens[kept],
+            seconds=self.seconds[kept],
+            warmup=self.warmup[kept],
         )
 
     @property

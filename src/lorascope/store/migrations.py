@@ -65,6 +65,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             window_target_tokens BLOB NOT NULL, seconds REAL NOT NULL)""",
     ),
     ("ALTER TABLE facts ADD COLUMN eval_tokens INTEGER",),
+    (
+        """CREATE TABLE predictions (
+            what TEXT NOT NULL, rank INTEGER NOT NULL, device TEXT NOT NULL, tokens REAL NOT NULL,
+            step_seconds REAL NOT NULL, factor REAL NOT NULL, step_flops REAL NOT NULL, step_bytes REAL NOT NULL,
+            base_bytes INTEGER NOT NULL, adapter_bytes INTEGER NOT NULL, gradient_bytes INTEGER NOT NULL,
+            optimizer_bytes INTEGER NOT NULL, activation_bytes INTEGER NOT NULL, rest_bytes INTEGER NOT NULL,
+            PRIMARY KEY (what, rank))""",
+    ),
 )
 
 

@@ -14,6 +14,7 @@ from lorascope.records import (
     Environment,
     EvalRecord,
     ForgettingRecord,
+    PredictionRecord,
     SpectrumRecord,
     StepRecord,
     StudyFacts,
@@ -111,6 +112,10 @@ class StudyStore:
         """Append a trial's loss on the generic text, in place of the one before."""
         self._write(tables.FORGETTING, [forgetting])
 
+    def put_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
+        """Write what was predicted, in place of what was predicted of the same things before."""
+        self._write(tables.PREDICTIONS, predictions)
+
     def truncate_after(self, trial_ids: Iterable[str], step: int) -> None:
         """Delete the trials' steps and evaluations beyond ``step``, for a resume from its checkpoint."""
         keys = [(trial_id, step) for trial_id in trial_ids]
@@ -171,6 +176,10 @@ class StudyStore:
     def forgetting(self) -> dict[str, ForgettingRecord]:
         """Read the losses on the generic text by trial id; the base model's is under the empty name."""
         return {record.trial_id: record for record in self._read(tables.FORGETTING, "ORDER BY trial_id")}
+
+    def predictions(self) -> list[PredictionRecord]:
+        """Read what was predicted, single ranks first and ascending."""
+        return self._read(tables.PREDICTIONS, "ORDER BY what, rank")
 
     def _write(self, table: Table[R], records: Sequence[R]) -> None:
         rows = [table.encode(record) for record in records]

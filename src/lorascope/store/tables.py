@@ -10,6 +10,7 @@ from lorascope.records import (
     Environment,
     EvalRecord,
     ForgettingRecord,
+    PredictionRecord,
     SpectrumRecord,
     StepRecord,
     StudyFacts,
@@ -81,3 +82,4 @@ SAMPLES = _table("samples", SystemSample)
 SPECTRA = _table("spectra", SpectrumRecord)
 TRUNCATIONS = _table("truncations", TruncationRecord, example_target_tokens=INT32_ARRAY)
 FORGETTING = _table("forgetting", ForgettingRecord, window_target_tokens=INT32_ARRAY)
+PREDICTIONS = _table("predictions", PredictionRecord)

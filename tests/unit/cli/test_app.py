@@ -11,6 +11,7 @@ from lorascope.cli import main
 from lorascope.cli.app import app
 from lorascope.cli.doctor import demo_model
 from lorascope.errors import InputError
+from lorascope.language import LANGUAGES
 
 HEAVY = ("torch", "transformers", "datasets", "altair", "pandas", "pyarrow", "numpy", "vl_convert")
 
@@ -45,7 +46,7 @@ def test_a_report_needs_no_torch(tmp_path, fake_run, capsys):
 
 
 def test_the_help_of_each_command_is_its_docstring(capsys):
-    for name in ("run", "report", "export", "doctor"):
+    for name in ("run", "plan", "report", "export", "doctor"):
         module = __import__(f"lorascope.cli.{name}", fromlist=[name])
         assert app[name].help == getattr(module, name).__doc__.splitlines()[0]
 
@@ -134,3 +135,10 @@ def test_the_demo_model_is_found_without_importing_its_package(tmp_path, monkeyp
     assert demo_model() is None
     (package / "small.gguf").write_bytes(b"GGUF")
     assert demo_model() == str(package / "small.gguf")
+
+
+def test_a_report_in_a_language_that_does_not_exist_is_refused_with_those_that_do(tmp_path, capsys):
+    assert call("report", str(tmp_path), "--lang", "xx") == 2
+    error = capsys.readouterr().err
+    assert '"xx"' in error
+    assert all(f'"{code}"' in error for code in LANGUAGES)

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lorascope.cache import cache_folder
+from lorascope.language import later
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = (
@@ -43,22 +44,25 @@ _SECONDS = 120
 def load_kernels() -> tuple[ctypes.CDLL | None, str]:
     """Return the kernels and how they came about, or None and why there are none."""
     if sys.platform != "linux":
-        return None, "the compiled kernels are for Linux"
-    compiler = _compiler()
+        return None, later("the compiled kernels are for Linux")
+    compiler = find_compiler()
     if compiler is None:
-        return None, "no C++ compiler is here"
+        return None, later("no C++ compiler is here")
     name = Path(compiler).name
     try:
-        return ctypes.CDLL(str(_built(compiler))), f"compiled with {name}"
+        return ctypes.CDLL(str(_built(compiler))), later("compiled with {compiler}").format(compiler=name)
     except subprocess.CalledProcessError as error:
-        return None, f"{name} could not compile them: {_complaint(error.stderr) or f'exit code {error.returncode}'}"
+        why = _complaint(error.stderr) or f"exit code {error.returncode}"
+        return None, later("{compiler} could not compile them: {error}").format(compiler=name, error=why)
     except subprocess.TimeoutExpired:
-        return None, f"{name} did not compile them in {_SECONDS} seconds"
+        reason = later("{compiler} did not compile them in {seconds} seconds")
+        return None, reason.format(compiler=name, seconds=_SECONDS)
     except OSError as error:
-        return None, f"they could not be built and loaded: {error}"
+        return None, later("they could not be built and loaded: {error}").format(error=error)
 
 
-def _compiler() -> str | None:
+def find_compiler() -> str | None:
+    """Return the C++ compiler that the kernels would be built with; None without one."""
     named = os.environ.get("CXX")
     return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
 

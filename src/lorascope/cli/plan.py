@@ -1,0 +1,77 @@
+"""``lorascope plan``: what a study would cost, before anything is trained."""
+
+import json as json_format
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from lorascope.cli.run import StudyFlags, read_study
+
+if TYPE_CHECKING:
+    from lorascope.run.plan import PlannedCost, StudyPlan
+
+
+def plan(
+    study: str | None = None,
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
+) -> int:
+    """Predict parameters, memory and time of every rank from the model's configuration; loads no weights.
+
+    Parameters
+    ----------
+    study
+        A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
+        Beside auto, cpu and cuda, --device takes a GPU by name: T4, L4, A10G, A100-40GB, A100-80GB, L40S, RTX-3090,
+        RTX-4090, RTX-5090, H100, H200, B200, M1, M1-Max.
+    json
+        Write one JSON object.
+    """
+    _, spec = read_study(study, flags)
+    from lorascope.run.plan import plan_study
+
+    planned = plan_study(spec)
+    if json:
+        print(json_format.dumps(plan_facts(planned), indent=2))  # noqa: T201
+    else:
+        from lorascope.cli.plan_table import show_plan
+
+        show_plan(Console(), planned)
+    return 0
+
+
+def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
+    """Return what ``--json`` writes; bytes are bytes, seconds are seconds."""
+    names = (
+        "model", "base_parameters", "adapted_modules", "device", "device_memory_bytes", "dtype", "rows",
+        "tokens_per_step", "total_steps",
+    )  # fmt: skip
+    known = planned.calibration
+    return {
+        **{name: getattr(planned, name) for name in names},
+        "ranks": [{"rank": part.rank, **_cost_facts(part.cost)} for part in planned.ranks],
+        "joint": {"trials": planned.joint_trials, **_cost_facts(planned.joint)},
+        "full_fine_tuning": _cost_facts(planned.full),
+        "training_seconds": planned.training_seconds,
+        "evaluation_seconds": planned.evaluation_seconds,
+        "calibration": None if known is None else {"base_parameters": known.parameters, "factor": known.factor},
+        "notes": planned.notes,
+    }
+
+
+def _cost_facts(cost: "PlannedCost") -> dict[str, Any]:
+    split = cost.memory_split
+    parts = ("base", "adapter", "gradient", "optimizer", "activation", "rest")
+    names = (
+        "trainable_parameters", "adapter_bytes", "flops_per_token", "bytes_per_step", "step_seconds",
+        "runtime_seconds", "peak_memory_bytes",
+    )  # fmt: skip
+    return {
+        **{name: getattr(cost, name) for name in names},
+        "memory_split": {f"{part}_bytes": getattr(split, part) for part in parts},
+        "fits": cost.fits,
+        "largest_batch": cost.largest_batch,
+    }

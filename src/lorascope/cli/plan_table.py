@@ -1,0 +1,104 @@
+"""A plan on the terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from lorascope.cli.columns import Column, table
+from lorascope.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from lorascope.run.plan import PlannedCost, StudyPlan
+
+_PARTS = ("base", "adapter", "gradient", "optimizer", "activation", "rest")
+
+
+def show_plan(console: Console, plan: "StudyPlan") -> None:
+    """Print what each rank costs alone, all together and full fine-tuning beside them, and what fits."""
+    names = [*(f"rank {part.rank}" for part in plan.ranks), f"all {plan.joint_trials} together", "full fine-tuning"]
+    costs = [*(part.cost for part in plan.ranks), plan.joint, plan.full]
+    console.print(Text(_head(plan)))
+    console.print()
+    console.print(table(_columns(names, costs), console.width))
+    console.print(Text("Peak memory by part", style="bold"))
+    console.print(table(_memory_columns(names, costs), console.width))
+    for line in _lines(plan):
+        console.print(Text(line))
+    for note in (*plan.notes, _trust(plan)):
+        console.print(Text(note, style="dim"))
+
+
+def _head(plan: "StudyPlan") -> str:
+    return (
+        f"{plan.model}: {format_count(plan.base_parameters)} parameters in {plan.dtype}, adapters in "
+        f"{plan.adapted_modules} layers, on {plan.device} with {format_bytes(plan.device_memory_bytes)}"
+    )
+
+
+def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
+    runs = ["" if cost.runtime_seconds is None else format_seconds(cost.runtime_seconds) for cost in costs]
+    return [
+        Column(heading="", cells=names, left=True),
+        Column(heading="parameters", cells=[format_count(cost.trainable_parameters) for cost in costs], rank=2),
+        Column(heading="adapter", cells=[format_bytes(cost.adapter_bytes) for cost in costs], rank=3),
+        Column(heading="MFLOPs/token", cells=[f"{cost.flops_per_token / 1e6:,.0f}" for cost in costs], rank=5),
+        Column(heading="moved/step", cells=[format_bytes(cost.bytes_per_step) for cost in costs], rank=6),
+        Column(heading="step", cells=[format_seconds(cost.step_seconds) for cost in costs]),
+        Column(heading="run", cells=runs, rank=1),
+        Column(heading="peak memory", cells=[format_bytes(cost.peak_memory_bytes) for cost in costs]),
+        Column(heading="fits", cells=["yes" if cost.fits else "no" for cost in costs]),
+        Column(heading="largest batch", cells=[f"{cost.largest_batch:,}" for cost in costs], rank=4),
+    ]
+
+
+def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
+    parts = [
+        Column(
+            heading="activations" if part == "activation" else part,
+            cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs],
+            rank=place,
+        )
+        for place, part in enumerate(reversed(_PARTS))
+    ]
+    return [Column(heading="", cells=names, left=True), *reversed(parts)]
+
+
+def _lines(plan: "StudyPlan") -> list[str]:
+    lines = [f"Rows: {plan.rows}; {plan.tokens_per_step:,.0f} tokens a step of one rank."]
+    if plan.total_steps is None:
+        lines.append("How many rows there are is not known here: give --max-steps to see the time of a run.")
+    if plan.training_seconds is not None:
+        total = plan.training_seconds + (plan.evaluation_seconds or 0.0)
+        lines.append(
+            f"The study: {format_seconds(total)}, of them {format_seconds(plan.evaluation_seconds or 0.0)} held-out "
+            "evaluations; less where learning rates leave early."
+        )
+    unfit = [str(part.rank) for part in plan.ranks if not part.cost.fits]
+    if not unfit:
+        lines.append("Every rank fits into the memory.")
+    elif len(unfit) == len(plan.ranks):
+        lines.append("No rank fits into the memory.")
+    else:
+        lines.append(f"Ranks that do not fit: {', '.join(unfit)}.")
+    return [*lines, *_savings(plan)]
+
+
+def _savings(plan: "StudyPlan") -> list[str]:
+    first = plan.ranks[0]
+    saved = plan.full.peak_memory_bytes / first.cost.peak_memory_bytes
+    slower = plan.full.step_seconds / first.cost.step_seconds
+    return [
+        f"Full fine-tuning takes {saved:.1f} times the memory and {slower:.1f} times the step of rank {first.rank}."
+    ]
+
+
+def _trust(plan: "StudyPlan") -> str:
+    known = plan.calibration
+    if known is None:
+        return "Times follow from rates alone, no study on this device has corrected them yet: expect tens of per cent."
+    return (
+        f"Times are corrected by {known.factor:.2f}, as a finished study of a model of "
+        f"{format_count(known.parameters)} parameters was measured on this device."
+    )

@@ -1,0 +1,131 @@
+"""How fast this CPU computes, measured in a second or two with the shapes that are asked for."""
+
+import time
+from collections.abc import Callable
+from itertools import cycle
+
+import torch
+
+from lorascope.measure.cost_parts import VALUE_BYTES, Product
+
+_LARGEST = 1024
+"""Larger sides of a product are measured at this size: the rate no longer depends on them."""
+_REPEATS = (3, 20)
+"""Fewest and most repeats; between them, as many as fit into ``_SECONDS``."""
+_SECONDS = 0.01
+_POOL = 16 * 2**20
+"""Values that operands are taken from, and that the sum reads which shows the bandwidth: more than caches hold."""
+_ATTENTION_SHARE = 0.25
+"""Rate of the attention kernel as a share of that of a large product."""
+
+
+class ThisCpu:
+    """A Machine that times a product of each form once, when it is first asked for."""
+
+    overlaps = False
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[Product, str], float] = {}
+        self._pools: dict[str, torch.Tensor] = {}
+        self.bandwidth = _bandwidth()
+        self.activation_rate = _activation_rate()
+        self.launch_seconds = _launch_seconds()
+
+    def product_seconds(self, product: Product, dtype: str) -> float:
+        """Return the time at the rate that a product of this form, or one of at most 1,024 a side, was measured at."""
+        if product.flops == 0:
+            return 0.0
+        measured = _measured_form(product)
+        key = (measured, dtype)
+        if key not in self._rates:
+            if dtype not in self._pools:
+                self._pools[dtype] = _make_pool(getattr(torch, dtype))
+            self._rates[key] = measured.flops / _product_seconds(measured, self._pools[dtype])
+        return product.flops / self._rates[key]
+
+    def attention_seconds(self, flops: float, dtype: str) -> float:
+        """Return the time of attention at a share of the rate of a large product."""
+        large = Product(_LARGEST, _LARGEST, _LARGEST, "nt")
+        return flops / large.flops * self.product_seconds(large, dtype) / _ATTENTION_SHARE
+
+    def bytes_seconds(self, n_bytes: float) -> float:
+        """Return the time that so many bytes take through memory."""
+        return n_bytes / self.bandwidth
+
+    def activation_seconds(self, n_bytes: float) -> float:
+        """Return the time that operations other than products take for so many bytes of activations."""
+        return n_bytes / self.activation_rate
+
+    def rate(self, dtype: str) -> float:
+        """Return the operations a second of a large product."""
+        large = Product(_LARGEST, _LARGEST, _LARGEST, "nt")
+        return large.flops / self.product_seconds(large, dtype)
+
+
+def _measured_form(product: Product) -> Product:
+    """Bring the sides to sizes that are measured: tokens to a power of two, so that few forms occur."""
+    tokens = product.inner if product.form == "tn" else product.rows
+    rounded = min(_LARGEST, 1 << max(0, (tokens * 3 // 4).bit_length()))
+    rows, inner, columns = (min(_LARGEST, side) for side in product[:3])
+    if product.form == "tn":
+        return Product(rows, rounded, columns, "tn")
+    return Product(rounded, inner, columns, product.form)
+
+
+def _product_seconds(product: Product, pool: torch.Tensor) -> float:
+    """Time a product whose second factor is another part of the pool each time: weights come from memory in a step."""
+    size = product.inner * product.columns
+    first = _matrix(pool[: product.rows * product.inner], product.rows, product.inner, transposed=product.form == "tn")
+    seconds = [
+        _matrix(pool[start : start + size], product.inner, product.columns, transposed=product.form == "nt")
+        for start in range(0, len(pool) - size + 1, size)
+    ]
+    turn = cycle(seconds)
+    return _best(lambda: torch.mm(first, next(turn)))
+
+
+def _matrix(values: torch.Tensor, rows: int, columns: int, *, transposed: bool) -> torch.Tensor:
+    return values.view(columns, rows).T if transposed else values.view(rows, columns)
+
+
+def _make_pool(dtype: torch.dtype) -> torch.Tensor:
+    # some units are quicker with constant numbers
+    drawn = torch.rand(_POOL // 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return drawn.repeat(16)
+
+
+def _activation_rate() -> float:
+    """Return the bytes a second of an activation function, which writes to new memory as a pass does."""
+    values = torch.rand(512, 2048, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    seconds = _best(lambda: torch.nn.functional.silu(values))
+    return 2 * values.numel() * VALUE_BYTES["bfloat16"] / seconds
+
+
+def _bandwidth() -> float:
+    values = torch.zeros(_POOL, dtype=torch.float32)
+    seconds = _best(lambda: values.add_(1.0))
+    return 2 * values.numel() * VALUE_BYTES["float32"] / seconds
+
+
+def _launch_seconds() -> float:
+    """Time a small operation with its gradient bookkeeping, the mean of a thousand."""
+    small = torch.zeros(8, requires_grad=True)
+    n = 1000
+
+    def many() -> None:
+        for _ in range(n):
+            small.add(1.0)
+
+    return _best(many) / n
+
+
+def _best(run: Callable[[], object]) -> float:
+    """Return the shortest of several times: what else the machine does can only make one longer."""
+    run()
+    seconds: list[float] = []
+    fewest, most = _REPEATS
+    while len(seconds) < fewest or (len(seconds) < most and sum(seconds) < _SECONDS):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

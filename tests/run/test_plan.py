@@ -1,0 +1,171 @@
+"""``lorascope plan``: what it says agrees with a run, needs little, and refuses what it cannot plan."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from lorascope.measure.calibration import find_calibration
+from lorascope.store import StudyStore
+from studies import carry_out, study_of
+
+Lorascope = Callable[..., tuple[int, str, str]]
+SPLIT = {"base_bytes", "adapter_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes", "rest_bytes"}
+
+
+@pytest.fixture
+def flags(model_folders: Mapping[str, str], rows_file: str) -> list[str]:
+    return [f"--model={model_folders['llama']}", f"--dataset={rows_file}", "--ranks=2,4", "--dtype=float32",
+            "--per-device-train-batch-size=4", "--max-steps=6"]  # fmt: skip
+
+
+def planned(lorascope: Lorascope, *arguments: str) -> dict:
+    code, out, err = lorascope("plan", *arguments, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_plan_says_what_the_run_finds(
+    lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    facts = planned(lorascope, *flags)
+    spec = study_of(
+        model_folders["llama"], rows_file, max_length=1024, eval_examples=None, tokens_per_pass=3072, cost_steps=2,
+        alpha_rule="fixed", lora_dropout=0.0,
+    )  # fmt: skip
+    carry_out(spec, tmp_path / "study")
+    with StudyStore.open(tmp_path / "study" / "study.db") as store:
+        adapters, found, predictions = store.adapters(), store.facts(), store.predictions()
+    assert found is not None
+    assert (facts["base_parameters"], facts["total_steps"]) == (found.base_parameters, found.total_steps)
+    assert facts["adapted_modules"] == len(found.target_modules)
+    assert facts["rows"] == "the rows themselves"
+    for part, record in zip(facts["ranks"], adapters, strict=True):
+        assert part["rank"] == record.rank
+        assert part["trainable_parameters"] == record.trainable_parameters
+        assert part["adapter_bytes"] == record.parameter_bytes
+        assert set(part["memory_split"]) == SPLIT
+        assert sum(part["memory_split"].values()) == part["peak_memory_bytes"]
+        assert part["runtime_seconds"] == pytest.approx(6 * part["step_seconds"])
+    assert [(record.what, record.rank) for record in predictions] == [
+        ("alone", 2),
+        ("alone", 4),
+        ("full", 0),
+        ("joint", 0),
+    ]
+
+
+def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
+    lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    assert planned(lorascope, *flags)["calibration"] is None
+    carry_out(study_of(model_folders["llama"], rows_file, cost_steps=2), tmp_path / "study")
+    code, _, err = lorascope("report", tmp_path / "study")
+    assert (code, err) == (0, "")
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"))
+    predicted = summary["predicted"]
+    assert predicted["factor"] == 1.0
+    for part, measured in zip(predicted["ranks"], summary["ranks"], strict=True):
+        for name in ("step_seconds", "peak_memory_bytes"):
+            value = part[name]
+            assert value["measured"] == measured[name]
+            assert value["error"] == pytest.approx(value["predicted"] / value["measured"] - 1)
+    assert predicted["joint"]["step_seconds"]["measured"] > 0
+    assert predicted["full_fine_tuning"]["step_seconds"]["measured"] is None
+    known = find_calibration(predicted["device"], "float32", 1)
+    assert known is not None
+    facts = planned(lorascope, *flags)
+    assert facts["calibration"] == {"base_parameters": known.parameters, "factor": known.factor}
+
+
+def test_devices_of_the_catalogue(lorascope: Lorascope, flags: list[str]) -> None:
+    small, large = (planned(lorascope, *flags, f"--device={name}") for name in ("L4", "h100"))
+    assert small["device"] == "L4"
+    assert small["device_memory_bytes"] == 24_000_000_000
+    assert small["ranks"][0]["fits"]
+    assert small["ranks"][0]["peak_memory_bytes"] == large["ranks"][0]["peak_memory_bytes"]
+    assert small["ranks"][0]["largest_batch"] < large["ranks"][0]["largest_batch"]
+    assert small["full_fine_tuning"]["trainable_parameters"] == small["base_parameters"]
+
+
+def test_the_table_fits_a_narrow_terminal(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = lorascope("plan", *flags, "--device=L4")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 60
+    assert "rank 4" in out
+    assert "Every rank fits into the memory." in out
+
+
+def write_config(folder: Path, **config: object) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def test_a_70b_model_takes_little(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
+        num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "model")
+    # processor time behind the imports, so that neither a busy machine nor Torch's own start decides
+    code = (
+        "import resource, sys, time\nimport lorascope.run.plan\nfrom lorascope.cli import main\n"
+        "before = time.process_time()\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "print(time.process_time() - before, peak, file=sys.stderr)"
+    )
+    arguments = ("plan", "--model", str(tmp_path / "model"), "--dataset", "someone/rows", "--device", "H200", "--json")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    seconds, peak_bytes = map(float, done.stderr.split()[-2:])
+    facts = json.loads(done.stdout)
+    assert facts["base_parameters"] == 70_553_706_496
+    assert facts["total_steps"] is None
+    assert facts["rows"] == "assumed: 1024 tokens each"
+    assert not facts["ranks"][0]["fits"]
+    assert seconds < 2.5
+    assert peak_bytes < 1e9
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "parts"),
+    [
+        ({"model_type": "llama", "num_hidden_layers": 2}, (), ("hidden_size", "config.json")),
+        ({"model_type": "llama", "hidden_size": 64}, (), ("num_hidden_layers", "config.json")),
+        ({"model_type": "frobnicator", "hidden_size": 64, "num_hidden_layers": 2}, (), ("frobnicator",)),
+        ({"hidden_size": 64, "num_hidden_layers": 2}, (), ("model_type",)),
+        (None, ("--device=L400",), ("L400", "T4, L4", "cpu")),
+        (None, ("--device=T4", "--dtype=bfloat16"), ("T4", "bfloat16", "--dtype float32")),
+        (None, ("--target-modules=nothing",), ("nothing", "q_proj")),
+        (None, ("--ranks=2,4096",), ("4096", "at most")),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_once(
+    lorascope: Lorascope,
+    flags: list[str],
+    tmp_path: Path,
+    config: dict[str, object] | None,
+    arguments: tuple[str, ...],
+    parts: tuple[str, ...],
+) -> None:
+    given = [*flags, *arguments]
+    if config is not None:
+        given.append(f"--model={write_config(tmp_path / 'model', **config)}")
+        given.remove(flags[0])
+    else:
+        given = [flag for flag in given if not (flag == "--ranks=2,4" and "--ranks=2,4096" in arguments)]
+        given = [flag for flag in given if not (flag == "--dtype=float32" and "--dtype=bfloat16" in arguments)]
+    code, out, err = lorascope("plan", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("lorascope: ")
+    assert err.count("\n  -> ") == 1
+    for part in parts:
+        assert part in err

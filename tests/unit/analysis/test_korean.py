@@ -1,0 +1,94 @@
+"""What the analysis says, in Korean: the same numbers, no English words left, no particle left undecided."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
+from lorascope.language import language
+from lorascope.records import TrialOutcome
+from lorascope.spec.schema import StudySpec
+
+MakeStudy = Callable[..., Path]
+NAMES = {
+    "alpha", "r", "sqrt", "LoRA", "muA", "arXiv", "Without", "Regret", "nats", "p", "RMS", "OOM", "AdamW", "float32",
+    "B", "kB", "MB", "GB", "torch", "MPS", "bfloat16", "max_length",
+}  # fmt: skip
+"""Words that Korean writes in Latin letters."""
+TWO = {8: 1.3, 128: 1.2}
+
+
+def told(summary: StudySummary) -> Iterator[str]:
+    yield summary.verdict.text
+    for advice in summary.recommendation.__dict__.values():
+        yield from (advice.reason, advice.change)
+    yield from (caution.text for caution in summary.cautions)
+    readings = summary.readings
+    yield from (readings.alpha, readings.naive.text, readings.knee_text, readings.balance)
+
+
+def foreign(text: str) -> set[str]:
+    """English words in a text; names of trials and numbers with an exponent are none."""
+    bare = re.sub(r"\br\d+(-lr[\d.e-]+)?(-s\d+)?\b|\d(\.\d+)?e[-+]\d+", "", text)
+    return set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", bare)) - NAMES
+
+
+STUDIES = {
+    "adequate": {},
+    "no costs": {"costs": False},
+    "equal": {"floors": {8: 1.2, 128: 1.2}, "noise": 0.001},
+    "unsettled": {"floors": {8: 1.2, 128: 1.2, 256: 1.2}, "noise": 0.2},
+    "several seeds": {"spec": StudySpec(ranks=(8, 128), seeds=(0, 1, 2)), "floors": TWO},
+    "grid": {"spec": StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1)), "floors": TWO},
+    "rslora": {"spec": StudySpec(ranks=(8, 128), alpha_rule="rslora"), "floors": TWO},
+    "proportional": {"spec": StudySpec(ranks=(8, 128), alpha_rule="proportional"), "floors": TWO},
+    "own alphas": {"spec": StudySpec(ranks=(8, 128), lora_alpha=(16.0, 64.0)), "floors": TWO},
+    "limits": {"spec": StudySpec(ranks=(8, 128), max_memory="1.1GB", max_seconds=40), "floors": TWO},
+    "limits nobody keeps": {"spec": StudySpec(ranks=(8, 128), max_adapter_mb=1), "floors": TWO, "costs": False},
+    "small": {"steps": 10, "n_eval": 12},
+    "one row": {"n_eval": 1},
+    "not begun": {"done": {"r8": 0, "r128": 0, "r256": 0}},
+    "interrupted": {"done": {"r8": 45, "r128": 45, "r256": 45}},
+    "one behind": {"done": {"r256": 45}},
+    "one rank": {"floors": {8: 1.2}},
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_sentence_is_korean_and_has_the_numbers_of_the_english_one(make_study: MakeStudy, name: str) -> None:
+    folder = make_study(**STUDIES[name])
+    english = summarize(folder)
+    with language("ko"):
+        korean = summarize(folder)
+    for text, original in zip(told(korean), told(english), strict=True):
+        assert foreign(text) == set(), text
+        assert not re.search(r"[은는이가을를과와]\([은는이가을를과와]\)|\(으\)로", text), text
+        assert (text == "") == (original == "")
+    assert summarize(folder) == english
+
+
+def test_numbers_are_the_same_in_both(make_study: MakeStudy) -> None:
+    folder = make_study()
+    english = summarize(folder)
+    with language("ko"):
+        korean = summarize(folder)
+    for text, original in zip(told(korean), told(english), strict=True):
+        losses = [re.findall(r"\d\.\d{4}", one) for one in (text, original)]
+        assert sorted(losses[0]) == sorted(losses[1])
+    assert [part.eval_loss for part in korean.ranks] == [part.eval_loss for part in english.ranks]
+
+
+def test_trials_that_ended_early_are_told_in_korean(make_study: MakeStudy) -> None:
+    ends = {"r8": "diverged", "r128": "oom"}
+    outcomes = {
+        name: TrialOutcome(trial_id=name, state=state, steps=40, message="the gradient of step 41 is not finite")
+        for name, state in ends.items()
+    }
+    data = load_study(make_study(done=dict.fromkeys(ends, 40), outcomes=outcomes))
+    with language("ko"):
+        summary = summarize_data(data)
+    text = next(caution.text for caution in summary.cautions if caution.kind == "ended_early")
+    assert "r8 40스텝 후 발산; r128 40스텝 후 메모리 부족(OOM)" in text
+    assert summary.trials[0].message == "41번째 스텝의 그래디언트가 유한하지 않음"

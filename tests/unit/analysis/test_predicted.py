@@ -1,0 +1,91 @@
+"""Predictions beside measurements: what is compared with what."""
+
+from dataclasses import replace
+
+import pytest
+
+from lorascope.analysis import summarize
+from lorascope.records import PredictionRecord
+from lorascope.report.predicted import predicted_sections
+from lorascope.store import StudyStore
+
+RECORD = PredictionRecord(
+    what="alone", rank=8, device="A processor, 2 threads", tokens=130.0, step_seconds=0.2, factor=1.0,
+    step_flops=13e9, step_bytes=5e9, base_bytes=900_000_000, adapter_bytes=2_000_000, gradient_bytes=1_000_000,
+    optimizer_bytes=2_000_000, activation_bytes=90_000_000, rest_bytes=5_000_000,
+)  # fmt: skip
+
+
+def summary_of(folder, *records: PredictionRecord):
+    with StudyStore.create(folder / "study.db") as store:
+        store.put_predictions(records)
+    return summarize(folder)
+
+
+def test_times_are_brought_to_the_tokens_that_were_measured(make_study) -> None:
+    summary = summary_of(make_study(), RECORD)
+    (part,) = summary.predicted.ranks
+    measured = next(rank for rank in summary.ranks if rank.rank == 8)
+    # 0.2 s for 130 tokens; the measured steps have 770 tokens in 1.224 seconds, their median is 0.408 s
+    tokens = measured.tokens_per_second * measured.step_seconds
+    assert part.step_seconds.predicted == pytest.approx(0.2 / 130 * tokens)
+    assert part.step_seconds.measured == measured.step_seconds
+    assert part.step_seconds.error == pytest.approx(0.2 / 130 * measured.tokens_per_second - 1)
+    assert part.flops_per_token == 1e8
+
+
+def test_memory_is_the_sum_of_its_parts_beside_the_peak(make_study) -> None:
+    summary = summary_of(make_study(), RECORD)
+    (part,) = summary.predicted.ranks
+    assert part.peak_memory_bytes.predicted == 1_000_000_000
+    assert part.peak_memory_bytes.measured == 1_008_000_000
+    assert part.peak_memory_bytes.error == pytest.approx(1000 / 1008 - 1)
+
+
+def test_ratios_of_ranks_are_compared_pair_by_pair(make_study) -> None:
+    times = {8: 0.2, 128: 0.3, 256: 0.33}
+    summary = summary_of(make_study(), *(replace(RECORD, rank=rank, step_seconds=s) for rank, s in times.items()))
+    by_rank = {part.rank: part.step_seconds for part in summary.predicted.ranks}
+    errors = [
+        by_rank[high].predicted / by_rank[low].predicted - by_rank[high].measured / by_rank[low].measured
+        for low, high in ((8, 128), (8, 256), (128, 256))
+    ]
+    assert summary.predicted.ratio_error == max(errors, key=abs)
+
+
+def test_the_pack_is_measured_where_all_its_trials_ran(make_study) -> None:
+    joint = replace(RECORD, what="joint", rank=0, tokens=390.0, step_seconds=0.9)
+    summary = summary_of(make_study(), RECORD, joint)
+    part = summary.predicted.joint
+    assert part.rank is None
+    # the made-up steps take 0.3 s for three trials of 260 tokens
+    assert part.step_seconds.measured == pytest.approx(0.3)
+    assert part.step_seconds.predicted == pytest.approx(0.9 / 390 * 780)
+    assert part.peak_memory_bytes.measured is None
+
+
+def test_full_fine_tuning_was_not_run(make_study) -> None:
+    summary = summary_of(make_study(), RECORD, replace(RECORD, what="full", rank=0))
+    part = summary.predicted.full_fine_tuning
+    assert (part.step_seconds.measured, part.step_seconds.error) == (None, None)
+    assert summary.predicted.joint is None
+
+
+def test_without_predictions_there_is_nothing(make_study) -> None:
+    summary = summarize(make_study())
+    assert summary.predicted is None
+    assert predicted_sections(summary) == ()
+
+
+def test_the_report_shows_each_with_its_error(make_study) -> None:
+    summary = summary_of(
+        make_study(),
+        RECORD,
+        replace(RECORD, what="full", rank=0, base_bytes=0),
+    )
+    (section,) = predicted_sections(summary)
+    assert [row[0] for row in section.table.rows] == ["8", "full fine-tuning"]
+    assert section.table.rows[0][-1] == "-0.8%"
+    assert section.table.rows[1][2:4] == ("–", "–")
+    assert "No study" in section.note
+    assert len(section.table.colors) == len(section.table.rows)
