@@ -151,10 +151,11 @@ def trade_off_spec(
 
 def time_unit(seconds: float) -> tuple[float, str]:
     """Choose what to divide seconds by for an axis that reaches to ``seconds``, and the unit's sign."""
-    for length, unit in ((3600.0, "h"), (60.0, "min")):
-        if seconds >= 3 * length:
-            return length, unit
-    return 1.0, "s"
+    if seconds >= 3 * 3600:
+        return 3600.0, tr("h")
+    if seconds >= 3 * 60:
+        return 60.0, tr("min")
+    return 1.0, tr("s")
 
 
 def _reach(series: Sequence[Series]) -> tuple[float, float]:

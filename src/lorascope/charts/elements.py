@@ -40,7 +40,11 @@ def interval_layers(
         {"field": x["field"], "title": x["title"]},
         *(
             {"field": name, "type": "quantitative", "title": words, "format": digits}
-            for name, words in (("value", title), ("low", tr("lower end of the 95% interval")), ("high", tr("upper end of the 95% interval")))
+            for name, words in (
+                ("value", title),
+                ("low", tr("lower end of the 95% interval")),
+                ("high", tr("upper end of the 95% interval")),
+            )
         ),
     ]
     point: Spec = {"type": "point", "filled": True, "size": 60, "opacity": 1}

@@ -3,22 +3,16 @@
 from collections.abc import Sequence
 
 from lorascope.analysis.summary import RankPart, StudyPart, StudySummary
-from lorascope.language import tr, trn
+from lorascope.language import tr
 from lorascope.units import format_bytes, format_count, format_seconds
 
 
 def method_text(summary: StudySummary) -> str:
     """Say in a paragraph how losses, intervals, times and memory come about."""
     seeds = summary.verdict.seeds
-    covered = (
-        trn(
-            "Intervals cover the choice of held-out rows and, with {count} seed, nothing else.",
-            "Intervals cover the choice of held-out rows and of seeds ({count} seeds).",
-            seeds,
-        )
-        if seeds
-        else tr("Intervals cover the choice of held-out rows.")
-    )
+    covered = tr("Intervals cover the choice of held-out rows and, with one seed, nothing else.")
+    if seeds > 1:
+        covered = tr("Intervals cover the choice of held-out rows and of seeds ({seeds} seeds).", seeds=seeds)
     sentences = (
         tr("A loss is a sum of nats divided by a count of target tokens. Intervals are t intervals."),
         covered,
