@@ -36,7 +36,7 @@ def runtime_spec(points: Sequence[RankValue], ranks: Sequence[int]) -> Spec:
         for point in points
     ]
     x = rank_axis(ranks)
-    y = {"field": "value", "type": "quantitative", "title": f"{METRICS['runtime_seconds'].label} ({unit})"}
+    y = {"field": "value", "type": "quantitative", "title": f"{tr(METRICS['runtime_seconds'].label)} ({unit})"}
     tips = [{"field": "rank", "title": METRICS["rank"].title}, {"field": "words", "title": y["title"]}]
     data = {"values": rows}
     color = color_of_rank(ranks, legend=False)

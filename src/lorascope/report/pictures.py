@@ -140,12 +140,12 @@ def _cost_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]
     by_time = costs.loss_against_runtime(summary)
     if by_time:
         divisor, unit = cost_specs.time_unit(max(point.cost for point in by_time))
-        title = f"{METRICS['runtime_seconds'].label} ({unit})"
+        title = f"{tr(METRICS['runtime_seconds'].label)} ({unit})"
         spec = cost_specs.trade_off_spec(by_time, title, summary.study.tolerance, study.ranks, divisor=divisor)
         yield _picture("loss_against_time", tr("Loss against time"), hollow, spec)
     by_memory = costs.loss_against_memory(summary)
     if by_memory:
-        title = f"{METRICS['peak_memory_bytes'].label} (MB)"
+        title = f"{tr(METRICS['peak_memory_bytes'].label)} (MB)"
         spec = cost_specs.trade_off_spec(by_memory, title, summary.study.tolerance, study.ranks)
         yield _picture("loss_against_memory", tr("Loss against memory"), hollow, spec)
 
@@ -158,7 +158,7 @@ def _predicted_pictures(study: StudyData, summary: StudySummary) -> Iterator[Pic
         yield _picture("predicted_step", tr("Time of a step, predicted and measured"), caption, spec)
     memory = predicted.predictions(summary, "peak_memory_bytes")
     if memory:
-        spec = predicted.prediction_spec(memory, f"{METRICS['peak_memory_bytes'].label} (MB)", study.ranks)
+        spec = predicted.prediction_spec(memory, f"{tr(METRICS['peak_memory_bytes'].label)} (MB)", study.ranks)
         yield _picture("predicted_memory", tr("Peak memory, predicted and measured"), caption, spec)
 
 
