@@ -59,3 +59,13 @@ def format_count(count: float) -> str:
         if count >= limit:
             return f"{count / (1000 if letter == 'k' else limit):.1f} {letter}"
     return f"{count:,.0f}"
+
+
+def to_gigabytes(n_bytes: float) -> float:
+    """Convert bytes to GB (10^9 bytes)."""
+    return n_bytes / GIGABYTE
+
+
+def to_minutes(seconds: float) -> float:
+    """Convert seconds to minutes."""
+    return seconds / 60

@@ -45,7 +45,7 @@ def test_a_report_needs_no_torch(tmp_path, fake_run, capsys):
 
 
 def test_the_help_of_each_command_is_its_docstring(capsys):
-    for name in ("run", "report", "export", "doctor"):
+    for name in ("run", "report", "serve", "export", "doctor"):
         module = __import__(f"lorascope.cli.{name}", fromlist=[name])
         assert app[name].help == getattr(module, name).__doc__.splitlines()[0]
 
