@@ -129,7 +129,7 @@ class Page:
 
 
 def news(feeds: Mapping[str, Feed], seen: str) -> tuple[str, Update] | None:
-    """Gather what changed in several studies after the versions named in ``seen``, one for each, with commas between."""
+    """Gather what changed in several studies after the versions named in ``seen``: one for each, commas between."""
     versions = seen.split(",")
     if len(versions) != len(feeds):
         versions = [""] * len(feeds)

@@ -19,8 +19,9 @@ from lorascope.spec.load import load_spec
 from lorascope.store.live import LiveStore
 from lorascope.web import view
 from lorascope.web.alive import Pulse
+from lorascope.web.lines import line_charts
 from lorascope.web.look import Look, Watch
-from lorascope.web.pictures import line_charts, summary_charts
+from lorascope.web.pictures import summary_charts
 from lorascope.web.state import State, state_of
 
 POLL_SECONDS = 0.4
@@ -131,9 +132,9 @@ class Feed:
             self._put("lines_charts", line_charts(look))
 
     def _state(self) -> State:
-        alive = self._pulse.alive if self._in_run is None else self._in_run()
+        alive = self._pulse.alive() if self._in_run is None else self._in_run()
         trials = self._look.trials if self._look else ()
-        return state_of(trials, alive=alive, left_open=(self.folder / "checkpoints").is_dir())
+        return state_of(trials, alive=alive, left_open=self._pulse.left_open())
 
     def _summarise_if_due(self, look: Look) -> None:
         """Start making the summary again where something but training steps is new."""

@@ -90,7 +90,7 @@ class _Row:
         """Return the cells."""
         if self._pulse.beat() or not self._known:
             self._known = self._read()
-        state = state_of(self._trials, alive=self._pulse.alive, left_open=(self._folder / "checkpoints").is_dir())
+        state = state_of(self._trials, alive=self._pulse.alive(), left_open=self._pulse.left_open())
         done = sum(trial.steps for trial in self._trials)
         return {
             **self._known,

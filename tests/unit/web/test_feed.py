@@ -1,7 +1,9 @@
 """What a page is told of a study that is written meanwhile."""
 
+import json
 import math
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lorascope.records import StepRecord, SystemSample, TrialOutcome
@@ -175,6 +178,46 @@ def test_an_old_store_is_not_taken_for_one_that_is_written(make_study: MakeStudy
     assert Feed(folder, "en").update("")[1]["state"] == "interrupted"
 
 
+def lock(folder: Path, **changes: object) -> None:
+    """Write the lock as a run does that this process carries out."""
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    (folder / "study.lock").write_text(json.dumps(owner | changes), encoding="utf-8")
+
+
+def test_the_lock_of_a_run_says_more_than_the_age_of_its_records(make_study: MakeStudy) -> None:
+    folder = make_study(done=DONE)
+    feed = Feed(folder, "en")
+    for owner, state in (({}, "running"), ({"started": 5.0}, "interrupted"), ({"pid": 2**30}, "interrupted")):
+        lock(folder, **owner)
+        assert feed.update("")[1]["state"] == state
+    lock(folder)
+    feed._pulse._changed_at = -math.inf
+    assert feed.update("")[1]["state"] == "running"
+    lock(folder, host="another machine")
+    assert feed.update("")[1]["state"] == "interrupted"
+    feed._pulse._changed_at = time.monotonic()
+    assert feed.update("")[1]["state"] == "running"
+    (folder / "study.lock").unlink()
+    assert feed.update("")[1]["state"] == "interrupted"
+
+
+def test_a_study_whose_run_was_killed_at_its_very_end_is_not_finished(make_study: MakeStudy) -> None:
+    folder = make_study()
+    lock(folder, pid=2**30)
+    assert Feed(folder, "en").update("")[1]["state"] == "interrupted"
+    (folder / "study.lock").unlink()
+    for file in folder.glob("study.db*"):
+        os.utime(file, (time.time() - 3600,) * 2)
+    assert Feed(folder, "en").update("")[1]["state"] == "finished"
+
+
+def test_a_lock_that_says_nothing_is_no_lock(make_study: MakeStudy) -> None:
+    folder = make_study(done=DONE)
+    for text in ("", "5", "[]", "{}", '{"host": 1}', "\udcff"):
+        (folder / "study.lock").write_bytes(text.encode("utf-8", "surrogateescape"))
+        assert Feed(folder, "en").update("")[1]["state"] == "running"
+
+
 def test_a_run_that_shows_its_own_page_says_itself_whether_it_is_at_work(make_study: MakeStudy, tmp_path: Path) -> None:
     at_work = [True]
     feed = Feed(tmp_path / "study", "en", in_run=lambda: at_work[0])
@@ -191,7 +234,7 @@ def test_a_clock_that_was_set_back_does_not_kill_a_run(make_study: MakeStudy) ->
         os.utime(file, (time.time() + 7200,) * 2)
     pulse = Pulse(folder)
     assert pulse.beat()
-    assert pulse.alive
+    assert pulse.alive()
 
 
 def test_the_page_says_in_the_visitors_language_what_it_can(make_study: MakeStudy) -> None:

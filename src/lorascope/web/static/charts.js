@@ -1,9 +1,11 @@
 // The charts of one study. Specifications come from the server, the same that the report draws; the points of growing
 // lines come a few at a time and are kept here.
 const INK = "#5b6270"; // the colour of text in specifications, replaced by the page's own
-const NARROW = 480;
-const ROOM_FOR_AXIS = 66;
-const ROOM_FOR_LEGEND = 62;
+const MARGIN = 76; // of an axis and its title
+const LABEL = 60; // behind the right edge of the charts that have one
+const NARROWEST = 160;
+const WIDEST = 620;
+const ERRORS_ONLY = 1; // an empty layer is no reason for a warning
 const DRAW_MS = 900;
 
 export function smooth(values) {
@@ -132,38 +134,43 @@ export class Charts {
   }
 
   async drawOne(chart) {
-    const wait = DRAW_MS - (performance.now() - chart.at);
     const spec = this.fitted(chart);
-    const changed = spec !== chart.embedded;
-    if (!changed && !(chart.stale && chart.lines)) return;
+    const anew = spec !== chart.embedded;
+    if (chart.lines ? !chart.stale && !anew : !anew) return;
+    if (chart.lines && !this.shown(chart.lines).length && !chart.view) return;
     chart.busy = true;
+    const wait = DRAW_MS - (performance.now() - chart.at);
     if (wait > 0 && chart.view) await new Promise((done) => setTimeout(done, wait));
     chart.stale = false;
     chart.at = performance.now();
-    if (changed) await this.embed(chart, spec);
-    if (chart.lines) await this.fill(chart);
+    if (anew) await this.embed(chart, spec);
+    else await this.fill(chart);
     chart.busy = false;
     if (chart.stale) this.draw();
   }
 
   fitted(chart) {
-    const room = chart.figure.clientWidth;
     const spec = JSON.parse(chart.spec);
     const drawn = spec.width;
-    const narrow = room < NARROW;
-    spec.width = Math.max(160, Math.min(drawn, room - ROOM_FOR_AXIS - (narrow && chart.lines ? 8 : ROOM_FOR_LEGEND)));
-    if (narrow) spec.config.legend = { ...spec.config.legend, orient: "bottom" };
+    const label = `{"value":${drawn + 5}}`; // what stands behind the right edge
+    const room = chart.figure.clientWidth - MARGIN - (chart.spec.includes(label) ? LABEL : 0);
+    spec.width = Math.max(NARROWEST, Math.min(WIDEST, room));
     const color = getComputedStyle(document.body).getPropertyValue("--soft").trim();
-    return JSON.stringify(spec)
-      .replaceAll(INK, color)
-      .replaceAll(`{"value":${drawn + 5}}`, '{"value":{"expr":"width + 5"}}'); // what stands behind the right edge
+    return JSON.stringify(spec).replaceAll(INK, color).replaceAll(label, '{"value":{"expr":"width + 5"}}');
   }
 
-  async embed(chart, spec) {
-    chart.embedded = spec;
+  async embed(chart, text) {
+    chart.embedded = text;
     const before = chart.view;
-    const { view } = await vegaEmbed(chart.figure, JSON.parse(spec), {
-      mode: "vega-lite", renderer: "canvas", actions: false, ast: true, defaultStyle: false,
+    const spec = JSON.parse(text);
+    if (chart.lines) {
+      const { rows, ends } = this.content(chart.lines);
+      spec.datasets = { ...spec.datasets, ...rows };
+      for (const param of spec.params ?? []) if (param.name in ends) param.value = ends[param.name];
+      chart.section.dataset.points = String(rows.bold_rows.length);
+    }
+    const { view } = await vegaEmbed(chart.figure, spec, {
+      mode: "vega-lite", renderer: "canvas", actions: false, ast: true, defaultStyle: false, logLevel: ERRORS_ONLY,
       tooltip: { disableDefaultStyle: true },
     });
     before?.finalize();
@@ -176,19 +183,20 @@ export class Charts {
   }
 
   async fill(chart) {
-    const { view } = chart;
-    const { raw, bold, ended } = this.rows(chart.lines);
-    view.data("raw_rows", raw).data("bold_rows", bold);
-    if (chart.lines !== "memory") {
-      const ends = this.beside.map((charts) => charts.ends(chart.lines)).filter((pair) => pair !== null);
-      if (ends.length) {
-        view.signal("bottom", Math.min(...ends.map(([low]) => low)));
-        view.signal("top", Math.max(...ends.map(([, high]) => high)));
-      }
-      view.data("ended_rows", ended);
+    const { rows, ends } = this.content(chart.lines);
+    for (const [name, values] of Object.entries(rows)) {
+      if (chart.spec.includes(`"${name}"`)) chart.view.data(name, values);
     }
-    await view.resize().runAsync();
-    chart.section.dataset.points = String(bold.length);
+    for (const [name, value] of Object.entries(ends)) chart.view.signal(name, value);
+    await chart.view.resize().runAsync();
+    chart.section.dataset.points = String(rows.bold_rows.length);
+  }
+
+  content(kind) {
+    const ends = kind === "memory" ? [] : this.beside.map((charts) => charts.ends(kind)).filter((pair) => pair !== null);
+    if (!ends.length) return { rows: this.rows(kind), ends: {} };
+    const [bottom, top] = [Math.min(...ends.map(([low]) => low)), Math.max(...ends.map(([, high]) => high))];
+    return { rows: this.rows(kind), ends: { bottom, top } };
   }
 
   shown(kind) {
@@ -212,7 +220,7 @@ export class Charts {
       });
       if (mark?.ended) ended.push(bold.at(-1));
     }
-    return { raw, bold, ended };
+    return { raw_rows: raw, bold_rows: bold, ended_rows: ended };
   }
 
   // The ends of the axis: what lies above the start of all lines is divergence, which would press the rest flat.

@@ -3,7 +3,7 @@
 import { Charts } from "/assets/charts.js";
 
 const SILENCE_MS = 12000; // the server says something every five seconds
-const studies = new Map();
+export const studies = new Map();
 for (const element of document.querySelectorAll("[data-study]")) {
   studies.set(element.dataset.study, { element, charts: new Charts(element), hash: null });
 }
