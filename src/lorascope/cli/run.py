@@ -59,7 +59,8 @@ def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> 
     console = Console()
     live = console.is_terminal and not as_json
     with ExitStack() as stack:
-        view = stack.enter_context(LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout))
+        view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
+        stack.enter_context(view)
         view.phase("starting")
         if serve:
             from lorascope.web.server import served_beside

@@ -94,7 +94,9 @@ def _memory_lines(*, gpu: bool) -> Spec:
         "y": _axis("y", tr("memory (GB)"), scale={"zero": True}),
     }
     names = {"rss_bytes": tr("process"), "device_allocated_bytes": tr("GPU")}
-    words = " : ".join(f"datum.label === {json.dumps(name)} ? {json.dumps(word)}" for name, word in names.items()) + " : ''"
+    words = (
+        " : ".join(f"datum.label === {json.dumps(name)} ? {json.dumps(word)}" for name, word in names.items()) + " : ''"
+    )
     legend = {"title": None, "orient": "top", "labelExpr": words} if gpu else None
     dash = {"field": "trial", "type": "nominal", "sort": list(names), "legend": legend}
     faint = {"type": "line", "strokeWidth": 1, "opacity": RAW_OPACITY, "color": INK}
@@ -116,7 +118,8 @@ def _axis(field: str, title: str, **more: Spec) -> Spec:
 
 def _color_of_rank(ranks: Sequence[int]) -> Spec:
     colors = {str(rank): color for rank, color in rank_colors(ranks).items()}
-    legend = {"title": METRICS["rank"].title, "orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3}
+    looks = {"symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
+    legend = {"title": METRICS["rank"].title, "orient": "top", **looks}
     scale = {"domain": list(colors), "range": list(colors.values())}
     return {"field": "rank", "type": "nominal", "scale": scale, "sort": list(colors), "legend": legend}
 

@@ -20,6 +20,7 @@ from lorascope.web.shelf import Shelf
 
 HOST = "127.0.0.1"
 PORT = 8501
+_LAST_PORT = 65535
 _NICE = 10
 _STREAMS_END_SECONDS = 3
 _STOP_SECONDS = 5.0
@@ -32,9 +33,11 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the address or the port cannot be used.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise InputError(f"there is no port {port}", remedy=f"give a --port from 0 to {_LAST_PORT}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise InputError(f"{host} is no address of this machine: {error}", remedy="give another --host") from error
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
@@ -44,21 +47,18 @@ def listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_MOST_CONNECTIONS)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         raise _refusal(host, port, error) from error
     return listener
 
 
-def _refusal(host: str, port: int, error: Exception) -> InputError:
-    number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
+def _refusal(host: str, port: int, error: OSError) -> InputError:
+    if error.errno == errno.EADDRINUSE:
         return InputError(f"port {port} on {host} is in use", remedy="give another --port, or 0 for any that is free")
-    if number in (errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EACCES, errno.EPERM):
         return InputError(f"port {port} on {host} is not allowed", remedy="give a --port of 1024 or more")
-    if number == errno.EADDRNOTAVAIL:
-        return InputError(f"{host} is no address of this machine", remedy="give another --host")
-    return InputError(f"cannot listen on port {port} of {host}: {error}", remedy="give a --port from 0 to 65535")
+    return InputError(f"cannot listen on {host}: {error.strerror}", remedy="give an address of this machine as --host")
 
 
 def make_token(host: str) -> str | None:
@@ -92,8 +92,10 @@ def serve(
     def closing() -> bool:
         return server.should_exit
 
-    known = None if in_run is None else lambda: in_run() and not closing()
-    app = Page(Shelf(folder, in_run=known), closing).app()
+    def at_work() -> bool:
+        return in_run is not None and in_run() and not closing()
+
+    app = Page(Shelf(folder, in_run=at_work if in_run else None), closing).app()
     server = uvicorn.Server(
         uvicorn.Config(
             Guard(app, names=own_names(host), token=token),

@@ -7,6 +7,7 @@ const NARROWEST = 160;
 const WIDEST = 620;
 const ERRORS_ONLY = 1; // an empty layer is no reason for a warning
 const DRAW_MS = 900;
+const DUE_MS = 1500;
 
 export function smooth(values) {
   // The average of analysis: exponential over a twentieth of the points, without the pull towards a start value.
@@ -97,9 +98,10 @@ export class Charts {
     note.className = "note";
     section.append(document.createElement("h2"), figure, note);
     container.append(section);
-    const chart = { name, section, figure, view: null, embedded: "", seen: false, busy: false, stale: true, at: 0 };
+    const chart = { name, section, figure, view: null, embedded: "", seen: false, due: false, busy: false, stale: true, at: 0 };
     this.charts.set(name, chart);
     this.sight.observe(section);
+    setTimeout(() => { chart.due = true; this.draw(); }, DUE_MS); // also what is out of sight, once, for printing
     this.sizes.observe(figure);
     return chart;
   }
@@ -129,7 +131,7 @@ export class Charts {
   draw() {
     if (document.hidden) return;
     for (const chart of this.charts.values()) {
-      if (chart.seen && !chart.busy) this.drawOne(chart);
+      if ((chart.seen || (chart.due && !chart.view)) && !chart.busy) this.drawOne(chart);
     }
   }
 
