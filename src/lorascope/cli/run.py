@@ -63,7 +63,7 @@ def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> 
         stack.enter_context(view)
         view.phase("starting")
         if serve:
-            from lorascope.web.server import served_beside
+            from lorascope.web.beside import served_beside
 
             view.note(f"watch it at {stack.enter_context(served_beside(folder))}")
         from lorascope.run.study import run_study

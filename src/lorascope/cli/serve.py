@@ -6,8 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-HOST = "127.0.0.1"
-PORT = 8501
+from lorascope.web.listen import HOST, PORT
 
 
 def serve(
@@ -35,17 +34,17 @@ def serve(
     """
     import webbrowser
 
+    from lorascope.web.listen import address, listen, make_token
     from lorascope.web.shelf import check_root
 
     check_root(folder)
-    from lorascope.web.server import address, listen, make_token
-    from lorascope.web.server import serve as serve_page
-
     listener, token = listen(host, port), make_token(host)
     shown = address(listener, host, token)
     print(f"{shown}  (Ctrl-C ends it)", flush=True)  # noqa: T201
     if open:
         webbrowser.open(shown)
+    from lorascope.web.server import serve as serve_page
+
     with contextlib.suppress(KeyboardInterrupt):
         serve_page(listener, folder, host=host, token=token)
     return 0

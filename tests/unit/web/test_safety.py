@@ -2,7 +2,8 @@
 
 import pytest
 
-from lorascope.web.safety import COOKIE, HEADERS, Guard, is_loopback, own_names
+from lorascope.web.listen import is_loopback
+from lorascope.web.safety import COOKIE, HEADERS, Guard, own_names
 
 
 async def inner(scope, receive, send) -> None:

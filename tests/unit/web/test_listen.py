@@ -6,8 +6,7 @@ import socket
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.web import server
-from lorascope.web.server import address, listen, make_token
+from lorascope.web.listen import address, listen, make_token
 
 
 def test_any_free_port_is_found_and_named() -> None:
@@ -41,7 +40,7 @@ def test_a_port_that_is_not_for_everyone(monkeypatch: pytest.MonkeyPatch) -> Non
     def bind(self: socket.socket, place: object) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(server.socket.socket, "bind", bind)
+    monkeypatch.setattr(socket.socket, "bind", bind)
     with pytest.raises(InputError, match=r"port 80 on 127\.0\.0\.1 is not allowed"):
         listen("127.0.0.1", 80)
 
