@@ -12,14 +12,14 @@ import psutil
 from lorascope.web.state import QUIET_SECONDS
 
 _LOCK = "study.lock"
-_STORE_FILES = ("study.db", "study.db-wal")
+_FILES = ("study.yaml", "study.db", "study.db-wal")
 Signature = tuple[tuple[int, int, int], ...]
 
 
 def signature(folder: Path) -> Signature:
-    """Return what changes whenever the store is written or replaced; empty where there is none."""
+    """Return what changes whenever the study or its store is written or replaced; empty where there is none."""
     found = []
-    for name in _STORE_FILES:
+    for name in _FILES:
         try:
             facts = (folder / name).stat()
         except OSError:

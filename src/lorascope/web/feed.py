@@ -101,7 +101,7 @@ class Feed:
         if self._pulse.beat():
             self._read()
         state = self._state()
-        self._put("state", state)
+        self._put("state", {"name": state, "label": view.state_label(state)})
         self._put("status", view.status(self._look, state))
         if self._look is not None:
             self._put("trials", view.trials(self._look))
@@ -138,7 +138,7 @@ class Feed:
 
     def _summarise_if_due(self, look: Look) -> None:
         """Start making the summary again where something but training steps is new."""
-        key = (look.starts, look.examined, tuple(t.outcome for t in look.trials), tuple(look.eval_steps.items()))
+        key = (look.spec, look.starts, look.examined, tuple(t.outcome for t in look.trials), tuple(look.eval_steps.items()))
         busy = self._summary_thread is not None and self._summary_thread.is_alive()
         if key == self._summary_key or busy or time.monotonic() < self._summary_from:
             return

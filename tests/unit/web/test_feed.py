@@ -157,25 +157,25 @@ def test_the_state_follows_the_run(make_study: MakeStudy) -> None:
     """Just written: running; silent for a while: interrupted; at its end: finished."""
     folder = make_study(done=DONE)
     feed = Feed(folder, "en")
-    assert feed.update("")[1]["state"] == "running"
+    assert feed.update("")[1]["state"]["name"] == "running"
     feed._pulse._changed_at = time.monotonic() - QUIET_SECONDS
-    assert feed.update("")[1]["state"] == "interrupted"
+    assert feed.update("")[1]["state"]["name"] == "interrupted"
     with StudyStore.create(folder / "study.db") as store:
         store.append_steps([step_of("r8", 41, 1.5)])
-    assert feed.update("")[1]["state"] == "running"
+    assert feed.update("")[1]["state"]["name"] == "running"
     with StudyStore.create(folder / "study.db") as store:
         for name in DONE:
             store.put_outcome(TrialOutcome(trial_id=name, state="finished", steps=80, message=""))
     feed.update("")
     feed._pulse._changed_at = time.monotonic() - QUIET_SECONDS
-    assert feed.update("")[1]["state"] == "finished"
+    assert feed.update("")[1]["state"]["name"] == "finished"
 
 
 def test_an_old_store_is_not_taken_for_one_that_is_written(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     for file in folder.glob("study.db*"):
         os.utime(file, (time.time() - 3600,) * 2)
-    assert Feed(folder, "en").update("")[1]["state"] == "interrupted"
+    assert Feed(folder, "en").update("")[1]["state"]["name"] == "interrupted"
 
 
 def lock(folder: Path, **changes: object) -> None:
@@ -189,43 +189,43 @@ def test_the_lock_of_a_run_says_more_than_the_age_of_its_records(make_study: Mak
     feed = Feed(folder, "en")
     for owner, state in (({}, "running"), ({"started": 5.0}, "interrupted"), ({"pid": 2**30}, "interrupted")):
         lock(folder, **owner)
-        assert feed.update("")[1]["state"] == state
+        assert feed.update("")[1]["state"]["name"] == state
     lock(folder)
     feed._pulse._changed_at = -math.inf
-    assert feed.update("")[1]["state"] == "running"
+    assert feed.update("")[1]["state"]["name"] == "running"
     lock(folder, host="another machine")
-    assert feed.update("")[1]["state"] == "interrupted"
+    assert feed.update("")[1]["state"]["name"] == "interrupted"
     feed._pulse._changed_at = time.monotonic()
-    assert feed.update("")[1]["state"] == "running"
+    assert feed.update("")[1]["state"]["name"] == "running"
     (folder / "study.lock").unlink()
-    assert feed.update("")[1]["state"] == "interrupted"
+    assert feed.update("")[1]["state"]["name"] == "interrupted"
 
 
 def test_a_study_whose_run_was_killed_at_its_very_end_is_not_finished(make_study: MakeStudy) -> None:
     folder = make_study()
     lock(folder, pid=2**30)
-    assert Feed(folder, "en").update("")[1]["state"] == "interrupted"
+    assert Feed(folder, "en").update("")[1]["state"]["name"] == "interrupted"
     (folder / "study.lock").unlink()
     for file in folder.glob("study.db*"):
         os.utime(file, (time.time() - 3600,) * 2)
-    assert Feed(folder, "en").update("")[1]["state"] == "finished"
+    assert Feed(folder, "en").update("")[1]["state"]["name"] == "finished"
 
 
 def test_a_lock_that_says_nothing_is_no_lock(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     for text in ("", "5", "[]", "{}", '{"host": 1}', "\udcff"):
         (folder / "study.lock").write_bytes(text.encode("utf-8", "surrogateescape"))
-        assert Feed(folder, "en").update("")[1]["state"] == "running"
+        assert Feed(folder, "en").update("")[1]["state"]["name"] == "running"
 
 
 def test_a_run_that_shows_its_own_page_says_itself_whether_it_is_at_work(make_study: MakeStudy, tmp_path: Path) -> None:
     at_work = [True]
     feed = Feed(tmp_path / "study", "en", in_run=lambda: at_work[0])
-    assert feed.update("")[1]["state"] == "preparing"
+    assert feed.update("")[1]["state"]["name"] == "preparing"
     make_study(done=dict.fromkeys(DONE, 80))
-    assert feed.update("")[1]["state"] == "running"
+    assert feed.update("")[1]["state"]["name"] == "running"
     at_work[0] = False
-    assert feed.update("")[1]["state"] == "finished"
+    assert feed.update("")[1]["state"]["name"] == "finished"
 
 
 def test_a_clock_that_was_set_back_does_not_kill_a_run(make_study: MakeStudy) -> None:

@@ -29,8 +29,15 @@ function apply(study, update) {
     if (name in update) show(study.element.querySelector(`[data-part="${name}"]`), update[name]);
   }
   if ("data_hash" in update) study.hash = update.data_hash;
-  if ("state" in update) study.element.dataset.state = update.state;
+  if ("state" in update) announce(study.element, update.state);
   study.charts.take(update);
+}
+
+function announce(element, { name, label }) {
+  // Said aloud when it changes; the counts beside it change every second and are not.
+  element.dataset.state = name;
+  element.querySelector("[data-said]").textContent = `${element.dataset.study}: ${label}`;
+  if (studies.size === 1) document.title = `${label} · ${element.dataset.study}`;
 }
 
 function compareRows() {
