@@ -109,6 +109,8 @@ class Feed:
 
     def _read(self) -> None:
         """Take in what was written; a store that cannot be read is said on the page, and tried again."""
+        if not (self.folder / "study.db").is_file():
+            return
         try:
             spec = load_spec(self.folder / "study.yaml", {})
             with LiveStore.open(self.folder / "study.db") as store:
@@ -138,7 +140,13 @@ class Feed:
 
     def _summarise_if_due(self, look: Look) -> None:
         """Start making the summary again where something but training steps is new."""
-        key = (look.spec, look.starts, look.examined, tuple(t.outcome for t in look.trials), tuple(look.eval_steps.items()))
+        key = (
+            look.spec,
+            look.starts,
+            look.examined,
+            tuple(t.outcome for t in look.trials),
+            tuple(look.eval_steps.items()),
+        )
         busy = self._summary_thread is not None and self._summary_thread.is_alive()
         if key == self._summary_key or busy or time.monotonic() < self._summary_from:
             return

@@ -104,13 +104,7 @@ class _Row:
     def _read(self) -> dict[str, object]:
         try:
             spec = load_spec(self._folder / "study.yaml", {})
-            with LiveStore.open(self._folder / "study.db") as store, store.snapshot():
-                outcomes = store.outcomes()
-                self._trials = tuple(
-                    stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id))
-                    for trial in store.trials()
-                )
-                best = _best(store, self._trials)
+            best = self._read_store() if (self._folder / "study.db").is_file() else view.NONE
         except InputError as error:
             return {"model": error.problem, "dataset": "", "ranks": "", "best": ""}
         except sqlite3.Error as error:
@@ -118,6 +112,14 @@ class _Row:
             return {"model": str(error), "dataset": "", "ranks": "", "best": ""}
         ranks = ", ".join(str(rank) for rank in sorted(spec.ranks))
         return {"model": spec.model, "dataset": spec.dataset, "ranks": ranks, "best": best}
+
+    def _read_store(self) -> str:
+        with LiveStore.open(self._folder / "study.db") as store, store.snapshot():
+            outcomes = store.outcomes()
+            self._trials = tuple(
+                stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id)) for trial in store.trials()
+            )
+            return _best(store, self._trials)
 
 
 def _best(store: LiveStore, trials: tuple[TrialStand, ...]) -> str:
