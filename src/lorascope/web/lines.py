@@ -37,7 +37,7 @@ class Chart:
 def line_charts(look: Look) -> list[Part]:
     """Make the charts of training loss, held-out loss and memory of the process."""
     ranks = sorted(look.spec.ranks)
-    beyond = tr("Losses above the start are cut off.")
+    beyond = tr("Losses far above the start are cut off.")
     raw = tr("Faint: the loss of each step. Bold: its exponential average over a twentieth of the run.")
     base = tr("Step 0 is the base model before training.")
     charts = [

@@ -29,7 +29,10 @@ export class Charts {
     this.charts = new Map();
     this.clear();
     this.sight = new IntersectionObserver((entries) => {
-      for (const entry of entries) this.charts.get(entry.target.dataset.chart).seen = entry.isIntersecting;
+      for (const entry of entries) {
+        const chart = this.charts.get(entry.target.dataset.chart);
+        if (chart) chart.seen = entry.isIntersecting;
+      }
       this.draw();
     }, { rootMargin: "200px" });
     this.sizes = new ResizeObserver(() => this.draw());
@@ -74,6 +77,7 @@ export class Charts {
     const names = new Set(charts.map((chart) => chart.name));
     for (const section of [...container.children]) {
       if (!names.has(section.dataset.chart)) {
+        this.sight.unobserve(section);
         this.charts.get(section.dataset.chart).view?.finalize();
         this.charts.delete(section.dataset.chart);
         section.remove();
@@ -141,13 +145,16 @@ export class Charts {
     if (chart.lines ? !chart.stale && !anew : !anew) return;
     if (chart.lines && !this.shown(chart.lines).length && !chart.view) return;
     chart.busy = true;
-    const wait = DRAW_MS - (performance.now() - chart.at);
-    if (wait > 0 && chart.view) await new Promise((done) => setTimeout(done, wait));
-    chart.stale = false;
-    chart.at = performance.now();
-    if (anew) await this.embed(chart, spec);
-    else await this.fill(chart);
-    chart.busy = false;
+    try {
+      const wait = DRAW_MS - (performance.now() - chart.at);
+      if (wait > 0 && chart.view) await new Promise((done) => setTimeout(done, wait));
+      chart.stale = false;
+      chart.at = performance.now();
+      if (anew) await this.embed(chart, spec);
+      else await this.fill(chart);
+    } finally {
+      chart.busy = false;
+    }
     if (chart.stale) this.draw();
   }
 
@@ -225,13 +232,16 @@ export class Charts {
     return { raw_rows: raw, bold_rows: bold, ended_rows: ended };
   }
 
-  // The ends of the axis: what lies above the start of all lines is divergence, which would press the rest flat.
+  // The ends of the axis: a line that shoots far above the start diverges, and would press all others flat.
   ends(kind) {
-    const lines = this.shown(kind).map(([, points]) => points);
+    const lines = this.shown(kind);
     if (!lines.length) return null;
-    const start = Math.max(...lines.map((points) => Math.max(...points.slice(0, 3).map((point) => point[kind === "eval" ? 2 : 4]))));
-    const low = Math.min(...lines.map((points) => Math.min(...points.map((point) => point[3]))));
-    const margin = 0.04 * (start - low) || 0.01;
-    return [low - margin, start + margin];
+    const early = kind === "eval" ? 2 : 4;
+    const start = Math.max(...lines.flatMap(([, points]) => points.slice(0, 3).map((point) => point[early])));
+    const low = Math.min(...lines.flatMap(([, points]) => points.map((point) => point[3])));
+    const late = lines.filter(([name]) => !this.marks.get(name)?.ended).map(([, points]) => points.at(-1)[2]);
+    const top = Math.min(Math.max(start, ...late), start + Math.max(start - low, 0.1 * Math.abs(start)));
+    const margin = 0.04 * (top - low) || 0.01;
+    return [low - margin, top + margin];
   }
 }
