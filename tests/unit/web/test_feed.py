@@ -173,7 +173,7 @@ def test_the_state_follows_the_run(make_study: MakeStudy) -> None:
 
 def test_an_old_store_is_not_taken_for_one_that_is_written(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
-    for file in folder.glob("study.db*"):
+    for file in folder.glob("study.*"):
         os.utime(file, (time.time() - 3600,) * 2)
     assert Feed(folder, "en").update("")[1]["state"]["name"] == "interrupted"
 
@@ -206,7 +206,7 @@ def test_a_study_whose_run_was_killed_at_its_very_end_is_not_finished(make_study
     lock(folder, pid=2**30)
     assert Feed(folder, "en").update("")[1]["state"]["name"] == "interrupted"
     (folder / "study.lock").unlink()
-    for file in folder.glob("study.db*"):
+    for file in folder.glob("study.*"):
         os.utime(file, (time.time() - 3600,) * 2)
     assert Feed(folder, "en").update("")[1]["state"]["name"] == "finished"
 
@@ -230,7 +230,7 @@ def test_a_run_that_shows_its_own_page_says_itself_whether_it_is_at_work(make_st
 
 def test_a_clock_that_was_set_back_does_not_kill_a_run(make_study: MakeStudy) -> None:
     folder = make_study()
-    for file in folder.glob("study.db*"):
+    for file in folder.glob("study.*"):
         os.utime(file, (time.time() + 7200,) * 2)
     pulse = Pulse(folder)
     assert pulse.beat()

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -189,11 +191,14 @@ def test_a_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> N
 
 def test_an_empty_study_is_a_page(ask, tmp_path: Path, studies: Path, once: None) -> None:
     """The folder is there before the records are."""
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "study.yaml").write_bytes((studies / "first" / "study.yaml").read_bytes())
-    [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
-    assert update["studies"]["new"]["problem"] == ""
-    assert "Nothing is recorded" in update["studies"]["new"]["status"]
+    spec = tmp_path / "new" / "study.yaml"
+    spec.parent.mkdir()
+    spec.write_bytes((studies / "first" / "study.yaml").read_bytes())
+    for age, words in ((0, "are being made ready"), (3600, "no run is at work")):
+        os.utime(spec, (time.time() - age,) * 2)
+        [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
+        assert update["studies"]["new"]["problem"] == ""
+        assert words in update["studies"]["new"]["status"]
     StudyStore.create(tmp_path / "new" / "study.db").close()
     [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
     assert update["studies"]["new"]["problem"] == ""
