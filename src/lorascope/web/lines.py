@@ -14,6 +14,7 @@ from lorascope.web.look import Look
 Spec = dict[str, Any]
 Part = dict[str, Any]
 """A chart as it is sent to the page."""
+_TICKS = {"tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 6}
 ENDS = ("bottom", "top")
 """Parameters that hold the ends of the axis of losses, which the page sets from the lines it shows."""
 
@@ -73,7 +74,7 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     """Draw a line for each trial in the colour of its rank, and a cross where it ended early."""
     bottom, top = ({"expr": end} for end in ENDS)
     y = _axis("y", METRICS[metric].title, scale={"domainMin": bottom, "domainMax": top, "nice": False, "zero": False})
-    x = _axis("x", METRICS["step"].title, axis={"tickMinStep": 1, "format": "~d", "tickCount": 6})
+    x = _axis("x", METRICS["step"].title, axis=_TICKS | {"tickMinStep": 1, "format": "~d"})
     encoding = {"x": x, "y": y, "color": _color_of_rank(ranks), "detail": {"field": "trial"}}
     layers = [_layer("bold", {"type": "line", "strokeWidth": 2, "clip": True}, encoding)]
     if raw:
@@ -90,7 +91,7 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
 def _memory_lines(*, gpu: bool) -> Spec:
     """Draw memory over time in GB: the process, and what Torch allocated on the GPU."""
     encoding = {
-        "x": _axis("x", tr("time (min)"), axis={"tickCount": 6}),
+        "x": _axis("x", tr("time (min)"), axis=_TICKS),
         "y": _axis("y", tr("memory (GB)"), scale={"zero": True}),
     }
     names = {"rss_bytes": tr("process"), "device_allocated_bytes": tr("GPU")}

@@ -232,15 +232,14 @@ export class Charts {
     return { raw_rows: raw, bold_rows: bold, ended_rows: ended };
   }
 
-  // The ends of the axis: a line that shoots far above the start diverges, and would press all others flat.
+  // The ends of the axis: what shoots far above the start diverges, and would press all lines flat.
   ends(kind) {
-    const lines = this.shown(kind);
+    const lines = this.shown(kind).map(([, points]) => points);
     if (!lines.length) return null;
-    const early = kind === "eval" ? 2 : 4;
-    const start = Math.max(...lines.flatMap(([, points]) => points.slice(0, 3).map((point) => point[early])));
-    const low = Math.min(...lines.flatMap(([, points]) => points.map((point) => point[3])));
-    const late = lines.filter(([name]) => !this.marks.get(name)?.ended).map(([, points]) => points.at(-1)[2]);
-    const top = Math.min(Math.max(start, ...late), start + Math.max(start - low, 0.1 * Math.abs(start)));
+    const highest = (points) => Math.max(...points.map((point) => point[4]));
+    const start = Math.max(...lines.map((points) => highest(points.slice(0, 3))));
+    const low = Math.min(...lines.map((points) => Math.min(...points.map((point) => point[3]))));
+    const top = Math.min(Math.max(...lines.map(highest)), start + Math.max(start - low, 0.1 * Math.abs(start)));
     const margin = 0.04 * (top - low) || 0.01;
     return [low - margin, top + margin];
   }
