@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from lorascope.store.live import Bucket
 
-MAX_POINTS = 400
-"""Most points of one line: about as many as its chart is wide."""
+MAX_POINTS = 200
+"""Most points of one line. Each has a lowest and a highest value, so that these are as many as its chart has pixels."""
 
 Point = tuple[int, float, float, float, float]
 """Number of the bucket, x, mean, lowest, highest."""

@@ -39,7 +39,7 @@ def line_charts(look: Look) -> list[Part]:
     """Make the charts of training loss, held-out loss and memory of the process."""
     ranks = sorted(look.spec.ranks)
     beyond = tr("Losses far above the start are cut off.")
-    raw = tr("Faint: the loss of each step. Bold: its exponential average over a twentieth of the run.")
+    raw = tr("Bold: exponential average over a twentieth of the run. Faint, for up to 6 lines: each step.")
     base = tr("Step 0 is the base model before training.")
     charts = [
         Chart(

@@ -6,7 +6,10 @@ const LABEL = 60; // behind the right edge of the charts that have one
 const NARROWEST = 160;
 const WIDEST = 620;
 const ERRORS_ONLY = 1; // an empty layer is no reason for a warning
-const DRAW_MS = 900;
+const DRAW_MS = 900; // at least between two drawings of a chart, and more where drawing takes long, so that pages scroll
+const SLOWEST_MS = 1400;
+const DRAWING_SHARE = 5;
+const MOST_RAW_LINES = 6; // single steps of more lines only hide the averages
 const DUE_MS = 1500;
 
 export function smooth(values) {
@@ -102,7 +105,7 @@ export class Charts {
     note.className = "note";
     section.append(document.createElement("h2"), figure, note);
     container.append(section);
-    const chart = { name, section, figure, view: null, embedded: "", seen: false, due: false, busy: false, stale: true, at: 0 };
+    const chart = { name, section, figure, view: null, embedded: "", seen: false, due: false, busy: false, stale: true, at: 0, cost: 0 };
     this.charts.set(name, chart);
     this.sight.observe(section);
     setTimeout(() => { chart.due = true; this.draw(); }, DUE_MS); // also what is out of sight, once, for printing
@@ -146,12 +149,14 @@ export class Charts {
     if (chart.lines && !this.shown(chart.lines).length && !chart.view) return;
     chart.busy = true;
     try {
-      const wait = DRAW_MS - (performance.now() - chart.at);
+      const pause = Math.min(Math.max(DRAW_MS, DRAWING_SHARE * chart.cost), SLOWEST_MS);
+      const wait = pause - (performance.now() - chart.at);
       if (wait > 0 && chart.view) await new Promise((done) => setTimeout(done, wait));
       chart.stale = false;
       chart.at = performance.now();
       if (anew) await this.embed(chart, spec);
       else await this.fill(chart);
+      chart.cost = performance.now() - chart.at;
     } finally {
       chart.busy = false;
     }
@@ -217,14 +222,16 @@ export class Charts {
     const raw = [];
     const bold = [];
     const ended = [];
-    for (const [name, points] of this.shown(kind)) {
+    const lines = this.shown(kind);
+    const single = kind === "memory" || (kind === "train" && lines.length <= MOST_RAW_LINES);
+    for (const [name, points] of lines) {
       const mark = this.marks.get(name);
       const about = { trial: name, rank: mark?.rank };
       const means = points.map((point) => point[2]);
       const level = kind === "train" ? smooth(means) : means;
       points.forEach(([number, x, , low, high], place) => {
-        if (kind !== "eval") raw.push({ ...about, x, y: low, n: 2 * number });
-        if (kind !== "eval" && high !== low) raw.push({ ...about, x, y: high, n: 2 * number + 1 });
+        if (single) raw.push({ ...about, x, y: low, n: 2 * number });
+        if (single && high !== low) raw.push({ ...about, x, y: high, n: 2 * number + 1 });
         bold.push({ ...about, x, y: level[place] });
       });
       if (mark?.ended) ended.push(bold.at(-1));
