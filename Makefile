@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check words bench
+.PHONY: setup demo test check words bench browser
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -12,6 +12,13 @@ demo: setup
 
 test: $(VENV)/.test-installed
 	$(BIN)/pytest
+
+# The tests of the pages look through Chromium, and are skipped without one. Debian's is the one that is used.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ command -v apt-get >/dev/null && apt-get update --quiet && \
+		apt-get install --yes --quiet --no-install-recommends chromium; } || \
+		{ echo "no Chromium, and apt could not install it (as root); tests of the pages will be skipped" >&2; }
 
 check: $(VENV)/.check-installed
 	$(BIN)/ruff check
