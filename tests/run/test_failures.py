@@ -115,7 +115,7 @@ def test_memory_that_runs_out_while_a_rank_is_measured_is_an_outcome_too(
     assert (code, err) == (1, "")
     assert "r4 oom after 0 steps: no more" in out
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"oom"}
-    carry_out(study_of(spec.model, spec.dataset, max_steps=4, cost_steps=1), tmp_path / "study")
+    carry_out(study_of(spec.model, spec.dataset, max_steps=4, cost="quick"), tmp_path / "study")
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
 
 

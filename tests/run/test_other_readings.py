@@ -17,7 +17,7 @@ from studies import carry_out, read_study, study_of
 
 @pytest.fixture
 def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
-    return study_of(model_folders["llama"], rows_file, cost_steps=1)
+    return study_of(model_folders["llama"], rows_file, cost="quick")
 
 
 def test_limits_no_rank_was_measured_to_keep_are_refused_and_can_be_raised(spec: StudySpec, tmp_path: Path) -> None:

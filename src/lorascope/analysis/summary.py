@@ -5,6 +5,7 @@ A number that does not exist (yet) is null: not measured, not reached, or not fi
 
 from typing import Literal
 
+from lorascope.analysis.cost_parts import CostPart, CostsPart, GpuPart
 from lorascope.analysis.part import Interval
 from lorascope.analysis.part import Part as _Part
 from lorascope.analysis.reading_parts import ReadingsPart
@@ -26,6 +27,8 @@ CautionKind = Literal[
     "imprecise",
     "below_capacity",
     "environment_changed",
+    "memory_not_returned",
+    "unsteady_steps",
 ]
 
 
@@ -151,6 +154,12 @@ class MemoryPart(_Part):
     """The lowest."""
     max: float
     """The highest."""
+    start_spike: float | None = None
+    """How far the warm-up rises above all later readings; null where it does not stand out."""
+    later_mean: float | None = None
+    """Mean of the readings after the warm-up."""
+    later_std: float | None = None
+    """Their standard deviation."""
 
 
 class RankPart(_Part):
@@ -190,8 +199,8 @@ class RankPart(_Part):
     """Highest memory, trained alone."""
     memory: MemoryPart | None
     """Memory over time, trained alone."""
-    gpu: None = None
-    """Null: GPU measurements are not taken yet."""
+    gpu: GpuPart | None = None
+    """The GPU while it trained alone; null without one."""
     scale: float | None = None
     """What the update B A x is multiplied by, from alpha and the rank."""
     pareto: bool | None = None
@@ -202,6 +211,8 @@ class RankPart(_Part):
     """Learning rates that were tried for this rank, ascending."""
     added_learning_rates: tuple[float, ...] = ()
     """Those of them that were added because the best one lay at the edge of the grid."""
+    cost: CostPart | None = None
+    """How that was measured, and what it was made of; null where it was not measured in turns."""
 
 
 class AdvicePart(_Part):
@@ -336,6 +347,8 @@ class StudySummary(_Part):
     """What the largest rank's adapter is worth when it is cut."""
     generic_text: GenericTextPart | None = None
     """What the losses under forgetting were taken on."""
+    costs: CostsPart | None = None
+    """What the ranks cost beside each other, and the run as a whole."""
 
     def to_json(self) -> str:
         """Write summary.json's text: the same bytes for the same records."""

@@ -147,8 +147,8 @@ def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, pro
         ({"max_seconds": float("inf")}, ("max_seconds is inf", "give a number")),
         ({"max_adapter_mb": -3}, ("max_adapter_mb is -3", "larger number")),
         ({"max_adapter_mb": "50MB"}, ("max_adapter_mb is '50MB'", "give a number")),
-        ({"max_memory": "8GB", "cost_steps": 0}, ("max_memory needs", "cost_steps of 1")),
-        ({"max_seconds": 60, "cost_steps": 0}, ("max_seconds needs", "cost_steps of 1")),
+        ({"max_memory": "8GB", "cost": "off"}, ("max_memory needs", "cost quick or full")),
+        ({"max_seconds": 60, "cost": "off"}, ("max_seconds needs", "cost quick or full")),
     ],
 )
 def test_contradictions_and_nonsense_are_one_error_with_its_remedy(fields, parts):
