@@ -98,16 +98,20 @@ class Gpus:
         nvml = self._nvml
         handle, name = self._handles[uuid]
 
-        def ask(function: str, *arguments: int) -> Any:  # noqa: ANN401
-            try:
-                return getattr(nvml, function)(handle, *arguments)
-            except nvml.NVMLError as error:
-                if error.value in _gone(nvml):
-                    raise
-                return None
+        def ask(functions: str, *arguments: int) -> Any:  # noqa: ANN401
+            """Ask the first of several functions, newest first, that bindings and driver both have."""
+            for function in functions.split():
+                try:
+                    return getattr(nvml, f"nvmlDeviceGet{function}")(handle, *arguments)
+                except AttributeError:
+                    continue
+                except nvml.NVMLError as error:
+                    if error.value in _gone(nvml):
+                        raise
+            return None
 
-        memory, rates = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetUtilizationRates")
-        milliwatts = ask("nvmlDeviceGetPowerUsage")
+        memory, rates = ask("MemoryInfo"), ask("UtilizationRates")
+        milliwatts = ask("PowerUsage")
         return GpuSample(
             seconds=seconds,
             rank=None,
@@ -118,10 +122,10 @@ class Gpus:
             utilization_percent=None if rates is None else int(rates.gpu),
             memory_utilization_percent=None if rates is None else int(rates.memory),
             power_watts=None if milliwatts is None else milliwatts * _WATTS,
-            sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-            memory_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-            temperature_celsius=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-            throttle_reasons=ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
+            sm_clock_mhz=ask("ClockInfo", nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=ask("ClockInfo", nvml.NVML_CLOCK_MEM),
+            temperature_celsius=ask("TemperatureV Temperature", nvml.NVML_TEMPERATURE_GPU),
+            throttle_reasons=ask("CurrentClocksEventReasons CurrentClocksThrottleReasons"),
         )
 
     def _ask(self, question: Callable[[], T]) -> T | None:

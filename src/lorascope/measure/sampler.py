@@ -14,7 +14,7 @@ from lorascope.measure.nvml import Gpus
 from lorascope.measure.traffic import MemoryTraffic
 from lorascope.records import GpuSample, SystemSample
 
-_JOIN_SECONDS = 5.0
+_JOIN_SECONDS = 2.0
 
 Sink = Callable[[SystemSample, Sequence[GpuSample]], None]
 

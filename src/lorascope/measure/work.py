@@ -22,7 +22,7 @@ _PRODUCTS = {
 """Operations that are one matrix product: where its factors stand, and the second one's dimension that it keeps."""
 
 
-class ProductCounter(TorchDispatchMode):  # type: ignore[misc]  # torch leaves the class untyped
+class ProductCounter(TorchDispatchMode):
     """Counts the matrix products inside a ``with`` block.
 
     Products inside of other operations (fused attention, a compiled kernel of the package's own) are not seen, so that
