@@ -175,4 +175,37 @@ METRICS: dict[str, Metric] = {
         better="lower",
         meaning="Held-out loss of an adapter cut to a smaller rank by singular values.",
     ),
+    "step_seconds_spread": Metric(
+        label="spread of a step's time",
+        unit="s",
+        better="lower",
+        meaning="Distance between the quartiles of the measured steps of one rank alone.",
+    ),
+    "phase_memory": Metric(
+        label="memory in a phase",
+        unit="bytes",
+        better="lower",
+        meaning="Highest memory in the forward, backward, optimizer step or evaluation of one rank alone.",
+    ),
+    "bytes_per_rank": Metric(
+        label="memory for each rank more",
+        unit="bytes",
+        better="lower",
+        meaning="Slope of a straight line through the memory of the ranks.",
+    ),
+    "flops_per_byte": Metric(
+        label="arithmetic intensity",
+        unit="operations/byte",
+        better="neither",
+        meaning="Operations of a step's matrix products for each byte they move at least.",
+    ),
+    "process_memory": Metric(
+        label="memory of the process", unit="MB", better="lower", meaning="Resident memory sampled over the whole run."
+    ),
+    "gpu_memory_used": Metric(
+        label="GPU memory used", unit="bytes", better="lower", meaning="Memory in use on the device, by all programs."
+    ),
+    "gpu_utilization": Metric(
+        label="GPU utilisation", unit="%", better="neither", meaning="Share of time in which a kernel ran on the GPU."
+    ),
 }

@@ -55,7 +55,8 @@ def call(library: Path) -> Call:
         kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         result = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
-            env=kept | {"LD_LIBRARY_PATH": str(library)} | environ, capture_output=True, text=True, timeout=60,
+            env=kept | {"LD_LIBRARY_PATH": str(library)} | environ, check=False, capture_output=True, text=True,
+            timeout=60,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)

@@ -84,8 +84,8 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 @pytest.mark.parametrize(
     "table",
     [tables.FACTS, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
-     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING, tables.COST_TURNS, tables.MACHINE_RATES,
-     tables.GPU_SAMPLES],
+     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING,
+     tables.COST_TURNS, tables.MACHINE_RATES, tables.GPU_SAMPLES],
     ids=lambda table: table.name,
 )  # fmt: skip
 @given(data=st.data())
@@ -113,16 +113,43 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None
     )
     turn = records.CostTurn(
-        rank=8, turn=1, step_seconds=(0.3, 0.2), warmup_steps=1, step_tokens=(9, 9), cpu_seconds=0.4, base_bytes=5,
-        forward_peak_bytes=2**40, backward_peak_bytes=7, optimizer_peak_bytes=6, evaluation_peak_bytes=None,
-        held_bytes=6, after_bytes=5, reserved_peak_bytes=None, memory_method="kernel", samples_bytes=(5, 2**40),
-        warmup_samples=1, heaviest_tokens=None, activation_bytes=None, product_flops=None, product_bytes=None,
+        rank=8,
+        turn=1,
+        step_seconds=(0.3, 0.2),
+        warmup_steps=1,
+        step_tokens=(9, 9),
+        cpu_seconds=0.4,
+        base_bytes=5,
+        forward_peak_bytes=2**40,
+        backward_peak_bytes=7,
+        optimizer_peak_bytes=6,
+        evaluation_peak_bytes=None,
+        held_bytes=6,
+        after_bytes=5,
+        reserved_peak_bytes=None,
+        memory_method="kernel",
+        samples_bytes=(5, 2**40),
+        warmup_samples=1,
+        heaviest_tokens=None,
+        activation_bytes=None,
+        product_flops=None,
+        product_bytes=None,
     )
     rates = records.MachineRates(dtype="bfloat16", flops_per_second=2e11, bytes_per_second=1e10)
     gpu = records.GpuSample(
-        seconds=0.5, rank=None, uuid="GPU-1", name="a GPU", memory_used_bytes=1, memory_total_bytes=2,
-        utilization_percent=3, memory_utilization_percent=None, power_watts=70.5, sm_clock_mhz=1, memory_clock_mhz=2,
-        temperature_celsius=40, throttle_reasons=0,
+        seconds=0.5,
+        rank=None,
+        uuid="GPU-1",
+        name="a GPU",
+        memory_used_bytes=1,
+        memory_total_bytes=2,
+        utilization_percent=3,
+        memory_utilization_percent=None,
+        power_watts=70.5,
+        sm_clock_mhz=1,
+        memory_clock_mhz=2,
+        temperature_celsius=40,
+        throttle_reasons=0,
     )
     with StudyStore.create(path) as store:
         store.put_trials([TRIAL, replace(TRIAL, trial_id="r128", rank=128)])
