@@ -15,11 +15,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from results import save
 
 from lorascope.measure.memory import MemoryMeter
 from lorascope.run.sampling import sampling
 from lorascope.store import StudyStore
+from results import save
 
 CPU = torch.device("cpu")
 SIDE = 512
@@ -28,9 +28,12 @@ PHASES_A_SECOND = 3
 
 @contextmanager
 def _run() -> Iterator[Callable[[], None]]:
-    with tempfile.TemporaryDirectory() as folder, StudyStore.create(Path(folder) / "study.db") as store:
-        with sampling(store, CPU):
-            yield lambda: None
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        StudyStore.create(Path(folder) / "study.db") as store,
+        sampling(store, CPU),
+    ):
+        yield lambda: None
 
 
 @contextmanager
