@@ -1,5 +1,7 @@
 """Reasons to read times and memory with care."""
 
+from statistics import median
+
 from lorascope.analysis.cost_turns import measured_seconds, training_peak, turns_by_rank
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionPart
@@ -35,7 +37,7 @@ def unsteady_steps(findings: Findings) -> CautionPart | None:
     """Say when turns of one rank on the same batch took unlike times."""
     unlike = []
     for rank, turns in turns_by_rank(findings.data.cost_turns).items():
-        paces = [sorted(seconds)[len(seconds) // 2] for turn in turns if (seconds := measured_seconds([turn]))]
+        paces = [median(seconds) for turn in turns if (seconds := measured_seconds([turn]))]
         if len(paces) > 1 and max(paces) > min(paces) * (1 + _UNSTEADY):
             unlike.append(tr("rank {rank} by {share:.0%}", rank=rank, share=max(paces) / min(paces) - 1))
     if not unlike:
