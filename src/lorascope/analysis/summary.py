@@ -192,11 +192,11 @@ class RankPart(_Part):
     step_seconds: float | None
     """Time of one step, trained alone."""
     runtime_seconds: float | None
-    """Time of all steps, trained alone, without evaluations."""
+    """Steps of a whole trial x ``step_seconds``: predicted for the rank alone, without evaluations."""
     tokens_per_second: float | None
     """Tokens through the model in a second, trained alone."""
     peak_memory_bytes: int | None
-    """Highest memory, trained alone."""
+    """Highest memory in its steps, trained alone; an evaluation's is under ``cost``."""
     memory: MemoryPart | None
     """Memory over time, trained alone."""
     gpu: GpuPart | None = None

@@ -12,7 +12,7 @@ import torch
 
 from lorascope.measure.peaks import AllocatorPeak, MemoryMethod, PeakCounter, SampledPeak, peak_counter
 
-_INTERVAL_SECONDS = 0.02
+INTERVAL_SECONDS = 0.02
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -92,7 +92,7 @@ class MemoryMeter:
         self.begin("")
 
     def _sample(self) -> None:
-        while not self._stop.wait(_INTERVAL_SECONDS):
+        while not self._stop.wait(INTERVAL_SECONDS):
             reading = self.read()
             self.samples_bytes.append(reading)
             if isinstance(self._counter, SampledPeak):

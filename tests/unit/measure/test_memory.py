@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.measure.memory import MemoryMeter, is_out_of_memory, release_memory
+from lorascope.measure.memory import INTERVAL_SECONDS, MemoryMeter, is_out_of_memory, release_memory
 from lorascope.measure.peaks import KernelPeak, PeakCounter, SampledPeak
 
 CPU = torch.device("cpu")
@@ -67,6 +67,15 @@ def test_readings_come_in_time_and_a_meter_that_is_left_at_once_still_has_one() 
         pass
     assert len(short.samples_bytes) == 1
     del held
+
+
+def test_reading_takes_less_than_a_hundredth_of_its_interval() -> None:
+    """In processor time, which other programs do not change."""
+    meter = MemoryMeter(CPU)
+    start = time.thread_time()
+    for _ in range(200):
+        meter.read()
+    assert time.thread_time() - start < 0.01 * 200 * INTERVAL_SECONDS
 
 
 def test_the_thread_ends_with_the_block() -> None:
