@@ -8,7 +8,7 @@ import numpy as np
 from lorascope.analysis.cost_gpu import gpu_part
 from lorascope.analysis.cost_memory import memory_part, split_of
 from lorascope.analysis.cost_parts import Bottleneck, CostPart
-from lorascope.analysis.cost_turns import measured_seconds, turns_by_rank, warmup_seconds
+from lorascope.analysis.cost_turns import measured_seconds, on_one_base, turns_by_rank, warmup_seconds
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.summary import RankPart
 from lorascope.records import CostTurn, MachineRates
@@ -19,14 +19,17 @@ HALF = 0.5
 
 def with_costs(data: StudyData, ranks: Sequence[RankPart]) -> tuple[RankPart, ...]:
     """Add to each rank what its turns alone say."""
-    turns = turns_by_rank(data.cost_turns)
+    turns = on_one_base(turns_by_rank(data.cost_turns))
     return tuple(_with_cost(data, part, turns[part.rank]) if part.rank in turns else part for part in ranks)
 
 
 def _with_cost(data: StudyData, part: RankPart, turns: Sequence[CostTurn]) -> RankPart:
+    alike = [turn for turn in turns if turn.heaviest_tokens is None] or turns
     found = {
         "cost": cost_part(data, turns),
-        "memory": memory_part([turn.samples_bytes for turn in turns], [turn.warmup_samples for turn in turns]),
+        "memory": memory_part(
+            [turn.samples_bytes for turn in turns], [(turn.samples_bytes, turn.warmup_samples) for turn in alike]
+        ),
         "gpu": gpu_part(data.gpu_samples, turns[-1]),
     }
     return part.model_copy(update=found)

@@ -18,19 +18,18 @@ _SPIKE_SHARE = 0.01
 """A start that rises above all later readings by these is a spike; less is the later variation's own."""
 
 
-def memory_part(samples: Sequence[Sequence[int]], starts: Sequence[int]) -> MemoryPart | None:
+def memory_part(turns: Sequence[Sequence[int]], alike: Sequence[tuple[Sequence[int], int]]) -> MemoryPart | None:
     """Summarise readings of memory, in MB; None without any.
 
     Args:
-        samples: the readings of each turn in time, in bytes.
-        starts: how many of each turn's readings belong to its start.
+        turns: all readings of each turn in time, in bytes.
+        alike: the readings of turns that take one kind of step only, and how many of them belong to the warm-up.
     """
-    everything = _together(samples)
+    everything = _together(turns)
     if not len(everything):
         return None
-    later = _together([turn[start:] for turn, start in zip(samples, starts, strict=True)])
-    first = _together([turn[:start] for turn, start in zip(samples, starts, strict=True)])
-    spike = start_spike(first, later)
+    later = _together([readings[start:] for readings, start in alike])
+    spike = start_spike(_together([readings[:start] for readings, start in alike]), later)
     return MemoryPart(
         mean=to_megabytes(float(everything.mean())),
         std=to_megabytes(float(everything.std())),

@@ -28,7 +28,7 @@ class MemorySplitPart(Part):
     activations: int
     """What the largest pass of the heaviest step saved for its backward."""
     rest: int
-    """The total without all of these: results in passing. Below 0 where what was counted was not all there at once."""
+    """The total without all of these: results in passing, and what an allocator keeps of what was freed."""
 
 
 class CostPart(Part):

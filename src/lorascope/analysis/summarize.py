@@ -213,7 +213,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         runtime_seconds=seconds * steps if seconds is not None and steps is not None else None,
         tokens_per_second=_tokens_per_second(cost),
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
-        memory=memory_part([cost.memory_samples_bytes], [0]) if cost else None,
+        memory=memory_part([cost.memory_samples_bytes], [(cost.memory_samples_bytes, 0)]) if cost else None,
         scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
         learning_rates=data.rates[rank],
         added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),

@@ -155,9 +155,9 @@ class MemoryPart(_Part):
     max: float
     """The highest."""
     start_spike: float | None = None
-    """How far the warm-up rises above all later readings; null where it does not stand out."""
+    """How far the warm-up rises above the steps behind it; null where it does not stand out."""
     later_mean: float | None = None
-    """Mean of the readings after the warm-up."""
+    """Mean of the readings in the measured steps."""
     later_std: float | None = None
     """Their standard deviation."""
 

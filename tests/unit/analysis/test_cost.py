@@ -21,6 +21,10 @@ MB = 1_000_000
 BASE = 4 * 134_515_008
 """Bytes of the made-up study's base, in float32."""
 PROGRAM = 300 * MB
+PHASES = (
+    "base_bytes", "forward_peak_bytes", "backward_peak_bytes", "optimizer_peak_bytes", "evaluation_peak_bytes",
+    "held_bytes", "after_bytes",
+)  # fmt: skip
 
 
 def turn_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: object) -> CostTurn:
@@ -80,6 +84,20 @@ def test_times_come_from_all_turns_and_memory_from_the_last(measured: Callable[.
     assert cost.cpu_utilization == pytest.approx(1.5 / 2)
     assert cost.left_behind_bytes == 3 * MB
     assert part.gpu is None
+
+
+def test_what_stayed_behind_from_one_rank_is_not_in_the_peak_of_another(measured: Callable[..., Path]) -> None:
+    """Rank 8 comes last, when 20 MB more are there than when rank 64 took its turn."""
+    late = turn_of(8, 1)
+    moved = {name: getattr(late, name) + 20 * MB for name in PHASES}
+    turns = (turn_of(8, 0), turn_of(64, 0), turn_of(64, 1), replace(late, **moved))
+    summary = summarize(measured(*turns))
+    eight, sixty_four = summary.ranks
+    assert eight.peak_memory_bytes == late.backward_peak_bytes
+    assert sixty_four.peak_memory_bytes == turns[2].backward_peak_bytes
+    assert eight.cost is not None
+    assert {part.program for part in eight.cost.split} == {PROGRAM}
+    assert summary.costs.growth[0].bytes_per_rank == pytest.approx(800_000)
 
 
 def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., Path]) -> None:
