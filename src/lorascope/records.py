@@ -231,7 +231,7 @@ class CostTurn:
     turn: int
     """Counted from 0 for each rank."""
     step_seconds: tuple[float, ...]
-    """Every step on the typical batch, warm-up first."""
+    """Every step, warm-up first; all but the last turn's warm-up are on the typical batch."""
     warmup_steps: int
     """How many of them are warm-up."""
     step_tokens: tuple[int, ...]
@@ -258,11 +258,11 @@ class CostTurn:
     warmup_samples: int
     """How many of these readings came before the end of the warm-up."""
     heaviest_tokens: int | None
-    """Tokens of the study's heaviest step, taken once in a rank's last turn for its peak; None in the others."""
+    """Tokens of the study's heaviest step, the warm-up of a rank's last turn; None in the others."""
     activation_bytes: int | None
     """What that step's largest pass saved for its backward; None in the other turns."""
     product_flops: int | None
-    """Operations of the matrix products of a typical step, counted in a rank's last turn."""
+    """Operations of the matrix products of a typical step, counted in the warm-up of a rank's first turn."""
     product_bytes: int | None
     """Bytes of these products' operands and results, each moved once."""
 

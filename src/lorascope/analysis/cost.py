@@ -38,8 +38,8 @@ def _with_cost(data: StudyData, part: RankPart, turns: Sequence[CostTurn]) -> Ra
 def cost_part(data: StudyData, turns: Sequence[CostTurn]) -> CostPart:
     """Read one rank's turns."""
     last, seconds = turns[-1], measured_seconds(turns)
-    looked = next((turn for turn in reversed(turns) if turn.product_flops is not None), None)
-    flops, moved = (looked.product_flops, looked.product_bytes) if looked else (None, None)
+    heavy = next((turn for turn in reversed(turns) if turn.heaviest_tokens is not None), None)
+    flops, moved = turns[0].product_flops, turns[0].product_bytes
     median = float(np.median(seconds))
     arithmetic, bandwidth = shares(flops, moved, median, data.machine_rates)
     return CostPart(
@@ -51,8 +51,8 @@ def cost_part(data: StudyData, turns: Sequence[CostTurn]) -> CostPart:
         tokens_per_step=last.step_tokens[-1],
         cpu_utilization=_cpu_utilization(data, turns),
         memory_method=last.memory_method,
-        heaviest_tokens=looked.heaviest_tokens if looked else None,
-        split=split_of(data, looked) if looked else (),
+        heaviest_tokens=heavy.heaviest_tokens if heavy else None,
+        split=split_of(data, heavy) if heavy else (),
         left_behind_bytes=last.after_bytes - last.base_bytes,
         flops_per_step=flops,
         bytes_per_step=moved,

@@ -1,8 +1,8 @@
 """What each rank costs alone: short turns, before joint training and thrown away.
 
 Turns alternate (ranks 8, 128, 256, then 256, 128, 8, ...), so that a machine that slows down or warms up favours none.
-Every step is on the same batch, the one nearest to the mean number of tokens, so that what the times of a rank differ
-by is the machine's doing. The heaviest batch comes once, for its peak.
+Every measured step is on the same batch, the one nearest to the mean number of tokens, so that what the times of a rank
+differ by is the machine's doing. The heaviest batch comes once, as the warm-up of the last turn, for its peak.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,7 +65,7 @@ def measure_costs(
         failed.add(rank)
         with _unless_out_of_memory(progress, f"rank {rank} was measured alone"):
             with _gpu_sampling(store, study.device, rank):
-                store.put_cost_turn(turn.take(effort.steps, look_further=last))
+                store.put_cost_turn(turn.take(effort.steps, last=last))
             failed.remove(rank)
         attach(study.frozen.layers, [])
         if last and rank not in failed:

@@ -117,17 +117,16 @@ class Turn:
     batches: Batches
     check_stop: Callable[[], None]
 
-    def take(self, n_steps: int, *, look_further: bool) -> CostTurn:
+    def take(self, n_steps: int, *, last: bool) -> CostTurn:
         """Take a step of warm-up and ``n_steps`` measured ones.
 
-        Args:
-            n_steps: how many.
-            look_further: count what the warm-up has to do, and take the heaviest step and a pass of an evaluation.
+        The first turn's warm-up is on the typical batch, whose shapes are then known, and what it has to do is counted.
+        The last turn's is the heaviest step, for its peak, and a pass of an evaluation follows.
         """
         device, layers = self.study.device, self.study.frozen.layers
         release_memory(device)
         with MemoryMeter(device) as meter:
-            taken = self._steps(meter, n_steps, look_further=look_further)
+            taken = self._steps(meter, n_steps, last=last)
             attach(layers, [])
         release_memory(device)
         peaks, clock = meter.peaks_bytes, taken.clock
@@ -155,40 +154,38 @@ class Turn:
             product_bytes=taken.products.bytes if taken.products else None,
         )
 
-    def _steps(self, meter: MemoryMeter, n_steps: int, *, look_further: bool) -> _Taken:
-        frozen = self.study.frozen
+    def _steps(self, meter: MemoryMeter, n_steps: int, *, last: bool) -> _Taken:
+        frozen, batches = self.study.frozen, self.batches
         # A step costs the same at any learning rate, and at this one it cannot diverge
         record = replace(self.trial, learning_rate=_LEARNING_RATE)
         alone = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype)
         attach(frozen.layers, [alone.adapter])
-        probe = _CostProbe(StepClock(self.study.device), meter)
-        products = ProductCounter() if look_further else None
-        with products or nullcontext():
-            self._step(alone, self.batches.typical, probe)
-        warmup_samples = len(meter.samples_bytes)
+        known = (*frozen.model.parameters(), *frozen.model.buffers(), *alone.adapter.tensors())
+        saved, products = SavedTensors(known) if last else None, ProductCounter() if self.number == 0 else None
+        probe = _CostProbe(StepClock(self.study.device), meter, saved)
+        with saved.counting() if saved else nullcontext(), products or nullcontext():
+            self._step(alone, batches.heaviest if last else batches.typical, probe)
+        warmup_samples, probe.saved = len(meter.samples_bytes), None
         for _ in range(n_steps):
-            self._step(alone, self.batches.typical, probe)
+            self._step(alone, batches.typical, probe)
         held = meter.read()
+        if last:
+            self._evaluate(meter)
         return _Taken(
             clock=probe.clock,
             cpu_seconds=math.fsum(probe.cpu_seconds[WARMUP_STEPS:]),
             held_bytes=held,
             warmup_samples=warmup_samples,
             products=products,
-            saved=self._look_further(alone, meter) if look_further else None,
+            saved=saved,
         )
 
-    def _look_further(self, alone: TrainingTrial, meter: MemoryMeter) -> SavedTensors:
-        """Take the heaviest step, for its peak and what it saves, and a pass of an evaluation."""
-        frozen = self.study.frozen
-        saved = SavedTensors([*frozen.model.parameters(), *frozen.model.buffers(), *alone.adapter.tensors()])
-        with saved.counting():
-            self._step(alone, self.batches.heaviest, _CostProbe(StepClock(self.study.device), meter, saved))
-        meter.begin("evaluation")
+    def _evaluate(self, meter: MemoryMeter) -> None:
+        """Send held-out rows through the model once, if there are any."""
         if self.batches.held_out:
-            example_nats(frozen, 0, self.batches.held_out, self.study.spec, check_stop=self.check_stop)
-        meter.begin("")
-        return saved
+            meter.begin("evaluation")
+            example_nats(self.study.frozen, 0, self.batches.held_out, self.study.spec, check_stop=self.check_stop)
+            meter.begin("")
 
     def _step(self, alone: TrainingTrial, step: int, probe: _CostProbe) -> None:
         alone.steps_done = step

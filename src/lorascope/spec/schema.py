@@ -180,8 +180,8 @@ class StudySpec(BaseModel):
     """Most MB (10^6 bytes) that an adapter's weights may take: recommended ranks stay below."""
 
     cost: Cost = "quick"
-    """How long every rank is first run alone to measure its own time and memory. ``quick``: two turns, five steps and
-    one pass of an evaluation in all; ``full``: four turns, 25 steps; ``off``: not at all. Turns of different ranks
+    """How long every rank is first run alone to measure its own time and memory. ``quick``: two turns, four steps and
+    one pass of an evaluation in all; ``full``: four turns, 24 steps; ``off``: not at all. Turns of different ranks
     alternate. A finished study may be given more."""
 
     tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 3072

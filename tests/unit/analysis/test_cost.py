@@ -40,7 +40,7 @@ def turn_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **c
         "after_bytes": base + 3 * MB, "reserved_peak_bytes": None, "memory_method": "kernel",
         "samples_bytes": (base, base + 60 * MB, base + 40 * MB, base + 42 * MB),
         "warmup_samples": 2, "heaviest_tokens": 130 if last else None, "activation_bytes": 50 * MB if last else None,
-        "product_flops": 3 * 10**10 if last else None, "product_bytes": 10**9 if last else None,
+        "product_flops": None if number else 3 * 10**10, "product_bytes": None if number else 10**9,
     }  # fmt: skip
     return CostTurn(**(fields | changes))  # type: ignore[arg-type]
 
@@ -142,8 +142,7 @@ def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidt
 ) -> None:
     steady, unsteady = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1)
     turns = [turn_of(8, 0, unsteady), turn_of(8, 1, unsteady), turn_of(64, 0, steady), turn_of(64, 1, steady)]
-    turns[3] = replace(turns[3], product_bytes=2 * 10**9, samples_bytes=(PROGRAM + BASE,) * 4)
-    turns[2] = replace(turns[2], samples_bytes=(PROGRAM + BASE,) * 4)
+    turns[2] = replace(turns[2], product_bytes=2 * 10**9, samples_bytes=(PROGRAM + BASE,) * 4)
     readings = summarize(measured(*turns, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.steadiest_memory_rank, readings.bandwidth_rank) == (64, 64, 64)
     assert "Rank 64 has the steadiest steps" in readings.texts[0]
