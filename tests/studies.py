@@ -35,7 +35,7 @@ def study_of(model: str, dataset: str, **changes: object) -> StudySpec:
         "model": model, "dataset": dataset, "ranks": (2, 4), "alpha_rule": "proportional", "lora_dropout": 0.2,
         "learning_rates": (5e-3,), "per_device_train_batch_size": 4, "max_steps": 6, "eval_steps": 2,
         "max_length": 48, "eval_examples": 4, "tokens_per_pass": 256, "dtype": "float32", "device": "cpu",
-        "cost_steps": 0, "forgetting_text": "none",
+        "cost": "off", "forgetting_text": "none",
     }  # fmt: skip
     return StudySpec.model_validate(fields | changes)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lorascope.analysis import summarize
 from lorascope.engine import loop
+from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.run import cost, recorder, study
+from lorascope.run import cost_turn, recorder, study
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from studies import carry_out, read_study, study_of
@@ -99,24 +101,26 @@ def test_a_failed_trial_is_exit_code_1_with_a_report(
     assert "2 done before" in out
 
 
-def test_memory_that_runs_out_while_a_rank_is_measured_is_an_outcome_too(
-    lorascope: Lorascope,
-    spec: StudySpec,
-    arguments: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_unknown(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_step(*args: object, **kwargs: object) -> None:
-        raise MemoryError("no more")
+    measured = spec.model_copy(update={"cost": "quick"})
+    take_step = cost_turn.train_step
+
+    def train_step(frozen: object, trials: list[TrainingTrial], *args: object, **kwargs: object) -> object:
+        if trials[0].record.rank == 4:
+            raise MemoryError("no more")
+        return take_step(frozen, trials, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cost, "train_step", train_step)
-        code, out, err = lorascope(*arguments, "--cost-steps", 1)
-    assert (code, err) == (1, "")
-    assert "r4 oom after 0 steps: no more" in out
-    assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"oom"}
-    carry_out(study_of(spec.model, spec.dataset, max_steps=4, cost_steps=1), tmp_path / "study")
+        patch.setattr(cost_turn, "train_step", train_step)
+        watcher = carry_out(measured, tmp_path / "study")
+    assert [note for note in watcher.notes if "rank 4 was measured alone (no more)" in note]
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
+    assert [part.step_seconds is None for part in summarize(tmp_path / "study").ranks] == [False, True]
+    again = carry_out(measured, tmp_path / "study")  # a rank without its measurement is measured by the next run
+    assert again.steps == []
+    assert all(part.step_seconds for part in summarize(tmp_path / "study").ranks)
 
 
 def test_a_rate_that_diverges_leaves_the_others_and_the_report(

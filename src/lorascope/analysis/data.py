@@ -3,16 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.analysis.cost_turns import costs_by_rank
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
+    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
+    GpuSample,
+    MachineRates,
     PredictionRecord,
     SpectrumRecord,
     StepRecord,
     StudyFacts,
+    SystemSample,
     TrialOutcome,
     TrialRecord,
     TruncationRecord,
@@ -48,6 +53,13 @@ class StudyData:
     """By trial id; the base model's under the empty name."""
     predictions: tuple[PredictionRecord, ...]
     """Made before anything was measured; empty in a study without solo measurements."""
+    cost_turns: tuple[CostTurn, ...]
+    """What ``costs`` were put together from, in the order they were taken."""
+    machine_rates: MachineRates | None
+    samples: tuple[SystemSample, ...]
+    """The process over the whole run."""
+    gpu_samples: tuple[GpuSample, ...]
+    """Its GPUs: over the whole run, and while each rank ran alone."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -75,6 +87,7 @@ def load_study(folder: Path) -> StudyData:
     """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
     with StudyStore.open(folder / "study.db") as store:
         trials = tuple(store.trials())
+        turns = tuple(store.cost_turns())
         return StudyData(
             spec=load_spec(folder / "study.yaml", {}),
             facts=store.facts(),
@@ -82,11 +95,15 @@ def load_study(folder: Path) -> StudyData:
             trials=trials,
             outcomes=store.outcomes(),
             adapters={record.rank: record for record in store.adapters()},
-            costs={record.rank: record for record in store.costs()},
+            costs=costs_by_rank(turns, store.costs()),
             steps={trial.trial_id: tuple(store.steps(trial.trial_id)) for trial in trials},
             evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
             spectra=tuple(store.spectra()),
             truncations=tuple(store.truncations()),
             forgetting=store.forgetting(),
             predictions=tuple(store.predictions()),
+            cost_turns=turns,
+            machine_rates=store.machine_rates(),
+            samples=tuple(store.samples()),
+            gpu_samples=tuple(store.gpu_samples()),
         )

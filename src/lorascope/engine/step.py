@@ -43,11 +43,14 @@ def train_step(
     probe.step_begins()
     for one_pass in plan_passes(rows, tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing, share=share):
         check_stop()
+        probe.phase_begins("forward")
         row_nats = [row.sum() for row in frozen.row_nats(one_pass)]
         loss = torch.stack([n / targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]).sum()
+        probe.phase_begins("backward")
         loss.backward()
         for n, row in zip(torch.stack(row_nats).tolist(), one_pass, strict=True):
             nats[row.adapter] += n
+    probe.phase_begins("optimizer")
     updates = [_update(trial, spec, total_steps) for trial in trials]
     seconds = probe.step_ends(tokens=sum(tokens))
     return [

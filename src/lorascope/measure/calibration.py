@@ -71,6 +71,5 @@ def _read() -> list[Calibration]:
 
 def _usable(entry: Calibration) -> bool:
     numbers = (entry.parameters, entry.factor, entry.rest_bytes)
-    return all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers) and bool(
-        entry.parameters and entry.factor
-    )
+    # what a damaged file says need not be what the class promises
+    return all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers) and entry.factor > 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorascope.engine.checkpoint import save_checkpoint
 from lorascope.engine.trial import TrainingTrial
-from lorascope.records import CostRecord, EvalRecord, StepRecord, TrialOutcome
+from lorascope.records import EvalRecord, StepRecord, TrialOutcome
 from lorascope.run.progress import Progress
 from lorascope.store import StudyStore
 
@@ -24,11 +24,6 @@ class StudyRecorder:
         self._checkpoint = checkpoint
         self._save_adapter = save_adapter
         self._saved_at = time.monotonic()
-
-    def cost(self, record: CostRecord) -> None:
-        """Keep what a rank costs alone."""
-        self._store.put_cost(record)
-        self._progress.cost(record)
 
     def steps(self, records: Sequence[StepRecord]) -> None:
         """Keep one step of every trial."""

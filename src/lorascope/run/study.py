@@ -18,11 +18,10 @@ from lorascope.language import later
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import is_out_of_memory
-from lorascope.measure.sampler import SystemSampler
 from lorascope.modeling.adapter import attach
-from lorascope.records import OutcomeState, SystemSample, TrialOutcome
+from lorascope.records import OutcomeState, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
-from lorascope.run.cost import measure_cost
+from lorascope.run.cost import is_measured, measure_costs
 from lorascope.run.examine import Examination, is_examined
 from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
 from lorascope.run.limits import check_measured
@@ -30,13 +29,12 @@ from lorascope.run.predict import calibrate, predict_study
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
+from lorascope.run.sampling import sampling
 from lorascope.run.stop import StopRequest
 from lorascope.run.waves import ENDED, Wave, pending_wave
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-
-_SAMPLE_SECONDS = 1.0
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
@@ -60,7 +58,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
             with StudyStore.create(place.store) as store:
                 before = store.facts()
                 trained = before is not None and pending_wave(spec, store, before.total_steps) is None
-                if trained and is_examined(place, store, spec):
+                if trained and is_measured(store, spec) and is_examined(place, store, spec):
                     begin_folder(place, spec)
                     _conclude(place)
                     progress.note("this study is complete; nothing was trained")
@@ -93,6 +91,13 @@ class _Run:
         """Return the pack to train now."""
         return pending_wave(self.study.spec, self.store, self.study.facts.total_steps)
 
+    def measure_costs(self, trials: Sequence[TrialRecord]) -> None:
+        """Predict what the ranks of these trials cost, then measure it alone, as far as that is not known."""
+        if self.study.spec.cost != "off" and not self.store.predictions():
+            self.progress.phase("predicting what each rank costs")
+            self.store.put_predictions(predict_study(self.study, trials))
+        measure_costs(self.study, self.store, trials, progress=self.progress, check_stop=self.stop.check)
+
 
 def _carry_out(run: _Run, command: str) -> None:
     study, store = run.study, run.store
@@ -101,15 +106,10 @@ def _carry_out(run: _Run, command: str) -> None:
     store.put_environment(
         environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command)
     )
-    earlier = store.samples()
-    offset = earlier[-1].seconds if earlier else 0.0
-
-    def keep(sample: SystemSample) -> None:
-        store.append_samples([replace(sample, seconds=sample.seconds + offset)])
-
     wave, ended = run.pending(), True
-    with SystemSampler(_SAMPLE_SECONDS, keep), run.stop.deferred():
+    with sampling(store, study.device), run.stop.deferred():
         if wave is None:
+            run.measure_costs(store.trials())
             run.progress.begin(study.facts, store.trials(), study.facts.total_steps)
             for outcome in store.outcomes().values():
                 run.progress.outcome(outcome)
@@ -151,7 +151,7 @@ def _attempt(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
     """Measure and train; whatever goes wrong becomes the outcome of the trials that were not done."""
     trials: list[TrainingTrial] = []
     try:
-        _measure_costs(run, wave, recorder)
+        run.measure_costs(wave.trials)
         layers, dtype = run.study.frozen.layers, run.study.frozen.model.dtype
         trials += [TrainingTrial(record, run.study.spec, layers, dtype) for record in wave.trials]
         _restore(trials, run.store, run.place.checkpoint(wave.number))
@@ -169,20 +169,6 @@ def _attempt(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
             recorder.outcome(outcome)
     finally:
         attach(run.study.frozen.layers, [])
-
-
-def _measure_costs(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
-    """Measure the ranks that have no measurement yet, smallest first, before joint training fills the memory."""
-    if run.study.spec.cost_steps == 0:
-        return
-    measured = {cost.rank for cost in run.store.costs()}
-    by_rank = {record.rank: record for record in wave.trials}
-    if not run.store.predictions():
-        run.progress.phase("predicting what each rank costs")
-        run.store.put_predictions(predict_study(run.study, wave.trials))
-    for rank in sorted(by_rank.keys() - measured):
-        run.progress.phase(f"measuring what rank {rank} costs alone")
-        recorder.cost(measure_cost(run.study, by_rank[rank], check_stop=run.stop.check))
 
 
 def _restore(trials: Sequence[TrainingTrial], store: StudyStore, checkpoint: Path) -> None:

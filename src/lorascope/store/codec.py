@@ -40,6 +40,14 @@ def _decode_float(value: SqlValue) -> float:
     return value
 
 
+def _encode_optional(value: float | None) -> SqlValue:
+    return None if value is None else _encode_float(value)
+
+
+def _decode_optional(value: SqlValue) -> float | None:
+    return None if value is None else _decode_float(value)
+
+
 def _array(dtype: str) -> Codec:
     def encode(values: tuple[float, ...]) -> bytes:
         return np.array(values, dtype=dtype).tobytes()
@@ -61,6 +69,7 @@ def _decode_tuple(text: str) -> tuple[Any, ...]:
 PLAIN = Codec(encode=_same, decode=_same)
 BOOL = Codec(encode=int, decode=bool)
 FLOAT = Codec(encode=_encode_float, decode=_decode_float)
+OPTIONAL_FLOAT = Codec(encode=_encode_optional, decode=_decode_optional)
 FLOAT64_ARRAY = _array("<f8")
 INT32_ARRAY = _array("<i4")
 INT64_ARRAY = _array("<i8")
@@ -70,6 +79,7 @@ TEXT_DICT = Codec(encode=_encode_json, decode=json.loads)
 BY_TYPE: dict[Any, Codec] = {
     bool: BOOL,
     float: FLOAT,
+    float | None: OPTIONAL_FLOAT,
     tuple[float, ...]: FLOAT64_ARRAY,
     tuple[int, ...]: INT64_ARRAY,
     tuple[str, ...]: TEXT_TUPLE,

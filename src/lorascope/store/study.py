@@ -11,9 +11,12 @@ from typing import Self
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
+    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
+    GpuSample,
+    MachineRates,
     PredictionRecord,
     SpectrumRecord,
     StepRecord,
@@ -115,6 +118,18 @@ class StudyStore:
         """Write what was predicted, in place of what was predicted of the same things before."""
         self._write(tables.PREDICTIONS, predictions)
 
+    def put_cost_turn(self, turn: CostTurn) -> None:
+        """Write one turn of a rank alone, in place of the same one before."""
+        self._write(tables.COST_TURNS, [turn])
+
+    def put_machine_rates(self, rates: MachineRates) -> None:
+        """Write what the device can do, in place of what was measured before."""
+        self._write(tables.MACHINE_RATES, [rates])
+
+    def append_gpu_samples(self, samples: Sequence[GpuSample]) -> None:
+        """Append readings of GPUs."""
+        self._write(tables.GPU_SAMPLES, samples)
+
     def truncate_after(self, trial_ids: Iterable[str], step: int) -> None:
         """Delete the trials' steps and evaluations beyond ``step``, for a resume from its checkpoint."""
         keys = [(trial_id, step) for trial_id in trial_ids]
@@ -146,6 +161,19 @@ class StudyStore:
     def costs(self) -> list[CostRecord]:
         """Read the solo measurements by ascending rank."""
         return self._read(tables.COSTS, "ORDER BY rank")
+
+    def cost_turns(self) -> list[CostTurn]:
+        """Read the turns of the ranks alone in the order they were taken."""
+        return self._read(tables.COST_TURNS, "ORDER BY number")
+
+    def machine_rates(self) -> MachineRates | None:
+        """Read what the device can do; None before it was measured."""
+        rows = self._read(tables.MACHINE_RATES)
+        return rows[0] if rows else None
+
+    def gpu_samples(self) -> list[GpuSample]:
+        """Read the readings of GPUs in the order they were written."""
+        return self._read(tables.GPU_SAMPLES, "ORDER BY number")
 
     def steps(self, trial_id: str) -> list[StepRecord]:
         """Read a trial's steps in order."""

@@ -7,9 +7,12 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
+    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
+    GpuSample,
+    MachineRates,
     PredictionRecord,
     SpectrumRecord,
     StepRecord,
@@ -83,3 +86,6 @@ SPECTRA = _table("spectra", SpectrumRecord)
 TRUNCATIONS = _table("truncations", TruncationRecord, example_target_tokens=INT32_ARRAY)
 FORGETTING = _table("forgetting", ForgettingRecord, window_target_tokens=INT32_ARRAY)
 PREDICTIONS = _table("predictions", PredictionRecord)
+COST_TURNS = _table("cost_turns", CostTurn)
+MACHINE_RATES = _table("machine_rates", MachineRates)
+GPU_SAMPLES = _table("gpu_samples", GpuSample)

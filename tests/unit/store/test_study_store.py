@@ -84,7 +84,8 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 @pytest.mark.parametrize(
     "table",
     [tables.FACTS, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
-     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING],
+     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING,
+     tables.COST_TURNS, tables.MACHINE_RATES, tables.GPU_SAMPLES],
     ids=lambda table: table.name,
 )  # fmt: skip
 @given(data=st.data())
@@ -108,7 +109,48 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4
     )
     outcome = records.TrialOutcome(trial_id="r8", state="finished", steps=1, message="")
-    sample = records.SystemSample(seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None)
+    sample = records.SystemSample(
+        seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None
+    )
+    turn = records.CostTurn(
+        rank=8,
+        turn=1,
+        step_seconds=(0.3, 0.2),
+        warmup_steps=1,
+        step_tokens=(9, 9),
+        cpu_seconds=0.4,
+        base_bytes=5,
+        forward_peak_bytes=2**40,
+        backward_peak_bytes=7,
+        optimizer_peak_bytes=6,
+        evaluation_peak_bytes=None,
+        held_bytes=6,
+        after_bytes=5,
+        reserved_peak_bytes=None,
+        memory_method="kernel",
+        samples_bytes=(5, 2**40),
+        warmup_samples=1,
+        heaviest_tokens=None,
+        activation_bytes=None,
+        product_flops=None,
+        product_bytes=None,
+    )
+    rates = records.MachineRates(dtype="bfloat16", flops_per_second=2e11, bytes_per_second=1e10)
+    gpu = records.GpuSample(
+        seconds=0.5,
+        rank=None,
+        uuid="GPU-1",
+        name="a GPU",
+        memory_used_bytes=1,
+        memory_total_bytes=2,
+        utilization_percent=3,
+        memory_utilization_percent=None,
+        power_watts=70.5,
+        sm_clock_mhz=1,
+        memory_clock_mhz=2,
+        temperature_celsius=40,
+        throttle_reasons=0,
+    )
     with StudyStore.create(path) as store:
         store.put_trials([TRIAL, replace(TRIAL, trial_id="r128", rank=128)])
         store.put_cost(cost)
@@ -116,6 +158,10 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         store.append_steps([step(number=2), step(number=1)])
         store.append_evaluations([evaluation()])
         store.append_samples([sample, sample])
+        for again in (replace(turn, cpu_seconds=9.0), turn, replace(turn, turn=0)):
+            store.put_cost_turn(again)
+        store.put_machine_rates(rates)
+        store.append_gpu_samples([gpu, replace(gpu, power_watts=None)])
         store.put_outcome(outcome)
     with StudyStore.open(path) as store:
         assert [trial.trial_id for trial in store.trials()] == ["r8", "r128"]
@@ -125,6 +171,9 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         assert store.steps("r128") == []
         assert store.evaluations("r8") == [evaluation()]
         assert store.samples() == [sample, sample]
+        assert store.cost_turns() == [turn, replace(turn, turn=0)]
+        assert store.machine_rates() == rates
+        assert store.gpu_samples() == [gpu, replace(gpu, power_watts=None)]
         assert store.outcomes() == {"r8": outcome}
         assert store.facts() is None
         assert store.environments() == []
