@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.durable import write_whole
 from lorascope.modeling.lora import LayerAdapter, MultiLoraLinear
 from lorascope.modeling.spectrum import Update, principal
+from lorascope.modeling.tensor_file import write_tensors
 
 _PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -60,9 +62,7 @@ def save_peft(
         "inference_mode": True,
         "modules_to_save": None,
     }
-    aside = folder / f"{WEIGHTS}.partial"
-    save_file(tensors, aside, metadata={"format": "pt"})
-    aside.replace(folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     _write_config(folder, config)
 
 
@@ -116,9 +116,9 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
         tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
         tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
     target.mkdir()
-    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
     _write_config(target, config | {"r": rank, "lora_alpha": rank, "use_rslora": False})
 
 
 def _write_config(folder: Path, config: Mapping[str, object]) -> None:
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -117,6 +117,13 @@ class StudyStore:
             connection.executemany("DELETE FROM steps WHERE trial_id = ? AND step > ?", keys)
             connection.executemany("DELETE FROM evaluations WHERE trial_id = ? AND step > ?", keys)
 
+    def count_steps(self, trial_id: str, last: int) -> int:
+        """Count a trial's steps up to ``last``."""
+        with self._lock:
+            query = "SELECT count(*) FROM steps WHERE trial_id = ? AND step BETWEEN 1 AND ?"
+            number: int = self._connection.execute(query, (trial_id, last)).fetchone()[0]
+        return number
+
     def facts(self) -> StudyFacts | None:
         """Read what the study is; None before it was written."""
         rows = self._read(tables.FACTS)
