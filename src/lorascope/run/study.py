@@ -123,6 +123,9 @@ def _carry_out(run: _Run, command: str) -> None:
         with contextlib.suppress(sqlite3.OperationalError):  # where the disk refuses, a sample is lost and no more
             store.append_samples([replace(sample, seconds=sample.seconds + offset)])
 
+    study.frozen.limit.on_lower = lambda tokens: run.progress.note(
+        f"memory ran out: from now on at most {tokens} tokens go through the model at once"
+    )
     wave, ended = run.pending(), True
     with SystemSampler(_SAMPLE_SECONDS, keep), run.stop.deferred():
         if wave is None:
@@ -181,7 +184,7 @@ def _conclude(place: StudyFolder) -> None:
 def _attempt(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder) -> bool:
     """Train a part and say whether it should be tried again in smaller parts, as memory ran out.
 
-    Any other failure, and memory that does not even hold one trial, becomes the outcome of the trials that were not done.
+    Any other failure, and memory that does not hold a single trial, becomes the outcome of the trials that were left.
     """
     trials: list[TrainingTrial] = []
     try:

@@ -1,14 +1,15 @@
 """One run at a time in a study's folder.
 
-The operating system holds the lock and lets go of it when the process ends, however it ends. The file says who holds it,
-for people, for the live page, and for file systems that lock nothing.
+The operating system holds the lock and lets go of it when the process ends, however it ends. The file says who holds
+it, for people, for whoever watches, and for file systems that lock nothing.
 """
 
+import contextlib
 import errno
 import json
 import os
 import socket
-from collections.abc import Callable
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +19,8 @@ import psutil
 
 from lorascope.errors import InputError
 
-_flock: Callable[[int], None] | None
-try:
+if sys.platform != "win32":
     import fcntl
-
-    def _flock(number: int) -> None:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except ImportError:  # Windows
-    _flock = None
 
 _UNSUPPORTED = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
@@ -66,6 +61,21 @@ def read_owner(path: Path) -> Owner | None:
         return None
 
 
+def _lock_file(number: int) -> bool:
+    """Lock an open file until it is closed; False where the system cannot. Raises BlockingIOError when it is taken."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
 class FolderLock:
     """Held inside its ``with`` block; the file goes with it."""
 
@@ -101,21 +111,18 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._number is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a lock file that is left behind locks nothing
+                self._path.unlink()
             os.close(self._number)
             self._number = None
 
     def _take(self, number: int) -> None:
         owner = read_owner(self._path)
-        if _flock is not None:
-            try:
-                _flock(number)
-            except OSError as error:
-                if error.errno not in _UNSUPPORTED:
-                    raise self._taken(owner) from None
-            else:
-                return
-        if owner is not None and not owner.is_gone() and owner != Owner.this_process():
+        try:
+            locked = _lock_file(number)
+        except BlockingIOError:
+            raise self._taken(owner) from None
+        if not locked and owner is not None and not owner.is_gone():
             raise self._taken(owner)
 
     def _taken(self, owner: Owner | None) -> InputError:
