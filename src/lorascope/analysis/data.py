@@ -71,6 +71,7 @@ class StudyData:
 def load_study(folder: Path) -> StudyData:
     """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
     with StudyStore.open(folder / "study.db") as store:
+        store.verify()
         trials = tuple(store.trials())
         return StudyData(
             spec=load_spec(folder / "study.yaml", {}),

@@ -65,6 +65,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             window_target_tokens BLOB NOT NULL, seconds REAL NOT NULL)""",
     ),
     ("ALTER TABLE facts ADD COLUMN eval_tokens INTEGER",),
+    tuple(
+        f"ALTER TABLE {table} ADD COLUMN checksum INTEGER"
+        for table in (
+            "facts",
+            "environments",
+            "trials",
+            "outcomes",
+            "adapters",
+            "costs",
+            "steps",
+            "evaluations",
+            "samples",
+            "spectra",
+            "truncations",
+            "forgetting",
+        )
+    ),
 )
 
 
