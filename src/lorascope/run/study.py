@@ -159,6 +159,7 @@ def _carry_out_wave(run: _Run, wave: Wave) -> bool:
         if not _attempt(run, wave, part, recorder):
             continue
         release_memory(run.study.device)
+        run.study.frozen.limit.tokens = None  # fewer trials leave room for larger passes
         parts = [*files.halves(part), *parts]
         run.progress.note(
             f"memory does not hold {len(part.trials)} trials at once; they train in turns, with the same numbers"

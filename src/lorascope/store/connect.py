@@ -92,15 +92,12 @@ def damage_is_clear(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _PASSING:
             raise
-        raise InputError(
-            f"{path} is damaged: {' '.join(str(error).split())}",
-            remedy="bring it back from a copy of the study's folder, or start the study anew with --out",
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def disconnect_writer(connection: sqlite3.Connection) -> None:
     """Close and, where no reader holds it open, leave one plain file without companions."""
-    with contextlib.suppress(sqlite3.OperationalError):
+    with contextlib.suppress(sqlite3.DatabaseError):  # what is wrong was said when it was found
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
@@ -117,11 +114,8 @@ def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
             return _probed(address + "&immutable=1")
         raise InputError(f"cannot open {path}: {error}", remedy="check the path and its permissions") from error
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
-            raise _not_a_store(path) from error
-        with damage_is_clear(path):
-            raise
-        raise  # never reached; for the type checker
+        foreign = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB
+        raise (_not_a_store(path) if foreign else _damaged(path, error)) from error
 
 
 def _probed(address: str) -> sqlite3.Connection:
@@ -156,6 +150,13 @@ def _writer_of(connection: sqlite3.Connection) -> str:
     except sqlite3.Error:
         row = None
     return f" to {row[0]} or later" if row else ""
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is damaged: {' '.join(str(error).split())}",
+        remedy="bring it back from a copy of the study's folder, or start the study anew with --out",
+    )
 
 
 def _not_a_store(path: Path) -> InputError:
