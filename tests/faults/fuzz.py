@@ -21,8 +21,9 @@ import psutil
 from targets import TARGETS, Target
 
 MOST_SECONDS, MOST_BYTES = 10.0, 10**9
-PIECES = (*(bytes([sign]) for sign in b"\x00\xff\"'{}[]\n,|!&*-#"), b"\xed\xa0\x80", b"\xe2\x80\xa8", b"\\u", b": ", b"&a ",
-          b"*a", b"1e999", b"-1", b"null", b"NaN", b"9" * 30, b"__class__", b"a" * 300)  # fmt: skip
+SIGNS = b"\x00\xff\"'{}[]\n,|!&*-#"
+PIECES = (*(bytes([sign]) for sign in SIGNS), b"\xed\xa0\x80", b"\xe2\x80\xa8", b"\\u", b": ", b"&a ", b"*a",
+          b"1e999", b"-1", b"null", b"NaN", b"9" * 30, b"__class__", b"a" * 300)  # fmt: skip
 
 
 def changed(data: bytes, chance: random.Random) -> bytes:

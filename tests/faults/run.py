@@ -64,7 +64,8 @@ class Case:
         self.operations = ended.operations
         began = time.perf_counter()
         self.left = read_study(self.folder)
-        assert self.run(root / "timed").code == DONE
+        ended = self.run(root / f"{dtype}-timed")
+        assert ended.code == DONE, ended.message
         self.seconds = time.perf_counter() - began
 
     def run(self, folder: Path, plan: Plan = UNDISTURBED) -> Ended:
