@@ -21,8 +21,8 @@ from studies import Watcher, read_study, save_model_folder, study_of
 
 torch.set_num_threads(1)
 MB = 2**20
-LIMITS = {"enough": None, "tight": 160 * MB, "hopeless": 6 * MB}
-"""Bytes that training may take beyond what the process has before; a pass of all rows at once takes some 400 MB."""
+LIMITS = {"enough": None, "tight": 240 * MB, "hopeless": 16 * MB}
+"""Bytes that training may take beyond what the process has before; a row alone takes some 80 MB, a pass four times it."""
 
 
 class Limiter(Watcher):
@@ -70,11 +70,11 @@ def carry_out(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str
 def main() -> None:
     root = Path(sys.argv[1])
     save_model_folder(root / "model", "llama", intermediate_size=4096)
-    rows = [{"prompt": f"add {n}", "completion": " and so on" * 20} for n in range(24)]
+    rows = [{"prompt": f"add {n}", "completion": " and so on" * 300} for n in range(24)]
     (root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     spec = study_of(
-        str(root / "model"), str(root / "rows.json"), per_device_train_batch_size=16, tokens_per_pass=3072, max_steps=2,
-        max_length=128, lora_dropout=0.1, truncation=False,
+        str(root / "model"), str(root / "rows.json"), per_device_train_batch_size=4, tokens_per_pass=3072, max_steps=2,
+        max_length=600, lora_dropout=0.1, truncation=False,
     )  # fmt: skip
     print(json.dumps({name: carry_out(spec, root / name, limit) for name, limit in LIMITS.items()}))
 

@@ -45,3 +45,10 @@ def test_nothing_unpickles_evaluates_or_unpacks(file: Path) -> None:
             assert given["trust_remote_code"].endswith("trust_remote_code"), "only what the user asked for"
         if name == "AutoModelForCausalLM.from_pretrained":
             assert given.get("use_safetensors") == "True" or "gguf_file" in given
+
+
+def test_durations_come_from_a_clock_that_nobody_sets() -> None:
+    """The time of day may jump; it is written down once, where a run says when it began."""
+    wall = {"time.time", "datetime.now", "datetime.utcnow", "datetime.today", "time.localtime"}
+    found = {(file.name, name) for file in FILES for name, _ in calls(file) if name in wall}
+    assert found == {("environment.py", "datetime.now")}

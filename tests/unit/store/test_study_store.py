@@ -371,7 +371,7 @@ def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8192])
     with pytest.raises(InputError, match="is damaged"):
         StudyStore.create(path)
-    with StudyStore.open(path) as store, pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged"), StudyStore.open(path) as store:
         store.verify()
 
 
