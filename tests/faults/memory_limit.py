@@ -22,7 +22,7 @@ from studies import Watcher, read_study, save_model_folder, study_of
 torch.set_num_threads(1)
 MB = 2**20
 LIMITS = {"enough": None, "tight": 240 * MB, "hopeless": 16 * MB}
-"""Bytes that training may take beyond what the process has before; a row alone takes some 80 MB, a pass four times it."""
+"""Bytes that training may take beyond what the process has; a row alone takes some 80 MB, a pass four times it."""
 
 
 class Limiter(Watcher):

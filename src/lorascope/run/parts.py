@@ -71,14 +71,12 @@ class PackFiles:
         ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
         return self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)
 
-    def halves(self, part: Part) -> list[Part]:
-        """Cut a part in two, the largest rank apart from the others if there are others; none of a single trial."""
-        top = max(trial.rank for trial in part.trials)
-        first = [trial for trial in part.trials if trial.rank < top]
-        if not first:
-            first = list(part.trials[: len(part.trials) // 2])
-        rest = [trial for trial in part.trials if trial not in first]
-        return [made for half in (first, rest) if half for made in self.parts(half)] if first else []
+    def halves(self, records: Sequence[TrialRecord]) -> list[Part]:
+        """Cut two or more trials in two, the largest rank apart from the others if there are others."""
+        top = max(record.rank for record in records)
+        first = [record for record in records if record.rank < top] or records[: len(records) // 2]
+        rest = [record for record in records if record not in first]
+        return [*self.parts(first), *self.parts(rest)]
 
     def remove(self) -> None:
         """Delete the pack's checkpoints."""
