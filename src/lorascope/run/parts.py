@@ -72,7 +72,7 @@ class PackFiles:
         return self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)
 
     def halves(self, records: Sequence[TrialRecord]) -> list[Part]:
-        """Cut two or more trials in two, the largest rank apart from the others if there are others."""
+        """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
         top = max(record.rank for record in records)
         first = [record for record in records if record.rank < top] or records[: len(records) // 2]
         rest = [record for record in records if record not in first]

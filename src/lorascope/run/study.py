@@ -156,13 +156,13 @@ def _carry_out_wave(run: _Run, wave: Wave) -> bool:
     recorder = StudyRecorder(run.store, run.progress, partial(save_adapter, run.place, run.study), run.stop.check)
     while parts:
         part = parts.pop(0)
-        too_many = _attempt(run, wave, part, recorder)
-        if not too_many:
+        left = _attempt(run, wave, part, recorder)
+        if not left:
             continue
         release_memory(run.study.device)
         run.study.frozen.limit.tokens = None  # fewer trials leave room for larger passes
-        parts = [*files.halves(too_many), *parts]
-        run.progress.note(f"memory does not hold {len(too_many)} trials at once; they train in turns")
+        parts = [*files.halves(left), *parts]
+        run.progress.note(f"memory does not hold {len(part.trials)} trials at once; they train in turns")
     ended = len(_ended(run, wave)) == len(wave.trials)
     if ended:
         files.remove()
@@ -182,7 +182,7 @@ def _conclude(place: StudyFolder) -> None:
 
 
 def _attempt(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder) -> list[TrialRecord]:
-    """Train a part and return the trials that memory does not hold together; they have to be tried in smaller parts.
+    """Train a part; return the trials that are left and have to be tried in smaller parts, where memory ran out.
 
     Any other failure, and memory that does not hold a single trial, becomes the outcome of the trials that were left.
     """
@@ -202,7 +202,7 @@ def _attempt(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder) -> list
     except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
         ended = _ended(run, wave)
         left = [record for record in part.trials if record.trial_id not in ended]
-        if is_out_of_memory(error) and len(left) > 1:
+        if is_out_of_memory(error) and len(part.trials) > 1:
             return left
         steps = {trial.record.trial_id: trial.steps_done for trial in trials}
         for outcome in _outcomes_of(error, {r.trial_id: steps.get(r.trial_id, part.steps_done) for r in left}):
