@@ -273,5 +273,6 @@ def _outcomes_of(error: Exception, steps: Mapping[str, int]) -> list[TrialOutcom
     state: OutcomeState = "failed"
     message = mask_credentials(traceback.format_exc())
     if is_out_of_memory(error):
-        state, message = "oom", f"{error} (lower tokens_per_pass, or leave out the largest rank)"
+        remedy = "leave the rank out, adapt fewer layers (target_modules), or shorten rows (max_length)"
+        state, message = "oom", f"{error} (memory does not hold this trial alone: {remedy})"
     return [TrialOutcome(trial_id=name, state=state, steps=done, message=message) for name, done in steps.items()]
