@@ -85,30 +85,35 @@ def in_child(work: Callable[[], None], plan: Plan, folder: Path, faults: ctypes.
 
 
 def _be_child(work: Callable[[], None], plan: Plan, folder: Path, faults: ctypes.CDLL, log: Path) -> None:
-    from lorascope.errors import InputError, LorascopeError
-
-    code, message = CRASHED, ""
+    code = CRASHED
     try:
         with log.open("w", encoding="utf-8") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         faults.fault_plan(str(folder).encode(), plan.kind, plan.at)
         with _space_comes_back(plan, folder, faults):
-            work()
-        code = DONE
+            code, message = _outcome(work)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"operations: {faults.fault_count()}\n{message}")
+    finally:
+        os._exit(code)  # never into the parent's code
+
+
+def _outcome(work: Callable[[], None]) -> tuple[int, str]:
+    """Do the work, and tell its errors apart as the program does."""
+    import sqlite3
+
+    from lorascope.errors import InputError, LorascopeError
+
+    try:
+        work()
     except InputError as error:
-        code, message = REFUSED, str(error)
-    except LorascopeError as error:
-        code, message = STOPPED, str(error)
-    except OSError as error:  # which the program prints in one line
-        code, message = STOPPED, f"{error}"
-    except BaseException as error:
-        message = traceback.format_exc()
-        if type(error).__module__ == "sqlite3" and type(error).__name__ == "OperationalError":
-            code, message = STOPPED, f"{error}"
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"operations: {faults.fault_count()}\n{message}")
-    os._exit(code)
+        return REFUSED, str(error)
+    except (LorascopeError, OSError, sqlite3.Error) as error:
+        return STOPPED, str(error)
+    except BaseException:
+        return CRASHED, traceback.format_exc()
+    return DONE, ""
 
 
 @contextlib.contextmanager

@@ -33,7 +33,10 @@ void fault_plan(const char* of, int what, long when) {
 
 long fault_count(void) { return count; }
 
-static int inside(const char* path) { return folder[0] && strncmp(path, folder, strlen(folder)) == 0; }
+static int inside(const char* path) {
+    size_t n = strlen(folder);
+    return n && strncmp(path, folder, n) == 0 && path[n] == '/';
+}
 
 static int watched(int fd) {
     char link[64], path[PATH_MAX];

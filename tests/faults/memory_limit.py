@@ -12,14 +12,12 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import psutil
-import torch
 
 from children import DONE, Plan, in_child
 from lorascope.run.study import run_study
 from lorascope.spec.schema import StudySpec
 from studies import Watcher, read_study, save_model_folder, study_of
 
-torch.set_num_threads(1)
 MB = 2**20
 LIMITS = {"enough": None, "tight": 240 * MB, "hopeless": 16 * MB}
 """Bytes that training may take beyond what the process has; a row alone takes some 80 MB, a pass four times it."""
@@ -69,7 +67,10 @@ def carry_out(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str
 
 def main() -> None:
     root = Path(sys.argv[1])
-    save_model_folder(root / "model", "llama", intermediate_size=4096)
+    model = root / "model"
+    # in a child: Torch's threads do not survive a fork
+    ended = in_child(lambda: save_model_folder(model, "llama", intermediate_size=4096), Plan(), model, _Uncounted())
+    assert ended.code == DONE, ended.message
     rows = [{"prompt": f"add {n}", "completion": " and so on" * 300} for n in range(24)]
     (root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     spec = study_of(
