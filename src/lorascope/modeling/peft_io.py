@@ -136,9 +136,10 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
 
     Its factors hold the scale: ``lora_alpha`` equals r, and rsLoRA is off.
     """
+    updates = read_updates(source)
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
     tensors = {}
-    for layer, update in read_updates(source).items():
+    for layer, update in updates.items():
         cut = principal(update)[0].first(rank)
         tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
         tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
