@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check words bench browser
+.PHONY: setup demo test check words bench browser faults
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -34,6 +34,12 @@ words: setup
 # ROWS is a file or data set as in lorascope run --dataset; without it the rows are built in.
 bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/peers.py --with-float32 $(if $(ROWS),--dataset $(ROWS))
+
+# Breaks studies in every way a machine can; half an hour on two cores. The tables stand in docs/reliability.md.
+faults: $(VENV)/.test-installed
+	$(BIN)/python tests/faults/run.py
+	$(BIN)/python tests/faults/fuzz.py
+	$(BIN)/python tests/faults/soak.py
 
 $(VENV)/.pip-installed: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

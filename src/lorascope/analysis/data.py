@@ -86,6 +86,7 @@ class StudyData:
 def load_study(folder: Path) -> StudyData:
     """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
     with StudyStore.open(folder / "study.db") as store:
+        store.verify()
         trials = tuple(store.trials())
         turns = tuple(store.cost_turns())
         return StudyData(

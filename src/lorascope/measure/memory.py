@@ -15,13 +15,6 @@ from lorascope.measure.peaks import AllocatorPeak, MemoryMethod, PeakCounter, Sa
 INTERVAL_SECONDS = 0.02
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out; Torch's CPU allocator says so only in the text of a RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
-
-
 def release_memory(device: torch.device) -> None:
     """Give freed memory back, so that the next reading does not show what ran before."""
     gc.collect()

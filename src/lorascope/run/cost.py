@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lorascope.analysis.cost_turns import cost_of, turns_by_rank
-from lorascope.measure.memory import is_out_of_memory
+from lorascope.engine.room import is_out_of_memory
 from lorascope.measure.rates import machine_rates
 from lorascope.measure.sampler import SystemSampler
 from lorascope.modeling.adapter import attach
@@ -77,7 +77,7 @@ def _unless_out_of_memory(progress: Progress, what: str) -> Iterator[None]:
     """Say that memory ran out, and go on without the measurement."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         progress.note(f"memory ran out while {what} ({error}); this is left out")

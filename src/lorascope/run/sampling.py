@@ -1,8 +1,9 @@
 """The readings of a whole run: taken in the background, kept in groups, and which GPU they are of."""
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -58,7 +59,8 @@ class _Keeper:
         """Write what was collected."""
         samples, self._samples = self._samples, []
         gpu_samples, self._gpu_samples = self._gpu_samples, []
-        self._store.append_samples(samples)
-        if gpu_samples:
-            self._store.append_gpu_samples(gpu_samples)
+        with suppress(sqlite3.OperationalError):  # where the disk refuses, readings are lost and no more
+            self._store.append_samples(samples)
+            if gpu_samples:
+                self._store.append_gpu_samples(gpu_samples)
         self._written_at = time.monotonic()

@@ -3,7 +3,8 @@
 import json
 import math
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 
 T = TypeVar("T")
 SqlValue = str | int | float | bytes | None
+_TYPE_NAMES = {str: "s", int: "i", float: "f", bytes: "b", type(None): "n"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +58,18 @@ def _array(dtype: str) -> Codec:
         return tuple(np.frombuffer(blob, dtype=dtype).tolist())
 
     return Codec(encode=encode, decode=decode)
+
+
+def checksum(values: Iterable[SqlValue]) -> int:
+    """Return the CRC-32 of a row's values with their types."""
+    total = 0
+    for value in values:
+        if isinstance(value, float):
+            data = struct.pack("<d", value)
+        else:
+            data = value if isinstance(value, bytes) else str(value).encode()
+        total = zlib.crc32(f"{_TYPE_NAMES[type(value)]}{len(data)}:".encode() + data, total)
+    return total
 
 
 def _encode_json(value: object) -> str:

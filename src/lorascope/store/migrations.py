@@ -94,6 +94,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             power_watts REAL, sm_clock_mhz INTEGER, memory_clock_mhz INTEGER, temperature_celsius INTEGER,
             throttle_reasons INTEGER)""",
     ),
+    tuple(
+        f"ALTER TABLE {table} ADD COLUMN checksum INTEGER"
+        for table in (
+            "facts",
+            "environments",
+            "trials",
+            "outcomes",
+            "adapters",
+            "costs",
+            "steps",
+            "evaluations",
+            "samples",
+            "spectra",
+            "truncations",
+            "forgetting",
+            "predictions",
+            "cost_turns",
+            "machine_rates",
+            "gpu_samples",
+        )
+    ),
 )
 
 

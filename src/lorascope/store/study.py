@@ -28,27 +28,33 @@ from lorascope.records import (
 )
 from lorascope.store import tables
 from lorascope.store.codec import SqlValue
-from lorascope.store.connect import connect_reader, connect_writer, disconnect_writer
+from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer, verify
 from lorascope.store.tables import R, Table
 
 
 class StudyStore:
     """One study's records. Every write is one transaction; any thread may call."""
 
-    def __init__(self, connection: sqlite3.Connection, *, writable: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, writable: bool) -> None:
+        self._path = path
         self._connection = connection
         self._writable = writable
         self._lock = threading.Lock()
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Open for writing, new or existing. Raises InputError for a file that is something else."""
-        return cls(connect_writer(path), writable=True)
+        """Open for writing, new or existing. Raises InputError for a file that is something else or damaged."""
+        return cls(connect_writer(path), path, writable=True)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open for reading. Raises InputError when missing, not a store, or of a newer version."""
-        return cls(connect_reader(path), writable=False)
+        return cls(connect_reader(path), path, writable=False)
+
+    def verify(self) -> None:
+        """Read the whole file for its structure; what a row holds is verified when it is read. Raises InputError."""
+        with self._lock, damage_is_clear(self._path):
+            verify(self._connection)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -137,6 +143,13 @@ class StudyStore:
             connection.executemany("DELETE FROM steps WHERE trial_id = ? AND step > ?", keys)
             connection.executemany("DELETE FROM evaluations WHERE trial_id = ? AND step > ?", keys)
 
+    def count_steps(self, trial_id: str, last: int) -> int:
+        """Count a trial's steps up to ``last``."""
+        with self._lock, damage_is_clear(self._path):
+            query = "SELECT count(*) FROM steps WHERE trial_id = ? AND step BETWEEN 1 AND ?"
+            number: int = self._connection.execute(query, (trial_id, last)).fetchone()[0]
+        return number
+
     def facts(self) -> StudyFacts | None:
         """Read what the study is; None before it was written."""
         rows = self._read(tables.FACTS)
@@ -209,13 +222,13 @@ class StudyStore:
             connection.executemany(table.insert_sql, rows)
 
     def _read(self, table: Table[R], ending: str = "", *arguments: SqlValue) -> list[R]:
-        with self._lock:
+        with self._lock, damage_is_clear(self._path):
             rows = self._connection.execute(f"{table.select_sql} {ending}", arguments).fetchall()
-        return [table.decode(row) for row in rows]
+            return [table.decode(row) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, damage_is_clear(self._path):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.measure.memory import INTERVAL_SECONDS, MemoryMeter, is_out_of_memory, release_memory
+from lorascope.measure.memory import INTERVAL_SECONDS, MemoryMeter, release_memory
 from lorascope.measure.peaks import KernelPeak, PeakCounter, SampledPeak
 
 CPU = torch.device("cpu")
@@ -95,14 +95,3 @@ def test_a_system_without_a_high_water_mark_is_told(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("VmPeak:\t 9 kB\nVmHWM:\t    7 kB\n")
     assert KernelPeak(tmp_path).take() == 7 * 1024
     assert (tmp_path / "clear_refs").read_text() == "5"
-
-
-def test_running_out_of_memory_is_told_from_other_errors() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(10**17)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError())
-    with pytest.raises(RuntimeError) as caught:
-        torch.ones(2) @ torch.ones(3)
-    assert not is_out_of_memory(caught.value)

@@ -3,7 +3,7 @@
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -320,18 +320,70 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
             opener(path)
 
 
-def test_an_older_store_is_brought_to_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_store_names_the_version_that_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     with StudyStore.create(path) as store:
-        store.append_steps([step()])
-    longer = (*migrations.MIGRATIONS, ("CREATE TABLE extra (x INTEGER)",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", longer)
-    monkeypatch.setattr(connect, "MIGRATIONS", longer)
-    with StudyStore.open(path) as store:
-        assert store.steps("r8") == [step()]
+        store.put_environment(replace(ENVIRONMENT, lorascope_version="7.1"))
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (len(longer),)
-    assert connection.execute("SELECT count(*) FROM extra").fetchone() == (0,)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(InputError, match=r"upgrade lorascope to 7\.1 or later"):
+        StudyStore.open(path)
+
+
+def older_store(path: Path, level: int) -> None:
+    """Write a store as the version after ``level`` migrations did: its own columns, a row in each table."""
+    connection = sqlite3.connect(path)
+    for statements in migrations.MIGRATIONS[:level]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {migrations.APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {level}")
+    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for table, record in ((tables.FACTS, FACTS), (tables.TRIALS, TRIAL), (tables.STEPS, step()),
+                          (tables.EVALUATIONS, evaluation()), (tables.ENVIRONMENTS, ENVIRONMENT)):  # fmt: skip
+        assert table.name in present
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
+        values = dict(zip(table.codecs, table.encode(record), strict=False))
+        known = [column for column in columns if column in values]
+        marks = ", ".join("?" for _ in known)
+        names = ", ".join(f'"{column}"' for column in known)
+        connection.execute(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", [values[column] for column in known])
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("level", range(1, len(migrations.MIGRATIONS) + 1))
+@pytest.mark.parametrize("opener", [StudyStore.open, StudyStore.create])
+def test_a_store_of_every_version_is_read(tmp_path: Path, level: int, opener: Callable[[Path], StudyStore]) -> None:
+    path = tmp_path / "study.db"
+    older_store(path, level)
+    before = path.read_bytes()
+    with opener(path) as store:
+        facts = store.facts()
+        assert facts is not None
+        assert replace(facts, kernels_reason="", eval_tokens=None) == replace(FACTS, kernels_reason="")
+        assert (store.trials(), store.steps("r8"), store.evaluations("r8")) == ([TRIAL], [step()], [evaluation()])
+        assert store.environments() == [ENVIRONMENT]
+        assert (store.spectra(), store.truncations(), store.forgetting()) == ([], [], {})
+    if opener == StudyStore.open:
+        assert path.read_bytes() == before
+    else:
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(migrations.MIGRATIONS),)
+        connection.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "study.db"
+    older_store(path, 1)
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, ("CREATE TABLE steps (x)",)))
+    monkeypatch.setattr(connect, "MIGRATIONS", migrations.MIGRATIONS)
+    with pytest.raises(InputError, match="is damaged: table steps already exists"):
+        StudyStore.create(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("SELECT nats FROM steps").fetchall() == [(1.5,)]
     connection.close()
 
 
@@ -340,5 +392,46 @@ def test_every_field_has_a_column_and_every_column_a_field() -> None:
     migrations.migrate(connection)
     for table in (getattr(tables, name) for name in dir(tables) if isinstance(getattr(tables, name), tables.Table)):
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
-        assert [column for column in columns if column not in ("number", "only")] == list(table.codecs)
+        named = [column for column in columns if column not in ("number", "only")]
+        assert tables.CHECKSUM in named, f"a migration must give {table.name} its column {tables.CHECKSUM}"
+        assert [column for column in named if column != tables.CHECKSUM] == list(table.codecs)
     connection.close()
+
+
+def test_a_number_that_changed_on_disk_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with StudyStore.create(path) as store:
+        store.append_steps([step(nats=1.5)])
+        store.append_evaluations([evaluation()])
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE steps SET nats = 1.25")
+    connection.commit()
+    connection.close()
+    with StudyStore.open(path) as store:
+        assert store.evaluations("r8") == [evaluation()]
+        with pytest.raises(InputError, match=r"study\.db is damaged: a row of the table steps does not match"):
+            store.steps("r8")
+
+
+def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with StudyStore.create(path) as store:
+        store.append_steps([step(number=number) for number in range(1, 400)])
+    path.write_bytes(path.read_bytes()[:-8192])
+    with pytest.raises(InputError, match="is damaged"):
+        StudyStore.create(path)
+    with pytest.raises(InputError, match="is damaged"), StudyStore.open(path) as store:
+        store.verify()
+
+
+def test_where_nothing_can_be_mapped_into_memory_the_store_works_without_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own stand-in for a network share: locks are files, and there is no shared memory."""
+    original = connect._probed
+    monkeypatch.setattr(connect, "_probed", lambda address: original(f"{address}&vfs=unix-dotfile"))
+    with StudyStore.create(tmp_path / "study.db") as store:
+        store.append_steps([step()])
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        with StudyStore.open(tmp_path / "study.db") as reader:
+            assert reader.steps("r8") == [step()]
