@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check words bench
+.PHONY: setup demo test check words bench browser faults
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -12,6 +12,13 @@ demo: setup
 
 test: $(VENV)/.test-installed
 	$(BIN)/pytest
+
+# The tests of the pages look through Chromium, and are skipped without one. Debian's is the one that is used.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ command -v apt-get >/dev/null && apt-get update --quiet && \
+		apt-get install --yes --quiet --no-install-recommends chromium; } || \
+		{ echo "no Chromium, and apt could not install it (as root); tests of the pages will be skipped" >&2; }
 
 check: $(VENV)/.check-installed
 	$(BIN)/ruff check
@@ -27,6 +34,12 @@ words: setup
 # ROWS is a file or data set as in lorascope run --dataset; without it the rows are built in.
 bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/peers.py --with-float32 $(if $(ROWS),--dataset $(ROWS))
+
+# Breaks studies in every way a machine can; half an hour on two cores. The tables stand in docs/reliability.md.
+faults: $(VENV)/.test-installed
+	$(BIN)/python tests/faults/run.py
+	$(BIN)/python tests/faults/fuzz.py
+	$(BIN)/python tests/faults/soak.py
 
 $(VENV)/.pip-installed: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -126,7 +126,7 @@ def study_of(job: Job) -> StudySpec:
         lr_scheduler_type="linear",
         early_exit=False,
         max_widenings=0,
-        cost_steps=0,
+        cost="off",
         dtype="float32" if job.program == "lorascope-float32" else "auto",
         device="cpu",
     )

@@ -20,7 +20,7 @@ from results import WIDTH, save
 
 MODELS = ("smollm2-135m", "opt-350m")
 RANKS = "8,128,256"
-MEASURED = ("--cost-steps", "6")
+MEASURED = ("--cost", "full")
 """How long each rank is measured alone."""
 STUDY = (
     "--max-steps", "4", "--per-device-train-batch-size", "8", "--max-length", "256", "--eval-examples", "2",

@@ -23,7 +23,7 @@ def start_seconds(dataset: str) -> Start:
     """Run a study of one step and return when it came to it."""
     with tempfile.TemporaryDirectory() as folder:
         command = [_COMMAND, "run", "--dataset", dataset, "--split", "train[:64]", "--eval-examples", "2"]
-        command += ["--ranks", "8", "--max-steps", "1", "--cost-steps", "0", "--out", f"{folder}/study", "--json"]
+        command += ["--ranks", "8", "--max-steps", "1", "--cost", "off", "--out", f"{folder}/study", "--json"]
         began = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None

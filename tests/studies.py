@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from lorascope.data.examples import Example
@@ -13,6 +14,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapter import attach
 from lorascope.modeling.peft_io import load_peft
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.run import recorder
 from lorascope.run.study import run_study
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
@@ -35,7 +37,7 @@ def study_of(model: str, dataset: str, **changes: object) -> StudySpec:
         "model": model, "dataset": dataset, "ranks": (2, 4), "alpha_rule": "proportional", "lora_dropout": 0.2,
         "learning_rates": (5e-3,), "per_device_train_batch_size": 4, "max_steps": 6, "eval_steps": 2,
         "max_length": 48, "eval_examples": 4, "tokens_per_pass": 256, "dtype": "float32", "device": "cpu",
-        "cost_steps": 0, "forgetting_text": "none",
+        "cost": "off", "forgetting_text": "none",
     }  # fmt: skip
     return StudySpec.model_validate(fields | changes)
 
@@ -78,6 +80,12 @@ def carry_out(spec: StudySpec, folder: Path, at_step: Callable[[int], None] = la
     watcher = Watcher(at_step=at_step)
     run_study(spec, folder, progress=watcher, command="lorascope run")
     return watcher
+
+
+def checkpoint_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the state after every step, however long that takes."""
+    monkeypatch.setattr(recorder, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "_CHECKPOINT_SHARE", float("inf"))
 
 
 @dataclass(frozen=True)

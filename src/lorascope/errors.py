@@ -5,6 +5,8 @@ A message has three parts: what is wrong, the value that is wrong, and the remed
 
 from collections.abc import Sequence
 
+_PART = 1000
+
 
 class LorascopeError(Exception):
     """Base of every error this package raises on purpose."""
@@ -18,9 +20,14 @@ class InputError(LorascopeError):
     exit_code = 2
 
     def __init__(self, problem: str, *, remedy: str) -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem}\n  -> {remedy}")
+        self.problem = _readable(problem)
+        self.remedy = _readable(remedy)
+        super().__init__(f"{self.problem}\n  -> {self.remedy}")
+
+
+def _readable(text: str) -> str:
+    """Leave the middle out where a value of the user's is longer than a person reads."""
+    return text if len(text) <= 2 * _PART else f"{text[:_PART]} ... {text[-_PART:]}"
 
 
 class SpecError(InputError):

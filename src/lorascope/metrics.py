@@ -95,7 +95,10 @@ METRICS: dict[str, Metric] = {
         meaning="Median time of one step of one rank alone.",
     ),
     "runtime_seconds": Metric(
-        label=later("runtime"), unit=later("s"), better="lower", meaning="Time of all training steps of one rank alone."
+        label=later("runtime"),
+        unit=later("s"),
+        better="lower",
+        meaning="Time of all training steps of one rank alone.",
     ),
     "tokens_per_second": Metric(
         label=later("throughput"),
@@ -185,7 +188,10 @@ METRICS: dict[str, Metric] = {
         meaning="What weights, gradient and optimizer of full fine-tuning would take.",
     ),
     "memory": Metric(
-        label=later("memory"), unit=later("MB"), better="lower", meaning="Memory sampled while one rank trained alone."
+        label=later("memory"),
+        unit=later("MB"),
+        better="lower",
+        meaning="Memory sampled while one rank trained alone.",
     ),
     "effective_rank": Metric(
         label=later("effective rank"), unit="", better="neither", meaning="Directions that an update uses, by entropy."
@@ -209,15 +215,57 @@ METRICS: dict[str, Metric] = {
         meaning="Held-out loss of an adapter cut to a smaller rank by singular values.",
     ),
     "flops_per_token": Metric(
-        label="operations for a token",
-        unit="FLOP/token",
+        label=later("operations for a token"),
+        unit=later("FLOP/token"),
         better="lower",
         meaning="Additions and multiplications of a training step divided by its tokens.",
     ),
     "bytes_per_step": Metric(
-        label="bytes moved in a step",
-        unit="bytes",
+        label=later("bytes moved in a step"),
+        unit=later("bytes"),
         better="lower",
         meaning="Bytes that a training step reads and writes, by the cost model.",
+    ),
+    "step_seconds_spread": Metric(
+        label=later("spread of a step's time"),
+        unit=later("s"),
+        better="lower",
+        meaning="Distance between the quartiles of the measured steps of one rank alone.",
+    ),
+    "phase_memory": Metric(
+        label=later("memory in a phase"),
+        unit=later("bytes"),
+        better="lower",
+        meaning="Highest memory in the forward, backward, optimizer step or evaluation of one rank alone.",
+    ),
+    "bytes_per_rank": Metric(
+        label=later("memory for each rank more"),
+        unit=later("bytes"),
+        better="lower",
+        meaning="Slope of a straight line through the memory of the ranks.",
+    ),
+    "flops_per_byte": Metric(
+        label=later("arithmetic intensity"),
+        unit=later("operations/byte"),
+        better="neither",
+        meaning="Operations of a step's matrix products for each byte they move at least.",
+    ),
+    "process_memory": Metric(
+        label=later("memory of the process"),
+        unit=later("MB"),
+        better="lower",
+        meaning="Resident memory sampled over the whole run.",
+    ),
+    "gpu_memory_used": Metric(
+        label=later("GPU memory used"),
+        unit=later("bytes"),
+        better="lower",
+        meaning="Memory in use on the device, by all programs.",
+    ),
+    "gpu_utilization": Metric(
+        label=later("GPU utilisation"),
+        unit=later("%"),
+        better="neither",
+        meaning="Share of time in which a kernel ran on the GPU.",
     ),
 }

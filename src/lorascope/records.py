@@ -106,6 +106,8 @@ class SystemSample:
     """Of one core: 200 is two cores busy."""
     device_allocated_bytes: int | None
     """Torch's allocated bytes on the GPU; None without one."""
+    memory_traffic_bytes: int | None
+    """The machine's count of bytes that went between its processors and memory; None where it keeps none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,3 +253,85 @@ class PredictionRecord:
         """Add the parts up."""
         held = self.base_bytes + self.adapter_bytes + self.gradient_bytes + self.optimizer_bytes
         return held + self.activation_bytes + self.rest_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostTurn:
+    """One rank alone for a few steps on the study's typical batch; the turns of all ranks alternate.
+
+    Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU.
+    """
+
+    rank: int
+    turn: int
+    """Counted from 0 for each rank."""
+    step_seconds: tuple[float, ...]
+    """Every step, warm-up first; all but the last turn's warm-up are on the typical batch."""
+    warmup_steps: int
+    """How many of them are warm-up."""
+    step_tokens: tuple[int, ...]
+    """Real tokens of each of them."""
+    cpu_seconds: float
+    """Processor time that the process used in the steps that are no warm-up."""
+    base_bytes: int
+    """Memory before the rank's adapter was made."""
+    forward_peak_bytes: int
+    backward_peak_bytes: int
+    optimizer_peak_bytes: int
+    evaluation_peak_bytes: int | None
+    """Of a pass over held-out rows, taken in a rank's last turn; None in the others."""
+    held_bytes: int
+    """Memory after the last step: activations are gone, adapter, gradient and optimizer state are there."""
+    after_bytes: int
+    """Memory after all of it was given back."""
+    reserved_peak_bytes: int | None
+    """Most that Torch's allocator on a GPU had reserved; None on a CPU."""
+    memory_method: str
+    """Who says how high a peak was: ``allocator``, ``kernel``, or ``sampled`` where readings in time have to do."""
+    samples_bytes: tuple[int, ...]
+    """Memory read every 20 ms."""
+    warmup_samples: int
+    """How many of these readings came before the end of the warm-up."""
+    heaviest_tokens: int | None
+    """Tokens of the study's heaviest step, the warm-up of a rank's last turn; None in the others."""
+    activation_bytes: int | None
+    """What that step's largest pass saved for its backward; None in the other turns."""
+    product_flops: int | None
+    """Operations of the matrix products of a typical step, counted in the warm-up of a rank's first turn."""
+    product_bytes: int | None
+    """Bytes of these products' operands and results, each moved once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineRates:
+    """What the device did of the simplest work when costs were measured."""
+
+    dtype: str
+    flops_per_second: float
+    """Of a large matrix product in the base's precision."""
+    bytes_per_second: float
+    """Of a copy that no cache holds, read and written bytes together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuSample:
+    """One GPU at one moment, as NVIDIA's management library tells; None is a counter that it does not support."""
+
+    seconds: float
+    """As of a SystemSample; while a rank runs alone, since its turn began."""
+    rank: int | None
+    """The rank that ran alone; None in the rest of the run."""
+    uuid: str
+    name: str
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    utilization_percent: int | None
+    """Share of time in which a kernel ran."""
+    memory_utilization_percent: int | None
+    """Share of time in which device memory was read or written."""
+    power_watts: float | None
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+    temperature_celsius: int | None
+    throttle_reasons: int | None
+    """NVML's bit mask of what held the clocks down."""

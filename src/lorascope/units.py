@@ -73,6 +73,16 @@ def format_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def to_gigabytes(n_bytes: float) -> float:
+    """Convert bytes to GB (10^9 bytes)."""
+    return n_bytes / GIGABYTE
+
+
+def to_minutes(seconds: float) -> float:
+    """Convert seconds to minutes."""
+    return seconds / 60
+
+
 def format_time(moment: str) -> str:
     """Write a point in time, given in ISO 8601: in English as it is, else as people who speak the language do."""
     code = current_language()

@@ -12,7 +12,7 @@ from lorascope.spec.load import PRESET_FOLDER, preset_names
 from lorascope.spec.schema import StudySpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
-COMMANDS = ("run", "plan", "report", "export", "doctor")
+COMMANDS = ("run", "plan", "report", "serve", "export", "doctor")
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
 BOUNDS = {
     "minimum": "at least {}",

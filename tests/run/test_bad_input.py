@@ -27,7 +27,7 @@ def refused(
     def call(*study: str, out: Path | None = None, **changes: object) -> str:
         flags = {
             "model": model_folders["llama"], "dataset": rows_file, "ranks": "2,4", "dtype": "float32", "device": "cpu",
-            "cost_steps": 0, "max_steps": 2, "per_device_train_batch_size": 4, "out": out or tmp_path / "out" / "study",
+            "cost": "off", "max_steps": 2, "per_device_train_batch_size": 4, "out": out or tmp_path / "out" / "study",
         }  # fmt: skip
         given = {name: value for name, value in (flags | changes).items() if value is not None}
         before = sorted(str(path) for path in tmp_path.rglob("*"))
@@ -103,7 +103,8 @@ def write(path: Path, content: str | bytes) -> str:
         ({"max_adapter_mb": 0}, ("max_adapter_mb is 0", "larger number")),
         ({"max_adapter_mb": 0.001}, ("max_adapter_mb is 0.001", "of rank 2, takes 1.8 kB", "a rank of at most 1")),
         ({"max_adapter_mb": 0.0001}, ("of rank 2, takes 1.8 kB", "fewer layers")),
-        ({"max_memory": "8GB"}, ("max_memory needs", "cost_steps")),
+        ({"max_memory": "8GB"}, ("max_memory needs", "cost quick or full")),
+        ({"cost": "most"}, ("cost is 'most'", "choose one of off, quick, full")),
         ({"learning_rates": "auto,1e-3"}, ("learning_rates[0] is 'auto', not a number", "the word auto alone")),
         ({"learning_rates": "fast"}, ("learning_rates[0] is 'fast', not a number", "the word auto alone")),
         ({"max_widenings": -1}, ("max_widenings is -1", "larger number")),

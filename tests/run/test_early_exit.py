@@ -10,11 +10,10 @@ import pytest
 
 from lorascope.analysis import summarize
 from lorascope.errors import Interrupted
-from lorascope.run import recorder
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-from studies import Left, carry_out, read_study, study_of
+from studies import Left, carry_out, checkpoint_every_step, read_study, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -145,7 +144,7 @@ def test_killed_after_a_rung_it_takes_the_same_course(
             raise Killed
 
     if checkpoints == "every step":
-        monkeypatch.setattr(recorder, "_CHECKPOINT_SECONDS", 0.0)
+        checkpoint_every_step(monkeypatch)
     with pytest.raises(Killed):
         carry_out(spec, tmp_path / "study", at_step)
     states = {outcome.state for outcome in read_study(tmp_path / "study").outcomes.values()}

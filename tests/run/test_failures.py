@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lorascope.analysis import summarize
 from lorascope.engine import loop
+from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.run import cost, recorder, study
+from lorascope.run import cost_turn, study
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
-from studies import carry_out, read_study, study_of
+from lorascope.store import StudyStore
+from studies import carry_out, checkpoint_every_step, read_study, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
 
@@ -48,7 +51,7 @@ ERRORS = {
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], AbstractContextManager[object]]:
     """Inside the context, the third step of a pack raises; checkpoints are saved after every step."""
     original = loop.train_step
-    monkeypatch.setattr(recorder, "_CHECKPOINT_SECONDS", 0.0)
+    checkpoint_every_step(monkeypatch)
 
     @contextmanager
     def inside(error: Exception) -> Iterator[None]:
@@ -99,24 +102,26 @@ def test_a_failed_trial_is_exit_code_1_with_a_report(
     assert "2 done before" in out
 
 
-def test_memory_that_runs_out_while_a_rank_is_measured_is_an_outcome_too(
-    lorascope: Lorascope,
-    spec: StudySpec,
-    arguments: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_unknown(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_step(*args: object, **kwargs: object) -> None:
-        raise MemoryError("no more")
+    measured = spec.model_copy(update={"cost": "quick"})
+    take_step = cost_turn.train_step
+
+    def train_step(frozen: object, trials: list[TrainingTrial], *args: object, **kwargs: object) -> object:
+        if trials[0].record.rank == 4:
+            raise MemoryError("no more")
+        return take_step(frozen, trials, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cost, "train_step", train_step)
-        code, out, err = lorascope(*arguments, "--cost-steps", 1)
-    assert (code, err) == (1, "")
-    assert "r4 oom after 0 steps: no more" in out
-    assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"oom"}
-    carry_out(study_of(spec.model, spec.dataset, max_steps=4, cost_steps=1), tmp_path / "study")
+        patch.setattr(cost_turn, "train_step", train_step)
+        watcher = carry_out(measured, tmp_path / "study")
+    assert [note for note in watcher.notes if "rank 4 was measured alone (no more)" in note]
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
+    assert [part.step_seconds is None for part in summarize(tmp_path / "study").ranks] == [False, True]
+    again = carry_out(measured, tmp_path / "study")  # a rank without its measurement is measured by the next run
+    assert again.steps == []
+    assert all(part.step_seconds for part in summarize(tmp_path / "study").ranks)
 
 
 def test_a_rate_that_diverges_leaves_the_others_and_the_report(
@@ -159,16 +164,42 @@ def test_a_trial_ruined_by_its_last_update_is_not_called_finished(
     assert "held-out loss after step 1" in left.outcomes["r2-lr1e+38"].message
 
 
-def test_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_CHECKPOINT_SECONDS", 0.0)
+@pytest.fixture
+def killed(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study that failed in its last evaluation; returns its newest checkpoint."""
+    checkpoint_every_step(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(study, "choose_adapters", lambda place: None)
         patch.setattr(loop, "_evaluate", lambda pack, active, step: active if step < 4 else 1 / 0)
         carry_out(spec, tmp_path / "study")
-    checkpoint = tmp_path / "study" / "checkpoints" / "pack-0.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(LorascopeError, match=r"pack-0\.safetensors cannot be used"):
+    return tmp_path / "study" / "checkpoints" / "pack-0.safetensors"
+
+
+def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
+    spec: StudySpec, tmp_path: Path, killed: Path
+) -> None:
+    killed.write_bytes(killed.read_bytes()[:-100])
+    watcher = carry_out(spec, tmp_path / "study")
+    assert watcher.begun == [3]
+    assert any("pack-0.safetensors cannot be used" in note and "an older one" in note for note in watcher.notes)
+    carry_out(spec, tmp_path / "undisturbed")
+    assert read_study(tmp_path / "study").steps == read_study(tmp_path / "undisturbed").steps
+
+
+def test_without_an_older_one_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
+    for checkpoint in killed.parent.iterdir():
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(LorascopeError, match=r"pack-0.*safetensors cannot be used"):
         carry_out(spec, tmp_path / "study")
-    checkpoint.unlink()
+    for checkpoint in killed.parent.iterdir():
+        checkpoint.unlink()
     carry_out(spec, tmp_path / "study")
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
+
+
+def test_a_checkpoint_that_is_ahead_of_the_store_is_not_used(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
+    """A store that lost its last commits would else have a hole in its curves."""
+    with StudyStore.create(tmp_path / "study" / "study.db") as store:
+        store.truncate_after(["r2"], 3)
+    assert carry_out(spec, tmp_path / "study").begun == [3]
+    assert [record.step for record in read_study(tmp_path / "study").steps["r2"]] == [1, 2, 3, 4]

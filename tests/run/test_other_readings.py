@@ -17,7 +17,7 @@ from studies import carry_out, read_study, study_of
 
 @pytest.fixture
 def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
-    return study_of(model_folders["llama"], rows_file, cost_steps=1)
+    return study_of(model_folders["llama"], rows_file, cost="quick")
 
 
 def test_limits_no_rank_was_measured_to_keep_are_refused_and_can_be_raised(spec: StudySpec, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_other_readings_of_a_finished_study_train_nothing(spec: StudySpec, tmp_p
     changes = {
         "tolerance": 3.0, "stable_zone": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6,
     }  # fmt: skip
-    assert set(changes) == READING_FIELDS
+    assert set(changes) | {"cost"} == READING_FIELDS
     changed = spec.model_copy(update=changes)
     watcher = carry_out(changed, folder)
     assert watcher.steps == []

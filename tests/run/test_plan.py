@@ -34,7 +34,7 @@ def test_a_plan_says_what_the_run_finds(
 ) -> None:
     facts = planned(lorascope, *flags)
     spec = study_of(
-        model_folders["llama"], rows_file, max_length=1024, eval_examples=None, tokens_per_pass=3072, cost_steps=2,
+        model_folders["llama"], rows_file, max_length=1024, eval_examples=None, tokens_per_pass=3072, cost="quick",
         alpha_rule="fixed", lora_dropout=0.0,
     )  # fmt: skip
     carry_out(spec, tmp_path / "study")

@@ -12,10 +12,9 @@ import pytest
 
 from lorascope.engine import loop
 from lorascope.errors import Interrupted
-from lorascope.run import recorder
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
-from studies import Left, carry_out, read_study, study_of
+from studies import Left, carry_out, checkpoint_every_step, read_study, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
 
@@ -85,7 +84,7 @@ def test_killed_without_a_word_it_ends_the_same(
             raise Killed
 
     if checkpoints == "every step":
-        monkeypatch.setattr(recorder, "_CHECKPOINT_SECONDS", 0.0)
+        checkpoint_every_step(monkeypatch)
     with pytest.raises(Killed):
         carry_out(spec, tmp_path / "study", at_step)
     watcher = carry_out(spec, tmp_path / "study")

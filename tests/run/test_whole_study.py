@@ -54,7 +54,7 @@ def assert_same_logits(one: list[torch.Tensor], other: list[torch.Tensor]) -> No
 def test_a_run_leaves_every_file_and_a_valid_summary(
     lorascope: Lorascope, tmp_path: Path, model_folders: Mapping[str, str], rows_file: str
 ) -> None:
-    spec = study_of(model_folders["llama"], rows_file, cost_steps=1)
+    spec = study_of(model_folders["llama"], rows_file, cost="quick")
     (tmp_path / "my.yaml").write_text(dump_spec(spec), encoding="utf-8")
     folder = tmp_path / "study"
     code, out, err = lorascope("run", tmp_path / "my.yaml", "--out", folder, "--json")

@@ -1,6 +1,7 @@
 """Reasons to read the numbers with care. Each check is one function that says its reason or nothing."""
 
 from lorascope.analysis.claims import shown_above
+from lorascope.analysis.cost_cautions import memory_not_returned, unsteady_steps
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.paired import LEVEL
 from lorascope.analysis.ranks import ENDED_EARLY
@@ -33,6 +34,8 @@ def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
         imprecise,
         below_capacity,
         environment_changed,
+        memory_not_returned,
+        unsteady_steps,
     )
     return tuple(caution for check in checks if (caution := check(findings)) is not None)
 

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.analysis.cost_turns import costs_by_rank
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
+    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
+    GpuSample,
+    MachineRates,
     PredictionRecord,
     SpectrumRecord,
     StudyFacts,
@@ -49,8 +53,13 @@ class StudyData:
     """By trial id; the base model's under the empty name."""
     predictions: tuple[PredictionRecord, ...]
     """Made before anything was measured; empty in a study without solo measurements."""
-    samples: tuple[SystemSample, ...] = ()
-    """The process over the time of the study, in order."""
+    cost_turns: tuple[CostTurn, ...]
+    """What ``costs`` were put together from, in the order they were taken."""
+    machine_rates: MachineRates | None
+    samples: tuple[SystemSample, ...]
+    """The process over the whole run."""
+    gpu_samples: tuple[GpuSample, ...]
+    """Its GPUs: over the whole run, and while each rank ran alone."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -77,7 +86,9 @@ class StudyData:
 def load_study(folder: Path) -> StudyData:
     """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
     with StudyStore.open(folder / "study.db") as store:
+        store.verify()
         trials = tuple(store.trials())
+        turns = tuple(store.cost_turns())
         return StudyData(
             spec=load_spec(folder / "study.yaml", {}),
             facts=store.facts(),
@@ -85,12 +96,15 @@ def load_study(folder: Path) -> StudyData:
             trials=trials,
             outcomes=store.outcomes(),
             adapters={record.rank: record for record in store.adapters()},
-            costs={record.rank: record for record in store.costs()},
+            costs=costs_by_rank(turns, store.costs()),
             steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
             evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
             spectra=tuple(store.spectra()),
             truncations=tuple(store.truncations()),
             forgetting=store.forgetting(),
-            samples=tuple(store.samples()),
             predictions=tuple(store.predictions()),
+            cost_turns=turns,
+            machine_rates=store.machine_rates(),
+            samples=tuple(store.samples()),
+            gpu_samples=tuple(store.gpu_samples()),
         )

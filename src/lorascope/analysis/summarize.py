@@ -10,6 +10,9 @@ import numpy as np
 from lorascope.analysis.budget import find_budget
 from lorascope.analysis.cautions import find_cautions
 from lorascope.analysis.changes import with_changes
+from lorascope.analysis.cost import with_costs
+from lorascope.analysis.cost_memory import memory_part
+from lorascope.analysis.cost_run import costs_part
 from lorascope.analysis.data import StudyData, load_study
 from lorascope.analysis.estimates import Estimate, final_train_loss, last_finite
 from lorascope.analysis.findings import Findings
@@ -23,7 +26,6 @@ from lorascope.analysis.readings import read_study
 from lorascope.analysis.recommend import no_advice, recommend
 from lorascope.analysis.summary import (
     EnvironmentPart,
-    MemoryPart,
     RankPart,
     RecommendationPart,
     StudyPart,
@@ -44,7 +46,7 @@ from lorascope.language import retell, tr
 from lorascope.records import CostRecord, TrialOutcome, TrialRecord
 from lorascope.spec.plan import planned_rates
 from lorascope.store.columns import StepColumns
-from lorascope.units import from_megabytes, parse_bytes, to_megabytes
+from lorascope.units import from_megabytes, parse_bytes
 
 
 def summarize(folder: Path) -> StudySummary:
@@ -59,7 +61,7 @@ def summarize_data(data: StudyData) -> StudySummary:
     comparison = compare(choices, trials)
     ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
     examined = examined_trials(data, ranks, trials)
-    ranks = with_forgetting(data, ranks, examined)
+    ranks = with_costs(data, with_forgetting(data, ranks, examined))
     verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
     limits = limits_of(data.spec)
     if limits and comparison is not None and comparison.excess:
@@ -84,6 +86,7 @@ def summarize_data(data: StudyData) -> StudySummary:
         truncation=truncation_part(data, examined),
         generic_text=generic_text_part(data),
         predicted=predicted_part(data, ranks),
+        costs=costs_part(data, ranks, trials),
     )
 
 
@@ -213,7 +216,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         runtime_seconds=seconds * steps if seconds is not None and steps is not None else None,
         tokens_per_second=_tokens_per_second(cost),
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
-        memory=_memory(cost),
+        memory=memory_part([cost.memory_samples_bytes], [(cost.memory_samples_bytes, 0)]) if cost else None,
         scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
         learning_rates=data.rates[rank],
         added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),
@@ -232,18 +235,6 @@ def _step_seconds(cost: CostRecord | None) -> float | None:
 def _tokens_per_second(cost: CostRecord | None) -> float | None:
     seconds = math.fsum(cost.step_seconds[cost.warmup_steps :]) if cost else 0.0
     return sum(cost.step_tokens[cost.warmup_steps :]) / seconds if cost and seconds > 0 else None
-
-
-def _memory(cost: CostRecord | None) -> MemoryPart | None:
-    if cost is None or not cost.memory_samples_bytes:
-        return None
-    samples = np.array(cost.memory_samples_bytes, dtype=np.float64)
-    return MemoryPart(
-        mean=to_megabytes(float(samples.mean())),
-        std=to_megabytes(float(samples.std())),
-        min=to_megabytes(float(samples.min())),
-        max=to_megabytes(float(samples.max())),
-    )
 
 
 def _environment(data: StudyData) -> EnvironmentPart | None:

@@ -5,6 +5,7 @@ A number that does not exist (yet) is null: not measured, not reached, or not fi
 
 from typing import Literal
 
+from lorascope.analysis.cost_parts import CostPart, CostsPart, GpuPart
 from lorascope.analysis.part import Interval
 from lorascope.analysis.part import Part as _Part
 from lorascope.analysis.predicted_parts import PredictedPart
@@ -27,6 +28,8 @@ CautionKind = Literal[
     "imprecise",
     "below_capacity",
     "environment_changed",
+    "memory_not_returned",
+    "unsteady_steps",
 ]
 
 
@@ -152,6 +155,12 @@ class MemoryPart(_Part):
     """The lowest."""
     max: float
     """The highest."""
+    start_spike: float | None = None
+    """How far the warm-up rises above the steps behind it; null where it does not stand out."""
+    later_mean: float | None = None
+    """Mean of the readings in the measured steps."""
+    later_std: float | None = None
+    """Their standard deviation."""
 
 
 class RankPart(_Part):
@@ -184,15 +193,15 @@ class RankPart(_Part):
     step_seconds: float | None
     """Time of one step, trained alone."""
     runtime_seconds: float | None
-    """Time of all steps, trained alone, without evaluations."""
+    """Steps of a whole trial x ``step_seconds``: predicted for the rank alone, without evaluations."""
     tokens_per_second: float | None
     """Tokens through the model in a second, trained alone."""
     peak_memory_bytes: int | None
-    """Highest memory, trained alone."""
+    """Highest memory in its steps, trained alone; an evaluation's is under ``cost``."""
     memory: MemoryPart | None
     """Memory over time, trained alone."""
-    gpu: None = None
-    """Null: GPU measurements are not taken yet."""
+    gpu: GpuPart | None = None
+    """The GPU while it trained alone; null without one."""
     scale: float | None = None
     """What the update B A x is multiplied by, from alpha and the rank."""
     pareto: bool | None = None
@@ -203,6 +212,8 @@ class RankPart(_Part):
     """Learning rates that were tried for this rank, ascending."""
     added_learning_rates: tuple[float, ...] = ()
     """Those of them that were added because the best one lay at the edge of the grid."""
+    cost: CostPart | None = None
+    """How that was measured, and what it was made of; null where it was not measured in turns."""
 
 
 class AdvicePart(_Part):
@@ -339,6 +350,8 @@ class StudySummary(_Part):
     """What the losses under forgetting were taken on."""
     predicted: PredictedPart | None = None
     """What was predicted before anything was measured, beside what then was."""
+    costs: CostsPart | None = None
+    """What the ranks cost beside each other, and the run as a whole."""
 
     def to_json(self) -> str:
         """Write summary.json's text: the same bytes for the same records."""

@@ -24,7 +24,7 @@ from lorascope.language import tr
 from lorascope.metrics import METRICS
 from lorascope.units import format_bytes, format_seconds, from_megabytes
 
-_PART_COLORS = ("#c3c7d0", "#2f8fa8", "#b0417a", "#4f8a1f", "#9a8fd1")
+_PART_COLORS = ("#c3c7d0", "#8f96a3", "#2f8fa8", "#b0417a", "#4f8a1f", "#9a8fd1", "#d8a35d")
 """From the part that all ranks share to what is left; they differ in lightness, too."""
 
 
@@ -65,7 +65,7 @@ def memory_split_spec(shares: Sequence[MemoryShare], ranks: Sequence[int]) -> Sp
     ]
     x = rank_axis(ranks)
     y = {"field": "value", "type": "quantitative", "title": METRICS["memory"].title}
-    legend = {"title": None, "orient": "top", "columns": 2}
+    legend = {"title": None, "orient": "top", "columns": 3}
     scale = {"domain": parts, "range": list(_PART_COLORS[: len(parts)])}
     color = {"field": "part", "type": "nominal", "sort": parts, "scale": scale, "legend": legend}
     tips = [{"field": "rank", "title": METRICS["rank"].title}, {"field": "part", "title": tr("part")},

@@ -1,15 +1,18 @@
 """What each rank costs, as plain numbers; nothing here draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lorascope.analysis import StudyData, StudySummary
+from lorascope.analysis.summary import RankPart
 from lorascope.charts.thin import keep_peaks
 from lorascope.language import tr
+from lorascope.records import GpuSample
 from lorascope.units import to_megabytes
 
+STEP_PHASES = ("forward", "backward", "optimizer")
 MAX_SAMPLES = 600
 """Points of one curve over time."""
 
@@ -61,25 +64,78 @@ def runtime_by_rank(summary: StudySummary) -> tuple[RankValue, ...]:
     return tuple(RankValue(rank=rank, value=seconds) for rank, seconds in known if seconds is not None)
 
 
-def memory_split(data: StudyData) -> tuple[MemoryShare, ...]:
-    """Split each rank's peak, in MB: what was there before it, its adapter, gradient and optimizer, and the rest."""
+def memory_split(data: StudyData, summary: StudySummary) -> tuple[MemoryShare, ...]:
+    """Split each rank's peak of a step, in MB, as it was measured phase by phase, or as far as sizes alone tell."""
     shares = []
-    for rank in data.ranks:
-        cost, adapter = data.costs.get(rank), data.adapters.get(rank)
-        if cost is None or adapter is None:
-            continue
-        known = {
-            tr("base model and program"): cost.base_memory_bytes,
-            tr("adapter"): adapter.parameter_bytes,
-            tr("gradient"): adapter.gradient_bytes,
-            tr("optimizer"): adapter.optimizer_bytes,
-        }
-        rest = max(0, cost.peak_memory_bytes - sum(known.values()))
-        shares += [
-            MemoryShare(rank=rank, part=part, megabytes=to_megabytes(size))
-            for part, size in (known | {tr("activations and the rest"): rest}).items()
-        ]
+    for part in summary.ranks:
+        known = _measured_split(part) or _counted_split(data, part.rank)
+        shares += [MemoryShare(rank=part.rank, part=name, megabytes=to_megabytes(size)) for name, size in known.items()]
     return tuple(shares)
+
+
+def _measured_split(part: RankPart) -> dict[str, int]:
+    """Take the phase of a step in which memory is highest."""
+    phases = [split for split in part.cost.split if split.phase in STEP_PHASES] if part.cost else []
+    if not phases:
+        return {}
+    peak = max(phases, key=lambda split: split.total)
+    return {
+        tr("program"): peak.program,
+        tr("base model"): peak.base,
+        tr("adapter"): peak.adapter,
+        tr("gradient"): peak.gradient,
+        tr("optimizer"): peak.optimizer,
+        tr("activations"): peak.activations,
+        tr("the rest"): max(0, peak.rest),
+    }
+
+
+def _counted_split(data: StudyData, rank: int) -> dict[str, int]:
+    cost, adapter = data.costs.get(rank), data.adapters.get(rank)
+    if cost is None or adapter is None:
+        return {}
+    known = {
+        tr("base model and program"): cost.base_memory_bytes,
+        tr("adapter"): adapter.parameter_bytes,
+        tr("gradient"): adapter.gradient_bytes,
+        tr("optimizer"): adapter.optimizer_bytes,
+    }
+    return known | {tr("activations and the rest"): max(0, cost.peak_memory_bytes - sum(known.values()))}
+
+
+def gpu_series(data: StudyData) -> dict[str, tuple[Series, ...]]:
+    """Take what the GPU told while each rank trained alone, in percent, by the name of its chart; only what it told."""
+    readings: dict[str, Callable[[GpuSample], float | None]] = {
+        "gpu_memory": _memory_percent,
+        "gpu_memory_access": lambda sample: sample.memory_utilization_percent,
+        "gpu_utilization": lambda sample: sample.utilization_percent,
+    }
+    found = {}
+    for name, read in readings.items():
+        series = [_of_rank(data, rank, read) for rank in data.ranks]
+        if any(one.values for one in series):
+            found[name] = tuple(one for one in series if one.values)
+    return found
+
+
+def _memory_percent(sample: GpuSample) -> float | None:
+    if sample.memory_used_bytes is None or not sample.memory_total_bytes:
+        return None
+    return 100 * sample.memory_used_bytes / sample.memory_total_bytes
+
+
+def _of_rank(data: StudyData, rank: int, read: Callable[[GpuSample], float | None]) -> Series:
+    points = [
+        (sample.seconds, value)
+        for sample in data.gpu_samples
+        if sample.rank == rank and (value := read(sample)) is not None
+    ]
+    kept = keep_peaks(np.array([value for _, value in points]), MAX_SAMPLES)
+    return Series(
+        name=str(rank),
+        times=tuple(points[place][0] for place in kept),
+        values=tuple(float(points[place][1]) for place in kept),
+    )
 
 
 def memory_over_readings(data: StudyData) -> tuple[Series, ...]:

@@ -24,6 +24,7 @@ for position, (name, summary) in enumerate(
         "run": "Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.",
         "plan": "Predict parameters, memory and time of every rank from the model's configuration; loads no weights.",
         "report": "Write the report, its Markdown and summary.json from a study's records, and print the path.",
+        "serve": "Show a study in the browser while it runs and afterwards, or all studies of a folder.",
         "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",
         "doctor": "Say what this machine offers: versions, devices, memory, disk, the demo's model. Needs no network.",
     }.items()
@@ -53,13 +54,19 @@ def _run(arguments: list[str]) -> int:
         print("lorascope: stopped; the same command continues the study", file=sys.stderr)  # noqa: T201
         return Interrupted.exit_code
     except LorascopeError as error:
-        print(f"lorascope: {error}", file=sys.stderr)  # noqa: T201
+        print(f"lorascope: {_without_secrets(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except BrokenPipeError:
         # The reader of a pipe went away; Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, sqlite3.Error) as error:
-        print(f"lorascope: {error}\n  -> {_AGAIN}", file=sys.stderr)  # noqa: T201
+        print(f"lorascope: {_without_secrets(error)}\n  -> {_AGAIN}", file=sys.stderr)  # noqa: T201
         return LorascopeError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _without_secrets(error: Exception) -> str:
+    from lorascope.measure.environment import mask_credentials
+
+    return mask_credentials(str(error))

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ def run(
     *,
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    serve: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
     """Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.
@@ -39,10 +41,12 @@ def run(
         Folder of the study; one that is there is continued. Default: studies/PRESET or studies/MODEL-DATASET.
     json
         Write summary.json to standard output and progress to standard error.
+    serve
+        Show the study in a browser while it runs; the address is printed.
     """
     study, spec = read_study(study, flags)
     folder = out if out is not None else Path("studies") / _folder_name(study, spec)
-    return _carry_out(spec, folder, as_json=json)
+    return _carry_out(spec, folder, as_json=json, serve=serve)
 
 
 def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
@@ -53,14 +57,20 @@ def read_study(study: str | None, flags: object | None) -> tuple[str | None, Stu
     return study, load_spec(find_study(study) if study is not None else None, given)
 
 
-def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool) -> int:
+def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
     from lorascope.cli.live import LiveView
     from lorascope.cli.plain import PlainView
 
     console = Console()
     live = console.is_terminal and not as_json
-    with LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout) as view:
+    with ExitStack() as stack:
+        view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
+        stack.enter_context(view)
         view.phase("starting")
+        if serve:
+            from lorascope.web.beside import served_beside
+
+            view.note(f"watch it at {stack.enter_context(served_beside(folder))}")
         from lorascope.run.study import run_study
 
         run_study(spec, folder, progress=view, command=shlex.join(["lorascope", *sys.argv[1:]]))

@@ -1,55 +1,70 @@
-"""The state of a pack on disk, enough to go on with the same numbers.
+"""The state of trials on disk, enough to go on with the same numbers.
 
-Row order, dropout and the learning rate are functions of the step, so weights, AdamW's averages and the step are all
-there is to keep.
+Row order, dropout and the learning rate are functions of the step, and which trials left early is on record. So
+weights, AdamW's averages and the step are all there is to keep. Two states are kept: where the newer one is damaged,
+training goes on from the one before.
 """
 
+import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from lorascope.durable import sync_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
+from lorascope.modeling.tensor_file import write_tensors
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
+_DAMAGE = (SafetensorError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What reading a damaged file raises."""
 
 
 def save_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
-    """Write the pack's state; the file appears under its name only when it is complete and on disk."""
+    """Write the state of the trials that still train, and keep the state before as ``*.previous.safetensors``.
+
+    The file appears under its name only when it is complete and on disk.
+
+    Raises:
+        OSError: it cannot be written; the states before are as they were.
+    """
     tensors: dict[str, torch.Tensor] = {}
-    progress = {}
-    for trial in trials:
+    steps = {}
+    for trial in (trial for trial in trials if not trial.has_left):
         name = trial.record.trial_id
-        progress[name] = {"steps_done": trial.steps_done, "diverged": trial.diverged, "stopped": trial.stopped}
+        steps[name] = trial.steps_done
         tensors[f"{name}.weights"] = trial.adapter.flat.detach()
         state = trial.optimizer.state.get(trial.adapter.flat, {})
         for average in _AVERAGES:
             if average in state:
                 tensors[f"{name}.{average}"] = state[average]
+    progress = json.dumps(steps)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    save_file(tensors, aside, metadata={"progress": json.dumps(progress)})
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
+    newest = path.with_suffix(".new.safetensors")
+    write_tensors(newest, tensors, {"steps": progress, "sha256": _digest(progress, tensors)})
+    if path.exists():
+        path.replace(previous(path))
+    newest.replace(path)
+    sync_folder(path.parent)
 
 
-def checkpoint_steps(path: Path) -> int:
-    """Return how many steps the trial that is furthest has done; 0 where there is no checkpoint.
+def previous(path: Path) -> Path:
+    """Return where the state before the last one is."""
+    return path.with_suffix(".previous.safetensors")
+
+
+def read_steps(path: Path) -> dict[str, int]:
+    """Return how many steps each trial in a checkpoint has done, after comparing the content with its checksum.
 
     Raises:
         LorascopeError: the file is damaged.
     """
-    if not path.exists():
-        return 0
     with _readable(path), safe_open(path, framework="pt") as file:
-        return max(int(trial["steps_done"]) for trial in json.loads(file.metadata()["progress"]).values())
+        return _verified_steps(file)
 
 
 def load_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
@@ -59,29 +74,51 @@ def load_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
         LorascopeError: the file is damaged or belongs to other trials.
     """
     with _readable(path), safe_open(path, framework="pt") as file:
-        progress = json.loads(file.metadata()["progress"])
+        steps = _verified_steps(file)
         for trial in trials:
-            _restore(trial, progress[trial.record.trial_id], file)
+            _restore(trial, steps[trial.record.trial_id], file)
+
+
+def _digest(progress: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(progress.encode())
+    for name in sorted(tensors):
+        _add(digest, name, tensors[name])
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+    digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def _verified_steps(file: safe_open) -> dict[str, int]:
+    metadata = file.metadata()
+    digest = hashlib.sha256(metadata["steps"].encode())
+    for name in sorted(file.keys()):  # one tensor at a time in memory
+        _add(digest, name, file.get_tensor(name))
+    if digest.hexdigest() != metadata["sha256"]:
+        raise ValueError("its content does not match its checksum")
+    return {name: int(steps) for name, steps in json.loads(metadata["steps"]).items()}
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise LorascopeError(
-            f"the checkpoint {path} cannot be used: {error}\n  -> delete it to train these trials from the start"
+            f"the checkpoint {path} cannot be used: {type(error).__name__}: {error}\n"
+            "  -> delete it, and what lies beside it, to train these trials from the start"
         ) from error
 
 
-def _restore(trial: TrainingTrial, progress: dict[str, object], file: safe_open) -> None:
+def _restore(trial: TrainingTrial, steps_done: int, file: safe_open) -> None:
     name, flat = trial.record.trial_id, trial.adapter.flat
-    trial.steps_done, trial.diverged = int(str(progress["steps_done"])), str(progress["diverged"])
-    trial.stopped = str(progress["stopped"])
+    trial.steps_done = steps_done
     with torch.no_grad():
         flat.copy_(file.get_tensor(f"{name}.weights"))
     trial.adapter.refresh()
-    if trial.steps_done:
+    if steps_done:
         averages = {average: file.get_tensor(f"{name}.{average}").to(flat.device) for average in _AVERAGES}
-        step = torch.tensor(float(trial.steps_done), device=flat.device if flat.is_cuda else "cpu")
+        step = torch.tensor(float(steps_done), device=flat.device if flat.is_cuda else "cpu")
         trial.optimizer.state[flat] = {"step": step, **averages}

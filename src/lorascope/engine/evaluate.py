@@ -8,6 +8,7 @@ import torch
 from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.passes import plan_passes, shares_prefixes
+from lorascope.engine.room import with_room
 from lorascope.spec.schema import StudySpec
 
 
@@ -33,10 +34,14 @@ def example_nats(
     nats = [0.0] * len(examples)
     rows = [PassRow(example=example, adapter=adapter) for example in examples]
     share = shares_prefixes(frozen, spec, training=False)
-    for one_pass in plan_passes([rows], tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing, share=share):
-        check_stop()
-        with torch.no_grad():
-            sums = torch.stack([row.sum() for row in frozen.row_nats(one_pass)]).tolist()
-        for row, value in zip(one_pass, sums, strict=True):
-            nats[order[id(row.example)]] = value
+
+    def add_nats(tokens_per_pass: int) -> None:
+        for one_pass in plan_passes([rows], tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share):
+            check_stop()
+            with torch.no_grad():
+                sums = torch.stack([row.sum() for row in frozen.row_nats(one_pass, check_stop=check_stop)]).tolist()
+            for row, value in zip(one_pass, sums, strict=True):
+                nats[order[id(row.example)]] = value
+
+    with_room(frozen.limit, spec.tokens_per_pass, [example.n_tokens for example in examples], add_nats)
     return tuple(nats), time.perf_counter() - start

@@ -1,7 +1,7 @@
 """From rows of tokens to nats: one pass through the frozen base with its adapters."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from lorascope.data.examples import Example
 from lorascope.engine.loss import frozen_head_nats
 from lorascope.engine.prefixes import Family
+from lorascope.engine.room import PassLimit
 from lorascope.modeling.attention import PACKED
 from lorascope.modeling.dropout import PREFIX_NAMES, DropoutStreams
 from lorascope.modeling.kernels.calls import Kernels
@@ -50,6 +51,8 @@ class FrozenModel:
     """The compiled kernels, where the model's own operations are replaced by them."""
     own_attention: str
     """Name of the attention that the model was loaded with, used for padded rows."""
+    limit: PassLimit = field(default_factory=PassLimit)
+    """What memory was found to hold in this process."""
 
     @property
     def device(self) -> torch.device:
@@ -61,14 +64,15 @@ class FrozenModel:
         """Say whether rows of a pass can share a prefix: the compiled kernels alone attend to one."""
         return self.packing and self.kernels is not None
 
-    def row_nats(self, rows: Sequence[PassRow]) -> list[torch.Tensor]:
+    def row_nats(self, rows: Sequence[PassRow], *, check_stop: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
         """Send rows through the model; return each row's nats over its targets, float32 or better.
 
-        Rows of one adapter must be neighbours.
+        Rows of one adapter must be neighbours. ``check_stop`` is called in every adapted layer, forward and backward.
         """
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
         wanted = _targets(sent, rows)
-        with active_pass(ActivePass(layout=sent.layout, streams=self._streams(sent), kernels=self.kernels)):
+        streams = self._streams(sent)
+        with active_pass(ActivePass(layout=sent.layout, streams=streams, kernels=self.kernels, check_stop=check_stop)):
             if self.chunked_head:
                 head = self.model.get_output_embeddings()
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)

@@ -1,7 +1,7 @@
 """The training loop of a pack: every trial over the same rows, one step at a time."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.language import later
 from lorascope.modeling.adapter import attach
 from lorascope.modeling.layout import BASE_ONLY
-from lorascope.records import EvalRecord, StepRecord, TrialOutcome
+from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.spec.rungs import Rungs
 from lorascope.spec.schema import StudySpec
 from lorascope.spec.steps import evaluation_steps
@@ -56,6 +56,10 @@ class Pack:
     """Where learning rates that fell behind leave the pack."""
     base_nats: Sequence[float] | None = None
     """Nats of each held-out row before the first step, where an earlier pack has evaluated the base."""
+    others: Sequence[TrialRecord] = ()
+    """Trials that are compared with these at rungs but train at another time, for want of memory or after a stop."""
+    others_losses: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Their held-out losses so far, in nats a token, by step and trial id."""
 
 
 def train_pack(pack: Pack) -> None:
@@ -94,7 +98,8 @@ def train_pack(pack: Pack) -> None:
 
 def _stop_at_rung(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
     losses = {trial.record.trial_id: trial.eval_loss for trial in active if trial.eval_loss is not None}
-    leavers = pack.rungs.leavers(step, [trial.record for trial in pack.trials], losses)
+    planned = [*(trial.record for trial in pack.trials), *pack.others]
+    leavers = pack.rungs.leavers(step, planned, losses | dict(pack.others_losses.get(step, {})))
     for trial in active:
         trial.stopped = leavers.get(trial.record.trial_id, "")
     return _drop_ended(pack, active)

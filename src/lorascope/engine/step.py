@@ -1,6 +1,8 @@
 """One optimizer step of a pack: forward and backward of every trial's rows, then each trial's own update."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -9,6 +11,7 @@ from lorascope.data.examples import Example
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.passes import plan_passes, shares_prefixes
 from lorascope.engine.probe import Probe
+from lorascope.engine.room import with_room
 from lorascope.engine.schedule import learning_rate_factor
 from lorascope.engine.trial import TrainingTrial
 from lorascope.records import StepRecord
@@ -31,32 +34,30 @@ def train_step(
     Each trial's loss is divided by its own count of target tokens, and the losses are summed, so that no trial's
     gradient depends on another trial.
 
+    Where memory runs out before the first update, the step begins anew with smaller passes: the same sums of the same
+    rows, taken in another order.
+
     Returns:
         One record a trial, in order. A trial whose gradient is not finite is marked as diverged and not updated.
     """
-    step = trials[0].steps_done
-    rows = [_trial_rows(trial, index, examples, spec, step) for index, trial in enumerate(trials)]
-    targets = [sum(row.example.n_targets for row in trial_rows) for trial_rows in rows]
-    tokens = [sum(row.example.n_tokens for row in trial_rows) for trial_rows in rows]
-    nats = [0.0] * len(trials)
-    share = shares_prefixes(frozen, spec, training=True)
-    probe.step_begins()
-    for one_pass in plan_passes(rows, tokens_per_pass=spec.tokens_per_pass, padded=not frozen.packing, share=share):
-        check_stop()
-        row_nats = [row.sum() for row in frozen.row_nats(one_pass)]
-        loss = torch.stack([n / targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]).sum()
-        loss.backward()
-        for n, row in zip(torch.stack(row_nats).tolist(), one_pass, strict=True):
-            nats[row.adapter] += n
-    updates = [_update(trial, spec, total_steps) for trial in trials]
-    seconds = probe.step_ends(tokens=sum(tokens))
+    batch = _Batch.of(trials, examples, spec)
+
+    def add_gradients(tokens_per_pass: int) -> list[float]:
+        probe.step_begins()
+        return _add_gradients(frozen, trials, batch, spec, tokens_per_pass, probe, check_stop)
+
+    nats = with_room(frozen.limit, spec.tokens_per_pass, batch.lengths, add_gradients)
+    losses = [n / targets for n, targets in zip(nats, batch.targets, strict=True)]
+    probe.phase_begins("optimizer")
+    updates = [_update(trial, loss, spec, total_steps) for trial, loss in zip(trials, losses, strict=True)]
+    seconds = probe.step_ends(tokens=sum(batch.tokens))
     return [
         StepRecord(
             trial_id=trial.record.trial_id,
-            step=step + 1,
+            step=batch.step + 1,
             nats=nats[i],
-            target_tokens=targets[i],
-            tokens=tokens[i],
+            target_tokens=batch.targets[i],
+            tokens=batch.tokens[i],
             learning_rate=updates[i][0],
             grad_norm=updates[i][1],
             seconds=seconds,
@@ -66,10 +67,62 @@ def train_step(
     ]
 
 
-def _update(trial: TrainingTrial, spec: StudySpec, total_steps: int) -> tuple[float, float]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """The rows of one step, with counts for each trial."""
+
+    step: int
+    rows: Sequence[Sequence[PassRow]]
+    targets: Sequence[int]
+    tokens: Sequence[int]
+
+    @classmethod
+    def of(cls, trials: Sequence[TrainingTrial], examples: Sequence[Example], spec: StudySpec) -> Self:
+        step = trials[0].steps_done
+        rows = [_trial_rows(trial, index, examples, spec, step) for index, trial in enumerate(trials)]
+        return cls(
+            step=step,
+            rows=rows,
+            targets=[sum(row.example.n_targets for row in trial_rows) for trial_rows in rows],
+            tokens=[sum(row.example.n_tokens for row in trial_rows) for trial_rows in rows],
+        )
+
+    @property
+    def lengths(self) -> list[int]:
+        return [row.example.n_tokens for trial_rows in self.rows for row in trial_rows]
+
+
+def _add_gradients(  # noqa: PLR0917 - all of them the step's own
+    frozen: FrozenModel,
+    trials: Sequence[TrainingTrial],
+    batch: _Batch,
+    spec: StudySpec,
+    tokens_per_pass: int,
+    probe: Probe,
+    check_stop: Callable[[], None],
+) -> list[float]:
+    """Send all rows through the model, forward and back, and return each trial's nats."""
+    nats = [0.0] * len(trials)
+    for trial in trials:
+        trial.adapter.zero_grad()
+    share = shares_prefixes(frozen, spec, training=True)
+    for one_pass in plan_passes(batch.rows, tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share):
+        check_stop()
+        probe.phase_begins("forward")
+        row_nats = [row.sum() for row in frozen.row_nats(one_pass, check_stop=check_stop)]
+        mean_nats = [n / batch.targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]
+        loss = torch.stack(mean_nats).sum()
+        probe.phase_begins("backward")
+        loss.backward()
+        for n, row in zip(torch.stack(row_nats).tolist(), one_pass, strict=True):
+            nats[row.adapter] += n
+    return nats
+
+
+def _update(trial: TrainingTrial, loss: float, spec: StudySpec, total_steps: int) -> tuple[float, float]:
     factor = learning_rate_factor(spec, step=trial.steps_done, total_steps=total_steps)
     learning_rate = trial.record.learning_rate * factor
-    return learning_rate, trial.update(learning_rate=learning_rate, max_grad_norm=spec.max_grad_norm)
+    return learning_rate, trial.update(loss=loss, learning_rate=learning_rate, max_grad_norm=spec.max_grad_norm)
 
 
 def _trial_rows(

@@ -11,6 +11,9 @@ from lorascope.modeling.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
 from lorascope.spec.schema import StudySpec
 
+EXPLODED_NATS = 100.0
+"""A mean loss above this is no training any more: guessing blindly among 256,000 tokens costs 12.5 nats."""
+
 
 class TrainingTrial:
     """The state of one trial; nothing in it is shared with another trial."""
@@ -45,10 +48,10 @@ class TrainingTrial:
         """Whether the trial takes no further step."""
         return bool(self.diverged or self.stopped)
 
-    def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
+    def update(self, *, loss: float, learning_rate: float, max_grad_norm: float) -> float:
         """Clip this trial's own gradient, take one optimizer step, and return the norm before clipping.
 
-        A non-finite norm leaves the weights as they are and ends the trial.
+        A non-finite norm, or a loss (nats a token) that exploded, leaves the weights as they are and ends the trial.
         """
         grad = self.adapter.flat.grad
         assert grad is not None
@@ -56,12 +59,14 @@ class TrainingTrial:
         if not math.isfinite(norm):
             self.diverged = later("the gradient of step {step} is not finite").format(step=self.steps_done + 1)
             return norm
+        if loss > EXPLODED_NATS:
+            self.diverged = f"the loss of step {self.steps_done + 1} exploded ({loss:.4g} nats a token)"
+            return norm
         if max_grad_norm > 0 and norm > max_grad_norm:
             grad.mul_(max_grad_norm / (norm + 1e-6))
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
         self.adapter.refresh()
-        self.adapter.zero_grad()
         self.steps_done += 1
         return norm
 

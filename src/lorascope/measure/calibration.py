@@ -64,13 +64,11 @@ def _read() -> list[Calibration]:
     try:
         entries = json.loads((data_folder() / _FILE).read_text(encoding="utf-8"))
         found = [Calibration(**entry) for entry in entries if isinstance(entry, Mapping)]
+        return [entry for entry in found if _usable(entry)]
     except (OSError, ValueError, TypeError):
         return []
-    return [entry for entry in found if _usable(entry)]
 
 
 def _usable(entry: Calibration) -> bool:
     numbers = (entry.parameters, entry.factor, entry.rest_bytes)
-    return all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers) and bool(
-        entry.parameters and entry.factor
-    )
+    return all(math.isfinite(n) and n >= 0 for n in numbers) and entry.factor > 0

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from lorascope.engine.probe import Phase
+
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given; the CPU is always done."""
@@ -34,6 +36,9 @@ class StepClock:
         """Start the clock."""
         synchronise(self._device)
         self._began = self._now()
+
+    def phase_begins(self, phase: Phase) -> None:
+        """Let it pass: the clock times whole steps, since on a GPU the parts of one overlap."""
 
     def step_ends(self, *, tokens: int) -> float:
         """Stop the clock and return the step's seconds."""

@@ -36,6 +36,9 @@ _CPUINFO = Path("/proc/cpuinfo")
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
 _GIT_SECONDS = 5.0
 _NAMES = r"token|secret|password|passwd|signature|credential|(?<![a-z])(?:sig|key)"
+_SECRET_VARIABLE = re.compile(rf"(?i){_NAMES}")
+_SECRET_LENGTH = 8
+"""Shorter values of such variables are switches: TOKENIZERS_PARALLELISM=false."""
 _CREDENTIALS = (
     (re.compile(r"(\w://)[^/\s@]+@"), r"\1***@"),
     (re.compile(rf"(?i)((?:{_NAMES})[=\s:]+)[^\s&'\"]+"), r"\1***"),
@@ -65,7 +68,10 @@ def environment(*, device: str, device_name: str, seeds: Sequence[int], command:
 
 
 def mask_credentials(text: str) -> str:
-    """Replace passwords, tokens and keys in a command line or address by ``***``."""
+    """Replace passwords, tokens and keys in a text by ``***``, those of the environment wherever they stand."""
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_LENGTH and _SECRET_VARIABLE.search(name):
+            text = text.replace(value, "***")
     for pattern, replacement in _CREDENTIALS:
         text = pattern.sub(replacement, text)
     return text

@@ -10,14 +10,9 @@ from typing import Self
 import psutil
 import torch
 
-_INTERVAL_SECONDS = 0.01
+from lorascope.measure.peaks import AllocatorPeak, MemoryMethod, PeakCounter, SampledPeak, peak_counter
 
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out; Torch's CPU allocator says so only in the text of a RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
+INTERVAL_SECONDS = 0.02
 
 
 def release_memory(device: torch.device) -> None:
@@ -32,17 +27,35 @@ def release_memory(device: torch.device) -> None:
 
 
 class MemoryMeter:
-    """Samples memory in a thread inside a ``with`` block; on a GPU the peak is the allocator's own count."""
+    """Reads memory in time, from a thread, and the peak of each phase inside a ``with`` block."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, counter: PeakCounter | None = None) -> None:
         self._device = device
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="lorascope-memory", daemon=True)
         self._process = psutil.Process()
+        self._phase = ""
+        self._counter = counter or peak_counter(device, self.read)
         self.samples_bytes: list[int] = []
         self.base_bytes = 0
         """Read on entry."""
-        self.peak_bytes = 0
+        self.peaks_bytes: dict[str, int] = {}
+        """Highest of each phase by its name; what came before the first one is under the empty name."""
+
+    @property
+    def method(self) -> MemoryMethod:
+        """Return who says how high a peak was."""
+        return self._counter.method
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the highest of all phases that have ended."""
+        return max(self.peaks_bytes.values())
+
+    @property
+    def reserved_bytes(self) -> int | None:
+        """Return the most that Torch's allocator on a GPU had reserved; None elsewhere."""
+        return self._counter.reserved_bytes if isinstance(self._counter, AllocatorPeak) else None
 
     def read(self) -> int:
         """Return bytes in use now: allocated on the GPU, resident on the CPU."""
@@ -51,10 +64,15 @@ class MemoryMeter:
         resident: int = self._process.memory_info().rss
         return resident
 
+    def begin(self, phase: str) -> None:
+        """End the phase that is, and begin one; a name that comes again goes on."""
+        peak = self._counter.take()
+        self.peaks_bytes[self._phase] = max(self.peaks_bytes.get(self._phase, 0), peak)
+        self._phase = phase
+
     def __enter__(self) -> Self:
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
         self.base_bytes = self.read()
+        self._counter.take()
         self._thread.start()
         return self
 
@@ -64,10 +82,11 @@ class MemoryMeter:
         self._stop.set()
         self._thread.join()
         self.samples_bytes.append(self.read())
-        self.peak_bytes = max(self.samples_bytes)
-        if self._device.type == "cuda":
-            self.peak_bytes = torch.cuda.max_memory_allocated(self._device)
+        self.begin("")
 
     def _sample(self) -> None:
-        while not self._stop.wait(_INTERVAL_SECONDS):
-            self.samples_bytes.append(self.read())
+        while not self._stop.wait(INTERVAL_SECONDS):
+            reading = self.read()
+            self.samples_bytes.append(reading)
+            if isinstance(self._counter, SampledPeak):
+                self._counter.see(reading)

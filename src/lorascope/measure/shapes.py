@@ -106,7 +106,7 @@ def _hidden_features(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) ->
 def _kept_by_activation(config: PretrainedConfig) -> int:
     """Return how many values the activation function keeps for each that it reads, found by trying it."""
     names = (getattr(config, name, None) for name in ("hidden_act", "hidden_activation", "activation_function"))
-    function = ACT2FN.get(next((name for name in names if isinstance(name, str)), "relu"))
+    function = ACT2FN[next((name for name in names if isinstance(name, str) and name in ACT2FN), "relu")]
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

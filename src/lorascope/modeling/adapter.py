@@ -83,6 +83,11 @@ class Adapter:
                 layer.A.copy_((2 * drawn - 1) * bound)
         self.refresh()
 
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return all that the adapter holds: weights, their gradient, and the copy that the layers multiply with."""
+        assert self.flat.grad is not None
+        return self.flat, self.flat.grad, self._compute
+
     def refresh(self) -> None:
         """Bring the copy that the layers multiply with up to date, after the weights changed."""
         if self._compute.dtype != self.flat.dtype:

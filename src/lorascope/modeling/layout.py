@@ -6,7 +6,7 @@ each fills its own line up to the longest. The layers ask for the current pass i
 Transformers' models do not pass unknown arguments through every layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -144,6 +144,8 @@ class ActivePass:
     streams: DropoutStreams | None = None
     kernels: Kernels | None = None
     """The compiled kernels, where they may be used."""
+    check_stop: Callable[[], None] = lambda: None
+    """Raises when the run should stop; called in every adapted layer, as a pass may take longer than a user waits."""
 
 
 _active: ContextVar[ActivePass | None] = ContextVar("lorascope_active_pass", default=None)

@@ -84,11 +84,15 @@ class _MultiLora(torch.autograd.Function):
                 hidden.append(h_nR)
             outputs.append(y)
         ctx.segments, ctx.shape = segments, x.shape
+        active = current_pass()
+        assert active is not None
+        ctx.check_stop = active.check_stop
         ctx.save_for_backward(x_NI, *[layer.weight for layer in layers], *hidden)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        ctx.check_stop()
         x_NI, *rest = ctx.saved_tensors
         weights, hidden = rest[: len(grads)], iter(rest[len(grads) :])
         dx_NI: torch.Tensor | None = None
@@ -149,6 +153,7 @@ class MultiLoraLinear(nn.Module):
         active = current_pass()
         if active is None:
             return []
+        active.check_stop()
         layout = active.layout
         if x.numel() != layout.n_slots * x.shape[-1]:
             raise InputError(

@@ -5,16 +5,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.durable import write_whole
+from lorascope.errors import InputError
 from lorascope.modeling.lora import LayerAdapter, MultiLoraLinear
 from lorascope.modeling.spectrum import Update, principal
+from lorascope.modeling.tensor_file import write_tensors
 
 _PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+"""What reading damaged files raises."""
 
 
 def save_peft(
@@ -60,9 +76,7 @@ def save_peft(
         "inference_mode": True,
         "modules_to_save": None,
     }
-    aside = folder / f"{WEIGHTS}.partial"
-    save_file(tensors, aside, metadata={"format": "pt"})
-    aside.replace(folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     _write_config(folder, config)
 
 
@@ -81,15 +95,28 @@ def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
-    """Read what an adapter adds to each layer, by the layer's full name."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
-    tensors = load_file(folder / WEIGHTS)
+    """Read what an adapter adds to each layer, by the layer's full name.
 
-    def part(layer: str, which: str) -> torch.Tensor:
-        return tensors[f"{_PREFIX}{layer}.lora_{which}.weight"]
-
-    return {layer: Update(A=part(layer, "A"), B=part(layer, "B"), scale=scale) for layer in config["target_modules"]}
+    Raises:
+        InputError: a file is missing, damaged, or not of an adapter that this program wrote.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        rank = int(config["r"])
+        scale = float(config["lora_alpha"]) / (rank**0.5 if config["use_rslora"] else rank)
+        tensors = load_file(folder / WEIGHTS)
+        updates = {}
+        for layer in config["target_modules"]:
+            A, B = (tensors[f"{_PREFIX}{layer}.lora_{which}.weight"] for which in "AB")
+            if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, rank, rank):
+                raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
+            updates[layer] = Update(A=A, B=B, scale=scale)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"the adapter in {folder} cannot be read: {type(error).__name__}: {error}",
+            remedy="bring its two files back from a copy, or start the study anew with --out",
+        ) from error
+    return updates
 
 
 def merge_peft(model: PreTrainedModel, folder: Path) -> None:
@@ -109,16 +136,17 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
 
     Its factors hold the scale: ``lora_alpha`` equals r, and rsLoRA is off.
     """
+    updates = read_updates(source)
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
     tensors = {}
-    for layer, update in read_updates(source).items():
+    for layer, update in updates.items():
         cut = principal(update)[0].first(rank)
         tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
         tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
     target.mkdir()
-    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
     _write_config(target, config | {"r": rank, "lora_alpha": rank, "use_rslora": False})
 
 
 def _write_config(folder: Path, config: Mapping[str, object]) -> None:
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -12,6 +12,8 @@ from lorascope.report.readings_view import doubling_table, grid_table, order_lin
 from lorascope.report.usage import Section, forgetting_section, spectra_section, truncation_section
 from lorascope.report.view import Table, claims_table, trial_table
 
+GPU_CHARTS = ("gpu_memory", "gpu_memory_access", "gpu_utilization")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charts:
@@ -106,7 +108,7 @@ def _larger(summary: StudySummary, drawn: Mapping[str, object]) -> Chapter:
 def _costs(summary: StudySummary, drawn: Mapping[str, object]) -> Chapter:
     note = tr("Memory while each rank trained alone, over all readings; 1 MB is 10^6 bytes.")
     blocks = [
-        _charts(drawn, "runtime", "memory_split", "memory_alone", "memory_over_time"),
+        _charts(drawn, "runtime", "memory_split", "memory_alone", "memory_over_time", *GPU_CHARTS),
         *_table(memory_table(summary), note),
     ]
     return _chapter(tr("What each rank costs"), blocks)

@@ -23,8 +23,8 @@ def method_text(summary: StudySummary) -> str:
             tolerance=f"{summary.study.tolerance:g}",
         ),
         tr(
-            "Times and memory come from a short run of each rank alone: times without the warm-up step, memory from "
-            "readings every 10 ms, warm-up included. The runtime is the number of steps times the median step."
+            "Times and memory come from a short run of each rank alone: times without the warm-up steps, memory with "
+            "them. The runtime is the number of steps times the median step."
         ),
     )
     return " ".join(sentences)

@@ -32,7 +32,8 @@ def draw(study: StudyData, summary: StudySummary) -> dict[str, Picture]:
         *_rank_pictures(study, summary),
         *_usage_pictures(study, summary),
         *_cost_pictures(study, summary),
-        *_memory_pictures(study),
+        *_memory_pictures(study, summary),
+        *_gpu_pictures(study),
     )
     return {picture.name: picture for picture in made}
 
@@ -162,8 +163,8 @@ def _predicted_pictures(study: StudyData, summary: StudySummary) -> Iterator[Pic
         yield _picture("predicted_memory", tr("Peak memory, predicted and measured"), caption, spec)
 
 
-def _memory_pictures(study: StudyData) -> Iterator[Picture]:
-    shares = costs.memory_split(study)
+def _memory_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]:
+    shares = costs.memory_split(study, summary)
     if shares:
         caption = tr("What the memory at each rank's peak was, one rank alone. 1 MB is 10^6 bytes.")
         spec = cost_specs.memory_split_spec(shares, study.ranks)
@@ -171,7 +172,7 @@ def _memory_pictures(study: StudyData) -> Iterator[Picture]:
     memory = METRICS["memory"].title
     readings = costs.memory_over_readings(study)
     if readings:
-        caption = tr("Readings every 10 ms while one rank trained alone, warm-up included.")
+        caption = tr("Readings of memory, one after the other, while one rank trained alone, warm-up included.")
         spec = cost_specs.rank_series_spec(readings, tr("reading"), memory, study.ranks)
         yield _picture("memory_alone", tr("Memory while a rank trained alone"), caption, spec)
     over_time = costs.memory_over_time(study)
@@ -179,3 +180,15 @@ def _memory_pictures(study: StudyData) -> Iterator[Picture]:
         caption = tr("Memory of the process over the whole study, all trials and measurements together.")
         spec = cost_specs.series_spec(over_time, tr("time (min)"), memory)
         yield _picture("memory_over_time", tr("Memory over the study"), caption, spec)
+
+
+def _gpu_pictures(study: StudyData) -> Iterator[Picture]:
+    titles = {
+        "gpu_memory": tr("GPU memory in use (%)"),
+        "gpu_memory_access": tr("Time in which GPU memory was read or written (%)"),
+        "gpu_utilization": tr("Time in which the GPU computed (%)"),
+    }
+    for name, series in costs.gpu_series(study).items():
+        caption = tr("While each rank trained alone, as NVIDIA's library tells.")
+        spec = cost_specs.rank_series_spec(series, tr("time (s)"), titles[name], study.ranks)
+        yield _picture(name, titles[name], caption, spec)

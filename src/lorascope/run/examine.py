@@ -10,7 +10,8 @@ import torch
 
 from lorascope.data.generic import GenericText
 from lorascope.engine.evaluate import example_nats
-from lorascope.measure.memory import is_out_of_memory, release_memory
+from lorascope.engine.room import is_out_of_memory
+from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapter import Adapter, AdapterShape, attach
 from lorascope.modeling.layout import BASE_ONLY
 from lorascope.modeling.peft_io import read_updates

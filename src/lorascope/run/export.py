@@ -7,7 +7,7 @@ import torch
 
 from lorascope.errors import InputError
 from lorascope.modeling.base import hash_weights, load_model, load_tokenizer, locate_model, save_model
-from lorascope.modeling.peft_io import CONFIG, merge_peft, truncate_peft
+from lorascope.modeling.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
 from lorascope.records import StudyFacts
 from lorascope.run.folder import StudyFolder, check_writable
 from lorascope.spec.load import load_spec
@@ -44,7 +44,9 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
     aside.mkdir(parents=True)
     try:
         if truncate is None:
-            shutil.copytree(source, adapter)
+            adapter.mkdir()
+            for name in (CONFIG, WEIGHTS):
+                shutil.copy2(source / name, adapter / name)
         else:
             truncate_peft(source, adapter, truncate)
         if merge:
@@ -60,8 +62,13 @@ def _find(place: StudyFolder, rank: int) -> tuple[StudyFacts, Path]:
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
     source = place.adapters / f"r{rank}"
-    if facts is None or not (source / CONFIG).is_file():
+    if facts is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
+    for name in (CONFIG, WEIGHTS):
+        if not (source / name).resolve().is_relative_to(place.adapters.resolve()):
+            raise InputError(
+                f"{source / name} leads out of the study's folder", remedy="put the file itself in place of the link"
+            )
     return facts, source
 
 

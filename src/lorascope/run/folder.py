@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.durable import write_whole
 from lorascope.errors import InputError
 from lorascope.spec.load import dump_spec, load_spec
 from lorascope.spec.plan import differences
@@ -26,12 +27,17 @@ class StudyFolder:
     @property
     def spec_aside(self) -> Path:
         """Return the file in which the resolved study is written before it gets its name."""
-        return self.path / "study.partial"
+        return self.path / "study.yaml.partial"
 
     @property
     def store(self) -> Path:
         """Return the file of records."""
         return self.path / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        """Return the file that says which process runs the study; there only while one does, or was killed."""
+        return self.path / "study.lock"
 
     @property
     def adapters(self) -> Path:
@@ -70,7 +76,7 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
                 remedy="choose another folder with --out, or give the study's own settings to continue it",
             )
         return True
-    if path.is_dir() and any(item != folder.spec_aside for item in path.iterdir()):
+    if path.is_dir() and any(item not in (folder.spec_aside, folder.lock) for item in path.iterdir()):
         raise InputError(
             f"the output folder {path} holds other files", remedy="choose an empty or new folder with --out"
         )
@@ -108,5 +114,4 @@ def check_disk(folder: StudyFolder, needed_bytes: int) -> None:
 def begin_folder(folder: StudyFolder, spec: StudySpec) -> None:
     """Make the folder and write the resolved study into it, complete or not at all."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.spec_aside.write_text(dump_spec(spec), encoding="utf-8")
-    folder.spec_aside.replace(folder.spec)
+    write_whole(folder.spec, dump_spec(spec))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from lorascope.engine.loop import WARMUP_STEPS
 from lorascope.measure.calibration import Calibration, find_calibration, keep_calibration
 from lorascope.measure.cost_model import predict
 from lorascope.measure.cost_parts import Machine, Recipe
@@ -16,17 +15,18 @@ from lorascope.measure.shapes import model_shape
 from lorascope.measure.this_cpu import ThisCpu
 from lorascope.measure.workload import steps_of
 from lorascope.records import CostRecord, PredictedThing, PredictionRecord, TrialRecord
+from lorascope.run.cost_turn import choose_batches
 from lorascope.run.machine import device_key, lorascope_recipe
 from lorascope.run.plan import full_recipe
 from lorascope.run.prepare import PreparedStudy
 from lorascope.store import StudyStore
 
-_STEPS = 3
-"""Steps after the warm-up that are predicted: those that solo measurements begin with."""
-
 
 def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[PredictionRecord]:
-    """Predict the first steps of every rank alone, of a pack and of full fine-tuning; nothing on an unknown GPU."""
+    """Predict every rank alone, a pack and full fine-tuning; nothing on an unknown GPU.
+
+    Times are those of the typical batch, memory that of the heaviest one, as they are measured.
+    """
     machine = _machine(study.device)
     if machine is None:
         return []
@@ -36,32 +36,34 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     factor = known.factor if known else 1.0
     rest = known.rest_bytes if known else _rest_bytes(study)
+    batches = choose_batches(study, study.spec.seeds[0])
 
     def record(what: PredictedThing, ranks: Sequence[int], recipe: Recipe, adapters: int) -> PredictionRecord:
         steps = steps_of(
             study.spec,
             study.splits.train,
-            range(WARMUP_STEPS, min(study.facts.total_steps, WARMUP_STEPS + _STEPS)) or range(1),
+            (batches.typical, batches.heaviest),
             adapters=adapters,
             padded=not study.frozen.packing,
             kernels=study.frozen.kernels is not None,
         )
-        found = predict(shape, recipe, steps, ranks, machine, rest_bytes=rest)
+        typical = predict(shape, recipe, steps[:1], ranks, machine)
+        memory = predict(shape, recipe, steps, ranks, machine, rest_bytes=rest).memory
         return PredictionRecord(
             what=what,
             rank=ranks[0] if what == "alone" else 0,
             device=device_key(study.device),
-            tokens=adapters * statistics.fmean(step.tokens for step in steps),
-            step_seconds=found.step_seconds * factor,
+            tokens=adapters * float(steps[0].tokens),
+            step_seconds=typical.step_seconds * factor,
             factor=factor,
-            step_flops=found.step_flops,
-            step_bytes=found.step_bytes,
-            base_bytes=found.memory.base,
-            adapter_bytes=found.memory.adapter,
-            gradient_bytes=found.memory.gradient,
-            optimizer_bytes=found.memory.optimizer,
-            activation_bytes=found.memory.activation,
-            rest_bytes=found.memory.rest,
+            step_flops=typical.step_flops,
+            step_bytes=typical.step_bytes,
+            base_bytes=memory.base,
+            adapter_bytes=memory.adapter,
+            gradient_bytes=memory.gradient,
+            optimizer_bytes=memory.optimizer,
+            activation_bytes=memory.activation,
+            rest_bytes=memory.rest,
         )
 
     alone = [record("alone", [rank], recipe, 1) for rank in sorted(study.spec.ranks)]

@@ -10,33 +10,32 @@ from pathlib import Path
 
 import torch
 
-from lorascope.engine.checkpoint import checkpoint_steps, load_checkpoint
 from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.room import is_out_of_memory
 from lorascope.engine.trial import TrainingTrial
-from lorascope.errors import Interrupted, LorascopeError
+from lorascope.errors import InputError, Interrupted, LorascopeError
 from lorascope.language import later
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
-from lorascope.measure.memory import is_out_of_memory
-from lorascope.measure.sampler import SystemSampler
+from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapter import attach
-from lorascope.records import OutcomeState, SystemSample, TrialOutcome
+from lorascope.records import OutcomeState, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
-from lorascope.run.cost import measure_cost
+from lorascope.run.cost import is_measured, measure_costs
 from lorascope.run.examine import Examination, is_examined
 from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
 from lorascope.run.limits import check_measured
+from lorascope.run.parts import PackFiles, Part
 from lorascope.run.predict import calibrate, predict_study
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
+from lorascope.run.sampling import sampling
 from lorascope.run.stop import StopRequest
 from lorascope.run.waves import ENDED, Wave, pending_wave
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
-from lorascope.store import StudyStore
-
-_SAMPLE_SECONDS = 1.0
+from lorascope.store import FolderLock, StudyStore
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
@@ -54,29 +53,44 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
         KeyboardInterrupt: a signal came before training, or a second one; the same call continues from what is saved.
     """
     place = StudyFolder(folder)
-    with StopRequest() as stop:
+    with StopRequest() as stop, FolderLock(place.lock) as lock:
         before = None
-        if check_folder(place, spec) and place.store.exists():
+        continued = check_folder(place, spec)
+        if continued:
+            lock.acquire()
+        if place.store.exists():
             with StudyStore.create(place.store) as store:
                 before = store.facts()
                 trained = before is not None and pending_wave(spec, store, before.total_steps) is None
-                if trained and is_examined(place, store, spec):
+                if trained and is_measured(store, spec) and is_examined(place, store, spec):
                     begin_folder(place, spec)
                     _conclude(place)
                     progress.note("this study is complete; nothing was trained")
                     return
         study = prepare_study(spec, before, progress)
         check_disk(place, _disk_bytes(study))
+        if not continued:
+            _take_new_folder(place, spec, lock)
         begin_folder(place, spec)
         with StudyStore.create(place.store) as store:
             _carry_out(_Run(study=study, store=store, place=place, progress=progress, stop=stop), command)
 
 
+def _take_new_folder(place: StudyFolder, spec: StudySpec, lock: FolderLock) -> None:
+    place.path.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    if check_folder(place, spec):
+        raise InputError(
+            f"another run began this study in {place.path} in the meantime",
+            remedy="give the command again to continue it",
+        )
+
+
 def _disk_bytes(study: PreparedStudy) -> int:
-    """Return what adapters (4 bytes a parameter) and a checkpoint being replaced by another (2 x 12) need."""
+    """Return what adapters (4 bytes a parameter) and two checkpoints with a third being written (3 x 12) need."""
     layers = study.frozen.layers.values()
     per_rank = sum(layer.weight.shape[0] + layer.weight.shape[1] for layer in layers)
-    return sum(trial.rank for trial in plan_trials(study.spec)) * per_rank * (4 + 2 * 12)
+    return sum(trial.rank for trial in plan_trials(study.spec)) * per_rank * (4 + 3 * 12)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +107,13 @@ class _Run:
         """Return the pack to train now."""
         return pending_wave(self.study.spec, self.store, self.study.facts.total_steps)
 
+    def measure_costs(self, trials: Sequence[TrialRecord]) -> None:
+        """Predict what the ranks of these trials cost, then measure it alone, as far as that is not known."""
+        if self.study.spec.cost != "off" and not self.store.predictions():
+            self.progress.phase("predicting what each rank costs")
+            self.store.put_predictions(predict_study(self.study, trials))
+        measure_costs(self.study, self.store, trials, progress=self.progress, check_stop=self.stop.check)
+
 
 def _carry_out(run: _Run, command: str) -> None:
     study, store = run.study, run.store
@@ -101,15 +122,13 @@ def _carry_out(run: _Run, command: str) -> None:
     store.put_environment(
         environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command)
     )
-    earlier = store.samples()
-    offset = earlier[-1].seconds if earlier else 0.0
-
-    def keep(sample: SystemSample) -> None:
-        store.append_samples([replace(sample, seconds=sample.seconds + offset)])
-
+    study.frozen.limit.on_lower = lambda tokens: run.progress.note(
+        f"memory ran out: from now on at most {tokens} tokens go through the model at once"
+    )
     wave, ended = run.pending(), True
-    with SystemSampler(_SAMPLE_SECONDS, keep), run.stop.deferred():
+    with sampling(store, study.device), run.stop.deferred():
         if wave is None:
+            run.measure_costs(store.trials())
             run.progress.begin(study.facts, store.trials(), study.facts.total_steps)
             for outcome in store.outcomes().values():
                 run.progress.outcome(outcome)
@@ -126,18 +145,34 @@ def _carry_out(run: _Run, command: str) -> None:
 
 
 def _carry_out_wave(run: _Run, wave: Wave) -> bool:
-    """Train one pack and say whether all of it ended by itself."""
+    """Train one pack, in parts where memory does not hold it, and say whether all of it ended by itself."""
     known = {trial.trial_id for trial in run.store.trials()}
     run.store.put_trials([trial for trial in wave.trials if trial.trial_id not in known])
-    checkpoint = run.place.checkpoint(wave.number)
-    run.progress.begin(run.study.facts, wave.trials, checkpoint_steps(checkpoint))
-    recorder = StudyRecorder(run.store, run.progress, checkpoint, partial(save_adapter, run.place, run.study))
-    _attempt(run, wave, recorder)
-    outcomes = run.store.outcomes()
-    ended = all(outcomes[trial.trial_id].state in ENDED for trial in wave.trials)
+    files = PackFiles(place=run.place, wave=wave, store=run.store, note=run.progress.note)
+    parts = files.open_parts()
+    run.progress.begin(run.study.facts, wave.trials, max((part.steps_done for part in parts), default=0))
+    for outcome in _ended(run, wave).values():
+        run.progress.outcome(outcome)
+    recorder = StudyRecorder(run.store, run.progress, partial(save_adapter, run.place, run.study), run.stop.check)
+    while parts:
+        part = parts.pop(0)
+        left = _attempt(run, wave, part, recorder)
+        if not left:
+            continue
+        release_memory(run.study.device)
+        run.study.frozen.limit.tokens = None  # fewer trials leave room for larger passes
+        parts = [*files.halves(left), *parts]
+        run.progress.note(f"memory does not hold {len(part.trials)} trials at once; they train in turns")
+    ended = len(_ended(run, wave)) == len(wave.trials)
     if ended:
-        checkpoint.unlink(missing_ok=True)
+        files.remove()
     return ended
+
+
+def _ended(run: _Run, wave: Wave) -> dict[str, TrialOutcome]:
+    outcomes = run.store.outcomes()
+    names = [trial.trial_id for trial in wave.trials if trial.trial_id in outcomes]
+    return {name: outcomes[name] for name in names if outcomes[name].state in ENDED}
 
 
 def _conclude(place: StudyFolder) -> None:
@@ -147,61 +182,47 @@ def _conclude(place: StudyFolder) -> None:
     shutil.rmtree(place.checkpoints, ignore_errors=True)
 
 
-def _attempt(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
-    """Measure and train; whatever goes wrong becomes the outcome of the trials that were not done."""
+def _attempt(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder) -> list[TrialRecord]:
+    """Train a part; return the trials that are left and have to be tried in smaller parts, where memory ran out.
+
+    Any other failure, and memory that does not hold a single trial, becomes the outcome of the trials that were left.
+    """
     trials: list[TrainingTrial] = []
     try:
-        _measure_costs(run, wave, recorder)
+        run.measure_costs(part.trials)
         layers, dtype = run.study.frozen.layers, run.study.frozen.model.dtype
-        trials += [TrainingTrial(record, run.study.spec, layers, dtype) for record in wave.trials]
-        _restore(trials, run.store, run.place.checkpoint(wave.number))
+        for record in part.trials:
+            trials.append(TrainingTrial(record, run.study.spec, layers, dtype))  # noqa: PERF401 - kept when one fails
+        part.restore(trials)
         for trial in trials:
             run.store.put_adapter(trial.adapter_record())
         check_measured(run.place.path, run.study.spec)
-        _train(run, wave, recorder, trials)
+        _train(run, wave, part, recorder, trials)
     except (LorascopeError, sqlite3.Error):
         raise
     except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
-        ended = {name for name, outcome in run.store.outcomes().items() if outcome.state in ENDED}
+        ended = _ended(run, wave)
+        left = [record for record in part.trials if record.trial_id not in ended]
+        if is_out_of_memory(error) and len(part.trials) > 1:
+            return left
         steps = {trial.record.trial_id: trial.steps_done for trial in trials}
-        left = [record.trial_id for record in wave.trials if record.trial_id not in ended]
-        for outcome in _outcomes_of(error, {name: steps.get(name, 0) for name in left}):
+        for outcome in _outcomes_of(error, {r.trial_id: steps.get(r.trial_id, part.steps_done) for r in left}):
             recorder.outcome(outcome)
     finally:
         attach(run.study.frozen.layers, [])
+    return []
 
 
-def _measure_costs(run: _Run, wave: Wave, recorder: StudyRecorder) -> None:
-    """Measure the ranks that have no measurement yet, smallest first, before joint training fills the memory."""
-    if run.study.spec.cost_steps == 0:
-        return
-    measured = {cost.rank for cost in run.store.costs()}
-    by_rank = {record.rank: record for record in wave.trials}
-    if not run.store.predictions():
-        run.progress.phase("predicting what each rank costs")
-        run.store.put_predictions(predict_study(run.study, wave.trials))
-    for rank in sorted(by_rank.keys() - measured):
-        run.progress.phase(f"measuring what rank {rank} costs alone")
-        recorder.cost(measure_cost(run.study, by_rank[rank], check_stop=run.stop.check))
-
-
-def _restore(trials: Sequence[TrainingTrial], store: StudyStore, checkpoint: Path) -> None:
-    """Go back to the last checkpoint, or to the start; later records are dropped, as they come again."""
-    if checkpoint.exists():
-        load_checkpoint(checkpoint, trials)
-    for trial in trials:
-        # The step at which a trial diverged is on record but not among the steps done
-        last = trial.steps_done + 1 if trial.diverged else trial.steps_done
-        store.truncate_after([trial.record.trial_id], last)
-
-
-def _train(run: _Run, wave: Wave, recorder: StudyRecorder, trials: Sequence[TrainingTrial]) -> None:
+def _train(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder, trials: Sequence[TrainingTrial]) -> None:
     total_steps = run.study.facts.total_steps
     run.progress.phase("training")
+    recorder.begin_part(part.checkpoint)
     for trial in trials:
         # A trial is finished when its last evaluation and its adapter are written, not when its steps are done
-        outcome = trial.outcome(total_steps)
-        recorder.outcome(replace(outcome, state="running") if outcome.state == "finished" else outcome)
+        recorder.outcome(replace(trial.outcome(total_steps), state="running"))
+        # Later records come again
+        run.store.truncate_after([trial.record.trial_id], trial.steps_done)
+    others = [record for record in wave.trials if record not in part.trials]
     pack = Pack(
         frozen=run.study.frozen,
         trials=trials,
@@ -213,6 +234,8 @@ def _train(run: _Run, wave: Wave, recorder: StudyRecorder, trials: Sequence[Trai
         check_stop=run.stop.check,
         rungs=wave.rungs,
         base_nats=wave.base_nats,
+        others=others,
+        others_losses=_losses_by_step(run.store, others),
     )
     try:
         train_pack(pack)
@@ -221,11 +244,23 @@ def _train(run: _Run, wave: Wave, recorder: StudyRecorder, trials: Sequence[Trai
         raise
 
 
+def _losses_by_step(store: StudyStore, trials: Sequence[TrialRecord]) -> dict[int, dict[str, float]]:
+    losses: dict[int, dict[str, float]] = {}
+    for trial in trials:
+        for record in store.evaluations(trial.trial_id):
+            if record.loss is not None:
+                losses.setdefault(record.step, {})[trial.trial_id] = record.loss
+    return losses
+
+
 def _outcomes_of(error: Exception, steps: Mapping[str, int]) -> list[TrialOutcome]:
     """Make what an error was the outcome of trials that did so many steps; call it while the error is handled."""
     state: OutcomeState = "failed"
     message = mask_credentials(traceback.format_exc())
     if is_out_of_memory(error):
         state = "oom"
-        message = later("{error} (lower tokens_per_pass, or leave out the largest rank)").format(error=error)
+        message = later(
+            "{error} (memory does not hold this trial alone: leave the rank out, adapt fewer layers (target_modules), "
+            "or shorten rows (max_length))"
+        ).format(error=error)
     return [TrialOutcome(trial_id=name, state=state, steps=done, message=message) for name, done in steps.items()]

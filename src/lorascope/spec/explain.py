@@ -10,6 +10,9 @@ from pydantic_core import ErrorDetails
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 
+_MOST = 40
+"""More errors than a person reads at once, and more signs than the name of a field has."""
+
 
 def all_errors(given: Mapping[str, object], error: ValidationError) -> list[InputError]:
     """Explain each wrong field, then what is wrong between the fields that are right by themselves."""
@@ -17,7 +20,9 @@ def all_errors(given: Mapping[str, object], error: ValidationError) -> list[Inpu
     details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
     # Of a list of learning rates, pydantic says too that it is not the word auto.
     details = [detail for detail in details if len(detail["loc"]) == 1 or detail["type"] != "literal_error"]
-    found = {_path(detail): _explain(given, detail) for detail in details}
+    found = {_path(detail): _explain(given, detail) for detail in details[:_MOST]}
+    if len(details) > _MOST:
+        found["..."] = InputError(f"{len(details) - _MOST} more fields are wrong", remedy="correct these first")
     wrong = {detail["loc"][0] for detail in details if detail["loc"]}
     try:
         StudySpec.model_validate({key: value for key, value in given.items() if key not in wrong})
@@ -29,7 +34,7 @@ def all_errors(given: Mapping[str, object], error: ValidationError) -> list[Inpu
 
 def closest(name: str, known: Sequence[str]) -> str:
     """Return "did you mean ...? " for the nearest known name, or nothing where none is near."""
-    matches = difflib.get_close_matches(name, known, n=1)
+    matches = difflib.get_close_matches(name[:_MOST], known, n=1)
     return f"did you mean {matches[0]}? " if matches else ""
 
 

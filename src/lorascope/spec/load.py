@@ -41,6 +41,10 @@ def dump_spec(spec: StudySpec) -> str:
 class _EscapingDumper(yaml.SafeDumper):
     """YAML in which the rarer line breaks of Unicode are escapes: written as they are, they would be read as "\\n"."""
 
+    def ignore_aliases(self, data: object) -> bool:
+        del data
+        return True
+
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
@@ -80,6 +84,13 @@ def _exists(path: Path) -> bool:
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML where a key given twice is an error: the second would silently replace the first."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            # a few lines of them, each repeating the one before, would grow to more than fits into memory
+            raise yaml.MarkedYAMLError(problem="repetitions (*name) are not taken", problem_mark=mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

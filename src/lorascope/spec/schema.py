@@ -14,6 +14,7 @@ from lorascope.units import parse_bytes
 AlphaRule = Literal["fixed", "rslora", "proportional"]
 DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "text", "template"]
 Scheduler = Literal["constant", "linear", "cosine"]
+Cost = Literal["off", "quick", "full"]
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 BUILTIN_TEXT = "builtin:python-reference"
 NO_TEXT = "none"
@@ -43,8 +44,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Size = Annotated[str, BeforeValidator(_is_size)]
 
-READING_FIELDS = frozenset({"tolerance", "stable_zone", "max_memory", "max_seconds", "max_adapter_mb"})
-"""Fields that change how a study's records are read, not what is trained: a finished study may be given others."""
+READING_FIELDS = frozenset({"tolerance", "stable_zone", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
+"""Fields that change what is read or measured, not what is trained: a finished study may be given others."""
 
 
 class StudySpec(BaseModel):
@@ -178,8 +179,10 @@ class StudySpec(BaseModel):
     max_adapter_mb: Positive | None = None
     """Most MB (10^6 bytes) that an adapter's weights may take: recommended ranks stay below."""
 
-    cost_steps: Annotated[int, Field(ge=0, strict=True)] = 3
-    """Steps for which every rank is first run alone to measure its own time and memory; 0 leaves that out."""
+    cost: Cost = "quick"
+    """How long every rank is first run alone to measure its own time and memory. ``quick``: two turns, four steps and
+    one pass of an evaluation in all; ``full``: four turns, 24 steps; ``off``: not at all. Turns of different ranks
+    alternate. A finished study may be given more."""
 
     tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 3072
     """Most tokens that go through the model at once (a longer row goes alone); bounds the memory of activations."""
@@ -214,6 +217,22 @@ class StudySpec(BaseModel):
     ``builtin:python-reference`` (English prose that Python carries) or ``none``. Costs one pass over at most 32 windows
     of 256 tokens for the base and for each rank."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_and_bare_words(cls, given: object) -> object:
+        """Take YAML's bare ``off``, which is false to it, for the word; read an earlier version's ``cost_steps``."""
+        if not isinstance(given, dict):
+            return given
+        fields = {name: value for name, value in given.items() if name != "cost_steps"}
+        steps = given.get("cost_steps")
+        if isinstance(steps, int):
+            fields.setdefault("cost", "quick" if steps else "off")
+        elif steps is not None:
+            fields["cost_steps"] = steps
+        if fields.get("cost") is False:
+            fields["cost"] = "off"
+        return fields
+
     @model_validator(mode="after")
     def _templates_come_in_pairs(self) -> Self:
         if self.completion_template is not None and self.prompt_template is None:
@@ -245,10 +264,10 @@ class StudySpec(BaseModel):
     @model_validator(mode="after")
     def _what_is_limited_is_measured(self) -> Self:
         limits = [name for name in ("max_memory", "max_seconds") if getattr(self, name) is not None]
-        if limits and self.cost_steps == 0:
+        if limits and self.cost == "off":
             raise _contradiction(
-                f"{limits[0]} needs each rank's own measurement, which cost_steps 0 leaves out",
-                "give a cost_steps of 1 or more",
+                f"{limits[0]} needs each rank's own measurement, which cost off leaves out",
+                "choose cost quick or full",
             )
         return self
 

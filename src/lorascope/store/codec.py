@@ -3,7 +3,8 @@
 import json
 import math
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 
 T = TypeVar("T")
 SqlValue = str | int | float | bytes | None
+_TYPE_NAMES = {str: "s", int: "i", float: "f", bytes: "b", type(None): "n"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +42,14 @@ def _decode_float(value: SqlValue) -> float:
     return value
 
 
+def _encode_optional(value: float | None) -> SqlValue:
+    return None if value is None else _encode_float(value)
+
+
+def _decode_optional(value: SqlValue) -> float | None:
+    return None if value is None else _decode_float(value)
+
+
 def _array(dtype: str) -> Codec:
     def encode(values: tuple[float, ...]) -> bytes:
         return np.array(values, dtype=dtype).tobytes()
@@ -48,6 +58,18 @@ def _array(dtype: str) -> Codec:
         return tuple(np.frombuffer(blob, dtype=dtype).tolist())
 
     return Codec(encode=encode, decode=decode)
+
+
+def checksum(values: Iterable[SqlValue]) -> int:
+    """Return the CRC-32 of a row's values with their types."""
+    total = 0
+    for value in values:
+        if isinstance(value, float):
+            data = struct.pack("<d", value)
+        else:
+            data = value if isinstance(value, bytes) else str(value).encode()
+        total = zlib.crc32(f"{_TYPE_NAMES[type(value)]}{len(data)}:".encode() + data, total)
+    return total
 
 
 def _encode_json(value: object) -> str:
@@ -61,6 +83,7 @@ def _decode_tuple(text: str) -> tuple[Any, ...]:
 PLAIN = Codec(encode=_same, decode=_same)
 BOOL = Codec(encode=int, decode=bool)
 FLOAT = Codec(encode=_encode_float, decode=_decode_float)
+OPTIONAL_FLOAT = Codec(encode=_encode_optional, decode=_decode_optional)
 FLOAT64_ARRAY = _array("<f8")
 INT32_ARRAY = _array("<i4")
 INT64_ARRAY = _array("<i8")
@@ -70,6 +93,7 @@ TEXT_DICT = Codec(encode=_encode_json, decode=json.loads)
 BY_TYPE: dict[Any, Codec] = {
     bool: BOOL,
     float: FLOAT,
+    float | None: OPTIONAL_FLOAT,
     tuple[float, ...]: FLOAT64_ARRAY,
     tuple[int, ...]: INT64_ARRAY,
     tuple[str, ...]: TEXT_TUPLE,

@@ -2,6 +2,8 @@
 
 import contextlib
 import sqlite3
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,6 +11,21 @@ from lorascope.errors import InputError
 from lorascope.store.migrations import APPLICATION_ID, MIGRATIONS, application, migrate, version
 
 WAIT_SECONDS = 10.0
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+"""What SQLite says of the disk and of other programs, not of the file's content."""
+_UNDECODABLE = (AssertionError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error)
+"""What decoding a damaged row raises."""
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -17,14 +34,16 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         raise InputError(f"there is no folder {path.parent}", remedy="make the folder, or give another one")
     connection = _connect(path, mode="rwc")
     try:
-        _refuse_foreign(connection, path, new_allowed=True)
-        # Where shared memory does not work (some network drives), SQLite answers with the journal it kept.
-        with contextlib.suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
-        # A checkpoint on disk must never know more steps than the store does after a power loss.
-        connection.execute("PRAGMA synchronous = FULL")
-        if version(connection) < len(MIGRATIONS):
-            migrate(connection)
+        with damage_is_clear(path):
+            _refuse_foreign(connection, path, new_allowed=True)
+            verify(connection)
+            # Where shared memory does not work (some network drives), SQLite answers with the journal it kept.
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode = WAL")
+            # A checkpoint on disk must never know more steps than the store does after a power loss.
+            connection.execute("PRAGMA synchronous = FULL")
+            if version(connection) < len(MIGRATIONS):
+                migrate(connection)
     except (InputError, sqlite3.Error):
         connection.close()
         raise
@@ -32,25 +51,53 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open an existing store so that nothing can be written. Raises InputError."""
+    """Open an existing store so that nothing can be written; one of an older version is a copy in memory.
+
+    Raises:
+        InputError: it is missing, no store, damaged, or of a newer version.
+    """
     if not path.is_file():
         raise InputError(f"there is no study store at {path}", remedy="give the folder of a study that has started")
     connection = _connect(path, mode="ro")
     try:
-        _refuse_foreign(connection, path, new_allowed=False)
-    except InputError:
+        with damage_is_clear(path):
+            _refuse_foreign(connection, path, new_allowed=False)
+            if version(connection) == len(MIGRATIONS):
+                return connection
+            copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            connection.backup(copy)
+            migrate(copy)
+    except (InputError, sqlite3.Error):
         connection.close()
         raise
-    if version(connection) == len(MIGRATIONS):
-        return connection
     connection.close()
-    connect_writer(path).close()
-    return _connect(path, mode="ro")
+    return copy
+
+
+def verify(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where the structure of the file is damaged."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+@contextlib.contextmanager
+def damage_is_clear(path: Path) -> Iterator[None]:
+    """Turn what SQLite and our codecs raise for a damaged file into an InputError with the remedy."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # a record that breaks a rule
+    except (sqlite3.DatabaseError, *_UNDECODABLE) as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _PASSING:
+            raise
+        raise _damaged(path, error) from error
 
 
 def disconnect_writer(connection: sqlite3.Connection) -> None:
     """Close and, where no reader holds it open, leave one plain file without companions."""
-    with contextlib.suppress(sqlite3.OperationalError):
+    with contextlib.suppress(sqlite3.DatabaseError):  # what is wrong was said when it was found
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
@@ -67,7 +114,8 @@ def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
             return _probed(address + "&immutable=1")
         raise InputError(f"cannot open {path}: {error}", remedy="check the path and its permissions") from error
     except sqlite3.DatabaseError as error:
-        raise _not_a_store(path) from error
+        foreign = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB
+        raise (_not_a_store(path) if foreign else _damaged(path, error)) from error
 
 
 def _probed(address: str) -> sqlite3.Connection:
@@ -90,8 +138,25 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path, *, new_allowed: 
         raise InputError(
             f"{path} was written by a newer lorascope (store version {version(connection)}, "
             f"this one reads up to {len(MIGRATIONS)})",
-            remedy="upgrade lorascope",
+            remedy=f"upgrade lorascope{_writer_of(connection)}",
         )
+
+
+def _writer_of(connection: sqlite3.Connection) -> str:
+    """Name the version that can read the store, where it says so in the place that this version knows."""
+    try:
+        query = "SELECT lorascope_version FROM environments ORDER BY number DESC LIMIT 1"
+        row = connection.execute(query).fetchone()
+    except sqlite3.Error:
+        row = None
+    return f" to {row[0]} or later" if row else ""
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is damaged: {' '.join(str(error).split())}",
+        remedy="bring it back from a copy of the study's folder, or start the study anew with --out",
+    )
 
 
 def _not_a_store(path: Path) -> InputError:

@@ -73,6 +73,48 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             optimizer_bytes INTEGER NOT NULL, activation_bytes INTEGER NOT NULL, rest_bytes INTEGER NOT NULL,
             PRIMARY KEY (what, rank))""",
     ),
+    (
+        "ALTER TABLE samples ADD COLUMN memory_traffic_bytes INTEGER",
+        """CREATE TABLE cost_turns (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            rank INTEGER NOT NULL, turn INTEGER NOT NULL, step_seconds BLOB NOT NULL, warmup_steps INTEGER NOT NULL,
+            step_tokens BLOB NOT NULL, cpu_seconds REAL NOT NULL, base_bytes INTEGER NOT NULL,
+            forward_peak_bytes INTEGER NOT NULL, backward_peak_bytes INTEGER NOT NULL,
+            optimizer_peak_bytes INTEGER NOT NULL, evaluation_peak_bytes INTEGER, held_bytes INTEGER NOT NULL,
+            after_bytes INTEGER NOT NULL, reserved_peak_bytes INTEGER, memory_method TEXT NOT NULL,
+            samples_bytes BLOB NOT NULL, warmup_samples INTEGER NOT NULL, heaviest_tokens INTEGER,
+            activation_bytes INTEGER, product_flops INTEGER, product_bytes INTEGER, UNIQUE (rank, turn))""",
+        """CREATE TABLE machine_rates (
+            only INTEGER NOT NULL DEFAULT 1 UNIQUE CHECK (only = 1),
+            dtype TEXT NOT NULL, flops_per_second REAL NOT NULL, bytes_per_second REAL NOT NULL)""",
+        """CREATE TABLE gpu_samples (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            seconds REAL NOT NULL, rank INTEGER, uuid TEXT NOT NULL, name TEXT NOT NULL, memory_used_bytes INTEGER,
+            memory_total_bytes INTEGER, utilization_percent INTEGER, memory_utilization_percent INTEGER,
+            power_watts REAL, sm_clock_mhz INTEGER, memory_clock_mhz INTEGER, temperature_celsius INTEGER,
+            throttle_reasons INTEGER)""",
+    ),
+    tuple(
+        f"ALTER TABLE {table} ADD COLUMN checksum INTEGER"
+        for table in (
+            "facts",
+            "environments",
+            "trials",
+            "outcomes",
+            "adapters",
+            "costs",
+            "steps",
+            "evaluations",
+            "samples",
+            "spectra",
+            "truncations",
+            "forgetting",
+            "predictions",
+            "cost_turns",
+            "machine_rates",
+            "gpu_samples",
+        )
+    ),
 )
 
 

@@ -11,9 +11,12 @@ from typing import Self
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
+    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
+    GpuSample,
+    MachineRates,
     PredictionRecord,
     SpectrumRecord,
     StepRecord,
@@ -26,27 +29,33 @@ from lorascope.records import (
 from lorascope.store import columns, tables
 from lorascope.store.codec import SqlValue
 from lorascope.store.columns import StepColumns
-from lorascope.store.connect import connect_reader, connect_writer, disconnect_writer
+from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer, verify
 from lorascope.store.tables import R, Table
 
 
 class StudyStore:
     """One study's records. Every write is one transaction; any thread may call."""
 
-    def __init__(self, connection: sqlite3.Connection, *, writable: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, writable: bool) -> None:
+        self._path = path
         self._connection = connection
         self._writable = writable
         self._lock = threading.Lock()
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Open for writing, new or existing. Raises InputError for a file that is something else."""
-        return cls(connect_writer(path), writable=True)
+        """Open for writing, new or existing. Raises InputError for a file that is something else or damaged."""
+        return cls(connect_writer(path), path, writable=True)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open for reading. Raises InputError when missing, not a store, or of a newer version."""
-        return cls(connect_reader(path), writable=False)
+        return cls(connect_reader(path), path, writable=False)
+
+    def verify(self) -> None:
+        """Read the whole file for its structure; what a row holds is verified when it is read. Raises InputError."""
+        with self._lock, damage_is_clear(self._path):
+            verify(self._connection)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -116,12 +125,31 @@ class StudyStore:
         """Write what was predicted, in place of what was predicted of the same things before."""
         self._write(tables.PREDICTIONS, predictions)
 
+    def put_cost_turn(self, turn: CostTurn) -> None:
+        """Write one turn of a rank alone, in place of the same one before."""
+        self._write(tables.COST_TURNS, [turn])
+
+    def put_machine_rates(self, rates: MachineRates) -> None:
+        """Write what the device can do, in place of what was measured before."""
+        self._write(tables.MACHINE_RATES, [rates])
+
+    def append_gpu_samples(self, samples: Sequence[GpuSample]) -> None:
+        """Append readings of GPUs."""
+        self._write(tables.GPU_SAMPLES, samples)
+
     def truncate_after(self, trial_ids: Iterable[str], step: int) -> None:
         """Delete the trials' steps and evaluations beyond ``step``, for a resume from its checkpoint."""
         keys = [(trial_id, step) for trial_id in trial_ids]
         with self._transaction() as connection:
             connection.executemany("DELETE FROM steps WHERE trial_id = ? AND step > ?", keys)
             connection.executemany("DELETE FROM evaluations WHERE trial_id = ? AND step > ?", keys)
+
+    def count_steps(self, trial_id: str, last: int) -> int:
+        """Count a trial's steps up to ``last``."""
+        with self._lock, damage_is_clear(self._path):
+            query = "SELECT count(*) FROM steps WHERE trial_id = ? AND step BETWEEN 1 AND ?"
+            number: int = self._connection.execute(query, (trial_id, last)).fetchone()[0]
+        return number
 
     def facts(self) -> StudyFacts | None:
         """Read what the study is; None before it was written."""
@@ -148,14 +176,33 @@ class StudyStore:
         """Read the solo measurements by ascending rank."""
         return self._read(tables.COSTS, "ORDER BY rank")
 
+    def cost_turns(self) -> list[CostTurn]:
+        """Read the turns of the ranks alone in the order they were taken."""
+        return self._read(tables.COST_TURNS, "ORDER BY number")
+
+    def machine_rates(self) -> MachineRates | None:
+        """Read what the device can do; None before it was measured."""
+        rows = self._read(tables.MACHINE_RATES)
+        return rows[0] if rows else None
+
+    def gpu_samples(self) -> list[GpuSample]:
+        """Read the readings of GPUs in the order they were written."""
+        return self._read(tables.GPU_SAMPLES, "ORDER BY number")
+
     def steps(self, trial_id: str) -> list[StepRecord]:
         """Read a trial's steps in order."""
         return self._read(tables.STEPS, "WHERE trial_id = ? ORDER BY step", trial_id)
 
     def step_columns(self, trial_id: str) -> StepColumns:
-        """Read of a trial's steps what summaries and charts need, in order."""
-        with self._lock:
-            return StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,)))
+        """Read of a trial's steps what summaries and charts need, in order.
+
+        Of a very long trial the checksums of single steps are not verified, which would take most of a report's time.
+        """
+        with self._lock, damage_is_clear(self._path):
+            long = self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is not None
+            if long:
+                return StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,)))
+        return StepColumns.of_records(self.steps(trial_id))
 
     def evaluations(self, trial_id: str) -> list[EvalRecord]:
         """Read a trial's evaluations in order."""
@@ -187,13 +234,13 @@ class StudyStore:
             connection.executemany(table.insert_sql, rows)
 
     def _read(self, table: Table[R], ending: str = "", *arguments: SqlValue) -> list[R]:
-        with self._lock:
+        with self._lock, damage_is_clear(self._path):
             rows = self._connection.execute(f"{table.select_sql} {ending}", arguments).fetchall()
-        return [table.decode(row) for row in rows]
+            return [table.decode(row) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, damage_is_clear(self._path):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection

@@ -7,9 +7,12 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
+    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
+    GpuSample,
+    MachineRates,
     PredictionRecord,
     SpectrumRecord,
     StepRecord,
@@ -19,7 +22,10 @@ from lorascope.records import (
     TrialRecord,
     TruncationRecord,
 )
-from lorascope.store.codec import BY_TYPE, INT32_ARRAY, PLAIN, Codec, SqlValue
+from lorascope.store.codec import BY_TYPE, INT32_ARRAY, PLAIN, Codec, SqlValue, checksum
+
+CHECKSUM = "checksum"
+"""A further column of every table: SQLite itself notices no flipped bit in a number."""
 
 
 class _Record(Protocol):
@@ -40,7 +46,7 @@ class Table(Generic[R]):
     @property
     def insert_sql(self) -> str:
         """Statement that writes one row and replaces the row of the same key."""
-        marks = ", ".join("?" for _ in self.codecs)
+        marks = ", ".join("?" for _ in (*self.codecs, CHECKSUM))
         return f"INSERT OR REPLACE INTO {self.name} ({self._columns}) VALUES ({marks})"  # noqa: S608 - own names
 
     @property
@@ -51,15 +57,24 @@ class Table(Generic[R]):
     @property
     def _columns(self) -> str:
         # Quoted, because a field such as "commit" may be a word of SQL.
-        return ", ".join(f'"{field}"' for field in self.codecs)
+        return ", ".join(f'"{field}"' for field in (*self.codecs, CHECKSUM))
 
     def encode(self, record: R) -> tuple[SqlValue, ...]:
         """Turn a record into a row."""
-        return tuple(codec.encode(getattr(record, field)) for field, codec in self.codecs.items())
+        values = tuple(codec.encode(getattr(record, field)) for field, codec in self.codecs.items())
+        return (*values, checksum(values))
 
     def decode(self, row: Iterable[SqlValue]) -> R:
-        """Turn a row into a record."""
-        pairs = zip(self.codecs.items(), row, strict=True)
+        """Turn a row into a record.
+
+        Raises:
+            ValueError: the row is not the one that was written.
+        """
+        *values, known = row
+        # rows of the versions before had no checksum
+        if known is not None and known != checksum(values):
+            raise ValueError(f"a row of the table {self.name} does not match its checksum")
+        pairs = zip(self.codecs.items(), values, strict=True)
         return self.make(**{field: codec.decode(value) for (field, codec), value in pairs})
 
 
@@ -83,3 +98,6 @@ SPECTRA = _table("spectra", SpectrumRecord)
 TRUNCATIONS = _table("truncations", TruncationRecord, example_target_tokens=INT32_ARRAY)
 FORGETTING = _table("forgetting", ForgettingRecord, window_target_tokens=INT32_ARRAY)
 PREDICTIONS = _table("predictions", PredictionRecord)
+COST_TURNS = _table("cost_turns", CostTurn)
+MACHINE_RATES = _table("machine_rates", MachineRates)
+GPU_SAMPLES = _table("gpu_samples", GpuSample)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -11,11 +12,14 @@ import pytest
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.charts import data as charts
 from lorascope.charts.colors import rank_colors, rank_dash
+from lorascope.charts.cost_specs import memory_split_spec, rank_series_spec
+from lorascope.charts.costs import gpu_series, loss_against_memory, loss_against_runtime, memory_split
 from lorascope.charts.data import Curve
+from lorascope.charts.gains import GainPoint, gain_spec
 from lorascope.charts.rates import eval_loss_by_rate, loss_by_rate_spec
 from lorascope.charts.render import to_html, to_png, to_svg
 from lorascope.charts.specs import loss_by_rank_spec, loss_by_step_spec
-from lorascope.records import TrialOutcome
+from lorascope.records import GpuSample, TrialOutcome
 from lorascope.spec.schema import StudySpec
 
 MakeStudy = Callable[..., Path]
@@ -243,3 +247,56 @@ def test_every_rate_s_last_loss_stands_in_the_chart_of_rates(make_study: MakeStu
 
 def test_one_rate_for_each_rank_is_no_chart_of_rates(make_study: MakeStudy) -> None:
     assert eval_loss_by_rate(study(make_study())[1]) == ()
+
+
+def test_what_a_gpu_told_is_drawn_for_each_rank_and_nothing_else(make_study: MakeStudy) -> None:
+    data, _ = study(make_study(floors={8: 1.3, 128: 1.2}))
+    assert gpu_series(data) == {}
+
+    def sample(second: float, rank: int | None, used: int | None) -> GpuSample:
+        return GpuSample(
+            seconds=second, rank=rank, uuid="GPU-1", name="made up", memory_used_bytes=used, memory_total_bytes=400,
+            utilization_percent=80, memory_utilization_percent=None, power_watts=None, sm_clock_mhz=None,
+            memory_clock_mhz=None, temperature_celsius=None, throttle_reasons=None,
+        )  # fmt: skip
+
+    told = replace(data, gpu_samples=(sample(0, 8, 100), sample(1, 8, None), sample(0, 128, 200), sample(9, None, 1)))
+    found = gpu_series(told)
+    assert set(found) == {"gpu_memory", "gpu_utilization"}
+    assert [(one.name, one.times, one.values) for one in found["gpu_memory"]] == [
+        ("8", (0,), (25.0,)), ("128", (0,), (50.0,)),
+    ]  # fmt: skip
+    assert found["gpu_utilization"][0].values == (80.0, 80.0)
+    assert ET.fromstring(to_svg(rank_series_spec(found["gpu_utilization"], "time (s)", "%", (8, 128)))) is not None
+
+
+def test_the_memory_at_the_peak_adds_up_to_it(make_study: MakeStudy) -> None:
+    data, summary = study(make_study(floors={8: 1.3, 128: 1.2}))
+    shares = memory_split(data, summary)
+    for part in summary.ranks:
+        of_rank = [share for share in shares if share.rank == part.rank]
+        assert part.peak_memory_bytes is not None
+        assert sum(share.megabytes for share in of_rank) >= part.peak_memory_bytes / 1e6 - 1e-6
+        assert [share.part for share in of_rank][1:4] == ["adapter", "gradient", "optimizer"]
+    assert ET.fromstring(to_svg(memory_split_spec(shares, (8, 128)))) is not None
+
+
+def test_ranks_stand_where_their_cost_and_their_loss_put_them(make_study: MakeStudy) -> None:
+    _, summary = study(make_study())
+    by_time, by_memory = loss_against_runtime(summary), loss_against_memory(summary)
+    assert [point.cost for point in by_time] == [part.runtime_seconds for part in summary.ranks]
+    assert [point.cost for point in by_memory] == [part.peak_memory_bytes / 1e6 for part in summary.ranks]
+    assert [(point.excess, point.pareto) for point in by_time] == [
+        (part.excess_loss, part.pareto) for part in summary.ranks
+    ]
+
+
+def test_a_gain_s_label_stands_where_no_line_runs_through_it() -> None:
+    near = GainPoint(smaller=8, larger=16, value=0.002, low=0.0003, high=0.0045)
+    spec = gain_spec((near,), 0.005, (8, 16))
+    (label,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text" and "dy" in layer["mark"]]
+    assert label["data"]["values"][0]["end"] == "high"  # zero is as near below as the tolerance above
+    free = GainPoint(smaller=8, larger=16, value=-0.002, low=-0.008, high=0.0048)
+    spec = gain_spec((free,), 0.005, (8, 16))
+    (label,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text" and "dy" in layer["mark"]]
+    assert label["data"]["values"][0]["end"] == "low"

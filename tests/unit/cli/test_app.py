@@ -45,8 +45,17 @@ def test_a_report_needs_no_torch(tmp_path, fake_run, capsys):
     assert not {"torch", "transformers", "datasets"} & modules_after("report", "study", cwd=tmp_path)
 
 
+def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path):
+    code = "import sys\nimport lorascope.web.{}\nprint('\\n'.join(sys.modules))"
+    for module, unwanted in (("server", {"torch", "transformers", "datasets"}), ("beside", {"starlette", *HEAVY})):
+        finished = subprocess.run(
+            [sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        assert not unwanted & set(finished.stdout.split())
+
+
 def test_the_help_of_each_command_is_its_docstring(capsys):
-    for name in ("run", "plan", "report", "export", "doctor"):
+    for name in ("run", "plan", "report", "serve", "export", "doctor"):
         module = __import__(f"lorascope.cli.{name}", fromlist=[name])
         assert app[name].help == getattr(module, name).__doc__.splitlines()[0]
 

@@ -1,11 +1,15 @@
+import json
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from packs import make_spec, prepared, run_pack
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorascope.engine.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
+from lorascope.engine.checkpoint import load_checkpoint, previous, read_steps, save_checkpoint
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
@@ -31,20 +35,39 @@ def state(trial: TrainingTrial) -> dict[str, torch.Tensor]:
     return {"weights": trial.adapter.flat.detach(), **trial.optimizer.state.get(trial.adapter.flat, {})}
 
 
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.parent.iterdir())
+
+
 def test_trials_come_back_bit_for_bit(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
     trials = list(run_pack(spec, frozen=frozen).trials.values())
-    trials[1].diverged = "for a reason"
     path = tmp_path / "checkpoints" / "pack.safetensors"
-    assert checkpoint_steps(path) == 0
     save_checkpoint(path, trials)
-    assert [file.name for file in path.parent.iterdir()] == ["pack.safetensors"]
-    assert checkpoint_steps(path) == 3
+    assert names(path) == ["pack.safetensors"]
+    assert read_steps(path) == {"r2": 3, "r4": 3}
     again = fresh(spec, frozen)
     load_checkpoint(path, again)
     for new, old in zip(again, trials, strict=True):
-        assert (new.steps_done, new.diverged) == (old.steps_done, old.diverged)
+        assert new.steps_done == old.steps_done
         assert state(new).keys() == state(old).keys() == {"weights", "step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(value, state(old)[name]) for name, value in state(new).items())
+
+
+def test_one_of_several_trials_can_be_had(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    trials = list(run_pack(spec, frozen=frozen).trials.values())
+    save_checkpoint(tmp_path / "pack.safetensors", trials)
+    alone = fresh(spec, frozen)[1:]
+    load_checkpoint(tmp_path / "pack.safetensors", alone)
+    assert torch.equal(alone[0].adapter.flat, trials[1].adapter.flat)
+
+
+def test_a_trial_that_has_left_is_on_record_and_not_in_the_file(
+    spec: StudySpec, frozen: FrozenModel, tmp_path: Path
+) -> None:
+    trials = fresh(spec, frozen)
+    trials[0].diverged = "for a reason"
+    save_checkpoint(tmp_path / "pack.safetensors", trials)
+    assert read_steps(tmp_path / "pack.safetensors") == {"r4": 0}
 
 
 def test_trials_that_have_not_begun_come_back_too(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
@@ -60,7 +83,18 @@ def test_trials_that_have_not_begun_come_back_too(spec: StudySpec, frozen: Froze
     assert not again[0].optimizer.state
 
 
-def test_a_save_that_fails_leaves_the_last_one(
+def test_the_state_before_the_last_is_kept(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    path = tmp_path / "pack.safetensors"
+    trials = fresh(spec, frozen)
+    for steps in (1, 2, 3):
+        for trial in trials:
+            trial.steps_done = steps
+        save_checkpoint(path, trials)
+    assert names(path) == ["pack.previous.safetensors", "pack.safetensors"]
+    assert (read_steps(previous(path))["r2"], read_steps(path)["r2"]) == (2, 3)
+
+
+def test_a_save_that_fails_leaves_the_ones_before(
     spec: StudySpec, frozen: FrozenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "pack.safetensors"
@@ -70,11 +104,11 @@ def test_a_save_that_fails_leaves_the_last_one(
 
     def save_half(tensors: object, file: Path, **unused: object) -> None:
         file.write_bytes(before[:100])
-        raise OSError("no space left on device")
+        raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("lorascope.engine.checkpoint.save_file", save_half)
+    monkeypatch.setattr("lorascope.modeling.tensor_file.save_file", save_half)
     trials[0].steps_done = 9
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, trials)
     assert path.read_bytes() == before
 
@@ -87,18 +121,34 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def without_progress(path: Path) -> None:
+def without_steps(path: Path) -> None:
     save_file(load_file(path), path)
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, without_progress])
+def with_a_weight_changed(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+def with_a_step_added(path: Path) -> None:
+    """A header that is read without complaint, and says something else."""
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"]["steps"] = header["__metadata__"]["steps"].replace("0", "1")
+    changed = json.dumps(header, separators=(",", ":")).encode().ljust(size)
+    path.write_bytes(struct.pack("<Q", len(changed)) + changed + data[8 + size :])
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, without_steps, with_a_weight_changed, with_a_step_added])
 def test_a_damaged_file_is_named_with_the_remedy(
-    spec: StudySpec, frozen: FrozenModel, tmp_path: Path, damage: object
+    spec: StudySpec, frozen: FrozenModel, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "pack.safetensors"
     save_checkpoint(path, fresh(spec, frozen))
     damage(path)
-    for read in (checkpoint_steps, lambda path: load_checkpoint(path, fresh(spec, frozen))):
+    for read in (read_steps, lambda path: load_checkpoint(path, fresh(spec, frozen))):
         with pytest.raises(LorascopeError, match=r"pack\.safetensors cannot be used.*\n.*delete it"):
             read(path)
 

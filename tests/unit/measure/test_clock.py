@@ -1,8 +1,22 @@
+"""The clock owns its count of steps: whatever happens between them is no part of it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 import torch
+from packs import Kept, make_spec, prepared
 
+from lorascope.engine.checkpoint import load_checkpoint, save_checkpoint
+from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.trial import TrainingTrial
+from lorascope.errors import Interrupted
 from lorascope.measure import clock
 from lorascope.measure.clock import StepClock
+from lorascope.records import EvalRecord, StepRecord
+from lorascope.spec.plan import plan_trials
+from tiny import make_splits
 
 
 class Hands:
@@ -57,3 +71,80 @@ def test_an_end_without_a_beginning_is_our_own_bug() -> None:
     timer = StepClock(torch.device("cpu"), Hands())
     with pytest.raises(AssertionError, match="had not begun"):
         timer.step_ends(tokens=1)
+
+
+PASS_SECONDS = 0.25
+
+
+class Watched(StepClock):
+    """The clock, and beside it what every step must have taken: its passes, counted."""
+
+    def __init__(self, hands: Hands) -> None:
+        super().__init__(torch.device("cpu"), hands)
+        self.passes = 0
+        self.expected: list[float] = []
+
+    def step_begins(self) -> None:
+        self.passes = 0
+        super().step_begins()
+
+    def step_ends(self, *, tokens: int) -> float:
+        self.expected.append(self.passes * PASS_SECONDS)
+        return super().step_ends(tokens=tokens)
+
+
+class SlowLog(Kept):
+    """Writes records at its leisure: longer with every step, and long at an evaluation or a checkpoint."""
+
+    def __init__(self, hands: Hands) -> None:
+        super().__init__()
+        self.hands = hands
+
+    def steps(self, records: Sequence[StepRecord]) -> None:
+        super().steps(records)
+        self.hands.seconds += records[0].step ** 2 * 0.125
+
+    def evaluation(self, record: EvalRecord) -> None:
+        super().evaluation(record)
+        self.hands.seconds += 30.0
+
+    def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None:
+        self.hands.seconds += 1000.0
+
+
+def test_irregular_logging_evaluations_and_a_resume_leave_every_step_s_time_exact(tmp_path: Path) -> None:
+    spec, frozen, state = make_spec(tokens_per_pass=24, eval_steps=2), prepared("llama"), tmp_path / "pack.safetensors"
+    kept: list[StepRecord] = []
+    expected: list[float] = []
+    for stop_in_step in (4, None):  # stopped within the fourth step, then continued by another process
+        hands = Hands()
+        timer, log = Watched(hands), SlowLog(hands)
+        trials = [TrainingTrial(record, spec, frozen.layers, torch.float64) for record in plan_trials(spec)]
+        if state.exists():
+            load_checkpoint(state, trials)
+
+        def passes(hands: Hands = hands, timer: Watched = timer, stop: int | None = stop_in_step) -> None:
+            """Be called before every pass, in training and in evaluations, and let the pass take its time."""
+            timer.passes += 1
+            hands.seconds += PASS_SECONDS
+            if stop is not None and len(timer.expected) == stop - 1 and timer.passes == 2:
+                raise Interrupted("stopped as asked")
+
+        pack = Pack(
+            frozen=frozen, trials=trials, splits=make_splits(), spec=spec, total_steps=6, recorder=log, probe=timer,
+            check_stop=passes,
+        )  # fmt: skip
+        if stop_in_step is None:
+            train_pack(pack)
+        else:
+            with pytest.raises(Interrupted):
+                train_pack(pack)
+            save_checkpoint(state, trials)
+        kept += [record for record in log.step_records if record.trial_id == "r2"]
+        expected += timer.expected
+        assert timer.step_seconds == timer.expected
+    assert [record.step for record in kept] == [1, 2, 3, 4, 5, 6]
+    assert [record.seconds for record in kept] == expected
+    assert len(set(expected)) > 1
+    assert [record.warmup for record in kept] == [True, False, False, True, False, False]
+    assert math.fsum(expected) < 40  # the logs and evaluations between the steps took thousands of these seconds

@@ -6,12 +6,17 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from lorascope.measure.nvml import Gpus
 from lorascope.measure.sampler import SystemSampler
+
+
+def nowhere(sample, gpus):
+    pass
 
 
 def test_samples_come_at_intervals_and_once_at_the_end():
     samples = []
-    with SystemSampler(0.02, samples.append):
+    with SystemSampler(0.02, lambda sample, gpus: samples.append(sample)):
         time.sleep(0.15)
     count = len(samples)
     assert count >= 3
@@ -24,16 +29,45 @@ def test_samples_come_at_intervals_and_once_at_the_end():
 def test_a_short_run_has_one_sample_and_does_not_wait_for_the_interval():
     samples = []
     start = time.perf_counter()
-    with SystemSampler(60.0, samples.append):
+    with SystemSampler(60.0, lambda *found: samples.append(found)):
         pass
     assert time.perf_counter() - start < 5
-    assert len(samples) == 1
+    assert [gpus for _, gpus in samples] == [()]
 
 
 def test_the_error_of_the_block_is_raised_and_sampling_stops():
-    with pytest.raises(RuntimeError, match="of the run"), SystemSampler(60.0, lambda sample: None):
+    with pytest.raises(RuntimeError, match="of the run"), SystemSampler(60.0, nowhere):
         raise RuntimeError("of the run")
     assert "lorascope-sampler" not in [thread.name for thread in threading.enumerate()]
+
+
+class Stuck(Gpus):
+    """GPUs whose driver does not answer any more."""
+
+    def __init__(self):
+        self.asked, self.released = threading.Event(), threading.Event()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def sample(self, seconds):
+        self.asked.set()
+        self.released.wait()
+        return []
+
+
+def test_a_device_that_hangs_holds_up_neither_the_run_nor_its_end():
+    gpus = Stuck()
+    start = time.perf_counter()
+    with SystemSampler(0.01, nowhere, gpus):
+        assert gpus.asked.wait(5)
+        worked = sum(range(1000))
+    assert worked == 499_500
+    assert time.perf_counter() - start < 10
+    gpus.released.set()
 
 
 def test_a_process_that_cannot_be_read_ends_sampling_only(monkeypatch):
@@ -42,7 +76,7 @@ def test_a_process_that_cannot_be_read_ends_sampling_only(monkeypatch):
 
     monkeypatch.setattr(psutil.Process, "memory_info", refuse)
     samples = []
-    with SystemSampler(0.01, samples.append):
+    with SystemSampler(0.01, lambda *found: samples.append(found)):
         time.sleep(0.03)
     assert samples == []
 
@@ -54,7 +88,7 @@ def test_device_memory_is_read_only_from_a_torch_that_has_started_cuda(monkeypat
         )
         monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
         samples = []
-        with SystemSampler(60.0, samples.append):
+        with SystemSampler(60.0, lambda sample, gpus: samples.append(sample)):
             pass
         return samples[0].device_allocated_bytes
 

@@ -147,8 +147,8 @@ def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, pro
         ({"max_seconds": float("inf")}, ("max_seconds is inf", "give a number")),
         ({"max_adapter_mb": -3}, ("max_adapter_mb is -3", "larger number")),
         ({"max_adapter_mb": "50MB"}, ("max_adapter_mb is '50MB'", "give a number")),
-        ({"max_memory": "8GB", "cost_steps": 0}, ("max_memory needs", "cost_steps of 1")),
-        ({"max_seconds": 60, "cost_steps": 0}, ("max_seconds needs", "cost_steps of 1")),
+        ({"max_memory": "8GB", "cost": "off"}, ("max_memory needs", "cost quick or full")),
+        ({"max_seconds": 60, "cost": "off"}, ("max_seconds needs", "cost quick or full")),
     ],
 )
 def test_contradictions_and_nonsense_are_one_error_with_its_remedy(fields, parts):
@@ -214,3 +214,29 @@ def test_wrong_learning_rates_are_one_error_each(tmp_path, written, problem):
         load_spec(write(tmp_path, f"learning_rates: {written}\n"), {})
     (error,) = caught.value.errors
     assert error.problem.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "cost"),
+    [
+        ("cost: off", {}, "off"),  # a bare off is false to YAML
+        ("cost: 'off'", {}, "off"),
+        ("cost: full", {}, "full"),
+        ("ranks: [8]", {}, "quick"),
+        ("cost_steps: 0", {}, "off"),  # what an earlier version wrote
+        ("cost_steps: 3", {}, "quick"),
+        ("cost_steps: 3", {"cost": "full"}, "full"),
+    ],
+)
+def test_the_effort_for_costs_is_read_from_new_and_older_files(tmp_path, text, flags, cost):
+    (tmp_path / "study.yaml").write_text(text)
+    spec = load_spec(tmp_path / "study.yaml", flags)
+    assert spec.cost == cost
+    (tmp_path / "again.yaml").write_text(dump_spec(spec))
+    assert load_spec(tmp_path / "again.yaml", {}) == spec
+
+
+def test_steps_for_costs_that_no_version_took_are_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text("cost_steps: many")
+    with pytest.raises(SpecError, match="cost_steps is not a field of a study"):
+        load_spec(tmp_path / "study.yaml", {})

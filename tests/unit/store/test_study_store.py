@@ -4,7 +4,7 @@ import math
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -87,7 +87,8 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 @pytest.mark.parametrize(
     "table",
     [tables.FACTS, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
-     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING],
+     tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING,
+     tables.COST_TURNS, tables.MACHINE_RATES, tables.GPU_SAMPLES],
     ids=lambda table: table.name,
 )  # fmt: skip
 @given(data=st.data())
@@ -111,7 +112,48 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4
     )
     outcome = records.TrialOutcome(trial_id="r8", state="finished", steps=1, message="")
-    sample = records.SystemSample(seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None)
+    sample = records.SystemSample(
+        seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None
+    )
+    turn = records.CostTurn(
+        rank=8,
+        turn=1,
+        step_seconds=(0.3, 0.2),
+        warmup_steps=1,
+        step_tokens=(9, 9),
+        cpu_seconds=0.4,
+        base_bytes=5,
+        forward_peak_bytes=2**40,
+        backward_peak_bytes=7,
+        optimizer_peak_bytes=6,
+        evaluation_peak_bytes=None,
+        held_bytes=6,
+        after_bytes=5,
+        reserved_peak_bytes=None,
+        memory_method="kernel",
+        samples_bytes=(5, 2**40),
+        warmup_samples=1,
+        heaviest_tokens=None,
+        activation_bytes=None,
+        product_flops=None,
+        product_bytes=None,
+    )
+    rates = records.MachineRates(dtype="bfloat16", flops_per_second=2e11, bytes_per_second=1e10)
+    gpu = records.GpuSample(
+        seconds=0.5,
+        rank=None,
+        uuid="GPU-1",
+        name="a GPU",
+        memory_used_bytes=1,
+        memory_total_bytes=2,
+        utilization_percent=3,
+        memory_utilization_percent=None,
+        power_watts=70.5,
+        sm_clock_mhz=1,
+        memory_clock_mhz=2,
+        temperature_celsius=40,
+        throttle_reasons=0,
+    )
     with StudyStore.create(path) as store:
         store.put_trials([TRIAL, replace(TRIAL, trial_id="r128", rank=128)])
         store.put_cost(cost)
@@ -119,6 +161,10 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         store.append_steps([step(number=2), step(number=1)])
         store.append_evaluations([evaluation()])
         store.append_samples([sample, sample])
+        for again in (replace(turn, cpu_seconds=9.0), turn, replace(turn, turn=0)):
+            store.put_cost_turn(again)
+        store.put_machine_rates(rates)
+        store.append_gpu_samples([gpu, replace(gpu, power_watts=None)])
         store.put_outcome(outcome)
     with StudyStore.open(path) as store:
         assert [trial.trial_id for trial in store.trials()] == ["r8", "r128"]
@@ -128,6 +174,9 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         assert store.steps("r128") == []
         assert store.evaluations("r8") == [evaluation()]
         assert store.samples() == [sample, sample]
+        assert store.cost_turns() == [turn, replace(turn, turn=0)]
+        assert store.machine_rates() == rates
+        assert store.gpu_samples() == [gpu, replace(gpu, power_watts=None)]
         assert store.outcomes() == {"r8": outcome}
         assert store.facts() is None
         assert store.environments() == []
@@ -274,18 +323,70 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
             opener(path)
 
 
-def test_an_older_store_is_brought_to_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_store_names_the_version_that_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     with StudyStore.create(path) as store:
-        store.append_steps([step()])
-    longer = (*migrations.MIGRATIONS, ("CREATE TABLE extra (x INTEGER)",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", longer)
-    monkeypatch.setattr(connect, "MIGRATIONS", longer)
-    with StudyStore.open(path) as store:
-        assert store.steps("r8") == [step()]
+        store.put_environment(replace(ENVIRONMENT, lorascope_version="7.1"))
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (len(longer),)
-    assert connection.execute("SELECT count(*) FROM extra").fetchone() == (0,)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(InputError, match=r"upgrade lorascope to 7\.1 or later"):
+        StudyStore.open(path)
+
+
+def older_store(path: Path, level: int) -> None:
+    """Write a store as the version after ``level`` migrations did: its own columns, a row in each table."""
+    connection = sqlite3.connect(path)
+    for statements in migrations.MIGRATIONS[:level]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {migrations.APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {level}")
+    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for table, record in ((tables.FACTS, FACTS), (tables.TRIALS, TRIAL), (tables.STEPS, step()),
+                          (tables.EVALUATIONS, evaluation()), (tables.ENVIRONMENTS, ENVIRONMENT)):  # fmt: skip
+        assert table.name in present
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
+        values = dict(zip(table.codecs, table.encode(record), strict=False))
+        known = [column for column in columns if column in values]
+        marks = ", ".join("?" for _ in known)
+        names = ", ".join(f'"{column}"' for column in known)
+        connection.execute(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", [values[column] for column in known])
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("level", range(1, len(migrations.MIGRATIONS) + 1))
+@pytest.mark.parametrize("opener", [StudyStore.open, StudyStore.create])
+def test_a_store_of_every_version_is_read(tmp_path: Path, level: int, opener: Callable[[Path], StudyStore]) -> None:
+    path = tmp_path / "study.db"
+    older_store(path, level)
+    before = path.read_bytes()
+    with opener(path) as store:
+        facts = store.facts()
+        assert facts is not None
+        assert replace(facts, kernels_reason="", eval_tokens=None) == replace(FACTS, kernels_reason="")
+        assert (store.trials(), store.steps("r8"), store.evaluations("r8")) == ([TRIAL], [step()], [evaluation()])
+        assert store.environments() == [ENVIRONMENT]
+        assert (store.spectra(), store.truncations(), store.forgetting()) == ([], [], {})
+    if opener == StudyStore.open:
+        assert path.read_bytes() == before
+    else:
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(migrations.MIGRATIONS),)
+        connection.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "study.db"
+    older_store(path, 1)
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, ("CREATE TABLE steps (x)",)))
+    monkeypatch.setattr(connect, "MIGRATIONS", migrations.MIGRATIONS)
+    with pytest.raises(InputError, match="is damaged: table steps already exists"):
+        StudyStore.create(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("SELECT nats FROM steps").fetchall() == [(1.5,)]
     connection.close()
 
 
@@ -294,8 +395,49 @@ def test_every_field_has_a_column_and_every_column_a_field() -> None:
     migrations.migrate(connection)
     for table in (getattr(tables, name) for name in dir(tables) if isinstance(getattr(tables, name), tables.Table)):
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
-        assert [column for column in columns if column not in ("number", "only")] == list(table.codecs)
+        named = [column for column in columns if column not in ("number", "only")]
+        assert tables.CHECKSUM in named, f"a migration must give {table.name} its column {tables.CHECKSUM}"
+        assert [column for column in named if column != tables.CHECKSUM] == list(table.codecs)
     connection.close()
+
+
+def test_a_number_that_changed_on_disk_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with StudyStore.create(path) as store:
+        store.append_steps([step(nats=1.5)])
+        store.append_evaluations([evaluation()])
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE steps SET nats = 1.25")
+    connection.commit()
+    connection.close()
+    with StudyStore.open(path) as store:
+        assert store.evaluations("r8") == [evaluation()]
+        with pytest.raises(InputError, match=r"study\.db is damaged: a row of the table steps does not match"):
+            store.steps("r8")
+
+
+def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with StudyStore.create(path) as store:
+        store.append_steps([step(number=number) for number in range(1, 400)])
+    path.write_bytes(path.read_bytes()[:-8192])
+    with pytest.raises(InputError, match="is damaged"):
+        StudyStore.create(path)
+    with pytest.raises(InputError, match="is damaged"), StudyStore.open(path) as store:
+        store.verify()
+
+
+def test_where_nothing_can_be_mapped_into_memory_the_store_works_without_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own stand-in for a network share: locks are files, and there is no shared memory."""
+    original = connect._probed
+    monkeypatch.setattr(connect, "_probed", lambda address: original(f"{address}&vfs=unix-dotfile"))
+    with StudyStore.create(tmp_path / "study.db") as store:
+        store.append_steps([step()])
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        with StudyStore.open(tmp_path / "study.db") as reader:
+            assert reader.steps("r8") == [step()]
 
 
 def test_steps_come_back_as_columns_with_what_sqlite_cannot_hold(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""What the measurements of the ranks alone say, in sentences; nothing where too little was measured."""
+
+from collections.abc import Mapping, Sequence
+
+from lorascope.analysis.cost_parts import CostPart, CostReadingsPart
+from lorascope.analysis.summary import RankPart
+from lorascope.language import tr
+
+_STEPS = 4
+"""Fewer measured steps say nothing of how much they vary."""
+_NEAR = 0.02
+"""Ranks whose bandwidth shares lie this close, as a share, do not differ."""
+
+
+def read_costs(ranks: Sequence[RankPart]) -> CostReadingsPart | None:
+    """Read the ranks that were measured in turns; None without any."""
+    costs = {part.rank: part.cost for part in ranks if part.cost is not None}
+    if not costs:
+        return None
+    time_spread, memory_spread = _time_spread(ranks, costs), _memory_spread(ranks)
+    leaning = _leaning(ranks, costs)
+    texts = [
+        _steadiest_time(time_spread),
+        _steadiest_memory(memory_spread),
+        _bandwidth(leaning),
+        *(_bottleneck(rank, cost) for rank, cost in costs.items()),
+    ]
+    return CostReadingsPart(
+        steadiest_time_rank=_lowest(time_spread),
+        steadiest_memory_rank=_lowest(memory_spread),
+        bandwidth_rank=_highest(leaning),
+        texts=tuple(filter(None, texts)),
+    )
+
+
+def _time_spread(ranks: Sequence[RankPart], costs: Mapping[int, CostPart]) -> dict[int, float]:
+    """Return the distance of the quartiles as a share of the median, of ranks with enough steps."""
+    seconds = {part.rank: part.step_seconds for part in ranks}
+    return {
+        rank: cost.step_seconds_spread / median
+        for rank, cost in costs.items()
+        if cost.measured_steps >= _STEPS and cost.step_seconds_spread is not None and (median := seconds[rank])
+    }
+
+
+def _memory_spread(ranks: Sequence[RankPart]) -> dict[int, float]:
+    """Return the standard deviation behind the start as a share of the mean."""
+    return {
+        part.rank: part.memory.later_std / part.memory.later_mean
+        for part in ranks
+        if part.memory is not None and part.memory.later_std is not None and part.memory.later_mean
+    }
+
+
+def _leaning(ranks: Sequence[RankPart], costs: Mapping[int, CostPart]) -> dict[int, float]:
+    """Return the share of time for memory: the GPU's own count where all ranks have it, else from bytes and rate."""
+    counted = {part.rank: part.gpu.memory_utilization_percent for part in ranks if part.gpu is not None}
+    known = {rank: percent / 100 for rank, percent in counted.items() if percent is not None}
+    if known and known.keys() == costs.keys():
+        return known
+    return {rank: cost.bandwidth_share for rank, cost in costs.items() if cost.bandwidth_share is not None}
+
+
+def _lowest(values: Mapping[int, float]) -> int | None:
+    return min(values, key=lambda rank: values[rank]) if len(values) > 1 else None
+
+
+def _highest(values: Mapping[int, float]) -> int | None:
+    """Return the rank with the highest value, if it stands out."""
+    if len(values) < 2:
+        return None
+    top, second = sorted(values.values(), reverse=True)[:2]
+    return max(values, key=lambda rank: values[rank]) if top > second * (1 + _NEAR) else None
+
+
+def _steadiest_time(spread: Mapping[int, float]) -> str:
+    rank = _lowest(spread)
+    if rank is None:
+        return tr("Too few steps were measured to say which rank's steps vary least; --cost full measures more.")
+    return tr(
+        "Rank {rank} has the steadiest steps: the middle half of them lies within {spread:.1%} of their median.",
+        rank=rank,
+        spread=spread[rank],
+    )
+
+
+def _steadiest_memory(spread: Mapping[int, float]) -> str:
+    rank = _lowest(spread)
+    if rank is None:
+        return ""
+    return tr(
+        "Rank {rank} has the steadiest memory: after the warm-up it varies by {spread:.1%} of its mean.",
+        rank=rank,
+        spread=spread[rank],
+    )
+
+
+def _bandwidth(leaning: Mapping[int, float]) -> str:
+    rank = _highest(leaning)
+    if rank is not None:
+        return tr(
+            "Rank {rank} leans most on memory bandwidth: {share:.1%} of its step.", rank=rank, share=leaning[rank]
+        )
+    return tr("The ranks lean on memory bandwidth alike.") if len(leaning) > 1 else ""
+
+
+def _bottleneck(rank: int, cost: CostPart) -> str:
+    if cost.arithmetic_share is None or cost.bandwidth_share is None:
+        return ""
+    values = {"rank": rank, "arithmetic": cost.arithmetic_share, "bandwidth": cost.bandwidth_share}
+    if cost.bottleneck == "arithmetic":
+        return tr(
+            "Rank {rank} is held up by arithmetic: at the rate of a large product its matrix products take "
+            "{arithmetic:.0%} of the step, moving their operands {bandwidth:.0%}.",
+            **values,
+        )
+    if cost.bottleneck == "bandwidth":
+        return tr(
+            "Rank {rank} is held up by memory bandwidth: moving the operands of its matrix products takes "
+            "{bandwidth:.0%} of the step, their arithmetic {arithmetic:.0%}.",
+            **values,
+        )
+    return tr(
+        "Rank {rank} is held up by overhead: at this machine's best rates its matrix products would take "
+        "{arithmetic:.0%} of the step and moving their operands {bandwidth:.0%}.",
+        **values,
+    )

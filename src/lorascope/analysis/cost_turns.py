@@ -1,0 +1,76 @@
+"""The turns of a rank alone, put together.
+
+The times come from all turns. Peaks and parts of memory come from a rank's last turn: by then every rank has had one,
+and most of what libraries keep after their first use is there for all of them. The rest of it is taken off: the memory
+of each rank's last turn is read above what was there before, and put on one base for all ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+
+from lorascope.records import CostRecord, CostTurn
+
+
+def cost_of(turns: Sequence[CostTurn]) -> CostRecord:
+    """Put a rank's turns together: all steps with their warm-up first, all readings, the peak of the last turn."""
+    last = turns[-1]
+    warmup = [turn.step_tokens[: turn.warmup_steps] for turn in turns]
+    measured = [turn.step_tokens[turn.warmup_steps :] for turn in turns]
+    return CostRecord(
+        rank=last.rank,
+        step_seconds=(*warmup_seconds(turns), *measured_seconds(turns)),
+        warmup_steps=sum(turn.warmup_steps for turn in turns),
+        step_tokens=tuple(chain.from_iterable((*warmup, *measured))),
+        peak_memory_bytes=training_peak(last),
+        base_memory_bytes=last.base_bytes,
+        memory_samples_bytes=tuple(chain.from_iterable(turn.samples_bytes for turn in turns)),
+    )
+
+
+def costs_by_rank(turns: Sequence[CostTurn], earlier: Sequence[CostRecord]) -> dict[int, CostRecord]:
+    """Put every rank's turns together; what an earlier version measured stands where there are none."""
+    by_rank = on_one_base(turns_by_rank(turns))
+    return {cost.rank: cost for cost in earlier} | {rank: cost_of(found) for rank, found in by_rank.items()}
+
+
+def turns_by_rank(turns: Sequence[CostTurn]) -> dict[int, tuple[CostTurn, ...]]:
+    """Return the turns of each rank in their order, ranks ascending."""
+    ranks = sorted({turn.rank for turn in turns})
+    ordered = sorted(turns, key=lambda turn: turn.turn)
+    return {rank: tuple(turn for turn in ordered if turn.rank == rank) for rank in ranks}
+
+
+def on_one_base(turns: Mapping[int, tuple[CostTurn, ...]]) -> dict[int, tuple[CostTurn, ...]]:
+    """Shift the phases of each rank's last turn from its own base to the lowest of all ranks' last turns."""
+    lowest = min((found[-1].base_bytes for found in turns.values()), default=0)
+    return {rank: (*found[:-1], _shifted(found[-1], lowest - found[-1].base_bytes)) for rank, found in turns.items()}
+
+
+def _shifted(turn: CostTurn, by: int) -> CostTurn:
+    evaluation = turn.evaluation_peak_bytes
+    return replace(
+        turn,
+        base_bytes=turn.base_bytes + by,
+        forward_peak_bytes=turn.forward_peak_bytes + by,
+        backward_peak_bytes=turn.backward_peak_bytes + by,
+        optimizer_peak_bytes=turn.optimizer_peak_bytes + by,
+        evaluation_peak_bytes=None if evaluation is None else evaluation + by,
+        held_bytes=turn.held_bytes + by,
+        after_bytes=turn.after_bytes + by,
+    )
+
+
+def training_peak(turn: CostTurn) -> int:
+    """Return the highest memory of a step; an evaluation's is apart."""
+    return max(turn.forward_peak_bytes, turn.backward_peak_bytes, turn.optimizer_peak_bytes)
+
+
+def measured_seconds(turns: Sequence[CostTurn]) -> tuple[float, ...]:
+    """Return the times of all steps that are no warm-up."""
+    return tuple(chain.from_iterable(turn.step_seconds[turn.warmup_steps :] for turn in turns))
+
+
+def warmup_seconds(turns: Sequence[CostTurn]) -> tuple[float, ...]:
+    """Return the times of the warm-up steps."""
+    return tuple(chain.from_iterable(turn.step_seconds[: turn.warmup_steps] for turn in turns))

@@ -1,0 +1,50 @@
+"""``lorascope serve``: watch studies in a browser."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lorascope.web.listen import HOST, PORT
+
+
+def serve(
+    folder: Path,
+    /,
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
+) -> int:
+    """Show a study in the browser while it runs and afterwards, or all studies of a folder.
+
+    Nothing is written, and a run that is shown is not slowed down.
+
+    Parameters
+    ----------
+    folder
+        Folder of a study, or a folder that holds studies.
+    host
+        Address to listen on. Any but this machine's own asks visitors for the token in the address that is printed.
+    port
+        Port to listen on; 0 takes any that is free.
+    open
+        Show the page in the browser.
+    """
+    import webbrowser
+
+    from lorascope.web.listen import address, listen, make_token
+    from lorascope.web.shelf import check_root
+
+    check_root(folder)
+    listener, token = listen(host, port), make_token(host)
+    shown = address(listener, host, token)
+    print(f"{shown}  (Ctrl-C ends it)", flush=True)  # noqa: T201
+    if open:
+        webbrowser.open(shown)
+    from lorascope.web.server import serve as serve_page
+
+    with contextlib.suppress(KeyboardInterrupt):
+        serve_page(listener, folder, host=host, token=token)
+    return 0

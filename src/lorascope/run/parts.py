@@ -1,0 +1,116 @@
+"""The trials of a pack that train together: all of them at first, fewer where memory does not hold them.
+
+No trial's numbers depend on the others beside it, so that a pack can be cut at any time. A part saves its state in a
+file of its own; which trials train together after a stop follows from how far the files say they are.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.engine.checkpoint import load_checkpoint, read_steps
+from lorascope.engine.trial import TrainingTrial
+from lorascope.errors import LorascopeError
+from lorascope.records import TrialRecord
+from lorascope.run.folder import StudyFolder
+from lorascope.run.waves import ENDED, Wave
+from lorascope.store import StudyStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Trials of a pack at the same step."""
+
+    trials: tuple[TrialRecord, ...]
+    checkpoint: Path
+    """Where this part saves its state."""
+    steps_done: int
+    origin: Path | None
+    """The file that holds the trials at this step; None at the start."""
+
+    def restore(self, trials: Sequence[TrainingTrial]) -> None:
+        """Bring the freshly made trials of this part to where it is. Raises LorascopeError for a damaged file."""
+        if self.origin is not None:
+            load_checkpoint(self.origin, trials)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackFiles:
+    """The checkpoints of one pack."""
+
+    place: StudyFolder
+    wave: Wave
+    store: StudyStore
+    note: Callable[[str], None]
+
+    def parts(self, records: Iterable[TrialRecord]) -> list[Part]:
+        """Group trials by how far they are on disk, those that are furthest first.
+
+        A damaged checkpoint is left out, said, and removed where an older one takes its place.
+
+        Raises:
+            LorascopeError: checkpoints are damaged and nothing older is there.
+        """
+        states, damaged = self._read()
+        groups: dict[tuple[int, Path | None], list[TrialRecord]] = {}
+        for record in records:
+            held = [(steps[record.trial_id], path) for path, steps in states if record.trial_id in steps]
+            if not held and damaged:
+                raise next(iter(damaged.values()))
+            groups.setdefault(max(held, default=(0, None), key=lambda state: state[0]), []).append(record)
+        for path, error in damaged.items():
+            self.note(f"{str(error).splitlines()[0]}; training goes on from an older one")
+            path.unlink()
+        order = sorted(groups, key=lambda group: -group[0])
+        return [self._part(groups[group], *group) for group in order]
+
+    def open_parts(self) -> list[Part]:
+        """Group the pack's trials that have not ended."""
+        outcomes = self.store.outcomes()
+        ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
+        return self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)
+
+    def halves(self, records: Sequence[TrialRecord]) -> list[Part]:
+        """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
+        top = max(record.rank for record in records)
+        first = [record for record in records if record.rank < top] or records[: len(records) // 2]
+        rest = [record for record in records if record not in first]
+        return [*self.parts(first), *self.parts(rest)]
+
+    def remove(self) -> None:
+        """Delete the pack's checkpoints."""
+        for path in self._files():
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        whole = self.place.checkpoint(self.wave.number)
+        return sorted({*whole.parent.glob(f"{whole.stem}.*"), *whole.parent.glob(f"{whole.stem}-*")})
+
+    def _read(self) -> tuple[list[tuple[Path, dict[str, int]]], dict[Path, LorascopeError]]:
+        states: list[tuple[Path, dict[str, int]]] = []
+        damaged: dict[Path, LorascopeError] = {}
+        for path in (path for path in self._files() if path.suffix == ".safetensors"):
+            try:
+                steps = read_steps(path)
+                self._check_on_record(path, steps)
+                states.append((path, steps))
+            except LorascopeError as error:
+                damaged[path] = error
+        return states, damaged
+
+    def _check_on_record(self, path: Path, steps: dict[str, int]) -> None:
+        """Refuse a state whose steps the store has lost: the curve would have a hole."""
+        for trial_id, done in steps.items():
+            if self.store.count_steps(trial_id, done) != done:
+                raise LorascopeError(
+                    f"the checkpoint {path} is {done} steps on, of which {self.place.store} has lost some\n"
+                    "  -> delete it, and what lies beside it, to train these trials from the start"
+                )
+
+    def _part(self, trials: Sequence[TrialRecord], steps_done: int, origin: Path | None) -> Part:
+        checkpoint = self.place.checkpoint(self.wave.number)
+        if len(trials) < len(self.wave.trials):
+            names = " ".join(trial.trial_id for trial in trials)
+            checkpoint = checkpoint.with_stem(f"{checkpoint.stem}-{hashlib.sha256(names.encode()).hexdigest()[:8]}")
+        return Part(trials=tuple(trials), checkpoint=checkpoint, steps_done=steps_done, origin=origin)

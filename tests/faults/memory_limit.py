@@ -1,0 +1,84 @@
+"""Carry a real study out under limits on the address space of its process, and print what became of it as JSON.
+
+python tests/faults/memory_limit.py FOLDER
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import psutil
+
+from children import DONE, Plan, in_child
+from lorascope.run.study import run_study
+from lorascope.spec.schema import StudySpec
+from studies import Watcher, read_study, save_model_folder, study_of
+
+MB = 2**20
+LIMITS = {"enough": None, "tight": 240 * MB, "hopeless": 16 * MB}
+"""Bytes that training may take beyond what the process has; a row alone takes some 80 MB, a pass four times it."""
+
+
+class Limiter(Watcher):
+    """Sets the limit when training begins, and remembers what is said of memory."""
+
+    def __init__(self, more_bytes: int | None, said: Path) -> None:
+        super().__init__()
+        self.more_bytes, self.said = more_bytes, said
+
+    def phase(self, text: str) -> None:
+        if text == "training" and self.more_bytes is not None:
+            limit = psutil.Process().memory_info().vms + self.more_bytes
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    def note(self, text: str) -> None:
+        with self.said.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+class _Uncounted:
+    """In place of the library that makes things go wrong: nothing does."""
+
+    def fault_plan(self, *arguments: object) -> None: ...
+
+    def fault_count(self) -> int:
+        return 0
+
+
+def carry_out(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str, object]:
+    said = folder.with_suffix(".said")
+    watcher = Limiter(more_bytes, said)
+    ended = in_child(
+        lambda: run_study(spec, folder, progress=watcher, command="lorascope run"), Plan(), folder, _Uncounted()
+    )
+    if ended.code != DONE:
+        raise SystemExit(f"{folder.name}: {ended.code}: {ended.message}")
+    left = read_study(folder)
+    return {
+        "lowered": said.exists() and "memory ran out" in said.read_text(encoding="utf-8"),
+        "states": sorted({outcome.state for outcome in left.outcomes.values()}),
+        "nats": [record.nats for records in left.steps.values() for record in records],
+    }
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    model = root / "model"
+    # in a child: Torch's threads do not survive a fork
+    ended = in_child(lambda: save_model_folder(model, "llama", intermediate_size=4096), Plan(), model, _Uncounted())
+    assert ended.code == DONE, ended.message
+    rows = [{"prompt": f"add {n}", "completion": " and so on" * 300} for n in range(24)]
+    (root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    spec = study_of(
+        str(root / "model"), str(root / "rows.json"), per_device_train_batch_size=4, tokens_per_pass=3072, max_steps=2,
+        max_length=600, lora_dropout=0.1, truncation=False,
+    )  # fmt: skip
+    print(json.dumps({name: carry_out(spec, root / name, limit) for name, limit in LIMITS.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""A request to stop is heard inside a pass, and leaves the weights as they are."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from packs import Kept, make_spec, prepared
+
+from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.trial import TrainingTrial
+from lorascope.errors import Interrupted
+from lorascope.measure.clock import StepClock
+from lorascope.spec.plan import plan_trials
+from tiny import make_splits
+
+LAYERS = 6
+"""Adapted layers of the tiny model: three projections in each of two blocks."""
+
+
+def make_pack(check_stop: Callable[[], None]) -> tuple[Pack, Kept]:
+    """One trial whose step is one pass."""
+    spec = make_spec(ranks=(2,), tokens_per_pass=4096, max_steps=1)
+    frozen, kept = prepared("llama"), Kept()
+    trials = [TrainingTrial(record, spec, frozen.layers, torch.float64) for record in plan_trials(spec)]
+    pack = Pack(
+        frozen=frozen, trials=trials, splits=make_splits(n_eval=0), spec=spec, total_steps=1, recorder=kept,
+        probe=StepClock(torch.device("cpu")), check_stop=check_stop,
+    )  # fmt: skip
+    return pack, kept
+
+
+def test_every_adapted_layer_listens() -> None:
+    heard: list[int] = []
+    pack, kept = make_pack(lambda: heard.append(1))
+    train_pack(pack)
+    assert len(kept.step_records) == 1
+    assert len(heard) > 1 + LAYERS, "once before the pass, once in each layer, and again on the way back"
+
+
+@pytest.mark.parametrize("call", range(1, 1 + LAYERS + 2))
+def test_stopped_at_any_of_them_nothing_is_half_done(call: int) -> None:
+    heard: list[int] = []
+
+    def check_stop() -> None:
+        heard.append(1)
+        if len(heard) == call:
+            raise Interrupted("stopped as asked")
+
+    pack, kept = make_pack(check_stop)
+    before = pack.trials[0].adapter.flat.clone()
+    with pytest.raises(Interrupted):
+        train_pack(pack)
+    assert len(heard) == call
+    assert kept.step_records == []
+    assert pack.trials[0].steps_done == 0
+    assert torch.equal(pack.trials[0].adapter.flat, before)

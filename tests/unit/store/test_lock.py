@@ -1,0 +1,142 @@
+"""One owner at a time, whoever it is and however the one before ended."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from lorascope.errors import InputError
+from lorascope.store import FolderLock, lock
+from lorascope.store.lock import Owner, read_owner
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lorascope.store import FolderLock
+with FolderLock(Path(sys.argv[1])) as held:
+    held.acquire()
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "study.lock"
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    program = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "held\n"
+    return program
+
+
+def take(path: Path) -> None:
+    with FolderLock(path) as held:
+        held.acquire()
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_not_after(path: Path) -> None:
+    with holder(path) as program:
+        owner = read_owner(path)
+        assert owner is not None
+        assert (owner.pid, owner.is_gone()) == (program.pid, False)
+        with pytest.raises(InputError, match=rf"in use: process {program.pid} on .*\n.*--out"):
+            take(path)
+        assert read_owner(path) == owner
+        program.send_signal(signal.SIGKILL)
+        program.wait()
+        assert path.exists()
+        assert owner.is_gone()
+        take(path)
+    assert not path.exists()
+
+
+def test_another_lock_of_the_same_process_is_refused_too(path: Path) -> None:
+    with FolderLock(path) as held:
+        held.acquire()
+        held.acquire()
+        with pytest.raises(InputError, match="in use"):
+            take(path)
+    take(path)
+
+
+def test_a_lock_that_is_not_taken_leaves_nothing(path: Path) -> None:
+    with FolderLock(path):
+        pass
+    assert not path.exists()
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_the_owner() -> None:
+    own = Owner.this_process()
+    assert not own.is_gone()
+    assert replace(own, started=own.started - 100).is_gone()
+    assert not replace(own, host="elsewhere", pid=1).is_gone()
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that locks nothing."""
+
+    def flock(number: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_where_nothing_can_be_locked_the_owner_is_asked_for(path: Path) -> None:
+    with holder(path) as program:
+        with pytest.raises(InputError, match=f"process {program.pid}"):
+            take(path)
+        program.kill()
+        program.wait()
+        take(path)
+    elsewhere = replace(Owner.this_process(), host="elsewhere")
+    path.write_text(json.dumps(asdict(elsewhere)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"on elsewhere .*\n.*delete .*study\.lock"):
+        take(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', "\x00" * 40])
+def test_a_file_that_names_nobody_locks_nothing(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
+    assert read_owner(path) is None
+    take(path)
+
+
+def test_of_many_that_start_at_once_one_at_a_time_holds_it(tmp_path: Path, path: Path) -> None:
+    """Each that gets in writes and removes a mark; two at once would find each other's."""
+    program = """
+import sys, time
+from pathlib import Path
+from lorascope.errors import InputError
+from lorascope.store import FolderLock
+mark, end = Path(sys.argv[2]), time.monotonic() + 1.0
+times = 0
+while time.monotonic() < end:
+    try:
+        with FolderLock(Path(sys.argv[1])) as held:
+            held.acquire()
+            mark.mkdir()
+            time.sleep(0.001)
+            mark.rmdir()
+            times += 1
+    except InputError:
+        time.sleep(0.0005)
+print(times)
+"""
+    arguments = [sys.executable, "-c", program, str(path), str(tmp_path / "mark")]
+    programs = [
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    results = [program.communicate(timeout=30) for program in programs]
+    assert all(program.returncode == 0 for program in programs), results
+    assert sum(int(out) for out, _ in results) > 3

@@ -1,0 +1,54 @@
+"""What could run code that came as data is nowhere in the package."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lorascope
+
+SOURCE = Path(lorascope.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "codeop"}
+CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.hub.load", "np.load", "numpy.load",
+         "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen", "shutil.unpack_archive", "tarfile.open",
+         "zipfile.ZipFile"}  # fmt: skip
+SAFE_LOADERS = {"_UniqueKeyLoader"}
+"""Subclasses of yaml.SafeLoader."""
+
+
+def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert len(FILES) > 100
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_nothing_unpickles_evaluates_or_unpacks(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.partition(".")[0] for name in names} & MODULES
+    for name, call in calls(file):
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert name not in CALLS, f"line {call.lineno}"
+        assert given.get("shell", "False") == "False"
+        assert given.get("allow_pickle", "False") == "False"
+        if name == "yaml.load":
+            assert given["Loader"] in SAFE_LOADERS
+        if "trust_remote_code" in given:
+            assert given["trust_remote_code"].endswith("trust_remote_code"), "only what the user asked for"
+        if name == "AutoModelForCausalLM.from_pretrained":
+            assert given.get("use_safetensors") == "True" or "gguf_file" in given
+
+
+def test_durations_come_from_a_clock_that_nobody_sets() -> None:
+    """The time of day may jump; it is written down once, where a run says when it began."""
+    wall = {"time.time", "datetime.now", "datetime.utcnow", "datetime.today", "time.localtime"}
+    found = {(file.name, name) for file in FILES for name, _ in calls(file) if name in wall}
+    assert found == {("environment.py", "datetime.now")}

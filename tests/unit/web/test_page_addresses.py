@@ -1,0 +1,220 @@
+"""The page's addresses: what they answer, and what they never do."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lorascope.errors import InputError
+from lorascope.store import StudyStore
+from lorascope.web import app as app_module
+from lorascope.web.app import Page, asset_content
+from lorascope.web.shelf import Shelf, check_root
+
+BuildStudy = Callable[..., Path]
+ASSETS = ("page.js", "charts.js", "page.css", "icon.svg", "vega.js")
+
+
+@pytest.fixture(scope="module")
+def studies(build_study: BuildStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two studies, a stranger's folder and a file."""
+    root = tmp_path_factory.mktemp("studies")
+    build_study(root / "first")
+    build_study(root / "sec ond", floors={4: 1.5, 16: 1.4})
+    (root / "other").mkdir()
+    (root / "notes.txt").write_text("secret notes", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def kept(studies: Path):
+    """An application that keeps what it has read from request to request; its streams look once."""
+    return Page(Shelf(studies), lambda: True).app()
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams end after what they have to say."""
+    monkeypatch.setattr(app_module, "LOOK_SECONDS", 0.0)
+
+
+def app_of(root: Path, *, looks: int = 1):
+    """The application over a folder; its streams look so often and end."""
+    left = [looks]
+
+    def closing() -> bool:
+        left[0] -= 1
+        return left[0] <= 0
+
+    return Page(Shelf(root), closing).app()
+
+
+def events(body: bytes) -> list[tuple[str, dict]]:
+    found = []
+    for block in body.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if "id" in fields:
+            found.append((fields["id"], json.loads(fields["data"])))
+    return found
+
+
+def test_one_study_is_the_home_page_and_several_are_a_list(ask, studies: Path, once: None) -> None:
+    home = ask(app_of(studies / "first"), "/")
+    assert home.status == 200
+    assert 'data-study="first"' in home.text
+    assert 'data-stream="/events?lang=en&amp;study=first"' in home.text
+    listed = ask(app_of(studies), "/")
+    assert "data-list" in listed.text
+    [(version, update)] = events(ask(app_of(studies), "/events?lang=en").body)
+    assert '<a href="/study/first?lang=en">first</a>' in update["list"]
+    assert "/study/sec%20ond?lang=en" in update["list"]
+    assert "other" not in update["list"]
+    assert events(ask(app_of(studies), f"/events?lang=en&after={version}").body) == []
+
+
+def test_a_stream_names_what_it_sent_and_goes_on_from_there(ask, studies: Path, once: None) -> None:
+    app = app_of(studies, looks=4)
+    [*_, (seen, _)] = events(ask(app, "/events?study=first&study=sec%20ond").body)
+    assert seen.count(",") == 1
+    again = ask(app_of(studies), "/events?study=first&study=sec%20ond", headers={"last-event-id": seen})
+    assert events(again.body)[0][1]["studies"]["first"]["anew"], "another server knows nothing of this version"
+
+
+def test_the_same_server_repeats_nothing(ask, studies: Path, once: None) -> None:
+    page = Page(Shelf(studies), lambda: True)
+    sent = events(ask(page.app(), "/events?study=first").body)
+    first = sent[0][1]["studies"]["first"]
+    assert set(first["lines"]["train"]) == {"r8", "r128", "r256"}
+    page._shelf.feed("first", "en")._summary_thread.join(60)
+    seen = sent[0][0]
+    for address, headers in (
+        (f"/events?study=first&after={seen}", {}),
+        ("/events?study=first", {"last-event-id": seen}),
+    ):
+        rest = events(ask(page.app(), address, headers=headers).body)
+        assert all("lines" not in update["studies"]["first"] for _, update in rest)
+
+
+def test_studies_beside_each_other(ask, studies: Path) -> None:
+    answer = ask(app_of(studies), "/compare?study=first&study=sec%20ond")
+    assert answer.status == 200
+    assert answer.text.count("data-study=") == 2
+    assert ask(app_of(studies), "/compare?study=first").status == 400
+    assert ask(app_of(studies), "/compare?study=first&study=none").status == 404
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/study/other", "/study/notes.txt", "/study/..", "/study/../../etc/passwd", "/study/%2e%2e%2fother",
+        "/study/first/study.db", "/assets/page.html.j2", "/assets/../app.py", "/assets/%2e%2e%2fapp.py", "/study.db",
+        "/events?study=..", "/events?study=/etc", "/nothing", "/study/", "/assets/", "/assets/vega.js/x",
+    ],
+)  # fmt: skip
+def test_what_is_not_a_study_is_not_found(ask, studies: Path, address: str) -> None:
+    answer = ask(app_of(studies), address)
+    assert answer.status == 404
+    assert "secret notes" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    path=st.text(max_size=30), names=st.lists(st.text(max_size=12), max_size=4), lang=st.none() | st.text(max_size=6),
+    seen=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=40),
+)  # fmt: skip
+def test_no_address_makes_an_error(ask, kept, path: str, names: list[str], lang: str | None, seen: str) -> None:
+    """Whatever is asked: an answer below 500, and the text that was given never comes back as HTML."""
+    query = "&".join(f"study={quote(name, safe='')}" for name in ["first", *names])
+    query += "" if lang is None else f"&lang={quote(lang, safe='')}"
+    headers = {"last-event-id": seen, "accept-language": seen}
+    for place in ("/" + quote(path, safe="/"), "/events", "/compare", f"/study/{quote(path, safe='')}"):
+        answer = ask(kept, f"{place}?{query}", headers=headers)
+        assert answer.status < 500
+        assert "<script>" not in answer.text
+
+
+def test_names_are_escaped(ask, build_study: BuildStudy, tmp_path: Path, once: None) -> None:
+    build_study(tmp_path / "<img src=x onerror=alert(1)>", model="<b>model</b>")
+    build_study(tmp_path / "\"'><script>alert(1)</script>".replace("/", "\N{DIVISION SLASH}"))
+    pages = [ask(app_of(tmp_path), "/").text]
+    [(_, update)] = events(ask(app_of(tmp_path), "/events").body)
+    pages.append(update["list"])
+    for name in Shelf(tmp_path).studies():
+        pages.append(ask(app_of(tmp_path), f"/study/{quote(name, safe='')}").text)
+        [(_, update)] = events(ask(app_of(tmp_path), f"/events?study={quote(name, safe='')}").body)
+        pages += [part for part in update["studies"][name].values() if isinstance(part, str)]
+    assert len(pages) > 10
+    for page in pages:
+        for bad in ("<img src=x", "<script>alert", "<b>model"):
+            assert bad not in page
+    assert ask(app_of(tmp_path), "/study/<script>alert(1)").text.count("<script>") == 0
+
+
+def test_languages(ask, studies: Path) -> None:
+    app = app_of(studies / "first")
+    assert '<html lang="ko">' in ask(app, "/?lang=ko").text
+    assert '<html lang="ko">' in ask(app, "/", headers={"accept-language": "de-DE,ko-KR;q=0.8,en"}).text
+    assert '<html lang="en">' in ask(app, "/", headers={"accept-language": "de"}).text
+    assert '<html lang="en">' in ask(app, "/?lang=en", headers={"accept-language": "ko"}).text
+    answer = ask(app, "/?lang=xx")
+    assert answer.status == 404
+    assert "choose one of: en, ko" in answer.text
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_scripts_and_styles_are_sent_once(ask, studies: Path, name: str) -> None:
+    app = app_of(studies)
+    answer = ask(app, f"/assets/{name}")
+    assert answer.status == 200
+    assert answer.body == asset_content(name)[0]
+    again = ask(app, f"/assets/{name}", headers={"if-none-match": answer.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_a_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> None:
+    check_root(studies)
+    check_root(studies / "first")
+    for folder, words in ((tmp_path / "none", "no folder"), (studies / "other", "no study")):
+        with pytest.raises(InputError, match=words):
+            check_root(folder)
+    with pytest.raises(InputError, match="no folder"):
+        check_root(studies / "notes.txt")
+
+
+def test_an_empty_study_is_a_page(ask, tmp_path: Path, studies: Path, once: None) -> None:
+    """The folder is there before the records are."""
+    spec = tmp_path / "new" / "study.yaml"
+    spec.parent.mkdir()
+    spec.write_bytes((studies / "first" / "study.yaml").read_bytes())
+    for age, words in ((0, "are being made ready"), (3600, "no run is at work")):
+        os.utime(spec, (time.time() - age,) * 2)
+        [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
+        assert update["studies"]["new"]["problem"] == ""
+        assert words in update["studies"]["new"]["status"]
+    StudyStore.create(tmp_path / "new" / "study.db").close()
+    [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
+    assert update["studies"]["new"]["problem"] == ""
+    assert "nothing is recorded yet" in update["studies"]["new"]["status"]
+
+
+def test_the_stream_beats_while_nothing_happens(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(app_module, "LOOK_SECONDS", 0.0)
+    left = [3]
+
+    def closing() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    async def read() -> list[str]:
+        return [part async for part in Page(Shelf(studies), closing)._stream(lambda seen: None, "")]
+
+    assert asyncio.run(read()) == ["retry: 1000\n\n"] + ["event: beat\ndata: 1\n\n"] * 3

@@ -1,0 +1,52 @@
+"""Where the page listens, and what is said where it cannot."""
+
+import errno
+import socket
+
+import pytest
+
+from lorascope.errors import InputError
+from lorascope.web.listen import address, listen, make_token
+
+
+def test_any_free_port_is_found_and_named() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert address(listener, "127.0.0.1", None) == f"http://127.0.0.1:{port}/"
+        assert address(listener, "0.0.0.0", "abc") == f"http://{socket.gethostname()}:{port}/?token=abc"
+        assert address(listener, "::1", None) == f"http://[::1]:{port}/"
+        with pytest.raises(InputError, match=f"port {port} on 127.0.0.1 is in use"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**9])
+def test_a_port_that_does_not_exist(port: int) -> None:
+    with pytest.raises(InputError, match=f"there is no port {port}"):
+        listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["not an address", "999.1.1.1", "x" * 300])
+def test_a_host_that_does_not_exist(host: str) -> None:
+    with pytest.raises(InputError, match="is no address of this machine"):
+        listen(host, 0)
+
+
+def test_a_host_of_another_machine() -> None:
+    with pytest.raises(InputError, match=r"cannot listen on 192\.0\.2\.1"):
+        listen("192.0.2.1", 0)
+
+
+def test_a_port_that_is_not_for_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(self: socket.socket, place: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(InputError, match=r"port 80 on 127\.0\.0\.1 is not allowed"):
+        listen("127.0.0.1", 80)
+
+
+def test_only_a_wider_address_needs_a_token() -> None:
+    assert make_token("127.0.0.1") is None
+    first, second = make_token("0.0.0.0"), make_token("0.0.0.0")
+    assert first != second
+    assert len(first) >= 32

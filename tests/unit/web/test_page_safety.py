@@ -1,0 +1,64 @@
+"""The page is for this machine, under its own names, unless a token is known."""
+
+import pytest
+
+from lorascope.web.listen import is_loopback
+from lorascope.web.safety import COOKIE, HEADERS, Guard, own_names
+
+
+async def inner(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"inside", "more_body": False})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8501", "localhost:8501", "LOCALHOST", "[::1]:8501", "127.0.0.1", "[::1]"])
+def test_this_machines_names_are_answered(ask, host: str) -> None:
+    assert ask(Guard(inner), "/", headers={"host": host}).text == "inside"
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8501", "192.168.1.5:8501", "127.0.0.1.evil.example", ""]
+)
+def test_other_names_are_refused(ask, host: str) -> None:
+    """A name that somebody else's DNS leads here is how a foreign page would read this one."""
+    answer = ask(Guard(inner), "/", headers={"host": host})
+    assert answer.status == 421
+    assert "inside" not in answer.text
+
+
+def test_every_answer_has_the_policy(ask) -> None:
+    for host in ("localhost", "evil.example"):
+        answer = ask(Guard(inner), "/", headers={"host": host})
+        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    policy = HEADERS["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "http:" not in policy
+    assert policy.startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_the_page_can_only_be_read(ask, method: str) -> None:
+    assert ask(Guard(inner), "/", method=method).status == 405
+
+
+def test_bound_wider_it_asks_for_the_token(ask) -> None:
+    guard = Guard(inner, names=("box.lan",), token="secret")
+    for headers in ({}, {"cookie": f"{COOKIE}=wrong"}, {"cookie": "=;;= ,"}, {"cookie": f"{COOKIE}="}):
+        assert ask(guard, "/", headers={"host": "192.168.1.5:8501", **headers}).status == 401
+    assert ask(guard, "/?token=", headers={"host": "box.lan"}).status == 401
+    assert ask(guard, "/?token=séc", headers={"host": "box.lan"}).status == 401
+    assert ask(guard, "/?token=secret", headers={"host": "evil.example"}).status == 421
+    answer = ask(guard, "/compare?study=a&token=secret&study=b", headers={"host": "box.lan:8501"})
+    assert (answer.status, answer.headers["location"]) == (303, "/compare?study=a&study=b")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    inside = ask(guard, "/", headers={"host": "box.lan", "cookie": f"other=1; {COOKIE}=secret"})
+    assert inside.text == "inside"
+
+
+def test_what_only_this_machine_reaches() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.5", "box.lan", "")))
+    assert own_names("127.0.0.1") == ()
+    assert "0.0.0.0" in own_names("0.0.0.0")

@@ -1,0 +1,60 @@
+import itertools
+
+import pytest
+
+from lorascope.records import StudyFacts, TrialOutcome
+from lorascope.spec.plan import plan_trials
+from lorascope.spec.schema import StudySpec
+from lorascope.web.state import TrialStand, seconds_left, stand, state_of
+
+SPEC = StudySpec(ranks=(8, 128), eval_steps=25)
+TRIALS = plan_trials(SPEC)
+
+
+def stands(*outcomes: str, steps: int = 10) -> list[TrialStand]:
+    trials = zip(itertools.cycle(TRIALS), outcomes, strict=False)
+    return [TrialStand(trial=trial, outcome=outcome, message="", steps=steps) for trial, outcome in trials]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "alive", "left_open", "state"),
+    [
+        ((), True, False, "preparing"),
+        ((), False, False, "interrupted"),
+        (("running", "running"), True, False, "running"),
+        (("running", "finished"), False, False, "interrupted"),
+        (("not_started",), False, False, "interrupted"),
+        (("finished", "finished"), True, True, "running"),
+        (("finished", "finished"), False, True, "interrupted"),
+        (("finished", "stopped", "diverged"), False, False, "finished"),
+        (("finished", "oom"), False, False, "failed"),
+        (("failed", "failed"), False, False, "failed"),
+        (("diverged", "diverged"), False, False, "failed"),
+    ],
+)
+def test_the_state_of_a_study(outcomes: tuple[str, ...], alive: bool, left_open: bool, state: str) -> None:
+    assert state_of(stands(*outcomes), alive=alive, left_open=left_open) == state
+
+
+def test_a_trial_that_ended_has_the_steps_of_its_outcome() -> None:
+    """The step at which it diverged is on record, but was not done."""
+    outcome = TrialOutcome(trial_id="r8", state="diverged", steps=4, message="why")
+    assert stand(TRIALS[0], outcome, 5).steps == 4
+    assert stand(TRIALS[0], TrialOutcome(trial_id="r8", state="running", steps=0, message=""), 5).steps == 5
+    assert stand(TRIALS[0], None, 0).outcome == "not_started"
+
+
+def test_the_time_left_is_that_of_the_steps_and_evaluations_to_come(facts: StudyFacts) -> None:
+    """100 steps, 40 done: 60 of 2 s, and evaluations after 50, 75 and 100 that take 3 s and 4 s."""
+    left = seconds_left(
+        stands("running", "running", steps=40), SPEC, facts, step_seconds=2.0,
+        evaluation_seconds={"r8": 3.0, "r128": 4.0},
+    )  # fmt: skip
+    assert left == pytest.approx(60 * 2 + 3 * 7)
+
+
+def test_no_time_is_told_where_none_can_be(facts: StudyFacts) -> None:
+    running, ended = stands("running", "running"), stands("finished", "finished")
+    assert seconds_left(running, SPEC, None, step_seconds=2.0, evaluation_seconds={}) is None
+    assert seconds_left(running, SPEC, facts, step_seconds=None, evaluation_seconds={}) is None
+    assert seconds_left(ended, SPEC, facts, step_seconds=2.0, evaluation_seconds={}) is None

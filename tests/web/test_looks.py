@@ -1,0 +1,67 @@
+"""The page at every width, in the light and in the dark, for whoever reads it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lorascope.charts.data import smooth
+
+Open = Callable[..., Any]
+HERE = {"127.0.0.1"}
+DARK = "rgb(20, 22, 26)"
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "code"),
+    [(390, "light", "ko"), (390, "dark", "en"), (1200, "light", "en"), (1200, "dark", "ko")],
+)
+@pytest.mark.parametrize("place", ["/?", "/study/second?", "/compare?study=first&study=second&"])
+def test_pages_fit_and_can_be_read(visit: Open, served: str, place: str, width: int, scheme: str, code: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
+    options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    seen = visit(f"{served}{place}lang={code}", **options)
+    if place == "/?":
+        seen.wait("document.querySelectorAll('[data-list] a').length === 2")
+    else:
+        seen.wait("document.querySelector('[data-part=result] .verdict')")
+        seen.wait("document.querySelector('[data-chart=train_loss] canvas')")
+    assert seen.page.evaluate("document.documentElement.lang") == code
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    shown = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (shown == DARK) == (scheme == "dark")
+    found = [
+        f"{violation['id']}: {[node['html'] for node in violation['nodes']]}"
+        for violation in axe.Axe().run(seen.page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert found == []
+    assert seen.asked == HERE
+    assert seen.errors == []
+
+
+def test_ranks_can_be_chosen(visit: Open, served: str) -> None:
+    seen = visit(f"{served}/study/first")
+    seen.points("=== 120")
+    seen.page.get_by_role("button", name="128", exact=True).click()
+    seen.points("=== 80")
+    seen.page.get_by_role("button", name="128", exact=True).click()
+    seen.points("=== 120")
+
+
+def test_studies_are_chosen_and_compared(visit: Open, served: str) -> None:
+    seen = visit(f"{served}/?lang=en")
+    for name in ("first", "second"):
+        seen.page.check(f"input[value={name}]")
+    seen.page.get_by_role("button", name="Compare the chosen").click()
+    seen.wait("document.querySelectorAll('[data-part=result] .verdict').length === 2")
+    assert not seen.page.is_visible("#different-rows")
+
+
+def test_the_page_smooths_as_the_report_does(visit: Open, served: str) -> None:
+    seen = visit(f"{served}/study/first")
+    for count in (1, 7, 20, 21, 400):
+        losses = [2 + math.sin(n) for n in range(count)]
+        found = seen.page.evaluate(f"import('/assets/charts.js').then(charts => charts.smooth({losses}))")
+        assert found == pytest.approx(list(smooth(losses)), rel=1e-12)
