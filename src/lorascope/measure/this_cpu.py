@@ -10,6 +10,8 @@ from lorascope.measure.cost_parts import VALUE_BYTES, Product
 
 _LARGEST = 1024
 """Larger sides of a product are measured at this size: the rate no longer depends on them."""
+_PARTS = 16
+"""Most second factors of a product that take turns."""
 _REPEATS = (3, 20)
 """Fewest and most repeats; between them, as many as fit into ``_SECONDS``."""
 _SECONDS = 0.01
@@ -78,7 +80,7 @@ def _product_seconds(product: Product, pool: torch.Tensor) -> float:
     first = _matrix(pool[: product.rows * product.inner], product.rows, product.inner, transposed=product.form == "tn")
     seconds = [
         _matrix(pool[start : start + size], product.inner, product.columns, transposed=product.form == "nt")
-        for start in range(0, len(pool) - size + 1, size)
+        for start in range(0, min(_PARTS * size, len(pool) - size + 1), size)
     ]
     turn = cycle(seconds)
     return _best(lambda: torch.mm(first, next(turn)))
