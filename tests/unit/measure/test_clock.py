@@ -124,7 +124,7 @@ def test_irregular_logging_evaluations_and_a_resume_leave_every_step_s_time_exac
             load_checkpoint(state, trials)
 
         def passes(hands: Hands = hands, timer: Watched = timer, stop: int | None = stop_in_step) -> None:
-            """Be called before every pass and in its layers, in training and in evaluations, and let them take their time."""
+            """Be called before every pass and in its layers, in training and evaluations; let time go by."""
             timer.passes += 1
             hands.seconds += PASS_SECONDS
             if stop is not None and len(timer.expected) == stop - 1 and timer.passes == 2:
