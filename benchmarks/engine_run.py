@@ -33,8 +33,9 @@ class KeptSteps:
     def evaluation(self, record: EvalRecord) -> None:
         assert not record.example_nats, "the benchmark evaluates nothing"
 
-    def ended(self, trial: TrainingTrial, outcome: TrialOutcome) -> None:
-        assert outcome.state == "finished", f"{trial.record.trial_id}: {outcome.message}"
+    def ended(self, trials: Sequence[TrainingTrial], outcomes: Sequence[TrialOutcome]) -> None:
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            assert outcome.state == "finished", f"{trial.record.trial_id}: {outcome.message}"
 
     def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None: ...
 

@@ -1,7 +1,7 @@
 """Predicted beside measured on this machine: ``python plan_against_measured.py``. Nothing else may use the machine.
 
-Two models, SmolLM2-135M and one of OPT-350m's shape with random weights, each studied twice by ``lorascope run``: first
-with no study known, then with the other model's study and its own to correct times by. What the summaries say of
+Two models, SmolLM2-135M and one of OPT-350m's shape with random weights, each studied three times by ``lorascope run``:
+with no study known, and with the other model's study or its own to correct predictions by. What the summaries say of
 predictions is printed and saved. It takes about ten minutes on two cores.
 """
 

@@ -69,8 +69,24 @@ class Case:
     def run(self, folder: Path, plan: Plan = UNDISTURBED) -> Ended:
         return in_child(lambda: carry_out(self.spec, folder) and None, plan, folder, FAULTS)
 
-    def same(self, folder: Path) -> bool:
-        return repr(read_study(folder)) == repr(self.left) and verdict(folder) == verdict(self.folder)
+    def difference(self, folder: Path) -> str:
+        """Name the first thing that is not as in the undisturbed study; nothing where all is."""
+        left = read_study(folder)
+        for part in ("outcomes", "steps", "evaluations", "adapters"):
+            ours, theirs = getattr(left, part), getattr(self.left, part)
+            for name in sorted({*ours, *theirs}):
+                if repr(ours.get(name)) != repr(theirs.get(name)):
+                    return f"other {part} of {name}: {_first(ours.get(name), theirs.get(name))}"
+        return "" if verdict(folder) == verdict(self.folder) else "another verdict"
+
+
+def _first(ours: object, theirs: object) -> str:
+    """Show the first of two lists' items that differ, or the beginnings of what else differs."""
+    if isinstance(ours, list) and isinstance(theirs, list):
+        if len(ours) != len(theirs):
+            return f"{len(ours)} of them, not {len(theirs)}"
+        ours, theirs = next((a, b) for a, b in zip(ours, theirs, strict=True) if repr(a) != repr(b))
+    return f"{ours!r:.300} | {theirs!r:.300}"
 
 
 def verdict(folder: Path) -> str:
@@ -106,8 +122,8 @@ def kill(case: Case, folder: Path, chance: random.Random) -> str:
     ended = case.run(folder)
     if ended.code != DONE:
         return f"FAILED: {ended.message}"
-    if not case.same(folder):
-        return "FAILED: other bytes"
+    if difference := case.difference(folder):
+        return f"FAILED: {difference}"
     return "the same bytes" if "killed" in kinds else "ended before it was killed"
 
 
@@ -126,7 +142,8 @@ def full(case: Case, folder: Path, chance: random.Random) -> str:
         ended = case.run(folder)
     if ended.code != DONE:
         return f"FAILED: {ended.message}"
-    return f"the same bytes ({first})" if case.same(folder) else "FAILED: other bytes"
+    difference = case.difference(folder)
+    return f"FAILED: {difference}" if difference else f"the same bytes ({first})"
 
 
 def damage(path: Path, chance: random.Random) -> str:
@@ -158,7 +175,8 @@ def damaged(case: Case, folder: Path, chance: random.Random, pattern: str) -> st
         return f"FAILED: {kind}: wrong numbers are read"
     ended = case.run(folder)
     if ended.code == DONE:
-        return "recovered" if case.same(folder) else f"FAILED: {kind}: other bytes"
+        difference = case.difference(folder)
+        return f"FAILED: {kind}: {difference}" if difference else "recovered"
     if ended.code in (CRASHED, None):
         return f"FAILED: {kind}: {ended.message}"
     return "refused"
@@ -169,10 +187,10 @@ def damaged_result(case: Case, folder: Path, chance: random.Random) -> str:
     copy_study(case.folder, folder)
     kind = damage(folder / "study.db", chance)
     try:
-        unharmed = case.same(folder)
+        difference = case.difference(folder)
     except InputError:
         return "refused"
-    return "unharmed" if unharmed else f"FAILED: {kind}: wrong numbers are read"
+    return f"FAILED: {kind}: {difference}" if difference else "unharmed"
 
 
 def read_partly(folder: Path) -> Left | None:

@@ -33,9 +33,10 @@ class Kept:
     def evaluation(self, record: EvalRecord) -> None:
         self.evaluations.append(record)
 
-    def ended(self, trial: TrainingTrial, outcome: TrialOutcome) -> None:
-        self.outcomes[outcome.trial_id] = outcome
-        self.trials[outcome.trial_id] = trial
+    def ended(self, trials: Sequence[TrainingTrial], outcomes: Sequence[TrialOutcome]) -> None:
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            self.outcomes[outcome.trial_id] = outcome
+            self.trials[outcome.trial_id] = trial
 
     def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None:
         pass

@@ -5,10 +5,12 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorascope.analysis import summarize
+from lorascope.engine import loop
 from lorascope.errors import Interrupted
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -191,3 +193,32 @@ def test_automatic_rates_run(
         assert [rate for rate in rank["learning_rates"] if rate not in rank["added_learning_rates"]] == planned
     assert all(rank["best_learning_rate"] in rank["learning_rates"] for rank in summary["ranks"])
     assert "learning rates" in (tmp_path / "study" / "report.md").read_text(encoding="utf-8")
+
+
+def test_after_a_kill_each_step_is_taken_by_the_trials_that_took_it_before(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials of a step share passes: one that has left since comes along, or sums would be taken in another order."""
+
+    class Killed(BaseException):
+        pass
+
+    def at_step(step: int) -> None:
+        if step == 5:  # behind both rungs
+            raise Killed
+
+    original, taken = loop.train_step, []
+
+    def train_step(*arguments: Any, **others: Any) -> object:
+        taken.append((arguments[1][0].steps_done, tuple(trial.record.trial_id for trial in arguments[1])))
+        return original(*arguments, **others)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    carry_out(spec, tmp_path / "undisturbed")
+    undisturbed = taken.copy()
+    taken.clear()
+    with pytest.raises(Killed):
+        carry_out(spec, tmp_path / "study", at_step)
+    taken.clear()
+    carry_out(spec, tmp_path / "study")
+    assert taken == undisturbed

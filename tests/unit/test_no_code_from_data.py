@@ -51,4 +51,5 @@ def test_durations_come_from_a_clock_that_nobody_sets() -> None:
     """The time of day may jump; it is written down once, where a run says when it began."""
     wall = {"time.time", "datetime.now", "datetime.utcnow", "datetime.today", "time.localtime"}
     found = {(file.name, name) for file in FILES for name, _ in calls(file) if name in wall}
-    assert found == {("environment.py", "datetime.now")}
+    # the page compares with a file's own time, which another process set
+    assert found == {("environment.py", "datetime.now"), ("alive.py", "time.time")}

@@ -32,8 +32,8 @@ class Recorder(Protocol):
     def evaluation(self, record: EvalRecord) -> None:
         """Keep a held-out evaluation."""
 
-    def ended(self, trial: TrainingTrial, outcome: TrialOutcome) -> None:
-        """Keep how a trial ended, and its adapter."""
+    def ended(self, trials: Sequence[TrainingTrial], outcomes: Sequence[TrialOutcome]) -> None:
+        """Keep how trials ended after one step, and the adapters of those that finished: all of it or nothing."""
 
     def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None:
         """Save the pack's state when the last save is long enough ago; called between steps."""
@@ -92,8 +92,8 @@ def train_pack(pack: Pack) -> None:
         pack.recorder.steps(records)
         active = _drop_ended(pack, active)
         pack.recorder.checkpoint_if_due(pack.trials)
-    for trial in active:
-        pack.recorder.ended(trial, trial.outcome(pack.total_steps))
+    if active:
+        pack.recorder.ended(active, [trial.outcome(pack.total_steps) for trial in active])
 
 
 def _stop_at_rung(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
@@ -106,11 +106,10 @@ def _stop_at_rung(pack: Pack, active: Sequence[TrainingTrial], step: int) -> lis
 
 
 def _drop_ended(pack: Pack, active: Sequence[TrainingTrial]) -> list[TrainingTrial]:
-    for trial in active:
-        if trial.has_left:
-            pack.recorder.ended(trial, trial.outcome(pack.total_steps))
+    leavers = [trial for trial in active if trial.has_left]
     remaining = [trial for trial in active if not trial.has_left]
-    if len(remaining) < len(active):
+    if leavers:
+        pack.recorder.ended(leavers, [trial.outcome(pack.total_steps) for trial in leavers])
         attach(pack.frozen.layers, [trial.adapter for trial in remaining])
     return remaining
 

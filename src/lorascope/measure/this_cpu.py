@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from itertools import cycle
+from statistics import median
 
 import torch
 
@@ -10,7 +11,9 @@ from lorascope.measure.cost_parts import VALUE_BYTES, Product
 
 _LARGEST = 1024
 """Larger sides of a product are measured at this size: the rate no longer depends on them."""
-_REPEATS = (3, 20)
+_PARTS = 16
+"""Most second factors of a product that take turns."""
+_REPEATS = (5, 20)
 """Fewest and most repeats; between them, as many as fit into ``_SECONDS``."""
 _SECONDS = 0.01
 _POOL = 16 * 2**20
@@ -76,12 +79,12 @@ def _product_seconds(product: Product, pool: torch.Tensor) -> float:
     """Time a product whose second factor is another part of the pool each time: weights come from memory in a step."""
     size = product.inner * product.columns
     first = _matrix(pool[: product.rows * product.inner], product.rows, product.inner, transposed=product.form == "tn")
-    seconds = [
+    factors = [
         _matrix(pool[start : start + size], product.inner, product.columns, transposed=product.form == "nt")
-        for start in range(0, len(pool) - size + 1, size)
+        for start in range(0, min(_PARTS * size, len(pool) - size + 1), size)
     ]
-    turn = cycle(seconds)
-    return _best(lambda: torch.mm(first, next(turn)))
+    turn = cycle(factors)
+    return _typical(lambda: torch.mm(first, next(turn)))
 
 
 def _matrix(values: torch.Tensor, rows: int, columns: int, *, transposed: bool) -> torch.Tensor:
@@ -97,13 +100,13 @@ def _make_pool(dtype: torch.dtype) -> torch.Tensor:
 def _activation_rate() -> float:
     """Return the bytes a second of an activation function, which writes to new memory as a pass does."""
     values = torch.rand(512, 2048, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    seconds = _best(lambda: torch.nn.functional.silu(values))
+    seconds = _typical(lambda: torch.nn.functional.silu(values))
     return 2 * values.numel() * VALUE_BYTES["bfloat16"] / seconds
 
 
 def _bandwidth() -> float:
     values = torch.zeros(_POOL, dtype=torch.float32)
-    seconds = _best(lambda: values.add_(1.0))
+    seconds = _typical(lambda: values.add_(1.0))
     return 2 * values.numel() * VALUE_BYTES["float32"] / seconds
 
 
@@ -116,11 +119,11 @@ def _launch_seconds() -> float:
         for _ in range(n):
             small.add(1.0)
 
-    return _best(many) / n
+    return _typical(many) / n
 
 
-def _best(run: Callable[[], object]) -> float:
-    """Return the shortest of several times: what else the machine does can only make one longer."""
+def _typical(run: Callable[[], object]) -> float:
+    """Return the median of several times, without a first one."""
     run()
     seconds: list[float] = []
     fewest, most = _REPEATS
@@ -128,4 +131,4 @@ def _best(run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return median(seconds)

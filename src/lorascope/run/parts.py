@@ -5,14 +5,14 @@ file of its own; which trials train together after a stop follows from how far t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorascope.engine.checkpoint import load_checkpoint, read_steps
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.records import TrialRecord
+from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.run.folder import StudyFolder
 from lorascope.run.waves import ENDED, Wave
 from lorascope.store import StudyStore
@@ -33,6 +33,10 @@ class Part:
         """Bring the freshly made trials of this part to where it is. Raises LorascopeError for a damaged file."""
         if self.origin is not None:
             load_checkpoint(self.origin, trials)
+
+
+def _finished(outcomes: Mapping[str, TrialOutcome]) -> set[str]:
+    return {name for name, outcome in outcomes.items() if outcome.state == "finished"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,10 +70,28 @@ class PackFiles:
         return [self._part(groups[group], *group) for group in order]
 
     def open_parts(self) -> list[Part]:
-        """Group the pack's trials that have not ended."""
+        """Group the pack's trials that have not ended.
+
+        One that left after the state from which the others go on comes along until it leaves again: float32 sums, taken
+        pass by pass, would else be taken in another order.
+        """
         outcomes = self.store.outcomes()
         ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
-        return self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)
+        parts = self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)
+        left = [trial for trial in self.wave.trials if trial.trial_id in ended - _finished(outcomes)]
+        return [replace(part, trials=self._with_companions(part, left)) for part in parts]
+
+    def _with_companions(self, part: Part, left: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+        """Add the trials that trained beside those of a part after its state was saved, in the order of the pack."""
+        there = None if part.origin is None else read_steps(part.origin)
+        beside = {
+            trial.trial_id
+            for trial in left
+            if (there is None or there.get(trial.trial_id) == part.steps_done)
+            and self.store.count_steps(trial.trial_id, part.steps_done + 1) > part.steps_done
+        }
+        own = {trial.trial_id for trial in part.trials}
+        return tuple(trial for trial in self.wave.trials if trial.trial_id in own | beside)
 
     def halves(self, records: Sequence[TrialRecord]) -> list[Part]:
         """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""

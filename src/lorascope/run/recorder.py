@@ -55,11 +55,17 @@ class StudyRecorder:
         self._patience.write(partial(self._store.put_outcome, outcome))
         self._progress.outcome(outcome)
 
-    def ended(self, trial: TrainingTrial, outcome: TrialOutcome) -> None:
-        """Save a finished trial's adapter, then keep how it ended: who reads "finished" finds the adapter."""
-        if outcome.state == "finished":
-            self._patience.write(partial(self._save_adapter, trial))
-        self.outcome(outcome)
+    def ended(self, trials: Sequence[TrainingTrial], outcomes: Sequence[TrialOutcome]) -> None:
+        """Save adapters of finished trials, then keep how all ended: who reads "finished" finds the adapter.
+
+        A study that is killed finds all of them ended or none, so that those that go on train with the same ones.
+        """
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            if outcome.state == "finished":
+                self._patience.write(partial(self._save_adapter, trial))
+        self._patience.write(partial(self._store.put_outcomes, outcomes))
+        for outcome in outcomes:
+            self._progress.outcome(outcome)
 
     def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None:
         """Save the state when the last save is five minutes ago, or longer where saving takes long."""

@@ -97,6 +97,10 @@ class StudyStore:
         """Write how a trial stands, in place of how it stood."""
         self._write(tables.OUTCOMES, [outcome])
 
+    def put_outcomes(self, outcomes: Sequence[TrialOutcome]) -> None:
+        """Write how several trials stand, all or none."""
+        self._write(tables.OUTCOMES, outcomes)
+
     def append_steps(self, steps: Sequence[StepRecord]) -> None:
         """Append steps; the same step of the same trial is replaced."""
         self._write(tables.STEPS, steps)

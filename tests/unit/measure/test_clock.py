@@ -124,7 +124,7 @@ def test_irregular_logging_evaluations_and_a_resume_leave_every_step_s_time_exac
             load_checkpoint(state, trials)
 
         def passes(hands: Hands = hands, timer: Watched = timer, stop: int | None = stop_in_step) -> None:
-            """Be called before every pass, in training and in evaluations, and let the pass take its time."""
+            """Be called before every pass and in its layers, in training and evaluations; let time go by."""
             timer.passes += 1
             hands.seconds += PASS_SECONDS
             if stop is not None and len(timer.expected) == stop - 1 and timer.passes == 2:
@@ -147,4 +147,4 @@ def test_irregular_logging_evaluations_and_a_resume_leave_every_step_s_time_exac
     assert [record.seconds for record in kept] == expected
     assert len(set(expected)) > 1
     assert [record.warmup for record in kept] == [True, False, False, True, False, False]
-    assert math.fsum(expected) < 40  # the logs and evaluations between the steps took thousands of these seconds
+    assert math.fsum(expected) < 400  # the logs and evaluations between the steps took thousands of these seconds

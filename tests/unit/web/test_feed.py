@@ -48,7 +48,13 @@ def step_of(trial_id: str, step: int, loss: float) -> StepRecord:
 
 
 def sample(seconds: float, gpu: int | None = None) -> SystemSample:
-    return SystemSample(seconds=seconds, rss_bytes=2_000_000_000, cpu_percent=180.0, device_allocated_bytes=gpu)
+    return SystemSample(
+        seconds=seconds,
+        rss_bytes=2_000_000_000,
+        cpu_percent=180.0,
+        device_allocated_bytes=gpu,
+        memory_traffic_bytes=None,
+    )
 
 
 def test_a_visitor_gets_the_whole_study_and_then_only_what_is_new(make_study: MakeStudy) -> None:
