@@ -75,7 +75,7 @@ def write_store(folder: Path, trials: int, steps: int) -> int:
             [
                 SystemSample(
                     seconds=float(second), rss_bytes=10**9 + second * 1000, cpu_percent=190.0,
-                    device_allocated_bytes=None,
+                    device_allocated_bytes=None, memory_traffic_bytes=None,
                 )
                 for second in range(SAMPLES)
             ]

@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 
 # A value that SQLite cannot hold is stored as its eight bytes (see codec.py): NaN, which becomes infinity here, since
 # all that counts of it is that it is not finite, and -0.0, which is 0.
-IS_LONG = "SELECT 1 FROM steps WHERE trial_id = ? LIMIT 1 OFFSET 20000"
+IS_LONG = "SELECT 1 FROM steps WHERE trial_id = ? LIMIT 1 OFFSET 5000"
 """Finds a row where a trial has more steps than are verified one by one."""
 SELECT = """SELECT step,
     CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,

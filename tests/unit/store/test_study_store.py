@@ -414,6 +414,8 @@ def test_a_number_that_changed_on_disk_is_not_read(tmp_path: Path) -> None:
         assert store.evaluations("r8") == [evaluation()]
         with pytest.raises(InputError, match=r"study\.db is damaged: a row of the table steps does not match"):
             store.steps("r8")
+        with pytest.raises(InputError, match="does not match"):
+            store.step_columns("r8")
 
 
 def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
@@ -455,3 +457,11 @@ def test_steps_come_back_as_columns_with_what_sqlite_cannot_hold(tmp_path: Path)
     assert (columns.target_tokens.tolist(), columns.tokens.tolist()) == ([3] * 5, [5] * 5)
     assert columns.finite.step.tolist() == same.finite.step.tolist() == [1, 3, 5]
     assert columns.until(2).step.tolist() == [1, 2]
+
+
+def test_columns_of_a_trial_too_long_to_verify_are_those_of_its_records(tmp_path: Path) -> None:
+    with StudyStore.create(tmp_path / "study.db") as store:
+        store.append_steps([step(number=number, nats=number / 7) for number in range(1, 5_002)])
+        long, verified = store.step_columns("r8"), StepColumns.of_records(store.steps("r8"))
+    for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup"):
+        assert np.array_equal(getattr(long, name), getattr(verified, name)), name
