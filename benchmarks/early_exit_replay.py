@@ -58,7 +58,7 @@ class Exhaustive:
         for trial in data.trials:
             records = data.evaluations[trial.trial_id]
             self.nats[trial.trial_id] = {record.step: np.array(record.example_nats) for record in records}
-            self.tokens[trial.trial_id] = [step.tokens for step in data.steps[trial.trial_id]]
+            self.tokens[trial.trial_id] = data.steps[trial.trial_id].tokens.tolist()
             self.targets = np.array(records[0].example_target_tokens)
         self._check(data)
 

@@ -1,3 +1,18 @@
 """lorascope: which LoRA rank should I use, and what does it cost me?"""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lorascope.report.study import Study
+
+__all__ = ["Study", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that ``import lorascope`` costs nothing."""
+    if name == "Study":
+        from lorascope.report.study import Study
+
+        return Study
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,10 @@ from words import TRANSLATED, calls, extract, read
 
 from lorascope.metrics import METRICS
 
-SAME_IN_ALL = {"MB", "{name} {before}, later {after}"}
+SAME_IN_ALL = {
+    "MB", "{name} {before}, later {after}", "{mean} ({low} to {high})", "{value} ({low} to {high})",
+    "{smaller} to {larger}",
+}  # fmt: skip
 
 
 def messages(code: str) -> list[Message]:

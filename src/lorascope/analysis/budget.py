@@ -14,7 +14,7 @@ def find_budget(data: StudyData, trials: Sequence[TrialPart]) -> BudgetPart | No
     finished = [trial.trial_id for trial in trials if trial.outcome == "finished"]
     if facts is None or facts.eval_tokens is None or not finished:
         return None
-    trained = {trial.trial_id: sum(step.tokens for step in data.steps[trial.trial_id]) for trial in trials}
+    trained = {trial.trial_id: int(data.steps[trial.trial_id].tokens.sum()) for trial in trials}
     evaluations = sum(record.step > 0 for trial in trials for record in data.evaluations[trial.trial_id])
     tokens = sum(trained.values()) + (1 + evaluations) * facts.eval_tokens
     n_trials = len(data.spec.seeds) * sum(map(len, data.rates.values()))

@@ -10,6 +10,7 @@ from lorascope.analysis.cost_memory import growth_parts, start_spike
 from lorascope.analysis.cost_parts import CostsPart, JointPart, ProcessPart
 from lorascope.analysis.cost_readings import read_costs
 from lorascope.analysis.data import StudyData
+from lorascope.analysis.joint import joint_steps
 from lorascope.analysis.summary import RankPart, TrialPart
 from lorascope.language import tr
 from lorascope.records import SystemSample
@@ -34,8 +35,8 @@ def joint_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[Tria
 
     Trials of a pack share each step's time: a step of theirs is counted once.
     """
-    steps = {(step.step, step.seconds) for records in data.steps.values() for step in records}
-    if not steps:
+    steps = joint_steps(data.steps.values())
+    if not len(steps.seconds):
         return None
     evaluations = {
         (record.step, record.seconds, record.trial_id if record.step else "")
@@ -45,7 +46,7 @@ def joint_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[Tria
     alone = {part.rank: part.step_seconds for part in ranks}
     each = [(trial.steps, alone.get(trial.rank)) for trial in trials]
     return JointPart(
-        seconds=math.fsum(seconds for _, seconds in steps),
+        seconds=math.fsum(steps.seconds.tolist()),
         evaluation_seconds=math.fsum(seconds for _, seconds, _ in evaluations),
         alone_seconds=(
             math.fsum(count * seconds for count, seconds in each if seconds is not None)

@@ -15,7 +15,6 @@ from lorascope.records import (
     MachineRates,
     PredictionRecord,
     SpectrumRecord,
-    StepRecord,
     StudyFacts,
     SystemSample,
     TrialOutcome,
@@ -26,6 +25,7 @@ from lorascope.spec.load import load_spec
 from lorascope.spec.plan import planned_rates
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.store.columns import StepColumns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class StudyData:
     """By rank."""
     costs: dict[int, CostRecord]
     """By rank."""
-    steps: dict[str, tuple[StepRecord, ...]]
+    steps: dict[str, StepColumns]
     """By trial id; a trial that never began has an empty tuple."""
     evaluations: dict[str, tuple[EvalRecord, ...]]
     """By trial id, the same."""
@@ -97,7 +97,7 @@ def load_study(folder: Path) -> StudyData:
             outcomes=store.outcomes(),
             adapters={record.rank: record for record in store.adapters()},
             costs=costs_by_rank(turns, store.costs()),
-            steps={trial.trial_id: tuple(store.steps(trial.trial_id)) for trial in trials},
+            steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
             evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
             spectra=tuple(store.spectra()),
             truncations=tuple(store.truncations()),

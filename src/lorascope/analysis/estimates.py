@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.records import EvalRecord, StepRecord
+from lorascope.records import EvalRecord
+from lorascope.store.columns import StepColumns
 
 Floats = NDArray[np.float64]
 
@@ -27,11 +28,12 @@ def last_finite(records: Sequence[EvalRecord]) -> EvalRecord | None:
     return trained[-1] if trained else None
 
 
-def final_train_loss(steps: Sequence[StepRecord], steps_per_epoch: int | None) -> float | None:
+def final_train_loss(steps: StepColumns, steps_per_epoch: int | None) -> float | None:
     """Mean training loss over the tokens of the last steps, see ``final_window``; non-finite steps are left out."""
-    finite = [record for record in steps if math.isfinite(record.nats)]
-    window = finite[-final_window(len(finite), steps_per_epoch) :]
-    return _ratio([record.nats for record in window], sum(record.target_tokens for record in window))
+    finite = steps.finite
+    window = final_window(len(finite), steps_per_epoch)
+    tokens = int(finite.target_tokens[-window:].sum())
+    return math.fsum(finite.nats[-window:].tolist()) / tokens if tokens > 0 else None
 
 
 def final_window(steps: int, steps_per_epoch: int | None) -> int:
@@ -39,7 +41,3 @@ def final_window(steps: int, steps_per_epoch: int | None) -> int:
     if steps_per_epoch and steps >= 2 * steps_per_epoch:
         return steps_per_epoch
     return max(1, math.ceil(steps / 10))
-
-
-def _ratio(nats: Sequence[float], tokens: int) -> float | None:
-    return math.fsum(nats) / tokens if tokens > 0 and math.isfinite(sum(nats)) else None

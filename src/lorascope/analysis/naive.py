@@ -86,7 +86,7 @@ def _side(data: StudyData, trials: Sequence[TrialPart], rate: float) -> Side | N
     train: dict[int, list[float | None]] = {}
     held_out: dict[int, list[float | None]] = {}
     for trial, by_step in zip(shown, losses, strict=True):
-        done = [record for record in data.steps[trial.trial_id] if record.step <= step]
+        done = data.steps[trial.trial_id].until(step)
         train.setdefault(trial.rank, []).append(final_train_loss(done, data.steps_per_epoch))
         held_out.setdefault(trial.rank, []).append(by_step[step])
     means = _means(train)

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from lorascope.analysis.data import StudyData
+from lorascope.analysis.joint import joint_steps
 from lorascope.analysis.predicted_parts import (
     PredictedCostPart,
     PredictedPart,
@@ -13,7 +14,7 @@ from lorascope.analysis.predicted_parts import (
     PredictedValuePart,
 )
 from lorascope.analysis.summary import RankPart
-from lorascope.records import PredictionRecord, StepRecord
+from lorascope.records import PredictionRecord
 
 
 def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart | None:
@@ -41,17 +42,12 @@ def _alone(record: PredictionRecord, part: RankPart) -> PredictedCostPart:
 
 def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostPart:
     """Take the steps with the most trials; the records of one pack's step have its seconds in common."""
-    together: dict[tuple[int, float], list[StepRecord]] = {}
-    for steps in data.steps.values():
-        for step in steps:
-            if not step.warmup:
-                together.setdefault((step.step, step.seconds), []).append(step)
-    most = max(map(len, together.values()), default=0)
-    whole = [steps for steps in together.values() if len(steps) == most]
-    seconds, tokens = [steps[0].seconds for steps in whole], sum(step.tokens for steps in whole for step in steps)
+    steps = joint_steps(columns.where(~columns.warmup) for columns in data.steps.values())
+    whole = steps.trials == steps.trials.max(initial=0)
+    seconds, tokens = steps.seconds[whole], int(steps.tokens[whole].sum())
     if not tokens:
         return _part(record, None, None, None)
-    return _part(record, sum(seconds) / tokens, float(np.median(seconds)), None)
+    return _part(record, float(seconds.sum()) / tokens, float(np.median(seconds)), None)
 
 
 def _part(

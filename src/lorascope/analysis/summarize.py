@@ -43,8 +43,9 @@ from lorascope.analysis.usage import (
 from lorascope.analysis.verdict import judge, still_falling
 from lorascope.analysis.verdict_text import noise_text, so_far
 from lorascope.language import retell, tr
-from lorascope.records import CostRecord, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import CostRecord, TrialOutcome, TrialRecord
 from lorascope.spec.plan import planned_rates
+from lorascope.store.columns import StepColumns
 from lorascope.units import from_megabytes, parse_bytes
 
 
@@ -173,7 +174,7 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
         lora_alpha=trial.lora_alpha,
         learning_rate=trial.learning_rate,
         seed=trial.seed,
-        outcome=outcome.state if outcome else "running" if steps else "not_started",
+        outcome=outcome.state if outcome else "running" if len(steps) else "not_started",
         message=retell(outcome.message) if outcome else "",
         steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
@@ -183,11 +184,11 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
     )
 
 
-def _steps_done(outcome: TrialOutcome | None, steps: Sequence[StepRecord]) -> int:
+def _steps_done(outcome: TrialOutcome | None, steps: StepColumns) -> int:
     """Count the updates made: the outcome knows them once the trial ended, the records while it runs."""
     if outcome is not None and outcome.state != "running":
         return outcome.steps
-    return steps[-1].step if steps else 0
+    return int(steps.step[-1]) if len(steps) else 0
 
 
 def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Comparison | None) -> RankPart:

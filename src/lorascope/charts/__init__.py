@@ -1,5 +1,5 @@
-"""Charts in three pure steps: data, Vega-Lite spec, picture.
+"""Charts in three pure steps: data, Vega-Lite specification, picture.
 
-Nothing is imported here: ``colors`` and ``data`` are light; ``specs`` and ``render`` bring Altair, which takes longer
-to import than all else that reads a study.
+A specification is a plain dictionary, as Vega-Lite documents it: a page takes it as JSON, ``render`` draws it, and
+Altair reads it (``Study.charts``). Nothing is imported here: only ``render`` takes long to import.
 """

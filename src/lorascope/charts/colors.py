@@ -20,3 +20,11 @@ def _color(place: float) -> str:
     share = scaled - left
     mixed = (round(a + (b - a) * share) for a, b in zip(_ANCHORS[left], _ANCHORS[left + 1], strict=True))
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+_DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [12, 4], [2, 4], [9, 2, 2, 2, 2, 2])
+
+
+def rank_dash(ranks: Sequence[int]) -> dict[int, list[int]]:
+    """Give each rank a dash of its line, so that print without colour tells ranks apart too."""
+    return {rank: _DASHES[position % len(_DASHES)] for position, rank in enumerate(sorted(set(ranks)))}

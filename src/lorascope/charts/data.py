@@ -1,15 +1,21 @@
-"""What each chart shows, as plain numbers; nothing here draws."""
+"""What each chart of losses shows, as plain numbers; nothing here draws."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lorascope.analysis import StudyData, StudySummary
 from lorascope.analysis.part import Interval
-from lorascope.records import EvalRecord, StepRecord
+from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.charts.thin import Floats, group_ends, group_sums, keep_peaks
+from lorascope.records import EvalRecord
+from lorascope.store.columns import StepColumns
 
 MAX_POINTS = 600
 """Points of one curve; more than a chart has pixels only make the file large."""
+MAX_OTHER_POINTS = 100
+"""Points of a curve that is shown faintly behind."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +30,11 @@ class Curve:
     """The same, smoothed; equal to ``losses`` where there is nothing to smooth."""
     ended_early: bool
     """True where the trial diverged, ran out of memory or failed after the last point."""
+    trial_id: str = ""
+    tokens: tuple[int, ...] = ()
+    """Tokens trained on up to each point."""
+    seconds: tuple[float, ...] = ()
+    """Time of the rank alone up to each point, from its measured step; empty where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +44,13 @@ class LossBySteps:
     metric: str
     """Name in the metrics registry."""
     curves: tuple[Curve, ...]
+    others: tuple[Curve, ...] = ()
+    """Trials at other learning rates and seeds."""
+
+    @property
+    def smoothed(self) -> bool:
+        """Say whether any curve was smoothed."""
+        return any(curve.losses != curve.smoothed for curve in self.curves)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,25 +76,22 @@ class LossByRank:
 
 def train_loss_by_step(data: StudyData, summary: StudySummary) -> LossBySteps:
     """Take every rank's training loss at its best learning rate, first seed."""
-    curves = []
-    for rank, trial_id, ended_early in _shown_trials(data, summary):
-        steps, losses = _thinned(data.steps[trial_id])
-        if steps:
-            curves.append(
-                Curve(rank=rank, steps=steps, losses=losses, smoothed=smooth(losses), ended_early=ended_early)
-            )
-    return LossBySteps(metric="train_loss", curves=tuple(curves))
+    shown, others = _split_trials(data, summary)
+    return LossBySteps(
+        metric="train_loss",
+        curves=_known([_train_curve(data, trial, part, MAX_POINTS) for part, trial in shown]),
+        others=_known([_train_curve(data, trial, part, MAX_OTHER_POINTS) for part, trial in others]),
+    )
 
 
 def eval_loss_by_step(data: StudyData, summary: StudySummary) -> LossBySteps:
     """Take the same trials' held-out losses."""
-    curves = []
-    for rank, trial_id, ended_early in _shown_trials(data, summary):
-        points = _finite_losses(data.evaluations[trial_id])
-        if points:
-            steps, losses = zip(*points, strict=True)
-            curves.append(Curve(rank=rank, steps=steps, losses=losses, smoothed=losses, ended_early=ended_early))
-    return LossBySteps(metric="eval_loss", curves=tuple(curves))
+    shown, others = _split_trials(data, summary)
+    return LossBySteps(
+        metric="eval_loss",
+        curves=_known([_eval_curve(data, trial, part, MAX_POINTS) for part, trial in shown]),
+        others=_known([_eval_curve(data, trial, part, MAX_OTHER_POINTS) for part, trial in others]),
+    )
 
 
 def eval_loss_by_rank(summary: StudySummary) -> LossByRank:
@@ -90,6 +105,13 @@ def excess_loss_by_rank(summary: StudySummary) -> LossByRank:
     points = [_point(part.rank, part.excess_loss, part.excess_loss_ci95) for part in summary.ranks]
     found = tuple(filter(None, points))
     return LossByRank(metric="excess_loss", points=found if len(found) > 1 else (), tolerance=summary.study.tolerance)
+
+
+def forgetting_by_rank(summary: StudySummary) -> LossByRank:
+    """Take how much worse each rank predicts the generic text than the base model does."""
+    known = [(part.rank, part.forgetting) for part in summary.ranks if part.forgetting is not None]
+    points = [_point(rank, part.change, part.change_ci95) for rank, part in known]
+    return LossByRank(metric="forgetting", points=tuple(filter(None, points)), tolerance=None)
 
 
 def smooth(losses: Sequence[float]) -> tuple[float, ...]:
@@ -109,26 +131,71 @@ def _point(rank: int, value: float | None, interval: Interval | None) -> RankPoi
     return RankPoint(rank=rank, value=value, low=interval[0], high=interval[1])
 
 
-def _shown_trials(data: StudyData, summary: StudySummary) -> list[tuple[int, str, bool]]:
-    shown = []
+def _split_trials(
+    data: StudyData, summary: StudySummary
+) -> tuple[list[tuple[RankPart, TrialPart]], list[tuple[RankPart, TrialPart]]]:
+    """Take a trial for each rank, that of its best learning rate and first seed, and all others."""
+    shown, others = [], []
     for part in summary.ranks:
         of_rank = [trial for trial in summary.trials if trial.rank == part.rank]
         best = [trial for trial in of_rank if trial.learning_rate == part.best_learning_rate and trial.eval_loss] or [
-            trial for trial in of_rank if data.steps[trial.trial_id] or data.evaluations[trial.trial_id]
+            trial for trial in of_rank if len(data.steps[trial.trial_id]) or data.evaluations[trial.trial_id]
         ]
-        if best:
-            ended_early = best[0].outcome in ("diverged", "oom", "failed")
-            shown.append((part.rank, best[0].trial_id, ended_early))
-    return shown
+        shown += [(part, trial) for trial in best[:1]]
+        others += [(part, trial) for trial in of_rank if trial not in best[:1]]
+    return shown, others
 
 
-def _thinned(records: Sequence[StepRecord]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Join neighbouring steps until the curve fits; a joined point is the loss over all its tokens."""
-    finite = [record for record in records if record.target_tokens and math.isfinite(record.nats)]
-    size = -(-len(finite) // MAX_POINTS) or 1
-    groups = [finite[start : start + size] for start in range(0, len(finite), size)]
-    losses = (sum(record.nats for record in group) / sum(record.target_tokens for record in group) for group in groups)
-    return tuple(group[-1].step for group in groups), tuple(losses)
+def _known(curves: Sequence[Curve | None]) -> tuple[Curve, ...]:
+    return tuple(curve for curve in curves if curve is not None)
+
+
+def _train_curve(data: StudyData, trial: TrialPart, part: RankPart, most: int) -> Curve | None:
+    steps = data.steps[trial.trial_id]
+    finite = steps.with_loss
+    if not len(finite):
+        return None
+    kept = keep_peaks(finite.losses, most)
+    smoothed = _smoothed(finite)[kept].tolist()
+    return _curve(trial, part, steps, finite.step[kept].tolist(), (finite.losses[kept].tolist(), smoothed))
+
+
+def _eval_curve(data: StudyData, trial: TrialPart, part: RankPart, most: int) -> Curve | None:
+    points = _finite_losses(data.evaluations[trial.trial_id])
+    if not points:
+        return None
+    kept = keep_peaks(np.array([loss for _, loss in points]), most)
+    steps, losses = zip(*(points[place] for place in kept), strict=True)
+    return _curve(trial, part, data.steps[trial.trial_id], steps, (losses, losses))
+
+
+def _curve(
+    trial: TrialPart,
+    part: RankPart,
+    done: StepColumns,
+    steps: Sequence[int],
+    losses: tuple[Sequence[float], Sequence[float]],
+) -> Curve:
+    """Make the curve of a trial at some of its steps; ``losses`` are single and smoothed."""
+    tokens = np.concatenate(([0], np.cumsum(done.tokens)))[np.searchsorted(done.step, steps, side="right")]
+    alone = part.step_seconds
+    return Curve(
+        rank=trial.rank,
+        steps=tuple(steps),
+        losses=tuple(losses[0]),
+        smoothed=tuple(losses[1]),
+        ended_early=trial.outcome in ("diverged", "oom", "failed"),
+        trial_id=trial.trial_id,
+        tokens=tuple(tokens.tolist()) if len(done) else (),
+        seconds=tuple(step * alone for step in steps) if alone is not None else (),
+    )
+
+
+def _smoothed(steps: StepColumns) -> Floats:
+    """Smooth a whole curve; a long one from groups of neighbouring steps, each its nats over its tokens."""
+    means = group_sums(steps.nats, MAX_POINTS) / group_sums(steps.target_tokens, MAX_POINTS)
+    ends = steps.step[group_ends(len(steps), MAX_POINTS)]
+    return np.interp(steps.step, ends, smooth(means.tolist()))
 
 
 def _finite_losses(records: Sequence[EvalRecord]) -> list[tuple[int, float]]:

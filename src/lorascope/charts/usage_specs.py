@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import altair as alt
-
-from lorascope.charts.specs import Spec, color_of_rank, finish, inline
+from lorascope.charts.elements import Spec, color_of_rank, finish
 from lorascope.charts.usage import CutCurve, UseByLayer
+from lorascope.language import tr
 from lorascope.metrics import METRICS
 
 _KIND_COLORS = ("#b0417a", "#4f8a1f", "#7a7f8c", "#9a5b3c", "#2f8fa8", "#8a6fd1", "#a8862a")
@@ -19,12 +18,24 @@ def cut_curve_spec(data: CutCurve, ranks: Sequence[int]) -> Spec:
     cuts = [{"rank": top, "at": rank, "loss": loss} for rank, loss in data.cuts]
     trained = [{"rank": str(rank), "at": rank, "loss": loss} for rank, loss in data.trained]
     places = sorted({rank for rank, _ in (*data.cuts, *data.trained)})
-    axis = alt.Axis(values=places, format="d", grid=False)
-    x = alt.X("at:Q", title=METRICS["rank"].title, scale=alt.Scale(type="log", base=2, nice=False), axis=axis)
-    y = alt.Y("loss:Q", title=METRICS["eval_loss"].title, scale=alt.Scale(zero=False))
-    line = alt.Chart(inline(cuts)).mark_line(strokeWidth=2, point=True).encode(x=x, y=y, color=color_of_rank(ranks))
-    points = alt.Chart(inline(trained)).mark_point(shape="diamond", size=110, filled=True, opacity=1)
-    return finish(alt.LayerChart(layer=[line, points.encode(x=x, y=y, color=color_of_rank(ranks))]))
+    x = {
+        "field": "at", "type": "quantitative", "title": METRICS["rank"].title,
+        "scale": {"type": "log", "base": 2, "nice": False}, "axis": {"values": places, "format": "d", "grid": False},
+    }  # fmt: skip
+    y = {"field": "loss", "type": "quantitative", "title": METRICS["eval_loss"].title, "scale": {"zero": False}}
+    tips = [
+        {"field": "at", "type": "quantitative", "title": METRICS["rank"].title},
+        {"field": "loss", "type": "quantitative", "format": ".4f", "title": METRICS["eval_loss"].title},
+    ]
+    encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "tooltip": tips}
+    line = {"type": "line", "strokeWidth": 2, "point": {"size": 40}}
+    diamonds = {"type": "point", "shape": "diamond", "size": 110, "filled": True, "opacity": 1}
+    return finish(
+        [
+            {"data": {"values": cuts}, "mark": line, "encoding": encoding},
+            {"data": {"values": trained}, "mark": diamonds, "encoding": encoding},
+        ]
+    )
 
 
 def use_by_layer_spec(data: UseByLayer) -> Spec:
@@ -35,13 +46,27 @@ def use_by_layer_spec(data: UseByLayer) -> Spec:
         for kind, values in data.kinds
         for depth, value in enumerate(values)
     ]
-    legend = alt.Legend(title="module", orient="top")
+    legend = {"title": tr("module"), "orient": "top", "columns": 4}
     colors, shapes = ([choice[i % len(choice)] for i in range(len(names))] for choice in (_KIND_COLORS, _SHAPES))
-    base = alt.Chart(inline(rows)).encode(
-        x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d")),
-        y=alt.Y("effective:Q", title=METRICS["effective_rank"].title, scale=alt.Scale(zero=True)),
-        color=alt.Color("module:N", scale=alt.Scale(domain=names, range=colors), sort=names, legend=legend),
+    module = {"field": "module", "type": "nominal", "sort": names, "legend": legend}
+    title = METRICS["effective_rank"].title
+    encoding = {
+        "x": {"field": "layer", "type": "quantitative", "title": tr("layer"),
+              "axis": {"tickMinStep": 1, "format": "d"}},
+        "y": {"field": "effective", "type": "quantitative", "title": title, "scale": {"zero": True}},
+        "color": module | {"scale": {"domain": names, "range": colors}},
+    }  # fmt: skip
+    shape = module | {"scale": {"domain": names, "range": shapes}}
+    tips = [
+        {"field": "module", "title": tr("module")},
+        {"field": "layer", "type": "quantitative", "title": tr("layer")},
+        {"field": "effective", "type": "quantitative", "format": ".2f", "title": title},
+    ]
+    rows_data = {"values": rows}
+    marks = {"type": "point", "filled": True, "size": 45, "opacity": 1}
+    return finish(
+        [
+            {"data": rows_data, "mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding},
+            {"data": rows_data, "mark": marks, "encoding": encoding | {"shape": shape, "tooltip": tips}},
+        ]
     )
-    shape = alt.Shape("module:N", scale=alt.Scale(domain=names, range=shapes), sort=names, legend=legend)
-    marks = base.mark_point(filled=True, size=45, opacity=1).encode(shape=shape)
-    return finish(alt.LayerChart(layer=[base.mark_line(strokeWidth=2), marks]))

@@ -30,9 +30,12 @@ def report(
     open
         Show the file in the browser, or in the program of its kind.
     """
-    from lorascope.report import write_report
+    from lorascope.charts.drawers import Drawers
 
-    written = write_report(folder, lang=lang)
+    with Drawers(lang) as drawers:  # they get ready while the rest is imported and the study read
+        from lorascope.report import write_report
+
+        written = write_report(folder, lang=lang, draw_charts=drawers.draw)
     path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
     print(path)  # noqa: T201
     if open:

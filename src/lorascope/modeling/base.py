@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import io
 import logging
-import os
 import shutil
 import struct
 import tempfile
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from lorascope.cache import cache_folder
 from lorascope.errors import InputError
 
 BUILTIN = "builtin:smollm2-135m"
@@ -94,12 +93,6 @@ def locate_gguf(model: str) -> Path | None:
         return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
     place = Path(model).expanduser()
     return place if place.suffix.lower() == ".gguf" and place.is_file() else None
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted models: ``LORASCOPE_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("LORASCOPE_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("lorascope", appauthor=False))
 
 
 def converted_folder(gguf: Path) -> Path:

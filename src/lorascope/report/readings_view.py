@@ -2,23 +2,24 @@
 
 from lorascope.analysis.reading_parts import DoublingPart, GridPart, RankReadingPart
 from lorascope.analysis.summary import RankPart, StudySummary
-from lorascope.report.view import NONE, STATES, Table, drop_empty, row_colors, show_interval, show_loss
+from lorascope.language import tr
+from lorascope.report.view import NONE, Table, drop_empty, row_colors, show_interval, show_loss, state_name
 from lorascope.units import format_bytes
 
 
 def reading_table(summary: StudySummary) -> Table:
     """Show what each rank's curve and sizes say; a column without any value is left out."""
     header = (
-        "rank",
-        "scale",
-        "stable from step",
-        "training loss above the lowest",
-        "spread at the end",
-        "gained over the base",
-        "above the largest rank (95% interval)",
-        "trained share",
-        "memory of weights and states",
-        "in the Pareto set",
+        tr("rank"),
+        tr("scale"),
+        tr("stable from step"),
+        tr("training loss above the lowest"),
+        tr("spread at the end"),
+        tr("gained over the base"),
+        tr("above the largest rank (95% interval)"),
+        tr("trained share"),
+        tr("memory of weights and states"),
+        tr("in the Pareto set"),
     )
     pairs = zip(summary.ranks, summary.readings.ranks, strict=True)
     rows = [_reading_row(part, reading) for part, reading in pairs]
@@ -28,7 +29,12 @@ def reading_table(summary: StudySummary) -> Table:
 def doubling_table(summary: StudySummary) -> Table:
     """Show what each step to the next larger rank gains."""
     steps = summary.readings.doublings
-    header = ("ranks", "gain (95% interval)", "for a doubling", "for a million parameters")
+    header = (
+        tr("ranks"),
+        tr("gain (95% interval)"),
+        tr("for a doubling"),
+        tr("for a million parameters"),
+    )
     return drop_empty(header, [_doubling_row(step) for step in steps], row_colors(summary, [s.larger for s in steps]))
 
 
@@ -38,7 +44,7 @@ def grid_table(summary: StudySummary) -> Table:
     rates = sorted({rate for _, rate in cells})
     ranks = sorted({rank for rank, _ in cells})
     return Table(
-        header=("rank", *(f"{rate:g}" for rate in rates)),
+        header=(tr("rank"), *(f"{rate:g}" for rate in rates)),
         rows=tuple((str(rank), *(cells.get((rank, rate), NONE) for rate in rates)) for rank in ranks),
         colors=row_colors(summary, ranks),
     )
@@ -48,12 +54,18 @@ def order_lines(summary: StudySummary) -> list[str]:
     """Write how the ranks are ordered at each common learning rate, and at their best ones."""
     naive = summary.readings.naive
     lines = [
-        f"at {order.learning_rate:g}, after {order.step} steps: {_ranks(order.by_train_loss)} by training loss; "
-        f"{_ranks(order.by_eval_loss)} by held-out loss"
+        tr(
+            "at {rate}, after {step} steps: {by_training} by training loss; {held_out} by held-out loss",
+            rate=f"{order.learning_rate:g}",
+            step=order.step,
+            by_training=_ranks(order.by_train_loss),
+            held_out=_ranks(order.by_eval_loss),
+        )
         for order in naive.orders
     ]
     if len(naive.at_best_rates) > 1:
-        lines.append(f"each at its own best rate: {_ranks(naive.at_best_rates)} by held-out loss")
+        ranks = _ranks(naive.at_best_rates)
+        lines.append(tr("each at its own best rate: {ranks} by held-out loss", ranks=ranks))
     return lines
 
 
@@ -68,13 +80,13 @@ def _reading_row(part: RankPart, reading: RankReadingPart) -> tuple[str, ...]:
         show_interval(reading.above_largest, reading.above_largest_ci95),
         NONE if reading.trainable_share is None else f"{reading.trainable_share:.2%}",
         NONE if reading.training_bytes is None else format_bytes(reading.training_bytes),
-        NONE if part.pareto is None else "yes" if part.pareto else "no",
+        NONE if part.pareto is None else tr("yes") if part.pareto else tr("no"),
     )
 
 
 def _doubling_row(step: DoublingPart) -> tuple[str, ...]:
     return (
-        f"{step.smaller} to {step.larger}",
+        tr("{smaller} to {larger}", smaller=step.smaller, larger=step.larger),
         show_interval(step.gain, step.gain_ci95),
         show_loss(step.gain_per_doubling),
         NONE if step.gain_per_million is None else f"{step.gain_per_million:.2g}",
@@ -83,7 +95,7 @@ def _doubling_row(step: DoublingPart) -> tuple[str, ...]:
 
 def _cell(cell: GridPart) -> str:
     loss = show_loss(cell.eval_loss)
-    return loss if cell.outcome == "finished" else f"{loss} ({STATES[cell.outcome]})"
+    return loss if cell.outcome == "finished" else f"{loss} ({state_name(cell.outcome)})"
 
 
 def _ranks(values: tuple[int, ...]) -> str:

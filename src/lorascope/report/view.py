@@ -4,21 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.paired import LEVEL
-from lorascope.analysis.summary import RankPart, StudyPart, StudySummary, TrialPart
+from lorascope.analysis.summary import RankPart, StudySummary, TrialPart
 from lorascope.analysis.wording import chance
 from lorascope.charts.colors import rank_colors
+from lorascope.language import tr
 from lorascope.units import format_bytes, format_count, format_seconds
 
 NONE = "–"
-STATES = {
-    "not_started": "not started",
-    "running": "not finished",
-    "finished": "finished",
-    "stopped": "stopped early",
-    "diverged": "diverged",
-    "oom": "out of memory",
-    "failed": "failed",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,26 +21,28 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     colors: tuple[str, ...]
     """Colour of each row's rank."""
+    style: str = ""
+    """How a page sets it: ``ranks`` puts intervals on a line of their own, ``trials`` has words in its sixth column."""
 
 
 def rank_table(summary: StudySummary) -> Table:
     """Show every rank; a column that has no value for any rank is left out."""
     header = (
-        "rank",
-        "held-out loss (95% interval)",
-        "above the best (95% interval)",
-        "seeds",
-        "training loss",
-        "learning rate",
-        "parameters",
-        "adapter",
-        "step alone",
-        "run alone",
-        "tokens/s",
-        "peak memory",
+        tr("rank"),
+        tr("held-out loss (95% interval)"),
+        tr("above the best (95% interval)"),
+        tr("seeds"),
+        tr("training loss"),
+        tr("learning rate"),
+        tr("parameters"),
+        tr("adapter"),
+        tr("step alone"),
+        tr("run alone"),
+        tr("tokens/s"),
+        tr("peak memory"),
     )
     rows = [_rank_row(part) for part in summary.ranks]
-    return drop_empty(header, rows, row_colors(summary, [part.rank for part in summary.ranks]))
+    return drop_empty(header, rows, row_colors(summary, [part.rank for part in summary.ranks]), style="ranks")
 
 
 def row_colors(summary: StudySummary, ranks: Sequence[int]) -> tuple[str, ...]:
@@ -57,7 +51,9 @@ def row_colors(summary: StudySummary, ranks: Sequence[int]) -> tuple[str, ...]:
     return tuple(colors[rank] for rank in ranks)
 
 
-def drop_empty(header: Sequence[str], rows: Sequence[Sequence[str]], colors: tuple[str, ...]) -> Table:
+def drop_empty(
+    header: Sequence[str], rows: Sequence[Sequence[str]], colors: tuple[str, ...], *, style: str = ""
+) -> Table:
     """Leave out the columns behind the second that no row has a value for."""
     kept = [
         column for column in range(len(header)) if column <= 1 or any(row[column] not in (NONE, "") for row in rows)
@@ -66,6 +62,7 @@ def drop_empty(header: Sequence[str], rows: Sequence[Sequence[str]], colors: tup
         header=tuple(header[column] for column in kept),
         rows=tuple(tuple(row[column] for column in kept) for row in rows),
         colors=colors,
+        style=style,
     )
 
 
@@ -74,10 +71,10 @@ def claims_table(summary: StudySummary) -> Table:
     claims = summary.verdict.claims
     return Table(
         header=(
-            "rank",
-            "within the tolerance of every other",
-            "beyond the tolerance of another",
-            "above another at all",
+            tr("rank"),
+            tr("within the tolerance of every other"),
+            tr("beyond the tolerance of another"),
+            tr("above another at all"),
         ),
         rows=tuple(
             (str(part.rank), *(_shown(p) for p in (part.adequate_p, part.inadequate_p, part.worse_p)))
@@ -89,82 +86,22 @@ def claims_table(summary: StudySummary) -> Table:
 
 def trial_table(summary: StudySummary) -> Table:
     """Show every trial and how it ended."""
-    header = ("trial", "rank", "alpha", "learning rate", "seed", "outcome", "steps", "training loss", "held-out loss")
+    header = (
+        tr("trial"),
+        tr("rank"),
+        tr("alpha"),
+        tr("learning rate"),
+        tr("seed"),
+        tr("outcome"),
+        tr("steps"),
+        tr("training loss"),
+        tr("held-out loss"),
+    )
     return Table(
         header=header,
         rows=tuple(_trial_row(trial) for trial in summary.trials),
         colors=row_colors(summary, [trial.rank for trial in summary.trials]),
-    )
-
-
-def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
-    """Name and value of what was studied, known values only."""
-    study = summary.study
-    precision = f"{study.dtype} ({study.dtype_reason})" if study.dtype else None
-    rows = None if study.packing is None else "packed" if study.packing else "padded"
-    kernels = None if study.kernels is None else "used" if study.kernels else "not used"
-    facts = [
-        ("model", study.model),
-        ("base parameters", _count(study.base_parameters)),
-        ("model hash", study.model_hash),
-        ("data set", study.dataset),
-        ("training rows", _count(study.train_examples)),
-        ("tokens of one pass", _count(study.tokens)),
-        ("held-out rows", _count(study.eval_examples)),
-        ("held-out target tokens", _count(study.eval_target_tokens)),
-        ("data hash", study.data_hash),
-        ("adapted layers", _count(study.adapted_modules)),
-        ("alpha rule", study.alpha_rule),
-        ("alpha (scale) of each rank", _alphas(summary.ranks)),
-        ("limits", _limits(study)),
-        ("learning rates", ", ".join(f"{value:g}" for value in study.learning_rates)),
-        ("learning rates added at an edge", _added_rates(summary)),
-        ("early exit", _early_exit(summary)),
-        ("seeds", ", ".join(str(seed) for seed in study.seeds)),
-        ("steps of a trial", _count(study.total_steps)),
-        ("device", study.device),
-        ("precision of the base", precision),
-        ("rows are", f"{rows} ({study.packing_reason})" if rows else None),
-        ("compiled kernels", f"{kernels} ({study.kernels_reason})" if kernels else None),
-    ]
-    return [(name, value) for name, value in facts if value is not None]
-
-
-def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
-    """Name and value of where the numbers came from; empty before the first start."""
-    environment = summary.environment
-    if environment is None:
-        return []
-    commit = f", commit {environment.commit}" if environment.commit else ""
-    return [
-        ("started", environment.started),
-        ("starts", str(environment.starts)),
-        ("lorascope", f"{environment.lorascope_version}{commit}"),
-        ("Python", environment.python),
-        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))),
-        ("system", environment.os),
-        ("processor", f"{environment.cpu}, {environment.cpu_cores} cores, {environment.threads} threads used"),
-        ("memory", format_bytes(environment.memory_bytes)),
-        ("device", environment.device_name),
-    ]
-
-
-def _added_rates(summary: StudySummary) -> str | None:
-    added = [
-        f"rank {part.rank}: {', '.join(f'{rate:g}' for rate in part.added_learning_rates)}"
-        for part in summary.ranks
-        if part.added_learning_rates
-    ]
-    return "; ".join(added) or None
-
-
-def _early_exit(summary: StudySummary) -> str | None:
-    budget = summary.study.budget
-    if budget is None or not budget.stopped_trials:
-        return None
-    return (
-        f"{budget.stopped_trials} trials stopped; {format_count(budget.tokens)} tokens went through the model, "
-        f"{budget.share:.0%} of the {format_count(budget.exhaustive_tokens)} that the whole grid would have taken"
+        style="trials",
     )
 
 
@@ -173,7 +110,7 @@ def _rank_row(part: RankPart) -> tuple[str, ...]:
     return (
         str(part.rank),
         show_interval(part.eval_loss, part.eval_loss_ci95),
-        "lowest" if best else show_interval(part.excess_loss, part.excess_loss_ci95),
+        tr("lowest") if best else show_interval(part.excess_loss, part.excess_loss_ci95),
         str(part.seeds),
         show_loss(part.train_loss),
         f"{part.best_learning_rate:g}" if part.best_learning_rate is not None else NONE,
@@ -186,22 +123,8 @@ def _rank_row(part: RankPart) -> tuple[str, ...]:
     )
 
 
-def _alphas(ranks: Sequence[RankPart]) -> str | None:
-    known = [part for part in ranks if part.lora_alpha is not None and part.scale is not None]
-    return ", ".join(f"r {part.rank}: {part.lora_alpha:g} ({part.scale:.4g})" for part in known) or None
-
-
-def _limits(study: StudyPart) -> str | None:
-    given = [
-        ("peak memory", format_bytes, study.max_memory_bytes),
-        ("training alone", format_seconds, study.max_seconds),
-        ("adapter", format_bytes, study.max_adapter_bytes),
-    ]
-    return ", ".join(f"{label} {shown(most)}" for label, shown, most in given if most is not None) or None
-
-
 def _trial_row(trial: TrialPart) -> tuple[str, ...]:
-    outcome = STATES[trial.outcome]
+    outcome = state_name(trial.outcome)
     return (
         trial.trial_id,
         str(trial.rank),
@@ -215,15 +138,30 @@ def _trial_row(trial: TrialPart) -> tuple[str, ...]:
     )
 
 
+def state_name(outcome: str) -> str:
+    """Name how a trial stands or ended."""
+    names = {
+        "not_started": tr("not started"),
+        "running": tr("not finished"),
+        "finished": tr("finished"),
+        "stopped": tr("stopped early"),
+        "diverged": tr("diverged"),
+        "oom": tr("out of memory"),
+        "failed": tr("failed"),
+    }
+    return names[outcome]
+
+
 def show_interval(value: float | None, interval: tuple[float, float] | None) -> str:
     """Write a number and its interval; the number alone where there is none."""
     if value is None or interval is None:
         return show_loss(value)
-    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
+    low, high = (f"{end:.4f}" for end in interval)
+    return tr("{value} ({low} to {high})", value=f"{value:.4f}", low=low, high=high)
 
 
 def _shown(p: float) -> str:
-    return f"shown ({chance(p)})" if p <= LEVEL else f"not shown ({chance(p)})"
+    return tr("shown ({p})", p=chance(p)) if p <= LEVEL else tr("not shown ({p})", p=chance(p))
 
 
 def show_loss(value: float | None) -> str:

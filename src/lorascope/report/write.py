@@ -2,22 +2,22 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
-from lorascope.language import current_language, language
-from lorascope.report.predicted import predicted_sections
-from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
-from lorascope.report.usage import usage_sections
-from lorascope.report.view import claims_table, environment_facts, rank_table, study_facts, trial_table
-
-if TYPE_CHECKING:
-    from lorascope.report.pictures import Picture
+from lorascope.charts.elements import Spec
+from lorascope.charts.fonts import check_fonts
+from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
+from lorascope.language import current_language, language, tr
+from lorascope.report.chapters import chapters
+from lorascope.report.method import environment_facts, method_text, study_facts
+from lorascope.report.page import page_data, page_script, script_policy
+from lorascope.report.pictures import Picture, draw
+from lorascope.report.view import rank_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,9 +30,27 @@ class ReportPaths:
     report_md: Path
     report_html: Path
     charts: tuple[Path, ...]
+    """Each chart as PNG; an SVG of the same name stands beside it."""
 
 
-def write_report(folder: Path, *, lang: str = "en") -> ReportPaths:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageParts:
+    """What only the page has."""
+
+    figures: Mapping[str, str]
+    """Each chart drawn, by name, as a fragment of HTML."""
+    data: str
+    """What the script reads."""
+    scripts: tuple[str, ...]
+    """Scripts, in the order they run."""
+    policy: str
+    """Sources that allow those scripts only."""
+
+
+DrawCharts = Callable[[Mapping[str, Spec]], Mapping[str, Drawing]]
+
+
+def write_report(folder: Path, *, lang: str = "en", draw_charts: DrawCharts = draw_all) -> ReportPaths:
     """Summarise the study in ``folder`` and write its report there.
 
     The report of another language than English stands beside the English one, as report.ko.html. summary.json, which
@@ -42,30 +60,30 @@ def write_report(folder: Path, *, lang: str = "en") -> ReportPaths:
         InputError: the folder is not a study, there is no such language, or no font to draw it with.
     """
     with language(lang):
-        return _write(folder)
+        return _write(folder, draw_charts)
 
 
-def _write(folder: Path) -> ReportPaths:
-    from lorascope.charts.fonts import check_fonts  # noqa: PLC0415 - the drawing library takes half a second to import
-    from lorascope.report.pictures import draw  # noqa: PLC0415
-
+def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     data = load_study(folder)
     check_fonts()
     summary = summarize_data(data)
     pictures = draw(data, summary)
+    drawn = draw_charts({name: picture.spec for name, picture in pictures.items()})
     ending = _ending()
     paths = ReportPaths(
         summary_json=folder / "summary.json",
         report_md=folder / f"report{ending}.md",
         report_html=folder / f"report{ending}.html",
-        charts=tuple(folder / "charts" / f"{picture.name}{ending}.png" for picture in pictures),
+        charts=tuple(folder / "charts" / f"{name}{ending}.png" for name in pictures),
     )
     if pictures:
         (folder / "charts").mkdir(exist_ok=True)
-    for path, picture in zip(paths.charts, pictures, strict=True):
-        _replace(path, picture.png)
+    for path, drawing in zip(paths.charts, drawn.values(), strict=True):
+        _replace(path, drawing.png)
+        _replace(path.with_suffix(".svg"), drawing.svg.encode())
     _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
-    _replace(paths.report_html, render("report.html.j2", summary, pictures).encode())
+    page = _page_parts(pictures, drawn, data.ranks)
+    _replace(paths.report_html, render("report.html.j2", summary, pictures, page).encode())
     if ending:
         with language("en"):
             summary = summarize_data(data)
@@ -73,8 +91,8 @@ def _write(folder: Path) -> ReportPaths:
     return paths
 
 
-def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) -> str:
-    """Fill one template."""
+def render(template: str, summary: StudySummary, pictures: Mapping[str, Picture], page: PageParts | None = None) -> str:
+    """Fill one template; without ``page`` there are no charts to point at."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
@@ -84,23 +102,32 @@ def render(template: str, summary: StudySummary, pictures: Sequence["Picture"]) 
         keep_trailing_newline=True,
     )
     environment.filters["md"] = escape_markdown
+    environment.filters["fence"] = fence_of
+    environment.globals["tr"] = tr
     return environment.get_template(template).render(
-        language=current_language(),
         ending=_ending(),
         summary=summary,
+        language=current_language(),
         pictures=pictures,
+        page=page,
         ranks=rank_table(summary),
-        trials=trial_table(summary),
-        claims=claims_table(summary),
-        show_trials=len(summary.trials) > len(summary.ranks)
-        or not all(t.outcome == "finished" for t in summary.trials),
+        chapters=chapters(summary, pictures),
         study_facts=study_facts(summary),
         environment_facts=environment_facts(summary),
-        readings=reading_table(summary),
-        doublings=doubling_table(summary),
-        grid=grid_table(summary),
-        order_lines=order_lines(summary),
-        usage=(*usage_sections(summary), *predicted_sections(summary)),
+        method=method_text(summary),
+    )
+
+
+def _page_parts(pictures: Mapping[str, Picture], drawn: Mapping[str, Drawing], ranks: Sequence[int]) -> PageParts:
+    scripts = (script(), page_script()) if pictures else ()
+    return PageParts(
+        figures={
+            name: svg_to_html(drawn[name].svg, label=f"{picture.title}. {picture.caption}")
+            for name, picture in pictures.items()
+        },
+        data=page_data(pictures, ranks),
+        scripts=scripts,
+        policy=script_policy(scripts),
     )
 
 
@@ -114,6 +141,11 @@ def escape_markdown(text: str) -> str:
     one_line = " ".join(text.split())
     escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", one_line)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def fence_of(text: str) -> str:
+    """Return a fence of backticks that nothing in ``text`` can close."""
+    return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -26,8 +26,9 @@ from lorascope.records import (
     TrialRecord,
     TruncationRecord,
 )
-from lorascope.store import tables
+from lorascope.store import columns, tables
 from lorascope.store.codec import SqlValue
+from lorascope.store.columns import StepColumns
 from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer, verify
 from lorascope.store.tables import R, Table
 
@@ -195,6 +196,17 @@ class StudyStore:
     def steps(self, trial_id: str) -> list[StepRecord]:
         """Read a trial's steps in order."""
         return self._read(tables.STEPS, "WHERE trial_id = ? ORDER BY step", trial_id)
+
+    def step_columns(self, trial_id: str) -> StepColumns:
+        """Read of a trial's steps what summaries and charts need, in order.
+
+        Of a very long trial the checksums of single steps are not verified, which would take most of a report's time.
+        """
+        with self._lock, damage_is_clear(self._path):
+            long = self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is not None
+            if long:
+                return StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,)))
+        return StepColumns.of_records(self.steps(trial_id))
 
     def evaluations(self, trial_id: str) -> list[EvalRecord]:
         """Read a trial's evaluations in order."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.charts.colors import rank_colors
-from lorascope.charts.specs import GRID, HEIGHT, INK, RAW_OPACITY, WIDTH
+from lorascope.charts.elements import GRID, HEIGHT, INK, RAW_OPACITY, WIDTH
 from lorascope.language import tr
 from lorascope.metrics import METRICS
 from lorascope.web.look import Look

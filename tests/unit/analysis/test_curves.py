@@ -7,17 +7,18 @@ import pytest
 
 from lorascope.analysis.curves import final_spread, stable_step
 from lorascope.records import StepRecord
+from lorascope.store.columns import StepColumns
 
 
-def curve(losses, tokens=None) -> list[StepRecord]:
+def curve(losses, tokens=None) -> StepColumns:
     counts = tokens or [100] * len(losses)
-    return [
+    return StepColumns.of_records(
         StepRecord(
             trial_id="t", step=n, nats=loss * count, target_tokens=count, tokens=count, learning_rate=0.1,
             grad_norm=1.0, seconds=0.1, warmup=False,
         )
         for n, (loss, count) in enumerate(zip(losses, counts, strict=True), start=1)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_the_zone_is_entered_where_the_loss_drops_into_it_for_good() -> None:

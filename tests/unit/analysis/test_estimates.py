@@ -6,20 +6,21 @@ import pytest
 
 from lorascope.analysis.estimates import final_train_loss, final_window, last_finite
 from lorascope.records import EvalRecord, StepRecord
+from lorascope.store.columns import StepColumns
 
 
 def evaluation(step: int, nats: tuple[float, ...], tokens: tuple[int, ...]) -> EvalRecord:
     return EvalRecord(trial_id="t", step=step, example_nats=nats, example_target_tokens=tokens, seconds=0.1)
 
 
-def steps(*values: tuple[float, int]) -> list[StepRecord]:
-    return [
+def steps(*values: tuple[float, int]) -> StepColumns:
+    return StepColumns.of_records(
         StepRecord(
             trial_id="t", step=n, nats=nats, target_tokens=tokens, tokens=tokens, learning_rate=0.1, grad_norm=1.0,
             seconds=0.1, warmup=False,
         )
         for n, (nats, tokens) in enumerate(values, start=1)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_a_loss_weighs_tokens_not_rows() -> None:
@@ -51,4 +52,4 @@ def test_the_final_training_loss_weighs_tokens_and_skips_what_is_not_finite() ->
     records = steps(*[(100.0, 1)] * 9, (1.0, 1), (6.0, 3), (math.nan, 5))
     assert final_train_loss(records, None) == 7 / 4
     assert final_train_loss(steps((math.nan, 5)), None) is None
-    assert final_train_loss([], None) is None
+    assert final_train_loss(steps(), None) is None

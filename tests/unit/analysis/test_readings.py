@@ -194,7 +194,7 @@ def cut_further(folder: Path, done: dict[str, int]) -> StudySummary:
     data = load_study(folder)
     cut = replace(
         data,
-        steps={name: tuple(r for r in records if r.step <= done[name]) for name, records in data.steps.items()},
+        steps={name: steps.until(done[name]) for name, steps in data.steps.items()},
         evaluations={n: tuple(r for r in records if r.step <= done[n]) for n, records in data.evaluations.items()},
     )
     return summarize_data(cut)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -10,11 +11,15 @@ import pytest
 
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.charts import data as charts
-from lorascope.charts.colors import rank_colors
+from lorascope.charts.colors import rank_colors, rank_dash
+from lorascope.charts.cost_specs import memory_split_spec, rank_series_spec
+from lorascope.charts.costs import gpu_series, loss_against_memory, loss_against_runtime, memory_split
+from lorascope.charts.data import Curve
+from lorascope.charts.gains import GainPoint, gain_spec
 from lorascope.charts.rates import eval_loss_by_rate, loss_by_rate_spec
 from lorascope.charts.render import to_html, to_png, to_svg
 from lorascope.charts.specs import loss_by_rank_spec, loss_by_step_spec
-from lorascope.records import TrialOutcome
+from lorascope.records import GpuSample, TrialOutcome
 from lorascope.spec.schema import StudySpec
 
 MakeStudy = Callable[..., Path]
@@ -52,22 +57,86 @@ def test_colors_rise_in_lightness_with_the_rank_whatever_the_order_given() -> No
     assert colors == rank_colors((8, 128, 256))
 
 
+def test_black_and_white_print_tells_eight_ranks_apart() -> None:
+    dashes = rank_dash([2**n for n in range(8)])
+    assert list(dashes) == [2**n for n in range(8)]
+    assert len({tuple(dash) for dash in dashes.values()}) == 8
+
+
 def test_the_training_curve_has_every_step(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     chart = charts.train_loss_by_step(data, summary)
     assert [curve.rank for curve in chart.curves] == [8, 128, 256]
     first = chart.curves[0]
     assert first.steps == tuple(range(1, 81))
-    assert first.losses[4] == data.steps["r8"][4].nats / data.steps["r8"][4].target_tokens
+    assert first.losses[4] == data.steps["r8"].nats[4] / data.steps["r8"].target_tokens[4]
 
 
-def test_a_long_curve_is_joined_and_keeps_its_mean(make_study: MakeStudy) -> None:
+def test_a_long_curve_is_thinned_and_keeps_its_peaks(make_study: MakeStudy) -> None:
     data, summary = study(make_study(steps=1300))
+    steps = data.steps["r8"]
     curve = charts.train_loss_by_step(data, summary).curves[0]
-    assert len(curve.steps) == 434
-    assert curve.steps[-1] == 1300
-    records = data.steps["r8"][:3]
-    assert curve.losses[0] == pytest.approx(sum(record.nats for record in records) / 600)
+    assert 500 <= len(curve.steps) <= charts.MAX_POINTS
+    assert (curve.steps[0], curve.steps[-1]) == (1, 1300)
+    assert (min(curve.losses), max(curve.losses)) == (steps.losses.min(), steps.losses.max())
+    assert list(curve.losses) == [steps.losses[step - 1] for step in curve.steps]
+
+
+def test_a_long_curve_is_smoothed_before_it_is_thinned(make_study: MakeStudy) -> None:
+    data, summary = study(make_study(steps=1200))
+    steps = data.steps["r8"]
+    pairs = (steps.nats[0::2] + steps.nats[1::2]) / (steps.target_tokens[0::2] + steps.target_tokens[1::2])
+    expected = dict(zip(range(2, 1201, 2), charts.smooth(pairs.tolist()), strict=True))
+    curve = charts.train_loss_by_step(data, summary).curves[0]
+    shown = [(step, loss) for step, loss in zip(curve.steps, curve.smoothed, strict=True) if step % 2 == 0]
+    assert len(shown) > 100
+    assert [loss for _, loss in shown] == pytest.approx([expected[step] for step, _ in shown])
+
+
+def test_curves_run_along_tokens_and_along_the_time_of_the_rank_alone(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    train, held_out = charts.train_loss_by_step(data, summary), charts.eval_loss_by_step(data, summary)
+    assert train.curves[0].tokens == tuple(260 * step for step in range(1, 81))
+    assert held_out.curves[0].tokens == tuple(260 * step for step in (0, 20, 40, 60, 80))
+    alone = summary.ranks[1].step_seconds
+    assert alone is not None
+    assert held_out.curves[1].seconds == tuple(step * alone for step in (0, 20, 40, 60, 80))
+    offered = [choice["field"] for choice in loss_by_step_spec(held_out, data.ranks)["usermeta"]["x"]]
+    assert offered == ["step", "tokens", "seconds"]
+
+
+def test_time_is_not_offered_where_it_was_not_measured(make_study: MakeStudy) -> None:
+    data, summary = study(make_study(costs=False))
+    held_out = charts.eval_loss_by_step(data, summary)
+    assert held_out.curves[0].seconds == ()
+    offered = [choice["field"] for choice in loss_by_step_spec(held_out, data.ranks)["usermeta"]["x"]]
+    assert offered == ["step", "tokens"]
+
+
+def test_trials_beside_a_rank_s_best_stand_behind_with_few_points(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
+    data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, steps=400))
+    chart = charts.train_loss_by_step(data, summary)
+    assert [curve.trial_id for curve in chart.curves] == ["r8-lr0.0003-s0", "r128-lr0.0003-s0"]
+    assert {curve.trial_id for curve in chart.others} == {trial.trial_id for trial in summary.trials} - {
+        curve.trial_id for curve in chart.curves
+    }
+    assert max(len(curve.steps) for curve in chart.others) <= charts.MAX_OTHER_POINTS
+    drawn = loss_by_step_spec(chart, data.ranks)
+    behind = next(layer for layer in drawn["layer"] if layer.get("transform") == [{"filter": "others"}])
+    assert {row["trial"] for row in behind["data"]["values"]} == {curve.trial_id for curve in chart.others}
+    assert {"name": "others", "value": False} in drawn["params"]
+
+
+def test_a_loss_that_rose_out_of_sight_does_not_flatten_the_others() -> None:
+    calm = Curve(rank=8, steps=(1, 2), losses=(2.0, 1.0), smoothed=(2.0, 1.0), ended_early=False)
+    lost = Curve(rank=16, steps=(1, 2), losses=(2.0, 90.0), smoothed=(2.0, 90.0), ended_early=True)
+    spec = loss_by_step_spec(charts.LossBySteps(metric="train_loss", curves=(calm, lost)), (8, 16))
+    low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert 0.5 < low < 1 < 3 < high < 3.5
+    cross = next(layer for layer in spec["layer"] if layer["mark"].get("shape") == "cross")
+    assert cross["data"]["values"][0]["smoothed"] == high
+    assert spec["layer"][0]["mark"]["clip"]
 
 
 def test_smoothing_is_a_weighted_mean_without_a_start_value() -> None:
@@ -94,7 +163,7 @@ def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> 
     assert [curve.ended_early for curve in chart.curves] == [False, True, False]
     assert chart.curves[1].steps[-1] == 30
     marks = [layer["mark"] for layer in loss_by_step_spec(chart, data.ranks)["layer"]]
-    assert [mark.get("shape") for mark in marks] == [None, None, "cross"]
+    assert [mark.get("shape") for mark in marks] == [None, None, "cross", None]
 
 
 def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
@@ -143,7 +212,7 @@ def test_a_value_stands_on_its_side_of_the_tolerance(make_study: MakeStudy) -> N
         return [row["rank"] for row in layer["data"]["values"]]
 
     assert (ranks(below), ranks(above)) == (["128", "256"], ["8"])
-    assert tolerance["encoding"]["text"]["field"] == "text"
+    assert tolerance["data"]["values"] == [{"at": 0.005, "words": "tolerance"}]
 
 
 def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
@@ -178,3 +247,56 @@ def test_every_rate_s_last_loss_stands_in_the_chart_of_rates(make_study: MakeStu
 
 def test_one_rate_for_each_rank_is_no_chart_of_rates(make_study: MakeStudy) -> None:
     assert eval_loss_by_rate(study(make_study())[1]) == ()
+
+
+def test_what_a_gpu_told_is_drawn_for_each_rank_and_nothing_else(make_study: MakeStudy) -> None:
+    data, _ = study(make_study(floors={8: 1.3, 128: 1.2}))
+    assert gpu_series(data) == {}
+
+    def sample(second: float, rank: int | None, used: int | None) -> GpuSample:
+        return GpuSample(
+            seconds=second, rank=rank, uuid="GPU-1", name="made up", memory_used_bytes=used, memory_total_bytes=400,
+            utilization_percent=80, memory_utilization_percent=None, power_watts=None, sm_clock_mhz=None,
+            memory_clock_mhz=None, temperature_celsius=None, throttle_reasons=None,
+        )  # fmt: skip
+
+    told = replace(data, gpu_samples=(sample(0, 8, 100), sample(1, 8, None), sample(0, 128, 200), sample(9, None, 1)))
+    found = gpu_series(told)
+    assert set(found) == {"gpu_memory", "gpu_utilization"}
+    assert [(one.name, one.times, one.values) for one in found["gpu_memory"]] == [
+        ("8", (0,), (25.0,)), ("128", (0,), (50.0,)),
+    ]  # fmt: skip
+    assert found["gpu_utilization"][0].values == (80.0, 80.0)
+    assert ET.fromstring(to_svg(rank_series_spec(found["gpu_utilization"], "time (s)", "%", (8, 128)))) is not None
+
+
+def test_the_memory_at_the_peak_adds_up_to_it(make_study: MakeStudy) -> None:
+    data, summary = study(make_study(floors={8: 1.3, 128: 1.2}))
+    shares = memory_split(data, summary)
+    for part in summary.ranks:
+        of_rank = [share for share in shares if share.rank == part.rank]
+        assert part.peak_memory_bytes is not None
+        assert sum(share.megabytes for share in of_rank) >= part.peak_memory_bytes / 1e6 - 1e-6
+        assert [share.part for share in of_rank][1:4] == ["adapter", "gradient", "optimizer"]
+    assert ET.fromstring(to_svg(memory_split_spec(shares, (8, 128)))) is not None
+
+
+def test_ranks_stand_where_their_cost_and_their_loss_put_them(make_study: MakeStudy) -> None:
+    _, summary = study(make_study())
+    by_time, by_memory = loss_against_runtime(summary), loss_against_memory(summary)
+    assert [point.cost for point in by_time] == [part.runtime_seconds for part in summary.ranks]
+    assert [point.cost for point in by_memory] == [part.peak_memory_bytes / 1e6 for part in summary.ranks]
+    assert [(point.excess, point.pareto) for point in by_time] == [
+        (part.excess_loss, part.pareto) for part in summary.ranks
+    ]
+
+
+def test_a_gain_s_label_stands_where_no_line_runs_through_it() -> None:
+    near = GainPoint(smaller=8, larger=16, value=0.002, low=0.0003, high=0.0045)
+    spec = gain_spec((near,), 0.005, (8, 16))
+    (label,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text" and "dy" in layer["mark"]]
+    assert label["data"]["values"][0]["end"] == "high"  # zero is as near below as the tolerance above
+    free = GainPoint(smaller=8, larger=16, value=-0.002, low=-0.008, high=0.0048)
+    spec = gain_spec((free,), 0.005, (8, 16))
+    (label,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text" and "dy" in layer["mark"]]
+    assert label["data"]["values"][0]["end"] == "low"

@@ -1,5 +1,6 @@
 """The contract of the store: what is written comes back equal, and what is not a store is refused."""
 
+import math
 import sqlite3
 import struct
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from lorascope import records
 from lorascope.errors import InputError
 from lorascope.store import StudyStore, connect, migrations, tables
+from lorascope.store.columns import StepColumns
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -411,6 +414,8 @@ def test_a_number_that_changed_on_disk_is_not_read(tmp_path: Path) -> None:
         assert store.evaluations("r8") == [evaluation()]
         with pytest.raises(InputError, match=r"study\.db is damaged: a row of the table steps does not match"):
             store.steps("r8")
+        with pytest.raises(InputError, match="does not match"):
+            store.step_columns("r8")
 
 
 def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
@@ -435,3 +440,28 @@ def test_where_nothing_can_be_mapped_into_memory_the_store_works_without_a_log(
         assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         with StudyStore.open(tmp_path / "study.db") as reader:
             assert reader.steps("r8") == [step()]
+
+
+def test_steps_come_back_as_columns_with_what_sqlite_cannot_hold(tmp_path: Path) -> None:
+    values = (2.5, math.nan, -0.0, math.inf, 1e-300)
+    with StudyStore.create(tmp_path / "study.db") as store:
+        for name in ("b", "a"):
+            records = [step(name, number, nats) for number, nats in enumerate(values, start=1)]
+            store.append_steps(records[::-1])
+        columns = store.step_columns("a")
+        assert len(store.step_columns("nobody")) == 0
+        same = StepColumns.of_records(store.steps("a"))
+    assert columns.step.tolist() == [1, 2, 3, 4, 5]
+    assert columns.nats[[0, 2, 4]].tolist() == [2.5, 0.0, 1e-300]
+    assert not np.isfinite(columns.nats[[1, 3]]).any()
+    assert (columns.target_tokens.tolist(), columns.tokens.tolist()) == ([3] * 5, [5] * 5)
+    assert columns.finite.step.tolist() == same.finite.step.tolist() == [1, 3, 5]
+    assert columns.until(2).step.tolist() == [1, 2]
+
+
+def test_columns_of_a_trial_too_long_to_verify_are_those_of_its_records(tmp_path: Path) -> None:
+    with StudyStore.create(tmp_path / "study.db") as store:
+        store.append_steps([step(number=number, nats=number / 7) for number in range(1, 5_002)])
+        long, verified = store.step_columns("r8"), StepColumns.of_records(store.steps("r8"))
+    for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup"):
+        assert np.array_equal(getattr(long, name), getattr(verified, name)), name

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from lorascope.cache import cache_folder
 from lorascope.language import later
-from lorascope.modeling.base import cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = (

@@ -1,0 +1,179 @@
+"""What a report takes: time, memory and size for a small study and for a store of a million steps.
+
+    python benchmarks/report_size.py [--trials 10] [--steps 100000]
+
+Each report is made by `lorascope report` in a process of its own, three times; the fastest counts, since anything else
+that runs only adds. The store is made up: losses fall exponentially with noise of a batch.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lorascope.records import (
+    AdapterRecord,
+    CostRecord,
+    EvalRecord,
+    StepRecord,
+    StudyFacts,
+    SystemSample,
+    TrialOutcome,
+    TrialRecord,
+)
+from lorascope.spec.load import dump_spec
+from lorascope.spec.plan import plan_trials
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+from results import save
+
+ROUNDS = 3
+EVALUATIONS = 10
+EVAL_ROWS = 200
+SAMPLES = 3_600
+_BATCH = 20_000
+_SIZES = {"nine trials of 2,000 steps": (9, 2_000), "a million steps": (10, 100_000)}
+_CHILD = """
+import json, resource, sys
+sys.argv = ["lorascope", "report", sys.argv[1]]
+from lorascope.cli import main
+try:
+    main()
+finally:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({"peak": 1024 * used.ru_maxrss, "cpu": used.ru_utime + used.ru_stime}), file=sys.stderr)
+"""
+
+
+def spec_of(trials: int) -> StudySpec:
+    """A grid with that many trials: up to three ranks at three learning rates, or one rate and as many ranks."""
+    if trials == 9:
+        return StudySpec(ranks=(8, 64, 256), learning_rates=(1e-4, 3e-4, 1e-3))
+    return StudySpec(ranks=tuple(4 * 2**place for place in range(trials // 2)), seeds=(0, 1), learning_rates=(3e-4,))
+
+
+def write_store(folder: Path, trials: int, steps: int) -> int:
+    """Write a made-up study and return the rows in it."""
+    spec = spec_of(trials)
+    planned = plan_trials(spec)
+    (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
+    with StudyStore.create(folder / "study.db") as store:
+        store.put_facts(_facts(steps))
+        store.put_trials(planned)
+        for number, trial in enumerate(planned):
+            _write_trial(store, trial, steps, np.random.default_rng(number))
+        for rank in spec.ranks:
+            _write_cost(store, rank)
+        store.append_samples(
+            [
+                SystemSample(
+                    seconds=float(second), rss_bytes=10**9 + second * 1000, cpu_percent=190.0,
+                    device_allocated_bytes=None, memory_traffic_bytes=None,
+                )
+                for second in range(SAMPLES)
+            ]
+        )  # fmt: skip
+    return len(planned) * (steps + EVALUATIONS) + SAMPLES
+
+
+def _facts(steps: int) -> StudyFacts:
+    return StudyFacts(
+        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="bfloat16", dtype_reason="made up",
+        packing=True, packing_reason="made up", train_examples=8 * steps, eval_examples=EVAL_ROWS,
+        train_tokens=2_000 * steps, train_target_tokens=1_500 * steps, eval_target_tokens=20 * EVAL_ROWS,
+        total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj",), data_hash="d",
+        model_hash="m", data_notes=(), kernels=True, kernels_reason="made up", eval_tokens=26 * EVAL_ROWS,
+    )  # fmt: skip
+
+
+def _write_trial(store: StudyStore, trial: TrialRecord, steps: int, rng: np.random.Generator) -> None:
+    floor = 1.2 + 0.3 / trial.rank + abs(np.log10(trial.learning_rate / 3e-4)) * 0.1
+    falling = floor + (2.4 - floor) * np.exp(-6 * np.arange(steps) / steps)
+    nats = 1_500 * (falling + rng.normal(0, 0.08, steps))
+    for begin in range(0, steps, _BATCH):
+        store.append_steps(
+            [
+                StepRecord(
+                    trial_id=trial.trial_id, step=place + 1, nats=float(nats[place]), target_tokens=1_500, tokens=2_000,
+                    learning_rate=trial.learning_rate, grad_norm=0.5, seconds=0.3, warmup=place < 2,
+                )
+                for place in range(begin, min(begin + _BATCH, steps))
+            ]
+        )  # fmt: skip
+    rows = np.random.default_rng(7).normal(0, 0.5, EVAL_ROWS)
+    for number in range(EVALUATIONS + 1):
+        loss = float(falling[max(0, number * steps // EVALUATIONS - 1)])
+        store.append_evaluations(
+            [
+                EvalRecord(
+                    trial_id=trial.trial_id, step=number * steps // EVALUATIONS,
+                    example_nats=tuple((20 * (loss + rows + rng.normal(0, 0.01, EVAL_ROWS))).tolist()),
+                    example_target_tokens=(20,) * EVAL_ROWS, seconds=1.0,
+                )
+            ]
+        )  # fmt: skip
+    store.put_outcome(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=steps, message=""))
+
+
+def _write_cost(store: StudyStore, rank: int) -> None:
+    size = 200_000 * rank
+    store.put_adapter(
+        AdapterRecord(
+            rank=rank, trainable_parameters=50_000 * rank, parameter_bytes=size, gradient_bytes=size,
+            optimizer_bytes=2 * size,
+        )
+    )  # fmt: skip
+    seconds = 0.3 + rank / 4_000
+    store.put_cost(
+        CostRecord(
+            rank=rank, step_seconds=(1.0, seconds, seconds), warmup_steps=1, step_tokens=(2_000,) * 3,
+            peak_memory_bytes=2 * 10**9 + 5 * size, base_memory_bytes=10**9,
+            memory_samples_bytes=tuple(10**9 + 4 * size + 10**6 * (place % 97) for place in range(3_000)),
+        )
+    )  # fmt: skip
+
+
+def measure_report(folder: Path) -> dict[str, object]:
+    """Make the report three times and measure the fastest."""
+    rounds = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", _CHILD, str(folder)], capture_output=True, text=True, check=True)
+        used = json.loads(done.stderr.splitlines()[-1])
+        rounds.append({"seconds": time.perf_counter() - begun, "peak_bytes": used["peak"], "cpu_seconds": used["cpu"]})
+    best = min(rounds, key=lambda one: one["seconds"])
+    return {
+        **best,
+        "median_seconds": statistics.median(one["seconds"] for one in rounds),
+        "html_bytes": (folder / "report.html").stat().st_size,
+        "md_bytes": (folder / "report.md").stat().st_size,
+        "charts_bytes": sum(path.stat().st_size for path in (folder / "charts").glob("*.png")),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0)
+    given = parser.parse_args(arguments)
+    sizes = {"as asked": (given.trials, given.steps)} if given.trials else _SIZES
+    found = {}
+    for name, (trials, steps) in sizes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            rows = write_store(Path(folder), trials, steps)
+            found[name] = {"trials": trials, "steps": steps, "rows": rows, **measure_report(Path(folder))}
+        print(name, json.dumps(found[name], indent=1))
+    if not given.trials:
+        print(save("report-size", "benchmarks/report_size.py", {"reports": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What a larger rank gains, and what each rank made the model forget."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorascope.analysis import StudySummary
+from lorascope.charts.data import LossByRank
+from lorascope.charts.elements import Spec, color_of_rank, finish, interval_layers, rank_axis
+from lorascope.language import tr
+from lorascope.metrics import METRICS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GainPoint:
+    """What the step from one rank to the next larger one gains for each doubling, nats a token."""
+
+    smaller: int
+    larger: int
+    value: float
+    low: float
+    high: float
+
+
+def gain_per_doubling(summary: StudySummary) -> tuple[GainPoint, ...]:
+    """Take every step to a larger rank, ascending, with its 95% interval divided by the doublings."""
+    points = []
+    for step in summary.readings.doublings:
+        doublings = math.log2(step.larger / step.smaller)
+        low, high = (end / doublings for end in step.gain_ci95)
+        value = step.gain_per_doubling
+        points.append(GainPoint(smaller=step.smaller, larger=step.larger, value=value, low=low, high=high))
+    return tuple(points)
+
+
+def gain_spec(points: Sequence[GainPoint], tolerance: float, ranks: Sequence[int]) -> Spec:
+    """Draw each step's gain in the colour of its larger rank, the tolerance and 0 as dashed lines."""
+    names = [f"{point.smaller} → {point.larger}" for point in points]
+    reach = max(tolerance, *(point.high for point in points)) - min(0.0, *(point.low for point in points))
+    rows = [
+        {"step": name, "rank": str(point.larger), "value": point.value, "low": point.low, "high": point.high,
+         "end": _free_end(point, reach, tolerance)}
+        for name, point in zip(names, points, strict=True)
+    ]  # fmt: skip
+    x = {"field": "step", "type": "nominal", "title": tr("to the next larger rank"), "sort": names,
+         "axis": {"labelAngle": 0}}  # fmt: skip
+    lines = [(0.0, tr("nothing")), (tolerance, tr("tolerance"))]
+    color = color_of_rank(ranks, legend=False)
+    return finish(interval_layers(rows, x, METRICS["gain_per_doubling"].title, color, lines=lines))
+
+
+def _free_end(point: GainPoint, reach: float, tolerance: float) -> str:
+    """Choose the end of an interval whose label, an eighth of the chart high, no line runs through."""
+    room = reach / 8
+    above = any(point.high <= line <= point.high + room for line in (0.0, tolerance))
+    below = any(point.low - room <= line <= point.low for line in (0.0, tolerance))
+    return "low" if above and not below else "high"
+
+
+def forgetting_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
+    """Draw each rank's change on the generic text, and the base model as a dashed line at 0."""
+    rows = [
+        {"rank": str(point.rank), "value": point.value, "low": point.low, "high": point.high,
+         "end": "high" if point.value >= 0 else "low"}
+        for point in data.points
+    ]  # fmt: skip
+    x = rank_axis(ranks)
+    color = color_of_rank(ranks, legend=False)
+    lines = [(0.0, tr("base model"))]
+    return finish(interval_layers(rows, x, METRICS["forgetting"].title, color, lines=lines, digits="+.4f"))

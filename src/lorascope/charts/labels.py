@@ -1,0 +1,30 @@
+"""Where direct labels stand so that none covers another."""
+
+from collections.abc import Sequence
+
+
+def spread(values: Sequence[float], low: float, high: float, gap: float) -> tuple[float, ...]:
+    """Move values apart until they lie ``gap`` from each other, in their order and within ``low`` to ``high``.
+
+    Values that are too close become a group that is centred on their mean. Where there is no room for the gap, it
+    shrinks.
+    """
+    gap = min(gap, (high - low) / max(len(values) - 1, 1))
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    groups: list[list[float]] = []
+    for place in order:
+        groups.append([values[place]])
+        while len(groups) > 1 and _begin(groups[-1], low, high, gap) < _end(groups[-2], low, high, gap) + gap:
+            groups[-2:] = [[*groups[-2], *groups[-1]]]
+    placed = [_begin(group, low, high, gap) + gap * number for group in groups for number in range(len(group))]
+    found = dict(zip(order, placed, strict=True))
+    return tuple(found[place] for place in range(len(values)))
+
+
+def _begin(group: Sequence[float], low: float, high: float, gap: float) -> float:
+    length = gap * (len(group) - 1)
+    return max(low, min(sum(group) / len(group) - length / 2, high - length))
+
+
+def _end(group: Sequence[float], low: float, high: float, gap: float) -> float:
+    return _begin(group, low, high, gap) + gap * (len(group) - 1)

@@ -1,0 +1,92 @@
+"""A study in a notebook: its summary, tables and charts. Needs no Torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
+from lorascope.errors import InputError
+from lorascope.report.write import ReportPaths, render, write_report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FrameKind = Literal["ranks", "trials", "steps", "evaluations"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder, as its records were when it was opened."""
+
+    folder: Path
+    data: StudyData
+    summary: StudySummary
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Study":
+        """Read a study's folder, finished or not. Raises InputError when it is not one."""
+        data = load_study(Path(folder))
+        return cls(folder=Path(folder), data=data, summary=summarize_data(data))
+
+    def report(self) -> ReportPaths:
+        """Write report.html, report.md with its charts, and summary.json into the folder, and return their paths."""
+        return write_report(self.folder)
+
+    @cached_property
+    def charts(self) -> Mapping[str, Any]:
+        """Every chart of the report as an Altair chart, by name."""
+        import altair as alt  # noqa: PLC0415 - only who looks at charts waits for it
+
+        from lorascope.report.pictures import draw  # noqa: PLC0415
+
+        found = draw(self.data, self.summary)
+        return {
+            name: alt.Chart.from_dict(picture.page_spec | {"title": picture.title}) for name, picture in found.items()
+        }
+
+    def frame(self, of: FrameKind = "ranks") -> "pd.DataFrame":
+        """Return ranks, trials, steps or evaluations as a pandas table, columns as in summary.json and the records.
+
+        Raises InputError for another name, and where pandas is not installed.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 - no other part needs it
+        except ImportError as error:
+            raise InputError("there is no pandas", remedy="pip install pandas") from error
+        makers = {"ranks": self._ranks, "trials": self._trials, "steps": self._steps, "evaluations": self._evaluations}
+        if of not in makers:
+            raise InputError(f"there is no table of {of!r}", remedy=f"give one of {', '.join(makers)}")
+        return pd.DataFrame(makers[of]())
+
+    def _repr_html_(self) -> str:
+        """Show verdict, recommendation and the table of ranks."""
+        return render("notebook.html.j2", self.summary, {})
+
+    def _ranks(self) -> list[dict[str, Any]]:
+        rows = []
+        for part in self.summary.ranks:
+            row = part.model_dump(exclude={"eval_loss_ci95", "excess_loss_ci95", "memory", "forgetting", "gpu"})
+            for name in ("eval_loss_ci95", "excess_loss_ci95"):
+                row[f"{name}_low"], row[f"{name}_high"] = getattr(part, name) or (None, None)
+            rows.append(row)
+        return rows
+
+    def _trials(self) -> list[dict[str, Any]]:
+        return [trial.model_dump() for trial in self.summary.trials]
+
+    def _steps(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {"trial_id": [], "step": [], "nats": [], "target_tokens": [], "tokens": []}
+        for name, steps in self.data.steps.items():
+            columns["trial_id"] += [name] * len(steps)
+            for field in ("step", "nats", "target_tokens", "tokens"):
+                columns[field] += getattr(steps, field).tolist()
+        return columns
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        return [
+            {"trial_id": name, "step": record.step, "eval_loss": record.loss, "seconds": record.seconds}
+            for name, records in self.data.evaluations.items()
+            for record in records
+        ]

@@ -1,0 +1,91 @@
+"""The steps of a trial as columns: a study of a million steps is read in a second, without a record for each.
+
+Shapes: T steps.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorascope.records import StepRecord
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+# A value that SQLite cannot hold is stored as its eight bytes (see codec.py): NaN, which becomes infinity here, since
+# all that counts of it is that it is not finite, and -0.0, which is 0.
+IS_LONG = "SELECT 1 FROM steps WHERE trial_id = ? LIMIT 1 OFFSET 5000"
+"""Finds a row where a trial has more steps than are verified one by one."""
+SELECT = """SELECT step,
+    CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,
+    target_tokens, tokens, CAST(seconds AS REAL), warmup
+    FROM steps WHERE trial_id = ? ORDER BY step"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StepColumns:
+    """The steps of one trial, ascending."""
+
+    step: Ints
+    """[T]"""
+    nats: Floats
+    """[T], not finite where a loss was not."""
+    target_tokens: Ints
+    """[T]"""
+    tokens: Ints
+    """[T]"""
+    seconds: Floats
+    """[T], of the whole pack's step."""
+    warmup: Bools
+    """[T]"""
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[tuple[float, ...]]) -> "StepColumns":
+        """Take rows of the fields in their order; whole numbers are exact up to 2^53."""
+        table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 6)
+        step, target_tokens, tokens = (table[:, place].astype(np.int64) for place in (0, 2, 3))
+        nats, seconds = table[:, 1].copy(), table[:, 4].copy()
+        warmup = table[:, 5] != 0
+        return cls(step=step, nats=nats, target_tokens=target_tokens, tokens=tokens, seconds=seconds, warmup=warmup)
+
+    @classmethod
+    def of_records(cls, records: Iterable[StepRecord]) -> "StepColumns":
+        """Take records of one trial, in their order."""
+        return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup) for r in records)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def until(self, step: int) -> "StepColumns":
+        """Keep the steps up to and with ``step``."""
+        return self.where(self.step <= step)
+
+    def where(self, kept: Bools) -> "StepColumns":
+        """Keep the steps that are True in ``kept`` [T]."""
+        return StepColumns(
+            step=self.step[kept],
+            nats=self.nats[kept],
+            target_tokens=self.target_tokens[kept],
+            tokens=self.tokens[kept],
+            seconds=self.seconds[kept],
+            warmup=self.warmup[kept],
+        )
+
+    @property
+    def finite(self) -> "StepColumns":
+        """The steps whose loss is finite."""
+        return self.where(np.isfinite(self.nats))
+
+    @property
+    def with_loss(self) -> "StepColumns":
+        """The steps that have a finite loss a token."""
+        return self.where(np.isfinite(self.nats) & (self.target_tokens > 0))
+
+    @property
+    def losses(self) -> Floats:
+        """Nats a token of each step, [T]; every step must have target tokens."""
+        return self.nats / self.target_tokens
