@@ -1,5 +1,6 @@
 """The page in a real browser, beside real runs."""
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import long_studies
 from browsing import address_in, program
+from lorascope.errors import InputError
 from lorascope.store import StudyStore
 
 Open = Callable[..., Any]
@@ -60,9 +62,12 @@ def wait_for_end(page: str) -> bool:
 
 def wait_for_steps(run: subprocess.Popen[str], folder: Path, count: int) -> None:
     """Wait until a run has recorded so many steps, and hold it there."""
-    while not (folder / "study.db").exists() or min(map(len, recorded(folder).values()), default=0) < count:
+    done = 0
+    while done < count:
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.1)
+        with contextlib.suppress(InputError):  # there is no store yet
+            done = min(map(len, recorded(folder).values()), default=0)
     run.send_signal(signal.SIGSTOP)
 
 

@@ -1,8 +1,11 @@
 """Read a study's records while they are written: what is new, in as few rows as a page can show."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 from lorascope.records import EvalRecord, SystemSample
 from lorascope.store import tables
@@ -34,6 +37,16 @@ class Bucket:
     """Lowest value in it."""
     high: float
     """Highest value in it."""
+
+
+def is_being_made(path: Path) -> bool:
+    """Say whether a store was begun a moment ago and has no tables yet; any other file is no store in the making."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as connection:
+            tables_there: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            return tables_there == 0
+    except sqlite3.Error:
+        return False
 
 
 class LiveStore(StudyStore):

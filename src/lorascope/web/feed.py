@@ -16,7 +16,7 @@ from lorascope.analysis import load_study, summarize_data
 from lorascope.errors import InputError
 from lorascope.language import language
 from lorascope.spec.load import load_spec
-from lorascope.store.live import LiveStore
+from lorascope.store.live import LiveStore, is_being_made
 from lorascope.web import view
 from lorascope.web.alive import Pulse
 from lorascope.web.lines import line_charts
@@ -117,7 +117,8 @@ class Feed:
                 self._version += 1
                 look = self._watch.look(store, spec, self._version)
         except (InputError, sqlite3.Error) as error:
-            self._put("problem", view.problem(error, self.folder))
+            if not is_being_made(self.folder / "study.db"):
+                self._put("problem", view.problem(error, self.folder))
             self._pulse.forget()
             return
         if self._look is not None and not _names(self._look) <= _names(look):

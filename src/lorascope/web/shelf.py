@@ -9,7 +9,7 @@ from urllib.parse import quote
 from lorascope.errors import InputError
 from lorascope.language import language, tr
 from lorascope.spec.load import load_spec
-from lorascope.store.live import LiveStore
+from lorascope.store.live import LiveStore, is_being_made
 from lorascope.web import view
 from lorascope.web.alive import Pulse
 from lorascope.web.feed import Feed
@@ -30,7 +30,7 @@ def check_root(root: Path) -> None:
     if not root.is_dir():
         raise InputError(f"there is no folder {root}", remedy="give the folder of a study, or one that holds studies")
     if is_study(root):
-        if (root / "study.db").is_file():
+        if (root / "study.db").is_file() and not is_being_made(root / "study.db"):
             LiveStore.open(root / "study.db").close()
     elif not any(is_study(folder) for folder in root.iterdir()):
         raise InputError(f"there is no study in {root}", remedy="give the folder of a study, or one that holds studies")
@@ -106,6 +106,7 @@ class _Row:
             spec = load_spec(self._folder / "study.yaml", {})
             best = self._read_store() if (self._folder / "study.db").is_file() else view.NONE
         except InputError as error:
+            self._pulse.forget()
             return {"model": error.problem, "dataset": "", "ranks": "", "best": ""}
         except sqlite3.Error as error:
             self._pulse.forget()

@@ -261,6 +261,19 @@ def test_a_store_of_a_newer_version_is_said_on_the_page(make_study: MakeStudy) -
     assert "upgrade lorascope" in update["problem"]
 
 
+def test_a_store_that_is_just_being_made_is_no_problem(make_study: MakeStudy, tmp_path: Path) -> None:
+    """SQLite's file is there a moment before its tables."""
+    spec = (make_study() / "study.yaml").read_bytes()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "study.yaml").write_bytes(spec)
+    (tmp_path / "new" / "study.db").touch()
+    feed = Feed(tmp_path / "new", "en")
+    update = feed.update("")[1]
+    assert (update["problem"], update["state"]["name"]) == ("", "preparing")
+    (tmp_path / "new" / "study.db").write_text("no store at all", encoding="utf-8")
+    assert "is not a study store" in feed.update("")[1]["problem"]
+
+
 def test_a_damaged_store_is_said_and_its_repair_seen(make_study: MakeStudy) -> None:
     folder = make_study()
     whole = (folder / "study.db").read_bytes()

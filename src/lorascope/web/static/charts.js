@@ -1,7 +1,7 @@
 // The charts of one study. Specifications come from the server, the same that the report draws; the points of growing
 // lines come a few at a time and are kept here.
 const INK = "#5b6270"; // the colour of text in specifications, replaced by the page's own
-const MARGIN = 76; // of an axis and its title
+const MARGIN = 92; // of an axis, its title and the ends of its labels
 const LABEL = 60; // behind the right edge of the charts that have one
 const NARROWEST = 160;
 const WIDEST = 620;
