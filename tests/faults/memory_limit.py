@@ -22,7 +22,7 @@ from studies import Watcher, read_study, save_model_folder, study_of
 MB = 2**20
 TIGHT = tuple(n * MB for n in (320, 240, 180, 135, 100, 75, 56))
 HOPELESS = tuple(n * MB for n in (24, 12, 6, 3))
-"""Bytes that training may take beyond what the process has. What a pass takes depends on what the process has left over."""
+"""Bytes that training may take beyond what the process has, which may hold freed memory that a pass takes first."""
 
 
 class Limiter(Watcher):
