@@ -6,6 +6,7 @@ python tests/faults/memory_limit.py FOLDER
 import json
 import resource
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -19,8 +20,9 @@ from lorascope.spec.schema import StudySpec
 from studies import Watcher, read_study, save_model_folder, study_of
 
 MB = 2**20
-LIMITS = {"enough": None, "tight": 240 * MB, "hopeless": 16 * MB}
-"""Bytes that training may take beyond what the process has; a row alone takes some 80 MB, a pass four times it."""
+TIGHT = tuple(n * MB for n in (320, 240, 180, 135, 100, 75, 56))
+HOPELESS = tuple(n * MB for n in (24, 12, 6, 3))
+"""Bytes that training may take beyond what the process has, which may hold freed memory that a pass takes first."""
 
 
 class Limiter(Watcher):
@@ -77,7 +79,24 @@ def main() -> None:
         str(root / "model"), str(root / "rows.json"), per_device_train_batch_size=4, tokens_per_pass=3072, max_steps=2,
         max_length=600, lora_dropout=0.1, truncation=False,
     )  # fmt: skip
-    print(json.dumps({name: carry_out(spec, root / name, limit) for name, limit in LIMITS.items()}))
+
+    def first(limits: Sequence[int], wanted: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+        """Lower the limit until it shows."""
+        for limit in limits:
+            found = carry_out(spec, root / f"{limit // MB}", limit)
+            if wanted(found):
+                break
+        return found | {"megabytes": limit // MB}
+
+    print(
+        json.dumps(
+            {
+                "enough": carry_out(spec, root / "enough", None),
+                "tight": first(TIGHT, lambda found: bool(found["lowered"])),
+                "hopeless": first(HOPELESS, lambda found: "oom" in str(found["states"])),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

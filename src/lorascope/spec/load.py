@@ -87,7 +87,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
             # a few lines of them, each repeating the one before, would grow to more than fits into memory
             raise yaml.MarkedYAMLError(problem="repetitions (*name) are not taken", problem_mark=mark)
         return super().compose_node(parent, index)
