@@ -13,7 +13,6 @@ import pytest
 from lorascope.records import StudyFacts
 from lorascope.store import StudyStore
 
-
 T = TypeVar("T")
 
 
