@@ -1,16 +1,19 @@
 """Ask the page without a socket, and make studies that change."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from lorascope.records import StudyFacts
 from lorascope.store import StudyStore
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,12 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Wait for a coroutine, in a thread of its own: a browser's test leaves an event loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def ask(app: Any, address: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
@@ -45,7 +54,7 @@ def ask(app: Any, address: str, *, method: str = "GET", headers: Mapping[str, st
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    run(app(scope, receive, send))
     start = sent[0]
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return Answer(start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, body)
@@ -54,6 +63,11 @@ def ask(app: Any, address: str, *, method: str = "GET", headers: Mapping[str, st
 @pytest.fixture(name="ask")
 def _ask() -> Callable[..., Answer]:
     return ask
+
+
+@pytest.fixture(name="run")
+def _run() -> Callable[..., object]:
+    return run
 
 
 @pytest.fixture

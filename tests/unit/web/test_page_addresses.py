@@ -1,6 +1,5 @@
 """The page's addresses: what they answer, and what they never do."""
 
-import asyncio
 import json
 import os
 import time
@@ -205,7 +204,7 @@ def test_an_empty_study_is_a_page(ask, tmp_path: Path, studies: Path, once: None
     assert "nothing is recorded yet" in update["studies"]["new"]["status"]
 
 
-def test_the_stream_beats_while_nothing_happens(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_beats_while_nothing_happens(run, studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_module, "BEAT_SECONDS", 0.0)
     monkeypatch.setattr(app_module, "LOOK_SECONDS", 0.0)
     left = [3]
@@ -217,4 +216,4 @@ def test_the_stream_beats_while_nothing_happens(studies: Path, monkeypatch: pyte
     async def read() -> list[str]:
         return [part async for part in Page(Shelf(studies), closing)._stream(lambda seen: None, "")]
 
-    assert asyncio.run(read()) == ["retry: 1000\n\n"] + ["event: beat\ndata: 1\n\n"] * 3
+    assert run(read()) == ["retry: 1000\n\n"] + ["event: beat\ndata: 1\n\n"] * 3
