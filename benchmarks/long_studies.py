@@ -78,6 +78,7 @@ def _sample(second: int) -> SystemSample:
         rss_bytes=2_000_000_000 + 1_000_000 * (second % 20),
         cpu_percent=190.0,
         device_allocated_bytes=None,
+        memory_traffic_bytes=None,
     )
 
 

@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from lorascope.analysis import StudySummary, load_study, summarize_data
 from lorascope.charts.elements import Spec
 from lorascope.charts.fonts import check_fonts
+from lorascope.charts.pictures import Picture, draw
 from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
 from lorascope.language import current_language, language, tr
 from lorascope.report.chapters import chapters
 from lorascope.report.method import environment_facts, method_text, study_facts
 from lorascope.report.page import page_data, page_script, script_policy
-from lorascope.report.pictures import Picture, draw
 from lorascope.report.view import rank_table
 
 TEMPLATES = Path(__file__).parent / "templates"

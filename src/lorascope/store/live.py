@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lorascope.records import EvalRecord, SystemSample
+from lorascope.records import EvalRecord, GpuSample, SystemSample
 from lorascope.store import tables
 from lorascope.store.study import StudyStore
 
@@ -70,7 +70,7 @@ class LiveStore(StudyStore):
 
     def examined(self) -> int:
         """Count the records that are no part of training: costs, spectra, cuts, losses on the generic text."""
-        parts = ("costs", "spectra", "truncations", "forgetting")
+        parts = ("costs", "cost_turns", "spectra", "truncations", "forgetting")
         return sum(self._number(f"SELECT count(*) FROM {name}") for name in parts)  # noqa: S608 - own names
 
     def last_step(self, trial_id: str) -> int:
@@ -85,6 +85,12 @@ class LiveStore(StudyStore):
         """Return the newest reading of the process with its number; None before the first."""
         found = self._read(tables.SAMPLES, "ORDER BY number DESC LIMIT 1")
         return (self._number("SELECT max(number) FROM samples"), found[0]) if found else None
+
+    def last_gpu_samples(self) -> list[GpuSample]:
+        """Read the newest reading of every GPU; empty without one."""
+        return self._read(
+            tables.GPU_SAMPLES, "WHERE number IN (SELECT max(number) FROM gpu_samples GROUP BY uuid) ORDER BY uuid"
+        )
 
     def step_buckets(self, trial_id: str, *, after: int, size: int) -> list[Bucket]:
         """Join every ``size`` of a trial's steps behind ``after``; steps without a finite loss are left out."""

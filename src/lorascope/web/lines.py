@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.charts.colors import rank_colors
-from lorascope.charts.elements import GRID, HEIGHT, INK, RAW_OPACITY, WIDTH
+from lorascope.charts.elements import INK, RAW_OPACITY, Spec, color_of_rank, cross, finish
 from lorascope.language import tr
 from lorascope.metrics import METRICS
 from lorascope.web.look import Look
 
-Spec = dict[str, Any]
 Part = dict[str, Any]
 """A chart as it is sent to the page."""
 _TICKS = {"tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 6}
@@ -75,7 +73,7 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     bottom, top = ({"expr": end} for end in ENDS)
     y = _axis("y", METRICS[metric].title, scale={"domainMin": bottom, "domainMax": top, "nice": False, "zero": False})
     x = _axis("x", METRICS["step"].title, axis=_TICKS | {"tickMinStep": 1, "format": "~d"})
-    encoding = {"x": x, "y": y, "color": _color_of_rank(ranks), "detail": {"field": "trial"}}
+    encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "detail": {"field": "trial"}}
     layers = [_layer("bold", {"type": "line", "strokeWidth": 2, "clip": True}, encoding)]
     if raw:
         faint = {"type": "line", "strokeWidth": 1, "opacity": RAW_OPACITY, "clip": True}
@@ -83,9 +81,8 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     else:
         tips = {"tooltip": _tooltip(metric)}
         layers.append(_layer("bold", {"type": "circle", "size": 30, "opacity": 1, "clip": True}, encoding | tips))
-    cross = {"type": "point", "shape": "cross", "angle": 45, "size": 140, "filled": True, "opacity": 1}
-    layers.append(_layer("ended", cross, encoding))
-    return _finish(layers, [{"name": end, "value": 1} for end in ENDS])
+    layers.append(_layer("ended", cross(), encoding))
+    return finish(layers, params=[{"name": end, "value": 1} for end in ENDS])
 
 
 def _memory_lines(*, gpu: bool) -> Spec:
@@ -105,7 +102,7 @@ def _memory_lines(*, gpu: bool) -> Spec:
         _layer("raw", faint, encoding | {"order": {"field": "n"}, "detail": {"field": "trial"}}),
         _layer("bold", {"type": "line", "strokeWidth": 2, "color": INK}, encoding | {"strokeDash": dash}),
     ]
-    return _finish(layers, [])
+    return finish(layers)
 
 
 def _layer(rows: str, mark: Spec, encoding: Spec) -> Spec:
@@ -117,30 +114,9 @@ def _axis(field: str, title: str, **more: Spec) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
-def _color_of_rank(ranks: Sequence[int]) -> Spec:
-    colors = {str(rank): color for rank, color in rank_colors(ranks).items()}
-    looks = {"symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
-    legend = {"title": METRICS["rank"].title, "orient": "top", **looks}
-    scale = {"domain": list(colors), "range": list(colors.values())}
-    return {"field": "rank", "type": "nominal", "scale": scale, "sort": list(colors), "legend": legend}
-
-
 def _tooltip(metric: str) -> list[Spec]:
     return [
         {"field": "trial", "type": "nominal", "title": tr("trial")},
         {"field": "x", "type": "quantitative", "title": METRICS["step"].title},
         {"field": "y", "type": "quantitative", "title": METRICS[metric].title, "format": ".4f"},
     ]
-
-
-def _finish(layers: Sequence[Spec], params: Sequence[Spec]) -> Spec:
-    """Give a chart the looks of the report's."""
-    text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
-    config = {
-        "font": "system-ui, DejaVu Sans, sans-serif",
-        "axis": text | {"gridColor": GRID, "domainColor": INK, "tickColor": INK},
-        "legend": text,
-        "view": {"stroke": None},
-    }
-    shape = {"width": WIDTH, "height": HEIGHT, "background": "transparent"}
-    return {**shape, "params": list(params), "layer": list(layers), "config": config}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from lorascope.records import EvalRecord, StudyFacts, SystemSample
+from lorascope.records import EvalRecord, GpuSample, StudyFacts, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.store.live import Bucket, LiveStore
 from lorascope.units import to_gigabytes, to_minutes
@@ -28,6 +28,8 @@ class Look:
     eval_steps: Mapping[str, int]
     """Step of the last evaluation, by trial id."""
     sample: SystemSample | None
+    gpus: tuple[GpuSample, ...]
+    """The newest reading of each GPU."""
     seconds_left: float | None
 
 
@@ -79,6 +81,7 @@ class Watch:
                 },
                 eval_steps={name: record.step for name, record in self._last_evaluations.items()},
                 sample=newest[1] if newest else None,
+                gpus=tuple(store.last_gpu_samples()),
                 seconds_left=left,
             )
 

@@ -12,7 +12,7 @@ from lorascope.analysis.summary import RankPart, StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.errors import InputError
 from lorascope.language import LANGUAGES, current_language, tr, trn
-from lorascope.records import SystemSample
+from lorascope.records import GpuSample, SystemSample
 from lorascope.units import format_bytes, format_count, format_seconds
 from lorascope.web.look import Look
 from lorascope.web.state import State, TrialStand
@@ -158,7 +158,8 @@ def _readings(look: Look, state: State) -> list[tuple[str, str]]:
     readings = []
     if look.seconds_left is not None:
         readings.append((tr("time left, about"), format_seconds(look.seconds_left)))
-    return readings + (_process(look.sample) if look.sample else [])
+    process = _process(look.sample) if look.sample else []
+    return readings + process + [reading for gpu in look.gpus for reading in _gpu(gpu)]
 
 
 def _process(sample: SystemSample) -> list[tuple[str, str]]:
@@ -168,6 +169,18 @@ def _process(sample: SystemSample) -> list[tuple[str, str]]:
     ]
     if sample.device_allocated_bytes is not None:
         found.append((tr("GPU memory"), format_bytes(sample.device_allocated_bytes)))
+    return found
+
+
+def _gpu(gpu: GpuSample) -> list[tuple[str, str]]:
+    found = []
+    if gpu.utilization_percent is not None:
+        found.append((tr("{gpu} busy", gpu=gpu.name), f"{gpu.utilization_percent}%"))
+    if gpu.memory_utilization_percent is not None:
+        found.append((tr("{gpu} memory access", gpu=gpu.name), f"{gpu.memory_utilization_percent}%"))
+    if gpu.memory_used_bytes is not None and gpu.memory_total_bytes:
+        used, total = format_bytes(gpu.memory_used_bytes), format_bytes(gpu.memory_total_bytes)
+        found.append((tr("{gpu} memory in use", gpu=gpu.name), tr("{used} of {total}", used=used, total=total)))
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lorascope.records import StepRecord, SystemSample, TrialOutcome
+from lorascope.records import GpuSample, StepRecord, SystemSample, TrialOutcome
 from lorascope.store import StudyStore, connect, migrations
 from lorascope.web import feed as feed_module
 from lorascope.web.alive import Pulse
@@ -157,6 +157,26 @@ def test_memory_now_and_over_time(make_study: MakeStudy) -> None:
         "rss_bytes": {"anew": False, "points": [(1, 1.0, 2.0, 2.0, 2.0), (2, 2.0, 2.0, 2.0, 2.0)]},
         "device_allocated_bytes": {"anew": False, "points": [(2, 2.0, 0.5, 0.5, 0.5)]},
     }
+
+
+def gpu_of(seconds: float, busy: int | None) -> GpuSample:
+    return GpuSample(
+        seconds=seconds, rank=None, uuid="GPU-1", name="A <GPU>", memory_used_bytes=2_000_000_000,
+        memory_total_bytes=8_000_000_000, utilization_percent=busy, memory_utilization_percent=None, power_watts=None,
+        sm_clock_mhz=None, memory_clock_mhz=None, temperature_celsius=None, throttle_reasons=None,
+    )  # fmt: skip
+
+
+def test_a_gpu_now(make_study: MakeStudy) -> None:
+    folder = make_study(done=DONE)
+    with StudyStore.create(folder / "study.db") as store:
+        store.append_gpu_samples([gpu_of(1.0, 10), gpu_of(2.0, 87)])
+    status = everything(Feed(folder, "en"))["status"]
+    assert "A &lt;GPU&gt; busy" in status
+    assert "87%" in status
+    assert "10%" not in status
+    assert "2.00 GB of 8.00 GB" in status
+    assert "memory access" not in status
 
 
 def test_the_state_follows_the_run(make_study: MakeStudy) -> None:
