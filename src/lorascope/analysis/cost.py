@@ -8,7 +8,7 @@ import numpy as np
 from lorascope.analysis.cost_gpu import gpu_part
 from lorascope.analysis.cost_memory import memory_part, split_of
 from lorascope.analysis.cost_parts import Bottleneck, CostPart
-from lorascope.analysis.cost_turns import measured_seconds, on_one_base, turns_by_rank, warmup_seconds
+from lorascope.analysis.cost_turns import heavy_turn, measured_seconds, on_one_base, turns_by_rank, warmup_seconds
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.summary import RankPart
 from lorascope.records import CostTurn, MachineRates
@@ -30,14 +30,14 @@ def _with_cost(data: StudyData, part: RankPart, turns: Sequence[CostTurn]) -> Ra
         "memory": memory_part(
             [turn.samples_bytes for turn in turns], [(turn.samples_bytes, turn.warmup_samples) for turn in alike]
         ),
-        "gpu": gpu_part(data.gpu_samples, turns[-1]),
+        "gpu": gpu_part(data.gpu_samples, heavy_turn(turns)),
     }
     return part.model_copy(update=found)
 
 
 def cost_part(data: StudyData, turns: Sequence[CostTurn]) -> CostPart:
     """Read one rank's turns."""
-    last, seconds = turns[-1], measured_seconds(turns)
+    last, seconds = heavy_turn(turns), measured_seconds(turns)
     heavy = next((turn for turn in reversed(turns) if turn.heaviest_tokens is not None), None)
     flops, moved = turns[0].product_flops, turns[0].product_bytes
     median = float(np.median(seconds))

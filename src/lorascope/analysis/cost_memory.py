@@ -6,7 +6,7 @@ import numpy as np
 
 from lorascope.analysis.balance import BYTES
 from lorascope.analysis.cost_parts import GrowthPart, MemorySplitPart, Phase
-from lorascope.analysis.cost_turns import turns_by_rank
+from lorascope.analysis.cost_turns import heavy_turn, turns_by_rank
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.estimates import Floats
 from lorascope.analysis.summary import MemoryPart
@@ -90,7 +90,7 @@ def phase_bytes(turn: CostTurn) -> dict[Phase, int]:
 
 def growth_parts(data: StudyData) -> tuple[GrowthPart, ...]:
     """Fit a straight line through the ranks for each phase; empty with fewer than two ranks."""
-    last = {rank: turns[-1] for rank, turns in turns_by_rank(data.cost_turns).items() if rank in data.adapters}
+    last = {rank: heavy_turn(turns) for rank, turns in turns_by_rank(data.cost_turns).items() if rank in data.adapters}
     if len(last) < 2 or data.facts is None:
         return ()
     phases = [set(phase_bytes(turn)) for turn in last.values()]

@@ -20,7 +20,7 @@ def read_costs(ranks: Sequence[RankPart]) -> CostReadingsPart | None:
     time_spread, memory_spread = _time_spread(ranks, costs), _memory_spread(ranks)
     leaning = _leaning(ranks, costs)
     texts = [
-        _steadiest_time(time_spread),
+        _steadiest_time(time_spread) if len(costs) > 1 else "",
         _steadiest_memory(memory_spread),
         _bandwidth(leaning),
         *(_bottleneck(rank, cost) for rank, cost in costs.items()),

@@ -1,8 +1,8 @@
 """The turns of a rank alone, put together.
 
-The times come from all turns. Peaks and parts of memory come from a rank's last turn: by then every rank has had one,
-and most of what libraries keep after their first use is there for all of them. The rest of it is taken off: the memory
-of each rank's last turn is read above what was there before, and put on one base for all ranks.
+The times come from all turns. Peaks and parts of memory come from a rank's last turn with the heaviest batch: by then
+every rank has had one, and most of what libraries keep after their first use is there for all of them. The rest is
+taken off: the memory of that turn is read above what was there before, and put on one base for all ranks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from lorascope.records import CostRecord, CostTurn
 
 
 def cost_of(turns: Sequence[CostTurn]) -> CostRecord:
-    """Put a rank's turns together: all steps with their warm-up first, all readings, the peak of the last turn."""
-    last = turns[-1]
+    """Put a rank's turns together: all steps with their warm-up first, all readings, the peak of the heaviest batch."""
+    heavy = heavy_turn(turns)
     warmup = [turn.step_tokens[: turn.warmup_steps] for turn in turns]
     measured = [turn.step_tokens[turn.warmup_steps :] for turn in turns]
     return CostRecord(
-        rank=last.rank,
+        rank=heavy.rank,
         step_seconds=(*warmup_seconds(turns), *measured_seconds(turns)),
         warmup_steps=sum(turn.warmup_steps for turn in turns),
         step_tokens=tuple(chain.from_iterable((*warmup, *measured))),
-        peak_memory_bytes=training_peak(last),
-        base_memory_bytes=last.base_bytes,
+        peak_memory_bytes=training_peak(heavy),
+        base_memory_bytes=heavy.base_bytes,
         memory_samples_bytes=tuple(chain.from_iterable(turn.samples_bytes for turn in turns)),
     )
 
@@ -42,9 +42,18 @@ def turns_by_rank(turns: Sequence[CostTurn]) -> dict[int, tuple[CostTurn, ...]]:
 
 
 def on_one_base(turns: Mapping[int, tuple[CostTurn, ...]]) -> dict[int, tuple[CostTurn, ...]]:
-    """Shift the phases of each rank's last turn from its own base to the lowest of all ranks' last turns."""
-    lowest = min((found[-1].base_bytes for found in turns.values()), default=0)
-    return {rank: (*found[:-1], _shifted(found[-1], lowest - found[-1].base_bytes)) for rank, found in turns.items()}
+    """Shift the phases of each rank's turn with the heaviest batch from its own base to the lowest of all ranks'."""
+    heavy = {rank: heavy_turn(found) for rank, found in turns.items()}
+    lowest = min((turn.base_bytes for turn in heavy.values()), default=0)
+    return {
+        rank: tuple(_shifted(turn, lowest - turn.base_bytes) if turn is heavy[rank] else turn for turn in found)
+        for rank, found in turns.items()
+    }
+
+
+def heavy_turn(turns: Sequence[CostTurn]) -> CostTurn:
+    """Return the last turn that had the heaviest batch; the last of all where memory ran out in that."""
+    return next((turn for turn in reversed(turns) if turn.heaviest_tokens is not None), turns[-1])
 
 
 def _shifted(turn: CostTurn, by: int) -> CostTurn:

@@ -125,11 +125,16 @@ def _memory_percent(sample: GpuSample) -> float | None:
 
 
 def _of_rank(data: StudyData, rank: int, read: Callable[[GpuSample], float | None]) -> Series:
-    points = [
-        (sample.seconds, value)
-        for sample in data.gpu_samples
-        if sample.rank == rank and (value := read(sample)) is not None
-    ]
+    points: list[tuple[float, float]] = []
+    began = last = 0.0
+    for sample in data.gpu_samples:
+        value = read(sample)
+        if sample.rank != rank or value is None:
+            continue
+        if sample.seconds < last:  # each of a rank's turns counts from its own beginning
+            began = points[-1][0]
+        last = sample.seconds
+        points.append((began + sample.seconds, value))
     kept = keep_peaks(np.array([value for _, value in points]), MAX_SAMPLES)
     return Series(
         name=str(rank),

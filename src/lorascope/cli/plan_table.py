@@ -42,7 +42,7 @@ def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Colum
     return [
         Column(heading="", cells=names, left=True),
         Column(heading="parameters", cells=[format_count(cost.trainable_parameters) for cost in costs], rank=2),
-        Column(heading="adapter", cells=[format_bytes(cost.adapter_bytes) for cost in costs], rank=3),
+        Column(heading="adapter", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], rank=3),
         Column(heading="MFLOPs/token", cells=[f"{cost.flops_per_token / 1e6:,.0f}" for cost in costs], rank=5),
         Column(heading="moved/step", cells=[format_bytes(cost.bytes_per_step) for cost in costs], rank=6),
         Column(heading="step", cells=[format_seconds(cost.step_seconds) for cost in costs]),

@@ -71,4 +71,4 @@ def _read() -> list[Calibration]:
 
 def _usable(entry: Calibration) -> bool:
     numbers = (entry.parameters, entry.factor, entry.rest_bytes)
-    return all(math.isfinite(n) and n >= 0 for n in numbers) and entry.factor > 0
+    return all(math.isfinite(n) and n >= 0 for n in numbers) and entry.factor > 0 and entry.parameters > 0

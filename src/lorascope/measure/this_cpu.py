@@ -59,11 +59,6 @@ class ThisCpu:
         """Return the time that operations other than products take for so many bytes of activations."""
         return n_bytes / self.activation_rate
 
-    def rate(self, dtype: str) -> float:
-        """Return the operations a second of a large product."""
-        large = Product(_LARGEST, _LARGEST, _LARGEST, "nt")
-        return large.flops / self.product_seconds(large, dtype)
-
 
 def _measured_form(product: Product) -> Product:
     """Bring the sides to sizes that are measured: tokens to a power of two, so that few forms occur."""

@@ -18,11 +18,19 @@ class MemoryTraffic:
 
     def __init__(self, folder: Path = _RESCTRL) -> None:
         self._files = sorted(folder.glob("mon_data/mon_L3_*/mbm_total_bytes"))
+        self._first: int | None = None
 
     def read(self) -> int | None:
-        """Return the bytes since the machine began to count; None where it does not, or says it cannot now."""
+        """Return the bytes since this object's first reading; None where the machine counts none, or cannot now.
+
+        The machine counts on between two runs of a study, whose readings shall not hold what it did then.
+        """
         try:
             counts = [int(file.read_text(encoding="ascii")) for file in self._files]
         except (OSError, ValueError):  # "Unavailable" and "Error" are what the files may say instead
             return None
-        return sum(counts) if counts else None
+        if not counts:
+            return None
+        if self._first is None:
+            self._first = sum(counts)
+        return sum(counts) - self._first

@@ -36,7 +36,7 @@ def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
     if dtype != "auto":
         return getattr(torch, dtype), later("as asked")
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, later("the GPU supports bfloat16")
         return torch.float32, later("the GPU does not support bfloat16")
     if device.type != "cpu":

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lorascope.analysis import StudySummary
 from lorascope.language import tr
-from lorascope.report.costs_view import memory_table
+from lorascope.report.costs_view import cost_points, memory_table
 from lorascope.report.predicted import predicted_sections
 from lorascope.report.readings_view import doubling_table, grid_table, order_lines, reading_table
 from lorascope.report.usage import Section, forgetting_section, spectra_section, truncation_section
@@ -107,7 +107,9 @@ def _larger(summary: StudySummary, drawn: Mapping[str, object]) -> Chapter:
 
 def _costs(summary: StudySummary, drawn: Mapping[str, object]) -> Chapter:
     note = tr("Memory while each rank trained alone, over all readings; 1 MB is 10^6 bytes.")
+    points = cost_points(summary.costs)
     blocks = [
+        Words(text=tr("What the measurements say:"), points=points) if points else None,
         _charts(drawn, "runtime", "memory_split", "memory_alone", "memory_over_time", *GPU_CHARTS),
         *_table(memory_table(summary), note),
     ]

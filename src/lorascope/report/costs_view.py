@@ -1,8 +1,10 @@
-"""What was measured of each rank's memory, as the strings a page shows."""
+"""What was measured of each rank's costs, as the strings a page shows."""
 
+from lorascope.analysis.cost_parts import CostsPart, GrowthPart, JointPart
 from lorascope.analysis.summary import StudySummary
 from lorascope.language import tr
 from lorascope.report.view import Table, row_colors
+from lorascope.units import format_bytes, format_seconds
 
 
 def memory_table(summary: StudySummary) -> Table:
@@ -21,4 +23,38 @@ def memory_table(summary: StudySummary) -> Table:
             for rank, memory in known
         ),
         colors=row_colors(summary, [rank for rank, _ in known]),
+    )
+
+
+def cost_points(costs: CostsPart | None) -> tuple[str, ...]:
+    """Say what the measurements show: steadiness, bottlenecks, growth with the rank, the joint run, bandwidth."""
+    if costs is None:
+        return ()
+    held = next((part for part in costs.growth if part.phase == "held"), None)
+    points = [
+        *(costs.readings.texts if costs.readings else ()),
+        _growth(held) if held else "",
+        _joint(costs.joint) if costs.joint else "",
+        costs.process.traffic_text if costs.process else "",
+    ]
+    return tuple(point for point in points if point)
+
+
+def _growth(part: GrowthPart) -> str:
+    return tr(
+        "Memory held after a step grows by {measured} for each rank more; adapter, gradient and optimizer state are "
+        "{counted} of it by their sizes.",
+        measured=format_bytes(part.bytes_per_rank),
+        counted=format_bytes(part.counted_bytes_per_rank),
+    )
+
+
+def _joint(part: JointPart) -> str:
+    if part.alone_seconds is None:
+        return ""
+    return tr(
+        "All trials together trained for {joint}; by the measurements of each alone, one after the other would have "
+        "taken {alone}.",
+        joint=format_seconds(part.seconds),
+        alone=format_seconds(part.alone_seconds),
     )

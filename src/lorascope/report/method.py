@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorascope.analysis.summary import RankPart, StudyPart, StudySummary
 from lorascope.language import tr
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.units import format_bytes, format_count, format_seconds, format_time
 
 
 def method_text(summary: StudySummary) -> str:
@@ -13,7 +13,7 @@ def method_text(summary: StudySummary) -> str:
     covered = tr("Intervals cover the choice of held-out rows and, with one seed, nothing else.")
     if seeds > 1:
         covered = tr("Intervals cover the choice of held-out rows and of seeds ({seeds} seeds).", seeds=seeds)
-    sentences = (
+    sentences = [
         tr("A loss is a sum of nats divided by a count of target tokens. Intervals are t intervals."),
         covered,
         tr("Ranks are compared on the same rows and seeds, so that what is hard for all ranks cancels out."),
@@ -22,11 +22,13 @@ def method_text(summary: StudySummary) -> str:
             "the tests are corrected for the number of ranks (Holm).",
             tolerance=f"{summary.study.tolerance:g}",
         ),
-        tr(
+    ]
+    if any(part.step_seconds is not None for part in summary.ranks):
+        measured = tr(
             "Times and memory come from a short run of each rank alone: times without the warm-up steps, memory with "
             "them. The runtime is the number of steps times the median step."
-        ),
-    )
+        )
+        sentences.append(measured)
     return " ".join(sentences)
 
 
@@ -79,7 +81,7 @@ def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
     )
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
     return [
-        (tr("started"), environment.started),
+        (tr("started"), format_time(environment.started)),
         (tr("starts"), str(environment.starts)),
         ("lorascope", version),
         ("Python", environment.python),

@@ -5,6 +5,7 @@ import os
 import shutil
 
 from lorascope.analysis import summarize
+from lorascope.durable import sync_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.peft_io import save_peft
 from lorascope.run.folder import StudyFolder
@@ -12,9 +13,12 @@ from lorascope.run.prepare import PreparedStudy
 
 
 def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:
-    """Write a trained adapter in PEFT's format to ``adapters/<trial>``."""
+    """Write a trained adapter in PEFT's format to ``adapters/<trial>``, which appears when it is complete."""
+    folder = place.adapters / trial.record.trial_id
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # a kill leaves files there, also such as safetensors names at random
     save_peft(
-        place.adapters / trial.record.trial_id,
+        aside,
         trial.adapter.layers,
         study.frozen.layers,
         base=study.source.path,
@@ -23,6 +27,9 @@ def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial)
         rslora=study.spec.alpha_rule == "rslora",
         dropout=study.spec.lora_dropout,
     )
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    sync_folder(folder.parent)
 
 
 def best_trials(place: StudyFolder) -> dict[int, str]:

@@ -75,6 +75,8 @@ class PackFiles:
         One that left after the state from which the others go on comes along until it leaves again: float32 sums, taken
         pass by pass, would else be taken in another order.
         """
+        for path in self.place.checkpoints.glob(".tmp*"):  # what a kill leaves of a file that safetensors was writing
+            path.unlink()
         outcomes = self.store.outcomes()
         ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
         parts = self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)

@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from lorascope.analysis.cost_turns import costs_by_rank
 from lorascope.measure.calibration import Calibration, find_calibration, keep_calibration
 from lorascope.measure.cost_model import predict
 from lorascope.measure.cost_parts import Machine, Recipe
@@ -27,11 +29,13 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
 
     Times are those of the typical batch, memory that of the heaviest one, as they are measured.
     """
-    machine = _machine(study.device)
+    dtype = str(study.frozen.model.dtype).removeprefix("torch.")
+    machine = _machine(study.device, dtype)
     if machine is None:
         return []
-    dtype = str(study.frozen.model.dtype).removeprefix("torch.")
     recipe = lorascope_recipe(dtype, kernels=study.frozen.kernels is not None)
+    if not study.frozen.chunked_head:
+        recipe = replace(recipe, chunk=None)
     shape = model_shape(study.frozen.model, study.frozen.layers)
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     factor = known.factor if known else 1.0
@@ -74,7 +78,7 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
 def calibrate(path: Path) -> None:
     """Keep what a finished study showed about its device; nothing where it was not measured or not predicted."""
     with StudyStore.open(path) as store:
-        facts, costs = store.facts(), {cost.rank: cost for cost in store.costs()}
+        facts, costs = store.facts(), costs_by_rank(store.cost_turns(), store.costs())
         records = {record.rank: record for record in store.predictions() if record.what == "alone"}
     both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
     ratios = [_seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)]
@@ -104,11 +108,11 @@ def _predicted(record: PredictionRecord) -> float:
     return record.step_seconds / record.factor / record.tokens
 
 
-def _machine(device: torch.device) -> Machine | None:
+def _machine(device: torch.device, dtype: str) -> Machine | None:
     if device.type == "cpu":
         return ThisCpu()
     known = recognise(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    return Roofline(known) if known is not None else None
+    return Roofline(known) if known is not None and dtype in known.rates else None
 
 
 def _rest_bytes(study: PreparedStudy) -> int:

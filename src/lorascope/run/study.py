@@ -32,7 +32,7 @@ from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
 from lorascope.run.sampling import sampling
 from lorascope.run.stop import StopRequest
-from lorascope.run.waves import ENDED, Wave, pending_wave
+from lorascope.run.waves import ENDED, Wave, next_trials, pending_wave
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
@@ -110,9 +110,18 @@ class _Run:
     def measure_costs(self, trials: Sequence[TrialRecord]) -> None:
         """Predict what the ranks of these trials cost, then measure it alone, as far as that is not known."""
         if self.study.spec.cost != "off" and not self.store.predictions():
-            self.progress.phase("predicting what each rank costs")
-            self.store.put_predictions(predict_study(self.study, trials))
+            self._predict()
         measure_costs(self.study, self.store, trials, progress=self.progress, check_stop=self.stop.check)
+
+    def _predict(self) -> None:
+        """Store what the ranks and the first pack will cost; a study goes on without where that cannot be told."""
+        self.progress.phase("predicting what each rank costs")
+        try:
+            self.store.put_predictions(predict_study(self.study, next_trials(self.study.spec, [], {})))
+        except (InputError, KeyError, MemoryError, OSError, RuntimeError) as error:
+            if not (isinstance(error, InputError | KeyError) or is_out_of_memory(error)):
+                raise
+            self.progress.note(f"what the ranks cost is not predicted ({error})")
 
 
 def _carry_out(run: _Run, command: str) -> None:

@@ -1,14 +1,11 @@
 """Whether a run is at work in a study's folder, told from outside and without touching it."""
 
-import json
 import math
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from lorascope.store.lock import read_owner
 from lorascope.web.state import QUIET_SECONDS
 
 _LOCK = "study.lock"
@@ -60,11 +57,11 @@ class Pulse:
 
     def alive(self) -> bool:
         """Say whether a run is at work."""
-        owner = _owner(self._folder)
+        owner = read_owner(self._folder / _LOCK)
         if owner is not None:
             self._locks = True
             if owner.host == socket.gethostname():
-                return _lives(owner)
+                return not owner.is_gone()
         elif self._locks:
             return False
         return time.monotonic() - self._changed_at < QUIET_SECONDS
@@ -72,29 +69,3 @@ class Pulse:
     def left_open(self) -> bool:
         """Say whether the last run went away without closing the study."""
         return (self._folder / _LOCK).is_file() or (self._folder / "checkpoints").is_dir()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Owner:
-    host: str
-    pid: int
-    started: float
-    """Seconds since 1970: another process may get the number later."""
-
-
-def _owner(folder: Path) -> _Owner | None:
-    try:
-        found = json.loads((folder / _LOCK).read_text(encoding="utf-8"))
-        return _Owner(host=str(found["host"]), pid=int(found["pid"]), started=float(found["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _lives(owner: _Owner) -> bool:
-    try:
-        process = psutil.Process(owner.pid)
-        return abs(process.create_time() - owner.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True

@@ -43,11 +43,11 @@ def state_of(trials: Sequence[TrialStand], *, alive: bool, left_open: bool) -> S
     """
     if alive:
         return "running" if trials else "preparing"
-    if not trials or left_open or any(trial.outcome in _OPEN for trial in trials):
+    if not trials or any(trial.outcome in _OPEN for trial in trials):
         return "interrupted"
     if any(trial.outcome in _FAILED for trial in trials) or all(t.outcome == "diverged" for t in trials):
         return "failed"
-    return "finished"
+    return "interrupted" if left_open else "finished"
 
 
 def seconds_left(
@@ -68,7 +68,8 @@ def seconds_left(
         evaluation_seconds: how long each trial's last evaluation took, by trial id.
     """
     pack = [trial for trial in trials if trial.outcome in _OPEN]
-    if not pack or facts is None or step_seconds is None:
+    in_turns = len({trial.steps for trial in pack}) > 1  # where memory does not hold them all
+    if not pack or facts is None or step_seconds is None or in_turns:
         return None
     done = min(trial.steps for trial in pack)
     rounds = sum(step > done for step in evaluation_steps(spec, facts.total_steps))
