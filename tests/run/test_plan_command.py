@@ -63,7 +63,7 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
     lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     assert planned(lorascope, *flags)["calibration"] is None
-    carry_out(study_of(model_folders["llama"], rows_file, cost_steps=2), tmp_path / "study")
+    carry_out(study_of(model_folders["llama"], rows_file, cost="quick"), tmp_path / "study")
     code, _, err = lorascope("report", tmp_path / "study")
     assert (code, err) == (0, "")
     summary = json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"))
