@@ -11,7 +11,7 @@ from words import TRANSLATED, calls, extract, read
 from lorascope.metrics import METRICS
 
 SAME_IN_ALL = {
-    "MB", "{name} {before}, later {after}", "{mean} ({low} to {high})", "{value} ({low} to {high})",
+    "%", "GPU", "MB", "{name} {before}, later {after}", "{mean} ({low} to {high})", "{value} ({low} to {high})",
     "{smaller} to {larger}",
 }  # fmt: skip
 

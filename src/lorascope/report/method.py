@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorascope.analysis.summary import RankPart, StudyPart, StudySummary
 from lorascope.language import tr
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.units import format_bytes, format_count, format_seconds, format_time
 
 
 def method_text(summary: StudySummary) -> str:
@@ -79,7 +79,7 @@ def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
     )
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
     return [
-        (tr("started"), environment.started),
+        (tr("started"), format_time(environment.started)),
         (tr("starts"), str(environment.starts)),
         ("lorascope", version),
         ("Python", environment.python),
