@@ -89,9 +89,22 @@ def test_a_language_that_does_not_exist_and_a_missing_font_write_nothing(
 
 
 BASE = 1_000_000_000
-CODE = {"lorascope", "Python", "UTC", "fixed", "cpu", "Linux", "transformers", "k_proj", "q_proj", "PSF", "NVIDIA"}
+CODE = {
+    "lorascope",
+    "Python",
+    "UTC",
+    "fixed",
+    "cpu",
+    "Linux",
+    "transformers",
+    "k_proj",
+    "q_proj",
+    "PSF",
+    "NVIDIA",
+    "Torch",
+}
 """Names in the made-up study's report that stay as they are, beside those of its model, rows and files."""
-TITLES = {"title", "words", "part", "kind", "name"}
+TITLES = {"title", "words", "part", "kind", "domain"}
 """Where specifications of charts hold words for people."""
 
 
