@@ -66,7 +66,9 @@ def format_count(count: float) -> str:
     if code != "en" and count >= 1e4:
         from babel.numbers import format_compact_decimal  # noqa: PLC0415 - English does without
 
-        return format_compact_decimal(round(count), locale=code, fraction_digits=2)
+        # Korean counts in groups of four digits; three digits in all are enough to read
+        leading = (len(str(round(count))) - 1) % 4 + 1
+        return format_compact_decimal(round(count), locale=code, fraction_digits=max(0, 3 - leading))
     for limit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if count >= limit:
             return f"{count / (1000 if letter == 'k' else limit):.1f} {letter}"

@@ -11,8 +11,8 @@ from words import TRANSLATED, calls, extract, read
 from lorascope.metrics import METRICS
 
 SAME_IN_ALL = {
-    "MB", "{name} {before}, later {after}", "{mean} ({low} to {high})", "{value} ({low} to {high})",
-    "{smaller} to {larger}",
+    "%", "GPU", "MB", "{name} {before}, later {after}", "{mean} ({low} to {high})", "{value} ({low} to {high})",
+    "{smaller} to {larger}", "{low} to {high}", "{dtype} on {device}", "{model} on {dataset}",
 }  # fmt: skip
 
 

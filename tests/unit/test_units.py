@@ -47,7 +47,7 @@ def test_durations_counts_and_dates_are_written_in_the_language_in_use() -> None
         assert [format_seconds(seconds) for seconds in (0.836, 12.34, 245, 7384)] == [
             "0.84초", "12.3초", "4분 05초", "2시간 03분",
         ]  # fmt: skip
-        assert [format_count(count) for count in (921, 9210, 20_600, 134_515_008)] == [
-            "921", "9,210", "2.06만", "1.35억",
+        assert [format_count(count) for count in (921, 9210, 20_600, 645_120, 10_321_920, 134_515_008)] == [
+            "921", "9,210", "2.06만", "64.5만", "1032만", "1.35억",
         ]  # fmt: skip
         assert format_time(moment) == "2026년 11월 22일 13:05:09 (UTC+09:00)"

@@ -11,7 +11,7 @@ from lorascope.analysis.part import Interval
 from lorascope.analysis.summary import RankPart, StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.errors import InputError
-from lorascope.language import LANGUAGES, current_language, tr, trn
+from lorascope.language import LANGUAGES, current_language, retell, tr, trn
 from lorascope.records import GpuSample, SystemSample
 from lorascope.units import format_bytes, format_count, format_seconds
 from lorascope.web.look import Look
@@ -228,7 +228,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _last_line(message: str) -> str:
-    return message.strip().splitlines()[-1] if message.strip() else ""
+    return retell(message).strip().splitlines()[-1] if message.strip() else ""
 
 
 @cache

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from hangul import foreign, undecided
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
 from lorascope.language import language
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
 
 MakeStudy = Callable[..., Path]
-NAMES = {
-    "alpha", "r", "sqrt", "LoRA", "muA", "arXiv", "Without", "Regret", "nats", "p", "RMS", "OOM", "AdamW", "float32",
-    "B", "kB", "MB", "GB", "torch", "MPS", "bfloat16", "max_length",
-}  # fmt: skip
-"""Words that Korean writes in Latin letters."""
 TWO = {8: 1.3, 128: 1.2}
 
 
@@ -27,12 +23,6 @@ def told(summary: StudySummary) -> Iterator[str]:
     yield from (caution.text for caution in summary.cautions)
     readings = summary.readings
     yield from (readings.alpha, readings.naive.text, readings.knee_text, readings.balance)
-
-
-def foreign(text: str) -> set[str]:
-    """English words in a text; names of trials and numbers with an exponent are none."""
-    bare = re.sub(r"\br\d+(-lr[\d.e-]+)?(-s\d+)?\b|\d(\.\d+)?e[-+]\d+", "", text)
-    return set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", bare)) - NAMES
 
 
 STUDIES = {
@@ -64,7 +54,7 @@ def test_every_sentence_is_korean_and_has_the_numbers_of_the_english_one(make_st
         korean = summarize(folder)
     for text, original in zip(told(korean), told(english), strict=True):
         assert foreign(text) == set(), text
-        assert not re.search(r"[은는이가을를과와]\([은는이가을를과와]\)|\(으\)로", text), text
+        assert not undecided(text), text
         assert (text == "") == (original == "")
     assert summarize(folder) == english
 

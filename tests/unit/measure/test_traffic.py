@@ -10,13 +10,13 @@ def domain(root: Path, name: str, text: str) -> Path:
     return folder / "mbm_total_bytes"
 
 
-def test_the_counts_of_all_memory_domains_are_added(tmp_path: Path) -> None:
+def test_the_counts_of_all_memory_domains_are_added_and_begin_with_the_first_reading(tmp_path: Path) -> None:
     first = domain(tmp_path, "mon_L3_00", "1000\n")
     domain(tmp_path, "mon_L3_01", "234\n")
     traffic = MemoryTraffic(tmp_path)
-    assert traffic.read() == 1234
+    assert traffic.read() == 0
     first.write_text("5000\n")
-    assert traffic.read() == 5234
+    assert traffic.read() == 4000
     first.write_text("Unavailable\n")
     assert traffic.read() is None
     first.unlink()

@@ -1,14 +1,34 @@
 """A report in another language: beside the English one, with its own words, and summary.json as it was."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hangul import foreign, undecided
+from lorascope.analysis import load_study, summarize_data
 from lorascope.charts import fonts
+from lorascope.charts.pictures import draw
 from lorascope.errors import InputError
 from lorascope.language import current_language, language
+from lorascope.records import (
+    BASE_MODEL,
+    CostTurn,
+    ForgettingRecord,
+    GpuSample,
+    MachineRates,
+    PredictionRecord,
+    SpectrumRecord,
+    SystemSample,
+    TrialOutcome,
+    TruncationRecord,
+)
 from lorascope.report import write_report
+from lorascope.report.write import render
+from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
+from lorascope.store import StudyStore
 
 MakeStudy = Callable[..., Path]
 
@@ -66,3 +86,135 @@ def test_a_language_that_does_not_exist_and_a_missing_font_write_nothing(
     with pytest.raises(InputError, match="empty boxes"):
         write_report(folder, lang="ko")
     assert sorted(folder.iterdir()) == before
+
+
+BASE = 1_000_000_000
+CODE = {
+    "lorascope",
+    "Python",
+    "UTC",
+    "fixed",
+    "cpu",
+    "Linux",
+    "transformers",
+    "k_proj",
+    "q_proj",
+    "PSF",
+    "NVIDIA",
+    "Torch",
+}
+"""Names in the made-up study's report that stay as they are, beside those of its model, rows and files."""
+TITLES = {"title", "words", "part", "kind", "domain"}
+"""Where specifications of charts hold words for people."""
+
+
+def turn_of(rank: int, number: int) -> CostTurn:
+    """Make a turn after which memory did not come back, twice as slow the second time."""
+    top = BASE + 10**6 * rank
+    return CostTurn(
+        rank=rank, turn=number, step_seconds=(3.0, *(1.0 + number,) * 4), warmup_steps=1, step_tokens=(200,) * 5,
+        cpu_seconds=2.0, base_bytes=BASE, forward_peak_bytes=top, backward_peak_bytes=top, optimizer_peak_bytes=top,
+        evaluation_peak_bytes=None, held_bytes=BASE, after_bytes=BASE + 10**8, reserved_peak_bytes=None,
+        memory_method="kernel", samples_bytes=(BASE, top, top - rank, top), warmup_samples=2,
+        heaviest_tokens=260 if number else None, activation_bytes=10**6 if number else None,
+        product_flops=None if number else 10**10, product_bytes=None if number else 10**9,
+    )  # fmt: skip
+
+
+def gpu_of(rank: int, number: int) -> GpuSample:
+    return GpuSample(
+        seconds=0.1 * number, rank=rank, uuid="GPU-1", name="A GPU", memory_used_bytes=10**9 + number,
+        memory_total_bytes=8 * 10**9, utilization_percent=90, memory_utilization_percent=40 + number, power_watts=100.0,
+        sm_clock_mhz=1000, memory_clock_mhz=2000, temperature_celsius=60, throttle_reasons=0,
+    )  # fmt: skip
+
+
+def prediction_of(what: str, rank: int, factor: float) -> PredictionRecord:
+    return PredictionRecord(
+        what=what, rank=rank, device="A processor", tokens=200.0, step_seconds=1.0 + rank / 1000, factor=factor,
+        step_flops=1e10, step_bytes=1e9, base_bytes=BASE, adapter_bytes=rank, gradient_bytes=rank,
+        optimizer_bytes=rank, activation_bytes=10**6, rest_bytes=10**6,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def whole(make_study: MakeStudy) -> Path:
+    """A study that has everything a report can show."""
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1), max_memory="4GB")
+    lost = TrialOutcome(
+        trial_id="r128-lr0.0001-s1", state="diverged", steps=60, message="the gradient of step 61 is not finite"
+    )
+    folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={lost.trial_id: 60}, outcomes={lost.trial_id: lost})
+    last = "r128-lr0.0003-s0"
+    with StudyStore.create(folder / "study.db") as store:
+        rows = store.evaluations(last)[-1]
+        nats, tokens = rows.example_nats, rows.example_target_tokens
+        store.append_truncation(
+            TruncationRecord(trial_id=last, rank=8, example_nats=nats, example_target_tokens=tokens, seconds=1.0)
+        )
+        for trial in ("r8-lr0.0003-s0", last):
+            layers = [(f"layers.{layer}.{kind}", kind) for layer in range(2) for kind in ("q_proj", "k_proj")]
+            store.append_spectra(
+                [SpectrumRecord(trial_id=trial, layer=name, singular_values=(2.0, 1.0)) for name, _ in layers]
+            )
+        for number, trial in enumerate((BASE_MODEL, "r8-lr0.0003-s0", last)):
+            store.append_forgetting(
+                ForgettingRecord(
+                    trial_id=trial, text=BUILTIN_TEXT, text_hash="h", window_nats=(20.0, 30.0 + number, 40.0),
+                    window_target_tokens=(10,) * 3, seconds=1.0,
+                )
+            )  # fmt: skip
+        for rank in spec.ranks:
+            for number in range(2):
+                store.put_cost_turn(turn_of(rank, number))
+            store.append_gpu_samples([gpu_of(rank, number) for number in range(5)])
+        store.put_machine_rates(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=1e10))
+        whats = (("alone", 8), ("alone", 128), ("joint", 0), ("full", 0))
+        store.put_predictions([prediction_of(what, rank, 1.2) for what, rank in whats])
+        store.append_samples(
+            [
+                SystemSample(
+                    seconds=float(n), rss_bytes=BASE + n, cpu_percent=150.0, device_allocated_bytes=n,
+                    memory_traffic_bytes=10**9 * n,
+                )
+                for n in range(5)
+            ]
+        )  # fmt: skip
+    return folder
+
+
+def words_of(spec: object, key: str = "") -> Iterator[str]:
+    """Find the words for people in a chart's specification."""
+    if isinstance(spec, dict):
+        for name, value in spec.items():
+            yield from words_of(value, name)
+    elif isinstance(spec, list):
+        for value in spec:
+            yield from words_of(value, key)
+    elif isinstance(spec, str) and key in TITLES:
+        yield spec
+
+
+def test_a_korean_report_of_everything_has_no_english_left(whole: Path) -> None:
+    data = load_study(whole)
+    assert data.facts is not None
+    # As the program itself says them; those of the made-up study are nobody's words
+    facts = replace(
+        data.facts, data_notes=("Training rows that repeat another row exactly, kept: 3.",),
+        dtype_reason="the GPU supports bfloat16", packing_reason="as asked", kernels_reason="compiled with g++",
+    )  # fmt: skip
+    data = replace(data, facts=facts)
+    with language("ko"):
+        summary = summarize_data(data)
+        pictures = draw(data, summary)
+        markdown = render("report.md.j2", summary, pictures)
+    assert len(pictures) >= 20
+    assert summary.predicted is not None
+    # Commands, files, and what the study names itself
+    bare = re.sub(r"```.*?```|\]\([^)]*\)|lorascope export [^\n]*", "", markdown, flags=re.DOTALL)
+    bare = re.sub(r"made-up/\w+|A processor|abc1234|d{12}|e{12}|g\+\+", "", bare.replace("\\", ""))
+    assert foreign(bare) - CODE == set()
+    assert not undecided(markdown)
+    for picture in pictures.values():
+        for text in words_of(picture.page_spec):
+            assert foreign(text) - CODE == set(), picture.name
