@@ -12,6 +12,8 @@ WIDTH = 460
 HEIGHT = 230
 INK = "#5b6270"
 """Axes and text on white; a page puts its own text colour in its place."""
+WHOLE_NUMBERS = {"format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
+"""For an axis of steps: with few of them ticks fall between two, where a label would be a wrong number."""
 GRID = "#80879433"
 """Fine lines that are seen on white and on the dark page."""
 RAW_OPACITY = 0.25

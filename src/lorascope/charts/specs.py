@@ -8,6 +8,7 @@ from lorascope.charts.elements import (
     HEIGHT,
     LINE_HEIGHT,
     RAW_OPACITY,
+    WHOLE_NUMBERS,
     WIDTH,
     Rows,
     Spec,
@@ -37,7 +38,7 @@ def loss_by_step_spec(data: LossBySteps, ranks: Sequence[int], *, along: Along =
     steps, and the trials that are not a rank's best.
     """
     low, high, clip = _reach(data)
-    x: Spec = {"type": "quantitative", "axis": {"tickMinStep": 1, "tickCount": 8}}
+    x: Spec = {"type": "quantitative", "axis": {"tickCount": 8} | (WHOLE_NUMBERS if along == "step" else {})}
     x |= next(choice for choice in _x_choices(data) if choice["field"] == along)
     y: Spec = {"field": "smoothed", "type": "quantitative", "title": METRICS[data.metric].title}
     y["scale"] = {"zero": False, "domain": [low, high]}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.charts.elements import INK, RAW_OPACITY, Spec, color_of_rank, cross, finish
+from lorascope.charts.elements import INK, RAW_OPACITY, WHOLE_NUMBERS, Spec, color_of_rank, cross, finish
 from lorascope.language import tr
 from lorascope.metrics import METRICS
 from lorascope.web.look import Look
@@ -72,7 +72,7 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     """Draw a line for each trial in the colour of its rank, and a cross where it ended early."""
     bottom, top = ({"expr": end} for end in ENDS)
     y = _axis("y", METRICS[metric].title, scale={"domainMin": bottom, "domainMax": top, "nice": False, "zero": False})
-    x = _axis("x", METRICS["step"].title, axis=_TICKS | {"tickMinStep": 1, "format": "~d"})
+    x = _axis("x", METRICS["step"].title, axis=_TICKS | WHOLE_NUMBERS)
     encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "detail": {"field": "trial"}}
     layers = [_layer("bold", {"type": "line", "strokeWidth": 2, "clip": True}, encoding)]
     if raw:
