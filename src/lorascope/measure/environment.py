@@ -41,7 +41,8 @@ _SECRET_LENGTH = 8
 """Shorter values of such variables are switches: TOKENIZERS_PARALLELISM=false."""
 _CREDENTIALS = (
     (re.compile(r"(\w://)[^/\s@]+@"), r"\1***@"),
-    (re.compile(rf"(?i)((?:{_NAMES})[=\s:]+)[^\s&'\"]+"), r"\1***"),
+    # behind a blank only where a flag stands before it: "has no end token" is a sentence
+    (re.compile(rf"(?i)((?:{_NAMES})\s*[=:]\s*|--?[\w-]*(?:{_NAMES})\s+)[^\s&'\"]+"), r"\1***"),
     (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer ***"),
     (re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|AKIA)[\w-]{8,}"), r"\1***"),
 )

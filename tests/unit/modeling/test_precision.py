@@ -41,7 +41,7 @@ def test_what_was_asked_for_is_taken(name: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     dtype, why = choose_dtype("auto", torch.device("cuda"))
     assert dtype == (torch.bfloat16 if supported else torch.float32)
     assert ("not" in why) != supported
