@@ -35,7 +35,7 @@ words: setup
 bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/peers.py --with-float32 $(if $(ROWS),--dataset $(ROWS))
 
-# Breaks studies in every way a machine can; half an hour on two cores. The tables stand in docs/reliability.md.
+# Breaks studies in every way a machine can, for an hour or more. What was tried so far stands in docs/reliability.md.
 faults: $(VENV)/.test-installed
 	$(BIN)/python tests/faults/run.py
 	$(BIN)/python tests/faults/fuzz.py

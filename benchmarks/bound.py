@@ -24,22 +24,9 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lorascope.measure.work import PRODUCTS
 from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
 
-_PRODUCTS = {
-    "mm": (0, 1, -1),
-    "addmm": (1, 2, -1),
-    "addmm_": (1, 2, -1),
-    "_addmm_activation": (1, 2, -1),
-    "bmm": (0, 1, -1),
-    "baddbmm": (1, 2, -1),
-    "baddbmm_": (1, 2, -1),
-    "linear": (0, 1, 0),
-    "mkldnn_linear": (0, 1, 0),
-    "_linear_pointwise": (0, 1, 0),
-}
-"""Operations that are one matrix product: where their factors stand, and the second factor's dimension that the
-product keeps."""
 _RING_BYTES = 64_000_000
 _RING = (2, 8)
 """Fewest and most stand-ins of one form, within ``_RING_BYTES`` otherwise."""
@@ -84,7 +71,7 @@ class ProductRecorder(TorchDispatchMode):
         del types
         keywords = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in _PRODUCTS:
+        if name in PRODUCTS:
             written = [bool(a.alias_info and a.alias_info.is_write) for a in func._schema.arguments]
             names = [a.name for a in func._schema.arguments]
             self.products.append(
@@ -92,7 +79,7 @@ class ProductRecorder(TorchDispatchMode):
                     operation=func,
                     arguments=tuple(self._operand(value, written[i]) for i, value in enumerate(args)),
                     keywords={key: self._operand(value, written[names.index(key)]) for key, value in keywords.items()},
-                    flops=_flops(args, *_PRODUCTS[name]),
+                    flops=_flops(args, *PRODUCTS[name]),
                 )
             )
         return func(*args, **keywords)

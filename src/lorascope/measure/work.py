@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_PRODUCTS = {
+PRODUCTS = {
     "mm": (0, 1, -1),
     "addmm": (1, 2, -1),
     "addmm_": (1, 2, -1),
@@ -43,7 +43,7 @@ class ProductCounter(TorchDispatchMode):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         result = operation(*arguments, **(keywords or {}))
-        places = _PRODUCTS.get(operation.overloadpacket.__name__)
+        places = PRODUCTS.get(operation.overloadpacket.__name__)
         if places is not None:
             first, second, kept = arguments[places[0]], arguments[places[1]], places[2]
             self.flops += 2 * first.numel() * second.shape[kept]
