@@ -1,7 +1,10 @@
 """What holds for every test: no network, one thread, small things."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # what finished studies teach about a machine belongs to no user here
@@ -22,3 +25,17 @@ settings.load_profile("any machine")
 @pytest.fixture(params=["llama", "opt", "gpt2"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright, which brings no browser of its own and can be started only once."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: make test installs it")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("chromium is missing: make browser installs Debian's")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=quiet)
+        yield browser
+        browser.close()

@@ -94,7 +94,7 @@ def write(path: Path, content: str | bytes) -> str:
         ({"tolerance": 0}, ("tolerance is 0", "larger number")),
         ({"tolerance": -1}, ("tolerance is -1", "larger number")),
         ({"lora_alpha": "16,32,64"}, ("lora_alpha has 3 values", "ranks has 2", "one for each rank")),
-        ({"lora_alpha": "16,no"}, ("lora_alpha is (16, 'no')", "such as 16,32,64")),
+        ({"lora_alpha": "16,no"}, ("lora_alpha is [16, 'no']", "such as 16,32,64")),
         ({"lora_alpha": 0}, ("lora_alpha is 0", "above 0")),
         ({"lora_alpha": 8, "alpha_rule": "proportional"}, ("lora_alpha is given", "leave lora_alpha out")),
         ({"alpha_multiple": 8}, ("alpha_multiple is given", "fixed", "leave alpha_multiple out")),

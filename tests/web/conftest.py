@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,16 @@ from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from studies import save_model_folder, study_of
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 TOTAL_STEPS = 80
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright, which brings no browser of its own here."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: make test installs it")
-    if CHROMIUM is None:
-        pytest.skip("chromium is missing: make browser installs Debian's")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+def visit(chromium: Any) -> Iterator[Callable[..., Visit]]:
     """Open an address in a fresh context of the browser."""
     contexts = []
 
     def open_page(address: str, **options: Any) -> Visit:
-        context = browser.new_context(**options)
+        context = chromium.new_context(**options)
         contexts.append(context)
         visitor = Visit(context.new_page())
         visitor.page.on("console", lambda said: visitor.errors.append(said.text) if said.type != "info" else None)

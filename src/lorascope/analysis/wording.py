@@ -8,7 +8,7 @@ from lorascope.language import tr
 
 def nats(value: float) -> str:
     """Write a loss or a difference: 0.0210."""
-    return f"{value:.4f}"
+    return f"{value:z.4f}"
 
 
 def with_interval(estimate: Estimate) -> str:

@@ -51,7 +51,7 @@ def _run(arguments: list[str]) -> int:
         # Its message is on standard error already.
         return InputError.exit_code
     except (KeyboardInterrupt, Interrupted):
-        print("lorascope: stopped; the same command continues the study", file=sys.stderr)  # noqa: T201
+        print("lorascope: stopped; the same command goes on from what is saved", file=sys.stderr)  # noqa: T201
         return Interrupted.exit_code
     except LorascopeError as error:
         print(f"lorascope: {_without_secrets(error)}", file=sys.stderr)  # noqa: T201

@@ -12,7 +12,15 @@ from lorascope.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from lorascope.run.plan import PlannedCost, StudyPlan
 
-_PARTS = ("base", "adapter", "gradient", "optimizer", "activation", "rest")
+_PARTS = {
+    "base": "frozen base",
+    "adapter": "trained weights",
+    "gradient": "gradients",
+    "optimizer": "optimizer",
+    "activation": "activations",
+    "rest": "rest",
+}
+"""Parts of the peak and how the table names them; full fine-tuning trains the base, adapters have a working copy."""
 
 
 def show_plan(console: Console, plan: "StudyPlan") -> None:
@@ -42,7 +50,7 @@ def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Colum
     return [
         Column(heading="", cells=names, left=True),
         Column(heading="parameters", cells=[format_count(cost.trainable_parameters) for cost in costs], rank=2),
-        Column(heading="adapter", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], rank=3),
+        Column(heading="adapter file", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], rank=3),
         Column(heading="MFLOPs/token", cells=[f"{cost.flops_per_token / 1e6:,.0f}" for cost in costs], rank=5),
         Column(heading="moved/step", cells=[format_bytes(cost.bytes_per_step) for cost in costs], rank=6),
         Column(heading="step", cells=[format_seconds(cost.step_seconds) for cost in costs]),
@@ -56,11 +64,11 @@ def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Colum
 def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
     parts = [
         Column(
-            heading="activations" if part == "activation" else part,
+            heading=heading,
             cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs],
             rank=place,
         )
-        for place, part in enumerate(reversed(_PARTS))
+        for place, (part, heading) in enumerate(reversed(_PARTS.items()))
     ]
     return [Column(heading="", cells=names, left=True), *reversed(parts)]
 
@@ -72,8 +80,9 @@ def _lines(plan: "StudyPlan") -> list[str]:
     if plan.training_seconds is not None:
         total = plan.training_seconds + (plan.evaluation_seconds or 0.0)
         lines.append(
-            f"The study: {format_seconds(total)}, of them {format_seconds(plan.evaluation_seconds or 0.0)} held-out "
-            "evaluations; less where learning rates leave early."
+            f"Training: {format_seconds(total)}, of them {format_seconds(plan.evaluation_seconds or 0.0)} held-out "
+            "evaluations; less where learning rates leave early. The start, measuring ranks alone and examining "
+            "adapters come on top."
         )
     unfit = [str(part.rank) for part in plan.ranks if not part.cost.fits]
     if not unfit:

@@ -235,4 +235,4 @@ def _activation_bytes(shape: ModelShape, recipe: Recipe, one: Pass, ranks: Seque
     logits = at_once * shape.vocabulary * (value if recipe.fused else 2 * value + 4)
     states = 2 * one.targets * shape.width * value
     block = sum(one.slots) * 3 * shape.hidden_features // max(1, shape.blocks) * value
-    return pass_bytes(shape, recipe, one, ranks) + max(logits + states, block)
+    return round((1 + recipe.holes) * (pass_bytes(shape, recipe, one, ranks) + max(logits + states, block)))

@@ -123,6 +123,8 @@ class Recipe:
     """True: compiled kernels compute normalisation, gating and attention and keep their inputs only."""
     chunk: int | None = 512
     """Tokens whose logits exist at once; None: all."""
+    holes: float = 0.0
+    """Memory that lies idle between a pass's activations, as a share of them."""
     trains_base: bool = False
     """True: full fine-tuning."""
 

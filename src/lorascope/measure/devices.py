@@ -56,7 +56,7 @@ DEVICES = {
         _device("RTX-5090", 32, 1792, float32=104.8, float16=209.5, bfloat16=209.5),
         _device("H100", 80, 3350, float32=67, float16=989, bfloat16=989),
         _device("H200", 141, 4800, float32=67, float16=989, bfloat16=989),
-        _device("B200", 180, 8000, float32=75, float16=2250, bfloat16=2250),
+        _device("B200", 180, 7700, float32=75, float16=2250, bfloat16=2250),
         _device("M1", 16, 68, float32=2.6),
         _device("M1-Max", 64, 400, float32=10.4),
     )
@@ -73,9 +73,15 @@ def find_device(name: str) -> Device | None:
     return DEVICES.get(_plain(name))
 
 
+_OTHER_BOARDS = {"laptop", "ti", "super", "nvl"}
+"""Words of a driver's name that make it another, slower or larger board than the listed one."""
+
+
 def recognise(full_name: str) -> Device | None:
-    """Find the device that a driver's name means, such as ``NVIDIA A100-SXM4-80GB``."""
+    """Find the device that a driver's name means, such as ``NVIDIA A100-SXM4-80GB``; None for a board not listed."""
     words = set(_plain(full_name).replace("nvidia", "").replace("geforce", "").replace("tesla", "").split("-"))
+    if words & _OTHER_BOARDS or {"h100", "pcie"} <= words:
+        return None
     fitting = [device for key, device in DEVICES.items() if set(key.split("-")) <= words]
     return max(fitting, key=lambda device: len(device.name), default=None)
 

@@ -145,6 +145,6 @@ def _difference(value: float | None, interval: Interval | None) -> str:
     if value is None:
         return NONE
     if interval is None:
-        return f"{value:+.4f}"
-    low, high = (f"{end:+.4f}" for end in interval)
-    return tr("{value} ({low} to {high})", value=f"{value:+.4f}", low=low, high=high)
+        return f"{value:+z.4f}"
+    low, high = (f"{end:+z.4f}" for end in interval)
+    return tr("{value} ({low} to {high})", value=f"{value:+z.4f}", low=low, high=high)

@@ -156,8 +156,8 @@ def show_interval(value: float | None, interval: tuple[float, float] | None) -> 
     """Write a number and its interval; the number alone where there is none."""
     if value is None or interval is None:
         return show_loss(value)
-    low, high = (f"{end:.4f}" for end in interval)
-    return tr("{value} ({low} to {high})", value=f"{value:.4f}", low=low, high=high)
+    low, high = (f"{end:z.4f}" for end in interval)
+    return tr("{value} ({low} to {high})", value=f"{value:z.4f}", low=low, high=high)
 
 
 def _shown(p: float) -> str:
@@ -166,7 +166,7 @@ def _shown(p: float) -> str:
 
 def show_loss(value: float | None) -> str:
     """Write a loss or a difference of losses."""
-    return NONE if value is None else f"{value:.4f}"
+    return NONE if value is None else f"{value:z.4f}"
 
 
 def _count(value: int | None) -> str | None:

@@ -11,7 +11,7 @@ from lorascope.errors import InputError
 from lorascope.measure.cost_parts import Machine, Recipe
 from lorascope.measure.devices import CONTEXT_BYTES, Device, Roofline, find_device, known_devices, recognise
 from lorascope.measure.environment import cpu_model
-from lorascope.measure.this_cpu import ThisCpu
+from lorascope.measure.this_cpu import HEAP_HOLES, ThisCpu
 from lorascope.modeling.kernels.build import find_compiler
 from lorascope.modeling.precision import choose_dtype
 from lorascope.spec.schema import StudySpec
@@ -37,10 +37,10 @@ class PlannedMachine:
     @property
     def recipe(self) -> Recipe:
         """How lorascope trains there."""
-        return lorascope_recipe(self.dtype, kernels=self.kernels)
+        return lorascope_recipe(self.dtype, kernels=self.kernels, on_cpu=isinstance(self.machine, ThisCpu))
 
 
-def lorascope_recipe(dtype: str, *, kernels: bool) -> Recipe:
+def lorascope_recipe(dtype: str, *, kernels: bool, on_cpu: bool) -> Recipe:
     """Return how lorascope trains over a base in this precision; adapters are float32 at least."""
     low = dtype in {"bfloat16", "float16"}
     wide = 8 if dtype == "float64" else 4
@@ -53,6 +53,7 @@ def lorascope_recipe(dtype: str, *, kernels: bool) -> Recipe:
         optimizer_bytes=2 * wide,
         update_bytes=(50 if low else 44) * wide // 4,
         fused=kernels,
+        holes=HEAP_HOLES if on_cpu else 0.0,
     )
 
 

@@ -33,7 +33,7 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
     machine = _machine(study.device, dtype)
     if machine is None:
         return []
-    recipe = lorascope_recipe(dtype, kernels=study.frozen.kernels is not None)
+    recipe = lorascope_recipe(dtype, kernels=study.frozen.kernels is not None, on_cpu=study.device.type == "cpu")
     if not study.frozen.chunked_head:
         recipe = replace(recipe, chunk=None)
     shape = model_shape(study.frozen.model, study.frozen.layers)

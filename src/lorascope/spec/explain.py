@@ -60,13 +60,18 @@ def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
         )
     if path in _EITHER:
         wanted, remedy = _EITHER[path]
-        return InputError(f"{path} is {given[path]!r}: neither {wanted}", remedy=remedy)
+        return InputError(f"{path} is {_shown(given[path])}: neither {wanted}", remedy=remedy)
     if path.startswith("learning_rates") and isinstance(detail["input"], str):
         return InputError(
             f"{path} is {detail['input']!r}, not {'a list of numbers' if path == 'learning_rates' else 'a number'}",
             remedy="give numbers such as [1.0e-4, 3.0e-4, 1.0e-3], or the word auto alone",
         )
-    return InputError(f"{path} is {detail['input']!r}: {message}", remedy=_remedy(detail))
+    return InputError(f"{path} is {_shown(detail['input'])}: {message}", remedy=_remedy(detail))
+
+
+def _shown(given: object) -> str:
+    """Write a list as a study file does, whatever held it."""
+    return repr(list(given) if isinstance(given, tuple) else given)
 
 
 def _remedy(detail: ErrorDetails) -> str:

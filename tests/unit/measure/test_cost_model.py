@@ -47,6 +47,12 @@ def test_memory_by_part() -> None:
     assert memory.total == 2000 + 180 * 18 + memory.activation + 7
 
 
+def test_a_heap_keeps_holes_between_activations() -> None:
+    found = predict(SHAPE, RECIPE, [STEP], [3], L4).memory
+    with_holes = predict(SHAPE, replace(RECIPE, holes=0.5), [STEP], [3], L4).memory
+    assert with_holes == replace(found, activation=round(1.5 * found.activation))
+
+
 def test_gradients_take_the_place_of_activations_where_they_are_made_late() -> None:
     late = replace(RECIPE, gradient_at_peak=False)
     early, found = predict(SHAPE, RECIPE, [STEP], [3], L4), predict(SHAPE, late, [STEP], [3], L4)
@@ -95,7 +101,13 @@ def test_drivers_names_are_recognised(driver: str, name: str) -> None:
     assert find_device(name.replace("-", " ").lower()) is found
 
 
-@pytest.mark.parametrize("driver", ["NVIDIA GeForce GTX 1080", "Quadro P5000", "NVIDIA L40"])
+@pytest.mark.parametrize(
+    "driver",
+    [
+        "NVIDIA GeForce GTX 1080", "Quadro P5000", "NVIDIA L40", "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 3090 Ti", "NVIDIA H100 PCIe", "NVIDIA H100 NVL",
+    ],
+)  # fmt: skip
 def test_other_devices_are_not_taken_for_known_ones(driver: str) -> None:
     assert recognise(driver) is None
 
@@ -109,7 +121,7 @@ def test_sizes_are_those_of_the_trial(kind: str, dtype: torch.dtype) -> None:
     model, spec = make_model(kind, dtype), spec_of(kind, 3)
     frozen, _ = prepare_model(model, spec.target_modules, make_examples(6), packing=True, kernels=False)
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, dtype)
-    recipe = lorascope_recipe(str(dtype).removeprefix("torch."), kernels=False)
+    recipe = lorascope_recipe(str(dtype).removeprefix("torch."), kernels=False, on_cpu=False)
     found = predict(model_shape(model, frozen.layers), recipe, [STEP], [3], L4)
     record = trial.adapter_record()
     assert found.trained_parameters == record.trainable_parameters
@@ -151,6 +163,6 @@ def test_activations_are_those_that_autograd_keeps(kind: str, kernels: bool) -> 
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, torch.float32)
     attach(frozen.layers, [trial.adapter])
     measured = kept_bytes(frozen, list(rows)) - kept_bytes(frozen, list(rows[:16]))
-    shape, recipe = model_shape(model, frozen.layers), lorascope_recipe("float32", kernels=kernels)
+    shape, recipe = model_shape(model, frozen.layers), lorascope_recipe("float32", kernels=kernels, on_cpu=False)
     one = Pass(slots=(16 * 16,), targets=0, squares=16**3, scores=0 if kernels else 16**3)
     assert pass_bytes(shape, recipe, one, [4]) == pytest.approx(measured, rel=0.1)

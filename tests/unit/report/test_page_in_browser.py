@@ -1,7 +1,6 @@
 """The report in a real browser, opened from a file with the network cut."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,7 @@ from lorascope.report import write_report
 from lorascope.spec.schema import StudySpec
 
 MakeStudy = Callable[..., Path]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FADED = "path[opacity='0.06']"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
-    if CHROMIUM is None:
-        pytest.skip("chromium is missing")
-    with playwright.sync_playwright() as started:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
