@@ -50,8 +50,10 @@ def _pooled(seeds: Curves) -> tuple[Ints, Floats, Floats]:
     counted = [steps.with_loss for steps in seeds]
     if not counted:
         return np.array([], dtype=np.int64), np.array([]), np.array([])
-    steps_T = reduce(np.intersect1d, (steps.step for steps in counted))
-    shared = [steps.where(np.isin(steps.step, steps_T)) for steps in counted]
+    steps_T, shared = counted[0].step, counted
+    if not all(np.array_equal(steps.step, steps_T) for steps in counted):
+        steps_T = reduce(np.intersect1d, (steps.step for steps in counted))
+        shared = [steps.where(np.isin(steps.step, steps_T)) for steps in counted]
     nats_T = np.asarray(np.sum([steps.nats for steps in shared], axis=0))
     tokens_T = np.asarray(np.sum([steps.target_tokens for steps in shared], axis=0, dtype=np.float64))
     return steps_T, nats_T, tokens_T

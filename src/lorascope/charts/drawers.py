@@ -16,7 +16,7 @@ from typing import Self
 
 from lorascope.charts.elements import Spec
 from lorascope.charts.fonts import check_fonts
-from lorascope.charts.render import Drawing, draw_all, to_svg
+from lorascope.charts.render import Drawing, draw_all, to_png
 from lorascope.errors import InputError, LorascopeError
 from lorascope.language import language
 
@@ -62,7 +62,7 @@ def serve(lang: str) -> None:
     # What is wrong with a language or its fonts is said by the process that asks
     with contextlib.suppress(InputError), language(lang):
         check_fonts()
-    to_svg({"data": {"values": []}, "mark": "point"})
+    to_png({"data": {"values": []}, "mark": "point"})
     drawn = draw_all(json.load(sys.stdin))
     json.dump({name: (one.svg, base64.b64encode(one.png).decode()) for name, one in drawn.items()}, sys.stdout)
 

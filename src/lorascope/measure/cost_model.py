@@ -123,7 +123,8 @@ def _step_work(shape: ModelShape, recipe: Recipe, step: Step, ranks: Sequence[in
     total = _Work()
     for one in step.passes:
         total += _product_work(_products(shape, recipe, one), recipe.dtype, machine)
-        total += _product_work(_low_rank_products(shape, one, ranks), recipe.low_rank_dtype, machine)
+        low_rank = _product_work(_low_rank_products(shape, one, ranks), recipe.low_rank_dtype, machine)
+        total += replace(low_rank, seconds=recipe.low_rank_factor * low_rank.seconds)
         n_bytes = TOUCHES * pass_bytes(shape, recipe, one, ranks)
         total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
         # a pass adds its adapters' gradients to those before: read, read, written, after they were written once

@@ -49,6 +49,9 @@ class Machine(Protocol):
     def activation_seconds(self, n_bytes: float) -> float:
         """Return the time that operations other than products take for so many bytes of activations."""
 
+    def settle(self) -> bool:
+        """Measure again what was asked for, all side by side; False where nothing is measured."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Linear:
@@ -123,6 +126,8 @@ class Recipe:
     """True: compiled kernels compute normalisation, gating and attention and keep their inputs only."""
     chunk: int | None = 512
     """Tokens whose logits exist at once; None: all."""
+    low_rank_factor: float = 1.0
+    """How much longer than alone products with an adapter take in a step."""
     holes: float = 0.0
     """Memory that lies idle between a pass's activations, as a share of them."""
     trains_base: bool = False

@@ -114,3 +114,7 @@ class Roofline:
     def activation_seconds(self, n_bytes: float) -> float:
         """Return the same: a GPU's arithmetic keeps up with its memory."""
         return self.bytes_seconds(n_bytes)
+
+    def settle(self) -> bool:
+        """Do nothing: these rates are published."""
+        return False

@@ -1,7 +1,7 @@
 """How fast this CPU computes, measured in a second or two with the shapes that are asked for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import cycle
 from statistics import median
 
@@ -16,11 +16,17 @@ _PARTS = 16
 _REPEATS = (5, 20)
 """Fewest and most repeats; between them, as many as fit into ``_SECONDS``."""
 _SECONDS = 0.01
+_ROUNDS = 5
+"""How often everything is timed again, in turns."""
 _POOL = 16 * 2**20
 """Values that operands are taken from, and that the sum reads which shows the bandwidth: more than caches hold."""
 _ATTENTION_SHARE = 0.25
 """Rate of the attention kernel as a share of that of a large product."""
 
+LOW_RANK_FACTOR = 1.35
+"""How much longer than alone an adapter's products take in a step, where others have filled the caches in between and
+results go to pages that the kernel has yet to give: 1.3 to 1.4 on SmolLM2-135M, 1.2 to 2 on a model of OPT-350m's
+shape."""
 HEAP_HOLES = 0.35
 """Memory that the C library's heap keeps between tensors of changing sizes, as a share of a pass's activations.
 
@@ -29,28 +35,54 @@ high-water mark showed beyond all parts."""
 
 
 class ThisCpu:
-    """A Machine that times a product of each form once, when it is first asked for."""
+    """A Machine that times what it is asked for, when it is first asked."""
 
     overlaps = False
 
     def __init__(self) -> None:
-        self._rates: dict[tuple[Product, str], float] = {}
         self._pools: dict[str, torch.Tensor] = {}
-        self.bandwidth = _bandwidth()
-        self.activation_rate = _activation_rate()
-        self.launch_seconds = _launch_seconds()
+        self._ways: dict[Hashable, Callable[[], float]] = {}
+        self._found: dict[Hashable, float] = {}
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second to and from memory."""
+        return self._ask("bandwidth", _bandwidth)
+
+    @property
+    def activation_rate(self) -> float:
+        """Bytes a second of operations other than products."""
+        return self._ask("activation", _activation_rate)
+
+    @property
+    def launch_seconds(self) -> float:
+        """Time to launch one operation."""
+        return self._ask("launch", _launch_seconds)
+
+    def settle(self) -> bool:
+        """Time all that was asked for again, in rounds, and take medians.
+
+        A machine that is slower for a second would otherwise slow some of it, and what is slowed decides ratios.
+        """
+        rounds = [{key: way() for key, way in self._ways.items()} for _ in range(_ROUNDS)]
+        self._found = {key: median(found[key] for found in rounds) for key in self._ways}
+        return True
+
+    def _ask(self, key: Hashable, way: Callable[[], float]) -> float:
+        if key not in self._ways:
+            self._ways[key], self._found[key] = way, way()
+        return self._found[key]
 
     def product_seconds(self, product: Product, dtype: str) -> float:
         """Return the time at the rate that a product of this form, or one of at most 1,024 a side, was measured at."""
         if product.flops == 0:
             return 0.0
         measured = _measured_form(product)
-        key = (measured, dtype)
-        if key not in self._rates:
-            if dtype not in self._pools:
-                self._pools[dtype] = _make_pool(getattr(torch, dtype))
-            self._rates[key] = measured.flops / _product_seconds(measured, self._pools[dtype])
-        return product.flops / self._rates[key]
+        if dtype not in self._pools:
+            self._pools[dtype] = _make_pool(getattr(torch, dtype))
+        pool = self._pools[dtype]
+        seconds = self._ask((measured, dtype), lambda: _product_seconds(measured, pool))
+        return product.flops / measured.flops * seconds
 
     def attention_seconds(self, flops: float, dtype: str) -> float:
         """Return the time of attention at a share of the rate of a large product."""
@@ -77,12 +109,15 @@ def _measured_form(product: Product) -> Product:
 
 
 def _product_seconds(product: Product, pool: torch.Tensor) -> float:
-    """Time a product whose second factor is another part of the pool each time: weights come from memory in a step."""
+    """Time a product. Weights come from memory in a step, so that another part of the pool takes their place each time.
+
+    The factors of a gradient ("tn") are what was computed last, and stay.
+    """
     size = product.inner * product.columns
     first = _matrix(pool[: product.rows * product.inner], product.rows, product.inner, transposed=product.form == "tn")
     factors = [
         _matrix(pool[start : start + size], product.inner, product.columns, transposed=product.form == "nt")
-        for start in range(0, min(_PARTS * size, len(pool) - size + 1), size)
+        for start in range(0, min((1 if product.form == "tn" else _PARTS) * size, len(pool) - size + 1), size)
     ]
     turn, result = cycle(factors), first.new_empty(product.rows, product.columns)
     # new memory for each result would be measured with it, and takes another time each time

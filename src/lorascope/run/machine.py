@@ -11,7 +11,7 @@ from lorascope.errors import InputError
 from lorascope.measure.cost_parts import Machine, Recipe
 from lorascope.measure.devices import CONTEXT_BYTES, Device, Roofline, find_device, known_devices, recognise
 from lorascope.measure.environment import cpu_model
-from lorascope.measure.this_cpu import HEAP_HOLES, ThisCpu
+from lorascope.measure.this_cpu import HEAP_HOLES, LOW_RANK_FACTOR, ThisCpu
 from lorascope.modeling.kernels.build import find_compiler
 from lorascope.modeling.precision import choose_dtype
 from lorascope.spec.schema import StudySpec
@@ -53,6 +53,7 @@ def lorascope_recipe(dtype: str, *, kernels: bool, on_cpu: bool) -> Recipe:
         optimizer_bytes=2 * wide,
         update_bytes=(50 if low else 44) * wide // 4,
         fused=kernels,
+        low_rank_factor=LOW_RANK_FACTOR if on_cpu else 1.0,
         holes=HEAP_HOLES if on_cpu else 0.0,
     )
 

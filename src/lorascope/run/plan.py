@@ -107,9 +107,9 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     calibration = find_calibration(place.name, place.dtype, shape.parameters)
     if calibration is not None and not place.machine.overlaps:
         place = replace(place, rest_bytes=calibration.rest_bytes)
-    return _Planner(spec=spec, shape=shape, place=place, rows=rows, calibration=calibration).plan(
-        adapted_modules=len(targets), notes=notes
-    )
+    planner = _Planner(spec=spec, shape=shape, place=place, rows=rows, calibration=calibration)
+    plan = planner.plan(adapted_modules=len(targets), notes=notes)
+    return planner.plan(adapted_modules=len(targets), notes=notes) if place.machine.settle() else plan
 
 
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:

@@ -70,9 +70,13 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
             rest_bytes=memory.rest,
         )
 
-    alone = [record("alone", [rank], recipe, 1) for rank in sorted(study.spec.ranks)]
-    joint = record("joint", [trial.rank for trial in pack], recipe, len(pack))
-    return [*alone, joint, record("full", [], full_recipe(recipe), 1)]
+    def everything() -> list[PredictionRecord]:
+        alone = [record("alone", [rank], recipe, 1) for rank in sorted(study.spec.ranks)]
+        joint = record("joint", [trial.rank for trial in pack], recipe, len(pack))
+        return [*alone, joint, record("full", [], full_recipe(recipe), 1)]
+
+    found = everything()
+    return everything() if machine.settle() else found
 
 
 def calibrate(path: Path) -> None:

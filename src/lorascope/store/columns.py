@@ -1,5 +1,8 @@
 """The steps of a trial as columns: a study of a million steps is read in a second, without a record for each.
 
+Those of a long trial that ended are kept once more as one block, with one checksum: reading a row for each takes most
+of a report's time.
+
 Shapes: T steps.
 """
 
@@ -19,7 +22,10 @@ Bools = NDArray[np.bool_]
 # A value that SQLite cannot hold is stored as its eight bytes (see codec.py): NaN, which becomes infinity here, since
 # all that counts of it is that it is not finite, and -0.0, which is 0.
 IS_LONG = "SELECT 1 FROM steps WHERE trial_id = ? LIMIT 1 OFFSET 5000"
-"""Finds a row where a trial has more steps than are verified one by one."""
+"""Finds a row where a trial has more steps than are read and verified one by one."""
+PUT_BLOCK = "INSERT OR REPLACE INTO step_blocks (trial_id, data, checksum) VALUES (?, ?, ?)"
+DROP_BLOCK = "DELETE FROM step_blocks WHERE trial_id = ?"
+GET_BLOCK = "SELECT data, checksum FROM step_blocks WHERE trial_id = ?"
 SELECT = """SELECT step,
     CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,
     target_tokens, tokens, CAST(seconds AS REAL), warmup
@@ -56,6 +62,27 @@ class StepColumns:
     def of_records(cls, records: Iterable[StepRecord]) -> "StepColumns":
         """Take records of one trial, in their order."""
         return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup) for r in records)
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> "StepColumns":
+        """Take what ``to_bytes`` made."""
+        width = 5 * 8 + 1
+        n_steps, odd = divmod(len(data), width)
+        if odd:
+            raise ValueError(f"{len(data)} bytes are no columns of {width} bytes a step")
+        types = ("<i8", "<f8", "<i8", "<i8", "<f8")
+        step, nats, target_tokens, tokens, seconds = (
+            np.frombuffer(data, dtype, n_steps, 8 * n_steps * place) for place, dtype in enumerate(types)
+        )
+        warmup = np.frombuffer(data, np.bool_, n_steps, 8 * n_steps * len(types))
+        return cls(step=step, nats=nats, target_tokens=target_tokens, tokens=tokens, seconds=seconds, warmup=warmup)
+
+    def to_bytes(self) -> bytes:
+        """Return the columns one after the other, little endian: 41 bytes a step."""
+        whole = (self.step, self.nats, self.target_tokens, self.tokens, self.seconds)
+        return b"".join(
+            (*(column.astype(column.dtype.newbyteorder("<")).tobytes() for column in whole), self.warmup.tobytes())
+        )
 
     def __len__(self) -> int:
         return len(self.step)

@@ -115,6 +115,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             "gpu_samples",
         )
     ),
+    ("CREATE TABLE step_blocks (trial_id TEXT PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL)",),
 )
 
 

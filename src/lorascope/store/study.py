@@ -27,7 +27,7 @@ from lorascope.records import (
     TruncationRecord,
 )
 from lorascope.store import columns, tables
-from lorascope.store.codec import SqlValue
+from lorascope.store.codec import SqlValue, checksum
 from lorascope.store.columns import StepColumns
 from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer, verify
 from lorascope.store.tables import R, Table
@@ -95,15 +95,21 @@ class StudyStore:
 
     def put_outcome(self, outcome: TrialOutcome) -> None:
         """Write how a trial stands, in place of how it stood."""
-        self._write(tables.OUTCOMES, [outcome])
+        self.put_outcomes([outcome])
 
     def put_outcomes(self, outcomes: Sequence[TrialOutcome]) -> None:
-        """Write how several trials stand, all or none."""
-        self._write(tables.OUTCOMES, outcomes)
+        """Write how several trials stand, all or none; of those that ended, long ones get a block of their steps."""
+        with self._transaction() as connection:
+            connection.executemany(tables.OUTCOMES.insert_sql, map(tables.OUTCOMES.encode, outcomes))
+            for outcome in outcomes:
+                if outcome.state != "running":
+                    _put_block(connection, outcome.trial_id)
 
     def append_steps(self, steps: Sequence[StepRecord]) -> None:
         """Append steps; the same step of the same trial is replaced."""
-        self._write(tables.STEPS, steps)
+        with self._transaction() as connection:
+            connection.executemany(tables.STEPS.insert_sql, map(tables.STEPS.encode, steps))
+            connection.executemany(columns.DROP_BLOCK, [(trial_id,) for trial_id in {step.trial_id for step in steps}])
 
     def append_evaluations(self, evaluations: Sequence[EvalRecord]) -> None:
         """Append evaluations; one after the same step of the same trial is replaced."""
@@ -200,9 +206,16 @@ class StudyStore:
     def step_columns(self, trial_id: str) -> StepColumns:
         """Read of a trial's steps what summaries and charts need, in order.
 
-        Of a very long trial the checksums of single steps are not verified, which would take most of a report's time.
+        Of a very long trial that has not ended the checksums of single steps are not verified, which would take most
+        of a report's time; of one that ended, the checksum of all.
         """
         with self._lock, damage_is_clear(self._path):
+            block = self._connection.execute(columns.GET_BLOCK, (trial_id,)).fetchone()
+            if block is not None:
+                data, known = block
+                if checksum((trial_id, data)) != known:
+                    raise ValueError(f"the steps of {trial_id} do not match their checksum")
+                return StepColumns.of_bytes(data)
             long = self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is not None
             if long:
                 return StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,)))
@@ -252,3 +265,12 @@ class StudyStore:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+
+
+def _put_block(connection: sqlite3.Connection, trial_id: str) -> None:
+    """Keep the verified steps of a long trial once more, as one block."""
+    if connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is None:
+        return
+    rows = connection.execute(f"{tables.STEPS.select_sql} WHERE trial_id = ? ORDER BY step", (trial_id,))
+    data = StepColumns.of_records(map(tables.STEPS.decode, rows)).to_bytes()
+    connection.execute(columns.PUT_BLOCK, (trial_id, data, checksum((trial_id, data))))
