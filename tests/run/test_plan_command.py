@@ -76,9 +76,9 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
             assert value["error"] == pytest.approx(value["predicted"] / value["measured"] - 1)
     assert predicted["joint"]["step_seconds"]["measured"] > 0
     assert predicted["full_fine_tuning"]["step_seconds"]["measured"] is None
-    known = find_calibration(predicted["device"], "float32", 1)
-    assert known is not None
     facts = planned(lorascope, *flags)
+    known = find_calibration(predicted["device"], "float32", facts["base_parameters"])
+    assert known is not None
     assert facts["calibration"] == {"base_parameters": known.parameters, "factor": known.factor}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart 
         return None
     records = {(record.what, record.rank): record for record in data.predictions}
     parts = {part.rank: part for part in ranks}
-    alone = [_alone(record, parts[record.rank]) for record in data.predictions if record.what == "alone"]
+    alone = [_alone(record, parts[record.rank], data) for record in data.predictions if record.what == "alone"]
     joint, full = records.get(("joint", 0)), records.get(("full", 0))
     return PredictedPart(
         device=data.predictions[0].device,
@@ -35,28 +36,27 @@ def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart 
     )
 
 
-def _alone(record: PredictionRecord, part: RankPart) -> PredictedCostPart:
-    per_token = 1 / part.tokens_per_second if part.tokens_per_second else None
-    return _part(record, per_token, part.step_seconds, part.peak_memory_bytes)
+def _alone(record: PredictionRecord, part: RankPart, data: StudyData) -> PredictedCostPart:
+    cost = data.costs.get(record.rank)
+    tokens = cost.step_tokens[cost.warmup_steps :] if cost else ()
+    return _part(record, fmean(tokens) if tokens else None, part.step_seconds, part.peak_memory_bytes)
 
 
 def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostPart:
-    """Take the steps with the most trials; the records of one pack's step have its seconds in common."""
+    """Take the steps that as many trials made as were predicted; a pack that memory did not hold made none."""
     steps = joint_steps(columns.where(~columns.warmup) for columns in data.steps.values())
-    whole = steps.trials == steps.trials.max(initial=0)
-    seconds, tokens = steps.seconds[whole], int(steps.tokens[whole].sum())
-    if not tokens:
+    of_one = next((one.tokens for one in data.predictions if one.what == "alone"), record.tokens)
+    whole = steps.trials == round(record.tokens / of_one)
+    if not whole.any():
         return _part(record, None, None, None)
-    return _part(record, float(seconds.sum()) / tokens, float(np.median(seconds)), None)
+    return _part(record, float(steps.tokens[whole].mean()), float(np.median(steps.seconds[whole])), None)
 
 
 def _part(
-    record: PredictionRecord, per_token: float | None, step_seconds: float | None, peak_bytes: int | None
+    record: PredictionRecord, tokens: float | None, step_seconds: float | None, peak_bytes: int | None
 ) -> PredictedCostPart:
     """Make a part; a time was predicted for the tokens of its own steps, and is brought to those measured."""
-    predicted = record.step_seconds
-    if per_token is not None and step_seconds is not None:
-        predicted *= step_seconds / per_token / record.tokens
+    predicted = record.step_seconds * (tokens / record.tokens if tokens else 1)
     return PredictedCostPart(
         rank=record.rank or None,
         flops_per_token=record.step_flops / record.tokens,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from lorascope.cli.importing import importing
 from lorascope.cli.run import StudyFlags, read_study
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def plan(
         Write one JSON object.
     """
     _, spec = read_study(study, flags)
-    from lorascope.run.plan import plan_study
+    with importing():
+        from lorascope.run.plan import plan_study
 
     planned = plan_study(spec)
     if json:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lorascope.cli.importing import importing
 from lorascope.language import Language
 
 
@@ -33,7 +34,8 @@ def report(
     from lorascope.charts.drawers import Drawers
 
     with Drawers(lang) as drawers:  # they get ready while the rest is imported and the study read
-        from lorascope.report import write_report
+        with importing():
+            from lorascope.report import write_report
 
         written = write_report(folder, lang=lang, draw_charts=drawers.draw)
     path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]

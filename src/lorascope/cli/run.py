@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from lorascope.cli.flags import given_fields, make_flags
+from lorascope.cli.importing import importing
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
 
@@ -71,7 +72,8 @@ def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> 
             from lorascope.web.beside import served_beside
 
             view.note(f"watch it at {stack.enter_context(served_beside(folder))}")
-        from lorascope.run.study import run_study
+        with importing():
+            from lorascope.run.study import run_study
 
         run_study(spec, folder, progress=view, command=shlex.join(["lorascope", *sys.argv[1:]]))
         view.phase("writing the report")

@@ -20,8 +20,8 @@ from lorascope.errors import LorascopeError
 from lorascope.modeling.tensor_file import write_tensors
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
-_DAMAGE = (SafetensorError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-"""What reading a damaged file raises."""
+_DAMAGE = (SafetensorError, AttributeError, KeyError, TypeError, ValueError)
+"""What reading a damaged file raises. A disk that cannot be read now is something else: the file may be sound."""
 
 
 def save_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:

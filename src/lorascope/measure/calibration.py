@@ -11,6 +11,10 @@ from pathlib import Path
 import platformdirs
 
 _FILE = "calibration.json"
+_COST_MODEL = 2
+"""Which cost model a factor corrects; those of another say nothing here."""
+_MOST_LARGER = 32
+"""A study of a model that is so many times larger or smaller says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +30,7 @@ class Calibration:
     """Measured step time over predicted step time."""
     rest_bytes: int
     """Memory that the prediction's other parts do not explain: program, libraries, what they keep."""
+    cost_model: int = _COST_MODEL
 
 
 def data_folder() -> Path:
@@ -37,7 +42,8 @@ def data_folder() -> Path:
 def find_calibration(device: str, dtype: str, parameters: int) -> Calibration | None:
     """Return what the study of the model nearest in size taught about this device and precision."""
     known = [entry for entry in _read() if (entry.device, entry.dtype) == (device, dtype)]
-    return min(known, key=lambda entry: abs(math.log(entry.parameters / parameters)), default=None)
+    near = [entry for entry in known if 1 / _MOST_LARGER <= entry.parameters / parameters <= _MOST_LARGER]
+    return min(near, key=lambda entry: abs(math.log(entry.parameters / parameters)), default=None)
 
 
 def keep_calibration(entry: Calibration) -> None:
@@ -60,15 +66,21 @@ def keep_calibration(entry: Calibration) -> None:
 
 
 def _read() -> list[Calibration]:
-    """Read what is known; a file that another version or hand made unreadable says nothing."""
+    """Read what is known; what another version or hand made unreadable says nothing."""
     try:
         entries = json.loads((data_folder() / _FILE).read_text(encoding="utf-8"))
-        found = [Calibration(**entry) for entry in entries if isinstance(entry, Mapping)]
-        return [entry for entry in found if _usable(entry)]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return []
+    return [found for entry in entries if (found := _usable(entry))] if isinstance(entries, list) else []
 
 
-def _usable(entry: Calibration) -> bool:
-    numbers = (entry.parameters, entry.factor, entry.rest_bytes)
-    return all(math.isfinite(n) and n >= 0 for n in numbers) and entry.factor > 0 and entry.parameters > 0
+def _usable(entry: object) -> Calibration | None:
+    if not isinstance(entry, Mapping) or entry.get("cost_model") != _COST_MODEL:
+        return None
+    try:
+        found = Calibration(**entry)
+        numbers = (found.parameters, found.factor, found.rest_bytes)
+        sound = all(math.isfinite(n) and n >= 0 for n in numbers) and found.factor > 0 and found.parameters > 0
+    except TypeError:
+        return None
+    return found if sound else None

@@ -102,11 +102,12 @@ def forward_seconds(shape: ModelShape, recipe: Recipe, passes: Sequence[Pass], r
     """Predict the time of an evaluation: the forward half of each pass."""
     total = _Work()
     for one in passes:
-        for products, dtype in (
-            (_products(shape, recipe, one), recipe.dtype),
-            (_low_rank_products(shape, one, [rank]), recipe.low_rank_dtype),
+        for products, dtype, factor in (
+            (_products(shape, recipe, one), recipe.dtype, 1.0),
+            (_low_rank_products(shape, one, [rank]), recipe.low_rank_dtype, recipe.low_rank_factor),
         ):
-            total += _product_work([pair for pair in products if pair[0].form == "nt"], dtype, machine)
+            work = _product_work([pair for pair in products if pair[0].form == "nt"], dtype, machine)
+            total += replace(work, seconds=factor * work.seconds)
         n_bytes = 2 * _kept_bytes(shape, recipe) * sum(one.slots)
         total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
         total += _Work(launches=_launches(shape, recipe, 1) / 3)

@@ -3,6 +3,7 @@
 docs/devices.md names the source of each figure; a test holds the page to this table.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,14 +74,14 @@ def find_device(name: str) -> Device | None:
     return DEVICES.get(_plain(name))
 
 
-_OTHER_BOARDS = {"laptop", "ti", "super", "nvl"}
-"""Words of a driver's name that make it another, slower or larger board than the listed one."""
+_OTHER_BOARDS = {"laptop", "ti", "super", "nvl", "d", "mig", "grid"}
+"""Words of a driver's name that make it another board than the listed one, or a part of one."""
 
 
 def recognise(full_name: str) -> Device | None:
     """Find the device that a driver's name means, such as ``NVIDIA A100-SXM4-80GB``; None for a board not listed."""
     words = set(_plain(full_name).replace("nvidia", "").replace("geforce", "").replace("tesla", "").split("-"))
-    if words & _OTHER_BOARDS or {"h100", "pcie"} <= words:
+    if words & _OTHER_BOARDS or {"h100", "pcie"} <= words or any(re.fullmatch(r"\d+[qcab]", word) for word in words):
         return None
     fitting = [device for key, device in DEVICES.items() if set(key.split("-")) <= words]
     return max(fitting, key=lambda device: len(device.name), default=None)

@@ -48,10 +48,15 @@ class PackFiles:
     store: StudyStore
     note: Callable[[str], None]
 
-    def parts(self, records: Iterable[TrialRecord]) -> list[Part]:
+    def parts(self, records: Iterable[TrialRecord], *, set_aside: bool = False) -> list[Part]:
         """Group trials by how far they are on disk, those that are furthest first.
 
-        A damaged checkpoint is left out, said, and removed where an older one takes its place.
+        A damaged checkpoint is left out.
+
+        Args:
+            records: trials that have not ended.
+            set_aside: say that a checkpoint is damaged and rename it, as an older one takes its place; only for all
+                trials, since nobody knows which of them it held.
 
         Raises:
             LorascopeError: checkpoints are damaged and nothing older is there.
@@ -63,9 +68,9 @@ class PackFiles:
             if not held and damaged:
                 raise next(iter(damaged.values()))
             groups.setdefault(max(held, default=(0, None), key=lambda state: state[0]), []).append(record)
-        for path, error in damaged.items():
+        for path, error in damaged.items() if set_aside else ():
             self.note(f"{str(error).splitlines()[0]}; training goes on from an older one")
-            path.unlink()
+            path.replace(path.with_suffix(".damaged"))
         order = sorted(groups, key=lambda group: -group[0])
         return [self._part(groups[group], *group) for group in order]
 
@@ -79,7 +84,7 @@ class PackFiles:
             path.unlink()
         outcomes = self.store.outcomes()
         ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
-        parts = self.parts(trial for trial in self.wave.trials if trial.trial_id not in ended)
+        parts = self.parts((trial for trial in self.wave.trials if trial.trial_id not in ended), set_aside=True)
         left = [trial for trial in self.wave.trials if trial.trial_id in ended - _finished(outcomes)]
         return [replace(part, trials=self._with_companions(part, left)) for part in parts]
 

@@ -102,9 +102,9 @@ def calibrate(path: Path) -> None:
 
 
 def _seconds_per_token(cost: CostRecord) -> float:
-    """Divide the time after the warm-up by its tokens; 0 where nothing was measured."""
-    seconds, tokens = sum(cost.step_seconds[cost.warmup_steps :]), sum(cost.step_tokens[cost.warmup_steps :])
-    return seconds / tokens if tokens else 0.0
+    """Divide the median step after the warm-up by its tokens; 0 where nothing was measured."""
+    seconds, tokens = cost.step_seconds[cost.warmup_steps :], cost.step_tokens[cost.warmup_steps :]
+    return statistics.median(seconds) / statistics.fmean(tokens) if tokens else 0.0
 
 
 def _predicted(record: PredictionRecord) -> float:

@@ -64,7 +64,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
                 trained = before is not None and pending_wave(spec, store, before.total_steps) is None
                 if trained and is_measured(store, spec) and is_examined(place, store, spec):
                     begin_folder(place, spec)
-                    _conclude(place)
+                    _conclude(place, teaches=False)
                     progress.note("this study is complete; nothing was trained")
                     return
         study = prepare_study(spec, before, progress)
@@ -148,7 +148,7 @@ def _carry_out(run: _Run, command: str) -> None:
             study=study, store=store, place=run.place, progress=run.progress, check_stop=run.stop.check
         ).carry_out()
     if wave is None:
-        _conclude(run.place)
+        _conclude(run.place, teaches=True)
     else:
         choose_adapters(run.place)
 
@@ -184,10 +184,11 @@ def _ended(run: _Run, wave: Wave) -> dict[str, TrialOutcome]:
     return {name: outcomes[name] for name in names if outcomes[name].state in ENDED}
 
 
-def _conclude(place: StudyFolder) -> None:
-    """Name each rank's adapter and remove what only an unfinished study needs; may be repeated."""
+def _conclude(place: StudyFolder, *, teaches: bool) -> None:
+    """Name each rank's adapter, learn from costs just measured, and remove what only an unfinished study needs."""
     choose_adapters(place)
-    calibrate(place.store)
+    if teaches:
+        calibrate(place.store)
     shutil.rmtree(place.checkpoints, ignore_errors=True)
 
 

@@ -99,11 +99,10 @@ class StudyStore:
 
     def put_outcomes(self, outcomes: Sequence[TrialOutcome]) -> None:
         """Write how several trials stand, all or none; of those that ended, long ones get a block of their steps."""
-        with self._transaction() as connection:
-            connection.executemany(tables.OUTCOMES.insert_sql, map(tables.OUTCOMES.encode, outcomes))
-            for outcome in outcomes:
-                if outcome.state != "running":
-                    _put_block(connection, outcome.trial_id)
+        self._write(tables.OUTCOMES, outcomes)
+        for outcome in outcomes:
+            if outcome.state != "running":
+                self._keep_block(outcome.trial_id)
 
     def append_steps(self, steps: Sequence[StepRecord]) -> None:
         """Append steps; the same step of the same trial is replaced."""
@@ -151,6 +150,7 @@ class StudyStore:
         """Delete the trials' steps and evaluations beyond ``step``, for a resume from its checkpoint."""
         keys = [(trial_id, step) for trial_id in trial_ids]
         with self._transaction() as connection:
+            connection.executemany(columns.DROP_BLOCK, [(trial_id,) for trial_id, _ in keys])
             connection.executemany("DELETE FROM steps WHERE trial_id = ? AND step > ?", keys)
             connection.executemany("DELETE FROM evaluations WHERE trial_id = ? AND step > ?", keys)
 
@@ -250,6 +250,15 @@ class StudyStore:
         with self._transaction() as connection:
             connection.executemany(table.insert_sql, rows)
 
+    def _keep_block(self, trial_id: str) -> None:
+        """Keep the steps of a long trial once more, as one block."""
+        with self._lock, damage_is_clear(self._path):
+            if self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is None:
+                return
+            data = StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,))).to_bytes()
+        with self._transaction() as connection:
+            connection.execute(columns.PUT_BLOCK, (trial_id, data, checksum((trial_id, data))))
+
     def _read(self, table: Table[R], ending: str = "", *arguments: SqlValue) -> list[R]:
         with self._lock, damage_is_clear(self._path):
             rows = self._connection.execute(f"{table.select_sql} {ending}", arguments).fetchall()
@@ -265,12 +274,3 @@ class StudyStore:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-
-
-def _put_block(connection: sqlite3.Connection, trial_id: str) -> None:
-    """Keep the verified steps of a long trial once more, as one block."""
-    if connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is None:
-        return
-    rows = connection.execute(f"{tables.STEPS.select_sql} WHERE trial_id = ? ORDER BY step", (trial_id,))
-    data = StepColumns.of_records(map(tables.STEPS.decode, rows)).to_bytes()
-    connection.execute(columns.PUT_BLOCK, (trial_id, data, checksum((trial_id, data))))

@@ -27,6 +27,8 @@ RETRY_MS = 1000
 MOST_STUDIES = 8
 """Studies beside each other; more are not readable."""
 _STATIC = Path(__file__).parent / "static"
+_SCRIPT = "vega.js"
+_ASSETS = {_SCRIPT, *(path.name for path in _STATIC.iterdir())}
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -191,10 +193,9 @@ async def error_page(request: Request, error: Exception) -> Response:
 async def asset(request: Request) -> Response:
     """Hand over a script, a style or the icon; what the browser has already is not sent again."""
     name = request.path_params["name"]
-    found = await asyncio.to_thread(asset_content, name)
-    if found is None:
+    if name not in _ASSETS:
         raise HTTPException(404, "Not found")
-    content, tag = found
+    content, tag = await asyncio.to_thread(asset_content, name)
     headers = {"etag": tag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
@@ -202,12 +203,7 @@ async def asset(request: Request) -> Response:
 
 
 @cache
-def asset_content(name: str) -> tuple[bytes, str] | None:
-    """Return an asset's bytes and a name for this version of them; None for any other name."""
-    if name == "vega.js":
-        content = script().encode()
-    elif name in {path.name for path in _STATIC.iterdir()}:
-        content = (_STATIC / name).read_bytes()
-    else:
-        return None
+def asset_content(name: str) -> tuple[bytes, str]:
+    """Return an asset's bytes and a name for this version of them."""
+    content = script().encode() if name == _SCRIPT else (_STATIC / name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'

@@ -3,7 +3,6 @@
 import hmac
 import ipaddress
 import socket
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -71,9 +70,9 @@ class Guard:
             query = urlencode(given, doseq=True)
             place = "/" + scope["path"].lstrip("/")  # two slashes would lead to another machine
             answer = RedirectResponse(place + (f"?{query}" if query else ""), status_code=303)
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            answer.set_cookie(_cookie_name(scope), self._token, httponly=True, samesite="strict")
             return answer
-        if self._is_token(_cookie(headers.get("cookie", ""))):
+        if self._is_token(_cookie(headers.get("cookie", ""), _cookie_name(scope))):
             return None
         text = "Open this page with the address that lorascope printed: it holds the token.\n"
         return PlainTextResponse(text, status_code=401)
@@ -99,9 +98,13 @@ def own_names(host: str) -> tuple[str, ...]:
     return () if is_loopback(host) else (host, socket.gethostname())
 
 
-def _cookie(header: str) -> str:
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+def _cookie_name(scope: Scope) -> str:
+    """Name the cookie by the port: a browser sends a host's cookies to all its ports, and each page has its token."""
+    server = scope.get("server")
+    return f"{COOKIE}_{server[1]}" if server else COOKIE
+
+
+def _cookie(header: str, name: str) -> str:
+    """Find a cookie beside whatever others the host has."""
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return next((value.strip('"') for key, _, value in pairs if key == name), "")

@@ -26,11 +26,11 @@ def test_times_are_brought_to_the_tokens_that_were_measured(make_study) -> None:
     summary = summary_of(make_study(), RECORD)
     (part,) = summary.predicted.ranks
     measured = next(rank for rank in summary.ranks if rank.rank == 8)
-    # 0.2 s for 130 tokens; the measured steps have 770 tokens in 1.224 seconds, their median is 0.408 s
-    tokens = measured.tokens_per_second * measured.step_seconds
-    assert part.step_seconds.predicted == pytest.approx(0.2 / 130 * tokens)
+    # 0.2 s for 130 tokens; the measured steps have 770 tokens in all
+    predicted = 0.2 / 130 * 770 / 3
+    assert part.step_seconds.predicted == pytest.approx(predicted)
     assert part.step_seconds.measured == measured.step_seconds
-    assert part.step_seconds.error == pytest.approx(0.2 / 130 * measured.tokens_per_second - 1)
+    assert part.step_seconds.error == pytest.approx(predicted / measured.step_seconds - 1)
     assert part.flops_per_token == 1e8
 
 
@@ -62,6 +62,12 @@ def test_the_pack_is_measured_where_all_its_trials_ran(make_study) -> None:
     assert part.step_seconds.measured == pytest.approx(0.3)
     assert part.step_seconds.predicted == pytest.approx(0.9 / 390 * 780)
     assert part.peak_memory_bytes.measured is None
+
+
+def test_smaller_packs_are_not_held_against_a_larger_prediction(make_study) -> None:
+    joint = replace(RECORD, what="joint", rank=0, tokens=4 * 130.0, step_seconds=0.9)
+    part = summary_of(make_study(), RECORD, joint).predicted.joint
+    assert (part.step_seconds.predicted, part.step_seconds.measured) == (0.9, None)
 
 
 def test_full_fine_tuning_was_not_run(make_study) -> None:

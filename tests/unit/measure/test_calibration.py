@@ -1,5 +1,6 @@
 """What finished studies teach is kept whole, found by device, precision and size, and never in the way."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_nothing_is_known_at_first() -> None:
 def test_the_model_nearest_in_size_counts() -> None:
     for known in (entry(10**6, 9.0), entry(10**8, 1.2), entry(10**8, 5.0, dtype="float32"), entry(10**9, 2.0, "T4")):
         keep_calibration(known)
-    assert find_calibration("L4", "bfloat16", 7 * 10**10) == entry(10**8, 1.2)
+    assert find_calibration("L4", "bfloat16", 3 * 10**9) == entry(10**8, 1.2)
+    assert find_calibration("L4", "bfloat16", 7 * 10**10) is None
     assert find_calibration("L4", "bfloat16", 2 * 10**6) == entry(10**6, 9.0)
     assert find_calibration("L4", "float64", 10**8) is None
 
@@ -53,6 +55,13 @@ def test_a_damaged_file_says_nothing_and_is_replaced(folder: Path, content: str)
     assert find_calibration("L4", "bfloat16", 10**8) is None
     keep_calibration(entry())
     assert find_calibration("L4", "bfloat16", 10**8) == entry()
+
+
+def test_what_corrects_another_cost_model_says_nothing(folder: Path) -> None:
+    keep_calibration(replace(entry(factor=3.0), cost_model=1))
+    assert find_calibration("L4", "bfloat16", 10**8) is None
+    keep_calibration(entry(10**7))
+    assert find_calibration("L4", "bfloat16", 10**8) == entry(10**7)
 
 
 def test_a_folder_that_cannot_be_made_fails_nothing(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The cost model by hand, and beside what the engine really makes and keeps."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from lorascope.data.examples import Example
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.trial import TrainingTrial
+from lorascope.measure import this_cpu
 from lorascope.measure.cost_model import pass_bytes, predict
 from lorascope.measure.cost_parts import Linear, ModelShape, Pass, Product, Recipe, Step
 from lorascope.measure.devices import BANDWIDTH_SHARE, DEVICES, PRODUCT_SHARE, Roofline, find_device, recognise
@@ -51,6 +53,38 @@ def test_a_heap_keeps_holes_between_activations() -> None:
     found = predict(SHAPE, RECIPE, [STEP], [3], L4).memory
     with_holes = predict(SHAPE, replace(RECIPE, holes=0.5), [STEP], [3], L4).memory
     assert with_holes == replace(found, activation=round(1.5 * found.activation))
+
+
+def test_products_with_adapters_may_take_longer_in_a_step() -> None:
+    slower = replace(RECIPE, low_rank_factor=2.0)
+    low_rank, twice = (
+        predict(SHAPE, recipe, [STEP], [3], L4).step_seconds - predict(SHAPE, recipe, [STEP], [], L4).step_seconds
+        for recipe in (RECIPE, slower)
+    )
+    assert low_rank <= twice <= 2 * low_rank
+    assert predict(SHAPE, slower, [STEP], [], L4) == predict(SHAPE, RECIPE, [STEP], [], L4)
+
+
+def test_this_cpu_times_everything_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for first is timed once; settled, the median of three rounds counts, each of them of everything."""
+    asked: list[str] = []
+    took = {"product": iter((1.0, 5.0, 3.0)), "activation": iter((4.0, 2.0, 9.0))}
+
+    def typical(run: Callable[[], object]) -> float:
+        run()
+        name = "product" if "mm" in run.__code__.co_names else "activation"
+        asked.append(name)
+        return next(took[name])
+
+    monkeypatch.setattr(this_cpu, "_typical", typical)
+    cpu, product = this_cpu.ThisCpu(), Product(64, 32, 16, "nt")
+    assert cpu.product_seconds(product, "float32") == 1.0
+    once = cpu.activation_seconds(8.0)
+    assert asked == ["product", "activation"]
+    assert cpu.settle()
+    assert asked == 3 * ["product", "activation"]
+    assert cpu.product_seconds(product, "float32") == 3.0
+    assert cpu.activation_seconds(8.0) == once
 
 
 def test_gradients_take_the_place_of_activations_where_they_are_made_late() -> None:
@@ -106,6 +140,7 @@ def test_drivers_names_are_recognised(driver: str, name: str) -> None:
     [
         "NVIDIA GeForce GTX 1080", "Quadro P5000", "NVIDIA L40", "NVIDIA GeForce RTX 4090 Laptop GPU",
         "NVIDIA GeForce RTX 3090 Ti", "NVIDIA H100 PCIe", "NVIDIA H100 NVL",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "GRID T4-4Q", "NVIDIA L4-24Q", "NVIDIA GeForce RTX 4090 D",
     ],
 )  # fmt: skip
 def test_other_devices_are_not_taken_for_known_ones(driver: str) -> None:

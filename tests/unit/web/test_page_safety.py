@@ -43,7 +43,9 @@ def test_the_page_can_only_be_read(ask, method: str) -> None:
 
 def test_bound_wider_it_asks_for_the_token(ask) -> None:
     guard = Guard(inner, names=("box.lan",), token="secret")
-    for headers in ({}, {"cookie": f"{COOKIE}=wrong"}, {"cookie": "=;;= ,"}, {"cookie": f"{COOKIE}="}):
+    name = f"{COOKIE}_8501"
+    for cookie in ("", f"{name}=wrong", "=;;= ,", f"{name}=", f"{COOKIE}_8502=secret", f"x{name}=secret"):
+        headers = {"cookie": cookie} if cookie else {}
         assert ask(guard, "/", headers={"host": "192.168.1.5:8501", **headers}).status == 401
     assert ask(guard, "/?token=", headers={"host": "box.lan"}).status == 401
     assert ask(guard, "/?token=séc", headers={"host": "box.lan"}).status == 401
@@ -53,8 +55,10 @@ def test_bound_wider_it_asks_for_the_token(ask) -> None:
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
-    inside = ask(guard, "/", headers={"host": "box.lan", "cookie": f"other=1; {COOKIE}=secret"})
-    assert inside.text == "inside"
+    assert cookie.startswith(f"{name}=secret")
+    for beside in ("other=1", 'theme={"a":1}', "a b=c\xe9"):
+        inside = ask(guard, "/", headers={"host": "box.lan", "cookie": f"{beside}; {name}=secret"})
+        assert inside.text == "inside", beside
 
 
 def test_what_only_this_machine_reaches() -> None:
