@@ -32,7 +32,7 @@ def start_seconds(dataset: str) -> Start:
         raise SystemExit("".join(line for line, _ in seen))
     return Start(
         training_begins=next(seconds for line, seconds in seen if line == "training\n"),
-        first_step_done=next(seconds for line, seconds in seen if line.startswith("step 1/1: train loss")),
+        first_step_done=next(seconds for line, seconds in seen if line.startswith("step 1/1: smoothed train loss")),
     )
 
 

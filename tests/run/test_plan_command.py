@@ -79,7 +79,11 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
     facts = planned(lorascope, *flags)
     known = find_calibration(predicted["device"], "float32", facts["base_parameters"])
     assert known is not None
-    assert facts["calibration"] == {"base_parameters": known.parameters, "factor": known.factor}
+    assert facts["calibration"] == {
+        "base_parameters": known.parameters,
+        "factor": known.factor,
+        "joint_factor": known.joint_factor,
+    }
 
 
 def test_devices_of_the_catalogue(lorascope: Lorascope, flags: list[str]) -> None:

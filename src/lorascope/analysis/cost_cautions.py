@@ -1,8 +1,6 @@
 """Reasons to read times and memory with care."""
 
-from statistics import median
-
-from lorascope.analysis.cost_turns import measured_seconds, training_peak, turns_by_rank
+from lorascope.analysis.cost_turns import paces_apart, training_peak, turns_by_rank
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionPart
 from lorascope.language import tr
@@ -37,9 +35,9 @@ def unsteady_steps(findings: Findings) -> CautionPart | None:
     """Say when turns of one rank on the same batch took unlike times."""
     unlike = []
     for rank, turns in turns_by_rank(findings.data.cost_turns).items():
-        paces = [median(seconds) for turn in turns if (seconds := measured_seconds([turn]))]
-        if len(paces) > 1 and max(paces) > min(paces) * (1 + _UNSTEADY):
-            unlike.append(tr("rank {rank} by {share:.0%}", rank=rank, share=max(paces) / min(paces) - 1))
+        share = paces_apart(turns)
+        if share > _UNSTEADY:
+            unlike.append(tr("rank {rank} by {share:.0%}", rank=rank, share=share))
     if not unlike:
         return None
     text = tr(

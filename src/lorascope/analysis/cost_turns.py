@@ -8,6 +8,7 @@ taken off: the memory of that turn is read above what was there before, and put 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from statistics import median
 
 from lorascope.records import CostRecord, CostTurn
 
@@ -78,6 +79,12 @@ def training_peak(turn: CostTurn) -> int:
 def measured_seconds(turns: Sequence[CostTurn]) -> tuple[float, ...]:
     """Return the times of all steps that are no warm-up."""
     return tuple(chain.from_iterable(turn.step_seconds[turn.warmup_steps :] for turn in turns))
+
+
+def paces_apart(turns: Sequence[CostTurn]) -> float:
+    """Return by what share the slowest of a rank's turns was slower than the quickest; 0 of a single one."""
+    paces = [median(seconds) for turn in turns if (seconds := measured_seconds([turn]))]
+    return max(paces) / min(paces) - 1 if paces else 0.0
 
 
 def warmup_seconds(turns: Sequence[CostTurn]) -> tuple[float, ...]:

@@ -45,11 +45,16 @@ def _alone(record: PredictionRecord, part: RankPart, data: StudyData) -> Predict
 def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostPart:
     """Take the steps that as many trials made as were predicted; a pack that memory did not hold made none."""
     steps = joint_steps(columns.where(~columns.warmup) for columns in data.steps.values())
-    of_one = next((one.tokens for one in data.predictions if one.what == "alone"), record.tokens)
-    whole = steps.trials == round(record.tokens / of_one)
+    whole = steps.trials == pack_size(record, data.predictions)
     if not whole.any():
         return _part(record, None, None, None)
     return _part(record, float(steps.tokens[whole].mean()), float(np.median(steps.seconds[whole])), None)
+
+
+def pack_size(joint: PredictionRecord, predictions: Iterable[PredictionRecord]) -> int:
+    """Return of how many trials a joint step was predicted."""
+    of_one = next((one.tokens for one in predictions if one.what == "alone"), joint.tokens)
+    return round(joint.tokens / of_one)
 
 
 def _part(

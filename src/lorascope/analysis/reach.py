@@ -41,7 +41,7 @@ def imprecise(findings: Findings) -> CautionPart | None:
         text = tr(
             "Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches {half} to "
             "either side, and the tolerance is {tolerance:g} nats a token. To tell a difference of that size would "
-            "take about {times:.1f} times as many: {rows:,} held-out rows, or {more_seeds} seeds in place of {seeds} "
+            "take about {times:,.0f} times as many: {rows:,} held-out rows, or {more_seeds} seeds in place of {seeds} "
             "where seeds make most of it.",
             **values,
             seeds=seeds,
@@ -51,7 +51,7 @@ def imprecise(findings: Findings) -> CautionPart | None:
         text = tr(
             "Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches {half} to "
             "either side, and the tolerance is {tolerance:g} nats a token. To tell a difference of that size would "
-            "take about {times:.1f} times as many: {rows:,} held-out rows.",
+            "take about {times:,.0f} times as many: {rows:,} held-out rows.",
             **values,
         )
     return CautionPart(kind="imprecise", text=text)
@@ -73,9 +73,9 @@ def below_capacity(findings: Findings) -> CautionPart | None:
         return None
     text = tr(
         "The run is shorter than where low ranks are known to fall behind. By a rule of thumb rank {rank} can hold "
-        "{capacity} bits ({bits:g} a parameter), and the {tokens} different target tokens trained on hold at most "
-        "{held} ({bits_per_token:.2f} a token, the base model's held-out loss). From about {enough} target tokens on, "
-        "more rank may help where it does not here.",
+        "{capacity} bits ({bits:g} a parameter), and the about {tokens} different target tokens trained on hold at "
+        "most {held} ({bits_per_token:.2f} bits a token, the base model's held-out loss). From about {enough} target tokens "
+        "on, more rank may help where it does not here.",
         rank=rank,
         capacity=format_count(capacity),
         bits=BITS_PER_PARAMETER,

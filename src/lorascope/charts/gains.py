@@ -44,7 +44,8 @@ def gain_spec(points: Sequence[GainPoint], tolerance: float, ranks: Sequence[int
     ]  # fmt: skip
     x = {"field": "step", "type": "nominal", "title": tr("to the next larger rank"), "sort": names,
          "axis": {"labelAngle": 0}}  # fmt: skip
-    lines = [(0.0, tr("nothing")), (tolerance, tr("tolerance"))]
+    near = tolerance < reach / 12  # then the two labels would lie on each other
+    lines = [(0.0, "" if near else tr("nothing")), (tolerance, tr("tolerance"))]
     color = color_of_rank(ranks, legend=False)
     return finish(interval_layers(rows, x, METRICS["gain_per_doubling"].title, color, lines=lines))
 

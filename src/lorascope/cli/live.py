@@ -105,7 +105,7 @@ def _columns(board: Board, rows: Sequence[TrialRow]) -> list[Column]:
         ),
         Column(heading="seed", cells=[str(row.trial.seed) if several_seeds else "" for row in rows]),
         Column(heading="step", cells=[f"{row.step}/{board.total_steps}" for row in rows], rank=2),
-        Column(heading="train loss", cells=[loss(row.train_loss) for row in rows], rank=1),
+        Column(heading="smoothed train loss", cells=[loss(row.train_loss) for row in rows], rank=1),
         Column(heading="held-out", cells=[loss(row.eval_loss) for row in rows]),
         Column(heading="state", cells=[row.state for row in rows], rank=3, left=True),
     ]

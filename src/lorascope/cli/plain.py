@@ -55,7 +55,8 @@ class PlainView:
             self._say(f"{len(trials)} more: {', '.join(trial.trial_id for trial in trials)}{done}")
             return
         self._say(
-            f"{len(trials)} trials of {facts.total_steps} steps{done}: {facts.model} on {facts.dataset}, "
+            f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} of {facts.total_steps} steps{done}: "
+            f"{facts.model} on {facts.dataset}, "
             f"{format_count(facts.train_examples)} rows, {format_count(facts.eval_examples)} held out, "
             f"{facts.dtype} on {facts.device}, {scales(trials)}"
         )
@@ -73,7 +74,7 @@ class PlainView:
         self._said_tenths = tenths
         losses = ", ".join(f"{r.trial_id} {loss(self._board.rows[r.trial_id].train_loss)}" for r in records)
         step = f"step {records[0].step}/{self._board.total_steps}"
-        self._say(f"{step}: train loss {losses} | {status(self._board, psutil.Process().memory_info().rss)}")
+        self._say(f"{step}: smoothed train loss {losses} | {status(self._board, psutil.Process().memory_info().rss)}")
 
     def evaluation(self, record: EvalRecord) -> None:
         """Gather the held-out losses of one step for one line."""

@@ -59,7 +59,13 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         "full_fine_tuning": _cost_facts(planned.full),
         "training_seconds": planned.training_seconds,
         "evaluation_seconds": planned.evaluation_seconds,
-        "calibration": None if known is None else {"base_parameters": known.parameters, "factor": known.factor},
+        "calibration": None
+        if known is None
+        else {
+            "base_parameters": known.parameters,
+            "factor": known.factor,
+            "joint_factor": known.joint_factor,
+        },
         "notes": planned.notes,
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from lorascope.cli.columns import Column, table
+from lorascope.cli.columns import Column, fit, table
 from lorascope.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -22,16 +22,28 @@ _PARTS = {
 }
 """Parts of the peak and how the table names them; full fine-tuning trains the base, adapters have a working copy."""
 
+_GIVEN_UP = {"gradient": 3, "optimizer": 2, "rest": 1}
+"""Parts that a narrow terminal goes without, the highest first; base and activations are most of the peak."""
+
 
 def show_plan(console: Console, plan: "StudyPlan") -> None:
     """Print what each rank costs alone, all together and full fine-tuning beside them, and what fits."""
-    names = [*(f"rank {part.rank}" for part in plan.ranks), f"all {plan.joint_trials} together", "full fine-tuning"]
-    costs = [*(part.cost for part in plan.ranks), plan.joint, plan.full]
+    together = {f"all {plan.joint_trials} together": plan.joint} if plan.joint_trials > 1 else {}
+    rows = {f"rank {part.rank}": part.cost for part in plan.ranks} | together | {"full fine-tuning": plan.full}
+    names, costs = list(rows), list(rows.values())
     console.print(Text(_head(plan)))
     console.print()
-    console.print(table(_columns(names, costs), console.width))
+    columns, parts = _columns(names, costs), _memory_columns(names, costs)
+    console.print(table(columns, console.width))
     console.print(Text("Peak memory by part", style="bold"))
-    console.print(table(_memory_columns(names, costs), console.width))
+    console.print(table(parts, console.width))
+    left_out = [
+        column.heading for part in (columns, parts) for column in part if column not in fit(part, console.width)
+    ]
+    if left_out:
+        console.print(
+            Text(f"This terminal is too narrow for: {', '.join(left_out)}; --json has everything.", style="dim")
+        )
     for line in _lines(plan):
         console.print(Text(line))
     for note in (*plan.notes, _trust(plan)):
@@ -66,11 +78,11 @@ def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> lis
         Column(
             heading=heading,
             cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs],
-            rank=place,
+            rank=_GIVEN_UP.get(part, 0),
         )
-        for place, (part, heading) in enumerate(reversed(_PARTS.items()))
+        for part, heading in _PARTS.items()
     ]
-    return [Column(heading="", cells=names, left=True), *reversed(parts)]
+    return [Column(heading="", cells=names, left=True), *parts]
 
 
 def _lines(plan: "StudyPlan") -> list[str]:
@@ -110,5 +122,6 @@ def _trust(plan: "StudyPlan") -> str:
         return "Times follow from rates alone, no study on this device has corrected them yet: expect tens of per cent."
     return (
         f"Times are corrected by {known.factor:.2f}, as a finished study of a model of "
-        f"{format_count(known.parameters)} parameters was measured on this device."
+        f"{format_count(known.parameters)} parameters was measured on this device, and may still be off by tens of per "
+        "cent."
     )

@@ -27,7 +27,9 @@ class Calibration:
     parameters: int
     """Of the base model: a later plan takes the study whose model is nearest in size."""
     factor: float
-    """Measured step time over predicted step time."""
+    """Measured step time of a rank alone over its predicted step time."""
+    joint_factor: float
+    """The same of the whole pack."""
     rest_bytes: int
     """Memory that the prediction's other parts do not explain: program, libraries, what they keep."""
     cost_model: int = _COST_MODEL
@@ -79,8 +81,8 @@ def _usable(entry: object) -> Calibration | None:
         return None
     try:
         found = Calibration(**entry)
-        numbers = (found.parameters, found.factor, found.rest_bytes)
-        sound = all(math.isfinite(n) and n >= 0 for n in numbers) and found.factor > 0 and found.parameters > 0
+        numbers = (found.parameters, found.factor, found.joint_factor, found.rest_bytes)
+        sound = all(math.isfinite(n) and n >= 0 for n in numbers) and min(numbers[:3]) > 0
     except TypeError:
         return None
     return found if sound else None

@@ -24,7 +24,8 @@ def resolve_device(device: str) -> torch.device:
         torch.ones(1, device=resolved).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"device {device!r} cannot be used: {reason}", remedy="use auto, cpu, or cuda") from error
+        remedy = "use auto or cpu" if device.startswith("cuda") else "use auto, cpu or cuda (plan takes GPUs by name)"
+        raise InputError(f"device {device!r} cannot be used: {reason}", remedy=remedy) from error
     return resolved
 
 

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 FrameKind = Literal["ranks", "trials", "steps", "evaluations"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """A study folder, as its records were when it was opened."""
 
     folder: Path
     data: StudyData
     summary: StudySummary
+
+    def __repr__(self) -> str:
+        return f"Study.open({str(self.folder)!r})"
 
     @classmethod
     def open(cls, folder: str | Path) -> "Study":

@@ -24,6 +24,7 @@ from lorascope.spec.steps import evaluation_steps
 _SAMPLED_STEPS = 32
 """Steps whose rows are cut into passes to know the mean step and the largest pass."""
 _JOINT_STEPS = 4
+_FILES = {".json", ".jsonl", ".csv", ".parquet"}
 _READ_BYTES = 10_000_000
 """A larger file of rows is not tokenised for a plan."""
 
@@ -114,6 +115,10 @@ def plan_study(spec: StudySpec) -> StudyPlan:
 
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
     """Read the study's rows where they and a tokenizer are here, else assume rows of the largest length."""
+    if not Path(spec.dataset).expanduser().exists() and Path(spec.dataset).suffix.lower() in _FILES:
+        from lorascope.data.sources import load_rows  # noqa: PLC0415 - imports the library of data sets: a second
+
+        load_rows(spec.dataset, spec.split)  # says that there is no such file
     if Path(source.path).is_dir() and _is_small(spec.dataset):
         try:
             tokenizer = load_tokenizer(source, gguf_file)
@@ -157,7 +162,7 @@ class _Planner:
         alone = self._steps(min(known, _SAMPLED_STEPS), adapters=1)
         pack = [trial.rank for trial in next_trials(self.spec, [], {})]
         together = self._steps(min(known, _JOINT_STEPS), adapters=len(pack))
-        joint = self._cost(pack, together)
+        joint = self._cost(pack, together, joint=len(pack) > 1)
         training = joint.runtime_seconds
         if training is not None:
             training *= len(plan_trials(self.spec)) / len(pack)
@@ -191,13 +196,17 @@ class _Planner:
             kernels=self.place.kernels,
         )
 
-    def _factor(self) -> float:
-        return 1.0 if self.calibration is None else self.calibration.factor
+    def _factor(self, *, joint: bool = False) -> float:
+        if self.calibration is None:
+            return 1.0
+        return self.calibration.joint_factor if joint else self.calibration.factor
 
-    def _cost(self, ranks: Sequence[int], steps: Sequence[Step], recipe: Recipe | None = None) -> PlannedCost:
+    def _cost(
+        self, ranks: Sequence[int], steps: Sequence[Step], recipe: Recipe | None = None, *, joint: bool = False
+    ) -> PlannedCost:
         recipe = recipe or self.place.recipe
         found = predict(self.shape, recipe, steps, ranks, self.place.machine, rest_bytes=self.place.rest_bytes)
-        seconds = found.step_seconds * self._factor()
+        seconds = found.step_seconds * self._factor(joint=joint)
         n_steps = self.rows.total_steps
         return PlannedCost(
             trainable_parameters=found.trained_parameters,

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from lorascope.analysis.cost_turns import costs_by_rank
+from lorascope.analysis.cost_turns import costs_by_rank, paces_apart, turns_by_rank
+from lorascope.analysis.joint import JointSteps, joint_steps
+from lorascope.analysis.predicted import pack_size
 from lorascope.measure.calibration import Calibration, find_calibration, keep_calibration
 from lorascope.measure.cost_model import predict
 from lorascope.measure.cost_parts import Machine, Recipe
@@ -22,6 +25,9 @@ from lorascope.run.machine import device_key, lorascope_recipe
 from lorascope.run.plan import full_recipe
 from lorascope.run.prepare import PreparedStudy
 from lorascope.store import StudyStore
+
+_UNSTEADY = 0.3
+"""A study in whose turns a rank's pace differed by more teaches nothing where another has taught."""
 
 
 def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[PredictionRecord]:
@@ -38,7 +44,6 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
         recipe = replace(recipe, chunk=None)
     shape = model_shape(study.frozen.model, study.frozen.layers)
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
-    factor = known.factor if known else 1.0
     rest = known.rest_bytes if known else _rest_bytes(study)
     batches = choose_batches(study, study.spec.seeds[0])
 
@@ -51,6 +56,7 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
             padded=not study.frozen.packing,
             kernels=study.frozen.kernels is not None,
         )
+        factor = 1.0 if known is None else known.joint_factor if what == "joint" else known.factor
         typical = predict(shape, recipe, steps[:1], ranks, machine)
         memory = predict(shape, recipe, steps, ranks, machine, rest_bytes=rest).memory
         return PredictionRecord(
@@ -82,12 +88,19 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
 def calibrate(path: Path) -> None:
     """Keep what a finished study showed about its device; nothing where it was not measured or not predicted."""
     with StudyStore.open(path) as store:
-        facts, costs = store.facts(), costs_by_rank(store.cost_turns(), store.costs())
-        records = {record.rank: record for record in store.predictions() if record.what == "alone"}
+        facts, turns = store.facts(), store.cost_turns()
+        costs = costs_by_rank(turns, store.costs())
+        predictions = store.predictions()
+        steps = joint_steps(columns.where(~columns.warmup) for columns in map(store.step_columns, store.outcomes()))
+    records = {record.rank: record for record in predictions if record.what == "alone"}
     both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
     ratios = [_seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)]
     if facts is None or not ratios:
         return
+    apart = max(map(paces_apart, turns_by_rank(turns).values()), default=0.0)
+    if apart > _UNSTEADY and find_calibration(both[0][0].device, facts.dtype, facts.base_parameters) is not None:
+        return
+    factor = statistics.median(ratios)
     unexplained = statistics.median(cost.peak_memory_bytes - record.memory_bytes for record, cost in both)
     some = both[0][0]
     keep_calibration(
@@ -95,10 +108,20 @@ def calibrate(path: Path) -> None:
             device=some.device,
             dtype=facts.dtype,
             parameters=facts.base_parameters,
-            factor=statistics.median(ratios),
+            factor=factor,
+            joint_factor=_joint_ratio(predictions, steps) or factor,
             rest_bytes=max(0, round(some.rest_bytes + unexplained)),
         )
     )
+
+
+def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> float | None:
+    """Divide the measured by the predicted time of the whole pack's step; None where it never trained together."""
+    joint = next((record for record in predictions if record.what == "joint"), None)
+    whole = steps.trials == (0 if joint is None else pack_size(joint, predictions))
+    if joint is None or not whole.any():
+        return None
+    return float(np.median(steps.seconds[whole]) / steps.tokens[whole].mean() / _predicted(joint))
 
 
 def _seconds_per_token(cost: CostRecord) -> float:

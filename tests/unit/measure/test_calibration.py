@@ -15,7 +15,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def entry(parameters: int = 10**8, factor: float = 1.2, device: str = "L4", dtype: str = "bfloat16") -> Calibration:
-    return Calibration(device=device, dtype=dtype, parameters=parameters, factor=factor, rest_bytes=7)
+    return Calibration(device=device, dtype=dtype, parameters=parameters, factor=factor, joint_factor=1.1, rest_bytes=7)
 
 
 def test_nothing_is_known_at_first() -> None:
