@@ -114,9 +114,12 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _restore(trial: TrainingTrial, steps_done: int, file: safe_open) -> None:
     name, flat = trial.record.trial_id, trial.adapter.flat
+    weights = file.get_tensor(f"{name}.weights")
+    if weights.shape != flat.shape:
+        raise ValueError(f"{name} has {weights.numel()} parameters in it, not {flat.numel()}")
     trial.steps_done = steps_done
     with torch.no_grad():
-        flat.copy_(file.get_tensor(f"{name}.weights"))
+        flat.copy_(weights)
     trial.adapter.refresh()
     if steps_done:
         averages = {average: file.get_tensor(f"{name}.{average}").to(flat.device) for average in _AVERAGES}
