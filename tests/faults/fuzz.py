@@ -18,7 +18,13 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import psutil
 
-from targets import TARGETS, Target
+if "--atheris" in sys.argv:
+    import atheris
+
+    with atheris.instrument_imports(include=["lorascope", "targets"]):
+        from targets import TARGETS, Target
+else:
+    from targets import TARGETS, Target
 
 MOST_SECONDS, MOST_BYTES = 10.0, 10**9
 SIGNS = b"\x00\xff\"'{}[]\n,|!&*-#"
@@ -80,9 +86,6 @@ def main() -> None:
     parser.add_argument("--atheris", choices=list(TARGETS))
     options = parser.parse_args()
     if options.atheris:
-        import atheris
-
-        atheris.instrument_all()
         arguments = [sys.argv[0], f"-atheris_runs={options.inputs}", "-timeout=10", "-rss_limit_mb=4000"]
         atheris.Setup(arguments, TARGETS[options.atheris].read)
         atheris.Fuzz()

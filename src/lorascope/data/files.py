@@ -137,7 +137,7 @@ def _to_dataset(path: Path, columns: Mapping[str, list[object]]) -> Dataset:
         _check_column(path, column, cells)
     try:
         return Dataset.from_dict(dict(columns))
-    except (ValueError, TypeError, OverflowError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"data file {str(path)!r} has a column whose values do not fit together: {error}",
             remedy="give every column values of one kind, nested ones too",
@@ -145,6 +145,11 @@ def _to_dataset(path: Path, columns: Mapping[str, list[object]]) -> Dataset:
 
 
 def _check_column(path: Path, column: str, cells: Sequence[object]) -> None:
+    if "\0" in column:
+        raise InputError(
+            f"data file {str(path)!r} has a NUL character in the name of column {column!r}",
+            remedy="rename the column",
+        )
     first: tuple[int, str] | None = None
     for number, cell in enumerate(cells, start=1):
         if cell is None:

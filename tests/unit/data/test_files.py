@@ -76,6 +76,7 @@ def test_long_cells_are_read_and_the_limit_of_csv_is_put_back(tmp_path):
         ("rows.json", '[{"text": "a"}, "b"]', "row 2 is a string, not an object"),
         ("rows.json", "[{}, {}]", "without any column"),
         ("rows.json", "[" * 100_000, "nested too deeply"),
+        ("rows.csv", "w\0E,w\n1,2\n", "NUL character in the name of column"),
         ("rows.json", '[{"text": "\\ud800"}]', "row 1, column 'text' holds half a character"),
         ("rows.json", '[{"text": "a"}, {"text": 1}]', "column 'text' holds a number in row 2, a string in row 1"),
         ("rows.json", '[{"text": null}, {"text": ["a"]}, {"text": "b"}]', "holds a string in row 3, a list in row 2"),
