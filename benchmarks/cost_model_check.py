@@ -2,7 +2,7 @@
 
 Predictions and steps take turns: what ``lorascope run`` would predict now, then a step of each rank alone, over and
 over. So a machine that is slower for a while slows both, and medians over the rounds can be compared. Nothing is
-corrected by a study. It takes about six minutes on two cores, with nothing else on them.
+corrected by a study. It takes about half an hour on two slow cores, with nothing else on them.
 """
 
 import argparse

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import LlamaConfig
 
 from lorascope.measure.calibration import find_calibration
+from lorascope.run.predict import calibrate
 from lorascope.store import StudyStore
 from studies import carry_out, study_of
 
@@ -84,6 +86,12 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
         "factor": known.factor,
         "joint_factor": known.joint_factor,
     }
+    # turns unlike each other teach nothing where another study has taught
+    with StudyStore.create(tmp_path / "study" / "study.db") as store:
+        turn = store.cost_turns()[0]
+        store.put_cost_turn(replace(turn, step_seconds=tuple(9 * seconds for seconds in turn.step_seconds)))
+    calibrate(tmp_path / "study" / "study.db")
+    assert find_calibration(predicted["device"], "float32", facts["base_parameters"]) == known
 
 
 def test_devices_of_the_catalogue(lorascope: Lorascope, flags: list[str]) -> None:
@@ -104,6 +112,9 @@ def test_the_table_fits_a_narrow_terminal(
     assert code == 0
     assert max(map(len, out.splitlines())) <= 60
     assert "rank 4" in out
+    assert "frozen base" in out
+    (left_out,) = [line for line in out.splitlines() if "too narrow for" in line]
+    assert "MFLOPs/token" in out[out.index(left_out) :]
     assert "Every rank fits into the memory." in out
 
 
@@ -151,6 +162,7 @@ def test_a_70b_model_takes_little(tmp_path: Path) -> None:
         (None, ("--device=T4", "--dtype=bfloat16"), ("T4", "bfloat16", "--dtype float32")),
         (None, ("--target-modules=nothing",), ("nothing", "q_proj")),
         (None, ("--ranks=2,4096",), ("4096", "at most")),
+        (None, ("--dataset=nowhere.json",), ("'nowhere.json' does not exist", "check the path")),
     ],
 )
 def test_what_cannot_be_planned_is_refused_once(
@@ -166,6 +178,8 @@ def test_what_cannot_be_planned_is_refused_once(
         given.append(f"--model={write_config(tmp_path / 'model', **config)}")
         given.remove(flags[0])
     else:
+        given = [flag for flag in given if not (flag.startswith("--dataset=") and arguments[0].startswith("--dataset"))]
+        given += [] if any(flag.startswith("--dataset=") for flag in given) else [arguments[0]]
         given = [flag for flag in given if not (flag == "--ranks=2,4" and "--ranks=2,4096" in arguments)]
         given = [flag for flag in given if not (flag == "--dtype=float32" and "--dtype=bfloat16" in arguments)]
     code, out, err = lorascope("plan", *given)

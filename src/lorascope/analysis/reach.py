@@ -73,7 +73,7 @@ def below_capacity(findings: Findings) -> CautionPart | None:
         return None
     text = tr(
         "The run is shorter than where low ranks are known to fall behind. By a rule of thumb rank {rank} can hold "
-        "{capacity} bits ({bits:g} a parameter), and the about {tokens} different target tokens trained on hold at "
+        "{capacity} bits ({bits:g} a parameter), and the roughly {tokens} different target tokens trained on hold at "
         "most {held} ({bits_per_token:.2f} bits a token, the base model's held-out loss). From about {enough} target "
         "tokens on, more rank may help where it does not here.",
         rank=rank,

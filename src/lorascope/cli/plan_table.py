@@ -38,7 +38,10 @@ def show_plan(console: Console, plan: "StudyPlan") -> None:
     console.print(Text("Peak memory by part", style="bold"))
     console.print(table(parts, console.width))
     left_out = [
-        column.heading for part in (columns, parts) for column in part if column not in fit(part, console.width)
+        column.heading
+        for part in (columns, parts)
+        for column in part
+        if any(column.cells) and column not in fit(part, console.width)
     ]
     if left_out:
         console.print(

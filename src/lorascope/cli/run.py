@@ -13,7 +13,7 @@ from rich.console import Console
 from lorascope.cli.flags import given_fields, make_flags
 from lorascope.cli.importing import importing
 from lorascope.spec.load import find_study, load_spec, preset_names
-from lorascope.spec.schema import StudySpec
+from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
 
 if TYPE_CHECKING:
     StudyFlags = object
@@ -103,4 +103,4 @@ def _slug(source: str) -> str:
     return re.sub(r"[^\w.]+", "-", name.removeprefix("builtin:")).strip("-.").lower() or "study"
 
 
-_SUFFIXES = {".json", ".jsonl", ".csv", ".parquet", ".gguf"}
+_SUFFIXES = {*FILE_SUFFIXES, ".gguf"}

@@ -13,6 +13,7 @@ from datasets.table import InMemoryTable
 from pyarrow.parquet import read_table
 
 from lorascope.errors import InputError
+from lorascope.spec.schema import FILE_SUFFIXES
 
 Row = Mapping[str, object]
 
@@ -215,9 +216,6 @@ def _read_parquet(path: Path) -> Dataset:
         ) from error
 
 
-READERS: dict[str, Callable[[Path], Dataset]] = {
-    ".json": _read_json,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+READERS: dict[str, Callable[[Path], Dataset]] = dict(
+    zip(FILE_SUFFIXES, (_read_json, _read_jsonl, _read_csv, _read_parquet), strict=True)
+)

@@ -18,13 +18,12 @@ from lorascope.modeling.targets import check_ranks, find_targets, swap_in
 from lorascope.run.machine import PlannedMachine, find_machine
 from lorascope.run.waves import next_trials
 from lorascope.spec.plan import plan_trials
-from lorascope.spec.schema import StudySpec
+from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
 from lorascope.spec.steps import evaluation_steps
 
 _SAMPLED_STEPS = 32
 """Steps whose rows are cut into passes to know the mean step and the largest pass."""
 _JOINT_STEPS = 4
-_FILES = {".json", ".jsonl", ".csv", ".parquet"}
 _READ_BYTES = 10_000_000
 """A larger file of rows is not tokenised for a plan."""
 
@@ -115,7 +114,7 @@ def plan_study(spec: StudySpec) -> StudyPlan:
 
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
     """Read the study's rows where they and a tokenizer are here, else assume rows of the largest length."""
-    if not Path(spec.dataset).expanduser().exists() and Path(spec.dataset).suffix.lower() in _FILES:
+    if not Path(spec.dataset).expanduser().exists() and Path(spec.dataset).suffix.lower() in FILE_SUFFIXES:
         from lorascope.data.sources import load_rows  # noqa: PLC0415 - imports the library of data sets: a second
 
         load_rows(spec.dataset, spec.split)  # says that there is no such file

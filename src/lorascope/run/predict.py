@@ -118,8 +118,10 @@ def calibrate(path: Path) -> None:
 def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> float | None:
     """Divide the measured by the predicted time of the whole pack's step; None where it never trained together."""
     joint = next((record for record in predictions if record.what == "joint"), None)
-    whole = steps.trials == (0 if joint is None else pack_size(joint, predictions))
-    if joint is None or not whole.any():
+    if joint is None:
+        return None
+    whole = steps.trials == pack_size(joint, predictions)
+    if not whole.any():
         return None
     return float(np.median(steps.seconds[whole]) / steps.tokens[whole].mean() / _predicted(joint))
 

@@ -44,6 +44,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Size = Annotated[str, BeforeValidator(_is_size)]
 
+FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+"""Endings of files of rows."""
+
 READING_FIELDS = frozenset({"tolerance", "stable_zone", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
 """Fields that change what is read or measured, not what is trained: a finished study may be given others."""
 

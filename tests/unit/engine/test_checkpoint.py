@@ -1,3 +1,4 @@
+import errno
 import json
 import struct
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from packs import make_spec, prepared, run_pack
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lorascope.engine import checkpoint
 from lorascope.engine.checkpoint import load_checkpoint, previous, read_steps, save_checkpoint
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.trial import TrainingTrial
@@ -151,6 +153,20 @@ def test_a_damaged_file_is_named_with_the_remedy(
     for read in (read_steps, lambda path: load_checkpoint(path, fresh(spec, frozen))):
         with pytest.raises(LorascopeError, match=r"pack\.safetensors cannot be used.*\n.*delete it"):
             read(path)
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage(
+    spec: StudySpec, frozen: FrozenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pack.safetensors"
+    save_checkpoint(path, fresh(spec, frozen))
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "safe_open", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_steps(path)
 
 
 def test_a_checkpoint_of_other_trials_is_refused(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
