@@ -1,5 +1,6 @@
 """Everything a study folder holds, read once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from lorascope.records import (
 from lorascope.spec.load import load_spec
 from lorascope.spec.plan import planned_rates
 from lorascope.spec.schema import StudySpec
-from lorascope.store import StudyStore
+from lorascope.store import StudyStore, verify_store
 from lorascope.store.columns import StepColumns
 
 
@@ -85,26 +86,33 @@ class StudyData:
 
 def load_study(folder: Path) -> StudyData:
     """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
-    with StudyStore.open(folder / "study.db") as store:
-        store.verify()
-        trials = tuple(store.trials())
-        turns = tuple(store.cost_turns())
-        return StudyData(
-            spec=load_spec(folder / "study.yaml", {}),
-            facts=store.facts(),
-            environments=tuple(store.environments()),
-            trials=trials,
-            outcomes=store.outcomes(),
-            adapters={record.rank: record for record in store.adapters()},
-            costs=costs_by_rank(turns, store.costs()),
-            steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
-            evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
-            spectra=tuple(store.spectra()),
-            truncations=tuple(store.truncations()),
-            forgetting=store.forgetting(),
-            predictions=tuple(store.predictions()),
-            cost_turns=turns,
-            machine_rates=store.machine_rates(),
-            samples=tuple(store.samples()),
-            gpu_samples=tuple(store.gpu_samples()),
-        )
+    with StudyStore.open(folder / "study.db") as store, ThreadPoolExecutor(1) as beside:
+        verified = beside.submit(verify_store, folder / "study.db")  # SQLite reads it without Python's lock
+        try:
+            return _read(store, load_spec(folder / "study.yaml", {}))
+        finally:
+            verified.result()  # damage explains whatever reading met
+
+
+def _read(store: StudyStore, spec: StudySpec) -> StudyData:
+    trials = tuple(store.trials())
+    turns = tuple(store.cost_turns())
+    return StudyData(
+        spec=spec,
+        facts=store.facts(),
+        environments=tuple(store.environments()),
+        trials=trials,
+        outcomes=store.outcomes(),
+        adapters={record.rank: record for record in store.adapters()},
+        costs=costs_by_rank(turns, store.costs()),
+        steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
+        evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
+        spectra=tuple(store.spectra()),
+        truncations=tuple(store.truncations()),
+        forgetting=store.forgetting(),
+        predictions=tuple(store.predictions()),
+        cost_turns=turns,
+        machine_rates=store.machine_rates(),
+        samples=tuple(store.samples()),
+        gpu_samples=tuple(store.gpu_samples()),
+    )

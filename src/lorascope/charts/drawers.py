@@ -21,6 +21,8 @@ from lorascope.errors import InputError, LorascopeError
 from lorascope.language import language
 
 MOST_PROCESSES = 2
+_BYTES_OF_ANY = 60_000
+"""A chart takes as long to draw as that much more of its specification would, however small it is."""
 _CHILD = "from lorascope.charts.drawers import serve; import sys; serve(sys.argv[1])"
 
 
@@ -48,17 +50,25 @@ class Drawers:
 
     def draw(self, specs: Mapping[str, Spec]) -> dict[str, Drawing]:
         """Draw specifications, by name, as ``draw_all`` does."""
-        names = list(specs)
-        shares = [names[begin :: len(self._processes)] for begin in range(len(self._processes))]
-        asked = [json.dumps({name: specs[name] for name in share}).encode() for share in shares]
+        asked = [json.dumps({name: specs[name] for name in share}).encode() for share in self._shares(specs)]
         with ThreadPoolExecutor(len(self._processes)) as threads:
             answers = threads.map(_ask, self._processes, asked)
         drawn = {name: drawing for answer in answers for name, drawing in answer.items()}
-        return {name: drawn[name] for name in names}
+        return {name: drawn[name] for name in specs}
+
+    def _shares(self, specs: Mapping[str, Spec]) -> list[list[str]]:
+        """Divide the names so that the processes end together: the largest first, each to who has least."""
+        sizes = {name: _BYTES_OF_ANY + len(json.dumps(spec)) for name, spec in specs.items()}
+        shares: list[list[str]] = [[] for _ in self._processes]
+        for name in sorted(sizes, key=lambda name: -sizes[name]):
+            min(shares, key=lambda share: sum(sizes[other] for other in share)).append(name)
+        return shares
 
 
 def serve(lang: str) -> None:
     """Be one of the processes: get ready, read specifications from standard input, write their drawings."""
+    if hasattr(os, "nice"):  # whoever asks has more to do before it can ask
+        os.nice(10)
     # What is wrong with a language or its fonts is said by the process that asks
     with contextlib.suppress(InputError), language(lang):
         check_fonts()

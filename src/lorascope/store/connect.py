@@ -36,7 +36,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     try:
         with damage_is_clear(path):
             _refuse_foreign(connection, path, new_allowed=True)
-            verify(connection)
+            _verify(connection)
             # Where shared memory does not work (some network drives), SQLite answers with the journal it kept.
             with contextlib.suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -74,7 +74,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return copy
 
 
-def verify(connection: sqlite3.Connection) -> None:
+def verify_store(path: Path) -> None:
+    """Read the whole file for its structure; what a row holds is verified when it is read. Raises InputError."""
+    with contextlib.closing(_connect(path, mode="ro")) as connection, damage_is_clear(path):
+        _verify(connection)
+
+
+def _verify(connection: sqlite3.Connection) -> None:
     """Raise sqlite3.DatabaseError where the structure of the file is damaged."""
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":

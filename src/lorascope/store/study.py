@@ -29,7 +29,7 @@ from lorascope.records import (
 from lorascope.store import columns, tables
 from lorascope.store.codec import SqlValue, checksum
 from lorascope.store.columns import StepColumns
-from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer, verify
+from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer
 from lorascope.store.tables import R, Table
 
 
@@ -51,11 +51,6 @@ class StudyStore:
     def open(cls, path: Path) -> Self:
         """Open for reading. Raises InputError when missing, not a store, or of a newer version."""
         return cls(connect_reader(path), path, writable=False)
-
-    def verify(self) -> None:
-        """Read the whole file for its structure; what a row holds is verified when it is read. Raises InputError."""
-        with self._lock, damage_is_clear(self._path):
-            verify(self._connection)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
