@@ -73,18 +73,23 @@ def prepare_model(
         kernels=None,
         own_attention=model.config._attn_implementation,
     )
-    rounding = _difference(frozen, examples, reference)
-    if rounding > _TOLERANCE[model.dtype]:
+    check = _Check(examples=examples, reference=reference, rounding=0.0)
+    if packing and kernels:  # nearly every model takes both, and then no slower way has to be tried
+        fused, reason = _fuse(replace(frozen, packing=True), check, (True,))
+        if fused.kernels is not None:
+            return fused, Reasons(packing=later("packed logits agree with the model's own"), kernels=reason)
+    check = replace(check, rounding=_difference(frozen, examples, reference))
+    if check.rounding > _TOLERANCE[model.dtype]:
         frozen = replace(frozen, chunked_head=False)
-        rounding = _difference(frozen, examples, reference)
-    if rounding > _LARGEST_ROUNDING:
+        check = replace(check, rounding=_difference(frozen, examples, reference))
+    if check.rounding > _LARGEST_ROUNDING:
         raise InputError(
-            f"this model gives other logits for padded rows than for single ones (they differ by {rounding:.0%})",
+            f"this model gives other logits for padded rows than for single ones (they differ by {check.rounding:.0%})",
             remedy="try --dtype float32, or another model",
         )
-    check = _Check(examples=examples, reference=reference, rounding=rounding)
     frozen, packing_reason = _pack(frozen, check) if packing else (frozen, later("as asked"))
-    frozen, kernels_reason = _fuse(frozen, check) if kernels else (frozen, later("as asked"))
+    attention = (True, False) if frozen.packing else (False,)  # padded rows have attention of their own
+    frozen, kernels_reason = _fuse(frozen, check, attention) if kernels else (frozen, later("as asked"))
     return frozen, Reasons(packing=packing_reason, kernels=kernels_reason)
 
 
@@ -95,7 +100,7 @@ class _Check:
     examples: Sequence[Example]
     reference: Sequence[torch.Tensor]
     rounding: float
-    """How far the padded path is from the reference."""
+    """How far the padded path is from the reference; 0 where only the tolerance counts."""
 
     def difference(self, frozen: FrozenModel) -> float:
         return _difference(frozen, self.examples, self.reference)
@@ -117,7 +122,8 @@ def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
     return frozen, reason.format(difference=difference)
 
 
-def _fuse(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
+def _fuse(frozen: FrozenModel, check: _Check, attention: Sequence[bool]) -> tuple[FrozenModel, str]:
+    """Let the kernels compute the model: with its attention or without, in the order given."""
     if frozen.device.type != "cpu":
         reason = later("the compiled kernels are for CPUs, and this runs on {device}")
         return frozen, reason.format(device=frozen.device)
@@ -126,8 +132,8 @@ def _fuse(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
         return frozen, how
     kernels = Kernels(library)
     fused, reason = replace(frozen, kernels=kernels), ""
-    for attention in (True, False) if frozen.packing else (False,):  # padded rows have attention of their own
-        replaced = fuse(frozen.model, kernels, attention=attention)
+    for theirs in attention:
+        replaced = fuse(frozen.model, kernels, attention=theirs)
         try:
             difference = check.difference(fused)
         except _REFUSALS as error:
