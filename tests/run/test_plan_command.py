@@ -84,6 +84,7 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
     assert facts["calibration"] == {
         "base_parameters": known.parameters,
         "factor": known.factor,
+        "rank_factors": [{"rank": rank, "factor": factor} for rank, factor in known.rank_factors],
         "joint_factor": known.joint_factor,
     }
     # turns unlike each other teach nothing where another study has taught

@@ -64,6 +64,7 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         else {
             "base_parameters": known.parameters,
             "factor": known.factor,
+            "rank_factors": [{"rank": rank, "factor": factor} for rank, factor in known.rank_factors],
             "joint_factor": known.joint_factor,
         },
         "notes": planned.notes,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 
 _FILE = "calibration.json"
@@ -27,12 +28,21 @@ class Calibration:
     parameters: int
     """Of the base model: a later plan takes the study whose model is nearest in size."""
     factor: float
-    """Measured step time of a rank alone over its predicted step time."""
+    """Measured step time of a rank alone over its predicted step time, the median of the ranks."""
     joint_factor: float
     """The same of the whole pack."""
     rest_bytes: int
     """Memory that the prediction's other parts do not explain: program, libraries, what they keep."""
+    rank_factors: tuple[tuple[int, float], ...] = ()
+    """The factor of each rank, ascending."""
     cost_model: int = _COST_MODEL
+
+    def factor_of(self, rank: int) -> float:
+        """Return the factor of a rank: between two ranks on the line through them, beyond the last one its own."""
+        if not self.rank_factors:
+            return self.factor
+        ranks, factors = zip(*self.rank_factors, strict=True)
+        return float(np.interp(rank, ranks, factors))
 
 
 def data_folder() -> Path:
@@ -80,9 +90,10 @@ def _usable(entry: object) -> Calibration | None:
     if not isinstance(entry, Mapping) or entry.get("cost_model") != _COST_MODEL:
         return None
     try:
-        found = Calibration(**entry)
-        numbers = (found.parameters, found.factor, found.joint_factor, found.rest_bytes)
-        sound = all(math.isfinite(n) and n >= 0 for n in numbers) and min(numbers[:3]) > 0
-    except TypeError:
+        by_rank = tuple((int(rank), float(factor)) for rank, factor in entry.get("rank_factors", ()))
+        found = Calibration(**{**entry, "rank_factors": tuple(sorted(by_rank))})
+        positive = (found.parameters, found.factor, found.joint_factor, *(factor for _, factor in by_rank))
+        sound = all(math.isfinite(n) and n >= 0 for n in (*positive, found.rest_bytes)) and min(positive) > 0
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if sound else None

@@ -195,17 +195,19 @@ class _Planner:
             kernels=self.place.kernels,
         )
 
-    def _factor(self, *, joint: bool = False) -> float:
+    def _factor(self, ranks: Sequence[int] = (), *, joint: bool = False) -> float:
         if self.calibration is None:
             return 1.0
-        return self.calibration.joint_factor if joint else self.calibration.factor
+        if joint:
+            return self.calibration.joint_factor
+        return self.calibration.factor_of(ranks[0]) if ranks else self.calibration.factor
 
     def _cost(
         self, ranks: Sequence[int], steps: Sequence[Step], recipe: Recipe | None = None, *, joint: bool = False
     ) -> PlannedCost:
         recipe = recipe or self.place.recipe
         found = predict(self.shape, recipe, steps, ranks, self.place.machine, rest_bytes=self.place.rest_bytes)
-        seconds = found.step_seconds * self._factor(joint=joint)
+        seconds = found.step_seconds * self._factor(ranks, joint=joint)
         n_steps = self.rows.total_steps
         return PlannedCost(
             trainable_parameters=found.trained_parameters,
