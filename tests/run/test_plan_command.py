@@ -119,6 +119,18 @@ def test_the_table_fits_a_narrow_terminal(
     assert "Every rank fits into the memory." in out
 
 
+def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:
+    first, second = (part["adapter_bytes"] for part in planned(lorascope, *flags)["ranks"])
+    limit = f"--max-adapter-mb={(first + second) / 2e6}"
+    parts = planned(lorascope, *flags, limit)["ranks"]
+    assert parts[0]["beyond_limits"] == []
+    (beyond,) = parts[1]["beyond_limits"]
+    assert beyond.startswith("adapter ")
+    assert f"Beyond the limits: rank 4 by its {beyond}." in " ".join(lorascope("plan", *flags, limit)[1].split())
+    assert "No rank is planned to go beyond the limits." in lorascope("plan", *flags, "--max-memory=1TB")[1]
+    assert "the limits" not in lorascope("plan", *flags)[1]
+
+
 def write_config(folder: Path, **config: object) -> str:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Protocol
 
 from lorascope.analysis.estimates import Estimate
 from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart
@@ -11,6 +12,17 @@ from lorascope.analysis.wording import with_interval
 from lorascope.language import later, tr
 from lorascope.spec.schema import StudySpec
 from lorascope.units import format_bytes, format_seconds, from_megabytes, parse_bytes, to_megabytes
+
+
+class Cost(Protocol):
+    """What is held against limits, measured or planned; None where it is not known."""
+
+    @property
+    def adapter_bytes(self) -> int | None: ...
+    @property
+    def runtime_seconds(self) -> float | None: ...
+    @property
+    def peak_memory_bytes(self) -> int | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,21 +34,21 @@ class Limit:
     label: str
     """In English."""
     most: float
-    taken: Callable[[RankPart], float | None]
+    taken: Callable[[Cost], float | None]
     shown: Callable[[float], str]
     enough: Callable[[float], str]
     """Writes a limit that the user can give and that an amount stays within."""
 
-    def share(self, part: RankPart) -> float:
-        """Divide what the rank takes by the limit; infinite where that was not measured."""
+    def share(self, part: Cost) -> float:
+        """Divide what the rank takes by the limit; infinite where that is not known."""
         taken = self.taken(part)
         return math.inf if taken is None else taken / self.most
 
-    def exceeded(self, part: RankPart) -> bool:
-        """Say whether the rank was measured to take more."""
+    def exceeded(self, part: Cost) -> bool:
+        """Say whether the rank is known to take more."""
         return 1 < self.share(part) < math.inf
 
-    def describe(self, part: RankPart) -> str:
+    def describe(self, part: Cost) -> str:
         """Write what the rank takes and the limit."""
         taken = self.taken(part)
         label, most = tr(self.label), self.shown(self.most)

@@ -121,9 +121,15 @@ def trade_off_spec(
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
     y = {"field": "low", "type": "quantitative", "title": METRICS["excess_loss"].title,
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
+    apart = (
+        0.7
+        * LINE_HEIGHT
+        / HEIGHT
+        * (max(tolerance, *(p.high for p in points)) - min(tolerance, *(p.low for p in points)))
+    )
     rows = [
         {"rank": str(point.rank), "words": f"r {point.rank}", "cost": point.cost / divisor, "pareto": point.pareto,
-         "value": point.excess, "low": point.low, "high": point.high}
+         "value": point.excess, "low": point.low, "high": point.high, "label": _beside(point.excess, tolerance, apart)}
         for point in points
     ]  # fmt: skip
     color = color_of_rank(ranks, legend=False)
@@ -143,10 +149,17 @@ def trade_off_spec(
             for filled in (True, False)
         ),
         {"data": {"values": rows}, "mark": {"type": "text", "dx": 9, "align": "left", "fontSize": 12, "color": INK},
-         "encoding": {"x": x, "y": value, "text": {"field": "words"}}},
+         "encoding": {"x": x, "y": {**y, "field": "label"}, "text": {"field": "words"}}},
         *dashed_line(tolerance, tr("tolerance")),
     ]  # fmt: skip
     return finish(layers)
+
+
+def _beside(value: float, line: float, gap: float) -> float:
+    """Return where a label at ``value`` is not crossed by the line, at least ``gap`` from it."""
+    if abs(value - line) >= gap:
+        return value
+    return line + gap if value >= line else line - gap
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

@@ -54,7 +54,9 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
     known = planned.calibration
     return {
         **{name: getattr(planned, name) for name in names},
-        "ranks": [{"rank": part.rank, **_cost_facts(part.cost)} for part in planned.ranks],
+        "ranks": [
+            {"rank": part.rank, **_cost_facts(part.cost), "beyond_limits": part.beyond_limits} for part in planned.ranks
+        ],
         "joint": {"trials": planned.joint_trials, **_cost_facts(planned.joint)},
         "full_fine_tuning": _cost_facts(planned.full),
         "training_seconds": planned.training_seconds,

@@ -107,7 +107,14 @@ def _lines(plan: "StudyPlan") -> list[str]:
         lines.append("No rank fits into the memory.")
     else:
         lines.append(f"Ranks that do not fit: {', '.join(unfit)}.")
-    return [*lines, *_savings(plan)]
+    return [*lines, *_limits(plan), *_savings(plan)]
+
+
+def _limits(plan: "StudyPlan") -> list[str]:
+    if not plan.limited:
+        return []
+    beyond = [f"rank {part.rank} by its {', '.join(part.beyond_limits)}" for part in plan.ranks if part.beyond_limits]
+    return [f"Beyond the limits: {'; '.join(beyond)}." if beyond else "No rank is planned to go beyond the limits."]
 
 
 def _savings(plan: "StudyPlan") -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lorascope.analysis.limits import limits_of
 from lorascope.data.batches import total_steps
 from lorascope.data.examples import Example
 from lorascope.errors import InputError
@@ -52,6 +53,8 @@ class PlannedRank:
 
     rank: int
     cost: PlannedCost
+    beyond_limits: tuple[str, ...]
+    """What it takes beyond the limits that were given, each with its limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +82,8 @@ class StudyPlan:
     evaluation_seconds: float | None
     calibration: Calibration | None
     """The finished study that corrected times; None without one."""
+    limited: bool
+    """Whether limits on memory, time or size were given."""
     notes: tuple[str, ...]
 
 
@@ -175,15 +180,21 @@ class _Planner:
             rows=self.rows.source,
             tokens_per_step=sum(step.tokens for step in alone) / len(alone),
             total_steps=self.rows.total_steps,
-            ranks=tuple(PlannedRank(rank=rank, cost=self._cost([rank], alone)) for rank in sorted(self.spec.ranks)),
+            ranks=tuple(self._rank(rank, alone) for rank in sorted(self.spec.ranks)),
             joint=joint,
             joint_trials=len(pack),
             full=self._cost([], alone, full_recipe(self.place.recipe)),
             training_seconds=training,
             evaluation_seconds=self._evaluation_seconds(),
             calibration=self.calibration,
+            limited=bool(limits_of(self.spec)),
             notes=tuple(notes),
         )
+
+    def _rank(self, rank: int, steps: Sequence[Step]) -> PlannedRank:
+        cost = self._cost([rank], steps)
+        beyond = tuple(limit.describe(cost) for limit in limits_of(self.spec) if limit.exceeded(cost))
+        return PlannedRank(rank=rank, cost=cost, beyond_limits=beyond)
 
     def _steps(self, n: int, *, adapters: int) -> tuple[Step, ...]:
         return steps_of(
