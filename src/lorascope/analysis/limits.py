@@ -18,11 +18,16 @@ class Cost(Protocol):
     """What is held against limits, measured or planned; None where it is not known."""
 
     @property
-    def adapter_bytes(self) -> int | None: ...
+    def adapter_bytes(self) -> int | None:
+        """Of the adapter's file."""
+
     @property
-    def runtime_seconds(self) -> float | None: ...
+    def runtime_seconds(self) -> float | None:
+        """Of all training steps, alone."""
+
     @property
-    def peak_memory_bytes(self) -> int | None: ...
+    def peak_memory_bytes(self) -> int | None:
+        """Of the rank alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
