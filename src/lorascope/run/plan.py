@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lorascope.analysis.limits import limits_of
 from lorascope.data.batches import total_steps
 from lorascope.data.examples import Example
 from lorascope.errors import InputError
@@ -21,6 +21,9 @@ from lorascope.run.waves import next_trials
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
 from lorascope.spec.steps import evaluation_steps
+
+if TYPE_CHECKING:
+    from lorascope.analysis.limits import Limit
 
 _SAMPLED_STEPS = 32
 """Steps whose rows are cut into passes to know the mean step and the largest pass."""
@@ -187,14 +190,21 @@ class _Planner:
             training_seconds=training,
             evaluation_seconds=self._evaluation_seconds(),
             calibration=self.calibration,
-            limited=bool(limits_of(self.spec)),
+            limited=bool(self._limits()),
             notes=tuple(notes),
         )
 
     def _rank(self, rank: int, steps: Sequence[Step]) -> PlannedRank:
         cost = self._cost([rank], steps)
-        beyond = tuple(limit.describe(cost) for limit in limits_of(self.spec) if limit.exceeded(cost))
+        beyond = tuple(limit.describe(cost) for limit in self._limits() if limit.exceeded(cost))
         return PlannedRank(rank=rank, cost=cost, beyond_limits=beyond)
+
+    def _limits(self) -> tuple["Limit", ...]:
+        if self.spec.max_memory is self.spec.max_seconds is self.spec.max_adapter_mb is None:
+            return ()
+        from lorascope.analysis.limits import limits_of  # noqa: PLC0415 - imports what reads studies: half a second
+
+        return limits_of(self.spec)
 
     def _steps(self, n: int, *, adapters: int) -> tuple[Step, ...]:
         return steps_of(
