@@ -12,23 +12,29 @@ _NEAR = 0.02
 """Ranks whose bandwidth shares lie this close, as a share, do not differ."""
 
 
-def read_costs(ranks: Sequence[RankPart]) -> CostReadingsPart | None:
-    """Read the ranks that were measured in turns; None without any."""
+def read_costs(ranks: Sequence[RankPart], apart: float) -> CostReadingsPart | None:
+    """Read the ranks that were measured in turns; None without any.
+
+    Args:
+        ranks: what was measured.
+        apart: by what share turns of one rank differed in time at most; ranks that differ by less are not told apart.
+    """
     costs = {part.rank: part.cost for part in ranks if part.cost is not None}
     if not costs:
         return None
     time_spread, memory_spread = _time_spread(ranks, costs), _memory_spread(ranks)
     leaning = _leaning(ranks, costs)
+    steadiest, leans_most = _steadiest(time_spread, apart), _highest(leaning, max(_NEAR, apart))
     texts = [
-        _steadiest_time(time_spread) if len(costs) > 1 else "",
+        _steadiest_time(time_spread, steadiest, apart) if len(costs) > 1 else "",
         _steadiest_memory(memory_spread),
-        _bandwidth(leaning),
+        _bandwidth(leaning, leans_most),
         *(_bottleneck(rank, cost) for rank, cost in costs.items()),
     ]
     return CostReadingsPart(
-        steadiest_time_rank=_lowest(time_spread),
+        steadiest_time_rank=steadiest,
         steadiest_memory_rank=_lowest(memory_spread),
-        bandwidth_rank=_highest(leaning),
+        bandwidth_rank=leans_most,
         texts=tuple(filter(None, texts)),
     )
 
@@ -65,18 +71,28 @@ def _lowest(values: Mapping[int, float]) -> int | None:
     return min(values, key=lambda rank: values[rank]) if len(values) > 1 else None
 
 
-def _highest(values: Mapping[int, float]) -> int | None:
-    """Return the rank with the highest value, if it stands out."""
+def _steadiest(spread: Mapping[int, float], apart: float) -> int | None:
+    """Return the rank whose steps vary least, if its turns varied less than it stands out."""
+    least = sorted(spread.values())[:2]
+    return _lowest(spread) if len(least) == 2 and least[1] - least[0] > apart else None
+
+
+def _highest(values: Mapping[int, float], near: float) -> int | None:
+    """Return the rank with the highest value, if it stands out by that share."""
     if len(values) < 2:
         return None
     top, second = sorted(values.values(), reverse=True)[:2]
-    return max(values, key=lambda rank: values[rank]) if top > second * (1 + _NEAR) else None
+    return max(values, key=lambda rank: values[rank]) if top > second * (1 + near) else None
 
 
-def _steadiest_time(spread: Mapping[int, float]) -> str:
-    rank = _lowest(spread)
-    if rank is None:
+def _steadiest_time(spread: Mapping[int, float], rank: int | None, apart: float) -> str:
+    if len(spread) < 2:
         return tr("Too few steps were measured to say which rank's steps vary least; --cost full measures more.")
+    if rank is None:
+        return tr(
+            "Which rank's steps vary least cannot be told: one rank's turns differ by {apart:.0%} themselves.",
+            apart=apart,
+        )
     return tr(
         "Rank {rank} has the steadiest steps: the middle half of them lies within {spread:.1%} of their median.",
         rank=rank,
@@ -95,8 +111,7 @@ def _steadiest_memory(spread: Mapping[int, float]) -> str:
     )
 
 
-def _bandwidth(leaning: Mapping[int, float]) -> str:
-    rank = _highest(leaning)
+def _bandwidth(leaning: Mapping[int, float], rank: int | None) -> str:
     if rank is not None:
         return tr(
             "Rank {rank} leans most on memory bandwidth: {share:.1%} of its step.", rank=rank, share=leaning[rank]

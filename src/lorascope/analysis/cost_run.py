@@ -9,6 +9,7 @@ import numpy as np
 from lorascope.analysis.cost_memory import growth_parts, start_spike
 from lorascope.analysis.cost_parts import CostsPart, JointPart, ProcessPart
 from lorascope.analysis.cost_readings import read_costs
+from lorascope.analysis.cost_turns import paces_apart, turns_by_rank
 from lorascope.analysis.data import StudyData
 from lorascope.analysis.joint import joint_steps
 from lorascope.analysis.summary import RankPart, TrialPart
@@ -20,13 +21,14 @@ from lorascope.units import format_bytes, to_megabytes
 def costs_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> CostsPart:
     """Put what was measured beside each other."""
     rates = data.machine_rates
+    apart = max(map(paces_apart, turns_by_rank(data.cost_turns).values()), default=0.0)
     return CostsPart(
         machine_flops_per_second=rates.flops_per_second if rates else None,
         machine_bytes_per_second=rates.bytes_per_second if rates else None,
         growth=growth_parts(data),
         joint=joint_part(data, ranks, trials),
         process=process_part(data.samples),
-        readings=read_costs(ranks),
+        readings=read_costs(ranks, apart),
     )
 
 
