@@ -160,11 +160,12 @@ class CostReadingsPart(Part):
     """What the measurements say, in words."""
 
     steadiest_time_rank: int | None
-    """Rank whose steps differ least in time, as a share of their median; null with fewer than 4 steps a rank."""
+    """Rank whose steps differ least in time, as a share of their median; null with fewer than 4 steps a rank,
+    and where turns of one rank differ by more."""
     steadiest_memory_rank: int | None
     """Rank whose memory varies least after its warm-up, as a share of its mean."""
     bandwidth_rank: int | None
-    """Rank that leans most on memory bandwidth."""
+    """Rank that leans most on memory bandwidth; null where turns of one rank differ by more."""
     texts: tuple[str, ...]
     """A sentence for each of these and for the bottleneck."""
 
