@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lorascope.analysis.cost_turns import cost_of, turns_by_rank
+from lorascope.analysis.cost_turns import costs_by_rank
 from lorascope.engine.room import is_out_of_memory
 from lorascope.measure.rates import machine_rates
 from lorascope.measure.sampler import SystemSampler
 from lorascope.modeling.adapter import attach
-from lorascope.records import GpuSample, TrialRecord
+from lorascope.records import CostRecord, GpuSample, TrialRecord
 from lorascope.run.cost_turn import Turn, choose_batches
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.progress import Progress
@@ -69,7 +69,14 @@ def measure_costs(
             failed.remove(rank)
         attach(study.frozen.layers, [])
         if last and rank not in failed:
-            progress.cost(cost_of(turns_by_rank(store.cost_turns())[rank]))
+            progress.cost(_cost_so_far(store, rank))
+
+
+def _cost_so_far(store: StudyStore, rank: int) -> CostRecord:
+    """Put a rank's turns together, its memory on the base of the ranks that are through."""
+    turns = store.cost_turns()
+    through = {turn.rank for turn in turns if turn.heaviest_tokens is not None} | {rank}
+    return costs_by_rank([turn for turn in turns if turn.rank in through], ())[rank]
 
 
 @contextmanager
