@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,17 @@ def data_folder() -> Path:
 
 
 def find_calibration(device: str, dtype: str, parameters: int) -> Calibration | None:
-    """Return what the study of the model nearest in size taught about this device and precision."""
+    """Return what the study of the model nearest in size taught about this device and precision.
+
+    How far off single ranks were is known of a model of the same size only: another's adapters are as wide in relation
+    to it as other ranks of this one.
+    """
     known = [entry for entry in _read() if (entry.device, entry.dtype) == (device, dtype)]
     near = [entry for entry in known if 1 / _MOST_LARGER <= entry.parameters / parameters <= _MOST_LARGER]
-    return min(near, key=lambda entry: abs(math.log(entry.parameters / parameters)), default=None)
+    nearest = min(near, key=lambda entry: abs(math.log(entry.parameters / parameters)), default=None)
+    if nearest is None or nearest.parameters == parameters:
+        return nearest
+    return replace(nearest, rank_factors=())
 
 
 def keep_calibration(entry: Calibration) -> None:

@@ -75,6 +75,7 @@ def test_each_rank_has_its_own_factor() -> None:
     assert find_calibration("L4", "bfloat16", 10**8) == known
     assert [known.factor_of(rank) for rank in (4, 8, 68, 256, 512)] == pytest.approx([1.0, 1.0, 1.1, 1.4, 1.4])
     assert entry(factor=1.2).factor_of(64) == 1.2
+    assert find_calibration("L4", "bfloat16", 2 * 10**8) == replace(known, rank_factors=())
 
 
 def test_a_folder_that_cannot_be_made_fails_nothing(folder: Path) -> None:
