@@ -200,7 +200,7 @@ class _Planner:
         return PlannedRank(rank=rank, cost=cost, beyond_limits=beyond)
 
     def _limits(self) -> tuple["Limit", ...]:
-        if self.spec.max_memory is self.spec.max_seconds is self.spec.max_adapter_mb is None:
+        if all(given is None for given in (self.spec.max_memory, self.spec.max_seconds, self.spec.max_adapter_mb)):
             return ()
         from lorascope.analysis.limits import limits_of  # noqa: PLC0415 - imports what reads studies: half a second
 

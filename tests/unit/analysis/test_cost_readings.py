@@ -153,7 +153,7 @@ def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidt
 def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured: Callable[..., Path]) -> None:
     steady, unsteady, slower = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1), (9.0, 2.4, 2.5)
     turns = [turn_of(8, 0, unsteady), turn_of(8, 1, slower), turn_of(64, 0, steady), turn_of(64, 1, steady)]
-    turns[2] = replace(turns[2], product_bytes=11 * 10**8)
+    turns[2] = replace(turns[2], product_bytes=104 * 10**7)
     readings = summarize(measured(*turns, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
     assert readings.texts[0].endswith("one rank's turns differ by 20% themselves.")
