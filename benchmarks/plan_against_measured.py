@@ -2,7 +2,7 @@
 
 Two models, SmolLM2-135M and one of OPT-350m's shape with random weights, each studied three times by ``lorascope run``:
 with no study known, and with the other model's study or its own to correct predictions by. What the summaries say of
-predictions is printed and saved. Each pair of studies takes about ten minutes on two cores.
+predictions is printed and saved. It takes about ten minutes on two cores.
 """
 
 import argparse
@@ -32,12 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="builtin:python-stdlib")
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--corrected-by", default="nothing,the other model,itself")
     arguments = parser.parse_args()
     models = {name: prepare_model(name) for name in arguments.models.split(",")}
     runs = []
     with tempfile.TemporaryDirectory() as folder:
-        for knows in arguments.corrected_by.split(","):
+        for knows in ("nothing", "the other model", "itself"):
             for name, model in models.items():
                 data = Path(folder) / (name if knows != "the other model" else _other(name, list(models)))
                 runs.append({"model": name, "corrected_by": knows, "predicted": _study(model, arguments.dataset, data)})

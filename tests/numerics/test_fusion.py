@@ -76,6 +76,7 @@ def test_which_modules_are_replaced(own_kernels: Kernels, kind: str, expected: d
     # even where no module is replaced there are attention, dropout and loss
     assert frozen.kernels is not None
     assert f"{sum(expected.values())} modules replaced" in reasons.kernels
+    assert ("the model's own" in reasons.packing) == frozen.packing
 
 
 @pytest.mark.usefixtures("exact_norms")

@@ -84,7 +84,6 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
     assert facts["calibration"] == {
         "base_parameters": known.parameters,
         "factor": known.factor,
-        "rank_factors": [{"rank": rank, "factor": factor} for rank, factor in known.rank_factors],
         "joint_factor": known.joint_factor,
     }
     # turns unlike each other teach nothing where another study has taught
@@ -122,13 +121,22 @@ def test_the_table_fits_a_narrow_terminal(
 def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:
     first, second = (part["adapter_bytes"] for part in planned(lorascope, *flags)["ranks"])
     limit = f"--max-adapter-mb={(first + second) / 2e6}"
-    parts = planned(lorascope, *flags, limit)["ranks"]
-    assert parts[0]["beyond_limits"] == []
-    (beyond,) = parts[1]["beyond_limits"]
-    assert beyond.startswith("adapter ")
-    assert f"Beyond the limits: rank 4 by its {beyond}." in " ".join(lorascope("plan", *flags, limit)[1].split())
+    facts = planned(lorascope, *flags, limit)
+    assert [part["beyond_limits"] for part in facts["ranks"]] == [[], ["max_adapter_mb"]]
+    assert facts["unchecked_limits"] == []
+    assert "Beyond the limits: rank 4 by its adapter " in lorascope("plan", *flags, limit)[1]
     assert "No rank is planned to go beyond the limits." in lorascope("plan", *flags, "--max-memory=1TB")[1]
     assert "the limits" not in lorascope("plan", *flags)[1]
+
+
+def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
+    lorascope: Lorascope, model_folders: Mapping[str, str]
+) -> None:
+    flags = [f"--model={model_folders['llama']}", "--dataset=some/rows", "--ranks=2", "--max-seconds=9", "--device=L4"]
+    assert planned(lorascope, *flags)["unchecked_limits"] == ["max_seconds"]
+    out = lorascope("plan", *flags)[1]
+    assert "max_seconds was not checked" in out
+    assert "beyond the limits" not in out
 
 
 def write_config(folder: Path, **config: object) -> str:

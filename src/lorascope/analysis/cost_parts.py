@@ -160,8 +160,7 @@ class CostReadingsPart(Part):
     """What the measurements say, in words."""
 
     steadiest_time_rank: int | None
-    """Rank whose steps differ least in time, as a share of their median; null with fewer than 4 steps a rank,
-    and where turns of one rank differ by more."""
+    """Rank whose steps differ least in time, as a share of their median; null if too few or too unlike."""
     steadiest_memory_rank: int | None
     """Rank whose memory varies least after its warm-up, as a share of its mean."""
     bandwidth_rank: int | None

@@ -1,5 +1,6 @@
 """What the measurements of the ranks alone say, in sentences; nothing where too little was measured."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from lorascope.analysis.cost_parts import CostPart, CostReadingsPart
@@ -18,6 +19,7 @@ def read_costs(ranks: Sequence[RankPart], apart: float) -> CostReadingsPart | No
     Args:
         ranks: what was measured.
         apart: by what share turns of one rank differed in time at most; ranks that differ by less are not told apart.
+            Infinite where a rank took one turn only.
     """
     costs = {part.rank: part.cost for part in ranks if part.cost is not None}
     if not costs:
@@ -28,7 +30,7 @@ def read_costs(ranks: Sequence[RankPart], apart: float) -> CostReadingsPart | No
     texts = [
         _steadiest_time(time_spread, steadiest, apart) if len(costs) > 1 else "",
         _steadiest_memory(memory_spread),
-        _bandwidth(leaning, leans_most),
+        _bandwidth(leaning, leans_most, apart),
         *(_bottleneck(rank, cost) for rank, cost in costs.items()),
     ]
     return CostReadingsPart(
@@ -86,11 +88,11 @@ def _highest(values: Mapping[int, float], near: float) -> int | None:
 
 
 def _steadiest_time(spread: Mapping[int, float], rank: int | None, apart: float) -> str:
-    if len(spread) < 2:
+    if len(spread) < 2 or math.isinf(apart):
         return tr("Too few steps were measured to say which rank's steps vary least; --cost full measures more.")
     if rank is None:
         return tr(
-            "Which rank's steps vary least cannot be told: one rank's turns differ by {apart:.0%} themselves.",
+            "Which rank's steps vary least cannot be told: one rank's turns differ by {apart:.1%} themselves.",
             apart=apart,
         )
     return tr(
@@ -111,12 +113,19 @@ def _steadiest_memory(spread: Mapping[int, float]) -> str:
     )
 
 
-def _bandwidth(leaning: Mapping[int, float], rank: int | None) -> str:
+def _bandwidth(leaning: Mapping[int, float], rank: int | None, apart: float) -> str:
     if rank is not None:
         return tr(
             "Rank {rank} leans most on memory bandwidth: {share:.1%} of its step.", rank=rank, share=leaning[rank]
         )
-    return tr("The ranks lean on memory bandwidth alike.") if len(leaning) > 1 else ""
+    if len(leaning) < 2 or math.isinf(apart):
+        return ""
+    if _highest(leaning, _NEAR) is None:
+        return tr("The ranks lean on memory bandwidth alike.")
+    return tr(
+        "Which rank leans most on memory bandwidth cannot be told: one rank's turns differ by {apart:.1%} in time.",
+        apart=apart,
+    )
 
 
 def _bottleneck(rank: int, cost: CostPart) -> str:

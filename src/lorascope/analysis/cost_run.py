@@ -21,7 +21,8 @@ from lorascope.units import format_bytes, to_megabytes
 def costs_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> CostsPart:
     """Put what was measured beside each other."""
     rates = data.machine_rates
-    apart = max(map(paces_apart, turns_by_rank(data.cost_turns).values()), default=0.0)
+    turns = turns_by_rank(data.cost_turns).values()
+    apart = math.inf if any(len(found) < 2 for found in turns) else max(map(paces_apart, turns), default=math.inf)
     return CostsPart(
         machine_flops_per_second=rates.flops_per_second if rates else None,
         machine_bytes_per_second=rates.bytes_per_second if rates else None,

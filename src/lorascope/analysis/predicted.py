@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart 
     joint, full = records.get(("joint", 0)), records.get(("full", 0))
     return PredictedPart(
         device=data.predictions[0].device,
-        factor=median(record.factor for record in data.predictions if record.what == "alone"),
+        factor=data.predictions[0].factor,
         ranks=tuple(alone),
         ratio_error=_ratio_error([part.step_seconds for part in alone]),
         joint=_joint(joint, data) if joint else None,

@@ -54,7 +54,7 @@ class PredictedPart(_Part):
     device: str
     """The device as calibrations know it."""
     factor: float
-    """What an earlier study on this device corrected the ranks' times by, their median; 1 without one."""
+    """What an earlier study on this device corrected times by; 1 without one."""
     ranks: tuple[PredictedCostPart, ...]
     """Every rank alone, ascending."""
     ratio_error: float | None

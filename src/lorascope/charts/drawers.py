@@ -50,24 +50,26 @@ class Drawers:
 
     def draw(self, specs: Mapping[str, Spec]) -> dict[str, Drawing]:
         """Draw specifications, by name, as ``draw_all`` does."""
-        asked = [json.dumps({name: specs[name] for name in share}).encode() for share in self._shares(specs)]
+        sizes = {name: _BYTES_OF_ANY + len(json.dumps(spec)) for name, spec in specs.items()}
+        shares = share_out(sizes, len(self._processes))
+        asked = [json.dumps({name: specs[name] for name in share}) for share in shares]
         with ThreadPoolExecutor(len(self._processes)) as threads:
             answers = threads.map(_ask, self._processes, asked)
         drawn = {name: drawing for answer in answers for name, drawing in answer.items()}
         return {name: drawn[name] for name in specs}
 
-    def _shares(self, specs: Mapping[str, Spec]) -> list[list[str]]:
-        """Divide the names so that the processes end together: the largest first, each to who has least."""
-        sizes = {name: _BYTES_OF_ANY + len(json.dumps(spec)) for name, spec in specs.items()}
-        shares: list[list[str]] = [[] for _ in self._processes]
-        for name in sorted(sizes, key=lambda name: -sizes[name]):
-            min(shares, key=lambda share: sum(sizes[other] for other in share)).append(name)
-        return shares
+
+def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
+    """Divide names into parts of nearly equal size: the largest first, each to the part that has least."""
+    shares: list[list[str]] = [[] for _ in range(parts)]
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        min(shares, key=lambda share: sum(sizes[other] for other in share)).append(name)
+    return shares
 
 
 def serve(lang: str) -> None:
     """Be one of the processes: get ready, read specifications from standard input, write their drawings."""
-    if hasattr(os, "nice"):  # whoever asks has more to do before it can ask
+    if hasattr(os, "nice"):  # drawing makes way for who asks, which has more to do first, and for a run beside it
         os.nice(10)
     # What is wrong with a language or its fonts is said by the process that asks
     with contextlib.suppress(InputError), language(lang):
@@ -77,8 +79,8 @@ def serve(lang: str) -> None:
     json.dump({name: (one.svg, base64.b64encode(one.png).decode()) for name, one in drawn.items()}, sys.stdout)
 
 
-def _ask(process: subprocess.Popen[bytes], asked: bytes) -> dict[str, Drawing]:
-    answer, _ = process.communicate(asked)
+def _ask(process: subprocess.Popen[bytes], asked: str) -> dict[str, Drawing]:
+    answer, _ = process.communicate(asked.encode())
     if process.returncode != 0:
         raise LorascopeError(f"a process that draws charts ended with {process.returncode}; its message stands above")
     return {name: Drawing(svg=svg, png=base64.b64decode(png)) for name, (svg, png) in json.loads(answer).items()}

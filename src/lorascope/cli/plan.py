@@ -55,8 +55,14 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
     return {
         **{name: getattr(planned, name) for name in names},
         "ranks": [
-            {"rank": part.rank, **_cost_facts(part.cost), "beyond_limits": part.beyond_limits} for part in planned.ranks
+            {
+                "rank": part.rank,
+                **_cost_facts(part.cost),
+                "beyond_limits": [limit.field for limit in planned.limits if limit.exceeded(part.cost)],
+            }
+            for part in planned.ranks
         ],
+        "unchecked_limits": [limit.field for limit in planned.limits if limit.taken(planned.ranks[0].cost) is None],
         "joint": {"trials": planned.joint_trials, **_cost_facts(planned.joint)},
         "full_fine_tuning": _cost_facts(planned.full),
         "training_seconds": planned.training_seconds,
@@ -66,7 +72,6 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         else {
             "base_parameters": known.parameters,
             "factor": known.factor,
-            "rank_factors": [{"rank": rank, "factor": factor} for rank, factor in known.rank_factors],
             "joint_factor": known.joint_factor,
         },
         "notes": planned.notes,

@@ -111,10 +111,17 @@ def _lines(plan: "StudyPlan") -> list[str]:
 
 
 def _limits(plan: "StudyPlan") -> list[str]:
-    if not plan.limited:
-        return []
-    beyond = [f"rank {part.rank} by its {', '.join(part.beyond_limits)}" for part in plan.ranks if part.beyond_limits]
-    return [f"Beyond the limits: {'; '.join(beyond)}." if beyond else "No rank is planned to go beyond the limits."]
+    known = [limit for limit in plan.limits if limit.taken(plan.ranks[0].cost) is not None]
+    beyond = {
+        part.rank: ", ".join(limit.describe(part.cost) for limit in known if limit.exceeded(part.cost))
+        for part in plan.ranks
+    }
+    needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items() if what)
+    unknown = [limit.field for limit in plan.limits if limit not in known]
+    lines = [f"{', '.join(unknown)} was not checked: the time of a run is not known."] if unknown else []
+    if known:
+        lines.append(f"Beyond the limits: {needs}." if needs else "No rank is planned to go beyond the limits.")
+    return lines
 
 
 def _savings(plan: "StudyPlan") -> list[str]:

@@ -1,7 +1,7 @@
 """Prepare the user's model for a study: swap the layers in, and check that every way of computing it is the model.
 
-Packed rows and compiled kernels, with prefixes that rows share, are each compared with the untouched model's logits on
-the user's own rows.
+Packed rows and compiled kernels, with prefixes that rows share, are compared with the untouched model's logits on the
+user's own rows: first both together, then each where that does not fit.
 """
 
 import math

@@ -5,10 +5,9 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import platformdirs
 
 _FILE = "calibration.json"
@@ -28,21 +27,12 @@ class Calibration:
     parameters: int
     """Of the base model: a later plan takes the study whose model is nearest in size."""
     factor: float
-    """Measured step time of a rank alone over its predicted step time, the median of the ranks."""
+    """Measured step time of a rank alone over its predicted step time."""
     joint_factor: float
     """The same of the whole pack."""
     rest_bytes: int
     """Memory that the prediction's other parts do not explain: program, libraries, what they keep."""
-    rank_factors: tuple[tuple[int, float], ...] = ()
-    """The factor of each rank, ascending."""
     cost_model: int = _COST_MODEL
-
-    def factor_of(self, rank: int) -> float:
-        """Return the factor of a rank: between two ranks on the line through them, beyond the last one its own."""
-        if not self.rank_factors:
-            return self.factor
-        ranks, factors = zip(*self.rank_factors, strict=True)
-        return float(np.interp(rank, ranks, factors))
 
 
 def data_folder() -> Path:
@@ -52,17 +42,10 @@ def data_folder() -> Path:
 
 
 def find_calibration(device: str, dtype: str, parameters: int) -> Calibration | None:
-    """Return what the study of the model nearest in size taught about this device and precision.
-
-    How far off single ranks were is known of a model of the same size only: another's adapters are as wide in relation
-    to it as other ranks of this one.
-    """
+    """Return what the study of the model nearest in size taught about this device and precision."""
     known = [entry for entry in _read() if (entry.device, entry.dtype) == (device, dtype)]
     near = [entry for entry in known if 1 / _MOST_LARGER <= entry.parameters / parameters <= _MOST_LARGER]
-    nearest = min(near, key=lambda entry: abs(math.log(entry.parameters / parameters)), default=None)
-    if nearest is None or nearest.parameters == parameters:
-        return nearest
-    return replace(nearest, rank_factors=())
+    return min(near, key=lambda entry: abs(math.log(entry.parameters / parameters)), default=None)
 
 
 def keep_calibration(entry: Calibration) -> None:
@@ -97,10 +80,9 @@ def _usable(entry: object) -> Calibration | None:
     if not isinstance(entry, Mapping) or entry.get("cost_model") != _COST_MODEL:
         return None
     try:
-        by_rank = tuple((int(rank), float(factor)) for rank, factor in entry.get("rank_factors", ()))
-        found = Calibration(**{**entry, "rank_factors": tuple(sorted(by_rank))})
-        positive = (found.parameters, found.factor, found.joint_factor, *(factor for _, factor in by_rank))
-        sound = all(math.isfinite(n) and n >= 0 for n in (*positive, found.rest_bytes)) and min(positive) > 0
-    except (TypeError, ValueError, OverflowError):
+        found = Calibration(**entry)
+        numbers = (found.parameters, found.factor, found.joint_factor, found.rest_bytes)
+        sound = all(math.isfinite(n) and n >= 0 for n in numbers) and min(numbers[:3]) > 0
+    except TypeError:
         return None
     return found if sound else None

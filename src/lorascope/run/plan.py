@@ -56,8 +56,6 @@ class PlannedRank:
 
     rank: int
     cost: PlannedCost
-    beyond_limits: tuple[str, ...]
-    """What it takes beyond the limits that were given, each with its limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +83,8 @@ class StudyPlan:
     evaluation_seconds: float | None
     calibration: Calibration | None
     """The finished study that corrected times; None without one."""
-    limited: bool
-    """Whether limits on memory, time or size were given."""
+    limits: tuple["Limit", ...]
+    """What was given on memory, time and size."""
     notes: tuple[str, ...]
 
 
@@ -183,21 +181,16 @@ class _Planner:
             rows=self.rows.source,
             tokens_per_step=sum(step.tokens for step in alone) / len(alone),
             total_steps=self.rows.total_steps,
-            ranks=tuple(self._rank(rank, alone) for rank in sorted(self.spec.ranks)),
+            ranks=tuple(PlannedRank(rank=rank, cost=self._cost([rank], alone)) for rank in sorted(self.spec.ranks)),
             joint=joint,
             joint_trials=len(pack),
             full=self._cost([], alone, full_recipe(self.place.recipe)),
             training_seconds=training,
             evaluation_seconds=self._evaluation_seconds(),
             calibration=self.calibration,
-            limited=bool(self._limits()),
+            limits=self._limits(),
             notes=tuple(notes),
         )
-
-    def _rank(self, rank: int, steps: Sequence[Step]) -> PlannedRank:
-        cost = self._cost([rank], steps)
-        beyond = tuple(limit.describe(cost) for limit in self._limits() if limit.exceeded(cost))
-        return PlannedRank(rank=rank, cost=cost, beyond_limits=beyond)
 
     def _limits(self) -> tuple["Limit", ...]:
         if all(given is None for given in (self.spec.max_memory, self.spec.max_seconds, self.spec.max_adapter_mb)):
@@ -216,19 +209,17 @@ class _Planner:
             kernels=self.place.kernels,
         )
 
-    def _factor(self, ranks: Sequence[int] = (), *, joint: bool = False) -> float:
+    def _factor(self, *, joint: bool = False) -> float:
         if self.calibration is None:
             return 1.0
-        if joint:
-            return self.calibration.joint_factor
-        return self.calibration.factor_of(ranks[0]) if ranks else self.calibration.factor
+        return self.calibration.joint_factor if joint else self.calibration.factor
 
     def _cost(
         self, ranks: Sequence[int], steps: Sequence[Step], recipe: Recipe | None = None, *, joint: bool = False
     ) -> PlannedCost:
         recipe = recipe or self.place.recipe
         found = predict(self.shape, recipe, steps, ranks, self.place.machine, rest_bytes=self.place.rest_bytes)
-        seconds = found.step_seconds * self._factor(ranks, joint=joint)
+        seconds = found.step_seconds * self._factor(joint=joint)
         n_steps = self.rows.total_steps
         return PlannedCost(
             trainable_parameters=found.trained_parameters,

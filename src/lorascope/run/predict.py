@@ -56,7 +56,7 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
             padded=not study.frozen.packing,
             kernels=study.frozen.kernels is not None,
         )
-        factor = 1.0 if known is None else _factor(known, what, ranks)
+        factor = 1.0 if known is None else known.joint_factor if what == "joint" else known.factor
         typical = predict(shape, recipe, steps[:1], ranks, machine)
         memory = predict(shape, recipe, steps, ranks, machine, rest_bytes=rest).memory
         return PredictionRecord(
@@ -94,15 +94,13 @@ def calibrate(path: Path) -> None:
         steps = joint_steps(columns.where(~columns.warmup) for columns in map(store.step_columns, store.outcomes()))
     records = {record.rank: record for record in predictions if record.what == "alone"}
     both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
-    ratios = {
-        record.rank: _seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)
-    }
+    ratios = [_seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)]
     if facts is None or not ratios:
         return
     apart = max(map(paces_apart, turns_by_rank(turns).values()), default=0.0)
     if apart > _UNSTEADY and find_calibration(both[0][0].device, facts.dtype, facts.base_parameters) is not None:
         return
-    factor = statistics.median(ratios.values())
+    factor = statistics.median(ratios)
     unexplained = statistics.median(cost.peak_memory_bytes - record.memory_bytes for record, cost in both)
     some = both[0][0]
     keep_calibration(
@@ -113,15 +111,8 @@ def calibrate(path: Path) -> None:
             factor=factor,
             joint_factor=_joint_ratio(predictions, steps) or factor,
             rest_bytes=max(0, round(some.rest_bytes + unexplained)),
-            rank_factors=tuple(sorted(ratios.items())),
         )
     )
-
-
-def _factor(known: Calibration, what: PredictedThing, ranks: Sequence[int]) -> float:
-    if what == "joint":
-        return known.joint_factor
-    return known.factor_of(ranks[0]) if ranks else known.factor
 
 
 def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> float | None:

@@ -154,9 +154,15 @@ def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured
     steady, unsteady, slower = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1), (9.0, 2.4, 2.5)
     turns = [turn_of(8, 0, unsteady), turn_of(8, 1, slower), turn_of(64, 0, steady), turn_of(64, 1, steady)]
     turns[2] = replace(turns[2], product_bytes=104 * 10**7)
+    one_turn = summarize(measured(*turns[::2], rates=RATES)).costs.readings
+    assert (one_turn.steadiest_time_rank, one_turn.bandwidth_rank) == (None, None)
+    assert one_turn.texts[0].startswith("Too few steps were measured")
     readings = summarize(measured(*turns, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
-    assert readings.texts[0].endswith("one rank's turns differ by 20% themselves.")
+    assert readings.texts[0].endswith("one rank's turns differ by 19.5% themselves.")
+    assert readings.texts[2].endswith("one rank's turns differ by 19.5% in time.")
+    alike = replace(turns[2], product_bytes=10**9, step_seconds=(9.0, 2.25, 2.25))
+    readings = summarize(measured(*turns[:2], alike, replace(alike, turn=1), rates=RATES)).costs.readings
     assert "The ranks lean on memory bandwidth alike." in readings.texts
 
 

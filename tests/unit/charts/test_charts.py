@@ -12,8 +12,8 @@ import pytest
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.charts import data as charts
 from lorascope.charts.colors import rank_colors, rank_dash
-from lorascope.charts.cost_specs import memory_split_spec, rank_series_spec
-from lorascope.charts.costs import gpu_series, loss_against_memory, loss_against_runtime, memory_split
+from lorascope.charts.cost_specs import memory_split_spec, rank_series_spec, trade_off_spec
+from lorascope.charts.costs import TradeOff, gpu_series, loss_against_memory, loss_against_runtime, memory_split
 from lorascope.charts.data import Curve
 from lorascope.charts.gains import GainPoint, gain_spec
 from lorascope.charts.rates import eval_loss_by_rate, loss_by_rate_spec
@@ -213,6 +213,18 @@ def test_a_value_stands_on_its_side_of_the_tolerance(make_study: MakeStudy) -> N
 
     assert (ranks(below), ranks(above)) == (["128", "256"], ["8"])
     assert tolerance["data"]["values"] == [{"at": 0.005, "words": "tolerance"}]
+
+
+def test_the_line_of_the_tolerance_crosses_no_label() -> None:
+    points = [
+        TradeOff(rank=rank, excess=excess, low=excess - 0.01, high=excess + 0.01, cost=float(rank), pareto=True)
+        for rank, excess in ((8, 0.0051), (16, 0.0049), (32, 0.02))
+    ]
+    (rows,) = (layer["data"]["values"] for layer in trade_off_spec(points, "s", 0.005, (8, 16, 32))["layer"]
+               if "label" in str(layer["encoding"].get("y")))  # fmt: skip
+    above, below, far = (row["label"] for row in rows)
+    assert below < 0.0045 < 0.0055 < above
+    assert far == 0.02
 
 
 def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:

@@ -47,11 +47,6 @@ def test_the_last_study_of_a_size_replaces_the_one_before(folder: Path) -> None:
         '[{"device": "L4"}]',
         "null",
         '[{"device": "L4", "dtype": "bfloat16", "parameters": 0, "factor": NaN, "rest_bytes": 1}]',
-        *(
-            '[{"device": "L4", "dtype": "bfloat16", "parameters": 9, "factor": 1, "joint_factor": 1, "rest_bytes": 1, '
-            f'"cost_model": 2, "rank_factors": {factors}}}]'
-            for factors in ("7", '{"8": 1}', '[["x", 1]]', "[[8, 0]]", "[[8, NaN]]", "[[1e999, 1]]")
-        ),
     ],
 )
 def test_a_damaged_file_says_nothing_and_is_replaced(folder: Path, content: str) -> None:
@@ -67,15 +62,6 @@ def test_what_corrects_another_cost_model_says_nothing(folder: Path) -> None:
     assert find_calibration("L4", "bfloat16", 10**8) is None
     keep_calibration(entry(10**7))
     assert find_calibration("L4", "bfloat16", 10**8) == entry(10**7)
-
-
-def test_each_rank_has_its_own_factor() -> None:
-    known = replace(entry(factor=1.2), rank_factors=((8, 1.0), (128, 1.2), (256, 1.4)))
-    keep_calibration(known)
-    assert find_calibration("L4", "bfloat16", 10**8) == known
-    assert [known.factor_of(rank) for rank in (4, 8, 68, 256, 512)] == pytest.approx([1.0, 1.0, 1.1, 1.4, 1.4])
-    assert entry(factor=1.2).factor_of(64) == 1.2
-    assert find_calibration("L4", "bfloat16", 2 * 10**8) == replace(known, rank_factors=())
 
 
 def test_a_folder_that_cannot_be_made_fails_nothing(folder: Path) -> None:

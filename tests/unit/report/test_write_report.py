@@ -21,7 +21,7 @@ import pytest
 from lorascope.analysis import summarize
 from lorascope.analysis.reference import summary_schema
 from lorascope.charts.colors import rank_colors
-from lorascope.charts.drawers import Drawers
+from lorascope.charts.drawers import Drawers, share_out
 from lorascope.cli import main
 from lorascope.errors import InputError
 from lorascope.records import SpectrumRecord, TrialOutcome
@@ -384,3 +384,8 @@ def test_reading_a_study_imports_no_torch() -> None:
     code = f"import sys, lorascope.report; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_charts_are_shared_out_by_size() -> None:
+    assert share_out({"a": 5, "b": 90, "c": 40, "d": 30}, 2) == [["b"], ["c", "d", "a"]]
+    assert share_out({"a": 5}, 2) == [["a"], []]

@@ -15,7 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorascope import records
+from lorascope.analysis import load_study
 from lorascope.errors import InputError
+from lorascope.spec.load import dump_spec
+from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore, connect, migrations, tables, verify_store
 from lorascope.store.columns import StepColumns
 
@@ -428,6 +431,18 @@ def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
         StudyStore.create(path)
     with pytest.raises(InputError, match="is damaged"):
         verify_store(path)
+
+
+def test_reading_a_study_looks_at_the_whole_file(tmp_path: Path) -> None:
+    """Also at pages that no record is read from."""
+    path = tmp_path / "study.db"
+    (tmp_path / "study.yaml").write_text(dump_spec(StudySpec()), encoding="utf-8")
+    with StudyStore.create(path) as store:
+        store.append_steps([step(number=number) for number in range(1, 400)])
+    assert load_study(tmp_path).trials == ()
+    path.write_bytes(path.read_bytes()[:-8192])
+    with pytest.raises(InputError, match="is damaged"):
+        load_study(tmp_path)
 
 
 def test_where_nothing_can_be_mapped_into_memory_the_store_works_without_a_log(
