@@ -1,10 +1,13 @@
 """Reasons to read times and memory with care."""
 
-from lorascope.analysis.cost_turns import paces_apart, training_peak, turns_by_rank
+from itertools import pairwise
+from statistics import median
+
+from lorascope.analysis.cost_turns import measured_seconds, paces_apart, training_peak, turns_by_rank
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionPart
 from lorascope.language import tr
-from lorascope.units import MEGABYTE, format_bytes
+from lorascope.units import MEGABYTE, format_bytes, format_seconds
 
 _LEFT_BEHIND_BYTES = 16 * MEGABYTE
 _LEFT_BEHIND_SHARE = 0.05
@@ -32,17 +35,31 @@ def memory_not_returned(findings: Findings) -> CautionPart | None:
 
 
 def unsteady_steps(findings: Findings) -> CautionPart | None:
-    """Say when turns of one rank on the same batch took unlike times."""
-    unlike = []
-    for rank, turns in turns_by_rank(findings.data.cost_turns).items():
-        share = paces_apart(turns)
-        if share > _UNSTEADY:
-            unlike.append(tr("rank {rank} by {share:.0%}", rank=rank, share=share))
-    if not unlike:
-        return None
-    text = tr(
-        "The steps that each rank took alone, on the same rows, differed in time between its turns ({unlike}): the "
-        "machine did other things as well, or its pace changed. Times of ranks that differ by less say nothing.",
-        unlike=", ".join(unlike),
-    )
-    return CautionPart(kind="unsteady_steps", text=text)
+    """Say when turns of one rank on the same batch took unlike times, or a larger rank less than a smaller one."""
+    by_rank = turns_by_rank(findings.data.cost_turns)
+    apart = {rank: paces_apart(turns) for rank, turns in by_rank.items()}
+    unlike = [
+        tr("rank {rank} by {share:.0%}", rank=rank, share=share) for rank, share in apart.items() if share > _UNSTEADY
+    ]
+    parts = []
+    if unlike:
+        text = tr(
+            "The steps that each rank took alone, on the same rows, differed in time between its turns ({unlike}): the "
+            "machine did other things as well, or its pace changed. Times of ranks that differ by less say nothing.",
+            unlike=", ".join(unlike),
+        )
+        parts.append(text)
+    seconds = {rank: median(found) for rank, turns in by_rank.items() if (found := measured_seconds(turns))}
+    parts += [
+        tr(
+            "Rank {larger} took {quick} a step and rank {smaller}, which computes less, {slow}: the machine's pace "
+            "changed between their turns, and their times cannot be compared.",
+            larger=larger,
+            smaller=smaller,
+            quick=format_seconds(seconds[larger]),
+            slow=format_seconds(seconds[smaller]),
+        )
+        for smaller, larger in pairwise(seconds)
+        if seconds[larger] * (1 + _UNSTEADY) < seconds[smaller]
+    ]
+    return CautionPart(kind="unsteady_steps", text=" ".join(parts)) if parts else None

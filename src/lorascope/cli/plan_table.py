@@ -94,11 +94,15 @@ def _lines(plan: "StudyPlan") -> list[str]:
         lines.append("How many rows there are is not known here: give --max-steps to see the time of a run.")
     if plan.training_seconds is not None:
         total = plan.training_seconds + (plan.evaluation_seconds or 0.0)
-        evaluating = format_seconds(plan.evaluation_seconds or 0.0)
+        evaluating = (
+            ""
+            if plan.evaluation_seconds is None
+            else (f", of them {format_seconds(plan.evaluation_seconds)} held-out evaluations")
+        )
+        extra = "held-out evaluations, " if plan.evaluation_seconds is None else ""
         lines.append(
-            f"Training: {format_seconds(total)}, of them {evaluating} held-out evaluations; less where learning rates "
-            "leave early, more where the grid is widened. The start, measuring ranks alone and examining adapters come "
-            "on top."
+            f"Training: {format_seconds(total)}{evaluating}; less where learning rates leave early, more where the "
+            f"grid is widened. The start, {extra}measuring ranks alone and examining adapters come on top."
         )
     unfit = [str(part.rank) for part in plan.ranks if not part.cost.fits]
     if not unfit:

@@ -57,7 +57,7 @@ def _note(part: PredictedPart) -> str:
     if part.ratio_error is None:
         return known
     ratio = tr(
-        "Ratios of the ranks' step times are off by at most {points} points.",
+        "Ratios of the ranks' step times are off by at most {points} percentage points.",
         points=f"{abs(part.ratio_error):.1%}".rstrip("%"),
     )
     return f"{known} {ratio}"

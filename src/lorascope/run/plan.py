@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 _SAMPLED_STEPS = 32
 """Steps whose rows are cut into passes to know the mean step and the largest pass."""
 _JOINT_STEPS = 4
+_ODD_TIMES = (
+    "A larger rank comes out quicker than a smaller one: the pace of this machine changed while it was timed. Plan "
+    "again when nothing else computes."
+)
 _READ_BYTES = 10_000_000
 """A larger file of rows is not tokenised for a plan."""
 
@@ -168,6 +173,9 @@ class _Planner:
         pack = [trial.rank for trial in next_trials(self.spec, [], {})]
         together = self._steps(min(known, _JOINT_STEPS), adapters=len(pack))
         joint = self._cost(pack, together, joint=len(pack) > 1)
+        ranks = tuple(PlannedRank(rank=rank, cost=self._cost([rank], alone)) for rank in sorted(self.spec.ranks))
+        if any(more.cost.step_seconds < less.cost.step_seconds for less, more in pairwise(ranks)):
+            notes = [*notes, _ODD_TIMES]
         training = joint.runtime_seconds
         if training is not None:
             training *= len(plan_trials(self.spec)) / len(pack)
@@ -181,7 +189,7 @@ class _Planner:
             rows=self.rows.source,
             tokens_per_step=sum(step.tokens for step in alone) / len(alone),
             total_steps=self.rows.total_steps,
-            ranks=tuple(PlannedRank(rank=rank, cost=self._cost([rank], alone)) for rank in sorted(self.spec.ranks)),
+            ranks=ranks,
             joint=joint,
             joint_trials=len(pack),
             full=self._cost([], alone, full_recipe(self.place.recipe)),

@@ -104,7 +104,7 @@ class Feed:
         self._put("state", {"name": state, "label": view.state_label(state)})
         self._put("status", view.status(self._look, state))
         if self._look is not None:
-            self._put("trials", view.trials(self._look))
+            self._put("trials", view.trials(self._look, state))
             self._summarise_if_due(self._look)
 
     def _read(self) -> None:

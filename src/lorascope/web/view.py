@@ -43,7 +43,7 @@ def status(look: Look | None, state: State) -> str:
     )
 
 
-def trials(look: Look) -> str:
+def trials(look: Look, state: State) -> str:
     """Show every trial planned so far."""
     colors = rank_colors(look.spec.ranks)
     total = look.facts.total_steps if look.facts else None
@@ -56,9 +56,9 @@ def trials(look: Look) -> str:
         several_seeds=len({trial.trial.seed for trial in look.trials}) > 1,
         train={name: loss(value) for name, value in look.train_losses.items()},
         held_out={name: loss(value) for name, value in look.eval_losses.items()},
-        states=_trial_states(),
+        states=_trial_states(state),
         reasons={trial.trial.trial_id: _last_line(trial.message) for trial in look.trials},
-        none=NONE,
+        unknown=NONE,
     )
 
 
@@ -92,6 +92,8 @@ def result(summary: StudySummary) -> str:
         ),
         colors=colors,
         rows=[(part.rank, _rank_cells(part)) for part in summary.ranks if part.eval_loss is not None],
+        # whether a run is at work, which its records do not know, stands above
+        cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )
 
 
@@ -195,14 +197,14 @@ def _facts(look: Look) -> list[tuple[str, str]]:
         found += [(tr("rows"), rows), (tr("steps of a trial"), f"{look.facts.total_steps:,}")]
         found.append((tr("precision"), tr("{dtype} on {device}", dtype=look.facts.dtype, device=look.facts.device)))
     if look.starts > 1:
-        found.append((tr("started"), trn("{count} time", "{count} times", look.starts)))
+        found.append((tr("runs"), f"{look.starts:,}"))
     return found
 
 
-def _trial_states() -> Mapping[str, str]:
+def _trial_states(state: State) -> Mapping[str, str]:
     return {
         "not_started": tr("waiting"),
-        "running": tr("in training"),
+        "running": tr("interrupted") if state == "interrupted" else tr("in training"),
         "finished": tr("finished"),
         "stopped": tr("stopped early"),
         "diverged": tr("diverged"),

@@ -175,6 +175,19 @@ def test_too_little_is_no_reading(measured: Callable[..., Path]) -> None:
     assert summary.costs.machine_flops_per_second is None
 
 
+def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Path]) -> None:
+    def said(seconds: float) -> list[str]:
+        slow, quick = (9.0, seconds), (9.0, 2.0)
+        summary = summarize(
+            measured(turn_of(8, 0, slow), turn_of(8, 1, slow), turn_of(64, 0, quick), turn_of(64, 1, quick))
+        )
+        return [caution.text for caution in summary.cautions if caution.kind == "unsteady_steps"]
+
+    (text,) = said(4.0)
+    assert text.startswith("Rank 64 took 2.00 s a step and rank 8, which computes less, 4.00 s:")
+    assert said(2.1) == []
+
+
 def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable[..., Path]) -> None:
     good = summarize(measured(turn_of(8, 0), turn_of(8, 1)))
     assert not {"memory_not_returned", "unsteady_steps"} & {caution.kind for caution in good.cautions}

@@ -77,6 +77,18 @@ def test_a_visitor_gets_the_whole_study_and_then_only_what_is_new(make_study: Ma
     assert feed.update(seen) is None
 
 
+def test_trials_that_no_run_works_at_are_interrupted_and_what_is_unknown_is_a_dash(make_study: MakeStudy) -> None:
+    folder = make_study(done={"r8": 40, "r128": 0, "r256": 0})
+    lock(folder, pid=2**30)
+    found = everything(Feed(folder, "en"))
+    assert found["state"]["name"] == "interrupted"
+    assert "interrupted</td>" in found["trials"]
+    assert "in training" not in found["trials"]
+    assert "<td>–</td>" in found["trials"]
+    assert "None" not in found["trials"]
+    assert "did not end" not in found["result"]
+
+
 def test_who_was_away_gets_what_came_meanwhile_once(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     feed = Feed(folder, "en")
