@@ -37,6 +37,8 @@ def main() -> None:
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         for knows in ("nothing", "the other model", "itself"):
+            if knows == "the other model" and len(models) == 1:
+                continue
             for name, model in models.items():
                 data = Path(folder) / (name if knows != "the other model" else _other(name, list(models)))
                 runs.append({"model": name, "corrected_by": knows, "predicted": _study(model, arguments.dataset, data)})
