@@ -11,6 +11,9 @@ import pytest
 from transformers import LlamaConfig
 
 from lorascope.measure.calibration import find_calibration
+from lorascope.measure.cost_model import predict
+from lorascope.measure.cost_parts import Prediction
+from lorascope.run import plan
 from lorascope.run.predict import calibrate
 from lorascope.store import StudyStore
 from studies import carry_out, study_of
@@ -137,6 +140,19 @@ def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
     out = lorascope("plan", *flags)[1]
     assert "max_seconds was not checked" in out
     assert "beyond the limits" not in out
+    out = " ".join(lorascope("plan", *flags, "--max-steps=9")[1].split())
+    assert "The start, held-out evaluations, measuring ranks alone" in out
+
+
+def test_a_larger_rank_that_comes_out_quicker_is_said(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quicker(*arguments: object, **named: object) -> Prediction:
+        return replace(predict(*arguments, **named), step_seconds=1 / (1 + sum(arguments[3])))
+
+    assert not any("comes out quicker" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
+    monkeypatch.setattr(plan, "predict", quicker)
+    assert any("comes out quicker" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
 
 
 def write_config(folder: Path, **config: object) -> str:

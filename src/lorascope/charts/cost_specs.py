@@ -121,12 +121,8 @@ def trade_off_spec(
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
     y = {"field": "low", "type": "quantitative", "title": METRICS["excess_loss"].title,
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
-    apart = (
-        0.7
-        * LINE_HEIGHT
-        / HEIGHT
-        * (max(tolerance, *(p.high for p in points)) - min(tolerance, *(p.low for p in points)))
-    )
+    ends = [tolerance, *(end for point in points for end in (point.low, point.high))]
+    apart = 0.7 * LINE_HEIGHT / HEIGHT * (max(ends) - min(ends))
     rows = [
         {"rank": str(point.rank), "words": f"r {point.rank}", "cost": point.cost / divisor, "pareto": point.pareto,
          "value": point.excess, "low": point.low, "high": point.high, "label": _beside(point.excess, tolerance, apart)}

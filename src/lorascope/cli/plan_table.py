@@ -94,12 +94,9 @@ def _lines(plan: "StudyPlan") -> list[str]:
         lines.append("How many rows there are is not known here: give --max-steps to see the time of a run.")
     if plan.training_seconds is not None:
         total = plan.training_seconds + (plan.evaluation_seconds or 0.0)
-        evaluating = (
-            ""
-            if plan.evaluation_seconds is None
-            else (f", of them {format_seconds(plan.evaluation_seconds)} held-out evaluations")
-        )
-        extra = "held-out evaluations, " if plan.evaluation_seconds is None else ""
+        evaluating, extra = "", "held-out evaluations, "
+        if plan.evaluation_seconds is not None:
+            evaluating, extra = f", of them {format_seconds(plan.evaluation_seconds)} held-out evaluations", ""
         lines.append(
             f"Training: {format_seconds(total)}{evaluating}; less where learning rates leave early, more where the "
             f"grid is widened. The start, {extra}measuring ranks alone and examining adapters come on top."
