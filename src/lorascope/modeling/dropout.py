@@ -69,7 +69,7 @@ class Dropout:
         kernels = self.rows.kernels
         if kernels is None or not kernels.takes(x_nI):
             return x_nI * self.keep_mask(x_nI.shape[-1], x_nI.device)
-        return kernels.dropout(x_nI, self.rows.rows, self._kept_bits(kernels, x_nI.shape[-1]))
+        return kernels.dropout(x_nI, self.rows.rows, self.kept_bits(kernels, x_nI.shape[-1]))
 
     def add_dropped_(self, out_nI: torch.Tensor, x_nI: torch.Tensor) -> None:
         """Add x to ``out`` where it is kept."""
@@ -77,9 +77,9 @@ class Dropout:
         if kernels is None or not kernels.takes(x_nI):
             out_nI.add_(x_nI * self.keep_mask(x_nI.shape[-1], x_nI.device))
         else:
-            kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self._kept_bits(kernels, x_nI.shape[-1]))
+            kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self.kept_bits(kernels, x_nI.shape[-1]))
 
-    def _kept_bits(self, kernels: Kernels, features: int) -> torch.Tensor:
+    def kept_bits(self, kernels: Kernels, features: int) -> torch.Tensor:
         if features not in self._bits:
             below = _drop_below(self.p)
             self._bits[features] = kernels.dropout_bits(

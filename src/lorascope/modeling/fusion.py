@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lorascope.modeling.attention import attend_in_rows
 from lorascope.modeling.kernels.calls import Kernels, Rotary
-from lorascope.modeling.kernels.operations import GatedFeedForward, RmsNorm, SiluMul
+from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, RmsNorm, SiluMul
 from lorascope.modeling.layout import current_pass
 from lorascope.modeling.lora import MultiLoraLinear, adapted
 
@@ -28,13 +28,15 @@ _Forward = Callable[..., Any]
 def fuse(model: nn.Module, kernels: Kernels, *, attention: bool) -> list[nn.Module]:
     """Let the kernels compute every norm and gated layer that they can, and rotary attention; return what changed.
 
-    A module whose forward somebody else has replaced is left alone.
+    A module whose forward somebody else has replaced is left alone, and so is the output head.
     """
     found = []
+    get_head = getattr(model, "get_output_embeddings", lambda: None)
+    head = get_head()
     for module in model.modules():
-        if "forward" in vars(module):
+        if "forward" in vars(module) or module is head:
             continue
-        forward = _norm(module, kernels) or _feed_forward(module, kernels)
+        forward = _norm(module, kernels) or _feed_forward(module, kernels) or _linear(module, kernels)
         if forward is None and attention:
             forward = _attention(module, kernels)
         if forward is not None:
@@ -64,6 +66,20 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
         return normed
 
     return forward if _agree(module, forward, weight, len(weight)) else None
+
+
+def _linear(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    if type(module) is not nn.Linear or module.weight.requires_grad:
+        return None
+    if not kernels.multiplies(module.weight, *module.weight.shape):
+        return None
+    own = module.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = FrozenProduct.apply(x, module, kernels) if kernels.multiplies(x) else own(x)
+        return product
+
+    return forward
 
 
 def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:

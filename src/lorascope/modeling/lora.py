@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
 from lorascope.modeling.dropout import Dropout, realised_probability
+from lorascope.modeling.kernels.calls import Kernels, LoraPart
 from lorascope.modeling.layout import current_pass
 
 
@@ -73,44 +74,114 @@ class _MultiLora(torch.autograd.Function):
         *leaves: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         del leaves  # they are here so that autograd routes their gradients; the values come with the segments
-        x_NI = x.flatten(0, -2)
-        outputs, hidden = [], []
-        for layer, own in zip(layers, segments, strict=True):
-            y = layer.base(x)
-            y_NO = y.view(-1, y.shape[-1])
-            for segment in own:
-                h_nR = segment.dropped(x_NI) @ segment.adapter.A_compute.T
-                y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
-                hidden.append(h_nR)
-            outputs.append(y)
-        ctx.segments, ctx.shape = segments, x.shape
         active = current_pass()
         assert active is not None
-        ctx.check_stop = active.check_stop
+        x_NI = x.flatten(0, -2).contiguous()
+        kernels = _multiplying(active.kernels, layers, segments, x_NI)
+        if kernels is not None:
+            outputs = kernels.linear_forward(x_NI, [(layer.weight, layer.base.bias) for layer in layers])
+        else:
+            outputs = [layer.base(x_NI) for layer in layers]
+        hidden = []
+        for y_NO, own in zip(outputs, segments, strict=True):
+            hidden += _add_updates(kernels, own, x_NI, y_NO)
+        ctx.segments, ctx.kernels, ctx.shape, ctx.check_stop = segments, kernels, x.shape, active.check_stop
         ctx.save_for_backward(x_NI, *[layer.weight for layer in layers], *hidden)
-        return tuple(outputs)
+        return tuple(y_NO.view(*x.shape[:-1], -1) for y_NO in outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         ctx.check_stop()
         x_NI, *rest = ctx.saved_tensors
-        weights, hidden = rest[: len(grads)], iter(rest[len(grads) :])
-        dx_NI: torch.Tensor | None = None
-        leaf_grads: list[torch.Tensor] = []
-        for dy, weight_OI, own in zip(grads, weights, ctx.segments, strict=True):
-            dy_NO = dy.flatten(0, -2)
-            if ctx.needs_input_grad[0]:
-                dx_NI = dy_NO @ weight_OI if dx_NI is None else dx_NI.addmm_(dy_NO, weight_OI)
-            for segment in own:
-                adapter, h_nR, dy_nO = segment.adapter, next(hidden), dy_NO[segment.slots]
-                dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
-                leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
-                # the transpose of dy^T h, in the order that the matrix library is quicker at
-                leaf_grads.append((h_nR.T @ dy_nO).to(adapter.B.dtype).mul_(segment.factor).T)
-                if dx_NI is not None:
-                    segment.add_input_grad_(dx_NI, dh_nR)
+        weights, hidden = rest[: len(grads)], rest[len(grads) :]
+        grads_NO, dx_NI = [dy.flatten(0, -2) for dy in grads], None
+        if ctx.needs_input_grad[0] and ctx.kernels is not None:
+            dx_NI = ctx.kernels.linear_backward(weights, grads_NO)
+        elif ctx.needs_input_grad[0]:
+            dx_NI = grads_NO[0] @ weights[0]
+            for dy_NO, weight_OI in zip(grads_NO[1:], weights[1:], strict=True):
+                dx_NI.addmm_(dy_NO, weight_OI)
+        leaf_grads: list[torch.Tensor | None] = []
+        for dy_NO, own in zip(grads_NO, ctx.segments, strict=True):
+            hidden, own_hidden = hidden[len(own) :], hidden[: len(own)]
+            leaf_grads += _gradients(ctx.kernels, own, own_hidden, (x_NI, dy_NO, dx_NI))
         dx = None if dx_NI is None else dx_NI.view(ctx.shape)
         return dx, None, None, *leaf_grads
+
+
+def _multiplying(
+    kernels: Kernels | None,
+    layers: Sequence["MultiLoraLinear"],
+    segments: Sequence[Sequence[Segment]],
+    x_NI: torch.Tensor,
+) -> Kernels | None:
+    """Return the kernels if they can make all products of these layers."""
+    if kernels is None or not all(isinstance(layer.base, nn.Linear) for layer in layers):
+        return None
+    features = [size for layer in layers for size in layer.weight.shape]
+    slots = [segment.slots.stop - segment.slots.start for own in segments for segment in own]
+    return kernels if kernels.multiplies(x_NI, *features, *slots) else None
+
+
+def _parts(
+    kernels: Kernels, segments: Sequence[Segment], hidden: Sequence[torch.Tensor], features: int
+) -> list[LoraPart]:
+    return [
+        LoraPart(
+            slots=segment.slots,
+            factor=segment.factor,
+            A=segment.adapter.A_compute,
+            B=segment.adapter.B_compute,
+            hidden=h_nR,
+            gradients=None if segment.adapter.A.grad is None else (segment.adapter.A.grad, segment.adapter.B.grad),
+            dropout=None
+            if segment.dropout is None
+            else (segment.dropout.rows.rows, segment.dropout.kept_bits(kernels, features)),
+        )
+        for segment, h_nR in zip(segments, hidden, strict=True)
+    ]
+
+
+def _add_updates(
+    kernels: Kernels | None, segments: Sequence[Segment], x_NI: torch.Tensor, y_NO: torch.Tensor
+) -> list[torch.Tensor]:
+    """Add each segment's update to y; return what its A makes of its inputs."""
+    if kernels is not None:
+        hidden = [kernels.hidden(x_NI, s.slots.stop - s.slots.start, len(s.adapter.A)) for s in segments]
+        kernels.lora_forward(_parts(kernels, segments, hidden, x_NI.shape[1]), x_NI, y_NO)
+        return hidden
+    hidden = []
+    for segment in segments:
+        h_nR = segment.dropped(x_NI) @ segment.adapter.A_compute.T
+        y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
+        hidden.append(h_nR)
+    return hidden
+
+
+def _gradients(
+    kernels: Kernels | None,
+    segments: Sequence[Segment],
+    hidden: Sequence[torch.Tensor],
+    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+) -> list[torch.Tensor | None]:
+    """Add what flows back through each segment to dx of ``(x, dy, dx)``; return the gradients of A and B in turn.
+
+    The kernels add those to where they are gathered by themselves, and None is returned for them.
+    """
+    x_NI, dy_NO, dx_NI = tensors
+    if kernels is not None:
+        kernels.lora_backward(_parts(kernels, segments, hidden, x_NI.shape[1]), x_NI, dy_NO, dx_NI)
+        return [None] * (2 * len(segments))
+    leaf_grads: list[torch.Tensor | None] = []
+    for segment, h_nR in zip(segments, hidden, strict=True):
+        adapter, dy_nO = segment.adapter, dy_NO[segment.slots]
+        dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
+        leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
+        # the transpose of dy^T h, in the order that the matrix library is quicker at
+        leaf_grads.append((h_nR.T @ dy_nO).to(adapter.B.dtype).mul_(segment.factor).T)
+        if dx_NI is not None:
+            segment.add_input_grad_(dx_NI, dh_nR)
+    return leaf_grads
 
 
 def adapted(layers: Sequence["MultiLoraLinear"], x: torch.Tensor) -> tuple[torch.Tensor, ...]:

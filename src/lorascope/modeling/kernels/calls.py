@@ -4,6 +4,7 @@ Shape legend: N tokens, D features, C tokens of a chunk, V vocabulary, H heads, 
 """
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,46 @@ class _Heads(ctypes.Structure):
     )
 
 
-_Argument = torch.Tensor | float | _Heads
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LoraPart:
+    """One adapter in a layer, with the slots of the pass that are its own: y += factor * dropped(x) A^T B^T."""
+
+    slots: slice
+    factor: float
+    A: torch.Tensor
+    """[R, I], bfloat16"""
+    B: torch.Tensor
+    """[O, R], bfloat16"""
+    hidden: torch.Tensor
+    """dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
+    gradients: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Of A and B, float32, to which the backward pass adds."""
+    dropout: tuple[KernelRows, torch.Tensor] | None = None
+    """The rows of these slots and which inputs are kept, as ``dropout_bits`` gives them; None: all."""
+
+
+class _LoraPart(ctypes.Structure):
+    """The kernels' own description of a part; the fields are those of ``LoraPart`` in kernels.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("first", "slots", "rank")),
+        ("factor", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "hidden", "da", "db")),
+        ("rows", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("widths", "kept")),
+    )
+
+
+class _Linear(ctypes.Structure):
+    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in kernels.cpp."""
+
+    _fields_ = (("out", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("weight", "bias", "y")))
+
+
+_PAIRS = 32
+"""Multiple of features, and of an adapter's slots, that the kernels' products take."""
+
+_Argument = torch.Tensor | float | ctypes.Structure | ctypes.Array[Any] | None
 
 
 class Kernels:
@@ -91,11 +131,87 @@ class Kernels:
         for argument in arguments:
             if isinstance(argument, torch.Tensor):
                 converted.append(ctypes.c_void_p(argument.data_ptr()))
-            elif isinstance(argument, _Heads):
+            elif isinstance(argument, ctypes.Structure | ctypes.Array):
                 converted.append(ctypes.byref(argument))
+            elif argument is None:
+                converted.append(ctypes.c_void_p(None))
             else:
                 converted.append(ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument))
         self._found[name](*converted)
+
+    def multiplies(self, x: torch.Tensor, *sizes: int) -> bool:
+        """Say whether the kernels can make products of these inputs: bfloat16, on a processor that multiplies it.
+
+        Args:
+            x: the inputs of a layer.
+            sizes: numbers of features, and of slots of each adapter.
+        """
+        fits = x.dtype == torch.bfloat16 and x.device.type == "cpu" and all(size % _PAIRS == 0 for size in sizes)
+        return fits and hasattr(self._library, "linear_forward_bfloat16")
+
+    def linear_forward(
+        self, x_NI: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
+    ) -> list[torch.Tensor]:
+        """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None."""
+        x_NI = x_NI.contiguous()
+        outputs = [x_NI.new_empty(len(x_NI), len(weight)) for weight, _ in weights]
+        layers = [(w.data_ptr(), None if b is None else b.data_ptr()) for w, b in weights]
+        described = [_Linear(y.shape[1], *layer, y.data_ptr()) for y, layer in zip(outputs, layers, strict=True)]
+        self._call("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), _array(described), x_NI)
+        return outputs
+
+    def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input."""
+        grads = [dy.contiguous() for dy in grads]
+        dx = grads[0].new_empty(len(grads[0]), weights[0].shape[1])
+        described = [
+            _Linear(dy.shape[1], weight.data_ptr(), None, dy.data_ptr())
+            for weight, dy in zip(weights, grads, strict=True)
+        ]
+        self._call("linear_backward", dx.dtype, *dx.shape, len(weights), _array(described), dx)
+        return dx
+
+    def gated_forward(
+        self, x_NI: torch.Tensor, gate_MI: torch.Tensor, up_MI: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return x G^T, x U^T and silu(x G^T) * x U^T, [N, M] each."""
+        x_NI = x_NI.contiguous()
+        gated, raised, y = (x_NI.new_empty(len(x_NI), len(gate_MI)) for _ in range(3))
+        sizes = (*x_NI.shape, len(gate_MI))
+        self._call("gated_forward", x_NI.dtype, *sizes, x_NI, gate_MI, up_MI, gated, raised, y)
+        return gated, raised, y
+
+    def gated_backward(
+        self, dy_NO: torch.Tensor, down_OM: torch.Tensor, gated_NM: torch.Tensor, raised_NM: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of gated and raised, where y = (silu(gated) * raised) D^T."""
+        dy_NO = dy_NO.contiguous()
+        dgated, draised = torch.empty_like(gated_NM), torch.empty_like(raised_NM)
+        sizes = (*dy_NO.shape, down_OM.shape[1])
+        self._call("gated_backward", dy_NO.dtype, *sizes, dy_NO, down_OM, gated_NM, raised_NM, dgated, draised)
+        return dgated, draised
+
+    @staticmethod
+    def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
+        """Return memory for a part's dropped(x) A^T."""
+        return x.new_empty(slots, rank + -rank % _PAIRS)
+
+    def lora_forward(self, parts: Sequence[LoraPart], x_NI: torch.Tensor, y_NO: torch.Tensor) -> None:
+        """Add each part's update to its slots of y, and write its hidden state."""
+        assert x_NI.is_contiguous()
+        assert y_NO.is_contiguous()
+        sizes = (x_NI.shape[1], y_NO.shape[1])
+        self._call("lora_forward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, y_NO)
+
+    def lora_backward(
+        self, parts: Sequence[LoraPart], x_NI: torch.Tensor, dy_NO: torch.Tensor, dx_NI: torch.Tensor | None
+    ) -> None:
+        """Add to the gradients of each part, and of x where that is wanted."""
+        assert x_NI.is_contiguous()
+        assert dx_NI is None or dx_NI.is_contiguous()
+        dy_NO = dy_NO.contiguous()
+        sizes = (x_NI.shape[1], dy_NO.shape[1])
+        self._call("lora_backward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, dy_NO, dx_NI)
 
     def rms_norm_forward(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return x / rms(x) * weight, [..., D], and 1 / rms(x) [N]."""
@@ -190,6 +306,26 @@ class Kernels:
 
 def _compute(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _lora_parts(parts: Sequence[LoraPart]) -> ctypes.Array[Any]:
+    described = []
+    for part in parts:
+        gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
+        rows, widths, kept = 0, None, None
+        if part.dropout is not None:
+            rows, widths, kept = len(part.dropout[0].widths), part.dropout[0].widths.data_ptr(), part.dropout[1].data_ptr()
+        described.append(
+            _LoraPart(
+                part.slots.start, part.slots.stop - part.slots.start, len(part.A), part.factor,
+                part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, kept,
+            )
+        )  # fmt: skip
+    return _array(described)
+
+
+def _array(described: Sequence[ctypes.Structure]) -> ctypes.Array[Any]:
+    return (type(described[0]) * len(described))(*described)
 
 
 def _heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> _Heads:

@@ -493,8 +493,8 @@ template <class C> struct Plain : Buffers<C> {
     }
 };
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#define LORASCOPE_TILES
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define LORASCOPE_PAIRS
 
 // One stage of a 16 x 16 transpose: swaps blocks of kStep x kStep numbers across the diagonal.
 template <int kStep> inline __attribute__((always_inline)) void transpose_stage(words row[kLanes]) {
@@ -521,6 +521,11 @@ template <class N> void transpose(const N* from, int64_t rows, int64_t columns, 
             for (int64_t i = 0; i < kLanes; ++i) write(to + (c + i) * ld_to + r, block[i]);
         }
 }
+
+#endif
+
+#if defined(__AMX_BF16__) && defined(LORASCOPE_PAIRS)
+#define LORASCOPE_TILES
 
 // 16 pairs of bfloat16, each in one word: the first in its low half.
 inline words paired(floats first, floats second) { return widened(rounded(first)) | widened(rounded(second)) << 16; }
@@ -981,6 +986,617 @@ void attention_backward(const Heads<T>* at, const T* out, const compute_t<T>* lo
     backward_with<Plain<compute_t<T>>>(*at, to);
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// What low-rank adapters add to one linear layer, and their gradients (Hu et al. 2021, arXiv 2106.09685, section 4.1):
+// y += factor * dropped(x) A^T B^T for the slots of each adapter. bfloat16 is multiplied in pairs with float32 sums, on
+// the tile unit where there is one, else by vectors; the operands of all products lie in memory as tiles.
+
+#ifdef LORASCOPE_PAIRS
+
+constexpr int64_t kTileWords = kLanes * kLanes, kPairs = 2 * kLanes;
+
+// A factor of a product in tiles of 16 x 16 words, a word being two neighbours along the dimension that is summed. The
+// left factor's tile has word (row, pair), the right one's (pair, column); tile (i, p) is the p-th along that dimension.
+struct Tiled {
+    uint32_t* data = nullptr;
+    int64_t depth = 0;
+
+    uint32_t* tile(int64_t i, int64_t p) const { return data + (i * depth + p) * kTileWords; }
+};
+
+// M x N result tiles [16, 16], `line` tiles from one row of them to the next.
+template <int M, int N> void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line) {
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            __m512 sum[kLanes] = {};
+            const uint32_t *left = a.tile(i + m, 0), *right = b.tile(j + n, 0);
+            for (int64_t p = 0; p < a.depth; ++p, left += kTileWords, right += kTileWords)
+                for (int64_t pair = 0; pair < kLanes; ++pair) {
+                    const __m512bh columns = (__m512bh)read<words>(right + pair * kLanes);
+                    for (int64_t r = 0; r < kLanes; ++r)
+                        sum[r] = _mm512_dpbf16_ps(sum[r], (__m512bh)_mm512_set1_epi32(left[r * kLanes + pair]), columns);
+                }
+            for (int64_t r = 0; r < kLanes; ++r) write(sums + (m * line + n) * kTileWords + r * kLanes, (floats)sum[r]);
+        }
+}
+
+#ifdef LORASCOPE_TILES
+template <int M, int N> void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line) {
+    const uint32_t *a0 = a.tile(i, 0), *a1 = a.tile(i + M - 1, 0), *b0 = b.tile(j, 0), *b1 = b.tile(j + N - 1, 0);
+    memory_fence();
+    _tile_zero(0);
+    if (N > 1) _tile_zero(1);
+    if (M > 1) _tile_zero(2);
+    if (M > 1 && N > 1) _tile_zero(3);
+    for (int64_t at = 0; at < a.depth * kTileWords; at += kTileWords) {
+        _tile_loadd(4, a0 + at, 64);
+        _tile_loadd(6, b0 + at, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (N > 1) {
+            _tile_loadd(7, b1 + at, 64);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (M > 1) {
+            _tile_loadd(5, a1 + at, 64);
+            _tile_dpbf16ps(2, 5, 6);
+            if (N > 1) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums, 64);
+    if (N > 1) _tile_stored(1, sums + kTileWords, 64);
+    if (M > 1) _tile_stored(2, sums + line * kTileWords, 64);
+    if (M > 1 && N > 1) _tile_stored(3, sums + (line + 1) * kTileWords, 64);
+    memory_fence();
+}
+#endif
+
+struct NoSetup {};
+#ifdef LORASCOPE_TILES
+template <bool kTilesUsed> using Setup = std::conditional_t<kTilesUsed, TileSetup, NoSetup>;
+#else
+template <bool kTilesUsed> using Setup = NoSetup;
+#endif
+
+// Puts the tiles of a product: tile rows i to i + m of the left factor, tile columns j to j + n of the right one. Result
+// tiles of a row lie beside each other, and rows `line` tiles apart.
+template <bool kTilesUsed>
+void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums, int64_t line) {
+    const auto block = [&](auto rows, auto columns, int64_t row, int64_t column) {
+        constexpr int kRows = decltype(rows)::value, kColumns = decltype(columns)::value;
+        float* to = sums + ((row - i) * line + column - j) * kTileWords;
+#ifdef LORASCOPE_TILES
+        if constexpr (kTilesUsed) sum_with_tiles<kRows, kColumns>(a, row, b, column, to, line);
+        else
+#endif
+            sum_with_vectors<kRows, kColumns>(a, row, b, column, to, line);
+    };
+    using One = std::integral_constant<int, 1>;
+    using Two = std::integral_constant<int, 2>;
+    for (int64_t column = j; column < j + n; column += 2)
+        for (int64_t row = i; row < i + m; row += 2) {
+            const bool two_rows = row + 1 < i + m, two_columns = column + 1 < j + n;
+            if (two_rows && two_columns) block(Two{}, Two{}, row, column);
+            else if (two_rows) block(Two{}, One{}, row, column);
+            else if (two_columns) block(One{}, Two{}, row, column);
+            else block(One{}, One{}, row, column);
+        }
+}
+
+// 32 neighbours of a row; those that are not kept are zero.
+inline __m512i kept_pairs(const bfloat16* from, uint32_t kept) { return _mm512_maskz_loadu_epi16(kept, from); }
+
+// A tile (pair, column) of 32 rows and 16 columns, from one vector of 16 numbers a row: get(row).
+template <class Get> void interleave(words tile[kLanes], Get get) {
+    for (int64_t pair = 0; pair < kLanes; ++pair)
+        tile[pair] = widened(get(2 * pair)) | widened(get(2 * pair + 1)) << 16;
+}
+
+inline void turn(words tile[kLanes]) {
+    transpose_stage<8>(tile), transpose_stage<4>(tile), transpose_stage<2>(tile), transpose_stage<1>(tile);
+}
+
+inline void put(uint32_t* to, const words tile[kLanes]) {
+    for (int64_t r = 0; r < kLanes; ++r) write(to + r * kLanes, tile[r]);
+}
+
+// A tile of 16 rows and 32 columns becomes one of pairs (column pair, row). Rows behind `rows` are zero.
+inline void turned_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
+    const uint32_t inside = columns >= kPairs ? ~0u : (1u << columns) - 1;
+    words tile[kLanes] = {};
+    for (int64_t r = 0; r < std::min(rows, kLanes); ++r) tile[r] = (words)kept_pairs(from + r * ld, inside);
+    turn(tile), put(to, tile);
+}
+
+// A tile of pairs of rows (row pair, column), 32 rows and 16 columns; rows and columns behind the matrix are zero.
+inline void paired_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
+    const __mmask16 inside = columns >= kLanes ? 0xffff : (1u << columns) - 1;
+    words tile[kLanes];
+    interleave(tile, [&](int64_t r) {
+        return r < rows ? (halves)_mm256_maskz_loadu_epi16(inside, from + r * ld) : halves{};
+    });
+    put(to, tile);
+}
+
+// Makes the memory of the factors of a call, and hands out parts of it.
+class TileMemory {
+    Aligned<uint32_t>& memory;
+    std::vector<std::pair<Tiled*, int64_t>> wanted;
+
+  public:
+    explicit TileMemory(Aligned<uint32_t>& memory) : memory(memory) {}
+    void add(Tiled& to, int64_t sides, int64_t depth) {
+        to.depth = depth;
+        wanted.emplace_back(&to, sides * depth * kTileWords);
+    }
+    void make() {
+        int64_t all = 0;
+        for (const auto& [to, size] : wanted) all += size;
+        uint32_t* at = memory.fit(all);
+        for (const auto& [to, size] : wanted) to->data = at, at += size;
+    }
+};
+
+constexpr int64_t kSlots = 64;  // of a task
+
+constexpr int64_t kPanel = 32;  // tile columns whose sums exist at once
+
+// 16 rows of sums lie in tiles beside each other: the part of one row in each.
+struct SumsRow {
+    const float* first;
+    floats operator[](int64_t tile) const { return load(first + tile * kTileWords); }
+};
+
+// Multiplies in panels, and calls use(row of the left factor, first tile column, tile columns, sums of the row): results
+// go to memory row by row, as whole stretches of it. Results of tiles one by one would touch a page of memory a row.
+template <bool kTilesUsed, class Use>
+void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t columns, Aligned<float>& memory,
+                     Use use) {
+    for (int64_t first = 0; first < columns; first += kPanel) {
+        const int64_t wide = std::min(kPanel, columns - first);
+        float* sums = memory.fit(rows * wide * kTileWords);
+        multiply<kTilesUsed>(left, 0, rows, right, first, wide, sums, wide);
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t r = 0; r < kLanes; ++r)
+                use(i * kLanes + r, first, wide, SumsRow{sums + i * wide * kTileWords + r * kLanes});
+    }
+}
+
+// Products of n rows with a right factor, in a parallel region: get(row, p) gives words p * 16 to p * 16 + 15 of a row,
+// use is that of multiply_panels.
+template <bool kTilesUsed, class Get, class Use>
+void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use) {
+    Aligned<uint32_t> memory;
+    Aligned<float> sums;
+#pragma omp for schedule(dynamic)
+    for (int64_t first = 0; first < n; first += kSlots) {
+        const int64_t slots = std::min(kSlots, n - first), rows = round_up(slots, kLanes) / kLanes;
+        Tiled left;
+        TileMemory room(memory);
+        room.add(left, rows, right.depth);
+        room.make();
+        for (int64_t t = 0; t < rows * kLanes; ++t) {
+            uint32_t* to = left.tile(t / kLanes, 0) + t % kLanes * kLanes;
+            for (int64_t p = 0; p < right.depth; ++p)
+                write(to + p * kTileWords, t < slots ? get(first + t, p) : words{});
+        }
+        multiply_panels<kTilesUsed>(left, rows, right, columns, sums,
+                                    [&](int64_t t, int64_t j, int64_t wide, const SumsRow& row) {
+            if (t < slots) use(first + t, j, wide, row);
+        });
+    }
+}
+
+// 32 numbers of two tiles' row.
+inline void store_pair(bfloat16* to, floats low, floats high) {
+    write(to, (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+}
+
+// A frozen layer y = x W^T + b; kernels/calls.py has the same fields in the same order.
+struct Linear {
+    int64_t out;
+    const bfloat16 *weight, *bias;  // [out, in]; [out] or null
+    bfloat16* y;                    // [n, out], or its gradient going back
+};
+
+thread_local Aligned<uint32_t> frozen_memory;
+
+// The weights of layers with one input beside each other, as the right factor of their outputs.
+void fill_transposed(const Tiled& to, int64_t first, int64_t every, int64_t in, int64_t out, const bfloat16* weight) {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < out / kLanes; ++i)
+        for (int64_t p = 0; p < in / kPairs; ++p)
+            turned_rows(weight + i * kLanes * in + p * kPairs, in, kLanes, kPairs, to.tile(first + i * every, p));
+}
+
+// A weight as the right factor of its input's gradient.
+void fill_plain(const Tiled& to, int64_t first, int64_t in, int64_t out, const bfloat16* weight) {
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < out / kPairs; ++p)
+        for (int64_t i = 0; i < in / kLanes; ++i)
+            paired_rows(weight + p * kPairs * in + i * kLanes, in, kPairs, kLanes, to.tile(i, first + p));
+}
+
+template <bool kTilesUsed>
+void linear_forward_with(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x) {
+    std::vector<const Linear*> owner;  // of each pair of tile columns
+    std::vector<int64_t> begin;
+    for (int64_t layer = 0; layer < count; ++layer) {
+        begin.push_back(2 * int64_t(owner.size()));
+        owner.insert(owner.end(), layers[layer].out / kPairs, layers + layer);
+    }
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, 2 * int64_t(owner.size()), in / kPairs);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        for (int64_t layer = 0; layer < count; ++layer)
+            fill_transposed(right, begin[layer], 1, in, layers[layer].out, layers[layer].weight);
+        multiply_rows<kTilesUsed>(
+            n, right, 2 * int64_t(owner.size()),
+            [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2) {
+                    const Linear& own = *owner[(first + j) / 2];
+                    const int64_t column = (first + j - begin[&own - layers]) * kLanes;
+                    floats low = sums[j], high = sums[j + 1];
+                    if (own.bias != nullptr) low += load(own.bias + column), high += load(own.bias + column + kLanes);
+                    store_pair(own.y + row * own.out + column, low, high);
+                }
+            });
+    }
+}
+
+// dx = the sum of dy W over layers with one input
+template <bool kTilesUsed>
+void linear_backward_with(int64_t n, int64_t in, int64_t count, const Linear* layers, bfloat16* dx) {
+    std::vector<std::pair<const bfloat16*, int64_t>> parts;  // where 32 columns of a gradient begin, and its width
+    for (int64_t layer = 0; layer < count; ++layer)
+        for (int64_t column = 0; column < layers[layer].out; column += kPairs)
+            parts.emplace_back(layers[layer].y + column, layers[layer].out);
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, in / kLanes, parts.size());
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        for (int64_t layer = 0, first = 0; layer < count; first += layers[layer++].out / kPairs)
+            fill_plain(right, first, in, layers[layer].out, layers[layer].weight);
+        multiply_rows<kTilesUsed>(
+            n, right, in / kLanes,
+            [&](int64_t row, int64_t p) { return read<words>(parts[p].first + row * parts[p].second); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2)
+                    store_pair(dx + row * in + (first + j) * kLanes, sums[j], sums[j + 1]);
+            });
+    }
+}
+
+// gated = x G^T, raised = x U^T, y = silu(gated) * raised, all [n, mid]
+template <bool kTilesUsed>
+void gated_forward_with(int64_t n, int64_t in, int64_t mid, const bfloat16* x, const bfloat16* gate, const bfloat16* up,
+                        bfloat16* gated, bfloat16* raised, bfloat16* y) {
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, 2 * mid / kLanes, in / kPairs);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        fill_transposed(right, 0, 2, in, mid, gate), fill_transposed(right, 1, 2, in, mid, up);
+        multiply_rows<kTilesUsed>(
+            n, right, 2 * mid / kLanes,
+            [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2) {
+                    const int64_t at = row * mid + (first + j) / 2 * kLanes;
+                    const floats g = sums[j], u = sums[j + 1];
+                    store(gated + at, g), store(raised + at, u), store(y + at, g * sigmoid(g) * u);
+                }
+            });
+    }
+}
+
+// From the gradient of down's output to those of gate's and up's.
+template <bool kTilesUsed>
+void gated_backward_with(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, const bfloat16* down,
+                         const bfloat16* gated, const bfloat16* raised, bfloat16* dgated, bfloat16* draised) {
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, mid / kLanes, out / kPairs);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        fill_plain(right, 0, mid, out, down);
+        multiply_rows<kTilesUsed>(
+            n, right, mid / kLanes,
+            [&](int64_t row, int64_t p) { return read<words>(dy + row * out + p * kPairs); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; ++j) {
+                    const int64_t at = row * mid + (first + j) * kLanes;
+                    const floats g = load(gated + at), grad = sums[j], s = sigmoid(g);
+                    store(dgated + at, grad * load(raised + at) * s * (1 + g * (1 - s)));
+                    store(draised + at, grad * g * s);
+                }
+            });
+    }
+}
+
+// One adapter in a layer and the slots that are its own; kernels/calls.py has the same fields in the same order.
+struct LoraPart {
+    int64_t first, slots, rank;  // slots are a multiple of 32
+    double factor;
+    const bfloat16 *a, *b;  // [rank, in], [out, rank]
+    bfloat16* hidden;       // dropped(x) A^T [slots, rank filled up to 32]
+    float *da, *db;         // gradients to add to, as a and b
+    int64_t rows;           // of the dropout's bits; 0 without dropout
+    const int64_t* widths;
+    const uint16_t* kept;
+
+    int64_t wide() const { return round_up(rank, kPairs); }
+    int64_t tiles() const { return round_up(rank, kLanes) / kLanes; }
+
+    // Where each slot's bits begin.
+    std::vector<const uint16_t*> bits(int64_t in) const {
+        std::vector<const uint16_t*> found(slots, nullptr);
+        const uint16_t* own = kept;
+        for (int64_t row = 0, slot = 0; row < rows; ++row) {
+            for (int64_t i = 0; i < widths[row]; ++i) found[slot++] = own + i * in / kLanes;
+            own += (widths[row] * in + kBlock - 1) / kBlock * (kBlock / kLanes);
+        }
+        return found;
+    }
+};
+
+inline uint32_t two_words(const uint16_t* kept, int64_t part) {
+    return kept == nullptr ? ~0u : uint32_t(kept[part]) | uint32_t(kept[part + 1]) << 16;
+}
+
+// Tasks of all parts, `each` giving a part's number of them: use(part, task in the part).
+template <class Each, class Use> void for_each_part(int64_t parts, Each each, Use use) {
+    std::vector<int64_t> first(parts + 1, 0);
+    for (int64_t part = 0; part < parts; ++part) first[part + 1] = first[part] + each(part);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < first[parts]; ++task) {
+        int64_t part = 0;
+        while (task >= first[part + 1]) ++part;
+        use(part, task - first[part]);
+    }
+}
+
+template <bool kTilesUsed>
+void lora_forward_with(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, bfloat16* y) {
+    thread_local Aligned<uint32_t> memory;
+    struct Operands {
+        Tiled a, b;  // A^T and B^T
+    };
+    std::vector<Operands> operands(n);
+    std::vector<std::vector<const uint16_t*>> bits(n);
+    TileMemory room(memory);
+    for (int64_t part = 0; part < n; ++part) {
+        room.add(operands[part].a, parts[part].tiles(), in / kPairs);
+        room.add(operands[part].b, out / kLanes, parts[part].wide() / kPairs);
+        bits[part] = parts[part].bits(in);
+    }
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        for_each_part(n, [&](int64_t part) { return parts[part].tiles(); }, [&](int64_t part, int64_t i) {
+            const LoraPart& own = parts[part];
+            for (int64_t p = 0; p < in / kPairs; ++p)
+                turned_rows(own.a + i * kLanes * in + p * kPairs, in, own.rank - i * kLanes, kPairs,
+                            operands[part].a.tile(i, p));
+        });
+        for_each_part(n, [&](int64_t) { return out / kLanes; }, [&](int64_t part, int64_t i) {
+            const LoraPart& own = parts[part];
+            for (int64_t p = 0; p < own.wide() / kPairs; ++p)
+                turned_rows(own.b + i * kLanes * own.rank + p * kPairs, own.rank, kLanes, own.rank - p * kPairs,
+                            operands[part].b.tile(i, p));
+        });
+        Aligned<uint32_t> own_memory;
+        Aligned<float> sums_memory;
+        for_each_part(n, [&](int64_t part) { return (parts[part].slots + kSlots - 1) / kSlots; },
+                      [&](int64_t part, int64_t task) {
+            const LoraPart& own = parts[part];
+            const int64_t first = task * kSlots, slots = std::min(kSlots, own.slots - first), wide = own.wide();
+            Tiled dropped, hidden;
+            TileMemory room(own_memory);
+            room.add(dropped, slots / kLanes, in / kPairs), room.add(hidden, slots / kLanes, wide / kPairs);
+            room.make();
+            for (int64_t t = 0; t < slots; ++t) {
+                const uint16_t* kept = bits[part][first + t];
+                const bfloat16* row = x + (own.first + first + t) * in;
+                uint32_t* to = dropped.tile(t / kLanes, 0) + t % kLanes * kLanes;
+                for (int64_t p = 0; p < in / kPairs; ++p)
+                    write(to + p * kTileWords, kept_pairs(row + p * kPairs, two_words(kept, 2 * p)));
+            }
+            const auto keep = [&](int64_t t, int64_t j, halves h) {
+                write(own.hidden + (first + t) * wide + j * kLanes, h);
+                write(hidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
+            };
+            multiply_panels<kTilesUsed>(dropped, slots / kLanes, operands[part].a, own.tiles(), sums_memory,
+                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
+                for (int64_t c = 0; c < wide_here; ++c) keep(t, j + c, rounded(sums[c]));
+            });
+            if (own.tiles() % 2 != 0)
+                for (int64_t t = 0; t < slots; ++t) keep(t, own.tiles(), halves{});
+            const float factor = float(own.factor);
+            multiply_panels<kTilesUsed>(hidden, slots / kLanes, operands[part].b, out / kLanes, sums_memory,
+                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
+                bfloat16* to = y + (own.first + first + t) * out + j * kLanes;
+                for (int64_t c = 0; c < wide_here; ++c)
+                    store(to + c * kLanes, load(to + c * kLanes) + factor * sums[c]);
+            });
+        });
+    }
+}
+
+template <bool kTilesUsed>
+void lora_backward_with(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, const bfloat16* dy,
+                        bfloat16* dx) {
+    thread_local Aligned<uint32_t> memory;
+    struct Operands {
+        Tiled b, a;                   // B and A, to go back through
+        Tiled dhidden, x, dy, hidden;  // summed over slots
+    };
+    std::vector<Operands> operands(n);
+    std::vector<std::vector<const uint16_t*>> bits(n);
+    TileMemory room(memory);
+    for (int64_t part = 0; part < n; ++part) {
+        const LoraPart& own = parts[part];
+        Operands& to = operands[part];
+        const int64_t depth = own.slots / kPairs;
+        room.add(to.b, own.tiles(), out / kPairs), room.add(to.a, in / kLanes, own.wide() / kPairs);
+        room.add(to.dhidden, own.tiles(), depth), room.add(to.x, in / kLanes, depth);
+        room.add(to.dy, out / kLanes, depth), room.add(to.hidden, own.tiles(), depth);
+        bits[part] = own.bits(in);
+    }
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        for_each_part(n, [&](int64_t part) { return parts[part].tiles(); }, [&](int64_t part, int64_t i) {
+            const LoraPart& own = parts[part];
+            for (int64_t p = 0; p < out / kPairs; ++p)
+                paired_rows(own.b + p * kPairs * own.rank + i * kLanes, own.rank, kPairs, own.rank - i * kLanes,
+                            operands[part].b.tile(i, p));
+        });
+        for_each_part(n, [&](int64_t) { return dx == nullptr ? 0 : in / kLanes; }, [&](int64_t part, int64_t i) {
+            const LoraPart& own = parts[part];
+            for (int64_t p = 0; p < own.wide() / kPairs; ++p)
+                paired_rows(own.a + p * kPairs * in + i * kLanes, in, own.rank - p * kPairs, kLanes,
+                            operands[part].a.tile(i, p));
+        });
+        Aligned<uint32_t> own_memory;
+        Aligned<float> sums_memory;
+        for_each_part(n, [&](int64_t part) { return (parts[part].slots + kSlots - 1) / kSlots; },
+                      [&](int64_t part, int64_t task) {
+            const LoraPart& own = parts[part];
+            const Operands& to = operands[part];
+            const int64_t first = task * kSlots, slots = std::min(kSlots, own.slots - first), wide = own.wide();
+            Tiled grad, dhidden;
+            TileMemory room(own_memory);
+            room.add(grad, slots / kLanes, out / kPairs), room.add(dhidden, slots / kLanes, wide / kPairs);
+            room.make();
+            for (int64_t t = 0; t < slots; ++t) {
+                const bfloat16* row = dy + (own.first + first + t) * out;
+                uint32_t* line = grad.tile(t / kLanes, 0) + t % kLanes * kLanes;
+                for (int64_t p = 0; p < out / kPairs; ++p) write(line + p * kTileWords, read<words>(row + p * kPairs));
+            }
+            for (int64_t t = 0; t < slots; t += kPairs) {
+                const int64_t p = (first + t) / kPairs, slot = own.first + first + t;
+                words tile[kLanes];
+                for (int64_t j = 0; j < out / kLanes; ++j) {
+                    interleave(tile, [&](int64_t r) { return read<halves>(dy + (slot + r) * out + j * kLanes); });
+                    turn(tile), put(to.dy.tile(j, p), tile);
+                }
+                for (int64_t j = 0; j < own.tiles(); ++j)
+                    paired_rows(own.hidden + (first + t) * wide + j * kLanes, wide, kPairs, kLanes,
+                                to.hidden.tile(j, p));
+                for (int64_t j = 0; j < in / kLanes; ++j) {
+                    interleave(tile, [&](int64_t r) {
+                        const uint16_t* kept = bits[part][first + t + r];
+                        const __mmask16 chosen = kept == nullptr ? 0xffff : kept[j];
+                        return (halves)_mm256_maskz_loadu_epi16(chosen, x + (slot + r) * in + j * kLanes);
+                    });
+                    put(to.x.tile(j, p), tile);
+                }
+            }
+            const float factor = float(own.factor);
+            const auto keep = [&](int64_t t, int64_t j, halves h) {
+                write(dhidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
+            };
+            multiply_panels<kTilesUsed>(grad, slots / kLanes, to.b, own.tiles(), sums_memory,
+                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
+                for (int64_t c = 0; c < wide_here; ++c) keep(t, j + c, rounded(factor * sums[c]));
+            });
+            if (own.tiles() % 2 != 0)
+                for (int64_t t = 0; t < slots; ++t) keep(t, own.tiles(), halves{});
+            for (int64_t t = 0; t < slots; t += kPairs)
+                for (int64_t j = 0; j < own.tiles(); ++j) {
+                    words tile[kLanes];
+                    interleave(tile, [&](int64_t r) {
+                        return read<halves>(dhidden.tile((t + r) / kLanes, j / 2) + (t + r) % kLanes * kLanes +
+                                            j % 2 * (kLanes / 2));
+                    });
+                    turn(tile), put(to.dhidden.tile(j, (first + t) / kPairs), tile);
+                }
+            if (dx == nullptr) return;
+            multiply_panels<kTilesUsed>(dhidden, slots / kLanes, to.a, in / kLanes, sums_memory,
+                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
+                const uint16_t* kept = bits[part][first + t];
+                bfloat16* line = dx + (own.first + first + t) * in + j * kLanes;
+                for (int64_t c = 0; c < wide_here; ++c) {
+                    const floats more = kept == nullptr ? sums[c] : where(unpacked(kept[j + c]), sums[c], 0);
+                    store(line + c * kLanes, load(line + c * kLanes) + more);
+                }
+            });
+        });
+        // two tile columns of A's gradient a task, then as many tile rows of B's
+        for_each_part(n, [&](int64_t) { return (in + kPairs - 1) / kPairs; }, [&](int64_t part, int64_t task) {
+            const LoraPart& own = parts[part];
+            const Operands& from = operands[part];
+            float* sums = sums_memory.fit(own.tiles() * 2 * kTileWords);
+            multiply<kTilesUsed>(from.dhidden, 0, own.tiles(), from.x, 2 * task, 2, sums, 2);
+            for (int64_t r = 0; r < own.rank; ++r) {
+                const SumsRow row{sums + r / kLanes * 2 * kTileWords + r % kLanes * kLanes};
+                float* to = own.da + r * in + task * kPairs;
+                store(to, load(to) + row[0]), store(to + kLanes, load(to + kLanes) + row[1]);
+            }
+        });
+        for_each_part(n, [&](int64_t) { return out / kPairs; }, [&](int64_t part, int64_t task) {
+            const LoraPart& own = parts[part];
+            const Operands& from = operands[part];
+            const float factor = float(own.factor);
+            float* sums = sums_memory.fit(2 * own.tiles() * kTileWords);
+            multiply<kTilesUsed>(from.dy, 2 * task, 2, from.hidden, 0, own.tiles(), sums, own.tiles());
+            for (int64_t r = 0; r < kPairs; ++r) {
+                const SumsRow row{sums + r / kLanes * own.tiles() * kTileWords + r % kLanes * kLanes};
+                float* to = own.db + (task * kPairs + r) * own.rank;
+                for (int64_t j = 0, left = own.rank; left > 0; ++j, left -= kLanes)
+                    store(to + j * kLanes, load(to + j * kLanes, left) + factor * row[j], left);
+            }
+        });
+    }
+}
+
+#ifdef LORASCOPE_TILES
+#define LORASCOPE_PICK(function, ...) \
+    return may_use_tiles() ? function<true>(__VA_ARGS__) : function<false>(__VA_ARGS__)
+#else
+#define LORASCOPE_PICK(function, ...) return function<false>(__VA_ARGS__)
+#endif
+
+// All widths are multiples of 32.
+void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x) {
+    LORASCOPE_PICK(linear_forward_with, n, in, count, layers, x);
+}
+void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers, bfloat16* dx) {
+    LORASCOPE_PICK(linear_backward_with, n, in, count, layers, dx);
+}
+void gated_forward(int64_t n, int64_t in, int64_t mid, const bfloat16* x, const bfloat16* gate, const bfloat16* up,
+                   bfloat16* gated, bfloat16* raised, bfloat16* y) {
+    LORASCOPE_PICK(gated_forward_with, n, in, mid, x, gate, up, gated, raised, y);
+}
+void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, const bfloat16* down, const bfloat16* gated,
+                    const bfloat16* raised, bfloat16* dgated, bfloat16* draised) {
+    LORASCOPE_PICK(gated_backward_with, n, out, mid, dy, down, gated, raised, dgated, draised);
+}
+void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, bfloat16* y) {
+    LORASCOPE_PICK(lora_forward_with, n, parts, in, out, x, y);
+}
+// Adds to dx, or leaves it out if it is null.
+void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, const bfloat16* dy,
+                   bfloat16* dx) {
+    LORASCOPE_PICK(lora_backward_with, n, parts, in, out, x, dy, dx);
+}
+
+#endif
+
 }  // namespace
 
 // Each kernel's address for each storage type, under its name. ctypes reads the address and calls it.
@@ -1003,3 +1619,13 @@ LORASCOPE_EXPORT(dropout)
 LORASCOPE_EXPORT(add_dropped)
 LORASCOPE_EXPORT(attention_forward)
 LORASCOPE_EXPORT(attention_backward)
+#ifdef LORASCOPE_PAIRS
+extern "C" {
+auto linear_forward_bfloat16 = &linear_forward;
+auto linear_backward_bfloat16 = &linear_backward;
+auto gated_forward_bfloat16 = &gated_forward;
+auto gated_backward_bfloat16 = &gated_backward;
+auto lora_forward_bfloat16 = &lora_forward;
+auto lora_backward_bfloat16 = &lora_backward;
+}
+#endif

@@ -41,6 +41,23 @@ class SiluMul(torch.autograd.Function):
         return *ctx.kernels.silu_mul_backward(*ctx.saved_tensors, grads[0]), None
 
 
+class FrozenProduct(torch.autograd.Function):
+    """x W^T + b with a frozen weight; keeps the weight alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: nn.Linear, kernels: Kernels) -> torch.Tensor:  # noqa: ANN401
+        """Return x W^T + b, [..., O]."""
+        ctx.kernels, ctx.shape = kernels, x.shape
+        ctx.save_for_backward(layer.weight)
+        (y,) = kernels.linear_forward(x.flatten(0, -2), [(layer.weight, layer.bias)])
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # noqa: ANN401
+        """Return the gradient with respect to x."""
+        return ctx.kernels.linear_backward(ctx.saved_tensors, [grads[0].flatten(0, -2)]).view(ctx.shape), None, None
+
+
 class GatedFeedForward(torch.autograd.Function):
     """down(silu(gate(x)) * up(x)) with frozen weights; keeps the outputs of gate and up."""
 
@@ -54,16 +71,25 @@ class GatedFeedForward(torch.autograd.Function):
         kernels: Kernels,
     ) -> torch.Tensor:
         """Return down(silu(gate(x)) * up(x)), [..., D]."""
-        gated, raised = gate(x), up(x)
         ctx.kernels = kernels
+        ctx.whole = gate.bias is None and up.bias is None and kernels.multiplies(x, *gate.weight.shape, len(down.weight))
+        if ctx.whole:
+            gated, raised, y = kernels.gated_forward(x.flatten(0, -2), gate.weight, up.weight)
+            (y,) = kernels.linear_forward(y, [(down.weight, down.bias)])
+            y = y.view(*x.shape[:-1], -1)
+        else:
+            gated, raised = gate(x), up(x)
+            y = down(kernels.silu_mul_forward(gated, raised))
         ctx.save_for_backward(gated, raised, gate.weight, up.weight, down.weight)
-        y: torch.Tensor = down(kernels.silu_mul_forward(gated, raised))
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:  # noqa: ANN401
         """Return the gradient with respect to x, that of both projections added up."""
         gated, raised, gate, up, down = ctx.saved_tensors
+        if ctx.whole:
+            both = ctx.kernels.gated_backward(grads[0].flatten(0, -2), down, gated, raised)
+            return ctx.kernels.linear_backward([gate, up], both).view(*grads[0].shape[:-1], -1), None, None, None, None
         dgated, draised = ctx.kernels.silu_mul_backward(gated, raised, grads[0] @ down)
         dx = (dgated @ gate).flatten(0, -2)
         dx.addmm_(draised.flatten(0, -2), up)
