@@ -191,6 +191,20 @@ class Kernels:
         self._call("gated_backward", dy_NO.dtype, *sizes, dy_NO, down_OM, gated_NM, raised_NM, dgated, draised)
         return dgated, draised
 
+    def head_forward(
+        self, x_ND: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor | None, out_NV: torch.Tensor
+    ) -> None:
+        """Write x W^T + b: as ``linear_forward``, for few rows and many outputs."""
+        assert x_ND.is_contiguous()
+        assert out_NV.is_contiguous()
+        self._call("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
+
+    def head_backward(self, dy_NV: torch.Tensor, weight_VD: torch.Tensor, out_ND: torch.Tensor) -> None:
+        """Write dy W: as ``linear_backward``, for few rows and many outputs."""
+        assert dy_NV.is_contiguous()
+        assert out_ND.is_contiguous()
+        self._call("head_backward", dy_NV.dtype, *out_ND.shape, len(weight_VD), dy_NV, weight_VD, out_ND)
+
     @staticmethod
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
         """Return memory for a part's dropped(x) A^T."""

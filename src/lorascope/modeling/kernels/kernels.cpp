@@ -1005,10 +1005,13 @@ struct Tiled {
 };
 
 // M x N result tiles [16, 16], `line` tiles from one row of them to the next.
-template <int M, int N> void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line) {
+template <int M, int N>
+void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line, bool add) {
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
+            float* to = sums + (m * line + n) * kTileWords;
             __m512 sum[kLanes] = {};
+            for (int64_t r = 0; add && r < kLanes; ++r) sum[r] = (__m512)load(to + r * kLanes);
             const uint32_t *left = a.tile(i + m, 0), *right = b.tile(j + n, 0);
             for (int64_t p = 0; p < a.depth; ++p, left += kTileWords, right += kTileWords)
                 for (int64_t pair = 0; pair < kLanes; ++pair) {
@@ -1016,18 +1019,26 @@ template <int M, int N> void sum_with_vectors(const Tiled& a, int64_t i, const T
                     for (int64_t r = 0; r < kLanes; ++r)
                         sum[r] = _mm512_dpbf16_ps(sum[r], (__m512bh)_mm512_set1_epi32(left[r * kLanes + pair]), columns);
                 }
-            for (int64_t r = 0; r < kLanes; ++r) write(sums + (m * line + n) * kTileWords + r * kLanes, (floats)sum[r]);
+            for (int64_t r = 0; r < kLanes; ++r) write(to + r * kLanes, (floats)sum[r]);
         }
 }
 
 #ifdef LORASCOPE_TILES
-template <int M, int N> void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line) {
+template <int M, int N>
+void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line, bool add) {
     const uint32_t *a0 = a.tile(i, 0), *a1 = a.tile(i + M - 1, 0), *b0 = b.tile(j, 0), *b1 = b.tile(j + N - 1, 0);
     memory_fence();
-    _tile_zero(0);
-    if (N > 1) _tile_zero(1);
-    if (M > 1) _tile_zero(2);
-    if (M > 1 && N > 1) _tile_zero(3);
+    if (add) {
+        _tile_loadd(0, sums, 64);
+        if (N > 1) _tile_loadd(1, sums + kTileWords, 64);
+        if (M > 1) _tile_loadd(2, sums + line * kTileWords, 64);
+        if (M > 1 && N > 1) _tile_loadd(3, sums + (line + 1) * kTileWords, 64);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
     for (int64_t at = 0; at < a.depth * kTileWords; at += kTileWords) {
         _tile_loadd(4, a0 + at, 64);
         _tile_loadd(6, b0 + at, 64);
@@ -1060,15 +1071,16 @@ template <bool kTilesUsed> using Setup = NoSetup;
 // Puts the tiles of a product: tile rows i to i + m of the left factor, tile columns j to j + n of the right one. Result
 // tiles of a row lie beside each other, and rows `line` tiles apart.
 template <bool kTilesUsed>
-void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums, int64_t line) {
+void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums, int64_t line,
+              bool add = false) {
     const auto block = [&](auto rows, auto columns, int64_t row, int64_t column) {
         constexpr int kRows = decltype(rows)::value, kColumns = decltype(columns)::value;
         float* to = sums + ((row - i) * line + column - j) * kTileWords;
 #ifdef LORASCOPE_TILES
-        if constexpr (kTilesUsed) sum_with_tiles<kRows, kColumns>(a, row, b, column, to, line);
+        if constexpr (kTilesUsed) sum_with_tiles<kRows, kColumns>(a, row, b, column, to, line, add);
         else
 #endif
-            sum_with_vectors<kRows, kColumns>(a, row, b, column, to, line);
+            sum_with_vectors<kRows, kColumns>(a, row, b, column, to, line, add);
     };
     using One = std::integral_constant<int, 1>;
     using Two = std::integral_constant<int, 2>;
@@ -1322,6 +1334,101 @@ void gated_backward_with(int64_t n, int64_t out, int64_t mid, const bfloat16* dy
                     store(draised + at, grad * g * s);
                 }
             });
+    }
+}
+
+// Rows of a matrix as a left factor: tile rows [first, stop), `depth` tiles from column `from` on; zero behind n rows.
+inline void fill_left(const Tiled& to, int64_t first, int64_t stop, const bfloat16* x, int64_t n, int64_t ld) {
+    for (int64_t t = first * kLanes; t < stop * kLanes; ++t)
+        for (int64_t p = 0; p < to.depth; ++p)
+            write(to.tile(t / kLanes, p) + t % kLanes * kLanes,
+                  t < n ? read<words>(x + t * ld + p * kPairs) : words{});
+}
+
+// y [n, out] = x W^T + b for few rows and many outputs: a task takes all rows and a panel of outputs.
+template <bool kTilesUsed>
+void head_forward_with(int64_t n, int64_t in, int64_t out, const bfloat16* x, const bfloat16* weight,
+                       const bfloat16* bias, bfloat16* y) {
+    const int64_t rows = round_up(n, kLanes) / kLanes, depth = in / kPairs, columns = out / kLanes;
+    Tiled left;
+    TileMemory room(frozen_memory);
+    room.add(left, rows, depth);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        Aligned<uint32_t> memory;
+        Aligned<float> sums;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; ++i) fill_left(left, i, i + 1, x, n, in);
+#pragma omp for schedule(dynamic)
+        for (int64_t first = 0; first < columns; first += kPanel) {
+            const int64_t wide = std::min(kPanel, columns - first);
+            Tiled right;
+            TileMemory own_room(memory);
+            own_room.add(right, wide, depth);
+            own_room.make();
+            for (int64_t j = 0; j < wide; ++j)
+                for (int64_t p = 0; p < depth; ++p)
+                    turned_rows(weight + (first + j) * kLanes * in + p * kPairs, in, kLanes, kPairs, right.tile(j, p));
+            for (int64_t i = 0; i < rows; i += kSlots / kLanes) {
+                const int64_t high = std::min(kSlots / kLanes, rows - i);
+                sums.fit(high * wide * kTileWords);
+                multiply<kTilesUsed>(left, i, high, right, 0, wide, sums.data, wide);
+                for (int64_t t = i * kLanes; t < std::min(n, (i + high) * kLanes); ++t) {
+                    const SumsRow row{sums.data + (t / kLanes - i) * wide * kTileWords + t % kLanes * kLanes};
+                    for (int64_t j = 0; j < wide; j += 2) {
+                        const int64_t column = (first + j) * kLanes;
+                        floats low = row[j], higher = row[j + 1];
+                        if (bias != nullptr) low += load(bias + column), higher += load(bias + column + kLanes);
+                        store_pair(y + t * out + column, low, higher);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// dx [n, in] = dy W for few rows and many outputs, which are summed over in kGroups groups, each in chunks of kChunk: what
+// is added to what does not depend on threads.
+template <bool kTilesUsed>
+void head_backward_with(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const bfloat16* weight, bfloat16* dx) {
+    constexpr int64_t kGroups = 8, kChunk = 512;
+    thread_local Aligned<float> all_sums;
+    const int64_t rows = round_up(n, kLanes) / kLanes, columns = in / kLanes, size = rows * columns * kTileWords;
+    float* sums = all_sums.fit(kGroups * size);
+    const int64_t panels = (columns + 48 - 1) / 48, panel = round_up((columns + panels - 1) / panels, 2);
+#pragma omp parallel
+    {
+        [[maybe_unused]] Setup<kTilesUsed> setup;
+        Aligned<uint32_t> memory;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < kGroups * panels; ++task) {
+            const int64_t group = task % kGroups, begin = task / kGroups * panel, wide = std::min(panel, columns - begin);
+            float* own = sums + group * size + begin * kTileWords;
+            for (int64_t first = group * kChunk; first < out; first += kGroups * kChunk) {
+                const int64_t depth = std::min(kChunk, out - first) / kPairs;
+                Tiled left, right;
+                TileMemory room(memory);
+                room.add(left, rows, depth), room.add(right, wide, depth);
+                room.make();
+                fill_left(left, 0, rows, dy + first, n, out);
+                for (int64_t p = 0; p < depth; ++p)
+                    for (int64_t j = 0; j < wide; ++j)
+                        paired_rows(weight + (first + p * kPairs) * in + (begin + j) * kLanes, in, kPairs, kLanes,
+                                    right.tile(j, p));
+                multiply<kTilesUsed>(left, 0, rows, right, 0, wide, own, columns, first >= kGroups * kChunk);
+            }
+        }
+        const int64_t used = std::min(kGroups, (out + kChunk - 1) / kChunk);
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < n; ++t)
+            for (int64_t j = 0; j < columns; ++j) {
+                const float* at = sums + (t / kLanes * columns + j) * kTileWords + t % kLanes * kLanes;
+                floats sum = load(at);
+                for (int64_t group = 1; group < used; ++group) sum += load(at + group * size);
+                store(dx + t * in + j * kLanes, sum);
+            }
     }
 }
 
@@ -1586,6 +1693,13 @@ void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, con
                     const bfloat16* raised, bfloat16* dgated, bfloat16* draised) {
     LORASCOPE_PICK(gated_backward_with, n, out, mid, dy, down, gated, raised, dgated, draised);
 }
+void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const bfloat16* weight, const bfloat16* bias,
+                  bfloat16* y) {
+    LORASCOPE_PICK(head_forward_with, n, in, out, x, weight, bias, y);
+}
+void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const bfloat16* weight, bfloat16* dx) {
+    LORASCOPE_PICK(head_backward_with, n, in, out, dy, weight, dx);
+}
 void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, bfloat16* y) {
     LORASCOPE_PICK(lora_forward_with, n, parts, in, out, x, y);
 }
@@ -1625,6 +1739,8 @@ auto linear_forward_bfloat16 = &linear_forward;
 auto linear_backward_bfloat16 = &linear_backward;
 auto gated_forward_bfloat16 = &gated_forward;
 auto gated_backward_bfloat16 = &gated_backward;
+auto head_forward_bfloat16 = &head_forward;
+auto head_backward_bfloat16 = &head_backward;
 auto lora_forward_bfloat16 = &lora_forward;
 auto lora_backward_bfloat16 = &lora_backward;
 }
