@@ -1,9 +1,10 @@
 """The time that the matrix products of a step need alone: what the arithmetic allows.
 
-Every matrix product that Torch carries out in a step, forward and backward, is recorded by shape, strides and dtype,
-and then replayed with nothing in between. A tensor that existed before the step (a weight, a laid-out copy of one, an
-adapter) is replayed as itself, so that as much weight memory is read as in the step. The others are random stand-ins,
-several of each form in turn, so that no product finds its operands in the nearest cache from the time before.
+Every matrix product of a step, forward and backward, is recorded by shape, strides and dtype, and then replayed by
+Torch with nothing in between; also those that a compiled kernel of the package makes, each weight's by itself. A tensor
+that existed before the step (a weight, an adapter) is replayed as itself, so that as much weight memory is read as in
+the step. The others are random stand-ins, several of each form in turn, so that no product finds its operands in the
+nearest cache from the time before.
 
 Products inside of another operation (Torch's fused attention) are not seen: the bound is lower by them, and a share of
 it then too small, never too large. Those of the package's own attention kernel are counted apart, as the batched
@@ -25,12 +26,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.measure.work import PRODUCTS
-from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
+from lorascope.modeling.kernels.calls import AttentionPlan, KernelProduct, Kernels, watched_products
 
 _RING_BYTES = 64_000_000
 _RING = (2, 8)
 """Fewest and most stand-ins of one form, within ``_RING_BYTES`` otherwise."""
 _REPLAYS = 3
+_LARGE_INNER, _FEWER_ROWS = 16_384, 224
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,23 @@ class ProductRecorder(TorchDispatchMode):
                 )
             )
         return func(*args, **keywords)
+
+    def add(self, made: KernelProduct) -> None:
+        """Add a product that a kernel made, as Torch's own product of the same shape.
+
+        Of a large inner dimension (the output head's gradient) as several of fewer rows, which the library is quicker at.
+        """
+        rows, inner, columns, second = made
+        if inner > _LARGE_INNER and rows > _FEWER_ROWS:
+            for part in range(0, rows, _FEWER_ROWS):
+                self.add(made._replace(rows=min(_FEWER_ROWS, rows - part)))
+            return
+        left = Form((rows, inner), (inner, 1) if second is not None else (1, rows), torch.bfloat16, _CPU)
+        right = Form((inner, columns), (columns, 1), torch.bfloat16, _CPU) if second is None else second.detach()
+        flops = 2 * rows * inner * columns
+        self.products.append(
+            Product(operation=torch.ops.aten.mm.default, arguments=(left, right), keywords={}, flops=flops)
+        )
 
     def _operand(self, value: object, is_written: bool) -> object:
         if not isinstance(value, torch.Tensor) or value.is_mkldnn:  # only weights have the library's own layout
@@ -148,7 +168,7 @@ class _StandIns:
 def record_products(run: Callable[[], object]) -> list[Product]:
     """Return the matrix products that a call carries out, in order."""
     recorder = ProductRecorder()
-    with recorder:
+    with recorder, watched_products(recorder.add):
         run()
     return recorder.products
 

@@ -1,11 +1,13 @@
 """What a step has to do, whatever the time: its matrix products, and what it keeps for the way back."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lorascope.modeling.kernels.calls import KernelProduct, watched_products
 
 PRODUCTS = {
     "mm": (0, 1, -1),
@@ -23,10 +25,10 @@ PRODUCTS = {
 
 
 class ProductCounter(TorchDispatchMode):
-    """Counts the matrix products inside a ``with`` block.
+    """Counts the matrix products inside a ``with`` block, those of the compiled kernels included.
 
-    Products inside of other operations (fused attention, a compiled kernel of the package's own) are not seen, so that
-    the counts are the least a step does. A product of [M, K] and [K, N] is 2 M K N operations.
+    Products inside of other operations (fused attention, the kernels' attention) are not seen, so that the counts are the
+    least a step does. A product of [M, K] and [K, N] is 2 M K N operations.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,21 @@ class ProductCounter(TorchDispatchMode):
         self.flops = 0
         self.bytes = 0
         """Of operands and results, each moved once."""
+        self._kernels = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._kernels.enter_context(watched_products(self._count))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._kernels.close()
+
+    def _count(self, product: KernelProduct) -> None:
+        rows, inner, columns = product[:3]
+        self.flops += 2 * rows * inner * columns
+        self.bytes += (rows * inner + inner * columns + rows * columns) * torch.bfloat16.itemsize
 
     def __torch_dispatch__(
         self,

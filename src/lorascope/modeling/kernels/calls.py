@@ -4,9 +4,11 @@ Shape legend: N tokens, D features, C tokens of a chunk, V vocabulary, H heads, 
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,7 +34,13 @@ class KernelRows:
 
     def blocks(self, features: int) -> int:
         """Count the blocks of 128 elements that dropout's bits come in; every row begins one."""
-        return int(((self.widths * features + _BLOCK - 1) // _BLOCK).sum())
+        if features not in self._blocks:
+            self._blocks[features] = int(((self.widths * features + _BLOCK - 1) // _BLOCK).sum())
+        return self._blocks[features]
+
+    @cached_property
+    def _blocks(self) -> dict[int, int]:
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,7 +65,7 @@ class AttentionPlan:
 
 
 class _Heads(ctypes.Structure):
-    """The kernels' own description of an attention call; the fields are those of ``Heads`` in kernels.cpp."""
+    """The kernels' own description of an attention call; the fields are those of ``Heads`` in attention.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("rows", "starts", "lengths", "widths", "parents")),
@@ -86,7 +94,7 @@ class LoraPart:
 
 
 class _LoraPart(ctypes.Structure):
-    """The kernels' own description of a part; the fields are those of ``LoraPart`` in kernels.cpp."""
+    """The kernels' own description of a part; the fields are those of ``LoraPart`` in lora.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("first", "slots", "rank")),
@@ -98,13 +106,37 @@ class _LoraPart(ctypes.Structure):
 
 
 class _Linear(ctypes.Structure):
-    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in kernels.cpp."""
+    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in linear.hpp."""
 
     _fields_ = (("out", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("weight", "bias", "y")))
 
 
 _PAIRS = 32
 """Multiple of features, and of an adapter's slots, that the kernels' products take."""
+
+
+class KernelProduct(NamedTuple):
+    """A matrix product that a kernel makes, [rows, inner] times [inner, columns], as Torch would see it."""
+
+    rows: int
+    inner: int
+    columns: int
+    second: torch.Tensor | None = None
+    """The second factor [inner, columns]; None: it is an activation, as the first is, which is stored transposed."""
+
+
+_watching: list[Callable[[KernelProduct], None]] = []
+
+
+@contextmanager
+def watched_products(use: Callable[[KernelProduct], None]) -> Iterator[None]:
+    """Hand every product that a kernel makes in the block to ``use``; attention's are left out."""
+    _watching.append(use)
+    try:
+        yield
+    finally:
+        _watching.remove(use)
+
 
 _Argument = torch.Tensor | float | ctypes.Structure | ctypes.Array[Any] | None
 
@@ -158,6 +190,7 @@ class Kernels:
         layers = [(w.data_ptr(), None if b is None else b.data_ptr()) for w, b in weights]
         described = [_Linear(y.shape[1], *layer, y.data_ptr()) for y, layer in zip(outputs, layers, strict=True)]
         self._call("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), _array(described), x_NI)
+        _tell(_forward(x_NI, weight) for weight, _ in weights)
         return outputs
 
     def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -169,6 +202,7 @@ class Kernels:
             for weight, dy in zip(weights, grads, strict=True)
         ]
         self._call("linear_backward", dx.dtype, *dx.shape, len(weights), _array(described), dx)
+        _tell(_backward(dx, weight) for weight in weights)
         return dx
 
     def gated_forward(
@@ -179,6 +213,7 @@ class Kernels:
         gated, raised, y = (x_NI.new_empty(len(x_NI), len(gate_MI)) for _ in range(3))
         sizes = (*x_NI.shape, len(gate_MI))
         self._call("gated_forward", x_NI.dtype, *sizes, x_NI, gate_MI, up_MI, gated, raised, y)
+        _tell(_forward(x_NI, weight) for weight in (gate_MI, up_MI))
         return gated, raised, y
 
     def gated_backward(
@@ -189,6 +224,7 @@ class Kernels:
         dgated, draised = torch.empty_like(gated_NM), torch.empty_like(raised_NM)
         sizes = (*dy_NO.shape, down_OM.shape[1])
         self._call("gated_backward", dy_NO.dtype, *sizes, dy_NO, down_OM, gated_NM, raised_NM, dgated, draised)
+        _tell([_backward(dgated, down_OM)])
         return dgated, draised
 
     def head_forward(
@@ -198,12 +234,14 @@ class Kernels:
         assert x_ND.is_contiguous()
         assert out_NV.is_contiguous()
         self._call("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
+        _tell([_forward(x_ND, weight_VD)])
 
     def head_backward(self, dy_NV: torch.Tensor, weight_VD: torch.Tensor, out_ND: torch.Tensor) -> None:
         """Write dy W: as ``linear_backward``, for few rows and many outputs."""
         assert dy_NV.is_contiguous()
         assert out_ND.is_contiguous()
         self._call("head_backward", dy_NV.dtype, *out_ND.shape, len(weight_VD), dy_NV, weight_VD, out_ND)
+        _tell([_backward(out_ND, weight_VD)])
 
     @staticmethod
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
@@ -216,6 +254,8 @@ class Kernels:
         assert y_NO.is_contiguous()
         sizes = (x_NI.shape[1], y_NO.shape[1])
         self._call("lora_forward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, y_NO)
+        for part in parts:
+            _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
 
     def lora_backward(
         self, parts: Sequence[LoraPart], x_NI: torch.Tensor, dy_NO: torch.Tensor, dx_NI: torch.Tensor | None
@@ -226,6 +266,11 @@ class Kernels:
         dy_NO = dy_NO.contiguous()
         sizes = (x_NI.shape[1], dy_NO.shape[1])
         self._call("lora_backward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, dy_NO, dx_NI)
+        for part in parts:
+            (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
+            _tell([KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)])
+            _tell([KernelProduct(rank, n, out_features)])
+            _tell([] if dx_NI is None else [KernelProduct(n, rank, in_features, part.A)])
 
     def rms_norm_forward(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return x / rms(x) * weight, [..., D], and 1 / rms(x) [N]."""
@@ -318,6 +363,21 @@ class Kernels:
         return dq, dk, dv
 
 
+def _forward(x_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
+    return KernelProduct(*x_NI.shape, len(weight_OI), weight_OI.T)
+
+
+def _backward(dx_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
+    return KernelProduct(len(dx_NI), *weight_OI.shape, weight_OI)
+
+
+def _tell(products: Iterable[KernelProduct]) -> None:
+    if _watching:
+        for product in products:
+            for use in _watching:
+                use(product)
+
+
 def _compute(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -328,7 +388,11 @@ def _lora_parts(parts: Sequence[LoraPart]) -> ctypes.Array[Any]:
         gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
         rows, widths, kept = 0, None, None
         if part.dropout is not None:
-            rows, widths, kept = len(part.dropout[0].widths), part.dropout[0].widths.data_ptr(), part.dropout[1].data_ptr()
+            rows, widths, kept = (
+                len(part.dropout[0].widths),
+                part.dropout[0].widths.data_ptr(),
+                part.dropout[1].data_ptr(),
+            )
         described.append(
             _LoraPart(
                 part.slots.start, part.slots.stop - part.slots.start, len(part.A), part.factor,

@@ -72,7 +72,9 @@ class GatedFeedForward(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return down(silu(gate(x)) * up(x)), [..., D]."""
         ctx.kernels = kernels
-        ctx.whole = gate.bias is None and up.bias is None and kernels.multiplies(x, *gate.weight.shape, len(down.weight))
+        ctx.whole = (
+            gate.bias is None and up.bias is None and kernels.multiplies(x, *gate.weight.shape, len(down.weight))
+        )
         if ctx.whole:
             gated, raised, y = kernels.gated_forward(x.flatten(0, -2), gate.weight, up.weight)
             (y,) = kernels.linear_forward(y, [(down.weight, down.bias)])

@@ -1,0 +1,240 @@
+// Frozen linear layers, gated feed-forward layers and output heads, with the gradients of their inputs. All widths are
+// multiples of 32. A weight is brought into tiles whenever it is needed: that takes a hundredth of a product's time, and
+// keeping tiles would take twice the model's memory.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "products.hpp"
+
+#ifdef LORASCOPE_PAIRS
+
+namespace {
+
+// A frozen layer y = x W^T + b; kernels/calls.py has the same fields in the same order.
+struct Linear {
+    int64_t out;
+    const bfloat16 *weight, *bias;  // [out, in]; [out] or null
+    bfloat16* y;                    // [n, out], or its gradient going back
+};
+
+thread_local Aligned<uint32_t> frozen_memory;
+
+// The weights of layers with one input beside each other, as the right factor of their outputs.
+void fill_transposed(const Tiled& to, int64_t first, int64_t every, int64_t in, int64_t out, const bfloat16* weight) {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < out / kLanes; ++i)
+        for (int64_t p = 0; p < in / kPairs; ++p)
+            turned_rows(weight + i * kLanes * in + p * kPairs, in, kLanes, kPairs, to.tile(first + i * every, p));
+}
+
+// A weight as the right factor of its input's gradient.
+void fill_plain(const Tiled& to, int64_t first, int64_t in, int64_t out, const bfloat16* weight) {
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < out / kPairs; ++p)
+        for (int64_t i = 0; i < in / kLanes; ++i)
+            paired_rows(weight + p * kPairs * in + i * kLanes, in, kPairs, kLanes, to.tile(i, first + p));
+}
+
+void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x) {
+    std::vector<const Linear*> owner;  // of each pair of tile columns
+    std::vector<int64_t> begin;
+    for (int64_t layer = 0; layer < count; ++layer) {
+        begin.push_back(2 * int64_t(owner.size()));
+        owner.insert(owner.end(), layers[layer].out / kPairs, layers + layer);
+    }
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, 2 * int64_t(owner.size()), in / kPairs);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] const TileSetup setup;
+        for (int64_t layer = 0; layer < count; ++layer)
+            fill_transposed(right, begin[layer], 1, in, layers[layer].out, layers[layer].weight);
+        multiply_rows(
+            n, right, 2 * int64_t(owner.size()),
+            [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2) {
+                    const Linear& own = *owner[(first + j) / 2];
+                    const int64_t column = (first + j - begin[&own - layers]) * kLanes;
+                    floats low = sums[j], high = sums[j + 1];
+                    if (own.bias != nullptr) low += load(own.bias + column), high += load(own.bias + column + kLanes);
+                    store_pair(own.y + row * own.out + column, low, high);
+                }
+            });
+    }
+}
+
+// dx = the sum of dy W over layers with one input
+void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers, bfloat16* dx) {
+    std::vector<std::pair<const bfloat16*, int64_t>> parts;  // where 32 columns of a gradient begin, and its width
+    for (int64_t layer = 0; layer < count; ++layer)
+        for (int64_t column = 0; column < layers[layer].out; column += kPairs)
+            parts.emplace_back(layers[layer].y + column, layers[layer].out);
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, in / kLanes, parts.size());
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] const TileSetup setup;
+        for (int64_t layer = 0, first = 0; layer < count; first += layers[layer++].out / kPairs)
+            fill_plain(right, first, in, layers[layer].out, layers[layer].weight);
+        multiply_rows(
+            n, right, in / kLanes,
+            [&](int64_t row, int64_t p) { return read<words>(parts[p].first + row * parts[p].second); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2)
+                    store_pair(dx + row * in + (first + j) * kLanes, sums[j], sums[j + 1]);
+            });
+    }
+}
+
+// gated = x G^T, raised = x U^T, y = silu(gated) * raised, all [n, mid]
+void gated_forward(int64_t n, int64_t in, int64_t mid, const bfloat16* x, const bfloat16* gate, const bfloat16* up,
+                        bfloat16* gated, bfloat16* raised, bfloat16* y) {
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, 2 * mid / kLanes, in / kPairs);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] const TileSetup setup;
+        fill_transposed(right, 0, 2, in, mid, gate), fill_transposed(right, 1, 2, in, mid, up);
+        multiply_rows(
+            n, right, 2 * mid / kLanes,
+            [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2) {
+                    const int64_t at = row * mid + (first + j) / 2 * kLanes;
+                    const floats g = sums[j], u = sums[j + 1];
+                    store(gated + at, g), store(raised + at, u), store(y + at, g * sigmoid(g) * u);
+                }
+            });
+    }
+}
+
+// From the gradient of down's output to those of gate's and up's.
+void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, const bfloat16* down,
+                         const bfloat16* gated, const bfloat16* raised, bfloat16* dgated, bfloat16* draised) {
+    Tiled right;
+    TileMemory room(frozen_memory);
+    room.add(right, mid / kLanes, out / kPairs);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] const TileSetup setup;
+        fill_plain(right, 0, mid, out, down);
+        multiply_rows(
+            n, right, mid / kLanes,
+            [&](int64_t row, int64_t p) { return read<words>(dy + row * out + p * kPairs); },
+            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; ++j) {
+                    const int64_t at = row * mid + (first + j) * kLanes;
+                    const floats g = load(gated + at), grad = sums[j], s = sigmoid(g);
+                    store(dgated + at, grad * load(raised + at) * s * (1 + g * (1 - s)));
+                    store(draised + at, grad * g * s);
+                }
+            });
+    }
+}
+
+// Rows of a matrix as a left factor: tile rows [first, stop), `depth` tiles from column `from` on; zero behind n rows.
+inline void fill_left(const Tiled& to, int64_t first, int64_t stop, const bfloat16* x, int64_t n, int64_t ld) {
+    for (int64_t t = first * kLanes; t < stop * kLanes; ++t)
+        for (int64_t p = 0; p < to.depth; ++p)
+            write(to.tile(t / kLanes, p) + t % kLanes * kLanes,
+                  t < n ? read<words>(x + t * ld + p * kPairs) : words{});
+}
+
+// y [n, out] = x W^T + b for few rows and many outputs: a task takes all rows and a panel of outputs.
+void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const bfloat16* weight,
+                       const bfloat16* bias, bfloat16* y) {
+    const int64_t rows = round_up(n, kLanes) / kLanes, depth = in / kPairs, columns = out / kLanes;
+    Tiled left;
+    TileMemory room(frozen_memory);
+    room.add(left, rows, depth);
+    room.make();
+#pragma omp parallel
+    {
+        [[maybe_unused]] const TileSetup setup;
+        Aligned<uint32_t> memory;
+        Aligned<float> sums;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; ++i) fill_left(left, i, i + 1, x, n, in);
+#pragma omp for schedule(dynamic)
+        for (int64_t first = 0; first < columns; first += kPanel) {
+            const int64_t wide = std::min(kPanel, columns - first);
+            Tiled right;
+            TileMemory own_room(memory);
+            own_room.add(right, wide, depth);
+            own_room.make();
+            for (int64_t j = 0; j < wide; ++j)
+                for (int64_t p = 0; p < depth; ++p)
+                    turned_rows(weight + (first + j) * kLanes * in + p * kPairs, in, kLanes, kPairs, right.tile(j, p));
+            for (int64_t i = 0; i < rows; i += kSlots / kLanes) {
+                const int64_t high = std::min(kSlots / kLanes, rows - i);
+                sums.fit(high * wide * kTileWords);
+                multiply(left, i, high, right, 0, wide, sums.data, wide);
+                for (int64_t t = i * kLanes; t < std::min(n, (i + high) * kLanes); ++t) {
+                    const SumsRow row{sums.data + (t / kLanes - i) * wide * kTileWords + t % kLanes * kLanes};
+                    for (int64_t j = 0; j < wide; j += 2) {
+                        const int64_t column = (first + j) * kLanes;
+                        floats low = row[j], higher = row[j + 1];
+                        if (bias != nullptr) low += load(bias + column), higher += load(bias + column + kLanes);
+                        store_pair(y + t * out + column, low, higher);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// dx [n, in] = dy W for few rows and many outputs, which are summed over in kGroups groups, each in chunks of kChunk: what
+// is added to what does not depend on threads.
+void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const bfloat16* weight, bfloat16* dx) {
+    constexpr int64_t kGroups = 8, kChunk = 512;
+    thread_local Aligned<float> all_sums;
+    const int64_t rows = round_up(n, kLanes) / kLanes, columns = in / kLanes, size = rows * columns * kTileWords;
+    float* sums = all_sums.fit(kGroups * size);
+    const int64_t panels = (columns + 48 - 1) / 48, panel = round_up((columns + panels - 1) / panels, 2);
+#pragma omp parallel
+    {
+        [[maybe_unused]] const TileSetup setup;
+        Aligned<uint32_t> memory;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < kGroups * panels; ++task) {
+            const int64_t group = task % kGroups, begin = task / kGroups * panel, wide = std::min(panel, columns - begin);
+            float* own = sums + group * size + begin * kTileWords;
+            for (int64_t first = group * kChunk; first < out; first += kGroups * kChunk) {
+                const int64_t depth = std::min(kChunk, out - first) / kPairs;
+                Tiled left, right;
+                TileMemory room(memory);
+                room.add(left, rows, depth), room.add(right, wide, depth);
+                room.make();
+                fill_left(left, 0, rows, dy + first, n, out);
+                for (int64_t p = 0; p < depth; ++p)
+                    for (int64_t j = 0; j < wide; ++j)
+                        paired_rows(weight + (first + p * kPairs) * in + (begin + j) * kLanes, in, kPairs, kLanes,
+                                    right.tile(j, p));
+                multiply(left, 0, rows, right, 0, wide, own, columns, first >= kGroups * kChunk);
+            }
+        }
+        const int64_t used = std::min(kGroups, (out + kChunk - 1) / kChunk);
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < n; ++t)
+            for (int64_t j = 0; j < columns; ++j) {
+                const float* at = sums + (t / kLanes * columns + j) * kTileWords + t % kLanes * kLanes;
+                floats sum = load(at);
+                for (int64_t group = 1; group < used; ++group) sum += load(at + group * size);
+                store(dx + t * in + j * kLanes, sum);
+            }
+    }
+}
+
+}  // namespace
+
+#endif

@@ -1,0 +1,218 @@
+// Products of bfloat16 with float32 sums, on the tile unit where there is one, else by vectors. Factors lie in memory as
+// tiles of 16 rows of 64 bytes, each a stretch of its own, so that a tile is read at once and its rows share no cache set.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "vectors.hpp"
+
+#ifdef LORASCOPE_PAIRS
+
+namespace {
+
+constexpr int64_t kTileWords = kLanes * kLanes, kPairs = 2 * kLanes;
+
+// A factor of a product in tiles of 16 x 16 words, a word being two neighbours along the dimension that is summed. The
+// left factor's tile has word (row, pair), the right one's (pair, column); tile (i, p) is the p-th along that dimension.
+struct Tiled {
+    uint32_t* data = nullptr;
+    int64_t depth = 0;
+
+    uint32_t* tile(int64_t i, int64_t p) const { return data + (i * depth + p) * kTileWords; }
+};
+
+// M x N result tiles [16, 16], `line` tiles from one row of them to the next.
+template <int M, int N>
+void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line, bool add) {
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            float* to = sums + (m * line + n) * kTileWords;
+            __m512 sum[kLanes] = {};
+            for (int64_t r = 0; add && r < kLanes; ++r) sum[r] = (__m512)load(to + r * kLanes);
+            const uint32_t *left = a.tile(i + m, 0), *right = b.tile(j + n, 0);
+            for (int64_t p = 0; p < a.depth; ++p, left += kTileWords, right += kTileWords)
+                for (int64_t pair = 0; pair < kLanes; ++pair) {
+                    const __m512bh columns = (__m512bh)read<words>(right + pair * kLanes);
+                    for (int64_t r = 0; r < kLanes; ++r)
+                        sum[r] = _mm512_dpbf16_ps(sum[r], (__m512bh)_mm512_set1_epi32(left[r * kLanes + pair]), columns);
+                }
+            for (int64_t r = 0; r < kLanes; ++r) write(to + r * kLanes, (floats)sum[r]);
+        }
+}
+
+#ifdef LORASCOPE_TILES
+template <int M, int N>
+void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line, bool add) {
+    const uint32_t *a0 = a.tile(i, 0), *a1 = a.tile(i + M - 1, 0), *b0 = b.tile(j, 0), *b1 = b.tile(j + N - 1, 0);
+    memory_fence();
+    if (add) {
+        _tile_loadd(0, sums, 64);
+        if (N > 1) _tile_loadd(1, sums + kTileWords, 64);
+        if (M > 1) _tile_loadd(2, sums + line * kTileWords, 64);
+        if (M > 1 && N > 1) _tile_loadd(3, sums + (line + 1) * kTileWords, 64);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t at = 0; at < a.depth * kTileWords; at += kTileWords) {
+        _tile_loadd(4, a0 + at, 64);
+        _tile_loadd(6, b0 + at, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (N > 1) {
+            _tile_loadd(7, b1 + at, 64);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (M > 1) {
+            _tile_loadd(5, a1 + at, 64);
+            _tile_dpbf16ps(2, 5, 6);
+            if (N > 1) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums, 64);
+    if (N > 1) _tile_stored(1, sums + kTileWords, 64);
+    if (M > 1) _tile_stored(2, sums + line * kTileWords, 64);
+    if (M > 1 && N > 1) _tile_stored(3, sums + (line + 1) * kTileWords, 64);
+    memory_fence();
+}
+#endif
+
+// Puts the tiles of a product: tile rows i to i + m of the left factor, tile columns j to j + n of the right one. Result
+// tiles of a row lie beside each other, and rows `line` tiles apart.
+inline void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums, int64_t line,
+              bool add = false) {
+    const auto block = [&](auto rows, auto columns, int64_t row, int64_t column) {
+        constexpr int kRows = decltype(rows)::value, kColumns = decltype(columns)::value;
+        float* to = sums + ((row - i) * line + column - j) * kTileWords;
+#ifdef LORASCOPE_TILES
+        if (may_use_tiles()) return sum_with_tiles<kRows, kColumns>(a, row, b, column, to, line, add);
+#endif
+        sum_with_vectors<kRows, kColumns>(a, row, b, column, to, line, add);
+    };
+    using One = std::integral_constant<int, 1>;
+    using Two = std::integral_constant<int, 2>;
+    for (int64_t column = j; column < j + n; column += 2)
+        for (int64_t row = i; row < i + m; row += 2) {
+            const bool two_rows = row + 1 < i + m, two_columns = column + 1 < j + n;
+            if (two_rows && two_columns) block(Two{}, Two{}, row, column);
+            else if (two_rows) block(Two{}, One{}, row, column);
+            else if (two_columns) block(One{}, Two{}, row, column);
+            else block(One{}, One{}, row, column);
+        }
+}
+
+// 32 neighbours of a row; those that are not kept are zero.
+inline __m512i kept_pairs(const bfloat16* from, uint32_t kept) { return _mm512_maskz_loadu_epi16(kept, from); }
+
+// A tile (pair, column) of 32 rows and 16 columns, from one vector of 16 numbers a row: get(row).
+template <class Get> void interleave(words tile[kLanes], Get get) {
+    for (int64_t pair = 0; pair < kLanes; ++pair)
+        tile[pair] = widened(get(2 * pair)) | widened(get(2 * pair + 1)) << 16;
+}
+
+inline void turn(words tile[kLanes]) {
+    transpose_stage<8>(tile), transpose_stage<4>(tile), transpose_stage<2>(tile), transpose_stage<1>(tile);
+}
+
+inline void put(uint32_t* to, const words tile[kLanes]) {
+    for (int64_t r = 0; r < kLanes; ++r) write(to + r * kLanes, tile[r]);
+}
+
+// A tile of 16 rows and 32 columns becomes one of pairs (column pair, row). Rows behind `rows` are zero.
+inline void turned_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
+    const uint32_t inside = columns >= kPairs ? ~0u : (1u << columns) - 1;
+    words tile[kLanes] = {};
+    for (int64_t r = 0; r < std::min(rows, kLanes); ++r) tile[r] = (words)kept_pairs(from + r * ld, inside);
+    turn(tile), put(to, tile);
+}
+
+// A tile of pairs of rows (row pair, column), 32 rows and 16 columns; rows and columns behind the matrix are zero.
+inline void paired_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
+    const __mmask16 inside = columns >= kLanes ? 0xffff : (1u << columns) - 1;
+    words tile[kLanes];
+    interleave(tile, [&](int64_t r) {
+        return r < rows ? (halves)_mm256_maskz_loadu_epi16(inside, from + r * ld) : halves{};
+    });
+    put(to, tile);
+}
+
+// Makes the memory of the factors of a call, and hands out parts of it.
+class TileMemory {
+    Aligned<uint32_t>& memory;
+    std::vector<std::pair<Tiled*, int64_t>> wanted;
+
+  public:
+    explicit TileMemory(Aligned<uint32_t>& memory) : memory(memory) {}
+    void add(Tiled& to, int64_t sides, int64_t depth) {
+        to.depth = depth;
+        wanted.emplace_back(&to, sides * depth * kTileWords);
+    }
+    void make() {
+        int64_t all = 0;
+        for (const auto& [to, size] : wanted) all += size;
+        uint32_t* at = memory.fit(all);
+        for (const auto& [to, size] : wanted) to->data = at, at += size;
+    }
+};
+
+constexpr int64_t kSlots = 64;  // of a task
+
+constexpr int64_t kPanel = 32;  // tile columns whose sums exist at once
+
+// 16 rows of sums lie in tiles beside each other: the part of one row in each.
+struct SumsRow {
+    const float* first;
+    floats operator[](int64_t tile) const { return load(first + tile * kTileWords); }
+};
+
+// Multiplies in panels, and calls use(row of the left factor, first tile column, tile columns, sums of the row): results
+// go to memory row by row, as whole stretches of it. Results of tiles one by one would touch a page of memory a row.
+template <class Use>
+void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t columns, Aligned<float>& memory,
+                     Use use) {
+    for (int64_t first = 0; first < columns; first += kPanel) {
+        const int64_t wide = std::min(kPanel, columns - first);
+        float* sums = memory.fit(rows * wide * kTileWords);
+        multiply(left, 0, rows, right, first, wide, sums, wide);
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t r = 0; r < kLanes; ++r)
+                use(i * kLanes + r, first, wide, SumsRow{sums + i * wide * kTileWords + r * kLanes});
+    }
+}
+
+// Products of n rows with a right factor, in a parallel region: get(row, p) gives words p * 16 to p * 16 + 15 of a row,
+// use is that of multiply_panels.
+template <class Get, class Use>
+void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use) {
+    Aligned<uint32_t> memory;
+    Aligned<float> sums;
+#pragma omp for schedule(dynamic)
+    for (int64_t first = 0; first < n; first += kSlots) {
+        const int64_t slots = std::min(kSlots, n - first), rows = round_up(slots, kLanes) / kLanes;
+        Tiled left;
+        TileMemory room(memory);
+        room.add(left, rows, right.depth);
+        room.make();
+        for (int64_t t = 0; t < rows * kLanes; ++t) {
+            uint32_t* to = left.tile(t / kLanes, 0) + t % kLanes * kLanes;
+            for (int64_t p = 0; p < right.depth; ++p)
+                write(to + p * kTileWords, t < slots ? get(first + t, p) : words{});
+        }
+        multiply_panels(left, rows, right, columns, sums,
+                                    [&](int64_t t, int64_t j, int64_t wide, const SumsRow& row) {
+            if (t < slots) use(first + t, j, wide, row);
+        });
+    }
+}
+
+// 32 numbers of two tiles' row.
+inline void store_pair(bfloat16* to, floats low, floats high) {
+    write(to, (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+}
+
+}  // namespace
+
+#endif

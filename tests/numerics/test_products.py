@@ -1,0 +1,205 @@
+"""The kernels' products with frozen weights and adapters, against the same in float64."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from references import TOLERANCE, make_rows, random, relative, results_and_gradients
+from torch import nn
+from torch.nn import functional as F
+
+from lorascope.measure.work import ProductCounter
+from lorascope.modeling.kernels.calls import Kernels, LoraPart
+from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward
+
+BF16 = torch.bfloat16
+ROUNDED = 2.5e-3
+"""One rounding to bfloat16, in norm; two of numbers of like size."""
+ROWS = [1, 17, 64, 100, 300]
+"""Below a tile's 16 rows, a task's 64, and several tasks."""
+
+
+def make_linear(n_in: int, n_out: int, *, bias: bool = False, seed: int = 0) -> nn.Linear:
+    layer = nn.Linear(n_in, n_out, bias).to(BF16).requires_grad_(requires_grad=False)
+    layer.weight.copy_(random(n_out, n_in, dtype=BF16, seed=seed) / n_in**0.5)
+    if bias:
+        layer.bias.copy_(random(n_out, dtype=BF16, seed=seed + 1))
+    return layer
+
+
+def exact(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return F.linear(x, layer.weight.double(), None if layer.bias is None else layer.bias.double())
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("sizes", [(32, 64), (96, 1056), (1056, 96)], ids=str)
+def test_one_frozen_layer(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
+    layer = make_linear(*sizes, bias=bias)
+    x, grad = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=BF16, seed=2)
+    found = results_and_gradients(lambda x: FrozenProduct.apply(x[None], layer, product_kernels)[0], [x], grad)
+    expected = results_and_gradients(lambda x: exact(layer, x), [x.double()], grad)
+    assert max(map(relative, found, expected)) < ROUNDED
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_layers_with_one_input(product_kernels: Kernels, rows: int) -> None:
+    layers = [make_linear(96, n_out, bias=n_out == 32, seed=n_out) for n_out in (64, 32, 160)]
+    x = random(rows, 96, dtype=BF16)
+    found = product_kernels.linear_forward(x, [(layer.weight, layer.bias) for layer in layers])
+    assert max(relative(y, exact(layer, x.double())) for y, layer in zip(found, layers, strict=True)) < ROUNDED
+    dx = product_kernels.linear_backward([layer.weight for layer in layers], found)
+    expected = sum(y.double() @ layer.weight.double() for y, layer in zip(found, layers, strict=True))
+    assert relative(dx, expected) < ROUNDED
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_gated_layer(product_kernels: Kernels, rows: int) -> None:
+    gate, up, down = make_linear(64, 608, seed=1), make_linear(64, 608, seed=2), make_linear(608, 64, seed=3)
+    x, grad = random(rows, 64, dtype=BF16, seed=4) * 3, random(rows, 64, dtype=BF16, seed=5)
+    found = results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, product_kernels), [x], grad)
+    expected = results_and_gradients(lambda x: exact(down, F.silu(exact(gate, x)) * exact(up, x)), [x.double()], grad)
+    assert max(map(relative, found, expected)) < TOLERANCE[BF16]
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("sizes", [(64, 96), (1632, 640), (96, 9 * 512 + 32)], ids=str)
+def test_an_output_head(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
+    """With more outputs than one round of groups takes, and a width of several panels."""
+    layer = make_linear(*sizes, bias=bias)
+    x, dy = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=BF16, seed=2)
+    y, dx = torch.full((rows, sizes[1]), torch.nan, dtype=BF16), torch.full((rows, sizes[0]), torch.nan, dtype=BF16)
+    product_kernels.head_forward(x, layer.weight, layer.bias, y)
+    product_kernels.head_backward(dy, layer.weight, dx)
+    assert relative(y, exact(layer, x.double())) < ROUNDED
+    assert relative(dx, dy.double() @ layer.weight.double()) < ROUNDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """A layer's tensors with the parts of some adapters, of neighbouring slots."""
+
+    x: torch.Tensor
+    dy: torch.Tensor
+    y: torch.Tensor
+    dx: torch.Tensor
+    parts: Sequence[LoraPart]
+    masks: Sequence[torch.Tensor]
+
+
+def make_adapted(
+    kernels: Kernels, ranks: Sequence[int], slots: Sequence[int], *, n_in: int, n_out: int, dropped: bool
+) -> Adapted:
+    total = sum(slots)
+    x, dy, y, dx = (random(total, size, dtype=BF16, seed=size) for size in (n_in, n_out, n_out, n_in))
+    parts, masks, first = [], [], 0
+    for rank, n in zip(ranks, slots, strict=True):
+        rows = make_rows([n - 20, 11], [n - 20, 20])
+        keys = torch.arange(8).view(2, 4).int() + rank
+        kept = kernels.dropout_bits(n_in, rows, keys, draw=2, drop_below=1 << 15) if dropped else None
+        ones = torch.ones(n, n_in, dtype=BF16)
+        masks.append((ones if kept is None else kernels.dropout(ones, rows, kept)).double())
+        parts.append(
+            LoraPart(
+                slots=slice(first, first + n),
+                factor=4 / 0.9,
+                A=random(rank, n_in, dtype=BF16, seed=rank) / n_in**0.5,
+                B=random(n_out, rank, dtype=BF16, seed=rank + 1) / rank**0.5,
+                hidden=kernels.hidden(x, n, rank),
+                gradients=(random(rank, n_in, dtype=torch.float32), random(n_out, rank, dtype=torch.float32, seed=1)),
+                dropout=None if kept is None else (rows, kept),
+            )
+        )
+        first += n
+    return Adapted(x=x, dy=dy, y=y, dx=dx, parts=parts, masks=masks)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize(
+    ("ranks", "slots", "sizes"),
+    [((8,), (32,), (32, 64)), ((1, 16, 40), (96, 32, 160), (96, 32)), ((33, 600), (64, 64), (160, 608))],
+    ids=str,
+)
+def test_adapters(
+    product_kernels: Kernels, ranks: Sequence[int], slots: Sequence[int], sizes: tuple[int, int], dropped: bool
+) -> None:
+    """What they add to outputs and to all gradients; ranks that fill tiles and that do not."""
+    made = make_adapted(product_kernels, ranks, slots, n_in=sizes[0], n_out=sizes[1], dropped=dropped)
+    y, dx, before = made.y.clone(), made.dx.clone(), [[g.clone() for g in part.gradients] for part in made.parts]
+    product_kernels.lora_forward(made.parts, made.x, y)
+    product_kernels.lora_backward(made.parts, made.x, made.dy, dx)
+    for part, mask, (dA, dB) in zip(made.parts, made.masks, before, strict=True):
+        own, A, B = part.slots, part.A.double(), part.B.double()
+        x, dy = made.x[own].double() * mask, made.dy[own].double()
+        dh = part.factor * dy @ B
+        assert relative(part.hidden[:, : len(A)], x @ A.T) < ROUNDED
+        assert not part.hidden[:, len(A) :].any()
+        assert relative(y[own], made.y[own].double() + part.factor * x @ A.T @ B.T) < 2 * ROUNDED
+        assert relative(dx[own], made.dx[own].double() + dh @ A * mask) < 2 * ROUNDED
+        assert relative(part.gradients[0] - dA, dh.T @ x) < ROUNDED
+        assert relative(part.gradients[1] - dB, part.factor * dy.T @ (x @ A.T)) < ROUNDED
+
+
+def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> None:
+    made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
+    for one, dx in ((made, made.dx), (other, None)):
+        product_kernels.lora_forward(one.parts, one.x, one.y)
+        product_kernels.lora_backward(one.parts, one.x, one.dy, dx)
+    for one, two in zip(made.parts, other.parts, strict=True):
+        assert torch.equal(one.gradients[0], two.gradients[0])
+        assert torch.equal(one.gradients[1], two.gradients[1])
+
+
+def every_product(kernels: Kernels) -> list[torch.Tensor]:
+    layer, head = make_linear(96, 640, bias=True), make_linear(96, 9 * 512 + 32, seed=1)
+    gate, up, down = make_linear(96, 608, seed=1), make_linear(96, 608, seed=2), make_linear(608, 96, seed=3)
+    x, grad = random(300, 96, dtype=BF16), random(300, 640, dtype=BF16)
+    found = results_and_gradients(lambda x: FrozenProduct.apply(x, layer, kernels), [x], grad)
+    found += results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, kernels), [x], x)
+    y, dx = x.new_empty(300, len(head.weight)), torch.empty_like(x)
+    kernels.head_forward(x, head.weight, None, y)
+    kernels.head_backward(y, head.weight, dx)
+    made = make_adapted(kernels, (1, 16, 40), (96, 32, 160), n_in=96, n_out=32, dropped=True)
+    kernels.lora_forward(made.parts, made.x, made.y)
+    kernels.lora_backward(made.parts, made.x, made.dy, made.dx)
+    return [*found, y, dx, made.y, made.dx, *(grad for part in made.parts for grad in part.gradients)]
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kernels) -> None:
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(every_product(product_kernels))
+    finally:
+        torch.set_num_threads(before)
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
+    """A step counts the same work whoever makes its products."""
+    if not own_kernels.multiplies(torch.zeros(1, dtype=BF16)):
+        pytest.skip("this processor has no products of bfloat16")
+    layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
+    counts = []
+    for run in (lambda: FrozenProduct.apply(x, layer, own_kernels), lambda: layer(x)):
+        with ProductCounter() as counted:
+            run().sum().backward()
+        counts.append((counted.flops, counted.bytes))
+    assert counts[0] == counts[1]
+    made = make_adapted(own_kernels, (8,), (64,), n_in=64, n_out=32, dropped=False)
+    with ProductCounter() as counted:
+        own_kernels.lora_forward(made.parts, made.x, made.y)
+        own_kernels.lora_backward(made.parts, made.x, made.dy, made.dx)
+    assert counted.flops == 3 * 2 * 64 * 8 * (64 + 32)
+
+
+def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_kernels: Kernels) -> None:
+    x = torch.zeros(1, 64, dtype=BF16)
+    assert not own_kernels.multiplies(x.float())
+    assert not own_kernels.multiplies(x, 64, 40)
+    assert not plain_kernels.multiplies(x, 64, 32)
