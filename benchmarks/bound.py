@@ -90,7 +90,7 @@ class ProductRecorder(TorchDispatchMode):
     def add(self, made: KernelProduct) -> None:
         """Add a product that a kernel made, as Torch's own product of the same shape.
 
-        Of a large inner dimension (the output head's gradient) as several of fewer rows, which the library is quicker at.
+        That of a large inner dimension, the output head's gradient, in parts of fewer rows: the library is quicker so.
         """
         rows, inner, columns, second = made
         if inner > _LARGE_INNER and rows > _FEWER_ROWS:

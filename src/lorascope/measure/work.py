@@ -27,8 +27,8 @@ PRODUCTS = {
 class ProductCounter(TorchDispatchMode):
     """Counts the matrix products inside a ``with`` block, those of the compiled kernels included.
 
-    Products inside of other operations (fused attention, the kernels' attention) are not seen, so that the counts are the
-    least a step does. A product of [M, K] and [K, N] is 2 M K N operations.
+    Products inside of attention (Torch's fused one, the kernels' own) are not seen, so that the counts are the least a
+    step does. A product of [M, K] and [K, N] is 2 M K N operations.
     """
 
     def __init__(self) -> None:

@@ -80,6 +80,7 @@ class Dropout:
             kernels.add_dropped_(out_nI, x_nI, self.rows.rows, self.kept_bits(kernels, x_nI.shape[-1]))
 
     def kept_bits(self, kernels: Kernels, features: int) -> torch.Tensor:
+        """Return which inputs are kept, as ``Kernels.dropout_bits`` gives it."""
         if features not in self._bits:
             below = _drop_below(self.p)
             self._bits[features] = kernels.dropout_bits(

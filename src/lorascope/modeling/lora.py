@@ -123,23 +123,17 @@ def _multiplying(
     return kernels if kernels.multiplies(x_NI, *features, *slots) else None
 
 
-def _parts(
-    kernels: Kernels, segments: Sequence[Segment], hidden: Sequence[torch.Tensor], features: int
-) -> list[LoraPart]:
-    return [
-        LoraPart(
-            slots=segment.slots,
-            factor=segment.factor,
-            A=segment.adapter.A_compute,
-            B=segment.adapter.B_compute,
-            hidden=h_nR,
-            gradients=None if segment.adapter.A.grad is None else (segment.adapter.A.grad, segment.adapter.B.grad),
-            dropout=None
-            if segment.dropout is None
-            else (segment.dropout.rows.rows, segment.dropout.kept_bits(kernels, features)),
-        )
-        for segment, h_nR in zip(segments, hidden, strict=True)
-    ]
+def _part(kernels: Kernels, segment: Segment, h_nR: torch.Tensor, features: int) -> LoraPart:
+    adapter, dropout = segment.adapter, segment.dropout
+    return LoraPart(
+        slots=segment.slots,
+        factor=segment.factor,
+        A=adapter.A_compute,
+        B=adapter.B_compute,
+        hidden=h_nR,
+        gradients=None if adapter.A.grad is None or adapter.B.grad is None else (adapter.A.grad, adapter.B.grad),
+        dropout=None if dropout is None else (dropout.rows.rows, dropout.kept_bits(kernels, features)),
+    )
 
 
 def _add_updates(
@@ -148,7 +142,8 @@ def _add_updates(
     """Add each segment's update to y; return what its A makes of its inputs."""
     if kernels is not None:
         hidden = [kernels.hidden(x_NI, s.slots.stop - s.slots.start, len(s.adapter.A)) for s in segments]
-        kernels.lora_forward(_parts(kernels, segments, hidden, x_NI.shape[1]), x_NI, y_NO)
+        parts = [_part(kernels, s, h, x_NI.shape[1]) for s, h in zip(segments, hidden, strict=True)]
+        kernels.lora_forward(parts, x_NI, y_NO)
         return hidden
     hidden = []
     for segment in segments:
@@ -170,7 +165,8 @@ def _gradients(
     """
     x_NI, dy_NO, dx_NI = tensors
     if kernels is not None:
-        kernels.lora_backward(_parts(kernels, segments, hidden, x_NI.shape[1]), x_NI, dy_NO, dx_NI)
+        parts = [_part(kernels, s, h, x_NI.shape[1]) for s, h in zip(segments, hidden, strict=True)]
+        kernels.lora_backward(parts, x_NI, dy_NO, dx_NI)
         return [None] * (2 * len(segments))
     leaf_grads: list[torch.Tensor | None] = []
     for segment, h_nR in zip(segments, hidden, strict=True):

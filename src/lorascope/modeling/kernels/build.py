@@ -21,7 +21,6 @@ from lorascope.cache import cache_folder
 from lorascope.language import later
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
-_SOURCES = (_SOURCE, *sorted(_SOURCE.parent.glob("*.hpp")))
 _FLAGS = (
     "-std=c++17",
     "-O3",
@@ -71,13 +70,8 @@ def find_compiler() -> str | None:
 def _built(compiler: str) -> Path:
     """Return the library for this source, compiler, processor and OpenMP library; build it if it is not there yet."""
     openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
-    parts = (
-        *(path.read_bytes() for path in _SOURCES),
-        _run([compiler, "--version"]),
-        _FLAGS,
-        _processor(),
-        [path.name for path in openmp],
-    )
+    sources = [path.read_bytes() for path in (_SOURCE, *sorted(_SOURCE.parent.glob("*.hpp")))]
+    parts = (sources, _run([compiler, "--version"]), _FLAGS, _processor(), [path.name for path in openmp])
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     library = _own_folder() / f"{digest}.so"
     if not library.exists():

@@ -364,11 +364,11 @@ class Kernels:
 
 
 def _forward(x_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
-    return KernelProduct(*x_NI.shape, len(weight_OI), weight_OI.T)
+    return KernelProduct(len(x_NI), x_NI.shape[1], len(weight_OI), weight_OI.T)
 
 
 def _backward(dx_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
-    return KernelProduct(len(dx_NI), *weight_OI.shape, weight_OI)
+    return KernelProduct(len(dx_NI), len(weight_OI), weight_OI.shape[1], weight_OI)
 
 
 def _tell(products: Iterable[KernelProduct]) -> None:
@@ -386,17 +386,14 @@ def _lora_parts(parts: Sequence[LoraPart]) -> ctypes.Array[Any]:
     described = []
     for part in parts:
         gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
-        rows, widths, kept = 0, None, None
+        rows, widths, bits = 0, None, None
         if part.dropout is not None:
-            rows, widths, kept = (
-                len(part.dropout[0].widths),
-                part.dropout[0].widths.data_ptr(),
-                part.dropout[1].data_ptr(),
-            )
+            where, kept = part.dropout
+            rows, widths, bits = len(where.widths), where.widths.data_ptr(), kept.data_ptr()
         described.append(
             _LoraPart(
                 part.slots.start, part.slots.stop - part.slots.start, len(part.A), part.factor,
-                part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, kept,
+                part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
             )
         )  # fmt: skip
     return _array(described)
