@@ -1,17 +1,26 @@
 """The kernels' products with frozen weights and adapters, against the same in float64."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 import torch
+from packs import make_spec
 from references import TOLERANCE, make_rows, random, relative, results_and_gradients
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
+from lorascope.engine.adaptation import prepare_model
+from lorascope.engine.forward import PassRow
+from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.work import ProductCounter
-from lorascope.modeling.kernels.calls import Kernels, LoraPart
+from lorascope.modeling.adapter import attach
+from lorascope.modeling.kernels.calls import KernelProduct, Kernels, LoraPart, watched_products
 from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward
+from lorascope.spec.plan import plan_trials
+from tiny import TARGETS, make_examples, make_model, make_splits
 
 BF16 = torch.bfloat16
 ROUNDED = 2.5e-3
@@ -150,6 +159,47 @@ def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> 
     for one, two in zip(made.parts, other.parts, strict=True):
         assert torch.equal(one.gradients[0], two.gradients[0])
         assert torch.equal(one.gradients[1], two.gradients[1])
+
+
+WIDE = {
+    "llama": {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "intermediate_size": 96},
+    "opt": {"hidden_size": 64, "word_embed_proj_dim": 32, "ffn_dim": 96},
+}
+
+
+def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch.Tensor, int]:
+    """The gradient of two trials' adapters over two passes, and how many products the kernels made for it."""
+    spec, rows = make_spec(ranks=(4, 40)), make_examples(6, longest=70)
+    frozen, _ = prepare_model(model, TARGETS[kind], make_splits().train, packing=True, kernels=kernels)
+    trials = [TrainingTrial(record, spec, frozen.layers, model.dtype) for record in plan_trials(spec)]
+    attach(frozen.layers, [trial.adapter for trial in trials])
+    made: list[KernelProduct] = []
+    with watched_products(made.append):
+        for trial in trials:
+            with torch.no_grad():  # B is zero at first, which would hide A's gradient
+                trial.adapter.flat.copy_(0.05 * random(len(trial.adapter.flat), dtype=torch.float64))
+            trial.adapter.refresh()
+        for part in (rows[:2], rows[2:]):
+            one_pass = [
+                PassRow(example=row, adapter=index, stream=(0, 5, i))
+                for index in range(len(trials))
+                for i, row in enumerate(part)
+            ]
+            torch.cat(frozen.row_nats(one_pass)).sum().backward()
+    return torch.cat([trial.adapter.flat.grad.double() for trial in trials]), len(made)
+
+
+@pytest.mark.parametrize("kind", sorted(WIDE))
+def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(own_kernels: Kernels, kind: str) -> None:
+    if not own_kernels.multiplies(torch.zeros(1, dtype=BF16)):
+        pytest.skip("this processor has no products of bfloat16")
+    model = make_model(kind, BF16, vocabulary=64, **WIDE[kind])
+    exact, _ = gradient(copy.deepcopy(model).double(), kind, kernels=False)
+    plain, none = gradient(copy.deepcopy(model), kind, kernels=False)
+    ours, made = gradient(model, kind, kernels=True)
+    assert made > 100
+    assert none == 0
+    assert relative(ours, exact) < 1.2 * relative(plain, exact) < 0.1
 
 
 def every_product(kernels: Kernels) -> list[torch.Tensor]:
