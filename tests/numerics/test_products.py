@@ -1,6 +1,8 @@
 """The kernels' products with frozen weights and adapters, against the same in float64."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +20,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.work import ProductCounter
 from lorascope.modeling.adapter import attach
 from lorascope.modeling.kernels.calls import KernelProduct, Kernels, LoraPart, watched_products
-from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward
+from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, is_plain_linear
 from lorascope.spec.plan import plan_trials
 from tiny import TARGETS, make_examples, make_model, make_splits
 
@@ -191,7 +193,7 @@ def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch
 
 @pytest.mark.parametrize("kind", sorted(WIDE))
 def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(own_kernels: Kernels, kind: str) -> None:
-    if not own_kernels.multiplies(torch.zeros(1, dtype=BF16)):
+    if not own_kernels.multiplies(torch.zeros(1, 1, dtype=BF16)):
         pytest.skip("this processor has no products of bfloat16")
     model = make_model(kind, BF16, vocabulary=64, **WIDE[kind])
     exact, _ = gradient(copy.deepcopy(model).double(), kind, kernels=False)
@@ -232,7 +234,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kern
 
 def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
     """A step counts the same work whoever makes its products."""
-    if not own_kernels.multiplies(torch.zeros(1, dtype=BF16)):
+    if not own_kernels.multiplies(torch.zeros(1, 1, dtype=BF16)):
         pytest.skip("this processor has no products of bfloat16")
     layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
     counts = []
@@ -249,7 +251,46 @@ def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
 
 
 def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_kernels: Kernels) -> None:
-    x = torch.zeros(1, 64, dtype=BF16)
-    assert not own_kernels.multiplies(x.float())
-    assert not own_kernels.multiplies(x, 64, 40)
-    assert not plain_kernels.multiplies(x, 64, 32)
+    x, weight = torch.ones(1, 64, dtype=BF16), torch.ones(32, 64, dtype=BF16)
+    assert not plain_kernels.multiplies(x, weight)
+    for unfit in (x.float(), x[0], x[:0]):
+        assert not own_kernels.multiplies(unfit, weight)
+    for unfit in (weight.float(), weight.T, torch.ones(40, 64, dtype=BF16), weight[:, :40]):
+        assert not own_kernels.multiplies(x, unfit)
+
+
+@pytest.mark.parametrize("changed", ["forward", "hook", "class"])
+def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, changed: str) -> None:
+    layer = make_linear(64, 32)
+    assert is_plain_linear(layer)
+    if changed == "forward":
+        layer.forward = lambda x: 2 * F.linear(x, layer.weight)
+    elif changed == "hook":
+        layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    else:
+        layer.__class__ = type("Doubled", (nn.Linear,), {})
+    assert not is_plain_linear(layer)
+
+
+def test_memory_that_is_not_there_is_an_error_of_its_own(own_kernels: Kernels) -> None:
+    """In a process of its own, as the kernels' memory is kept."""
+    if not own_kernels.multiplies(torch.zeros(1, 1, dtype=BF16)):
+        pytest.skip("this processor has no products of bfloat16")
+    code = """
+import resource, torch
+from lorascope.modeling.kernels.build import load_kernels
+from lorascope.modeling.kernels.calls import Kernels
+kernels = Kernels(load_kernels()[0])
+x, weight = torch.ones(32, 8192, dtype=torch.bfloat16), torch.ones(8192, 8192, dtype=torch.bfloat16)
+kernels.linear_forward(x[:, :32].contiguous(), [(weight[:32, :32].contiguous(), None)])
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+try:
+    kernels.linear_forward(x, [(weight, None)])
+except MemoryError as error:
+    print(error)
+print(kernels.linear_forward(x[:, :32].contiguous(), [(weight[:32, :32].contiguous(), None)])[0][0, 0].item())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout == "no memory for linear_forward\n32.0\n", run.stderr

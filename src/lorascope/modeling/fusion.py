@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lorascope.modeling.attention import attend_in_rows
 from lorascope.modeling.kernels.calls import Kernels, Rotary
-from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, RmsNorm, SiluMul
+from lorascope.modeling.kernels.operations import FrozenForward, GatedFeedForward, RmsNorm, SiluMul
 from lorascope.modeling.layout import current_pass
 from lorascope.modeling.lora import MultiLoraLinear, adapted
 
@@ -71,15 +71,7 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
 def _linear(module: nn.Module, kernels: Kernels) -> _Forward | None:
     if type(module) is not nn.Linear or module.weight.requires_grad:
         return None
-    if not kernels.multiplies(module.weight, *module.weight.shape):
-        return None
-    own = module.forward
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = FrozenProduct.apply(x, module, kernels) if kernels.multiplies(x) else own(x)
-        return product
-
-    return forward
+    return FrozenForward(module, kernels) if kernels.multiplies(module.weight, module.weight, module.bias) else None
 
 
 def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:

@@ -15,7 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
 from lorascope.modeling.dropout import Dropout, realised_probability
-from lorascope.modeling.kernels.calls import Kernels, LoraPart
+from lorascope.modeling.kernels.calls import MULTIPLE, Kernels, LoraPart
+from lorascope.modeling.kernels.operations import is_plain_linear
 from lorascope.modeling.layout import current_pass
 
 
@@ -116,11 +117,11 @@ def _multiplying(
     x_NI: torch.Tensor,
 ) -> Kernels | None:
     """Return the kernels if they can make all products of these layers."""
-    if kernels is None or not all(isinstance(layer.base, nn.Linear) for layer in layers):
-        return None
-    features = [size for layer in layers for size in layer.weight.shape]
+    bases = [layer.base for layer in layers if is_plain_linear(layer.base)]
+    tensors = [tensor for base in bases for tensor in (base.weight, base.bias)]
     slots = [segment.slots.stop - segment.slots.start for own in segments for segment in own]
-    return kernels if kernels.multiplies(x_NI, *features, *slots) else None
+    fits = len(bases) == len(layers) and all(n % MULTIPLE == 0 for n in slots)
+    return kernels if fits and kernels is not None and kernels.multiplies(x_NI, *tensors) else None
 
 
 def _part(kernels: Kernels, segment: Segment, h_nR: torch.Tensor, features: int) -> LoraPart:

@@ -111,7 +111,7 @@ class _Linear(ctypes.Structure):
     _fields_ = (("out", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("weight", "bias", "y")))
 
 
-_PAIRS = 32
+MULTIPLE = 32
 """Multiple of features, and of an adapter's slots, that the kernels' products take."""
 
 
@@ -147,6 +147,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._found: dict[str, Any] = {}
+        self._took_no_memory = ctypes.CFUNCTYPE(ctypes.c_bool)(("took_no_memory", library))
 
     @staticmethod
     def takes(x: torch.Tensor) -> bool:
@@ -171,25 +172,31 @@ class Kernels:
                 converted.append(ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument))
         self._found[name](*converted)
 
-    def multiplies(self, x: torch.Tensor, *sizes: int) -> bool:
-        """Say whether the kernels can make products of these inputs: bfloat16, on a processor that multiplies it.
+    def _multiply(self, kernel: str, dtype: torch.dtype, *arguments: _Argument) -> None:
+        self._call(kernel, dtype, *arguments)
+        if self._took_no_memory():
+            raise MemoryError(f"no memory for {kernel}")
 
-        Args:
-            x: the inputs of a layer.
-            sizes: numbers of features, and of slots of each adapter.
+    def multiplies(self, x: torch.Tensor, *weights: torch.Tensor | None) -> bool:
+        """Say whether the kernels can make products of these inputs, [..., I], with weights [O, I] and biases [O].
+
+        bfloat16, in one piece, of sizes that are multiples of 32, on a processor that multiplies it.
         """
-        fits = x.dtype == torch.bfloat16 and x.device.type == "cpu" and all(size % _PAIRS == 0 for size in sizes)
-        return fits and hasattr(self._library, "linear_forward_bfloat16")
+        given = [weight for weight in weights if weight is not None]
+        fits = all(w.dtype == x.dtype and w.is_contiguous() and not any(n % MULTIPLE for n in w.shape) for w in given)
+        takes = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.dim() > 1 and x.numel() > 0
+        return fits and takes and hasattr(self._library, "linear_forward_bfloat16")
 
     def linear_forward(
         self, x_NI: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
     ) -> list[torch.Tensor]:
         """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None."""
         x_NI = x_NI.contiguous()
+        assert all(weight.shape[1] == x_NI.shape[1] for weight, _ in weights)
         outputs = [x_NI.new_empty(len(x_NI), len(weight)) for weight, _ in weights]
         layers = [(w.data_ptr(), None if b is None else b.data_ptr()) for w, b in weights]
         described = [_Linear(y.shape[1], *layer, y.data_ptr()) for y, layer in zip(outputs, layers, strict=True)]
-        self._call("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), _array(described), x_NI)
+        self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), _array(described), x_NI)
         _tell(_forward(x_NI, weight) for weight, _ in weights)
         return outputs
 
@@ -201,7 +208,7 @@ class Kernels:
             _Linear(dy.shape[1], weight.data_ptr(), None, dy.data_ptr())
             for weight, dy in zip(weights, grads, strict=True)
         ]
-        self._call("linear_backward", dx.dtype, *dx.shape, len(weights), _array(described), dx)
+        self._multiply("linear_backward", dx.dtype, *dx.shape, len(weights), _array(described), dx)
         _tell(_backward(dx, weight) for weight in weights)
         return dx
 
@@ -212,7 +219,7 @@ class Kernels:
         x_NI = x_NI.contiguous()
         gated, raised, y = (x_NI.new_empty(len(x_NI), len(gate_MI)) for _ in range(3))
         sizes = (*x_NI.shape, len(gate_MI))
-        self._call("gated_forward", x_NI.dtype, *sizes, x_NI, gate_MI, up_MI, gated, raised, y)
+        self._multiply("gated_forward", x_NI.dtype, *sizes, x_NI, gate_MI, up_MI, gated, raised, y)
         _tell(_forward(x_NI, weight) for weight in (gate_MI, up_MI))
         return gated, raised, y
 
@@ -223,7 +230,7 @@ class Kernels:
         dy_NO = dy_NO.contiguous()
         dgated, draised = torch.empty_like(gated_NM), torch.empty_like(raised_NM)
         sizes = (*dy_NO.shape, down_OM.shape[1])
-        self._call("gated_backward", dy_NO.dtype, *sizes, dy_NO, down_OM, gated_NM, raised_NM, dgated, draised)
+        self._multiply("gated_backward", dy_NO.dtype, *sizes, dy_NO, down_OM, gated_NM, raised_NM, dgated, draised)
         _tell([_backward(dgated, down_OM)])
         return dgated, draised
 
@@ -233,27 +240,27 @@ class Kernels:
         """Write x W^T + b: as ``linear_forward``, for few rows and many outputs."""
         assert x_ND.is_contiguous()
         assert out_NV.is_contiguous()
-        self._call("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
+        self._multiply("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
         _tell([_forward(x_ND, weight_VD)])
 
     def head_backward(self, dy_NV: torch.Tensor, weight_VD: torch.Tensor, out_ND: torch.Tensor) -> None:
         """Write dy W: as ``linear_backward``, for few rows and many outputs."""
         assert dy_NV.is_contiguous()
         assert out_ND.is_contiguous()
-        self._call("head_backward", dy_NV.dtype, *out_ND.shape, len(weight_VD), dy_NV, weight_VD, out_ND)
+        self._multiply("head_backward", dy_NV.dtype, *out_ND.shape, len(weight_VD), dy_NV, weight_VD, out_ND)
         _tell([_backward(out_ND, weight_VD)])
 
     @staticmethod
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
         """Return memory for a part's dropped(x) A^T."""
-        return x.new_empty(slots, rank + -rank % _PAIRS)
+        return x.new_empty(slots, rank + -rank % MULTIPLE)
 
     def lora_forward(self, parts: Sequence[LoraPart], x_NI: torch.Tensor, y_NO: torch.Tensor) -> None:
         """Add each part's update to its slots of y, and write its hidden state."""
         assert x_NI.is_contiguous()
         assert y_NO.is_contiguous()
         sizes = (x_NI.shape[1], y_NO.shape[1])
-        self._call("lora_forward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, y_NO)
+        self._multiply("lora_forward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, y_NO)
         for part in parts:
             _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
 
@@ -263,9 +270,10 @@ class Kernels:
         """Add to the gradients of each part, and of x where that is wanted."""
         assert x_NI.is_contiguous()
         assert dx_NI is None or dx_NI.is_contiguous()
+        assert all(part.gradients is not None for part in parts)
         dy_NO = dy_NO.contiguous()
         sizes = (x_NI.shape[1], dy_NO.shape[1])
-        self._call("lora_backward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, dy_NO, dx_NI)
+        self._multiply("lora_backward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, dy_NO, dx_NI)
         for part in parts:
             (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
             _tell([KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)])

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "vectors.hpp"
@@ -59,15 +60,19 @@ template <class T> void silu_mul_forward(int64_t n, int64_t d, const T* gate, co
     }
 }
 
+// Of gate and up, from that of the result.
+template <class V> std::pair<V, V> silu_mul_gradients(V gate, V up, V grad) {
+    const V s = sigmoid(gate);
+    return {grad * up * s * (1 + gate * (1 - s)), grad * gate * s};
+}
+
 template <class T>
 void silu_mul_backward(int64_t n, int64_t d, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
-    using V = lanes_t<compute_t<T>>;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; ++i) {
         for (int64_t j = i * d, left = d; left > 0; j += kLanes, left -= kLanes) {
-            const V g = load(gate + j, left), grad = load(dy + j, left), s = sigmoid(g);
-            store(dgate + j, grad * load(up + j, left) * s * (1 + g * (1 - s)), left);
-            store(dup + j, grad * g * s, left);
+            const auto [dg, du] = silu_mul_gradients(load(gate + j, left), load(up + j, left), load(dy + j, left));
+            store(dgate + j, dg, left), store(dup + j, du, left);
         }
     }
 }

@@ -1,11 +1,12 @@
 // Frozen linear layers, gated feed-forward layers and output heads, with the gradients of their inputs. All widths are
-// multiples of 32. A weight is brought into tiles whenever it is needed: that takes a hundredth of a product's time, and
-// keeping tiles would take twice the model's memory.
+// multiples of 32. A weight is brought into tiles whenever it is needed: that takes a twentieth of a product of a thousand
+// rows, and keeping tiles would take twice the model's memory.
 #pragma once
 
 #include <utility>
 #include <vector>
 
+#include "elementwise.hpp"
 #include "products.hpp"
 
 #ifdef LORASCOPE_PAIRS
@@ -47,7 +48,7 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
     Tiled right;
     TileMemory room(frozen_memory);
     room.add(right, 2 * int64_t(owner.size()), in / kPairs);
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -77,7 +78,7 @@ void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers,
     Tiled right;
     TileMemory room(frozen_memory);
     room.add(right, in / kLanes, parts.size());
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -99,7 +100,7 @@ void gated_forward(int64_t n, int64_t in, int64_t mid, const bfloat16* x, const 
     Tiled right;
     TileMemory room(frozen_memory);
     room.add(right, 2 * mid / kLanes, in / kPairs);
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -123,7 +124,7 @@ void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, con
     Tiled right;
     TileMemory room(frozen_memory);
     room.add(right, mid / kLanes, out / kPairs);
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -134,9 +135,8 @@ void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, con
             [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
                 for (int64_t j = 0; j < wide; ++j) {
                     const int64_t at = row * mid + (first + j) * kLanes;
-                    const floats g = load(gated + at), grad = sums[j], s = sigmoid(g);
-                    store(dgated + at, grad * load(raised + at) * s * (1 + g * (1 - s)));
-                    store(draised + at, grad * g * s);
+                    const auto [dgate, dup] = silu_mul_gradients(load(gated + at), load(raised + at), sums[j]);
+                    store(dgated + at, dgate), store(draised + at, dup);
                 }
             });
     }
@@ -157,7 +157,7 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
     Tiled left;
     TileMemory room(frozen_memory);
     room.add(left, rows, depth);
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -171,13 +171,13 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
             Tiled right;
             TileMemory own_room(memory);
             own_room.add(right, wide, depth);
-            own_room.make();
+            if (!own_room.make()) continue;
             for (int64_t j = 0; j < wide; ++j)
                 for (int64_t p = 0; p < depth; ++p)
                     turned_rows(weight + (first + j) * kLanes * in + p * kPairs, in, kLanes, kPairs, right.tile(j, p));
             for (int64_t i = 0; i < rows; i += kSlots / kLanes) {
                 const int64_t high = std::min(kSlots / kLanes, rows - i);
-                sums.fit(high * wide * kTileWords);
+                if (sums.fit(high * wide * kTileWords) == nullptr) break;
                 multiply(left, i, high, right, 0, wide, sums.data, wide);
                 for (int64_t t = i * kLanes; t < std::min(n, (i + high) * kLanes); ++t) {
                     const SumsRow row{sums.data + (t / kLanes - i) * wide * kTileWords + t % kLanes * kLanes};
@@ -196,11 +196,12 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
 // dx [n, in] = dy W for few rows and many outputs, which are summed over in kGroups groups, each in chunks of kChunk: what
 // is added to what does not depend on threads.
 void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const bfloat16* weight, bfloat16* dx) {
-    constexpr int64_t kGroups = 8, kChunk = 512;
+    constexpr int64_t kGroups = 8, kChunk = 512, kMostColumns = 48;
     thread_local Aligned<float> all_sums;
     const int64_t rows = round_up(n, kLanes) / kLanes, columns = in / kLanes, size = rows * columns * kTileWords;
     float* sums = all_sums.fit(kGroups * size);
-    const int64_t panels = (columns + 48 - 1) / 48, panel = round_up((columns + panels - 1) / panels, 2);
+    if (sums == nullptr) return;
+    const int64_t panels = (columns + kMostColumns - 1) / kMostColumns, panel = round_up((columns + panels - 1) / panels, 2);
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -214,7 +215,7 @@ void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const
                 Tiled left, right;
                 TileMemory room(memory);
                 room.add(left, rows, depth), room.add(right, wide, depth);
-                room.make();
+                if (!room.make()) break;
                 fill_left(left, 0, rows, dy + first, n, out);
                 for (int64_t p = 0; p < depth; ++p)
                     for (int64_t j = 0; j < wide; ++j)

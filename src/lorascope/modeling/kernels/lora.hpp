@@ -16,7 +16,7 @@ struct LoraPart {
     int64_t first, slots, rank;  // slots are a multiple of 32
     double factor;
     const bfloat16 *a, *b;  // [rank, in], [out, rank]
-    bfloat16* hidden;       // dropped(x) A^T [slots, rank filled up to 32]
+    bfloat16* hidden;       // dropped(x) A^T [slots, rank filled up to a multiple of 32]
     float *da, *db;         // gradients to add to, as a and b
     int64_t rows;           // of the dropout's bits; 0 without dropout
     const int64_t* widths;
@@ -66,7 +66,7 @@ void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, con
         room.add(operands[part].b, out / kLanes, parts[part].wide() / kPairs);
         bits[part] = parts[part].bits(in);
     }
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -91,7 +91,7 @@ void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, con
             Tiled dropped, hidden;
             TileMemory room(own_memory);
             room.add(dropped, slots / kLanes, in / kPairs), room.add(hidden, slots / kLanes, wide / kPairs);
-            room.make();
+            if (!room.make()) return;
             for (int64_t t = 0; t < slots; ++t) {
                 const uint16_t* kept = bits[part][first + t];
                 const bfloat16* row = x + (own.first + first + t) * in;
@@ -103,14 +103,14 @@ void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, con
                 write(own.hidden + (first + t) * wide + j * kLanes, h);
                 write(hidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
             };
-            multiply_panels(dropped, slots / kLanes, operands[part].a, own.tiles(), sums_memory,
+            multiply_panels(dropped, slots / kLanes, operands[part].a, 0, own.tiles(), sums_memory,
                                         [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
                 for (int64_t c = 0; c < wide_here; ++c) keep(t, j + c, rounded(sums[c]));
             });
             if (own.tiles() % 2 != 0)
                 for (int64_t t = 0; t < slots; ++t) keep(t, own.tiles(), halves{});
             const float factor = float(own.factor);
-            multiply_panels(hidden, slots / kLanes, operands[part].b, out / kLanes, sums_memory,
+            multiply_panels(hidden, slots / kLanes, operands[part].b, 0, out / kLanes, sums_memory,
                                         [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
                 bfloat16* to = y + (own.first + first + t) * out + j * kLanes;
                 for (int64_t c = 0; c < wide_here; ++c)
@@ -139,7 +139,7 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
         room.add(to.dy, out / kLanes, depth), room.add(to.hidden, own.tiles(), depth);
         bits[part] = own.bits(in);
     }
-    room.make();
+    if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -165,7 +165,7 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
             Tiled grad, dhidden;
             TileMemory room(own_memory);
             room.add(grad, slots / kLanes, out / kPairs), room.add(dhidden, slots / kLanes, wide / kPairs);
-            room.make();
+            if (!room.make()) return;
             for (int64_t t = 0; t < slots; ++t) {
                 const bfloat16* row = dy + (own.first + first + t) * out;
                 uint32_t* line = grad.tile(t / kLanes, 0) + t % kLanes * kLanes;
@@ -194,7 +194,7 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
             const auto keep = [&](int64_t t, int64_t j, halves h) {
                 write(dhidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
             };
-            multiply_panels(grad, slots / kLanes, to.b, own.tiles(), sums_memory,
+            multiply_panels(grad, slots / kLanes, to.b, 0, own.tiles(), sums_memory,
                                         [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
                 for (int64_t c = 0; c < wide_here; ++c) keep(t, j + c, rounded(factor * sums[c]));
             });
@@ -210,7 +210,7 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
                     turn(tile), put(to.dhidden.tile(j, (first + t) / kPairs), tile);
                 }
             if (dx == nullptr) return;
-            multiply_panels(dhidden, slots / kLanes, to.a, in / kLanes, sums_memory,
+            multiply_panels(dhidden, slots / kLanes, to.a, 0, in / kLanes, sums_memory,
                                         [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
                 const uint16_t* kept = bits[part][first + t];
                 bfloat16* line = dx + (own.first + first + t) * in + j * kLanes;
@@ -225,6 +225,7 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
             const LoraPart& own = parts[part];
             const Operands& from = operands[part];
             float* sums = sums_memory.fit(own.tiles() * 2 * kTileWords);
+            if (sums == nullptr) return;
             multiply(from.dhidden, 0, own.tiles(), from.x, 2 * task, 2, sums, 2);
             for (int64_t r = 0; r < own.rank; ++r) {
                 const SumsRow row{sums + r / kLanes * 2 * kTileWords + r % kLanes * kLanes};
@@ -237,6 +238,7 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
             const Operands& from = operands[part];
             const float factor = float(own.factor);
             float* sums = sums_memory.fit(2 * own.tiles() * kTileWords);
+            if (sums == nullptr) return;
             multiply(from.dy, 2 * task, 2, from.hidden, 0, own.tiles(), sums, own.tiles());
             for (int64_t r = 0; r < kPairs; ++r) {
                 const SumsRow row{sums + r / kLanes * own.tiles() * kTileWords + r % kLanes * kLanes};

@@ -41,6 +41,26 @@ class SiluMul(torch.autograd.Function):
         return *ctx.kernels.silu_mul_backward(*ctx.saved_tensors, grads[0]), None
 
 
+class FrozenForward:
+    """The forward of a frozen ``nn.Linear`` whose product the kernels make."""
+
+    def __init__(self, layer: nn.Linear, kernels: Kernels) -> None:
+        self._layer, self._kernels, self._own = layer, kernels, layer.forward
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x W^T + b, [..., O]."""
+        if not self._kernels.multiplies(x):
+            return self._own(x)
+        product: torch.Tensor = FrozenProduct.apply(x, self._layer, self._kernels)
+        return product
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Say whether a layer is a product with its weight and nothing else: no hooks, and no forward of somebody else."""
+    plain = type(layer) is nn.Linear and isinstance(vars(layer).get("forward"), FrozenForward | None)
+    return plain and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
 class FrozenProduct(torch.autograd.Function):
     """x W^T + b with a frozen weight; keeps the weight alone."""
 
@@ -72,10 +92,10 @@ class GatedFeedForward(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return down(silu(gate(x)) * up(x)), [..., D]."""
         ctx.kernels = kernels
-        ctx.whole = (
-            gate.bias is None and up.bias is None and kernels.multiplies(x, *gate.weight.shape, len(down.weight))
-        )
-        if ctx.whole:
+        parts = (gate, up, down)
+        ctx.own = all(map(is_plain_linear, parts)) and gate.bias is None and up.bias is None
+        ctx.own = ctx.own and kernels.multiplies(x, gate.weight, up.weight, down.weight, down.bias)
+        if ctx.own:
             gated, raised, y = kernels.gated_forward(x.flatten(0, -2), gate.weight, up.weight)
             (y,) = kernels.linear_forward(y, [(down.weight, down.bias)])
             y = y.view(*x.shape[:-1], -1)
@@ -89,7 +109,7 @@ class GatedFeedForward(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:  # noqa: ANN401
         """Return the gradient with respect to x, that of both projections added up."""
         gated, raised, gate, up, down = ctx.saved_tensors
-        if ctx.whole:
+        if ctx.own:
             both = ctx.kernels.gated_backward(grads[0].flatten(0, -2), down, gated, raised)
             return ctx.kernels.linear_backward([gate, up], both).view(*grads[0].shape[:-1], -1), None, None, None, None
         dgated, draised = ctx.kernels.silu_mul_backward(gated, raised, grads[0] @ down)

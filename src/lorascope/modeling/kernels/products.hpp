@@ -2,6 +2,8 @@
 // tiles of 16 rows of 64 bytes, each a stretch of its own, so that a tile is read at once and its rows share no cache set.
 #pragma once
 
+#include <omp.h>
+
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -113,10 +115,6 @@ template <class Get> void interleave(words tile[kLanes], Get get) {
         tile[pair] = widened(get(2 * pair)) | widened(get(2 * pair + 1)) << 16;
 }
 
-inline void turn(words tile[kLanes]) {
-    transpose_stage<8>(tile), transpose_stage<4>(tile), transpose_stage<2>(tile), transpose_stage<1>(tile);
-}
-
 inline void put(uint32_t* to, const words tile[kLanes]) {
     for (int64_t r = 0; r < kLanes; ++r) write(to + r * kLanes, tile[r]);
 }
@@ -150,11 +148,14 @@ class TileMemory {
         to.depth = depth;
         wanted.emplace_back(&to, sides * depth * kTileWords);
     }
-    void make() {
+    // Says whether there was enough.
+    bool make() {
         int64_t all = 0;
         for (const auto& [to, size] : wanted) all += size;
         uint32_t* at = memory.fit(all);
+        if (at == nullptr) return false;
         for (const auto& [to, size] : wanted) to->data = at, at += size;
+        return true;
     }
 };
 
@@ -168,14 +169,16 @@ struct SumsRow {
     floats operator[](int64_t tile) const { return load(first + tile * kTileWords); }
 };
 
-// Multiplies in panels, and calls use(row of the left factor, first tile column, tile columns, sums of the row): results
-// go to memory row by row, as whole stretches of it. Results of tiles one by one would touch a page of memory a row.
+// Multiplies by the tile columns [first, stop) in panels, and calls use(row of the left factor, first tile column, tile
+// columns, sums of the row): results go to memory row by row, as whole stretches of it. Results of tiles one by one would
+// touch a page of memory a row.
 template <class Use>
-void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t columns, Aligned<float>& memory,
-                     Use use) {
-    for (int64_t first = 0; first < columns; first += kPanel) {
-        const int64_t wide = std::min(kPanel, columns - first);
+void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t first, int64_t stop,
+                     Aligned<float>& memory, Use use) {
+    for (; first < stop; first += kPanel) {
+        const int64_t wide = std::min(kPanel, stop - first);
         float* sums = memory.fit(rows * wide * kTileWords);
+        if (sums == nullptr) return;
         multiply(left, 0, rows, right, first, wide, sums, wide);
         for (int64_t i = 0; i < rows; ++i)
             for (int64_t r = 0; r < kLanes; ++r)
@@ -184,26 +187,30 @@ void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_
 }
 
 // Products of n rows with a right factor, in a parallel region: get(row, p) gives words p * 16 to p * 16 + 15 of a row,
-// use is that of multiply_panels.
+// use is that of multiply_panels. Where rows are too few for all threads, columns are shared out, too.
 template <class Get, class Use>
 void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use) {
+    const int64_t blocks = (n + kSlots - 1) / kSlots, panels = (columns + kPanel - 1) / kPanel;
+    const int64_t parts = std::clamp<int64_t>(2 * omp_get_num_threads() / std::max<int64_t>(blocks, 1), 1, panels);
+    const int64_t wide = (panels + parts - 1) / parts * kPanel;
     Aligned<uint32_t> memory;
     Aligned<float> sums;
 #pragma omp for schedule(dynamic)
-    for (int64_t first = 0; first < n; first += kSlots) {
+    for (int64_t task = 0; task < blocks * parts; ++task) {
+        const int64_t first = task / parts * kSlots, begin = std::min(task % parts * wide, columns);
         const int64_t slots = std::min(kSlots, n - first), rows = round_up(slots, kLanes) / kLanes;
         Tiled left;
         TileMemory room(memory);
         room.add(left, rows, right.depth);
-        room.make();
+        if (!room.make()) continue;
         for (int64_t t = 0; t < rows * kLanes; ++t) {
             uint32_t* to = left.tile(t / kLanes, 0) + t % kLanes * kLanes;
             for (int64_t p = 0; p < right.depth; ++p)
                 write(to + p * kTileWords, t < slots ? get(first + t, p) : words{});
         }
-        multiply_panels(left, rows, right, columns, sums,
-                                    [&](int64_t t, int64_t j, int64_t wide, const SumsRow& row) {
-            if (t < slots) use(first + t, j, wide, row);
+        multiply_panels(left, rows, right, begin, std::min(begin + wide, columns), sums,
+                        [&](int64_t t, int64_t j, int64_t count, const SumsRow& row) {
+            if (t < slots) use(first + t, j, count, row);
         });
     }
 }

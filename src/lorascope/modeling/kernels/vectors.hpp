@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -141,6 +142,9 @@ template <class V> V sigmoid(V x) {
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// Set where memory was wanted and there was none. Nothing may be thrown out of a parallel region.
+std::atomic<bool> no_memory{false};
+
 // Memory that begins on a cache line: a tile whose rows straddle lines takes three times as long to load.
 template <class C> struct Aligned {
     C* data = nullptr;
@@ -149,8 +153,9 @@ template <class C> struct Aligned {
     C* fit(size_t needed) {
         if (size < needed) {
             std::free(data);
-            size = needed;
             data = (C*)std::aligned_alloc(64, round_up(int64_t(needed * sizeof(C)), 64));
+            size = data == nullptr ? 0 : needed;
+            if (data == nullptr) no_memory = true;
         }
         return data;
     }
@@ -176,9 +181,13 @@ template <int kStep> inline __attribute__((always_inline)) void transpose_stage(
     for (int r = 0; r < kLanes; ++r) {
         if (r & kStep) continue;
         const words left = row[r], right = row[r + kStep];
-        row[r] = __builtin_shuffle(left, right, from_left);
-        row[r + kStep] = __builtin_shuffle(left, right, from_right);
+        row[r] = (words)_mm512_permutex2var_epi32((__m512i)left, (__m512i)from_left, (__m512i)right);
+        row[r + kStep] = (words)_mm512_permutex2var_epi32((__m512i)left, (__m512i)from_right, (__m512i)right);
     }
+}
+
+inline void turn(words block[kLanes]) {
+    transpose_stage<8>(block), transpose_stage<4>(block), transpose_stage<2>(block), transpose_stage<1>(block);
 }
 
 // to[c, r] = from[r, c] for whole 16 x 16 blocks of 4-byte numbers.
@@ -187,7 +196,7 @@ template <class N> void transpose(const N* from, int64_t rows, int64_t columns, 
         for (int64_t c = 0; c < columns; c += kLanes) {
             words block[kLanes];
             for (int64_t i = 0; i < kLanes; ++i) block[i] = read<words>(from + (r + i) * ld_from + c);
-            transpose_stage<8>(block), transpose_stage<4>(block), transpose_stage<2>(block), transpose_stage<1>(block);
+            turn(block);
             for (int64_t i = 0; i < kLanes; ++i) write(to + (c + i) * ld_to + r, block[i]);
         }
 }
