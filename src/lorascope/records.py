@@ -149,7 +149,7 @@ class StudyFacts:
     data_notes: tuple[str, ...]
     """What was done to the rows, one sentence each: cut, dropped, duplicates."""
     kernels: bool
-    """True: compiled kernels computed what is not a matrix product."""
+    """True: compiled kernels computed a step."""
     kernels_reason: str
     eval_tokens: int | None
     """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""

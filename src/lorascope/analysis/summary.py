@@ -72,7 +72,7 @@ class StudyPart(_Part):
     packing_reason: str | None
     """Why rows were packed or padded."""
     kernels: bool | None
-    """True when compiled kernels computed what is not a matrix product."""
+    """True when compiled kernels computed the steps."""
     kernels_reason: str | None
     """Why they did or did not."""
     data_notes: tuple[str, ...]

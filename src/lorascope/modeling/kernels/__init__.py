@@ -1,1 +1,1 @@
-"""Compiled kernels for the operations of a training step that are no matrix products."""
+"""Compiled kernels for the operations of a training step."""
