@@ -11,7 +11,7 @@ from pathlib import Path
 import platformdirs
 
 _FILE = "calibration.json"
-_COST_MODEL = 2
+_COST_MODEL = 3
 """Which cost model a factor corrects; those of another say nothing here."""
 _MOST_LARGER = 32
 """A study of a model that is so many times larger or smaller says nothing."""

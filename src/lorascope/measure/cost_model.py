@@ -103,7 +103,7 @@ def forward_seconds(shape: ModelShape, recipe: Recipe, passes: Sequence[Pass], r
     total = _Work()
     for one in passes:
         for products, dtype, factor in (
-            (_products(shape, recipe, one), recipe.dtype, 1.0),
+            (_products(shape, recipe, one), recipe.dtype, recipe.product_factor),
             (_low_rank_products(shape, one, [rank]), recipe.low_rank_dtype, recipe.low_rank_factor),
         ):
             work = _product_work([pair for pair in products if pair[0].form == "nt"], dtype, machine)
@@ -123,7 +123,8 @@ def _elapsed(work: _Work, machine: Machine) -> float:
 def _step_work(shape: ModelShape, recipe: Recipe, step: Step, ranks: Sequence[int], machine: Machine) -> _Work:
     total = _Work()
     for one in step.passes:
-        total += _product_work(_products(shape, recipe, one), recipe.dtype, machine)
+        products = _product_work(_products(shape, recipe, one), recipe.dtype, machine)
+        total += replace(products, seconds=recipe.product_factor * products.seconds)
         low_rank = _product_work(_low_rank_products(shape, one, ranks), recipe.low_rank_dtype, machine)
         total += replace(low_rank, seconds=recipe.low_rank_factor * low_rank.seconds)
         n_bytes = TOUCHES * pass_bytes(shape, recipe, one, ranks)

@@ -126,8 +126,10 @@ class Recipe:
     """True: compiled kernels compute normalisation, gating and attention and keep their inputs only."""
     chunk: int | None = 512
     """Tokens whose logits exist at once; None: all."""
+    product_factor: float = 1.0
+    """How much longer than measured alone products with the base's weights take in a step."""
     low_rank_factor: float = 1.0
-    """How much longer than alone products with an adapter take in a step."""
+    """The same of products with an adapter."""
     holes: float = 0.0
     """Memory that lies idle between a pass's activations, as a share of them."""
     trains_base: bool = False

@@ -11,8 +11,8 @@ from lorascope.errors import InputError
 from lorascope.measure.cost_parts import Machine, Recipe
 from lorascope.measure.devices import CONTEXT_BYTES, Device, Roofline, find_device, known_devices, recognise
 from lorascope.measure.environment import cpu_model
-from lorascope.measure.this_cpu import HEAP_HOLES, LOW_RANK_FACTOR, ThisCpu
-from lorascope.modeling.kernels.build import find_compiler
+from lorascope.measure.this_cpu import HEAP_HOLES, LOW_RANK_FACTOR, OWN_LOW_RANK_FACTOR, OWN_PRODUCT_FACTOR, ThisCpu
+from lorascope.modeling.kernels.build import find_compiler, multiplies_bfloat16
 from lorascope.modeling.precision import choose_dtype
 from lorascope.spec.schema import StudySpec
 
@@ -44,6 +44,8 @@ def lorascope_recipe(dtype: str, *, kernels: bool, on_cpu: bool) -> Recipe:
     """Return how lorascope trains over a base in this precision; adapters are float32 at least."""
     low = dtype in {"bfloat16", "float16"}
     wide = 8 if dtype == "float64" else 4
+    own_products = on_cpu and kernels and dtype == "bfloat16" and multiplies_bfloat16()
+    low_rank_factor = OWN_LOW_RANK_FACTOR if own_products else LOW_RANK_FACTOR
     return Recipe(
         dtype=dtype,
         low_rank_dtype=dtype,
@@ -53,7 +55,8 @@ def lorascope_recipe(dtype: str, *, kernels: bool, on_cpu: bool) -> Recipe:
         optimizer_bytes=2 * wide,
         update_bytes=(50 if low else 44) * wide // 4,
         fused=kernels,
-        low_rank_factor=LOW_RANK_FACTOR if on_cpu else 1.0,
+        product_factor=OWN_PRODUCT_FACTOR if own_products else 1.0,
+        low_rank_factor=low_rank_factor if on_cpu else 1.0,
         holes=HEAP_HOLES if on_cpu else 0.0,
     )
 

@@ -199,8 +199,8 @@ class StudySpec(BaseModel):
     """Pack rows without padding where the model allows it (checked when the run starts)."""
 
     kernels: bool = True
-    """On a CPU, compute steps with kernels that are compiled once for this machine, where it has a C++ compiler and they
-    give the model's own logits (checked when the run starts)."""
+    """On a CPU, compute steps with kernels that are compiled once for this machine, where it has a C++ compiler and
+    they give the model's own logits (checked when the run starts)."""
 
     dtype: Dtype = "auto"
     """Precision of the frozen base. Adapters, their gradients and optimizer states are float32 at least."""

@@ -67,6 +67,11 @@ def find_compiler() -> str | None:
     return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
 
 
+def multiplies_bfloat16() -> bool:
+    """Say whether the kernels make products in bfloat16 on this processor."""
+    return {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
+
+
 def _built(compiler: str) -> Path:
     """Return the library for this source, compiler, processor and OpenMP library; build it if it is not there yet."""
     openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
