@@ -29,8 +29,8 @@ results go to pages that the kernel has yet to give: 1.3 to 1.4 on SmolLM2-135M,
 shape."""
 OWN_PRODUCT_FACTOR = 0.62
 OWN_LOW_RANK_FACTOR = 1.6
-"""The same where the compiled kernels make the products, against the matrix library's alone, which are timed: the base's
-together with activations that are counted apart, an adapter's with masks and sums. Fitted to three rounds of
+"""The same where the compiled kernels make the products, against the matrix library's alone, which are timed: the
+base's together with activations that are counted apart, an adapter's with masks and sums. Fitted to three rounds of
 SmolLM2-135M, which they then met to 3 %."""
 HEAP_HOLES = 0.35
 """Memory that the C library's heap keeps between tensors of changing sizes, as a share of a pass's activations.
