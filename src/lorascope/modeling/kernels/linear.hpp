@@ -142,14 +142,6 @@ void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, con
     }
 }
 
-// Rows of a matrix as a left factor: tile rows [first, stop), `depth` tiles from column `from` on; zero behind n rows.
-inline void fill_left(const Tiled& to, int64_t first, int64_t stop, const bfloat16* x, int64_t n, int64_t ld) {
-    for (int64_t t = first * kLanes; t < stop * kLanes; ++t)
-        for (int64_t p = 0; p < to.depth; ++p)
-            write(to.tile(t / kLanes, p) + t % kLanes * kLanes,
-                  t < n ? read<words>(x + t * ld + p * kPairs) : words{});
-}
-
 // y [n, out] = x W^T + b for few rows and many outputs: a task takes all rows and a panel of outputs.
 void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const bfloat16* weight,
                        const bfloat16* bias, bfloat16* y) {
@@ -164,7 +156,10 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
         Aligned<uint32_t> memory;
         Aligned<float> sums;
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < rows; ++i) fill_left(left, i, i + 1, x, n, in);
+        for (int64_t i = 0; i < rows; ++i)
+            fill_left(left, i, i + 1, [&](int64_t t, int64_t p) {
+                return t < n ? read<words>(x + t * in + p * kPairs) : words{};
+            });
 #pragma omp for schedule(dynamic)
         for (int64_t first = 0; first < columns; first += kPanel) {
             const int64_t wide = std::min(kPanel, columns - first);
@@ -216,7 +211,9 @@ void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const
                 TileMemory room(memory);
                 room.add(left, rows, depth), room.add(right, wide, depth);
                 if (!room.make()) break;
-                fill_left(left, 0, rows, dy + first, n, out);
+                fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
+                    return t < n ? read<words>(dy + t * out + first + p * kPairs) : words{};
+                });
                 for (int64_t p = 0; p < depth; ++p)
                     for (int64_t j = 0; j < wide; ++j)
                         paired_rows(weight + (first + p * kPairs) * in + (begin + j) * kLanes, in, kPairs, kLanes,

@@ -92,13 +92,10 @@ void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, con
             TileMemory room(own_memory);
             room.add(dropped, slots / kLanes, in / kPairs), room.add(hidden, slots / kLanes, wide / kPairs);
             if (!room.make()) return;
-            for (int64_t t = 0; t < slots; ++t) {
-                const uint16_t* kept = bits[part][first + t];
+            fill_left(dropped, 0, slots / kLanes, [&](int64_t t, int64_t p) {
                 const bfloat16* row = x + (own.first + first + t) * in;
-                uint32_t* to = dropped.tile(t / kLanes, 0) + t % kLanes * kLanes;
-                for (int64_t p = 0; p < in / kPairs; ++p)
-                    write(to + p * kTileWords, kept_pairs(row + p * kPairs, two_words(kept, 2 * p)));
-            }
+                return kept_pairs(row + p * kPairs, two_words(bits[part][first + t], 2 * p));
+            });
             const auto keep = [&](int64_t t, int64_t j, halves h) {
                 write(own.hidden + (first + t) * wide + j * kLanes, h);
                 write(hidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
@@ -166,11 +163,9 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
             TileMemory room(own_memory);
             room.add(grad, slots / kLanes, out / kPairs), room.add(dhidden, slots / kLanes, wide / kPairs);
             if (!room.make()) return;
-            for (int64_t t = 0; t < slots; ++t) {
-                const bfloat16* row = dy + (own.first + first + t) * out;
-                uint32_t* line = grad.tile(t / kLanes, 0) + t % kLanes * kLanes;
-                for (int64_t p = 0; p < out / kPairs; ++p) write(line + p * kTileWords, read<words>(row + p * kPairs));
-            }
+            fill_left(grad, 0, slots / kLanes, [&](int64_t t, int64_t p) {
+                return read<words>(dy + (own.first + first + t) * out + p * kPairs);
+            });
             for (int64_t t = 0; t < slots; t += kPairs) {
                 const int64_t p = (first + t) / kPairs, slot = own.first + first + t;
                 words tile[kLanes];

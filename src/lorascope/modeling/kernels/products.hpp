@@ -84,8 +84,8 @@ void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float*
 
 // Puts the tiles of a product: tile rows i to i + m of the left factor, tile columns j to j + n of the right one. Result
 // tiles of a row lie beside each other, and rows `line` tiles apart.
-inline void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums, int64_t line,
-              bool add = false) {
+inline void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums,
+                     int64_t line, bool add = false) {
     const auto block = [&](auto rows, auto columns, int64_t row, int64_t column) {
         constexpr int kRows = decltype(rows)::value, kColumns = decltype(columns)::value;
         float* to = sums + ((row - i) * line + column - j) * kTileWords;
@@ -135,6 +135,14 @@ inline void paired_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t 
         return r < rows ? (halves)_mm256_maskz_loadu_epi16(inside, from + r * ld) : halves{};
     });
     put(to, tile);
+}
+
+// Rows of a matrix as a left factor, the tile rows [first, stop): get(row, p) gives words p * 16 to p * 16 + 15 of a row.
+template <class Get> void fill_left(const Tiled& to, int64_t first, int64_t stop, Get get) {
+    for (int64_t t = first * kLanes; t < stop * kLanes; ++t) {
+        uint32_t* line = to.tile(t / kLanes, 0) + t % kLanes * kLanes;
+        for (int64_t p = 0; p < to.depth; ++p) write(line + p * kTileWords, get(t, p));
+    }
 }
 
 // Makes the memory of the factors of a call, and hands out parts of it.
@@ -203,11 +211,7 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
         TileMemory room(memory);
         room.add(left, rows, right.depth);
         if (!room.make()) continue;
-        for (int64_t t = 0; t < rows * kLanes; ++t) {
-            uint32_t* to = left.tile(t / kLanes, 0) + t % kLanes * kLanes;
-            for (int64_t p = 0; p < right.depth; ++p)
-                write(to + p * kTileWords, t < slots ? get(first + t, p) : words{});
-        }
+        fill_left(left, 0, rows, [&](int64_t t, int64_t p) { return t < slots ? get(first + t, p) : words{}; });
         multiply_panels(left, rows, right, begin, std::min(begin + wide, columns), sums,
                         [&](int64_t t, int64_t j, int64_t count, const SumsRow& row) {
             if (t < slots) use(first + t, j, count, row);
