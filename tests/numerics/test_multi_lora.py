@@ -101,6 +101,31 @@ def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
             torch.testing.assert_close(leaf.grad, grad, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("base", [nn.Linear(64, 512), nn.Linear(64, 512, bias=False), Conv1D(512, 64)], ids=str)
+def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(base: nn.Linear | Conv1D) -> None:
+    """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
+    layer = MultiLoraLinear(base.bfloat16().requires_grad_(requires_grad=False))
+    layer.weight.normal_(std=1 / 8, generator=torch.Generator().manual_seed(0))
+    shapes = [AdapterShape(rank=rank, scale=0.7, dropout=0.0, seed=0) for rank in (1, 8)]
+    adapters = [Adapter({"l": layer}, shape, compute_dtype=torch.bfloat16) for shape in shapes]
+    for adapter in adapters:
+        with torch.no_grad():
+            adapter.layers["l"].B.normal_(std=1.5e-3, generator=torch.Generator().manual_seed(1))
+        adapter.refresh()
+    attach({"l": layer}, adapters)
+    layout = PassLayout(lengths=(100, 60, 50), adapters=(0, BASE_ONLY, 1), padded=False, device=CPU)
+    x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
+    with active_pass(ActivePass(layout=layout, streams=None)):
+        y = layer(x)[0].double()
+    frozen = x[0].double() @ layer.weight.double().T + (0 if base.bias is None else base.bias.double())
+    for index, first, stop in layout.segments:
+        own, A, B = layout.slots(first, stop), adapters[index].layers["l"].A, adapters[index].layers["l"].B
+        update = 0.7 * x[0, own].double() @ A.double().T @ B.double().T
+        assert update.norm() < 3e-3 * frozen[own].norm()
+        assert abs(((y - frozen)[own] * update).sum() / update.square().sum() - 1) < 0.05
+    assert torch.equal(y[100:160], base(x)[0, 100:160].double())
+
+
 class Holder(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

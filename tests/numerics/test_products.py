@@ -90,26 +90,29 @@ def test_an_output_head(product_kernels: Kernels, sizes: tuple[int, int], bias: 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted:
-    """A layer's tensors with the parts of some adapters, of neighbouring slots."""
+    """A layer with the parts of some adapters, of neighbouring slots, behind slots that have none."""
 
+    layer: nn.Linear
     x: torch.Tensor
     dy: torch.Tensor
-    y: torch.Tensor
-    dx: torch.Tensor
     parts: Sequence[LoraPart]
     masks: Sequence[torch.Tensor]
 
 
+BARE = 32
+"""Slots without an adapter."""
+
+
 def make_adapted(
-    kernels: Kernels, ranks: Sequence[int], slots: Sequence[int], *, n_in: int, n_out: int, dropped: bool
+    kernels: Kernels, ranks: Sequence[int], slots: Sequence[int], *, n_in: int, n_out: int, dropped: bool, draw: int = 0
 ) -> Adapted:
-    total = sum(slots)
-    x, dy, y, dx = (random(total, size, dtype=BF16, seed=size) for size in (n_in, n_out, n_out, n_in))
-    parts, masks, first = [], [], 0
+    total = BARE + sum(slots)
+    x, dy = random(total, n_in, dtype=BF16), random(total, n_out, dtype=BF16, seed=n_out)
+    parts, masks, first = [], [], BARE
     for rank, n in zip(ranks, slots, strict=True):
         rows = make_rows([n - 20, 11], [n - 20, 20])
         keys = torch.arange(8).view(2, 4).int() + rank
-        kept = kernels.dropout_bits(n_in, rows, keys, draw=2, drop_below=1 << 15) if dropped else None
+        kept = kernels.dropout_bits(n_in, rows, keys, draw=draw, drop_below=1 << 15) if dropped else None
         ones = torch.ones(n, n_in, dtype=BF16)
         masks.append((ones if kept is None else kernels.dropout(ones, rows, kept)).double())
         parts.append(
@@ -124,43 +127,80 @@ def make_adapted(
             )
         )
         first += n
-    return Adapted(x=x, dy=dy, y=y, dx=dx, parts=parts, masks=masks)
+    return Adapted(layer=make_linear(n_in, n_out, bias=True, seed=draw), x=x, dy=dy, parts=parts, masks=masks)
+
+
+def compute(kernels: Kernels, made: Sequence[Adapted], *, wants_dx: bool = True) -> list[torch.Tensor]:
+    """Outputs of layers with one input, the gradient of that and those of all parts."""
+    x, parts = made[0].x, [one.parts for one in made]
+    outputs = kernels.linear_forward(x, [(one.layer.weight, one.layer.bias) for one in made], parts)
+    weights, grads = [one.layer.weight for one in made], [one.dy for one in made]
+    dx = kernels.adapted_backward(x, weights, grads, parts, wants_dx=wants_dx)
+    return [
+        *outputs,
+        *([] if dx is None else [dx]),
+        *(grad for own in parts for part in own for grad in part.gradients),
+    ]
 
 
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize(
-    ("ranks", "slots", "sizes"),
-    [((8,), (32,), (32, 64)), ((1, 16, 40), (96, 32, 160), (96, 32)), ((33, 600), (64, 64), (160, 608))],
+    ("ranks", "slots", "n_in", "widths"),
+    [((8,), (32,), 32, (64,)), ((1, 16, 40), (96, 32, 160), 96, (32, 608, 64)), ((33, 600), (64, 64), 608, (160, 32))],
     ids=str,
 )
 def test_adapters(
-    product_kernels: Kernels, ranks: Sequence[int], slots: Sequence[int], sizes: tuple[int, int], dropped: bool
+    product_kernels: Kernels,
+    ranks: Sequence[int],
+    slots: Sequence[int],
+    n_in: int,
+    widths: Sequence[int],
+    dropped: bool,
 ) -> None:
-    """What they add to outputs and to all gradients; ranks that fill tiles and that do not."""
-    made = make_adapted(product_kernels, ranks, slots, n_in=sizes[0], n_out=sizes[1], dropped=dropped)
-    y, dx, before = made.y.clone(), made.dx.clone(), [[g.clone() for g in part.gradients] for part in made.parts]
-    product_kernels.lora_forward(made.parts, made.x, y)
-    product_kernels.lora_backward(made.parts, made.x, made.dy, dx)
-    for part, mask, (dA, dB) in zip(made.parts, made.masks, before, strict=True):
-        own, A, B = part.slots, part.A.double(), part.B.double()
-        x, dy = made.x[own].double() * mask, made.dy[own].double()
-        dh = part.factor * dy @ B
-        assert relative(part.hidden[:, : len(A)], x @ A.T) < ROUNDED
-        assert not part.hidden[:, len(A) :].any()
-        assert relative(y[own], made.y[own].double() + part.factor * x @ A.T @ B.T) < 2 * ROUNDED
-        assert relative(dx[own], made.dx[own].double() + dh @ A * mask) < 2 * ROUNDED
-        assert relative(part.gradients[0] - dA, dh.T @ x) < ROUNDED
-        assert relative(part.gradients[1] - dB, part.factor * dy.T @ (x @ A.T)) < ROUNDED
+    """What they add to outputs and to all gradients; ranks and widths that fill tiles and that do not."""
+    made = [
+        make_adapted(product_kernels, ranks, slots, n_in=n_in, n_out=n_out, dropped=dropped, draw=draw)
+        for draw, n_out in enumerate(widths)
+    ]
+    before = [[[g.clone() for g in part.gradients] for part in one.parts] for one in made]
+    x = made[0].x.double()
+    outputs, expected_dx = compute(product_kernels, made), torch.zeros_like(x)
+    for one, y, gradients in zip(made, outputs, before, strict=False):
+        expected, dy = exact(one.layer, x), one.dy.double()
+        expected_dx += dy @ one.layer.weight.double()
+        for part, mask, (dA, dB) in zip(one.parts, one.masks, gradients, strict=True):
+            own, A, B = part.slots, part.A.double(), part.B.double()
+            hidden, dh = part.factor * (x[own] * mask) @ A.T, part.factor * dy[own] @ B
+            expected[own] += hidden @ B.T
+            expected_dx[own] += dh @ A * mask
+            assert relative(part.hidden[:, : len(A)], hidden) < ROUNDED
+            assert not part.hidden[:, len(A) :].any()
+            assert relative(part.gradients[0] - dA, dh.T @ (x[own] * mask)) < ROUNDED
+            assert relative(part.gradients[1] - dB, dy[own].T @ hidden) < ROUNDED
+        assert relative(y, expected) < ROUNDED
+    assert relative(outputs[len(made)], expected_dx) < ROUNDED
+
+
+def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
+    """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
+    made = make_adapted(product_kernels, (8,), (640,), n_in=96, n_out=96, dropped=False)
+    (part,) = made.parts
+    part.B.mul_(2e-4)
+    (y,) = product_kernels.linear_forward(made.x, [(made.layer.weight, made.layer.bias)], [made.parts])
+    x, own = made.x.double(), part.slots
+    update = part.factor * x[own] @ part.A.double().T @ part.B.double().T
+    change = y[own].double() - exact(made.layer, x)[own]
+    share = (change * update).sum() / update.square().sum()
+    assert update.norm() < 2e-3 * y[own].double().norm()
+    assert abs(share - 1) < 0.05
 
 
 def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> None:
     made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
-    for one, dx in ((made, made.dx), (other, None)):
-        product_kernels.lora_forward(one.parts, one.x, one.y)
-        product_kernels.lora_backward(one.parts, one.x, one.dy, dx)
-    for one, two in zip(made.parts, other.parts, strict=True):
-        assert torch.equal(one.gradients[0], two.gradients[0])
-        assert torch.equal(one.gradients[1], two.gradients[1])
+    y, _, *gradients = compute(product_kernels, [made])
+    same_y, *same = compute(product_kernels, [other], wants_dx=False)
+    assert torch.equal(y, same_y)
+    assert all(map(torch.equal, gradients, same))
 
 
 WIDE = {
@@ -214,9 +254,7 @@ def every_product(kernels: Kernels) -> list[torch.Tensor]:
     kernels.head_forward(x, head.weight, None, y)
     kernels.head_backward(y, head.weight, dx)
     made = make_adapted(kernels, (1, 16, 40), (96, 32, 160), n_in=96, n_out=32, dropped=True)
-    kernels.lora_forward(made.parts, made.x, made.y)
-    kernels.lora_backward(made.parts, made.x, made.dy, made.dx)
-    return [*found, y, dx, made.y, made.dx, *(grad for part in made.parts for grad in part.gradients)]
+    return [*found, y, dx, *compute(kernels, [made])]
 
 
 def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kernels) -> None:
@@ -245,9 +283,8 @@ def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
     assert counts[0] == counts[1]
     made = make_adapted(own_kernels, (8,), (64,), n_in=64, n_out=32, dropped=False)
     with ProductCounter() as counted:
-        own_kernels.lora_forward(made.parts, made.x, made.y)
-        own_kernels.lora_backward(made.parts, made.x, made.dy, made.dx)
-    assert counted.flops == 3 * 2 * 64 * 8 * (64 + 32)
+        compute(own_kernels, [made])
+    assert counted.flops == 3 * 2 * 64 * 8 * (64 + 32) + 2 * 2 * (64 + BARE) * 64 * 32
 
 
 def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_kernels: Kernels) -> None:

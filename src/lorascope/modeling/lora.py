@@ -7,10 +7,12 @@ Shape legend: N slots of the pass, n slots of one adapter's rows, I in_features,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
@@ -18,6 +20,9 @@ from lorascope.modeling.dropout import Dropout, realised_probability
 from lorascope.modeling.kernels.calls import MULTIPLE, Kernels, LoraPart
 from lorascope.modeling.kernels.operations import is_plain_linear
 from lorascope.modeling.layout import current_pass
+
+_WIDE = 4
+"""Bytes of a number that is precise enough to add an update to it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,13 +84,17 @@ class _MultiLora(torch.autograd.Function):
         assert active is not None
         x_NI = x.flatten(0, -2).contiguous()
         kernels = _multiplying(active.kernels, layers, segments, x_NI)
+        outputs: Sequence[torch.Tensor]
         if kernels is not None:
-            outputs = kernels.linear_forward(x_NI, [(layer.weight, layer.base.bias) for layer in layers])
+            hidden = [kernels.hidden(x_NI, s.slots.stop - s.slots.start, len(s.adapter.A)) for s in chain(*segments)]
+            weights = [(layer.weight, layer.base.bias) for layer in layers]
+            outputs = kernels.linear_forward(x_NI, weights, _parts(kernels, segments, hidden, x_NI.shape[1]))
         else:
-            outputs = [layer.base(x_NI) for layer in layers]
-        hidden = []
-        for y_NO, own in zip(outputs, segments, strict=True):
-            hidden += _add_updates(kernels, own, x_NI, y_NO)
+            hidden, outputs = [], []
+            for layer, own in zip(layers, segments, strict=True):
+                own_hidden = [segment.dropped(x_NI) @ segment.adapter.A_compute.T for segment in own]
+                outputs.append(_updated(layer.base, own, own_hidden, x_NI))
+                hidden += own_hidden
         ctx.segments, ctx.kernels, ctx.shape, ctx.check_stop = segments, kernels, x.shape, active.check_stop
         ctx.save_for_backward(x_NI, *[layer.weight for layer in layers], *hidden)
         return tuple(y_NO.view(*x.shape[:-1], -1) for y_NO in outputs)
@@ -95,17 +104,17 @@ class _MultiLora(torch.autograd.Function):
         ctx.check_stop()
         x_NI, *rest = ctx.saved_tensors
         weights, hidden = rest[: len(grads)], rest[len(grads) :]
-        grads_NO, dx_NI = [dy.flatten(0, -2) for dy in grads], None
-        if ctx.needs_input_grad[0] and ctx.kernels is not None:
-            dx_NI = ctx.kernels.linear_backward(weights, grads_NO)
-        elif ctx.needs_input_grad[0]:
-            dx_NI = grads_NO[0] @ weights[0]
-            for dy_NO, weight_OI in zip(grads_NO[1:], weights[1:], strict=True):
-                dx_NI.addmm_(dy_NO, weight_OI)
+        grads_NO, wants_dx = [dy.flatten(0, -2) for dy in grads], ctx.needs_input_grad[0]
         leaf_grads: list[torch.Tensor | None] = []
-        for dy_NO, own in zip(grads_NO, ctx.segments, strict=True):
-            hidden, own_hidden = hidden[len(own) :], hidden[: len(own)]
-            leaf_grads += _gradients(ctx.kernels, own, own_hidden, (x_NI, dy_NO, dx_NI))
+        if ctx.kernels is not None:
+            parts = _parts(ctx.kernels, ctx.segments, hidden, x_NI.shape[1])
+            dx_NI = ctx.kernels.adapted_backward(x_NI, weights, grads_NO, parts, wants_dx=wants_dx)
+            leaf_grads += [None] * (2 * len(hidden))  # they are added where they are gathered
+        else:
+            dx_NI = _input_gradient(weights, grads_NO) if wants_dx else None
+            for dy_NO, own in zip(grads_NO, ctx.segments, strict=True):
+                hidden, own_hidden = hidden[len(own) :], hidden[: len(own)]
+                leaf_grads += _gradients(own, own_hidden, (x_NI, dy_NO, dx_NI))
         dx = None if dx_NI is None else dx_NI.view(ctx.shape)
         return dx, None, None, *leaf_grads
 
@@ -124,6 +133,14 @@ def _multiplying(
     return kernels if fits and kernels is not None and kernels.multiplies(x_NI, *tensors) else None
 
 
+def _parts(
+    kernels: Kernels, segments: Sequence[Sequence[Segment]], hidden: Sequence[torch.Tensor], features: int
+) -> list[list[LoraPart]]:
+    """Describe the segments of each layer to the kernels; ``hidden`` are those of one layer after the other."""
+    memory = iter(hidden)
+    return [[_part(kernels, segment, next(memory), features) for segment in own] for own in segments]
+
+
 def _part(kernels: Kernels, segment: Segment, h_nR: torch.Tensor, features: int) -> LoraPart:
     adapter, dropout = segment.adapter, segment.dropout
     return LoraPart(
@@ -137,38 +154,40 @@ def _part(kernels: Kernels, segment: Segment, h_nR: torch.Tensor, features: int)
     )
 
 
-def _add_updates(
-    kernels: Kernels | None, segments: Sequence[Segment], x_NI: torch.Tensor, y_NO: torch.Tensor
-) -> list[torch.Tensor]:
-    """Add each segment's update to y; return what its A makes of its inputs."""
-    if kernels is not None:
-        hidden = [kernels.hidden(x_NI, s.slots.stop - s.slots.start, len(s.adapter.A)) for s in segments]
-        parts = [_part(kernels, s, h, x_NI.shape[1]) for s, h in zip(segments, hidden, strict=True)]
-        kernels.lora_forward(parts, x_NI, y_NO)
-        return hidden
-    hidden = []
-    for segment in segments:
-        h_nR = segment.dropped(x_NI) @ segment.adapter.A_compute.T
-        y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
-        hidden.append(h_nR)
-    return hidden
+def _updated(
+    base: nn.Linear | Conv1D, segments: Sequence[Segment], hidden: Sequence[torch.Tensor], x_NI: torch.Tensor
+) -> torch.Tensor:
+    """Return the base layer's output with each segment's update, from what the A of each makes of its inputs."""
+    if x_NI.element_size() >= _WIDE or not (is_plain_linear(base) or type(base) is Conv1D):
+        y_NO: torch.Tensor = base(x_NI)
+        for segment, h_nR in zip(segments, hidden, strict=True):
+            y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
+        return y_NO
+    # one product of both, which is rounded once: added to a rounded y, most of a small update is rounded away
+    pieces, at = [], 0
+    for segment, h_nR in zip(segments, hidden, strict=True):
+        inputs = torch.cat([x_NI[segment.slots], segment.factor * h_nR], dim=1)
+        weights = torch.cat([frozen_weight(base), segment.adapter.B_compute], dim=1)
+        pieces += [base(x_NI[at : segment.slots.start]), F.linear(inputs, weights, base.bias)]
+        at = segment.slots.stop
+    return torch.cat([*pieces, base(x_NI[at:])])
+
+
+def _input_gradient(weights: Sequence[torch.Tensor], grads_NO: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what flows back through the frozen weights."""
+    dx_NI = grads_NO[0] @ weights[0]
+    for dy_NO, weight_OI in zip(grads_NO[1:], weights[1:], strict=True):
+        dx_NI.addmm_(dy_NO, weight_OI)
+    return dx_NI
 
 
 def _gradients(
-    kernels: Kernels | None,
     segments: Sequence[Segment],
     hidden: Sequence[torch.Tensor],
     tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
 ) -> list[torch.Tensor | None]:
-    """Add what flows back through each segment to dx of ``(x, dy, dx)``; return the gradients of A and B in turn.
-
-    The kernels add those to where they are gathered by themselves, and None is returned for them.
-    """
+    """Add what flows back through each segment to dx of ``(x, dy, dx)``; return the gradients of A and B in turn."""
     x_NI, dy_NO, dx_NI = tensors
-    if kernels is not None:
-        parts = [_part(kernels, s, h, x_NI.shape[1]) for s, h in zip(segments, hidden, strict=True)]
-        kernels.lora_backward(parts, x_NI, dy_NO, dx_NI)
-        return [None] * (2 * len(segments))
     leaf_grads: list[torch.Tensor | None] = []
     for segment, h_nR in zip(segments, hidden, strict=True):
         adapter, dy_nO = segment.adapter, dy_NO[segment.slots]
@@ -205,8 +224,8 @@ class MultiLoraLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Return the base weight as [O, I] (a view for Conv1D, which stores [I, O])."""
-        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
+        """Return the base weight as [O, I]."""
+        return frozen_weight(self.base)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [..., O] for [..., I]; the leading dimensions flatten to the slots of the current pass."""
@@ -238,6 +257,11 @@ class MultiLoraLinear(nn.Module):
                 dropout = streams.rows(first, stop).at(draw, adapter.dropout)
             found.append(Segment(adapter=adapter, slots=layout.slots(first, stop), dropout=dropout))
         return found
+
+
+def frozen_weight(base: nn.Linear | Conv1D) -> torch.Tensor:
+    """Return the weight as [O, I] (a view for Conv1D, which stores [I, O])."""
+    return base.weight.T if isinstance(base, Conv1D) else base.weight
 
 
 def linear_features(base: nn.Linear | Conv1D) -> tuple[int, int]:

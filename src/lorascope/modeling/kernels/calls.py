@@ -86,7 +86,7 @@ class LoraPart:
     B: torch.Tensor
     """[O, R], bfloat16"""
     hidden: torch.Tensor
-    """dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
+    """factor * dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
     gradients: tuple[torch.Tensor, torch.Tensor] | None = None
     """Of A and B, float32, to which the backward pass adds."""
     dropout: tuple[KernelRows, torch.Tensor] | None = None
@@ -108,7 +108,12 @@ class _LoraPart(ctypes.Structure):
 class _Linear(ctypes.Structure):
     """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in linear.hpp."""
 
-    _fields_ = (("out", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("weight", "bias", "y")))
+    _fields_ = (
+        ("out", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "y")),
+        ("n_parts", ctypes.c_int64),
+        ("parts", ctypes.POINTER(_LoraPart)),
+    )
 
 
 MULTIPLE = 32
@@ -188,29 +193,66 @@ class Kernels:
         return fits and takes and hasattr(self._library, "linear_forward_bfloat16")
 
     def linear_forward(
-        self, x_NI: torch.Tensor, weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]]
+        self,
+        x_NI: torch.Tensor,
+        weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+        parts: Sequence[Sequence[LoraPart]] | None = None,
     ) -> list[torch.Tensor]:
-        """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None."""
-        x_NI = x_NI.contiguous()
+        """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None, with what each one's parts add.
+
+        A part's update and the frozen product are one sum, which is rounded once.
+        """
+        x_NI, parts = x_NI.contiguous(), parts or [()] * len(weights)
         assert all(weight.shape[1] == x_NI.shape[1] for weight, _ in weights)
         outputs = [x_NI.new_empty(len(x_NI), len(weight)) for weight, _ in weights]
-        layers = [(w.data_ptr(), None if b is None else b.data_ptr()) for w, b in weights]
-        described = [_Linear(y.shape[1], *layer, y.data_ptr()) for y, layer in zip(outputs, layers, strict=True)]
-        self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), _array(described), x_NI)
+        layers = _layers(outputs, weights, parts)
+        self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), layers, x_NI)
         _tell(_forward(x_NI, weight) for weight, _ in weights)
+        for part in (part for own in parts for part in own):
+            _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
         return outputs
 
     def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input."""
-        grads = [dy.contiguous() for dy in grads]
         dx = grads[0].new_empty(len(grads[0]), weights[0].shape[1])
-        described = [
-            _Linear(dy.shape[1], weight.data_ptr(), None, dy.data_ptr())
-            for weight, dy in zip(weights, grads, strict=True)
-        ]
-        self._multiply("linear_backward", dx.dtype, *dx.shape, len(weights), _array(described), dx)
-        _tell(_backward(dx, weight) for weight in weights)
+        self._back(weights, grads, dx)
         return dx
+
+    def adapted_backward(
+        self,
+        x_NI: torch.Tensor,
+        weights: Sequence[torch.Tensor],
+        grads: Sequence[torch.Tensor],
+        parts: Sequence[Sequence[LoraPart]],
+        *,
+        wants_dx: bool,
+    ) -> torch.Tensor | None:
+        """Return the same with what flows back through each layer's parts, or None; add to the gradients of these."""
+        assert x_NI.is_contiguous()
+        assert all(part.gradients is not None for own in parts for part in own)
+        dx = torch.empty_like(x_NI) if wants_dx else None
+        self._back(weights, grads, dx, x_NI, parts)
+        for part in (part for own in parts for part in own):
+            (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
+            _tell([KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)])
+            _tell([KernelProduct(rank, n, out_features)])
+            _tell([] if dx is None else [KernelProduct(n, rank, in_features, part.A)])
+        return dx
+
+    def _back(
+        self,
+        weights: Sequence[torch.Tensor],
+        grads: Sequence[torch.Tensor],
+        dx_NI: torch.Tensor | None,
+        x_NI: torch.Tensor | None = None,
+        parts: Sequence[Sequence[LoraPart]] | None = None,
+    ) -> None:
+        grads = [dy.contiguous() for dy in grads]
+        layers = _layers(grads, [(weight, None) for weight in weights], parts or [()] * len(weights))
+        sizes = (len(grads[0]), weights[0].shape[1], len(weights))
+        self._multiply("linear_backward", grads[0].dtype, *sizes, layers, x_NI, dx_NI)
+        if dx_NI is not None:
+            _tell(_backward(dx_NI, weight) for weight in weights)
 
     def gated_forward(
         self, x_NI: torch.Tensor, gate_MI: torch.Tensor, up_MI: torch.Tensor
@@ -254,31 +296,6 @@ class Kernels:
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
         """Return memory for a part's dropped(x) A^T."""
         return x.new_empty(slots, rank + -rank % MULTIPLE)
-
-    def lora_forward(self, parts: Sequence[LoraPart], x_NI: torch.Tensor, y_NO: torch.Tensor) -> None:
-        """Add each part's update to its slots of y, and write its hidden state."""
-        assert x_NI.is_contiguous()
-        assert y_NO.is_contiguous()
-        sizes = (x_NI.shape[1], y_NO.shape[1])
-        self._multiply("lora_forward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, y_NO)
-        for part in parts:
-            _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
-
-    def lora_backward(
-        self, parts: Sequence[LoraPart], x_NI: torch.Tensor, dy_NO: torch.Tensor, dx_NI: torch.Tensor | None
-    ) -> None:
-        """Add to the gradients of each part, and of x where that is wanted."""
-        assert x_NI.is_contiguous()
-        assert dx_NI is None or dx_NI.is_contiguous()
-        assert all(part.gradients is not None for part in parts)
-        dy_NO = dy_NO.contiguous()
-        sizes = (x_NI.shape[1], dy_NO.shape[1])
-        self._multiply("lora_backward", x_NI.dtype, len(parts), _lora_parts(parts), *sizes, x_NI, dy_NO, dx_NI)
-        for part in parts:
-            (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
-            _tell([KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)])
-            _tell([KernelProduct(rank, n, out_features)])
-            _tell([] if dx_NI is None else [KernelProduct(n, rank, in_features, part.A)])
 
     def rms_norm_forward(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return x / rms(x) * weight, [..., D], and 1 / rms(x) [N]."""
@@ -390,25 +407,28 @@ def _compute(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _lora_parts(parts: Sequence[LoraPart]) -> ctypes.Array[Any]:
+def _layers(
+    outputs: Sequence[torch.Tensor],
+    weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+    parts: Sequence[Sequence[LoraPart]],
+) -> ctypes.Array[Any]:
     described = []
-    for part in parts:
-        gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
-        rows, widths, bits = 0, None, None
-        if part.dropout is not None:
-            where, kept = part.dropout
-            rows, widths, bits = len(where.widths), where.widths.data_ptr(), kept.data_ptr()
-        described.append(
-            _LoraPart(
-                part.slots.start, part.slots.stop - part.slots.start, len(part.A), part.factor,
-                part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
-            )
-        )  # fmt: skip
-    return _array(described)
+    for y, (weight, bias), own in zip(outputs, weights, parts, strict=True):
+        frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr())
+        described.append(_Linear(len(weight), *frozen, len(own), (_LoraPart * len(own))(*map(_lora_part, own))))
+    return (_Linear * len(described))(*described)
 
 
-def _array(described: Sequence[ctypes.Structure]) -> ctypes.Array[Any]:
-    return (type(described[0]) * len(described))(*described)
+def _lora_part(part: LoraPart) -> _LoraPart:
+    gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
+    rows, widths, bits = 0, None, None
+    if part.dropout is not None:
+        where, kept = part.dropout
+        rows, widths, bits = len(where.widths), where.widths.data_ptr(), kept.data_ptr()
+    return _LoraPart(
+        part.slots.start, part.slots.stop - part.slots.start, len(part.A), part.factor,
+        part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
+    )  # fmt: skip
 
 
 def _heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> _Heads:

@@ -9,7 +9,6 @@
 #include "dropout.hpp"
 #include "elementwise.hpp"
 #include "linear.hpp"
-#include "lora.hpp"
 
 // Each kernel's address for each storage type, under its name. ctypes reads the address and calls it.
 #define LORASCOPE_EXPORT(kernel)                                        \
@@ -42,7 +41,5 @@ auto gated_forward_bfloat16 = &gated_forward;
 auto gated_backward_bfloat16 = &gated_backward;
 auto head_forward_bfloat16 = &head_forward;
 auto head_backward_bfloat16 = &head_backward;
-auto lora_forward_bfloat16 = &lora_forward;
-auto lora_backward_bfloat16 = &lora_backward;
 }
 #endif

@@ -7,18 +7,12 @@
 #include <vector>
 
 #include "elementwise.hpp"
+#include "lora.hpp"
 #include "products.hpp"
 
 #ifdef LORASCOPE_PAIRS
 
 namespace {
-
-// A frozen layer y = x W^T + b; kernels/calls.py has the same fields in the same order.
-struct Linear {
-    int64_t out;
-    const bfloat16 *weight, *bias;  // [out, in]; [out] or null
-    bfloat16* y;                    // [n, out], or its gradient going back
-};
 
 thread_local Aligned<uint32_t> frozen_memory;
 
@@ -38,6 +32,7 @@ void fill_plain(const Tiled& to, int64_t first, int64_t in, int64_t out, const b
             paired_rows(weight + p * kPairs * in + i * kLanes, in, kPairs, kLanes, to.tile(i, first + p));
 }
 
+// y = x W^T + b for layers with one input, with what their adapters add
 void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x) {
     std::vector<const Linear*> owner;  // of each pair of tile columns
     std::vector<int64_t> begin;
@@ -46,14 +41,16 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
         owner.insert(owner.end(), layers[layer].out / kPairs, layers + layer);
     }
     Tiled right;
+    LoraForward adapters(in, count, layers);
     TileMemory room(frozen_memory);
-    room.add(right, 2 * int64_t(owner.size()), in / kPairs);
+    room.add(right, 2 * int64_t(owner.size()), in / kPairs), adapters.ask(room);
     if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
         for (int64_t layer = 0; layer < count; ++layer)
             fill_transposed(right, begin[layer], 1, in, layers[layer].out, layers[layer].weight);
+        adapters.prepare(x);
         multiply_rows(
             n, right, 2 * int64_t(owner.size()),
             [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
@@ -65,32 +62,46 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
                     if (own.bias != nullptr) low += load(own.bias + column), high += load(own.bias + column + kLanes);
                     store_pair(own.y + row * own.out + column, low, high);
                 }
+            },
+            [&](int64_t first, int64_t rows, int64_t column, int64_t wide, float* sums) {
+                adapters.add(first, rows, column, wide, sums);
             });
     }
 }
 
-// dx = the sum of dy W over layers with one input
-void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers, bfloat16* dx) {
+// dx = the sum of dy W over layers with one input, with what flows back through their adapters, and the gradients of these.
+// Without adapters x may be null, and dx where nobody wants it.
+void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x, bfloat16* dx) {
     std::vector<std::pair<const bfloat16*, int64_t>> parts;  // where 32 columns of a gradient begin, and its width
     for (int64_t layer = 0; layer < count; ++layer)
         for (int64_t column = 0; column < layers[layer].out; column += kPairs)
             parts.emplace_back(layers[layer].y + column, layers[layer].out);
     Tiled right;
+    LoraBackward adapters(in, count, layers, dx != nullptr);
     TileMemory room(frozen_memory);
-    room.add(right, in / kLanes, parts.size());
+    if (dx != nullptr) room.add(right, in / kLanes, parts.size());
+    adapters.ask(room);
     if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
-        for (int64_t layer = 0, first = 0; layer < count; first += layers[layer++].out / kPairs)
-            fill_plain(right, first, in, layers[layer].out, layers[layer].weight);
-        multiply_rows(
-            n, right, in / kLanes,
-            [&](int64_t row, int64_t p) { return read<words>(parts[p].first + row * parts[p].second); },
-            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
-                for (int64_t j = 0; j < wide; j += 2)
-                    store_pair(dx + row * in + (first + j) * kLanes, sums[j], sums[j + 1]);
-            });
+        adapters.prepare(x);
+        if (dx != nullptr) {
+            for (int64_t layer = 0, first = 0; layer < count; first += layers[layer++].out / kPairs)
+                fill_plain(right, first, in, layers[layer].out, layers[layer].weight);
+            Aligned<float> memory;
+            multiply_rows(
+                n, right, in / kLanes,
+                [&](int64_t row, int64_t p) { return read<words>(parts[p].first + row * parts[p].second); },
+                [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+                    for (int64_t j = 0; j < wide; j += 2)
+                        store_pair(dx + row * in + (first + j) * kLanes, sums[j], sums[j + 1]);
+                },
+                [&](int64_t first, int64_t rows, int64_t column, int64_t wide, float* sums) {
+                    adapters.add(first, rows, column, wide, sums, memory);
+                });
+        }
+        adapters.sum_up();
     }
 }
 

@@ -1,5 +1,6 @@
-// What low-rank adapters add to one linear layer, and their gradients (Hu et al. 2021, arXiv 2106.09685, section 4.1):
-// y += factor * dropped(x) A^T B^T for the slots of each adapter.
+// What low-rank adapters add to linear layers with one input, and their gradients (Hu et al. 2021, arXiv 2106.09685,
+// section 4.1): y = x W^T + b + factor * dropped(x) A^T B^T for the slots of each adapter. Updates are added to sums before
+// these are rounded: added to a result that is rounded already, most of a small update is rounded away.
 #pragma once
 
 #include <vector>
@@ -16,7 +17,7 @@ struct LoraPart {
     int64_t first, slots, rank;  // slots are a multiple of 32
     double factor;
     const bfloat16 *a, *b;  // [rank, in], [out, rank]
-    bfloat16* hidden;       // dropped(x) A^T [slots, rank filled up to a multiple of 32]
+    bfloat16* hidden;       // factor * dropped(x) A^T [slots, rank filled up to a multiple of 32]
     float *da, *db;         // gradients to add to, as a and b
     int64_t rows;           // of the dropout's bits; 0 without dropout
     const int64_t* widths;
@@ -37,148 +38,211 @@ struct LoraPart {
     }
 };
 
+// A frozen layer y = x W^T + b with its adapters; kernels/calls.py has the same fields in the same order.
+struct Linear {
+    int64_t out;
+    const bfloat16 *weight, *bias;  // [out, in]; [out] or null
+    bfloat16* y;                    // [n, out], or its gradient going back
+    int64_t n_parts;
+    const LoraPart* parts;
+};
+
+// An adapter in one of the layers with one input, and where that layer's outputs begin among all, in tile columns.
+struct Adapted {
+    const LoraPart& own;
+    const Linear& layer;
+    int64_t begin;
+    std::vector<const uint16_t*> bits;
+
+    int64_t tasks() const { return (own.slots + kSlots - 1) / kSlots; }
+};
+
+inline std::vector<Adapted> adapters_of(int64_t in, int64_t count, const Linear* layers) {
+    std::vector<Adapted> found;
+    int64_t begin = 0;
+    for (int64_t layer = 0; layer < count; begin += layers[layer++].out / kLanes)
+        for (int64_t part = 0; part < layers[layer].n_parts; ++part) {
+            const LoraPart& own = layers[layer].parts[part];
+            found.push_back({own, layers[layer], begin, own.bits(in)});
+        }
+    return found;
+}
+
+// Tile rows that an adapter has in common with a task of some slots: the first of them in both, and their number.
+struct Common {
+    int64_t own, task, rows;
+
+    Common(const LoraPart& part, int64_t first, int64_t tile_rows) {
+        const int64_t begin = std::max(part.first, first);
+        own = (begin - part.first) / kLanes, task = (begin - first) / kLanes;
+        rows = (std::min(part.first + part.slots, first + tile_rows * kLanes) - begin) / kLanes;
+    }
+};
+
 inline uint32_t two_words(const uint16_t* kept, int64_t part) {
     return kept == nullptr ? ~0u : uint32_t(kept[part]) | uint32_t(kept[part + 1]) << 16;
 }
 
-// Tasks of all parts, `each` giving a part's number of them: use(part, task in the part).
-template <class Each, class Use> void for_each_part(int64_t parts, Each each, Use use) {
-    std::vector<int64_t> first(parts + 1, 0);
-    for (int64_t part = 0; part < parts; ++part) first[part + 1] = first[part] + each(part);
+// Tasks of all adapters, `each` giving the number of one's own: use(index of the adapter, task of its own).
+template <class Each, class Use> void for_each_adapter(const std::vector<Adapted>& adapters, Each each, Use use) {
+    std::vector<int64_t> first(1, 0);
+    for (const Adapted& adapter : adapters) first.push_back(first.back() + each(adapter));
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < first[parts]; ++task) {
-        int64_t part = 0;
-        while (task >= first[part + 1]) ++part;
-        use(part, task - first[part]);
+    for (int64_t task = 0; task < first.back(); ++task) {
+        size_t at = 0;
+        while (task >= first[at + 1]) ++at;
+        use(at, task - first[at]);
     }
 }
 
-void lora_forward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, bfloat16* y) {
-    thread_local Aligned<uint32_t> memory;
+// What adapters add to the sums of a forward pass. prepare() and add() belong into a parallel region.
+class LoraForward {
     struct Operands {
-        Tiled a, b;  // A^T and B^T
+        Tiled a, b, hidden;  // A^T, B^T, factor * dropped(x) A^T
     };
-    std::vector<Operands> operands(n);
-    std::vector<std::vector<const uint16_t*>> bits(n);
-    TileMemory room(memory);
-    for (int64_t part = 0; part < n; ++part) {
-        room.add(operands[part].a, parts[part].tiles(), in / kPairs);
-        room.add(operands[part].b, out / kLanes, parts[part].wide() / kPairs);
-        bits[part] = parts[part].bits(in);
+    const int64_t in;
+    const std::vector<Adapted> adapters;
+    std::vector<Operands> operands;
+
+  public:
+    LoraForward(int64_t in, int64_t count, const Linear* layers)
+        : in(in), adapters(adapters_of(in, count, layers)), operands(adapters.size()) {}
+
+    void ask(TileMemory& room) {
+        for (size_t at = 0; at < adapters.size(); ++at) {
+            const LoraPart& own = adapters[at].own;
+            room.add(operands[at].a, own.tiles(), in / kPairs);
+            room.add(operands[at].b, adapters[at].layer.out / kLanes, own.wide() / kPairs);
+            room.add(operands[at].hidden, own.slots / kLanes, own.wide() / kPairs);
+        }
     }
-    if (!room.make()) return;
-#pragma omp parallel
-    {
-        [[maybe_unused]] const TileSetup setup;
-        for_each_part(n, [&](int64_t part) { return parts[part].tiles(); }, [&](int64_t part, int64_t i) {
-            const LoraPart& own = parts[part];
+
+    void prepare(const bfloat16* x) {
+        if (adapters.empty()) return;
+        for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.own.tiles(); }, [&](size_t at, int64_t i) {
+            const LoraPart& own = adapters[at].own;
             for (int64_t p = 0; p < in / kPairs; ++p)
                 turned_rows(own.a + i * kLanes * in + p * kPairs, in, own.rank - i * kLanes, kPairs,
-                            operands[part].a.tile(i, p));
+                            operands[at].a.tile(i, p));
         });
-        for_each_part(n, [&](int64_t) { return out / kLanes; }, [&](int64_t part, int64_t i) {
-            const LoraPart& own = parts[part];
+        for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.layer.out / kLanes; },
+                         [&](size_t at, int64_t i) {
+            const LoraPart& own = adapters[at].own;
             for (int64_t p = 0; p < own.wide() / kPairs; ++p)
                 turned_rows(own.b + i * kLanes * own.rank + p * kPairs, own.rank, kLanes, own.rank - p * kPairs,
-                            operands[part].b.tile(i, p));
+                            operands[at].b.tile(i, p));
         });
-        Aligned<uint32_t> own_memory;
+        Aligned<uint32_t> memory;
         Aligned<float> sums_memory;
-        for_each_part(n, [&](int64_t part) { return (parts[part].slots + kSlots - 1) / kSlots; },
-                      [&](int64_t part, int64_t task) {
-            const LoraPart& own = parts[part];
-            const int64_t first = task * kSlots, slots = std::min(kSlots, own.slots - first), wide = own.wide();
-            Tiled dropped, hidden;
-            TileMemory room(own_memory);
-            room.add(dropped, slots / kLanes, in / kPairs), room.add(hidden, slots / kLanes, wide / kPairs);
+        for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.tasks(); }, [&](size_t at, int64_t task) {
+            const LoraPart& own = adapters[at].own;
+            const int64_t first = task * kSlots, rows = std::min(kSlots, own.slots - first) / kLanes, wide = own.wide();
+            Tiled dropped;
+            TileMemory room(memory);
+            room.add(dropped, rows, in / kPairs);
             if (!room.make()) return;
-            fill_left(dropped, 0, slots / kLanes, [&](int64_t t, int64_t p) {
+            fill_left(dropped, 0, rows, [&](int64_t t, int64_t p) {
                 const bfloat16* row = x + (own.first + first + t) * in;
-                return kept_pairs(row + p * kPairs, two_words(bits[part][first + t], 2 * p));
+                return kept_pairs(row + p * kPairs, two_words(adapters[at].bits[first + t], 2 * p));
             });
+            const Tiled& hidden = operands[at].hidden;
             const auto keep = [&](int64_t t, int64_t j, halves h) {
-                write(own.hidden + (first + t) * wide + j * kLanes, h);
+                write(own.hidden + t * wide + j * kLanes, h);
                 write(hidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
             };
-            multiply_panels(dropped, slots / kLanes, operands[part].a, 0, own.tiles(), sums_memory,
-                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
-                for (int64_t c = 0; c < wide_here; ++c) keep(t, j + c, rounded(sums[c]));
+            const float factor = float(own.factor);
+            multiply_panels(dropped, rows, operands[at].a, 0, own.tiles(), sums_memory,
+                            [&](int64_t t, int64_t j, int64_t count, const SumsRow& sums) {
+                for (int64_t c = 0; c < count; ++c) keep(first + t, j + c, rounded(factor * sums[c]));
             });
             if (own.tiles() % 2 != 0)
-                for (int64_t t = 0; t < slots; ++t) keep(t, own.tiles(), halves{});
-            const float factor = float(own.factor);
-            multiply_panels(hidden, slots / kLanes, operands[part].b, 0, out / kLanes, sums_memory,
-                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
-                bfloat16* to = y + (own.first + first + t) * out + j * kLanes;
-                for (int64_t c = 0; c < wide_here; ++c)
-                    store(to + c * kLanes, load(to + c * kLanes) + factor * sums[c]);
-            });
+                for (int64_t t = 0; t < rows * kLanes; ++t) keep(first + t, own.tiles(), halves{});
         });
     }
-}
 
-void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, const bfloat16* x, const bfloat16* dy,
-                        bfloat16* dx) {
-    thread_local Aligned<uint32_t> memory;
-    struct Operands {
-        Tiled b, a;                   // B and A, to go back through
-        Tiled dhidden, x, dy, hidden;  // summed over slots
-    };
-    std::vector<Operands> operands(n);
-    std::vector<std::vector<const uint16_t*>> bits(n);
-    TileMemory room(memory);
-    for (int64_t part = 0; part < n; ++part) {
-        const LoraPart& own = parts[part];
-        Operands& to = operands[part];
-        const int64_t depth = own.slots / kPairs;
-        room.add(to.b, own.tiles(), out / kPairs), room.add(to.a, in / kLanes, own.wide() / kPairs);
-        room.add(to.dhidden, own.tiles(), depth), room.add(to.x, in / kLanes, depth);
-        room.add(to.dy, out / kLanes, depth), room.add(to.hidden, own.tiles(), depth);
-        bits[part] = own.bits(in);
+    // Adds to sums of the slots from `first` on and of `wide` tile columns from `column` on.
+    void add(int64_t first, int64_t rows, int64_t column, int64_t wide, float* sums) const {
+        for (size_t at = 0; at < adapters.size(); ++at) {
+            const Adapted& adapter = adapters[at];
+            const Common common(adapter.own, first, rows);
+            const int64_t begin = std::max(column, adapter.begin);
+            const int64_t stop = std::min(column + wide, adapter.begin + adapter.layer.out / kLanes);
+            if (common.rows <= 0 || begin >= stop) continue;
+            multiply(operands[at].hidden, common.own, common.rows, operands[at].b, begin - adapter.begin, stop - begin,
+                     sums + (common.task * wide + begin - column) * kTileWords, wide, true);
+        }
     }
-    if (!room.make()) return;
-#pragma omp parallel
-    {
-        [[maybe_unused]] const TileSetup setup;
-        for_each_part(n, [&](int64_t part) { return parts[part].tiles(); }, [&](int64_t part, int64_t i) {
-            const LoraPart& own = parts[part];
-            for (int64_t p = 0; p < out / kPairs; ++p)
+};
+
+// The gradients of adapters, and what they add to that of the layers' input. prepare(), add() and sum_up() belong into a
+// parallel region.
+class LoraBackward {
+    struct Operands {
+        Tiled b, a, back;              // B, A, and factor * dy B to go back through A
+        Tiled dhidden, x, dy, hidden;  // what is summed over slots
+    };
+    const int64_t in;
+    const bool wants_dx;
+    const std::vector<Adapted> adapters;
+    std::vector<Operands> operands;
+
+  public:
+    LoraBackward(int64_t in, int64_t count, const Linear* layers, bool wants_dx)
+        : in(in), wants_dx(wants_dx), adapters(adapters_of(in, count, layers)), operands(adapters.size()) {}
+
+    void ask(TileMemory& room) {
+        for (size_t at = 0; at < adapters.size(); ++at) {
+            const LoraPart& own = adapters[at].own;
+            const int64_t out = adapters[at].layer.out, depth = own.slots / kPairs;
+            Operands& to = operands[at];
+            room.add(to.b, own.tiles(), out / kPairs), room.add(to.back, own.slots / kLanes, own.wide() / kPairs);
+            if (wants_dx) room.add(to.a, in / kLanes, own.wide() / kPairs);
+            room.add(to.dhidden, own.tiles(), depth), room.add(to.x, in / kLanes, depth);
+            room.add(to.dy, out / kLanes, depth), room.add(to.hidden, own.tiles(), depth);
+        }
+    }
+
+    void prepare(const bfloat16* x) {
+        if (adapters.empty()) return;
+        for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.own.tiles(); }, [&](size_t at, int64_t i) {
+            const LoraPart& own = adapters[at].own;
+            for (int64_t p = 0; p < adapters[at].layer.out / kPairs; ++p)
                 paired_rows(own.b + p * kPairs * own.rank + i * kLanes, own.rank, kPairs, own.rank - i * kLanes,
-                            operands[part].b.tile(i, p));
+                            operands[at].b.tile(i, p));
         });
-        for_each_part(n, [&](int64_t) { return dx == nullptr ? 0 : in / kLanes; }, [&](int64_t part, int64_t i) {
-            const LoraPart& own = parts[part];
+        for_each_adapter(adapters, [&](const Adapted&) { return wants_dx ? in / kLanes : 0; }, [&](size_t at, int64_t i) {
+            const LoraPart& own = adapters[at].own;
             for (int64_t p = 0; p < own.wide() / kPairs; ++p)
                 paired_rows(own.a + p * kPairs * in + i * kLanes, in, own.rank - p * kPairs, kLanes,
-                            operands[part].a.tile(i, p));
+                            operands[at].a.tile(i, p));
         });
-        Aligned<uint32_t> own_memory;
+        Aligned<uint32_t> memory;
         Aligned<float> sums_memory;
-        for_each_part(n, [&](int64_t part) { return (parts[part].slots + kSlots - 1) / kSlots; },
-                      [&](int64_t part, int64_t task) {
-            const LoraPart& own = parts[part];
-            const Operands& to = operands[part];
+        for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.tasks(); }, [&](size_t at, int64_t task) {
+            const LoraPart& own = adapters[at].own;
+            const Operands& to = operands[at];
             const int64_t first = task * kSlots, slots = std::min(kSlots, own.slots - first), wide = own.wide();
-            Tiled grad, dhidden;
-            TileMemory room(own_memory);
-            room.add(grad, slots / kLanes, out / kPairs), room.add(dhidden, slots / kLanes, wide / kPairs);
+            const int64_t out = adapters[at].layer.out;
+            const bfloat16* dy = adapters[at].layer.y;
+            Tiled grad;
+            TileMemory room(memory);
+            room.add(grad, slots / kLanes, out / kPairs);
             if (!room.make()) return;
             fill_left(grad, 0, slots / kLanes, [&](int64_t t, int64_t p) {
                 return read<words>(dy + (own.first + first + t) * out + p * kPairs);
             });
-            for (int64_t t = 0; t < slots; t += kPairs) {
-                const int64_t p = (first + t) / kPairs, slot = own.first + first + t;
+            for (int64_t t = first; t < first + slots; t += kPairs) {
+                const int64_t p = t / kPairs, slot = own.first + t;
                 words tile[kLanes];
                 for (int64_t j = 0; j < out / kLanes; ++j) {
                     interleave(tile, [&](int64_t r) { return read<halves>(dy + (slot + r) * out + j * kLanes); });
                     turn(tile), put(to.dy.tile(j, p), tile);
                 }
                 for (int64_t j = 0; j < own.tiles(); ++j)
-                    paired_rows(own.hidden + (first + t) * wide + j * kLanes, wide, kPairs, kLanes,
-                                to.hidden.tile(j, p));
+                    paired_rows(own.hidden + t * wide + j * kLanes, wide, kPairs, kLanes, to.hidden.tile(j, p));
                 for (int64_t j = 0; j < in / kLanes; ++j) {
                     interleave(tile, [&](int64_t r) {
-                        const uint16_t* kept = bits[part][first + t + r];
+                        const uint16_t* kept = adapters[at].bits[t + r];
                         const __mmask16 chosen = kept == nullptr ? 0xffff : kept[j];
                         return (halves)_mm256_maskz_loadu_epi16(chosen, x + (slot + r) * in + j * kLanes);
                     });
@@ -186,39 +250,51 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
                 }
             }
             const float factor = float(own.factor);
-            const auto keep = [&](int64_t t, int64_t j, halves h) {
-                write(dhidden.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2), h);
+            const auto place = [&](int64_t t, int64_t j) {
+                return to.back.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2);
             };
             multiply_panels(grad, slots / kLanes, to.b, 0, own.tiles(), sums_memory,
-                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
-                for (int64_t c = 0; c < wide_here; ++c) keep(t, j + c, rounded(factor * sums[c]));
+                            [&](int64_t t, int64_t j, int64_t count, const SumsRow& sums) {
+                for (int64_t c = 0; c < count; ++c) write(place(first + t, j + c), rounded(factor * sums[c]));
             });
             if (own.tiles() % 2 != 0)
-                for (int64_t t = 0; t < slots; ++t) keep(t, own.tiles(), halves{});
-            for (int64_t t = 0; t < slots; t += kPairs)
+                for (int64_t t = first; t < first + slots; ++t) write(place(t, own.tiles()), halves{});
+            for (int64_t t = first; t < first + slots; t += kPairs)
                 for (int64_t j = 0; j < own.tiles(); ++j) {
                     words tile[kLanes];
-                    interleave(tile, [&](int64_t r) {
-                        return read<halves>(dhidden.tile((t + r) / kLanes, j / 2) + (t + r) % kLanes * kLanes +
-                                            j % 2 * (kLanes / 2));
-                    });
-                    turn(tile), put(to.dhidden.tile(j, (first + t) / kPairs), tile);
+                    interleave(tile, [&](int64_t r) { return read<halves>(place(t + r, j)); });
+                    turn(tile), put(to.dhidden.tile(j, t / kPairs), tile);
                 }
-            if (dx == nullptr) return;
-            multiply_panels(dhidden, slots / kLanes, to.a, 0, in / kLanes, sums_memory,
-                                        [&](int64_t t, int64_t j, int64_t wide_here, const SumsRow& sums) {
-                const uint16_t* kept = bits[part][first + t];
-                bfloat16* line = dx + (own.first + first + t) * in + j * kLanes;
-                for (int64_t c = 0; c < wide_here; ++c) {
-                    const floats more = kept == nullptr ? sums[c] : where(unpacked(kept[j + c]), sums[c], 0);
-                    store(line + c * kLanes, load(line + c * kLanes) + more);
-                }
-            });
         });
-        // two tile columns of A's gradient a task, then as many tile rows of B's
-        for_each_part(n, [&](int64_t) { return (in + kPairs - 1) / kPairs; }, [&](int64_t part, int64_t task) {
-            const LoraPart& own = parts[part];
-            const Operands& from = operands[part];
+    }
+
+    // Adds to sums of the slots from `first` on and of `wide` tile columns of the input from `column` on.
+    void add(int64_t first, int64_t rows, int64_t column, int64_t wide, float* sums, Aligned<float>& memory) const {
+        for (size_t at = 0; at < adapters.size(); ++at) {
+            const Common common(adapters[at].own, first, rows);
+            if (common.rows <= 0) continue;
+            float* more = memory.fit(common.rows * wide * kTileWords);
+            if (more == nullptr) return;
+            multiply(operands[at].back, common.own, common.rows, operands[at].a, column, wide, more, wide);
+            for (int64_t t = 0; t < common.rows * kLanes; ++t) {
+                const uint16_t* kept = adapters[at].bits[common.own * kLanes + t];
+                for (int64_t j = 0; j < wide; ++j) {
+                    const int64_t tile = (t / kLanes * wide + j) * kTileWords + t % kLanes * kLanes;
+                    float* to = sums + common.task * wide * kTileWords + tile;
+                    const floats own = load(more + tile);
+                    store(to, load(to) + (kept == nullptr ? own : where(unpacked(kept[column + j]), own, 0)));
+                }
+            }
+        }
+    }
+
+    // Adds to the gradients of A and B: two tile columns of A's a task, then as many tile rows of B's.
+    void sum_up() {
+        if (adapters.empty()) return;
+        Aligned<float> sums_memory;
+        for_each_adapter(adapters, [&](const Adapted&) { return in / kPairs; }, [&](size_t at, int64_t task) {
+            const LoraPart& own = adapters[at].own;
+            const Operands& from = operands[at];
             float* sums = sums_memory.fit(own.tiles() * 2 * kTileWords);
             if (sums == nullptr) return;
             multiply(from.dhidden, 0, own.tiles(), from.x, 2 * task, 2, sums, 2);
@@ -228,10 +304,10 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
                 store(to, load(to) + row[0]), store(to + kLanes, load(to + kLanes) + row[1]);
             }
         });
-        for_each_part(n, [&](int64_t) { return out / kPairs; }, [&](int64_t part, int64_t task) {
-            const LoraPart& own = parts[part];
-            const Operands& from = operands[part];
-            const float factor = float(own.factor);
+        for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.layer.out / kPairs; },
+                         [&](size_t at, int64_t task) {
+            const LoraPart& own = adapters[at].own;
+            const Operands& from = operands[at];
             float* sums = sums_memory.fit(2 * own.tiles() * kTileWords);
             if (sums == nullptr) return;
             multiply(from.dy, 2 * task, 2, from.hidden, 0, own.tiles(), sums, own.tiles());
@@ -239,11 +315,11 @@ void lora_backward(int64_t n, const LoraPart* parts, int64_t in, int64_t out, co
                 const SumsRow row{sums + r / kLanes * own.tiles() * kTileWords + r % kLanes * kLanes};
                 float* to = own.db + (task * kPairs + r) * own.rank;
                 for (int64_t j = 0, left = own.rank; left > 0; ++j, left -= kLanes)
-                    store(to + j * kLanes, load(to + j * kLanes, left) + factor * row[j], left);
+                    store(to + j * kLanes, load(to + j * kLanes, left) + row[j], left);
             }
         });
     }
-}
+};
 
 }  // namespace
 

@@ -177,27 +177,34 @@ struct SumsRow {
     floats operator[](int64_t tile) const { return load(first + tile * kTileWords); }
 };
 
-// Multiplies by the tile columns [first, stop) in panels, and calls use(row of the left factor, first tile column, tile
-// columns, sums of the row): results go to memory row by row, as whole stretches of it. Results of tiles one by one would
-// touch a page of memory a row.
-template <class Use>
+// Multiplies by the tile columns [first, stop) in panels. Before a panel's sums are used, add(first tile column, tile
+// columns, sums) may add to them. Then use(row of the left factor, first tile column, tile columns, sums of the row): results
+// go to memory row by row, as whole stretches of it. Results of tiles one by one would touch a page of memory a row.
+template <class Use, class Add>
 void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t first, int64_t stop,
-                     Aligned<float>& memory, Use use) {
+                     Aligned<float>& memory, Use use, Add add) {
     for (; first < stop; first += kPanel) {
         const int64_t wide = std::min(kPanel, stop - first);
         float* sums = memory.fit(rows * wide * kTileWords);
         if (sums == nullptr) return;
         multiply(left, 0, rows, right, first, wide, sums, wide);
+        add(first, wide, sums);
         for (int64_t i = 0; i < rows; ++i)
             for (int64_t r = 0; r < kLanes; ++r)
                 use(i * kLanes + r, first, wide, SumsRow{sums + i * wide * kTileWords + r * kLanes});
     }
 }
+template <class Use>
+void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t first, int64_t stop,
+                     Aligned<float>& memory, Use use) {
+    multiply_panels(left, rows, right, first, stop, memory, use, [](int64_t, int64_t, float*) {});
+}
 
 // Products of n rows with a right factor, in a parallel region: get(row, p) gives words p * 16 to p * 16 + 15 of a row,
-// use is that of multiply_panels. Where rows are too few for all threads, columns are shared out, too.
-template <class Get, class Use>
-void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use) {
+// use is that of multiply_panels, and add(first row, tile rows, ...) goes on as its own. Where rows are too few for all
+// threads, columns are shared out, too.
+template <class Get, class Use, class Add>
+void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use, Add add) {
     const int64_t blocks = (n + kSlots - 1) / kSlots, panels = (columns + kPanel - 1) / kPanel;
     const int64_t parts = std::clamp<int64_t>(2 * omp_get_num_threads() / std::max<int64_t>(blocks, 1), 1, panels);
     const int64_t wide = (panels + parts - 1) / parts * kPanel;
@@ -212,11 +219,16 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
         room.add(left, rows, right.depth);
         if (!room.make()) continue;
         fill_left(left, 0, rows, [&](int64_t t, int64_t p) { return t < slots ? get(first + t, p) : words{}; });
-        multiply_panels(left, rows, right, begin, std::min(begin + wide, columns), sums,
-                        [&](int64_t t, int64_t j, int64_t count, const SumsRow& row) {
-            if (t < slots) use(first + t, j, count, row);
-        });
+        multiply_panels(
+            left, rows, right, begin, std::min(begin + wide, columns), sums,
+            [&](int64_t t, int64_t j, int64_t count, const SumsRow& row) {
+                if (t < slots) use(first + t, j, count, row);
+            },
+            [&](int64_t j, int64_t count, float* panel) { add(first, rows, j, count, panel); });
     }
+}
+template <class Get, class Use> void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use) {
+    multiply_rows(n, right, columns, get, use, [](int64_t, int64_t, int64_t, int64_t, float*) {});
 }
 
 // 32 numbers of two tiles' row.
