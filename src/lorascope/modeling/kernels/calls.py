@@ -116,6 +116,8 @@ class _Linear(ctypes.Structure):
     )
 
 
+_LINE = 64
+"""Bytes of a cache line, where results begin that are stored past the caches; Torch's memory on the CPU begins there."""
 MULTIPLE = 32
 """Multiple of features, and of an adapter's slots, that the kernels' products take."""
 
@@ -260,6 +262,7 @@ class Kernels:
         """Return x G^T, x U^T and silu(x G^T) * x U^T, [N, M] each."""
         x_NI = x_NI.contiguous()
         gated, raised, y = (x_NI.new_empty(len(x_NI), len(gate_MI)) for _ in range(3))
+        assert (gated.data_ptr() | raised.data_ptr()) % _LINE == 0
         sizes = (*x_NI.shape, len(gate_MI))
         self._multiply("gated_forward", x_NI.dtype, *sizes, x_NI, gate_MI, up_MI, gated, raised, y)
         _tell(_forward(x_NI, weight) for weight in (gate_MI, up_MI))
@@ -282,6 +285,7 @@ class Kernels:
         """Write x W^T + b: as ``linear_forward``, for few rows and many outputs."""
         assert x_ND.is_contiguous()
         assert out_NV.is_contiguous()
+        assert out_NV.data_ptr() % _LINE == 0
         self._multiply("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
         _tell([_forward(x_ND, weight_VD)])
 

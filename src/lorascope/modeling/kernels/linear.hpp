@@ -120,12 +120,14 @@ void gated_forward(int64_t n, int64_t in, int64_t mid, const bfloat16* x, const 
             n, right, 2 * mid / kLanes,
             [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
             [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
-                for (int64_t j = 0; j < wide; j += 2) {
+                for (int64_t j = 0; j < wide; j += 4) {
                     const int64_t at = row * mid + (first + j) / 2 * kLanes;
-                    const floats g = sums[j], u = sums[j + 1];
-                    store(gated + at, g), store(raised + at, u), store(y + at, g * sigmoid(g) * u);
+                    const floats g = sums[j], u = sums[j + 1], next_g = sums[j + 2], next_u = sums[j + 3];
+                    stream_pair(gated + at, g, next_g), stream_pair(raised + at, u, next_u);
+                    store_pair(y + at, g * sigmoid(g) * u, next_g * sigmoid(next_g) * next_u);
                 }
             });
+        _mm_sfence();
     }
 }
 
@@ -191,11 +193,12 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
                         const int64_t column = (first + j) * kLanes;
                         floats low = row[j], higher = row[j + 1];
                         if (bias != nullptr) low += load(bias + column), higher += load(bias + column + kLanes);
-                        store_pair(y + t * out + column, low, higher);
+                        stream_pair(y + t * out + column, low, higher);
                     }
                 }
             }
         }
+        _mm_sfence();
     }
 }
 

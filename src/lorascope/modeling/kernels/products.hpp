@@ -60,8 +60,9 @@ void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float*
         _tile_zero(2);
         _tile_zero(3);
     }
+    // the left factor passes by, and the right one is to stay in the nearest cache for the next rows
     for (int64_t at = 0; at < a.depth * kTileWords; at += kTileWords) {
-        _tile_loadd(4, a0 + at, 64);
+        _tile_stream_loadd(4, a0 + at, 64);
         _tile_loadd(6, b0 + at, 64);
         _tile_dpbf16ps(0, 4, 6);
         if (N > 1) {
@@ -69,7 +70,7 @@ void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float*
             _tile_dpbf16ps(1, 4, 7);
         }
         if (M > 1) {
-            _tile_loadd(5, a1 + at, 64);
+            _tile_stream_loadd(5, a1 + at, 64);
             _tile_dpbf16ps(2, 5, 6);
             if (N > 1) _tile_dpbf16ps(3, 5, 7);
         }
@@ -167,9 +168,9 @@ class TileMemory {
     }
 };
 
-constexpr int64_t kSlots = 64;  // of a task
+constexpr int64_t kSlots = 128;  // of a task
 
-constexpr int64_t kPanel = 32;  // tile columns whose sums exist at once
+constexpr int64_t kPanel = 48;  // tile columns whose sums exist at once
 
 // 16 rows of sums lie in tiles beside each other: the part of one row in each.
 struct SumsRow {
@@ -232,8 +233,13 @@ template <class Get, class Use> void multiply_rows(int64_t n, const Tiled& right
 }
 
 // 32 numbers of two tiles' row.
-inline void store_pair(bfloat16* to, floats low, floats high) {
-    write(to, (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+inline words side_by_side(floats low, floats high) { return (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+inline void store_pair(bfloat16* to, floats low, floats high) { write(to, side_by_side(low, high)); }
+
+// The same past the caches, for what is read when they have long held something else: it need not be fetched before it is
+// overwritten. `to` begins a cache line. A thread that stored so ends with _mm_sfence().
+inline void stream_pair(bfloat16* to, floats low, floats high) {
+    _mm512_stream_si512((__m512i*)to, (__m512i)side_by_side(low, high));
 }
 
 }  // namespace
