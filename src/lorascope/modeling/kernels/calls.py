@@ -117,7 +117,7 @@ class _Linear(ctypes.Structure):
 
 
 _LINE = 64
-"""Bytes of a cache line, where results begin that are stored past the caches; Torch's memory on the CPU begins there."""
+"""Bytes of a cache line, where results stored past the caches begin; Torch's memory on the CPU begins there."""
 MULTIPLE = 32
 """Multiple of features, and of an adapter's slots, that the kernels' products take."""
 
