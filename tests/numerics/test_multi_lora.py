@@ -28,11 +28,9 @@ def make_layout(*, padded: bool) -> PassLayout:
     return PassLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
 
 
-def make_base(kind: str) -> nn.Module:
+def make_base(kind: str, n_in: int = 6, n_out: int = 5) -> nn.Module:
     torch.manual_seed(5)
-    base = {"linear": lambda: nn.Linear(6, 5), "no_bias": lambda: nn.Linear(6, 5, bias=False)}.get(
-        kind, lambda: Conv1D(5, 6)
-    )()
+    base = Conv1D(n_out, n_in) if kind == "conv1d" else nn.Linear(n_in, n_out, bias=kind == "linear")
     return base.double().requires_grad_(requires_grad=False)
 
 
@@ -101,10 +99,11 @@ def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
             torch.testing.assert_close(leaf.grad, grad, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("base", [nn.Linear(64, 512), nn.Linear(64, 512, bias=False), Conv1D(512, 64)], ids=str)
-def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(base: nn.Linear | Conv1D) -> None:
+@pytest.mark.parametrize("kind", ["linear", "no_bias", "conv1d"])
+def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> None:
     """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
-    layer = MultiLoraLinear(base.bfloat16().requires_grad_(requires_grad=False))
+    base = make_base(kind, 64, 512).bfloat16()
+    layer = MultiLoraLinear(base)
     layer.weight.normal_(std=1 / 8, generator=torch.Generator().manual_seed(0))
     shapes = [AdapterShape(rank=rank, scale=0.7, dropout=0.0, seed=0) for rank in (1, 8)]
     adapters = [Adapter({"l": layer}, shape, compute_dtype=torch.bfloat16) for shape in shapes]
@@ -124,6 +123,21 @@ def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(base: nn.Linear 
         assert update.norm() < 3e-3 * frozen[own].norm()
         assert abs(((y - frozen)[own] * update).sum() / update.square().sum() - 1) < 0.05
     assert torch.equal(y[100:160], base(x)[0, 100:160].double())
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_what_hooks_make_of_a_bfloat16_layer_stays(kind: str) -> None:
+    base = make_base(kind, 64, 32).bfloat16()
+    base.register_forward_hook(lambda module, inputs, output: 2 * output)
+    layer = MultiLoraLinear(base)
+    adapter = Adapter(
+        {"l": layer}, AdapterShape(rank=2, scale=1, dropout=0, seed=0), compute_dtype=torch.bfloat16
+    )  # B is zero: no update
+    attach({"l": layer}, [adapter])
+    layout = PassLayout(lengths=(4, 4), adapters=(BASE_ONLY, 0), padded=False, device=CPU)
+    x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
+    with active_pass(ActivePass(layout=layout, streams=None)):
+        assert torch.equal(layer(x), base(x))
 
 
 class Holder(nn.Module):

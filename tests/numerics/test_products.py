@@ -18,17 +18,19 @@ from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.work import ProductCounter
-from lorascope.modeling.adapter import attach
+from lorascope.modeling.adapter import Adapter, AdapterShape, attach
 from lorascope.modeling.kernels.calls import KernelProduct, Kernels, LoraPart, watched_products
-from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, is_plain_linear
+from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, is_plain
+from lorascope.modeling.layout import BASE_ONLY, ActivePass, PassLayout, active_pass
+from lorascope.modeling.lora import MultiLoraLinear
 from lorascope.spec.plan import plan_trials
 from tiny import TARGETS, make_examples, make_model, make_splits
 
 BF16 = torch.bfloat16
 ROUNDED = 2.5e-3
 """One rounding to bfloat16, in norm; two of numbers of like size."""
-ROWS = [1, 17, 64, 100, 300]
-"""Below a tile's 16 rows, a task's 64, and several tasks."""
+ROWS = [1, 17, 128, 200, 300]
+"""Below a tile's 16 rows, a task's 128, and several tasks."""
 
 
 def make_linear(n_in: int, n_out: int, *, bias: bool = False, seed: int = 0) -> nn.Linear:
@@ -146,7 +148,12 @@ def compute(kernels: Kernels, made: Sequence[Adapted], *, wants_dx: bool = True)
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize(
     ("ranks", "slots", "n_in", "widths"),
-    [((8,), (32,), 32, (64,)), ((1, 16, 40), (96, 32, 160), 96, (32, 608, 64)), ((33, 600), (64, 64), 608, (160, 32))],
+    [
+        ((8,), (32,), 32, (64,)),
+        ((1, 16, 40), (96, 32, 160), 96, (32, 608, 64)),
+        ((33, 600), (64, 64), 608, (160, 32)),
+        ((16, 800), (32, 96), 1056, (32, 1632)),
+    ],
     ids=str,
 )
 def test_adapters(
@@ -203,6 +210,25 @@ def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> 
     assert all(map(torch.equal, gradients, same))
 
 
+@pytest.mark.parametrize("length", [8, 40])
+def test_an_adapter_that_begins_inside_a_tile_is_left_to_torch(own_kernels: Kernels, length: int) -> None:
+    """Padded rows of which the first have no adapter."""
+    layer = MultiLoraLinear(make_linear(64, 64))
+    shape = AdapterShape(rank=8, scale=4.0, dropout=0.0, seed=0)
+    adapter = Adapter({"l": layer}, shape, compute_dtype=BF16)
+    with torch.no_grad():
+        adapter.layers["l"].B.copy_(random(64, 8, dtype=torch.float32))
+    adapter.refresh()
+    attach({"l": layer}, [adapter])
+    lengths, adapters = (length,) * 5, (BASE_ONLY, 0, 0, 0, 0)
+    layout = PassLayout(lengths=lengths, adapters=adapters, padded=True, device=torch.device("cpu"))
+    x, found = random(5, length, 64, dtype=BF16), []
+    for kernels in (own_kernels, None):
+        with active_pass(ActivePass(layout=layout, kernels=kernels)):
+            found.append(layer(x))
+    assert relative(found[0], found[1]) < ROUNDED
+
+
 WIDE = {
     "llama": {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "intermediate_size": 96},
     "opt": {"hidden_size": 64, "word_embed_proj_dim": 32, "ffn_dim": 96},
@@ -245,16 +271,18 @@ def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(own_kernel
 
 
 def every_product(kernels: Kernels) -> list[torch.Tensor]:
-    layer, head = make_linear(96, 640, bias=True), make_linear(96, 9 * 512 + 32, seed=1)
-    gate, up, down = make_linear(96, 608, seed=1), make_linear(96, 608, seed=2), make_linear(608, 96, seed=3)
-    x, grad = random(300, 96, dtype=BF16), random(300, 640, dtype=BF16)
+    """Many rows, and few rows with several panels of columns, which threads share."""
+    layer, head = make_linear(96, 1632, bias=True), make_linear(96, 9 * 512 + 32, seed=1)
+    gate, up, down = make_linear(96, 1632, seed=1), make_linear(96, 1632, seed=2), make_linear(1632, 96, seed=3)
+    x, grad = random(300, 96, dtype=BF16), random(300, 1632, dtype=BF16)
     found = results_and_gradients(lambda x: FrozenProduct.apply(x, layer, kernels), [x], grad)
     found += results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, kernels), [x], x)
     y, dx = x.new_empty(300, len(head.weight)), torch.empty_like(x)
     kernels.head_forward(x, head.weight, None, y)
     kernels.head_backward(y, head.weight, dx)
     made = make_adapted(kernels, (1, 16, 40), (96, 32, 160), n_in=96, n_out=32, dropped=True)
-    return [*found, y, dx, *compute(kernels, [made])]
+    wide = make_adapted(kernels, (8, 40), (32, 64), n_in=1632, n_out=1056, dropped=True)
+    return [*found, y, dx, *compute(kernels, [made]), *compute(kernels, [wide])]
 
 
 def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kernels) -> None:
@@ -299,14 +327,14 @@ def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_
 @pytest.mark.parametrize("changed", ["forward", "hook", "class"])
 def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, changed: str) -> None:
     layer = make_linear(64, 32)
-    assert is_plain_linear(layer)
+    assert is_plain(layer, nn.Linear)
     if changed == "forward":
         layer.forward = lambda x: 2 * F.linear(x, layer.weight)
     elif changed == "hook":
         layer.register_forward_hook(lambda module, inputs, output: 2 * output)
     else:
         layer.__class__ = type("Doubled", (nn.Linear,), {})
-    assert not is_plain_linear(layer)
+    assert not is_plain(layer, nn.Linear)
 
 
 def test_memory_that_is_not_there_is_an_error_of_its_own(own_kernels: Kernels) -> None:

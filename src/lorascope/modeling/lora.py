@@ -18,11 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.errors import InputError
 from lorascope.modeling.dropout import Dropout, realised_probability
 from lorascope.modeling.kernels.calls import MULTIPLE, Kernels, LoraPart
-from lorascope.modeling.kernels.operations import is_plain_linear
+from lorascope.modeling.kernels.operations import is_plain
 from lorascope.modeling.layout import current_pass
-
-_WIDE = 4
-"""Bytes of a number that is precise enough to add an update to it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,10 +123,10 @@ def _multiplying(
     x_NI: torch.Tensor,
 ) -> Kernels | None:
     """Return the kernels if they can make all products of these layers."""
-    bases = [layer.base for layer in layers if is_plain_linear(layer.base)]
+    bases = [layer.base for layer in layers if is_plain(layer.base, nn.Linear)]
     tensors = [tensor for base in bases for tensor in (base.weight, base.bias)]
-    slots = [segment.slots.stop - segment.slots.start for own in segments for segment in own]
-    fits = len(bases) == len(layers) and all(n % MULTIPLE == 0 for n in slots)
+    bounds = [bound for segment in chain(*segments) for bound in (segment.slots.start, segment.slots.stop)]
+    fits = len(bases) == len(layers) and all(bound % MULTIPLE == 0 for bound in bounds)
     return kernels if fits and kernels is not None and kernels.multiplies(x_NI, *tensors) else None
 
 
@@ -158,7 +155,7 @@ def _updated(
     base: nn.Linear | Conv1D, segments: Sequence[Segment], hidden: Sequence[torch.Tensor], x_NI: torch.Tensor
 ) -> torch.Tensor:
     """Return the base layer's output with each segment's update, from what the A of each makes of its inputs."""
-    if x_NI.element_size() >= _WIDE or not (is_plain_linear(base) or type(base) is Conv1D):
+    if x_NI.dtype not in {torch.bfloat16, torch.float16} or not is_plain(base, nn.Linear, Conv1D):
         y_NO: torch.Tensor = base(x_NI)
         for segment, h_nR in zip(segments, hidden, strict=True):
             y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)

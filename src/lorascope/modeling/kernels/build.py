@@ -37,7 +37,7 @@ _FLAGS = (
     "-Wl,--as-needed",
 )
 _SECONDS = 120
-"""A compiler that takes longer than this hangs; it needs about 6."""
+"""A compiler that takes longer than this hangs; it needs about 9."""
 
 
 @cache

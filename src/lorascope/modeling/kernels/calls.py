@@ -106,7 +106,7 @@ class _LoraPart(ctypes.Structure):
 
 
 class _Linear(ctypes.Structure):
-    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in linear.hpp."""
+    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in lora.hpp."""
 
     _fields_ = (
         ("out", ctypes.c_int64),
@@ -119,7 +119,7 @@ class _Linear(ctypes.Structure):
 _LINE = 64
 """Bytes of a cache line, where results stored past the caches begin; Torch's memory on the CPU begins there."""
 MULTIPLE = 32
-"""Multiple of features, and of an adapter's slots, that the kernels' products take."""
+"""Multiple of features, and of the slots where an adapter begins and ends, that the kernels' products take."""
 
 
 class KernelProduct(NamedTuple):
@@ -424,6 +424,7 @@ def _layers(
 
 
 def _lora_part(part: LoraPart) -> _LoraPart:
+    assert part.slots.start % MULTIPLE == part.slots.stop % MULTIPLE == 0
     gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
     rows, widths, bits = 0, None, None
     if part.dropout is not None:

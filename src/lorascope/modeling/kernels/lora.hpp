@@ -14,7 +14,7 @@ namespace {
 
 // One adapter in a layer and the slots that are its own; kernels/calls.py has the same fields in the same order.
 struct LoraPart {
-    int64_t first, slots, rank;  // slots are a multiple of 32
+    int64_t first, slots, rank;  // the first two are multiples of 32
     double factor;
     const bfloat16 *a, *b;  // [rank, in], [out, rank]
     bfloat16* hidden;       // factor * dropped(x) A^T [slots, rank filled up to a multiple of 32]

@@ -55,10 +55,10 @@ class FrozenForward:
         return product
 
 
-def is_plain_linear(layer: nn.Module) -> bool:
-    """Say whether a layer is a product with its weight and nothing else: no hooks, and no forward of somebody else."""
-    plain = type(layer) is nn.Linear and isinstance(vars(layer).get("forward"), FrozenForward | None)
-    return plain and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+def is_plain(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Say whether a layer is one of these kinds and nothing else: no hooks, and no forward of somebody else."""
+    own = type(layer) in kinds and isinstance(vars(layer).get("forward"), FrozenForward | None)
+    return own and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
 class FrozenProduct(torch.autograd.Function):
@@ -93,7 +93,7 @@ class GatedFeedForward(torch.autograd.Function):
         """Return down(silu(gate(x)) * up(x)), [..., D]."""
         ctx.kernels = kernels
         parts = (gate, up, down)
-        ctx.own = all(map(is_plain_linear, parts)) and gate.bias is None and up.bias is None
+        ctx.own = all(is_plain(part, nn.Linear) for part in parts) and gate.bias is None and up.bias is None
         ctx.own = ctx.own and kernels.multiplies(x, gate.weight, up.weight, down.weight, down.bias)
         if ctx.own:
             gated, raised, y = kernels.gated_forward(x.flatten(0, -2), gate.weight, up.weight)

@@ -213,7 +213,8 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
     Aligned<float> sums;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < blocks * parts; ++task) {
-        const int64_t first = task / parts * kSlots, begin = std::min(task % parts * wide, columns);
+        const int64_t first = task / parts * kSlots, begin = task % parts * wide;
+        if (begin >= columns) continue;
         const int64_t slots = std::min(kSlots, n - first), rows = round_up(slots, kLanes) / kLanes;
         Tiled left;
         TileMemory room(memory);
