@@ -6,6 +6,7 @@ import torch
 
 from lorascope.errors import InputError
 from lorascope.language import later
+from lorascope.modeling.kernels.build import multiplies_bfloat16
 
 _WORTH = 1.2
 """bfloat16 must multiply at least this much faster to be worth its rounding."""
@@ -32,7 +33,8 @@ def resolve_device(device: str) -> torch.device:
 def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
     """Return the base's precision and the reason in a few words.
 
-    On the CPU ``auto`` times one matrix product of a language model's size in both precisions; on a GPU it asks Torch.
+    ``auto`` asks Torch on a GPU. A CPU with instructions that multiply bfloat16 is not timed, as one moment of a busy
+    machine must not decide; on others one matrix product of a language model's size is, in both precisions.
     """
     if dtype != "auto":
         return getattr(torch, dtype), later("as asked")
@@ -42,6 +44,12 @@ def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
         return torch.float32, later("the GPU does not support bfloat16")
     if device.type != "cpu":
         return torch.float32, later("bfloat16 is not tried on {device}").format(device=device.type)
+    return _choose_on_cpu()
+
+
+def _choose_on_cpu() -> tuple[torch.dtype, str]:
+    if multiplies_bfloat16():
+        return torch.bfloat16, later("this CPU has instructions that multiply bfloat16")
     ratio = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
     if ratio >= _WORTH:
         reason = later("this CPU multiplies bfloat16 {ratio:.1f} times as fast as float32")

@@ -21,13 +21,23 @@ def test_auto_takes_bfloat16_where_it_multiplies_faster(
     monkeypatch: pytest.MonkeyPatch, float32_seconds: float, bfloat16_seconds: float, chosen: torch.dtype, reason: str
 ) -> None:
     seconds = {torch.float32: float32_seconds, torch.bfloat16: bfloat16_seconds}
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
     monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
     dtype, why = choose_dtype("auto", CPU)
     assert dtype == chosen
     assert reason in why
 
 
-def test_auto_measures_this_machine() -> None:
+def test_a_busy_moment_does_not_decide_where_the_processor_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "_product_seconds", {torch.float32: 1.0, torch.bfloat16: 4.0}.__getitem__)
+    dtype, why = choose_dtype("auto", CPU)
+    assert dtype == torch.bfloat16
+    assert "instructions" in why
+
+
+def test_auto_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
     dtype, why = choose_dtype("auto", CPU)
     assert dtype in {torch.float32, torch.bfloat16}
     assert "times as fast" in why

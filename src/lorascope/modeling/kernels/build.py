@@ -68,7 +68,7 @@ def find_compiler() -> str | None:
 
 
 def multiplies_bfloat16() -> bool:
-    """Say whether the kernels make products in bfloat16 on this processor."""
+    """Say whether this processor has the instructions with which the kernels make products in bfloat16."""
     return {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
 
 
