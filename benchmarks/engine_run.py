@@ -16,6 +16,7 @@ from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
+from lorascope.measure.memory import kept_memory
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
 from lorascope.spec.plan import plan_trials
@@ -71,7 +72,8 @@ def train_lorascope(job: Job) -> Result:
     )
     before = psutil.Process().memory_info().rss
     start = time.perf_counter()
-    train_pack(pack)
+    with kept_memory(study.device):
+        train_pack(pack)
     train_seconds = time.perf_counter() - start
     measured = Result(
         program=job.program,

@@ -1,15 +1,18 @@
 """A model with the compiled kernels in place of its own operations, against the same model without."""
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from packs import make_spec, prepared, run_pack
+from references import random
 from torch import nn
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 from transformers.activations import ACT2FN
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
 from lorascope.engine import adaptation
@@ -79,6 +82,50 @@ def test_which_modules_are_replaced(own_kernels: Kernels, kind: str, expected: d
     assert ("the model's own" in reasons.packing) == frozen.packing
 
 
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def first_gradient(model: PreTrainedModel, targets: tuple[str, ...], *, kernels: bool) -> torch.Tensor:
+    frozen, _ = prepare_model(model, targets, make_splits().train, packing=True, kernels=kernels)
+    trial = TrainingTrial(plan_trials(make_spec())[0], make_spec(), frozen.layers, model.dtype)
+    with torch.no_grad():  # B is zero at first, which would hide A's gradient
+        trial.adapter.flat.copy_(0.05 * random(len(trial.adapter.flat), dtype=torch.float64))
+    trial.adapter.refresh()
+    attach(frozen.layers, [trial.adapter])
+    rows = [PassRow(example=row, adapter=0, stream=(0, 5, i)) for i, row in enumerate(make_examples(5, longest=70))]
+    torch.cat(frozen.row_nats(rows)).sum().backward()
+    return trial.adapter.flat.grad.double()
+
+
+@pytest.mark.parametrize("targets", [TARGETS["llama"], ALL_LINEAR], ids=["some", "all"])
+@pytest.mark.parametrize("width", [24, 64])
+def test_in_bfloat16_layers_add_up_in_float32(own_kernels: Kernels, targets: tuple[str, ...], width: int) -> None:
+    """Of a width that the kernels multiply and of one that Torch does, adapters in what adds to the stream or not."""
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4, "head_dim": width // 4}
+    model = make_model("llama", torch.bfloat16, **sizes)
+    exact = first_gradient(copy.deepcopy(model).double(), targets, kernels=False)
+    plain = first_gradient(copy.deepcopy(model), targets, kernels=False)
+    ours = first_gradient(model, targets, kernels=True)
+    assert replaced(model)["LlamaDecoderLayer"] == 2
+    assert (ours - exact).norm() < 0.95 * (plain - exact).norm() < 0.1 * exact.norm()
+
+
+class ScaledLayer(LlamaDecoderLayer):
+    """Looks like a Llama's and adds up otherwise, as Granite's does."""
+
+    def forward(self, hidden_states: torch.Tensor, **named: Any) -> torch.Tensor:
+        return hidden_states + 0.5 * (super().forward(hidden_states, **named) - hidden_states)
+
+
+def test_layers_that_add_up_otherwise_keep_their_sums(own_kernels: Kernels) -> None:
+    model = make_model("llama", torch.bfloat16)
+    for layer in model.model.layers:
+        layer.__class__ = ScaledLayer
+    frozen, _ = prepare_model(model, None, make_splits().train, packing=True, kernels=True)
+    assert frozen.packing
+    assert replaced(model) == {"LlamaRMSNorm": 5, "LlamaMLP": 2, "LlamaAttention": 2}
+
+
 @pytest.mark.usefixtures("exact_norms")
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_gradients_are_those_without_kernels(own_kernels: Kernels, kind: str) -> None:
@@ -145,7 +192,7 @@ def test_the_window_of_a_replaced_layer_is_kept(own_kernels: Kernels) -> None:
 def test_a_window_of_which_only_the_config_knows_is_left_to_the_layer(own_kernels: Kernels) -> None:
     model = make_qwen(torch.float32)
     del model.model.layers[1].self_attn.sliding_window
-    fuse(model, own_kernels, attention=True)
+    fuse(model, own_kernels, depth="attention")
     assert replaced(model)["Qwen2Attention"] == 1
 
 
@@ -153,7 +200,7 @@ def test_weights_and_their_names_stay_and_forwards_come_back(own_kernels: Kernel
     model, own = make_model("llama", torch.float32), lambda x: x
     model.model.norm.forward = own  # somebody else's
     names, weights = list(model.state_dict()), hash_weights(model)
-    changed = fuse(model, own_kernels, attention=True)
+    changed = fuse(model, own_kernels, depth="attention")
     assert len(changed) == 8
     assert list(model.state_dict()) == names
     assert hash_weights(model) == weights
@@ -214,11 +261,11 @@ def test_what_only_looks_alike_is_left_alone(
     own_kernels: Kernels, make: Callable[[], nn.Module], taken: bool, dtype: torch.dtype
 ) -> None:
     module = make().to(dtype).requires_grad_(requires_grad=False)
-    assert fuse(module, own_kernels, attention=True) == [module] * taken
+    assert fuse(module, own_kernels, depth="attention") == [module] * taken
 
 
 def test_a_norm_that_is_trained_is_left_alone(own_kernels: Kernels) -> None:
-    assert fuse(LlamaRMSNorm(8), own_kernels, attention=True) == []
+    assert fuse(LlamaRMSNorm(8), own_kernels, depth="attention") == []
 
 
 def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kernels) -> None:
@@ -226,7 +273,7 @@ def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kerne
     norm = LlamaRMSNorm(8).bfloat16().requires_grad_(requires_grad=False)
     x = torch.randn(3, 8)
     expected = norm(x)
-    assert fuse(norm, own_kernels, attention=True) == [norm]
+    assert fuse(norm, own_kernels, depth="attention") == [norm]
     assert torch.equal(norm(x), expected)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
-from lorascope.modeling.kernels.operations import GatedFeedForward, RmsNorm, RowAttention, SiluMul
+from lorascope.modeling.kernels.operations import GatedFeedForward, ResidualNorm, RmsNorm, RowAttention, SiluMul
 
 EPS = 1e-5
 WIDTHS = [5, 16, 100, 576]
@@ -42,7 +42,7 @@ def test_a_whole_gated_layer(own_kernels: Kernels, bias: bool) -> None:
     x, grad = (random(2, 3, 7, dtype=torch.float64, seed=seed) for seed in (1, 2))
 
     def layer(x: torch.Tensor) -> torch.Tensor:
-        return GatedFeedForward.apply(x, gate, up, down, own_kernels)
+        return GatedFeedForward.apply(x, gate, up, down, own_kernels, None)
 
     assert torch.autograd.gradcheck(layer, x.requires_grad_())
     found = results_and_gradients(layer, [x], grad)
@@ -213,3 +213,23 @@ def test_the_number_of_threads_changes_no_bit(kernels: Kernels, dtype: torch.dty
     for one, two, three in zip(*found, strict=True):
         assert torch.equal(one, two)
         assert torch.equal(one, three)
+
+
+@pytest.mark.parametrize("features", [16, 100])
+def test_the_norm_of_a_residual_stream(own_kernels: Kernels, features: int) -> None:
+    """Its gradient is added to that which comes past it, and the stream is the same tensor afterwards."""
+    weight = random(features, dtype=torch.bfloat16)
+    x, past = (3 * random(2, 40, features, dtype=torch.float32, seed=seed) for seed in (1, 2))
+    grad = random(2, 40, features, dtype=torch.bfloat16, seed=3)
+    leaf = x.clone().requires_grad_()
+    stream = leaf.mul(1)
+    normed, same = ResidualNorm.apply(stream, weight, EPS, own_kernels)
+    assert same is stream
+    assert torch.equal(same, x)
+    (dx,) = torch.autograd.grad([normed, same], [leaf], [grad, past.clone()])
+    exact_x, wide = x.double().requires_grad_(), weight.double()
+    exact = exact_x * torch.rsqrt(exact_x.square().mean(-1, keepdim=True) + EPS) * wide
+    (exact_dx,) = torch.autograd.grad([exact, exact_x.mul(1)], [exact_x], [grad.double(), past.double()])
+    assert normed.dtype == torch.bfloat16
+    assert relative(normed, exact.detach()) < TOLERANCE[torch.bfloat16]
+    assert relative(dx - past, exact_dx - past.double()) < TOLERANCE[torch.bfloat16]

@@ -3,7 +3,7 @@
 import copy
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -51,9 +51,54 @@ def exact(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 def test_one_frozen_layer(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
     layer = make_linear(*sizes, bias=bias)
     x, grad = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=BF16, seed=2)
-    found = results_and_gradients(lambda x: FrozenProduct.apply(x[None], layer, product_kernels)[0], [x], grad)
+    found = results_and_gradients(lambda x: FrozenProduct.apply(x[None], layer, product_kernels, None)[0], [x], grad)
     expected = results_and_gradients(lambda x: exact(layer, x), [x.double()], grad)
     assert max(map(relative, found, expected)) < ROUNDED
+
+
+OfTwo = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def added(run: OfTwo) -> OfTwo:
+    """What adds to a residual stream in place, as a function of the stream."""
+    return lambda x, residual: run(x, residual.clone())
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("sizes", [(96, 64), (96, 1056), (1056, 96)], ids=str)
+def test_a_frozen_layer_that_adds_to_a_residual_stream(
+    product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int
+) -> None:
+    """What it adds is not rounded to bfloat16, nor is what flows past it."""
+    layer = make_linear(*sizes, bias=bias)
+    x, grad = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=torch.float32, seed=2)
+    stream = 100 * random(rows, sizes[1], dtype=torch.float32, seed=3)
+    y, dx, dstream = results_and_gradients(
+        added(lambda x, residual: FrozenProduct.apply(x, layer, product_kernels, residual)), [x, stream], grad
+    )
+    assert relative(y.double() - stream, exact(layer, x.double())) < 1e-4
+    assert relative(dx, grad.to(BF16).double() @ layer.weight.double()) < ROUNDED
+    assert torch.equal(dstream, grad)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_gated_layer_that_adds_to_a_residual_stream(product_kernels: Kernels, rows: int) -> None:
+    gate, up, down = make_linear(64, 608, seed=1), make_linear(64, 608, seed=2), make_linear(608, 64, bias=True, seed=3)
+    x, grad = random(rows, 64, dtype=BF16, seed=4) * 3, random(rows, 64, dtype=torch.float32, seed=5)
+    stream = random(rows, 64, dtype=torch.float32, seed=6)
+    found = results_and_gradients(
+        added(lambda x, residual: GatedFeedForward.apply(x, gate, up, down, product_kernels, residual)),
+        [x, stream],
+        grad,
+    )
+    expected = results_and_gradients(
+        lambda x, residual: residual + exact(down, F.silu(exact(gate, x)) * exact(up, x)),
+        [x.double(), stream.double()],
+        grad,
+    )
+    assert max(map(relative, found, expected)) < TOLERANCE[BF16]
+    assert torch.equal(found[2], grad)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -71,7 +116,7 @@ def test_layers_with_one_input(product_kernels: Kernels, rows: int) -> None:
 def test_a_gated_layer(product_kernels: Kernels, rows: int) -> None:
     gate, up, down = make_linear(64, 608, seed=1), make_linear(64, 608, seed=2), make_linear(608, 64, seed=3)
     x, grad = random(rows, 64, dtype=BF16, seed=4) * 3, random(rows, 64, dtype=BF16, seed=5)
-    found = results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, product_kernels), [x], grad)
+    found = results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, product_kernels, None), [x], grad)
     expected = results_and_gradients(lambda x: exact(down, F.silu(exact(gate, x)) * exact(up, x)), [x.double()], grad)
     assert max(map(relative, found, expected)) < TOLERANCE[BF16]
 
@@ -267,7 +312,8 @@ def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(own_kernel
     ours, made = gradient(model, kind, kernels=True)
     assert made > 100
     assert none == 0
-    assert relative(ours, exact) < 1.2 * relative(plain, exact) < 0.1
+    nearer = 0.95 if kind == "llama" else 1.2  # whose sums are kept in float32
+    assert relative(ours, exact) < nearer * relative(plain, exact) < 0.1
 
 
 def every_product(kernels: Kernels) -> list[torch.Tensor]:
@@ -275,8 +321,12 @@ def every_product(kernels: Kernels) -> list[torch.Tensor]:
     layer, head = make_linear(96, 1632, bias=True), make_linear(96, 9 * 512 + 32, seed=1)
     gate, up, down = make_linear(96, 1632, seed=1), make_linear(96, 1632, seed=2), make_linear(1632, 96, seed=3)
     x, grad = random(300, 96, dtype=BF16), random(300, 1632, dtype=BF16)
-    found = results_and_gradients(lambda x: FrozenProduct.apply(x, layer, kernels), [x], grad)
-    found += results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, kernels), [x], x)
+    found = results_and_gradients(lambda x: FrozenProduct.apply(x, layer, kernels, None), [x], grad)
+    found += results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, kernels, None), [x], x)
+    stream = random(300, 96, dtype=torch.float32)
+    found += results_and_gradients(
+        added(lambda x, residual: GatedFeedForward.apply(x, gate, up, down, kernels, residual)), [x, stream], stream
+    )
     y, dx = x.new_empty(300, len(head.weight)), torch.empty_like(x)
     kernels.head_forward(x, head.weight, None, y)
     kernels.head_backward(y, head.weight, dx)
@@ -304,7 +354,7 @@ def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
         pytest.skip("this processor has no products of bfloat16")
     layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
     counts = []
-    for run in (lambda: FrozenProduct.apply(x, layer, own_kernels), lambda: layer(x)):
+    for run in (lambda: FrozenProduct.apply(x, layer, own_kernels, None), lambda: layer(x)):
         with ProductCounter() as counted:
             run().sum().backward()
         counts.append((counted.flops, counted.bytes))

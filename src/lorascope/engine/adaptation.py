@@ -17,7 +17,7 @@ from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.passes import with_families
 from lorascope.errors import InputError
 from lorascope.language import later
-from lorascope.modeling.fusion import fuse, unfuse
+from lorascope.modeling.fusion import Depth, fuse, unfuse
 from lorascope.modeling.kernels.build import load_kernels
 from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.layout import BASE_ONLY
@@ -75,7 +75,7 @@ def prepare_model(
     )
     check = _Check(examples=examples, reference=reference, rounding=0.0)
     if packing and kernels:  # nearly every model takes both, and then no slower way has to be tried
-        fused, reason = _fuse(replace(frozen, packing=True), check, (True,))
+        fused, reason = _fuse(replace(frozen, packing=True), check, ("layers", "attention"))
         if fused.kernels is not None:
             return fused, Reasons(packing=later("packed logits agree with the model's own"), kernels=reason)
     check = replace(check, rounding=_difference(frozen, examples, reference))
@@ -88,8 +88,9 @@ def prepare_model(
             remedy="try --dtype float32, or another model",
         )
     frozen, packing_reason = _pack(frozen, check) if packing else (frozen, later("as asked"))
-    attention = (True, False) if frozen.packing else (False,)  # padded rows have attention of their own
-    frozen, kernels_reason = _fuse(frozen, check, attention) if kernels else (frozen, later("as asked"))
+    # padded rows have attention of their own
+    depths: tuple[Depth, ...] = ("layers", "attention", "modules") if frozen.packing else ("modules",)
+    frozen, kernels_reason = _fuse(frozen, check, depths) if kernels else (frozen, later("as asked"))
     return frozen, Reasons(packing=packing_reason, kernels=kernels_reason)
 
 
@@ -122,8 +123,8 @@ def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
     return frozen, reason.format(difference=difference)
 
 
-def _fuse(frozen: FrozenModel, check: _Check, attention: Sequence[bool]) -> tuple[FrozenModel, str]:
-    """Let the kernels compute the model: with its attention or without, in the order given."""
+def _fuse(frozen: FrozenModel, check: _Check, depths: Sequence[Depth]) -> tuple[FrozenModel, str]:
+    """Let the kernels compute the model, to the first of the depths at which its logits stay."""
     if frozen.device.type != "cpu":
         reason = later("the compiled kernels are for CPUs, and this runs on {device}")
         return frozen, reason.format(device=frozen.device)
@@ -132,8 +133,8 @@ def _fuse(frozen: FrozenModel, check: _Check, attention: Sequence[bool]) -> tupl
         return frozen, how
     kernels = Kernels(library)
     fused, reason = replace(frozen, kernels=kernels), ""
-    for theirs in attention:
-        replaced = fuse(frozen.model, kernels, attention=theirs)
+    for depth in depths:
+        replaced = fuse(frozen.model, kernels, depth=depth)
         try:
             difference = check.difference(fused)
         except _REFUSALS as error:

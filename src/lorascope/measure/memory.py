@@ -4,6 +4,8 @@ import ctypes
 import gc
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +15,11 @@ import torch
 from lorascope.measure.peaks import AllocatorPeak, MemoryMethod, PeakCounter, SampledPeak, peak_counter
 
 INTERVAL_SECONDS = 0.02
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt(3): how much may lie free at the heap's end, and what is mapped by itself."""
+_KEPT_BYTES = 2**31 - 1
+_USUAL_BYTES = 2**25
+"""What glibc itself takes for the latter at most, and half of what it then takes for the former."""
 
 
 def release_memory(device: torch.device) -> None:
@@ -20,10 +27,33 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):  # glibc only
-            libc.malloc_trim(0)
+    elif (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """In the block, keep what is freed for what is wanted next, as Torch's allocator on a GPU does.
+
+    A step frees and wants tensors of many megabytes. glibc gives them back to the system, which has to map and clear
+    their pages anew. After the block all that is free is given back. With another C library nothing changes.
+    """
+    libc = None if device.type == "cuda" else _glibc()
+    if libc is None or not libc.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES):
+        yield
+        return
+    libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_THRESHOLD, _USUAL_BYTES)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_BYTES)
+        release_memory(device)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None
 
 
 class MemoryMeter:

@@ -1,12 +1,13 @@
-"""A model's own norms, gated feed-forward layers and rotary attention, computed by the compiled kernels.
+"""A model's own norms, gated feed-forward layers, rotary attention and whole layers, computed by the compiled kernels.
 
 A module keeps its weights and its place in the model; only its ``forward`` is replaced, and can be put back. What is
 recognised by shape is then compared with what it replaces: norms and feed-forward layers here, one by one, and
-attention by the logits of the whole model when a study starts.
+attention and layers by the logits of the whole model when a study starts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,7 +15,16 @@ from torch.nn import functional as F
 
 from lorascope.modeling.attention import attend_in_rows
 from lorascope.modeling.kernels.calls import Kernels, Rotary
-from lorascope.modeling.kernels.operations import FrozenForward, GatedFeedForward, RmsNorm, SiluMul
+from lorascope.modeling.kernels.operations import (
+    FrozenForward,
+    FrozenProduct,
+    GatedFeedForward,
+    ResidualNorm,
+    RmsNorm,
+    SiluMul,
+    is_plain,
+    multiplies_gated,
+)
 from lorascope.modeling.layout import current_pass
 from lorascope.modeling.lora import MultiLoraLinear, adapted
 
@@ -22,26 +32,31 @@ _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Largest difference of a module's outputs as a share of the largest output. A missing 1 in ``1 + weight``, or another
 activation, makes tens of per cent."""
 
+Depth = Literal["layers", "attention", "modules"]
+"""How much of a model the kernels compute: whole layers, rotary attention at most, or norms and gated layers only."""
+
 _Forward = Callable[..., Any]
+_Maker = Callable[[nn.Module, Kernels], _Forward | None]
 
 
-def fuse(model: nn.Module, kernels: Kernels, *, attention: bool) -> list[nn.Module]:
-    """Let the kernels compute every norm and gated layer that they can, and rotary attention; return what changed.
+def fuse(model: nn.Module, kernels: Kernels, *, depth: Depth) -> list[nn.Module]:
+    """Let the kernels compute as much of a model as they can, up to a depth; return the modules that changed.
 
     A module whose forward somebody else has replaced is left alone, and so is the output head.
     """
     found = []
     get_head = getattr(model, "get_output_embeddings", lambda: None)
     head = get_head()
-    for module in model.modules():
-        if "forward" in vars(module) or module is head:
-            continue
-        forward = _norm(module, kernels) or _feed_forward(module, kernels) or _linear(module, kernels)
-        if forward is None and attention:
-            forward = _attention(module, kernels)
-        if forward is not None:
-            module.forward = forward
-            found.append(module)
+    parts: list[_Maker] = [_norm, _feed_forward, _linear, *([] if depth == "modules" else [_attention])]
+    rounds: list[list[_Maker]] = [parts, *([[_layer]] if depth == "layers" else [])]
+    for now in rounds:  # layers are made of what the first round found
+        for module in model.modules():
+            if "forward" in vars(module) or module is head:
+                continue
+            forward = next(filter(None, (make(module, kernels) for make in now)), None)
+            if forward is not None:
+                module.forward = forward
+                found.append(module)
     return found
 
 
@@ -51,6 +66,35 @@ def unfuse(modules: Iterable[nn.Module]) -> None:
         del module.forward
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Norm:
+    """The forward of a root mean square norm."""
+
+    weight: nn.Parameter
+    eps: float
+    kernels: Kernels
+    own: _Forward
+
+    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor
+        if hidden_states.dtype == self.weight.dtype:
+            normed = RmsNorm.apply(hidden_states, self.weight, self.eps, self.kernels)
+        elif _is_residual(hidden_states, self.weight):
+            normed, _ = self.beside(hidden_states)
+        else:
+            normed = self.own(hidden_states)
+        return normed
+
+    def beside(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the norm of a residual stream, and the stream."""
+        both: tuple[torch.Tensor, torch.Tensor] = ResidualNorm.apply(residual, self.weight, self.eps, self.kernels)
+        return both
+
+
+def _is_residual(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return x.dtype == torch.float32 and weight.dtype == torch.bfloat16 and current_pass() is not None
+
+
 def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -58,13 +102,7 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
         return None
     if not isinstance(eps, float) or weight.requires_grad or not kernels.takes(weight):
         return None
-    own = module.forward
-
-    def forward(hidden_states: torch.Tensor) -> torch.Tensor:
-        same = hidden_states.dtype == weight.dtype
-        normed: torch.Tensor = RmsNorm.apply(hidden_states, weight, eps, kernels) if same else own(hidden_states)
-        return normed
-
+    forward = _Norm(weight, eps, kernels, module.forward)
     return forward if _agree(module, forward, weight, len(weight)) else None
 
 
@@ -84,17 +122,36 @@ def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
     if not callable(activation) or not _is_silu(activation):
         return None
 
-    whole = all(type(part) is nn.Linear and not part.weight.requires_grad for part in (gate, up, down))
+    forward = _GatedLayer(gate, up, down, kernels)
+    return forward if _agree(module, forward, weight, weight.shape[-1]) else None
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GatedLayer:
+    """The forward of a gated feed-forward layer, its projections frozen or adapted."""
+
+    gate: nn.Module
+    up: nn.Module
+    down: nn.Module
+    kernels: Kernels
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        parts = (self.gate, self.up, self.down)
         result: torch.Tensor
-        if whole:
-            result = GatedFeedForward.apply(x, gate, up, down, kernels)
+        if all(type(part) is nn.Linear and not part.weight.requires_grad for part in parts):
+            result = GatedFeedForward.apply(x, *parts, self.kernels, None)
         else:
-            result = down(SiluMul.apply(gate(x), up(x), kernels))
+            result = self.down(SiluMul.apply(self.gate(x), self.up(x), self.kernels))
         return result
 
-    return forward if _agree(module, forward, weight, weight.shape[-1]) else None
+    def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Add the layer's output to a residual stream."""
+        gate, up, down = self.gate, self.up, self.down
+        linear = isinstance(gate, nn.Linear) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
+        if linear and multiplies_gated(self.kernels, x, gate, up, down):
+            summed: torch.Tensor = GatedFeedForward.apply(x, gate, up, down, self.kernels, residual)
+            return summed
+        return residual.add_(self(x))
 
 
 def _is_silu(activation: Callable[[torch.Tensor], Any]) -> bool:
@@ -129,32 +186,106 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     weight = next(module.parameters(), None)
     if not isinstance(scaling, float) or weight is None or not kernels.takes(weight):
         return None
-    own = module.forward
-    q_proj, k_proj, v_proj, o_proj = (module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
-    projections = (q_proj, k_proj, v_proj)
-    adapted_ones = [part for part in projections if isinstance(part, MultiLoraLinear)]
-
-    def projected(x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return adapted(adapted_ones, x) if len(adapted_ones) == 3 else [part(x) for part in projections]
-
     window, config = getattr(module, "sliding_window", None), getattr(module, "config", None)
     if not hasattr(module, "sliding_window") and getattr(config, "sliding_window", None) is not None:
         return None  # rows shorter than the window could not show whether this layer has it
+    q_proj, k_proj, v_proj, o_proj = (module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
+    return _Attention((q_proj, k_proj, v_proj), o_proj, head_dim, scaling, window, module.forward)
 
-    def forward(
+
+_Angles = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attention:
+    """The forward of rotary attention over packed rows."""
+
+    projections: tuple[nn.Module, nn.Module, nn.Module]
+    o_proj: nn.Module
+    head_dim: int
+    scaling: float
+    window: int | None
+    own: _Forward
+
+    def __call__(
+        self,
         hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        position_embeddings: _Angles | None = None,
         *arguments: Any,  # noqa: ANN401 - handed on as they are
         **named: Any,  # noqa: ANN401
     ) -> tuple[torch.Tensor, None]:
+        if position_embeddings is None or not self.takes(position_embeddings):
+            result: tuple[torch.Tensor, None] = self.own(hidden_states, position_embeddings, *arguments, **named)
+            return result
+        return self.o_proj(self.attended(hidden_states, position_embeddings)), None
+
+    def takes(self, position_embeddings: _Angles) -> bool:
+        """Say whether the current pass is packed, and whether all features of a head are turned."""
         active = current_pass()
         packed = active is not None and active.kernels is not None and not active.layout.padded
-        if not packed or position_embeddings is None or position_embeddings[0].shape[-1] != head_dim:
-            result: tuple[torch.Tensor, None] = own(hidden_states, position_embeddings, *arguments, **named)
-            return result
-        cosine, sine = (angles[0].to(hidden_states.dtype).contiguous() for angles in position_embeddings)
-        q, k, v = (part[0].unflatten(-1, (-1, head_dim)) for part in projected(hidden_states))
-        out = attend_in_rows(q, k, v, rotary=Rotary(cosine=cosine, sine=sine), scaling=scaling, window=window)
-        return o_proj(out.flatten(1)[None]), None
+        return packed and position_embeddings[0].shape[-1] == self.head_dim
 
-    return forward
+    def attended(self, hidden_states: torch.Tensor, position_embeddings: _Angles) -> torch.Tensor:
+        """Return what goes into the output projection, [1, N, H * F]."""
+        cosine, sine = (angles[0].to(hidden_states.dtype).contiguous() for angles in position_embeddings)
+        q, k, v = (part[0].unflatten(-1, (-1, self.head_dim)) for part in self._projected(hidden_states))
+        rotary = Rotary(cosine=cosine, sine=sine)
+        return attend_in_rows(q, k, v, rotary=rotary, scaling=self.scaling, window=self.window).flatten(1)[None]
+
+    def _projected(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        adapted_ones = [part for part in self.projections if isinstance(part, MultiLoraLinear)]
+        return adapted(adapted_ones, x) if len(adapted_ones) == 3 else [part(x) for part in self.projections]
+
+
+def _layer(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    """Keep the sums of a layer's attention and feed-forward part in one float32 residual stream.
+
+    In bfloat16 only, where each sum would be rounded otherwise, and added up by operations of its own.
+    """
+    names = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+    if {name for name, _ in module.named_children()} != set(names):
+        return None
+    forwards = [vars(module.get_submodule(name)).get("forward") for name in names]
+    before, attention, between, feed_forward = forwards
+    if not isinstance(before, _Norm) or not isinstance(between, _Norm):
+        return None
+    if not isinstance(attention, _Attention) or not isinstance(feed_forward, _GatedLayer):
+        return None
+    if before.weight.dtype != torch.bfloat16:
+        return None
+    return _Layer(before, attention, between, feed_forward, kernels, module.forward)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """The forward of a layer that norms what it reads and adds what it makes."""
+
+    before: _Norm
+    attention: _Attention
+    between: _Norm
+    feed_forward: _GatedLayer
+    kernels: Kernels
+    own: _Forward
+
+    def __call__(
+        self,
+        hidden_states: torch.Tensor,
+        *arguments: Any,  # noqa: ANN401 - handed on as they are
+        position_embeddings: _Angles | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> torch.Tensor:
+        if position_embeddings is None or not self.attention.takes(position_embeddings):
+            result: torch.Tensor = self.own(hidden_states, *arguments, position_embeddings=position_embeddings, **named)
+            return result
+        x, residual = self.before.beside(hidden_states.float().contiguous())
+        residual = self._projected(residual, self.attention.attended(x, position_embeddings))
+        x, residual = self.between.beside(residual)
+        return self.feed_forward.added(residual, x)
+
+    def _projected(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        o_proj = self.attention.o_proj
+        plain = isinstance(o_proj, nn.Linear) and is_plain(o_proj, nn.Linear)
+        if plain and self.kernels.multiplies(attended, o_proj.weight, o_proj.bias):
+            summed: torch.Tensor = FrozenProduct.apply(attended, o_proj, self.kernels, residual)
+            return summed
+        return residual.add_(o_proj(attended))

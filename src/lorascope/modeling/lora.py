@@ -83,7 +83,9 @@ class _MultiLora(torch.autograd.Function):
         kernels = _multiplying(active.kernels, layers, segments, x_NI)
         outputs: Sequence[torch.Tensor]
         if kernels is not None:
-            hidden = [kernels.hidden(x_NI, s.slots.stop - s.slots.start, len(s.adapter.A)) for s in chain(*segments)]
+            hidden = [
+                kernels.hidden(x_NI, s.slots.stop - s.slots.start, s.adapter.A.shape[0]) for s in chain(*segments)
+            ]
             weights = [(layer.weight, layer.base.bias) for layer in layers]
             outputs = kernels.linear_forward(x_NI, weights, _parts(kernels, segments, hidden, x_NI.shape[1]))
         else:

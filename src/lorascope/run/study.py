@@ -17,7 +17,7 @@ from lorascope.errors import InputError, Interrupted, LorascopeError
 from lorascope.language import later
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
-from lorascope.measure.memory import release_memory
+from lorascope.measure.memory import kept_memory, release_memory
 from lorascope.modeling.adapter import attach
 from lorascope.records import OutcomeState, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
@@ -248,7 +248,8 @@ def _train(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder, trials: S
         others_losses=_losses_by_step(run.store, others),
     )
     try:
-        train_pack(pack)
+        with kept_memory(run.study.device):
+            train_pack(pack)
     except Interrupted:
         recorder.save(trials)
         raise

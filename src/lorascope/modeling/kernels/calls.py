@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -110,7 +111,7 @@ class _Linear(ctypes.Structure):
 
     _fields_ = (
         ("out", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "y")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "y", "residual")),
         ("n_parts", ctypes.c_int64),
         ("parts", ctypes.POINTER(_LoraPart)),
     )
@@ -206,17 +207,32 @@ class Kernels:
         """
         x_NI, parts = x_NI.contiguous(), parts or [()] * len(weights)
         assert all(weight.shape[1] == x_NI.shape[1] for weight, _ in weights)
-        outputs = [x_NI.new_empty(len(x_NI), len(weight)) for weight, _ in weights]
+        outputs = [x_NI.new_empty(x_NI.shape[0], weight.shape[0]) for weight, _ in weights]
         layers = _layers(outputs, weights, parts)
         self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), layers, x_NI)
-        _tell(_forward(x_NI, weight) for weight, _ in weights)
-        for part in (part for own in parts for part in own):
-            _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
+        if _watching:
+            _tell([_forward(x_NI, weight) for weight, _ in weights])
+            for part in chain(*parts):
+                _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
         return outputs
 
+    def add_linear_(
+        self, residual_NO: torch.Tensor, x_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None
+    ) -> None:
+        """Add x W^T + b to a residual stream in float32."""
+        x_NI = x_NI.contiguous()
+        assert residual_NO.is_contiguous()
+        layers = _layers([residual_NO], [(weight_OI, bias_O)], [()])
+        self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, 1, layers, x_NI)
+        if _watching:
+            _tell([_forward(x_NI, weight_OI)])
+
     def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input."""
-        dx = grads[0].new_empty(len(grads[0]), weights[0].shape[1])
+        """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input.
+
+        A gradient of a residual stream is float32, and rounded where it is multiplied.
+        """
+        dx = weights[0].new_empty(grads[0].shape[0], weights[0].shape[1])
         self._back(weights, grads, dx)
         return dx
 
@@ -234,7 +250,7 @@ class Kernels:
         assert all(part.gradients is not None for own in parts for part in own)
         dx = torch.empty_like(x_NI) if wants_dx else None
         self._back(weights, grads, dx, x_NI, parts)
-        for part in (part for own in parts for part in own):
+        for part in chain(*parts) if _watching else ():
             (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
             _tell([KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)])
             _tell([KernelProduct(rank, n, out_features)])
@@ -251,33 +267,57 @@ class Kernels:
     ) -> None:
         grads = [dy.contiguous() for dy in grads]
         layers = _layers(grads, [(weight, None) for weight in weights], parts or [()] * len(weights))
-        sizes = (len(grads[0]), weights[0].shape[1], len(weights))
-        self._multiply("linear_backward", grads[0].dtype, *sizes, layers, x_NI, dx_NI)
-        if dx_NI is not None:
-            _tell(_backward(dx_NI, weight) for weight in weights)
+        sizes = (grads[0].shape[0], weights[0].shape[1], len(weights))
+        self._multiply("linear_backward", weights[0].dtype, *sizes, layers, x_NI, dx_NI)
+        if _watching and dx_NI is not None:
+            _tell([_backward(dx_NI, weight) for weight in weights])
 
     def gated_forward(
-        self, x_NI: torch.Tensor, gate_MI: torch.Tensor, up_MI: torch.Tensor
+        self,
+        x_NI: torch.Tensor,
+        weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        bias_O: torch.Tensor | None,
+        residual_NO: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return x G^T, x U^T and silu(x G^T) * x U^T, [N, M] each."""
-        x_NI = x_NI.contiguous()
-        gated, raised, y = (x_NI.new_empty(len(x_NI), len(gate_MI)) for _ in range(3))
+        """Return x G^T and x U^T, [N, M], and (silu(x G^T) * x U^T) D^T + b or a residual stream to which it is added.
+
+        Args:
+            x_NI: inputs.
+            weights: G and U [M, I], and D [O, M].
+            bias_O: b, or None.
+            residual_NO: float32, or None.
+        """
+        x_NI, (gate, up, down) = x_NI.contiguous(), weights
+        gated, raised = (x_NI.new_empty(x_NI.shape[0], gate.shape[0]) for _ in range(2))
         assert (gated.data_ptr() | raised.data_ptr()) % _LINE == 0
-        sizes = (*x_NI.shape, len(gate_MI))
-        self._multiply("gated_forward", x_NI.dtype, *sizes, x_NI, gate_MI, up_MI, gated, raised, y)
-        _tell(_forward(x_NI, weight) for weight in (gate_MI, up_MI))
+        assert residual_NO is None or residual_NO.is_contiguous()
+        y = x_NI.new_empty(x_NI.shape[0], down.shape[0]) if residual_NO is None else residual_NO
+        outputs = (y, None) if residual_NO is None else (None, y)
+        sizes = (*x_NI.shape, *down.shape[::-1])
+        self._multiply("gated_forward", x_NI.dtype, *sizes, x_NI, *weights, bias_O, gated, raised, *outputs)
+        if _watching:
+            _tell([*(_forward(x_NI, weight) for weight in (gate, up)), _forward(gated, down)])
         return gated, raised, y
 
     def gated_backward(
-        self, dy_NO: torch.Tensor, down_OM: torch.Tensor, gated_NM: torch.Tensor, raised_NM: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradients of gated and raised, where y = (silu(gated) * raised) D^T."""
-        dy_NO = dy_NO.contiguous()
-        dgated, draised = torch.empty_like(gated_NM), torch.empty_like(raised_NM)
-        sizes = (*dy_NO.shape, down_OM.shape[1])
-        self._multiply("gated_backward", dy_NO.dtype, *sizes, dy_NO, down_OM, gated_NM, raised_NM, dgated, draised)
-        _tell([_backward(dgated, down_OM)])
-        return dgated, draised
+        self,
+        dy_NO: torch.Tensor,
+        weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        gated_NM: torch.Tensor,
+        raised_NM: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the gradient with respect to x, [N, I], from that of the output.
+
+        The gradient of a residual stream is float32, and rounded where it is multiplied.
+        """
+        dy_NO, (gate, up, down) = dy_NO.contiguous(), weights
+        dx = gated_NM.new_empty(dy_NO.shape[0], gate.shape[1])
+        kernel = "gated_backward" if dy_NO.dtype == down.dtype else "residual_gated_backward"
+        sizes = (*dx.shape, *down.shape[::-1])
+        self._multiply(kernel, down.dtype, *sizes, dy_NO, *weights, gated_NM, raised_NM, dx)
+        if _watching:
+            _tell([_backward(gated_NM, down), *(_backward(dx, weight) for weight in (gate, up))])
+        return dx
 
     def head_forward(
         self, x_ND: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor | None, out_NV: torch.Tensor
@@ -315,8 +355,33 @@ class Kernels:
         """Return the gradient with respect to x."""
         x, dy = x.contiguous(), dy.contiguous()
         dx = torch.empty_like(x)
-        self._call("rms_norm_backward", x.dtype, len(inverse), x.shape[-1], x, weight, inverse, dy, dx)
+        self._call("rms_norm_backward", x.dtype, inverse.shape[0], x.shape[-1], x, weight, inverse, dy, dx)
         return dx
+
+    def residual_norm_forward(
+        self, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Norm a float32 residual stream; return x / rms(x) * weight and x, [..., D] bfloat16, and 1 / rms(x) [N]."""
+        assert residual.is_contiguous()
+        n, d = residual.numel() // residual.shape[-1], residual.shape[-1]
+        y, kept = (torch.empty_like(residual, dtype=weight.dtype) for _ in range(2))
+        inverse = torch.empty(n, dtype=residual.dtype)
+        self._call("residual_norm_forward", weight.dtype, n, d, residual, weight, float(eps), y, kept, inverse)
+        return y, kept, inverse
+
+    def add_residual_norm_backward_(
+        self,
+        dresidual: torch.Tensor,
+        kept: torch.Tensor,
+        weight: torch.Tensor,
+        inverse: torch.Tensor,
+        dy: torch.Tensor,
+    ) -> None:
+        """Add the gradient with respect to x to that of the residual stream, in float32."""
+        dy = dy.contiguous()
+        assert dresidual.is_contiguous()
+        sizes = (inverse.shape[0], kept.shape[-1])
+        self._call("residual_norm_backward", kept.dtype, *sizes, kept, weight, inverse, dy, dresidual)
 
     def silu_mul_forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """Return silu(gate) * up, [..., D]."""
@@ -345,7 +410,7 @@ class Kernels:
     ) -> torch.Tensor:
         """Return one bit for each of ``features`` elements of every slot, 1 where it is kept, as int16 words."""
         kept = torch.empty(rows.blocks(features) * _WORDS, dtype=torch.int16)
-        where = (len(rows.starts), features, rows.lengths, rows.widths)
+        where = (rows.starts.shape[0], features, rows.lengths, rows.widths)
         self._call("dropout_bits", None, *where, keys, draw, drop_below, kept)
         return kept
 
@@ -401,10 +466,9 @@ def _backward(dx_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
 
 
 def _tell(products: Iterable[KernelProduct]) -> None:
-    if _watching:
-        for product in products:
-            for use in _watching:
-                use(product)
+    for product in products:
+        for use in _watching:
+            use(product)
 
 
 def _compute(x: torch.Tensor) -> torch.dtype:
@@ -418,8 +482,9 @@ def _layers(
 ) -> ctypes.Array[Any]:
     described = []
     for y, (weight, bias), own in zip(outputs, weights, parts, strict=True):
-        frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr())
-        described.append(_Linear(len(weight), *frozen, len(own), (_LoraPart * len(own))(*map(_lora_part, own))))
+        places = (y.data_ptr(), None) if y.dtype == weight.dtype else (None, y.data_ptr())
+        frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), *places)
+        described.append(_Linear(weight.shape[0], *frozen, len(own), (_LoraPart * len(own))(*map(_lora_part, own))))
     return (_Linear * len(described))(*described)
 
 
@@ -429,9 +494,9 @@ def _lora_part(part: LoraPart) -> _LoraPart:
     rows, widths, bits = 0, None, None
     if part.dropout is not None:
         where, kept = part.dropout
-        rows, widths, bits = len(where.widths), where.widths.data_ptr(), kept.data_ptr()
+        rows, widths, bits = where.widths.shape[0], where.widths.data_ptr(), kept.data_ptr()
     return _LoraPart(
-        part.slots.start, part.slots.stop - part.slots.start, len(part.A), part.factor,
+        part.slots.start, part.slots.stop - part.slots.start, part.A.shape[0], part.factor,
         part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
     )  # fmt: skip
 
@@ -444,7 +509,7 @@ def _heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPla
     assert all(x.dtype == q.dtype and x.is_contiguous() for x in angles)
     rows = plan.rows
     return _Heads(
-        len(rows.starts), *(part.data_ptr() for part in (rows.starts, rows.lengths, rows.widths, rows.parents)),
+        rows.starts.shape[0], *(part.data_ptr() for part in (rows.starts, rows.lengths, rows.widths, rows.parents)),
         n_heads, n_kv_heads, features, q.stride(0), k.stride(0), v.stride(0), plan.window or 0, plan.scaling,
         *(x.data_ptr() for x in (q, k, v, *angles)),
     )  # fmt: skip

@@ -11,12 +11,14 @@ namespace {
 
 // Root mean square norm (Zhang and Sennrich 2019, arXiv 1910.07467, equation 4), weight frozen
 
-template <class T>
-void rms_norm_forward(int64_t n, int64_t d, const T* x, const T* weight, double eps, T* y, compute_t<T>* inverse) {
+// Where a residual stream of floats has a model of bfloat16 around it, X is float: the backward pass then needs no more of
+// x than what is kept of it, rounded.
+template <class T, class X>
+void norm_rows(int64_t n, int64_t d, const X* x, const T* weight, double eps, T* y, T* kept, compute_t<T>* inverse) {
     using C = compute_t<T>;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; ++i) {
-        const T* row = x + i * d;
+        const X* row = x + i * d;
         lanes_t<C> squares = {};
         for (int64_t j = 0; j < d; j += kLanes) {
             const lanes_t<C> value = load(row + j, d - j);
@@ -24,14 +26,26 @@ void rms_norm_forward(int64_t n, int64_t d, const T* x, const T* weight, double 
         }
         const C factor = C(1) / std::sqrt(sum_of<C>(squares) / C(d) + C(eps));
         inverse[i] = factor;
-        for (int64_t j = 0; j < d; j += kLanes)
-            store(y + i * d + j, load(row + j, d - j) * factor * load(weight + j, d - j), d - j);
+        for (int64_t j = 0; j < d; j += kLanes) {
+            const lanes_t<C> value = load(row + j, d - j);
+            store(y + i * d + j, value * factor * load(weight + j, d - j), d - j);
+            if (kept != nullptr) store(kept + i * d + j, value, d - j);
+        }
     }
 }
 
 template <class T>
-void rms_norm_backward(int64_t n, int64_t d, const T* x, const T* weight, const compute_t<T>* inverse, const T* dy,
-                       T* dx) {
+void rms_norm_forward(int64_t n, int64_t d, const T* x, const T* weight, double eps, T* y, compute_t<T>* inverse) {
+    norm_rows(n, d, x, weight, eps, y, (T*)nullptr, inverse);
+}
+void residual_norm_forward(int64_t n, int64_t d, const float* x, const bfloat16* weight, double eps, bfloat16* y,
+                           bfloat16* kept, float* inverse) {
+    norm_rows(n, d, x, weight, eps, y, kept, inverse);
+}
+
+// put(place, gradient of x there, how many of them are inside)
+template <class T, class Put>
+void norm_gradients(int64_t n, int64_t d, const T* x, const T* weight, const compute_t<T>* inverse, const T* dy, Put put) {
     using C = compute_t<T>;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; ++i) {
@@ -41,9 +55,23 @@ void rms_norm_backward(int64_t n, int64_t d, const T* x, const T* weight, const 
             dot += load(row + j, d - j) * load(weight + j, d - j) * load(grad + j, d - j);
         const C factor = inverse[i], mean = sum_of<C>(dot) / C(d) * factor * factor;
         for (int64_t j = 0; j < d; j += kLanes)
-            store(dx + i * d + j,
-                  factor * (load(weight + j, d - j) * load(grad + j, d - j) - load(row + j, d - j) * mean), d - j);
+            put(i * d + j, factor * (load(weight + j, d - j) * load(grad + j, d - j) - load(row + j, d - j) * mean), d - j);
     }
+}
+
+template <class T>
+void rms_norm_backward(int64_t n, int64_t d, const T* x, const T* weight, const compute_t<T>* inverse, const T* dy,
+                       T* dx) {
+    norm_gradients(n, d, x, weight, inverse, dy, [&](int64_t at, auto dx_lanes, int64_t left) {
+        store(dx + at, dx_lanes, left);
+    });
+}
+// Adds to dx.
+void residual_norm_backward(int64_t n, int64_t d, const bfloat16* x, const bfloat16* weight, const float* inverse,
+                            const bfloat16* dy, float* dx) {
+    norm_gradients(n, d, x, weight, inverse, dy, [&](int64_t at, floats dx_lanes, int64_t left) {
+        store(dx + at, load(dx + at, left) + dx_lanes, left);
+    });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

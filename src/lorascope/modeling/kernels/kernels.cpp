@@ -20,6 +20,10 @@
 
 LORASCOPE_EXPORT(rms_norm_forward)
 LORASCOPE_EXPORT(rms_norm_backward)
+extern "C" {
+auto residual_norm_forward_bfloat16 = &residual_norm_forward;
+auto residual_norm_backward_bfloat16 = &residual_norm_backward;
+}
 LORASCOPE_EXPORT(silu_mul_forward)
 LORASCOPE_EXPORT(silu_mul_backward)
 LORASCOPE_EXPORT(cross_entropy)
@@ -38,7 +42,8 @@ extern "C" {
 auto linear_forward_bfloat16 = &linear_forward;
 auto linear_backward_bfloat16 = &linear_backward;
 auto gated_forward_bfloat16 = &gated_forward;
-auto gated_backward_bfloat16 = &gated_backward;
+auto gated_backward_bfloat16 = &gated_backward<bfloat16>;
+auto residual_gated_backward_bfloat16 = &gated_backward<float>;
 auto head_forward_bfloat16 = &head_forward;
 auto head_backward_bfloat16 = &head_backward;
 }

@@ -32,7 +32,15 @@ void fill_plain(const Tiled& to, int64_t first, int64_t in, int64_t out, const b
             paired_rows(weight + p * kPairs * in + i * kLanes, in, kPairs, kLanes, to.tile(i, first + p));
 }
 
-// y = x W^T + b for layers with one input, with what their adapters add
+inline void add_pair(float* to, floats low, floats high) {
+    store(to, load(to) + low), store(to + kLanes, load(to + kLanes) + high);
+}
+
+// 32 neighbours of a row, rounded where they are floats.
+inline words pairs_of(const bfloat16* from) { return read<words>(from); }
+inline words pairs_of(const float* from) { return side_by_side(load(from), load(from + kLanes)); }
+
+// y = x W^T + b for layers with one input, with what their adapters add; a layer with a residual stream adds to that
 void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x) {
     std::vector<const Linear*> owner;  // of each pair of tile columns
     std::vector<int64_t> begin;
@@ -60,7 +68,8 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
                     const int64_t column = (first + j - begin[&own - layers]) * kLanes;
                     floats low = sums[j], high = sums[j + 1];
                     if (own.bias != nullptr) low += load(own.bias + column), high += load(own.bias + column + kLanes);
-                    store_pair(own.y + row * own.out + column, low, high);
+                    if (own.residual == nullptr) store_pair(own.y + row * own.out + column, low, high);
+                    else add_pair(own.residual + row * own.out + column, low, high);
                 }
             },
             [&](int64_t first, int64_t rows, int64_t column, int64_t wide, float* sums) {
@@ -72,10 +81,9 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
 // dx = the sum of dy W over layers with one input, with what flows back through their adapters, and the gradients of these.
 // Without adapters x may be null, and dx where nobody wants it.
 void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x, bfloat16* dx) {
-    std::vector<std::pair<const bfloat16*, int64_t>> parts;  // where 32 columns of a gradient begin, and its width
+    std::vector<std::pair<const Linear*, int64_t>> parts;  // 32 columns of a gradient: whose, and where they begin
     for (int64_t layer = 0; layer < count; ++layer)
-        for (int64_t column = 0; column < layers[layer].out; column += kPairs)
-            parts.emplace_back(layers[layer].y + column, layers[layer].out);
+        for (int64_t column = 0; column < layers[layer].out; column += kPairs) parts.emplace_back(layers + layer, column);
     Tiled right;
     LoraBackward adapters(in, count, layers, dx != nullptr);
     TileMemory room(frozen_memory);
@@ -92,7 +100,11 @@ void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers,
             Aligned<float> memory;
             multiply_rows(
                 n, right, in / kLanes,
-                [&](int64_t row, int64_t p) { return read<words>(parts[p].first + row * parts[p].second); },
+                [&](int64_t row, int64_t p) {
+                    const auto [own, column] = parts[p];
+                    const int64_t at = row * own->out + column;
+                    return own->residual == nullptr ? pairs_of(own->y + at) : pairs_of(own->residual + at);
+                },
                 [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
                     for (int64_t j = 0; j < wide; j += 2)
                         store_pair(dx + row * in + (first + j) * kLanes, sums[j], sums[j + 1]);
@@ -105,53 +117,108 @@ void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers,
     }
 }
 
-// gated = x G^T, raised = x U^T, y = silu(gated) * raised, all [n, mid]
-void gated_forward(int64_t n, int64_t in, int64_t mid, const bfloat16* x, const bfloat16* gate, const bfloat16* up,
-                        bfloat16* gated, bfloat16* raised, bfloat16* y) {
-    Tiled right;
+// A left factor that is made of results: 16 numbers of a row, tile column j of the product they come from.
+inline void keep(const Tiled& to, int64_t row, int64_t j, floats values) {
+    write(to.tile(row / kLanes, j / 2) + row % kLanes * kLanes + j % 2 * (kLanes / 2), rounded(values));
+}
+
+// Rows of a task that makes one product of another's results: few enough that all threads have some.
+inline int64_t rows_of_task(int64_t n) {
+    return std::clamp(round_up(n / (2 * omp_get_num_threads()), kPairs), kPairs, kSlots);
+}
+
+// gated = x G^T and raised = x U^T, [n, mid]; y [n, out] = (silu(gated) * raised) D^T + b, or the residual stream with it.
+// What lies between is made and multiplied by the same task, and never goes to memory.
+void gated_forward(int64_t n, int64_t in, int64_t mid, int64_t out, const bfloat16* x, const bfloat16* gate,
+                   const bfloat16* up, const bfloat16* down, const bfloat16* bias, bfloat16* gated, bfloat16* raised,
+                   bfloat16* y, float* residual) {
+    Tiled right, right_down;
     TileMemory room(frozen_memory);
-    room.add(right, 2 * mid / kLanes, in / kPairs);
+    room.add(right, 2 * mid / kLanes, in / kPairs), room.add(right_down, out / kLanes, mid / kPairs);
     if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
         fill_transposed(right, 0, 2, in, mid, gate), fill_transposed(right, 1, 2, in, mid, up);
-        multiply_rows(
-            n, right, 2 * mid / kLanes,
-            [&](int64_t row, int64_t p) { return read<words>(x + row * in + p * kPairs); },
-            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+        fill_transposed(right_down, 0, 1, mid, out, down);
+        const int64_t most = rows_of_task(n);
+        Aligned<uint32_t> memory;
+        Aligned<float> sums_memory;
+#pragma omp for schedule(dynamic)
+        for (int64_t first = 0; first < n; first += most) {
+            const int64_t slots = std::min(most, n - first), rows = round_up(slots, kLanes) / kLanes;
+            Tiled left, between;
+            TileMemory own_room(memory);
+            own_room.add(left, rows, in / kPairs), own_room.add(between, rows, mid / kPairs);
+            if (!own_room.make()) continue;
+            fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
+                return t < slots ? pairs_of(x + (first + t) * in + p * kPairs) : words{};
+            });
+            multiply_panels(left, rows, right, 0, 2 * mid / kLanes, sums_memory,
+                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
                 for (int64_t j = 0; j < wide; j += 4) {
-                    const int64_t at = row * mid + (first + j) / 2 * kLanes;
+                    const int64_t tile = (column + j) / 2, at = (first + t) * mid + tile * kLanes;
                     const floats g = sums[j], u = sums[j + 1], next_g = sums[j + 2], next_u = sums[j + 3];
-                    stream_pair(gated + at, g, next_g), stream_pair(raised + at, u, next_u);
-                    store_pair(y + at, g * sigmoid(g) * u, next_g * sigmoid(next_g) * next_u);
+                    if (t < slots) stream_pair(gated + at, g, next_g), stream_pair(raised + at, u, next_u);
+                    keep(between, t, tile, g * sigmoid(g) * u);
+                    keep(between, t, tile + 1, next_g * sigmoid(next_g) * next_u);
                 }
             });
+            multiply_panels(between, rows, right_down, 0, out / kLanes, sums_memory,
+                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; t < slots && j < wide; j += 2) {
+                    const int64_t place = (column + j) * kLanes, at = (first + t) * out + place;
+                    floats low = sums[j], high = sums[j + 1];
+                    if (bias != nullptr) low += load(bias + place), high += load(bias + place + kLanes);
+                    if (residual == nullptr) store_pair(y + at, low, high);
+                    else add_pair(residual + at, low, high);
+                }
+            });
+        }
         _mm_sfence();
     }
 }
 
-// From the gradient of down's output to those of gate's and up's.
-void gated_backward(int64_t n, int64_t out, int64_t mid, const bfloat16* dy, const bfloat16* down,
-                         const bfloat16* gated, const bfloat16* raised, bfloat16* dgated, bfloat16* draised) {
-    Tiled right;
+// dx [n, in] from the gradient of such a layer's output, which is floats where it is that of a residual stream.
+template <class G>
+void gated_backward(int64_t n, int64_t in, int64_t mid, int64_t out, const G* dy, const bfloat16* gate,
+                    const bfloat16* up, const bfloat16* down, const bfloat16* gated, const bfloat16* raised, bfloat16* dx) {
+    Tiled right, right_down;
     TileMemory room(frozen_memory);
-    room.add(right, mid / kLanes, out / kPairs);
+    room.add(right_down, mid / kLanes, out / kPairs), room.add(right, in / kLanes, 2 * mid / kPairs);
     if (!room.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
-        fill_plain(right, 0, mid, out, down);
-        multiply_rows(
-            n, right, mid / kLanes,
-            [&](int64_t row, int64_t p) { return read<words>(dy + row * out + p * kPairs); },
-            [&](int64_t row, int64_t first, int64_t wide, const SumsRow& sums) {
+        fill_plain(right_down, 0, mid, out, down);
+        fill_plain(right, 0, in, mid, gate), fill_plain(right, mid / kPairs, in, mid, up);
+        const int64_t most = rows_of_task(n);
+        Aligned<uint32_t> memory;
+        Aligned<float> sums_memory;
+#pragma omp for schedule(dynamic)
+        for (int64_t first = 0; first < n; first += most) {
+            const int64_t slots = std::min(most, n - first), rows = round_up(slots, kLanes) / kLanes;
+            Tiled left, between;
+            TileMemory own_room(memory);
+            own_room.add(left, rows, out / kPairs), own_room.add(between, rows, 2 * mid / kPairs);
+            if (!own_room.make()) continue;
+            fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
+                return t < slots ? pairs_of(dy + (first + t) * out + p * kPairs) : words{};
+            });
+            multiply_panels(left, rows, right_down, 0, mid / kLanes, sums_memory,
+                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
                 for (int64_t j = 0; j < wide; ++j) {
-                    const int64_t at = row * mid + (first + j) * kLanes;
+                    const int64_t at = (first + std::min(t, slots - 1)) * mid + (column + j) * kLanes;
                     const auto [dgate, dup] = silu_mul_gradients(load(gated + at), load(raised + at), sums[j]);
-                    store(dgated + at, dgate), store(draised + at, dup);
+                    keep(between, t, column + j, dgate), keep(between, t, mid / kLanes + column + j, dup);
                 }
             });
+            multiply_panels(between, rows, right, 0, in / kLanes, sums_memory,
+                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; t < slots && j < wide; j += 2)
+                    store_pair(dx + (first + t) * in + (column + j) * kLanes, sums[j], sums[j + 1]);
+            });
+        }
     }
 }
 

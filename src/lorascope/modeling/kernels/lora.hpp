@@ -42,7 +42,8 @@ struct LoraPart {
 struct Linear {
     int64_t out;
     const bfloat16 *weight, *bias;  // [out, in]; [out] or null
-    bfloat16* y;                    // [n, out], or its gradient going back
+    bfloat16* y;                    // [n, out], or its gradient going back; null where there is a residual stream
+    float* residual;                // [n, out], to which the output is added, or its gradient; without adapters, or null
     int64_t n_parts;
     const LoraPart* parts;
 };

@@ -25,6 +25,35 @@ class RmsNorm(torch.autograd.Function):
         return ctx.kernels.rms_norm_backward(*ctx.saved_tensors, grads[0]), None, None, None
 
 
+class ResidualNorm(torch.autograd.Function):
+    """The norm of a float32 residual stream, beside the stream itself, whose gradient is added to where it lies.
+
+    The stream is handed on from one operation to the next and changed in place, forward and back; none keeps it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        residual: torch.Tensor,
+        weight: torch.Tensor,
+        eps: float,
+        kernels: Kernels,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x / rms(x) * weight, [..., D] in the weight's precision, and x."""
+        y, kept, inverse = kernels.residual_norm_forward(residual, weight, eps)
+        ctx.kernels = kernels
+        ctx.save_for_backward(kept, weight, inverse)
+        ctx.mark_dirty(residual)  # it is the same tensor afterwards, not a view of it
+        return y, residual
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # noqa: ANN401
+        """Return the gradient with respect to x, both ways added up."""
+        dy, dresidual = grads
+        ctx.kernels.add_residual_norm_backward_(dresidual, *ctx.saved_tensors, dy)
+        return dresidual, None, None, None
+
+
 class SiluMul(torch.autograd.Function):
     """silu(gate) * up; keeps gate and up."""
 
@@ -51,7 +80,7 @@ class FrozenForward:
         """Return x W^T + b, [..., O]."""
         if not self._kernels.multiplies(x):
             return self._own(x)
-        product: torch.Tensor = FrozenProduct.apply(x, self._layer, self._kernels)
+        product: torch.Tensor = FrozenProduct.apply(x, self._layer, self._kernels, None)
         return product
 
 
@@ -62,24 +91,44 @@ def is_plain(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 
 class FrozenProduct(torch.autograd.Function):
-    """x W^T + b with a frozen weight; keeps the weight alone."""
+    """x W^T + b with a frozen weight, added to a float32 residual stream if there is one; keeps the weight alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: nn.Linear, kernels: Kernels) -> torch.Tensor:  # noqa: ANN401
-        """Return x W^T + b, [..., O]."""
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: torch.Tensor,
+        layer: nn.Linear,
+        kernels: Kernels,
+        residual: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return x W^T + b, [..., O], or the residual stream with it."""
         ctx.kernels, ctx.shape = kernels, x.shape
         ctx.save_for_backward(layer.weight)
-        (y,) = kernels.linear_forward(x.flatten(0, -2), [(layer.weight, layer.bias)])
-        return y.view(*x.shape[:-1], -1)
+        if residual is None:
+            (y,) = kernels.linear_forward(x.flatten(0, -2), [(layer.weight, layer.bias)])
+            return y.view(*x.shape[:-1], -1)
+        kernels.add_linear_(residual, x.flatten(0, -2), layer.weight, layer.bias)
+        ctx.mark_dirty(residual)
+        return residual
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # noqa: ANN401
-        """Return the gradient with respect to x."""
-        return ctx.kernels.linear_backward(ctx.saved_tensors, [grads[0].flatten(0, -2)]).view(ctx.shape), None, None
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradient with respect to x, and that of the residual stream as it is."""
+        dx = ctx.kernels.linear_backward(ctx.saved_tensors, [grads[0].flatten(0, -2)]).view(ctx.shape)
+        return dx, None, None, grads[0] if ctx.needs_input_grad[3] else None
+
+
+def multiplies_gated(kernels: Kernels, x: torch.Tensor, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> bool:
+    """Say whether the kernels can make all products of a gated layer without biases inside."""
+    plain = all(is_plain(part, nn.Linear) for part in (gate, up, down)) and gate.bias is None and up.bias is None
+    return plain and kernels.multiplies(x, gate.weight, up.weight, down.weight, down.bias)
 
 
 class GatedFeedForward(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) with frozen weights; keeps the outputs of gate and up."""
+    """down(silu(gate(x)) * up(x)) with frozen weights, added to a float32 residual stream if there is one.
+
+    Keeps the outputs of gate and up.
+    """
 
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd functions take positional arguments only
@@ -89,33 +138,37 @@ class GatedFeedForward(torch.autograd.Function):
         up: nn.Linear,
         down: nn.Linear,
         kernels: Kernels,
+        residual: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return down(silu(gate(x)) * up(x)), [..., D]."""
+        """Return down(silu(gate(x)) * up(x)), [..., D], or the residual stream with it, if ``multiplies_gated``."""
         ctx.kernels = kernels
-        parts = (gate, up, down)
-        ctx.own = all(is_plain(part, nn.Linear) for part in parts) and gate.bias is None and up.bias is None
-        ctx.own = ctx.own and kernels.multiplies(x, gate.weight, up.weight, down.weight, down.bias)
+        ctx.own = multiplies_gated(kernels, x, gate, up, down)
         if ctx.own:
-            gated, raised, y = kernels.gated_forward(x.flatten(0, -2), gate.weight, up.weight)
-            (y,) = kernels.linear_forward(y, [(down.weight, down.bias)])
-            y = y.view(*x.shape[:-1], -1)
+            weights = (gate.weight, up.weight, down.weight)
+            into = None if residual is None else residual.flatten(0, -2)
+            gated, raised, y = kernels.gated_forward(x.flatten(0, -2), weights, down.bias, into)
+            if residual is not None:
+                ctx.mark_dirty(residual)
+            y = y.view(*x.shape[:-1], -1) if residual is None else residual
         else:
+            assert residual is None
             gated, raised = gate(x), up(x)
             y = down(kernels.silu_mul_forward(gated, raised))
         ctx.save_for_backward(gated, raised, gate.weight, up.weight, down.weight)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:  # noqa: ANN401
-        """Return the gradient with respect to x, that of both projections added up."""
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradient with respect to x, that of both projections added up, and the residual stream's own."""
         gated, raised, gate, up, down = ctx.saved_tensors
         if ctx.own:
-            both = ctx.kernels.gated_backward(grads[0].flatten(0, -2), down, gated, raised)
-            return ctx.kernels.linear_backward([gate, up], both).view(*grads[0].shape[:-1], -1), None, None, None, None
+            dx = ctx.kernels.gated_backward(grads[0].flatten(0, -2), (gate, up, down), gated, raised)
+            dx = dx.view(*grads[0].shape[:-1], -1)
+            return dx, None, None, None, None, grads[0] if ctx.needs_input_grad[5] else None
         dgated, draised = ctx.kernels.silu_mul_backward(gated, raised, grads[0] @ down)
         dx = (dgated @ gate).flatten(0, -2)
         dx.addmm_(draised.flatten(0, -2), up)
-        return dx.view(*gated.shape[:-1], -1), None, None, None, None
+        return dx.view(*gated.shape[:-1], -1), None, None, None, None, None
 
 
 class RowAttention(torch.autograd.Function):

@@ -135,8 +135,19 @@ inline doubles exp_of_negative(doubles x) {
     return x;
 }
 
+// 1 / x of numbers between 1 and 2; a division takes eight times as long.
+inline floats reciprocal(floats x) {
+#ifdef __AVX512F__
+    const floats near = (floats)_mm512_rcp14_ps((__m512)x);
+    return near * (2 - x * near);
+#else
+    return 1 / x;
+#endif
+}
+inline doubles reciprocal(doubles x) { return 1 / x; }
+
 template <class V> V sigmoid(V x) {
-    const V e = exp_of_negative(x < 0 ? x : -x), positive = 1 / (1 + e);
+    const V e = exp_of_negative(x < 0 ? x : -x), positive = reciprocal(1 + e);
     return x < 0 ? e * positive : positive;
 }
 
