@@ -48,7 +48,7 @@ def fuse(model: nn.Module, kernels: Kernels, *, depth: Depth) -> list[nn.Module]
     get_head = getattr(model, "get_output_embeddings", lambda: None)
     head = get_head()
     parts: list[_Maker] = [_norm, _feed_forward, _linear, *([] if depth == "modules" else [_attention])]
-    rounds: list[list[_Maker]] = [parts, *([[_layer]] if depth == "layers" else [])]
+    rounds: list[list[_Maker]] = [parts, [_layer]] if depth == "layers" else [parts]
     for now in rounds:  # layers are made of what the first round found
         for module in model.modules():
             if "forward" in vars(module) or module is head:
@@ -147,8 +147,12 @@ class _GatedLayer:
     def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Add the layer's output to a residual stream."""
         gate, up, down = self.gate, self.up, self.down
-        linear = isinstance(gate, nn.Linear) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
-        if linear and multiplies_gated(self.kernels, x, gate, up, down):
+        if (
+            isinstance(gate, nn.Linear)
+            and isinstance(up, nn.Linear)
+            and isinstance(down, nn.Linear)
+            and multiplies_gated(self.kernels, x, gate, up, down)
+        ):
             summed: torch.Tensor = GatedFeedForward.apply(x, gate, up, down, self.kernels, residual)
             return summed
         return residual.add_(self(x))
@@ -284,8 +288,11 @@ class _Layer:
 
     def _projected(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         o_proj = self.attention.o_proj
-        plain = isinstance(o_proj, nn.Linear) and is_plain(o_proj, nn.Linear)
-        if plain and self.kernels.multiplies(attended, o_proj.weight, o_proj.bias):
+        if (
+            isinstance(o_proj, nn.Linear)
+            and is_plain(o_proj, nn.Linear)
+            and self.kernels.multiplies(attended, o_proj.weight, o_proj.bias)
+        ):
             summed: torch.Tensor = FrozenProduct.apply(attended, o_proj, self.kernels, residual)
             return summed
         return residual.add_(o_proj(attended))
