@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.measure.memory import INTERVAL_SECONDS, MemoryMeter, release_memory
+from lorascope.measure.memory import INTERVAL_SECONDS, MemoryMeter, kept_memory, release_memory
 from lorascope.measure.peaks import KernelPeak, PeakCounter, SampledPeak
 
 CPU = torch.device("cpu")
@@ -95,3 +95,26 @@ def test_a_system_without_a_high_water_mark_is_told(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("VmPeak:\t 9 kB\nVmHWM:\t    7 kB\n")
     assert KernelPeak(tmp_path).take() == 7 * 1024
     assert (tmp_path / "clear_refs").read_text() == "5"
+
+
+def held_after_freeing() -> float:
+    """MB of a large array that the process still has after the array is gone."""
+    release_memory(CPU)
+    before = MemoryMeter(CPU).read()
+    held = fill(200 * MB)
+    del held
+    return (MemoryMeter(CPU).read() - before) / MB
+
+
+def test_what_training_frees_is_kept_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = MemoryMeter(CPU).read()
+    with pytest.raises(KeyboardInterrupt), kept_memory(CPU):
+        assert held_after_freeing() == pytest.approx(200, abs=NEAR / MB)
+        raise KeyboardInterrupt
+    assert MemoryMeter(CPU).read() - before == pytest.approx(0, abs=NEAR)
+    assert held_after_freeing() == pytest.approx(0, abs=NEAR / MB)
+    with kept_memory(torch.device("cuda")):
+        assert held_after_freeing() == pytest.approx(0, abs=NEAR / MB)
+    monkeypatch.setattr("lorascope.measure.memory.sys.platform", "darwin")
+    with kept_memory(CPU):
+        assert held_after_freeing() == pytest.approx(0, abs=NEAR / MB)
