@@ -49,7 +49,7 @@ def test_each_phase_has_the_peak_of_what_was_allocated_in_it(make: Callable[[], 
 
 def test_a_phase_that_comes_again_goes_on() -> None:
     with MemoryMeter(CPU) as meter:
-        for size in (30, 90, 10):
+        for size in (45, 90, 40):  # larger than what glibc may keep
             meter.begin("forward")
             held = fill(size * MB)
             meter.begin("backward")
@@ -107,10 +107,14 @@ def held_after_freeing() -> float:
 
 
 def test_what_training_frees_is_kept_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = MemoryMeter(CPU).read()
-    with pytest.raises(KeyboardInterrupt), kept_memory(CPU):
+    @kept_memory(CPU)
+    def train() -> None:
         assert held_after_freeing() == pytest.approx(200, abs=NEAR / MB)
         raise KeyboardInterrupt
+
+    before = MemoryMeter(CPU).read()
+    with pytest.raises(KeyboardInterrupt):
+        train()
     assert MemoryMeter(CPU).read() - before == pytest.approx(0, abs=NEAR)
     assert held_after_freeing() == pytest.approx(0, abs=NEAR / MB)
     with kept_memory(torch.device("cuda")):
