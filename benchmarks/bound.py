@@ -26,7 +26,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.measure.work import PRODUCTS
-from lorascope.modeling.kernels.calls import AttentionPlan, KernelProduct, Kernels, watched_products
+from lorascope.modeling.kernels.arguments import AttentionPlan
+from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.kernels.watching import KernelProduct, watched_products
 
 _RING_BYTES = 64_000_000
 _RING = (2, 8)

@@ -5,7 +5,8 @@ from torch import nn
 
 from bound import Form, attention_seconds, record_products, recorded_attention, replay_seconds
 from lorascope.modeling.kernels import build
-from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
+from lorascope.modeling.kernels.arguments import AttentionPlan
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import RowAttention
 from tiny import CONFIGS, make_model
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from references import TOLERANCE, make_rows, random, relative, results_and_gradients, row_attention
 
-from lorascope.modeling.kernels.calls import AttentionPlan, KernelRows, Kernels, Rotary
+from lorascope.modeling.kernels.arguments import AttentionPlan, KernelRows, Rotary
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import RowAttention
 
 HEADS, KV_HEADS, SCALING = 4, 2, 0.2

@@ -9,7 +9,8 @@ from references import TOLERANCE, make_rows, random, relative, results_and_gradi
 from torch import nn
 from torch.nn import functional as F
 
-from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
+from lorascope.modeling.kernels.arguments import AttentionPlan
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import GatedFeedForward, ResidualNorm, RmsNorm, RowAttention, SiluMul
 
 EPS = 1e-5

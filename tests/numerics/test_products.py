@@ -19,8 +19,10 @@ from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.work import ProductCounter
 from lorascope.modeling.adapter import Adapter, AdapterShape, attach
-from lorascope.modeling.kernels.calls import KernelProduct, Kernels, LoraPart, watched_products
+from lorascope.modeling.kernels.arguments import LoraPart
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, is_plain
+from lorascope.modeling.kernels.watching import KernelProduct, watched_products
 from lorascope.modeling.layout import BASE_ONLY, ActivePass, PassLayout, active_pass
 from lorascope.modeling.lora import MultiLoraLinear
 from lorascope.spec.plan import plan_trials

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorascope.modeling.kernels.calls import KernelProduct, watched_products
+from lorascope.modeling.kernels.watching import KernelProduct, watched_products
 
 PRODUCTS = {
     "mm": (0, 1, -1),

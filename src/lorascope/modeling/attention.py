@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lorascope.modeling.grouping import LONG_ROW, AttentionGroup
-from lorascope.modeling.kernels.calls import AttentionPlan, Rotary
+from lorascope.modeling.kernels.arguments import AttentionPlan, Rotary
 from lorascope.modeling.kernels.operations import RowAttention
 from lorascope.modeling.layout import current_pass
 

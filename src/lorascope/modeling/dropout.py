@@ -18,7 +18,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lorascope.modeling.kernels.calls import KernelRows, Kernels
+from lorascope.modeling.kernels.arguments import KernelRows
+from lorascope.modeling.kernels.calls import Kernels
 
 PREFIX_NAMES = 1 << 31
 """A prefix that rows share goes by the number of the first of them plus this."""

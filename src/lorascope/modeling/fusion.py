@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lorascope.modeling.attention import attend_in_rows
-from lorascope.modeling.kernels.calls import Kernels, Rotary
+from lorascope.modeling.kernels.arguments import Rotary
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import (
     FrozenForward,
     FrozenProduct,

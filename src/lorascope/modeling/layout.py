@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from lorascope.modeling.dropout import DropoutStreams
 from lorascope.modeling.grouping import AttentionGroup, group_rows
-from lorascope.modeling.kernels.calls import KernelRows, Kernels
+from lorascope.modeling.kernels.arguments import KernelRows
+from lorascope.modeling.kernels.calls import Kernels
 
 BASE_ONLY = -1
 """Adapter index of rows that no adapter touches."""

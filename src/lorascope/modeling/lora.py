@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
 from lorascope.modeling.dropout import Dropout, realised_probability
-from lorascope.modeling.kernels.calls import MULTIPLE, Kernels, LoraPart
+from lorascope.modeling.kernels.arguments import MULTIPLE, LoraPart
+from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import is_plain
 from lorascope.modeling.layout import current_pass
 

@@ -273,7 +273,7 @@ struct Tiles : TileSetup, Buffers<float> {
 
 #endif
 
-// What all tasks of one attention call share; kernels/calls.py has the same fields in the same order. Token t of head h
+// What all tasks of one attention call share; kernels/arguments.py has the same fields in the same order. Token t of head h
 // begins at pointer + t * stride + h * d.
 template <class T> struct Heads {
     int64_t rows;

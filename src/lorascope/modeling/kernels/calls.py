@@ -4,147 +4,28 @@ Shape legend: N tokens, D features, C tokens of a chunk, V vocabulary, H heads, 
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-_BLOCK = 128
+from lorascope.modeling.kernels.arguments import (
+    MULTIPLE,
+    AttentionPlan,
+    KernelRows,
+    LoraPart,
+    compute_dtype,
+    described_heads,
+    described_layers,
+)
+from lorascope.modeling.kernels.watching import KernelProduct, backward_product, forward_product, tell
+
 _WORDS = 8
 """Words of 16 bits for one block of dropout's bits."""
-_NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KernelRows:
-    """Rows of a pass, or of a part of it, as the kernels want them: int64 on the CPU, one element a row."""
-
-    starts: torch.Tensor
-    """First slot, counted from the first slot of the tensors that are handed over."""
-    lengths: torch.Tensor
-    """Real tokens."""
-    widths: torch.Tensor
-    """Slots."""
-    parents: torch.Tensor
-    """Index of the row that holds the tokens before a row's own, or -1. It stands before its children and has no
-    parent itself."""
-
-    def blocks(self, features: int) -> int:
-        """Count the blocks of 128 elements that dropout's bits come in; every row begins one."""
-        if features not in self._blocks:
-            self._blocks[features] = int(((self.widths * features + _BLOCK - 1) // _BLOCK).sum())
-        return self._blocks[features]
-
-    @cached_property
-    def _blocks(self) -> dict[int, int]:
-        return {}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Rotary:
-    """Cosine and sine of each token's angles, [N, F] each, in the precision of the heads."""
-
-    cosine: torch.Tensor
-    sine: torch.Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class AttentionPlan:
-    """Who attends to whom, and how."""
-
-    rows: KernelRows
-    scaling: float
-    """Factor of the scores."""
-    window: int | None = None
-    """Most tokens a query may look back, itself included; None: all."""
-    rotary: Rotary | None = None
-    """Angles by which queries and keys are still to be turned."""
-
-
-class _Heads(ctypes.Structure):
-    """The kernels' own description of an attention call; the fields are those of ``Heads`` in attention.hpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "starts", "lengths", "widths", "parents")),
-        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "d", "q_stride", "k_stride", "v_stride", "window")),
-        ("scale", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cosine", "sine")),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LoraPart:
-    """One adapter in a layer, with the slots of the pass that are its own: y += factor * dropped(x) A^T B^T."""
-
-    slots: slice
-    factor: float
-    A: torch.Tensor
-    """[R, I], bfloat16"""
-    B: torch.Tensor
-    """[O, R], bfloat16"""
-    hidden: torch.Tensor
-    """factor * dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
-    gradients: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Of A and B, float32, to which the backward pass adds."""
-    dropout: tuple[KernelRows, torch.Tensor] | None = None
-    """The rows of these slots and which inputs are kept, as ``dropout_bits`` gives them; None: all."""
-
-
-class _LoraPart(ctypes.Structure):
-    """The kernels' own description of a part; the fields are those of ``LoraPart`` in lora.hpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("first", "slots", "rank")),
-        ("factor", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("a", "b", "hidden", "da", "db")),
-        ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("widths", "kept")),
-    )
-
-
-class _Linear(ctypes.Structure):
-    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in lora.hpp."""
-
-    _fields_ = (
-        ("out", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "y", "residual")),
-        ("n_parts", ctypes.c_int64),
-        ("parts", ctypes.POINTER(_LoraPart)),
-    )
-
-
 _LINE = 64
 """Bytes of a cache line, where results stored past the caches begin; Torch's memory on the CPU begins there."""
-MULTIPLE = 32
-"""Multiple of features, and of the slots where an adapter begins and ends, that the kernels' products take."""
-
-
-class KernelProduct(NamedTuple):
-    """A matrix product that a kernel makes, [rows, inner] times [inner, columns], as Torch would see it."""
-
-    rows: int
-    inner: int
-    columns: int
-    second: torch.Tensor | None = None
-    """The second factor [inner, columns]; None: it is an activation, as the first is, which is stored transposed."""
-
-
-_watching: list[Callable[[KernelProduct], None]] = []
-
-
-@contextmanager
-def watched_products(use: Callable[[KernelProduct], None]) -> Iterator[None]:
-    """Hand every product that a kernel makes in the block to ``use``; attention's are left out."""
-    _watching.append(use)
-    try:
-        yield
-    finally:
-        _watching.remove(use)
-
+_NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
 _Argument = torch.Tensor | float | ctypes.Structure | ctypes.Array[Any] | None
 
@@ -208,12 +89,11 @@ class Kernels:
         x_NI, parts = x_NI.contiguous(), parts or [()] * len(weights)
         assert all(weight.shape[1] == x_NI.shape[1] for weight, _ in weights)
         outputs = [x_NI.new_empty(x_NI.shape[0], weight.shape[0]) for weight, _ in weights]
-        layers = _layers(outputs, weights, parts)
+        layers = described_layers(outputs, weights, parts)
         self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), layers, x_NI)
-        if _watching:
-            _tell([_forward(x_NI, weight) for weight, _ in weights])
-            for part in chain(*parts):
-                _tell([_forward(x_NI[part.slots], part.A), _forward(part.hidden[:, : len(part.A)], part.B)])
+        tell(lambda: [forward_product(x_NI, weight) for weight, _ in weights])
+        tell(lambda: [forward_product(x_NI[part.slots], part.A) for part in chain(*parts)])
+        tell(lambda: [forward_product(part.hidden[:, : len(part.A)], part.B) for part in chain(*parts)])
         return outputs
 
     def add_linear_(
@@ -222,10 +102,9 @@ class Kernels:
         """Add x W^T + b to a residual stream in float32."""
         x_NI = x_NI.contiguous()
         assert residual_NO.is_contiguous()
-        layers = _layers([residual_NO], [(weight_OI, bias_O)], [()])
+        layers = described_layers([residual_NO], [(weight_OI, bias_O)], [()])
         self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, 1, layers, x_NI)
-        if _watching:
-            _tell([_forward(x_NI, weight_OI)])
+        tell(lambda: [forward_product(x_NI, weight_OI)])
 
     def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input.
@@ -250,11 +129,7 @@ class Kernels:
         assert all(part.gradients is not None for own in parts for part in own)
         dx = torch.empty_like(x_NI) if wants_dx else None
         self._back(weights, grads, dx, x_NI, parts)
-        for part in chain(*parts) if _watching else ():
-            (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
-            _tell([KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)])
-            _tell([KernelProduct(rank, n, out_features)])
-            _tell([] if dx is None else [KernelProduct(n, rank, in_features, part.A)])
+        tell(lambda: (product for part in chain(*parts) for product in _back_through(part, dx)))
         return dx
 
     def _back(
@@ -266,11 +141,11 @@ class Kernels:
         parts: Sequence[Sequence[LoraPart]] | None = None,
     ) -> None:
         grads = [dy.contiguous() for dy in grads]
-        layers = _layers(grads, [(weight, None) for weight in weights], parts or [()] * len(weights))
+        layers = described_layers(grads, [(weight, None) for weight in weights], parts or [()] * len(weights))
         sizes = (grads[0].shape[0], weights[0].shape[1], len(weights))
         self._multiply("linear_backward", weights[0].dtype, *sizes, layers, x_NI, dx_NI)
-        if _watching and dx_NI is not None:
-            _tell([_backward(dx_NI, weight) for weight in weights])
+        if dx_NI is not None:
+            tell(lambda: [backward_product(dx_NI, weight) for weight in weights])
 
     def gated_forward(
         self,
@@ -295,8 +170,7 @@ class Kernels:
         outputs = (y, None) if residual_NO is None else (None, y)
         sizes = (*x_NI.shape, *down.shape[::-1])
         self._multiply("gated_forward", x_NI.dtype, *sizes, x_NI, *weights, bias_O, gated, raised, *outputs)
-        if _watching:
-            _tell([*(_forward(x_NI, weight) for weight in (gate, up)), _forward(gated, down)])
+        tell(lambda: [forward_product(x_NI, gate), forward_product(x_NI, up), forward_product(gated, down)])
         return gated, raised, y
 
     def gated_backward(
@@ -315,8 +189,7 @@ class Kernels:
         kernel = "gated_backward" if dy_NO.dtype == down.dtype else "residual_gated_backward"
         sizes = (*dx.shape, *down.shape[::-1])
         self._multiply(kernel, down.dtype, *sizes, dy_NO, *weights, gated_NM, raised_NM, dx)
-        if _watching:
-            _tell([_backward(gated_NM, down), *(_backward(dx, weight) for weight in (gate, up))])
+        tell(lambda: [backward_product(gated_NM, down), *(backward_product(dx, weight) for weight in (gate, up))])
         return dx
 
     def head_forward(
@@ -327,14 +200,14 @@ class Kernels:
         assert out_NV.is_contiguous()
         assert out_NV.data_ptr() % _LINE == 0
         self._multiply("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
-        _tell([_forward(x_ND, weight_VD)])
+        tell(lambda: [forward_product(x_ND, weight_VD)])
 
     def head_backward(self, dy_NV: torch.Tensor, weight_VD: torch.Tensor, out_ND: torch.Tensor) -> None:
         """Write dy W: as ``linear_backward``, for few rows and many outputs."""
         assert dy_NV.is_contiguous()
         assert out_ND.is_contiguous()
         self._multiply("head_backward", dy_NV.dtype, *out_ND.shape, len(weight_VD), dy_NV, weight_VD, out_ND)
-        _tell([_backward(out_ND, weight_VD)])
+        tell(lambda: [backward_product(out_ND, weight_VD)])
 
     @staticmethod
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
@@ -345,7 +218,7 @@ class Kernels:
         """Return x / rms(x) * weight, [..., D], and 1 / rms(x) [N]."""
         x = x.contiguous()
         n, d = x.numel() // x.shape[-1], x.shape[-1]
-        y, inverse = torch.empty_like(x), torch.empty(n, dtype=_compute(x))
+        y, inverse = torch.empty_like(x), torch.empty(n, dtype=compute_dtype(x))
         self._call("rms_norm_forward", x.dtype, n, d, x, weight, float(eps), y, inverse)
         return y, inverse
 
@@ -401,7 +274,7 @@ class Kernels:
 
     def cross_entropy_(self, logits_CV: torch.Tensor, targets_C: torch.Tensor, *, wants_grad: bool) -> torch.Tensor:
         """Return the nats of each target [C]; where the gradient is wanted, write softmax - onehot over the logits."""
-        nats = torch.empty(len(targets_C), dtype=_compute(logits_CV))
+        nats = torch.empty(len(targets_C), dtype=compute_dtype(logits_CV))
         self._call("cross_entropy", logits_CV.dtype, *logits_CV.shape, logits_CV, targets_C, nats, int(wants_grad))
         return nats
 
@@ -437,8 +310,8 @@ class Kernels:
         Heads are adjacent in memory; tokens may be any stride apart.
         """
         out = q_NHF.new_empty(q_NHF.shape)
-        log_sums = torch.empty(q_NHF.shape[:2], dtype=_compute(q_NHF))
-        self._call("attention_forward", q_NHF.dtype, _heads(q_NHF, k_NKF, v_NKF, plan), out, log_sums)
+        log_sums = torch.empty(q_NHF.shape[:2], dtype=compute_dtype(q_NHF))
+        self._call("attention_forward", q_NHF.dtype, described_heads(q_NHF, k_NKF, v_NKF, plan), out, log_sums)
         return out, log_sums
 
     def attention_backward(
@@ -452,64 +325,13 @@ class Kernels:
         """Return the gradients with respect to q, k and v, before rotation where there is one."""
         dout_NHF = dout_NHF.contiguous()
         dq, dk, dv = (x.new_empty(x.shape) for x in heads)
-        described = _heads(*heads, plan)
+        described = described_heads(*heads, plan)
         self._call("attention_backward", dq.dtype, described, out_NHF, log_sums_NH, dout_NHF, dq, dk, dv)
         return dq, dk, dv
 
 
-def _forward(x_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
-    return KernelProduct(len(x_NI), x_NI.shape[1], len(weight_OI), weight_OI.T)
-
-
-def _backward(dx_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
-    return KernelProduct(len(dx_NI), len(weight_OI), weight_OI.shape[1], weight_OI)
-
-
-def _tell(products: Iterable[KernelProduct]) -> None:
-    for product in products:
-        for use in _watching:
-            use(product)
-
-
-def _compute(x: torch.Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _layers(
-    outputs: Sequence[torch.Tensor],
-    weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-    parts: Sequence[Sequence[LoraPart]],
-) -> ctypes.Array[Any]:
-    described = []
-    for y, (weight, bias), own in zip(outputs, weights, parts, strict=True):
-        places = (y.data_ptr(), None) if y.dtype == weight.dtype else (None, y.data_ptr())
-        frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), *places)
-        described.append(_Linear(weight.shape[0], *frozen, len(own), (_LoraPart * len(own))(*map(_lora_part, own))))
-    return (_Linear * len(described))(*described)
-
-
-def _lora_part(part: LoraPart) -> _LoraPart:
-    assert part.slots.start % MULTIPLE == part.slots.stop % MULTIPLE == 0
-    gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
-    rows, widths, bits = 0, None, None
-    if part.dropout is not None:
-        where, kept = part.dropout
-        rows, widths, bits = where.widths.shape[0], where.widths.data_ptr(), kept.data_ptr()
-    return _LoraPart(
-        part.slots.start, part.slots.stop - part.slots.start, part.A.shape[0], part.factor,
-        part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
-    )  # fmt: skip
-
-
-def _heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> _Heads:
-    (_, n_heads, features), n_kv_heads = q.shape, k.shape[1]
-    for x in (q, k, v):
-        assert x.stride()[1:] == (features, 1), "the heads of a token must be adjacent"
-    angles = () if plan.rotary is None else (plan.rotary.cosine, plan.rotary.sine)
-    assert all(x.dtype == q.dtype and x.is_contiguous() for x in angles)
-    rows = plan.rows
-    return _Heads(
-        rows.starts.shape[0], *(part.data_ptr() for part in (rows.starts, rows.lengths, rows.widths, rows.parents)),
-        n_heads, n_kv_heads, features, q.stride(0), k.stride(0), v.stride(0), plan.window or 0, plan.scaling,
-        *(x.data_ptr() for x in (q, k, v, *angles)),
-    )  # fmt: skip
+def _back_through(part: LoraPart, dx_NI: torch.Tensor | None) -> list[KernelProduct]:
+    (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
+    found = [KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)]
+    found += [KernelProduct(rank, n, out_features)]
+    return found if dx_NI is None else [*found, KernelProduct(n, rank, in_features, part.A)]

@@ -12,7 +12,7 @@
 
 namespace {
 
-// One adapter in a layer and the slots that are its own; kernels/calls.py has the same fields in the same order.
+// One adapter in a layer and the slots that are its own; kernels/arguments.py has the same fields in the same order.
 struct LoraPart {
     int64_t first, slots, rank;  // the first two are multiples of 32
     double factor;
@@ -38,7 +38,7 @@ struct LoraPart {
     }
 };
 
-// A frozen layer y = x W^T + b with its adapters; kernels/calls.py has the same fields in the same order.
+// A frozen layer y = x W^T + b with its adapters; kernels/arguments.py has the same fields in the same order.
 struct Linear {
     int64_t out;
     const bfloat16 *weight, *bias;  // [out, in]; [out] or null

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorascope.modeling.kernels.calls import AttentionPlan, Kernels
+from lorascope.modeling.kernels.arguments import AttentionPlan
+from lorascope.modeling.kernels.calls import Kernels
 
 
 class RmsNorm(torch.autograd.Function):

@@ -1,0 +1,161 @@
+"""What the kernels are told, as the engine says it and as C++ reads it.
+
+Shape legend: N tokens, n tokens of one adapter, I in_features, O out_features, R rank, F features of a head.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+_BLOCK = 128
+MULTIPLE = 32
+"""Multiple of features, and of the slots where an adapter begins and ends, that the kernels' products take."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KernelRows:
+    """Rows of a pass, or of a part of it, as the kernels want them: int64 on the CPU, one element a row."""
+
+    starts: torch.Tensor
+    """First slot, counted from the first slot of the tensors that are handed over."""
+    lengths: torch.Tensor
+    """Real tokens."""
+    widths: torch.Tensor
+    """Slots."""
+    parents: torch.Tensor
+    """Index of the row that holds the tokens before a row's own, or -1. It stands before its children and has no
+    parent itself."""
+
+    def blocks(self, features: int) -> int:
+        """Count the blocks of 128 elements that dropout's bits come in; every row begins one."""
+        if features not in self._blocks:
+            self._blocks[features] = int(((self.widths * features + _BLOCK - 1) // _BLOCK).sum())
+        return self._blocks[features]
+
+    @cached_property
+    def _blocks(self) -> dict[int, int]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rotary:
+    """Cosine and sine of each token's angles, [N, F] each, in the precision of the heads."""
+
+    cosine: torch.Tensor
+    sine: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttentionPlan:
+    """Who attends to whom, and how."""
+
+    rows: KernelRows
+    scaling: float
+    """Factor of the scores."""
+    window: int | None = None
+    """Most tokens a query may look back, itself included; None: all."""
+    rotary: Rotary | None = None
+    """Angles by which queries and keys are still to be turned."""
+
+
+class _Heads(ctypes.Structure):
+    """The kernels' own description of an attention call; the fields are those of ``Heads`` in attention.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "starts", "lengths", "widths", "parents")),
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "d", "q_stride", "k_stride", "v_stride", "window")),
+        ("scale", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cosine", "sine")),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LoraPart:
+    """One adapter in a layer, with the slots of the pass that are its own: y += factor * dropped(x) A^T B^T."""
+
+    slots: slice
+    factor: float
+    A: torch.Tensor
+    """[R, I], bfloat16"""
+    B: torch.Tensor
+    """[O, R], bfloat16"""
+    hidden: torch.Tensor
+    """factor * dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
+    gradients: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Of A and B, float32, to which the backward pass adds."""
+    dropout: tuple[KernelRows, torch.Tensor] | None = None
+    """The rows of these slots and which inputs are kept, as ``dropout_bits`` gives them; None: all."""
+
+
+class _LoraPart(ctypes.Structure):
+    """The kernels' own description of a part; the fields are those of ``LoraPart`` in lora.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("first", "slots", "rank")),
+        ("factor", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "hidden", "da", "db")),
+        ("rows", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("widths", "kept")),
+    )
+
+
+class _Linear(ctypes.Structure):
+    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in lora.hpp."""
+
+    _fields_ = (
+        ("out", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "y", "residual")),
+        ("n_parts", ctypes.c_int64),
+        ("parts", ctypes.POINTER(_LoraPart)),
+    )
+
+
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """Return the precision that the kernels compute in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def described_layers(
+    outputs: Sequence[torch.Tensor],
+    weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+    parts: Sequence[Sequence[LoraPart]],
+) -> ctypes.Array[Any]:
+    """Describe frozen layers with one input: outputs or their gradients, which are float32 in a residual stream."""
+    described = []
+    for y, (weight, bias), own in zip(outputs, weights, parts, strict=True):
+        places = (y.data_ptr(), None) if y.dtype == weight.dtype else (None, y.data_ptr())
+        frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), *places)
+        described.append(_Linear(weight.shape[0], *frozen, len(own), (_LoraPart * len(own))(*map(_lora_part, own))))
+    return (_Linear * len(described))(*described)
+
+
+def _lora_part(part: LoraPart) -> _LoraPart:
+    assert part.slots.start % MULTIPLE == part.slots.stop % MULTIPLE == 0
+    gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
+    rows, widths, bits = 0, None, None
+    if part.dropout is not None:
+        where, kept = part.dropout
+        rows, widths, bits = where.widths.shape[0], where.widths.data_ptr(), kept.data_ptr()
+    return _LoraPart(
+        part.slots.start, part.slots.stop - part.slots.start, part.A.shape[0], part.factor,
+        part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
+    )  # fmt: skip
+
+
+def described_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> ctypes.Structure:
+    """Describe heads [N, H or K, F] and who attends to whom."""
+    (_, n_heads, features), n_kv_heads = q.shape, k.shape[1]
+    for x in (q, k, v):
+        assert x.stride()[1:] == (features, 1), "the heads of a token must be adjacent"
+    angles = () if plan.rotary is None else (plan.rotary.cosine, plan.rotary.sine)
+    assert all(x.dtype == q.dtype and x.is_contiguous() for x in angles)
+    rows = plan.rows
+    return _Heads(
+        rows.starts.shape[0], *(part.data_ptr() for part in (rows.starts, rows.lengths, rows.widths, rows.parents)),
+        n_heads, n_kv_heads, features, q.stride(0), k.stride(0), v.stride(0), plan.window or 0, plan.scaling,
+        *(x.data_ptr() for x in (q, k, v, *angles)),
+    )  # fmt: skip

@@ -1,0 +1,47 @@
+"""Which matrix products the kernels make, for whoever counts or replays them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+
+class KernelProduct(NamedTuple):
+    """A matrix product that a kernel makes, [rows, inner] times [inner, columns], as Torch would see it."""
+
+    rows: int
+    inner: int
+    columns: int
+    second: torch.Tensor | None = None
+    """The second factor [inner, columns]; None: it is an activation, as the first is, which is stored transposed."""
+
+
+_watching: list[Callable[[KernelProduct], None]] = []
+
+
+@contextmanager
+def watched_products(use: Callable[[KernelProduct], None]) -> Iterator[None]:
+    """Hand every product that a kernel makes in the block to ``use``; attention's are left out."""
+    _watching.append(use)
+    try:
+        yield
+    finally:
+        _watching.remove(use)
+
+
+def tell(products: Callable[[], Iterable[KernelProduct]]) -> None:
+    """Hand on what a call made; nothing is described when nobody watches."""
+    for product in products() if _watching else ():
+        for use in _watching:
+            use(product)
+
+
+def forward_product(x_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
+    """Describe x W^T."""
+    return KernelProduct(len(x_NI), x_NI.shape[1], len(weight_OI), weight_OI.T)
+
+
+def backward_product(dx_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
+    """Describe dx = dy W."""
+    return KernelProduct(len(dx_NI), len(weight_OI), weight_OI.shape[1], weight_OI)
