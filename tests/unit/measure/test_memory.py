@@ -112,6 +112,7 @@ def test_what_training_frees_is_kept_until_it_ends(monkeypatch: pytest.MonkeyPat
         assert held_after_freeing() == pytest.approx(200, abs=NEAR / MB)
         raise KeyboardInterrupt
 
+    release_memory(CPU)
     before = MemoryMeter(CPU).read()
     with pytest.raises(KeyboardInterrupt):
         train()
