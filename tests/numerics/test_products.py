@@ -77,7 +77,7 @@ def test_a_frozen_layer_that_adds_to_a_residual_stream(
     x, grad = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=torch.float32, seed=2)
     stream = 100 * random(rows, sizes[1], dtype=torch.float32, seed=3)
     y, dx, dstream = results_and_gradients(
-        added(lambda x, residual: FrozenProduct.apply(x, layer, product_kernels, residual)), [x, stream], grad
+        added(lambda x, residual: FrozenProduct.apply(x, layer, product_kernels, residual)), [x, stream], grad.clone()
     )
     assert relative(y.double() - stream, exact(layer, x.double())) < 1e-4
     assert relative(dx, grad.to(BF16).double() @ layer.weight.double()) < ROUNDED
@@ -92,7 +92,7 @@ def test_a_gated_layer_that_adds_to_a_residual_stream(product_kernels: Kernels, 
     found = results_and_gradients(
         added(lambda x, residual: GatedFeedForward.apply(x, gate, up, down, product_kernels, residual)),
         [x, stream],
-        grad,
+        grad.clone(),
     )
     expected = results_and_gradients(
         lambda x, residual: residual + exact(down, F.silu(exact(gate, x)) * exact(up, x)),
@@ -325,7 +325,10 @@ def every_product(kernels: Kernels) -> list[torch.Tensor]:
     x, grad = random(300, 96, dtype=BF16), random(300, 1632, dtype=BF16)
     found = results_and_gradients(lambda x: FrozenProduct.apply(x, layer, kernels, None), [x], grad)
     found += results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, kernels, None), [x], x)
-    stream = random(300, 96, dtype=torch.float32)
+    stream, wide_stream = random(300, 96, dtype=torch.float32), random(300, 1632, dtype=torch.float32)
+    found += results_and_gradients(
+        added(lambda x, residual: FrozenProduct.apply(x, layer, kernels, residual)), [x, wide_stream], wide_stream
+    )
     found += results_and_gradients(
         added(lambda x, residual: GatedFeedForward.apply(x, gate, up, down, kernels, residual)), [x, stream], stream
     )

@@ -36,13 +36,16 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     """In the block, keep what is freed for what is wanted next, as Torch's allocator on a GPU does.
 
     A step frees and wants tensors of many megabytes. glibc gives them back to the system, which has to map and clear
-    their pages anew. After the block all that is free is given back. With another C library nothing changes.
+    their pages anew. After the block all that is free is given back, and thresholds are what glibc raises them to by
+    itself. With another C library nothing changes.
     """
     libc = None if device.type == "cuda" else _glibc()
-    if libc is None or not libc.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES):
+    if libc is None:
         yield
         return
     libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    if not libc.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES):  # refused by releases that know a limit
+        libc.mallopt(_MMAP_THRESHOLD, _USUAL_BYTES)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ attention and layers by the logits of the whole model when a study starts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -58,6 +58,10 @@ def fuse(model: nn.Module, kernels: Kernels, *, depth: Depth) -> list[nn.Module]
             if forward is not None:
                 module.forward = forward
                 found.append(module)
+    if any(isinstance(module.forward, _Layer) for module in found):
+        for module in found:  # the norm behind the last layer reads the stream, too
+            if isinstance(module.forward, _Norm):
+                module.forward = replace(module.forward, reads_stream=True)
     return found
 
 
@@ -75,12 +79,13 @@ class _Norm:
     eps: float
     kernels: Kernels
     own: _Forward
+    reads_stream: bool = False
 
     def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
         normed: torch.Tensor
         if hidden_states.dtype == self.weight.dtype:
             normed = RmsNorm.apply(hidden_states, self.weight, self.eps, self.kernels)
-        elif _is_residual(hidden_states, self.weight):
+        elif self.reads_stream and current_pass() is not None and _may_be_stream(hidden_states):
             normed, _ = self.beside(hidden_states)
         else:
             normed = self.own(hidden_states)
@@ -92,8 +97,8 @@ class _Norm:
         return both
 
 
-def _is_residual(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    return x.dtype == torch.float32 and weight.dtype == torch.bfloat16 and current_pass() is not None
+def _may_be_stream(x: torch.Tensor) -> bool:
+    return x.dtype == torch.float32 and x.is_contiguous() and not x._is_view()
 
 
 def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
@@ -248,9 +253,13 @@ def _layer(module: nn.Module, kernels: Kernels) -> _Forward | None:
     In bfloat16 only, where each sum would be rounded otherwise, and added up by operations of its own.
     """
     names = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
-    if {name for name, _ in module.named_children()} != set(names):
+    own = next(module.parameters(recurse=False), None)
+    if own is not None or {name for name, _ in module.named_children()} != set(names):
         return None
-    forwards = [vars(module.get_submodule(name)).get("forward") for name in names]
+    parts = [module.get_submodule(name) for name in names]
+    if any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in parts):
+        return None  # which would not be called
+    forwards = [vars(part).get("forward") for part in parts]
     before, attention, between, feed_forward = forwards
     if not isinstance(before, _Norm) or not isinstance(between, _Norm):
         return None
@@ -282,7 +291,9 @@ class _Layer:
         if position_embeddings is None or not self.attention.takes(position_embeddings):
             result: torch.Tensor = self.own(hidden_states, *arguments, position_embeddings=position_embeddings, **named)
             return result
-        x, residual = self.before.beside(hidden_states.float().contiguous())
+        if not _may_be_stream(hidden_states):  # what goes into the first layer
+            hidden_states = hidden_states.to(torch.float32, copy=True).contiguous()
+        x, residual = self.before.beside(hidden_states)
         residual = self._projected(residual, self.attention.attended(x, position_embeddings))
         x, residual = self.between.beside(residual)
         return self.feed_forward.added(residual, x)

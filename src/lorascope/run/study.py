@@ -131,9 +131,7 @@ def _carry_out(run: _Run, command: str) -> None:
     store.put_environment(
         environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command)
     )
-    study.frozen.limit.on_lower = lambda tokens: run.progress.note(
-        f"memory ran out: from now on at most {tokens} tokens go through the model at once"
-    )
+    study.frozen.limit.on_lower = partial(_smaller_passes, run)
     wave, ended = run.pending(), True
     with sampling(store, study.device), run.stop.deferred():
         if wave is None:
@@ -221,6 +219,11 @@ def _attempt(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder) -> list
     finally:
         attach(run.study.frozen.layers, [])
     return []
+
+
+def _smaller_passes(run: _Run, tokens: int) -> None:
+    release_memory(run.study.device)
+    run.progress.note(f"memory ran out: from now on at most {tokens} tokens go through the model at once")
 
 
 def _train(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder, trials: Sequence[TrainingTrial]) -> None:

@@ -1,3 +1,4 @@
+import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,9 @@ def held_after_freeing() -> float:
 
 
 def test_what_training_frees_is_kept_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ctypes.CDLL(None).mallopt(-3, 2**31 - 1):
+        pytest.skip("this release of glibc maps what is larger than 32 MB by itself")
+
     @kept_memory(CPU)
     def train() -> None:
         assert held_after_freeing() == pytest.approx(200, abs=NEAR / MB)

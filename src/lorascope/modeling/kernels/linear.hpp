@@ -122,9 +122,9 @@ inline void keep(const Tiled& to, int64_t row, int64_t j, floats values) {
     write(to.tile(row / kLanes, j / 2) + row % kLanes * kLanes + j % 2 * (kLanes / 2), rounded(values));
 }
 
-// Rows of a task that makes one product of another's results: few enough that all threads have some.
+// Rows of a task that makes one product of another's results: few where there are many threads, a tile's at least.
 inline int64_t rows_of_task(int64_t n) {
-    return std::clamp(round_up(n / (2 * omp_get_num_threads()), kPairs), kPairs, kSlots);
+    return std::clamp(round_up(n / (2 * omp_get_num_threads()), kLanes), kLanes, kSlots);
 }
 
 // gated = x G^T and raised = x U^T, [n, mid]; y [n, out] = (silu(gated) * raised) D^T + b, or the residual stream with it.

@@ -229,9 +229,6 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
             [&](int64_t j, int64_t count, float* panel) { add(first, rows, j, count, panel); });
     }
 }
-template <class Get, class Use> void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use) {
-    multiply_rows(n, right, columns, get, use, [](int64_t, int64_t, int64_t, int64_t, float*) {});
-}
 
 // 32 numbers of two tiles' row.
 inline words side_by_side(floats low, floats high) { return (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
