@@ -110,6 +110,19 @@ def test_in_bfloat16_layers_add_up_in_float32(own_kernels: Kernels, targets: tup
     assert (ours - exact).norm() < 0.95 * (plain - exact).norm() < 0.1 * exact.norm()
 
 
+def test_layers_with_hooks_or_numbers_of_their_own_keep_their_sums(own_kernels: Kernels) -> None:
+    """One hears when its attention ends, one scales by a parameter that is 1 at first, and one is taken."""
+    model = make_model("llama", torch.bfloat16, num_hidden_layers=3)
+    heard: list[nn.Module] = []
+    model.model.layers[0].self_attn.register_forward_hook(lambda module, *_: heard.append(module))
+    model.model.layers[1].scale = nn.Parameter(torch.ones(1), requires_grad=False)
+    frozen, _ = prepare_model(model, None, make_splits().train, packing=True, kernels=True)
+    assert replaced(model)["LlamaDecoderLayer"] == 1
+    heard.clear()
+    logits(frozen)
+    assert heard == [model.model.layers[0].self_attn]
+
+
 class ScaledLayer(LlamaDecoderLayer):
     """Looks like a Llama's and adds up otherwise, as Granite's does."""
 
