@@ -41,7 +41,7 @@ def imprecise(findings: Findings) -> CautionPart | None:
         text = tr(
             "Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches {half} to "
             "either side, and the tolerance is {tolerance:g} nats a token. To tell a difference of that size would "
-            "take about {times:,.0f} times as many: {rows:,} held-out rows, or {more_seeds} seeds in place of {seeds} "
+            "take about {times:,.1f} times as many: {rows:,} held-out rows, or {more_seeds} seeds in place of {seeds} "
             "where seeds make most of it.",
             **values,
             seeds=seeds,
@@ -51,7 +51,7 @@ def imprecise(findings: Findings) -> CautionPart | None:
         text = tr(
             "Too few held-out rows or seeds for the effect asked about: the interval of rank {rank} reaches {half} to "
             "either side, and the tolerance is {tolerance:g} nats a token. To tell a difference of that size would "
-            "take about {times:,.0f} times as many: {rows:,} held-out rows.",
+            "take about {times:,.1f} times as many: {rows:,} held-out rows.",
             **values,
         )
     return CautionPart(kind="imprecise", text=text)
