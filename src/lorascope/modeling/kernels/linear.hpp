@@ -122,9 +122,34 @@ inline void keep(const Tiled& to, int64_t row, int64_t j, floats values) {
     write(to.tile(row / kLanes, j / 2) + row % kLanes * kLanes + j % 2 * (kLanes / 2), rounded(values));
 }
 
-// Rows of a task that makes one product of another's results: few where there are many threads, a tile's at least.
-inline int64_t rows_of_task(int64_t n) {
-    return std::clamp(round_up(n / (2 * omp_get_num_threads()), kLanes), kLanes, kSlots);
+// The product of n rows of x with `right`, and the product of what is made of it with `last`, in a parallel region; a task
+// makes both. make(row, whether it is one, row of the task, first tile column, tile columns, sums, what it makes), and then
+// use(row, ...) as that of multiply_panels. Rows of a task are few where there are many threads, a tile's at least.
+template <class In, class Make, class Use>
+void multiply_twice(int64_t n, const In* x, const Tiled& right, int64_t columns, const Tiled& last, int64_t last_columns,
+                    Make make, Use use) {
+    const int64_t most = std::clamp(round_up(n / (2 * omp_get_num_threads()), kLanes), kLanes, kSlots);
+    Aligned<uint32_t> memory;
+    Aligned<float> sums_memory;
+#pragma omp for schedule(dynamic)
+    for (int64_t first = 0; first < n; first += most) {
+        const int64_t slots = std::min(most, n - first), rows = round_up(slots, kLanes) / kLanes;
+        Tiled left, between;
+        TileMemory room(memory);
+        room.add(left, rows, right.depth), room.add(between, rows, last.depth);
+        if (!room.make()) continue;
+        fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
+            return t < slots ? pairs_of(x + ((first + t) * right.depth + p) * kPairs) : words{};
+        });
+        multiply_panels(left, rows, right, 0, columns, sums_memory,
+                        [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
+            make(first + std::min(t, slots - 1), t < slots, t, column, wide, sums, between);
+        });
+        multiply_panels(between, rows, last, 0, last_columns, sums_memory,
+                        [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
+            if (t < slots) use(first + t, column, wide, sums);
+        });
+    }
 }
 
 // gated = x G^T and raised = x U^T, [n, mid]; y [n, out] = (silu(gated) * raised) D^T + b, or the residual stream with it.
@@ -141,40 +166,25 @@ void gated_forward(int64_t n, int64_t in, int64_t mid, int64_t out, const bfloat
         [[maybe_unused]] const TileSetup setup;
         fill_transposed(right, 0, 2, in, mid, gate), fill_transposed(right, 1, 2, in, mid, up);
         fill_transposed(right_down, 0, 1, mid, out, down);
-        const int64_t most = rows_of_task(n);
-        Aligned<uint32_t> memory;
-        Aligned<float> sums_memory;
-#pragma omp for schedule(dynamic)
-        for (int64_t first = 0; first < n; first += most) {
-            const int64_t slots = std::min(most, n - first), rows = round_up(slots, kLanes) / kLanes;
-            Tiled left, between;
-            TileMemory own_room(memory);
-            own_room.add(left, rows, in / kPairs), own_room.add(between, rows, mid / kPairs);
-            if (!own_room.make()) continue;
-            fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
-                return t < slots ? pairs_of(x + (first + t) * in + p * kPairs) : words{};
-            });
-            multiply_panels(left, rows, right, 0, 2 * mid / kLanes, sums_memory,
-                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
+        multiply_twice(
+            n, x, right, 2 * mid / kLanes, right_down, out / kLanes,
+            [&](int64_t row, bool inside, int64_t t, int64_t column, int64_t wide, const SumsRow& sums, const Tiled& to) {
                 for (int64_t j = 0; j < wide; j += 4) {
-                    const int64_t tile = (column + j) / 2, at = (first + t) * mid + tile * kLanes;
+                    const int64_t tile = (column + j) / 2, at = row * mid + tile * kLanes;
                     const floats g = sums[j], u = sums[j + 1], next_g = sums[j + 2], next_u = sums[j + 3];
-                    if (t < slots) stream_pair(gated + at, g, next_g), stream_pair(raised + at, u, next_u);
-                    keep(between, t, tile, g * sigmoid(g) * u);
-                    keep(between, t, tile + 1, next_g * sigmoid(next_g) * next_u);
+                    if (inside) stream_pair(gated + at, g, next_g), stream_pair(raised + at, u, next_u);
+                    keep(to, t, tile, g * sigmoid(g) * u), keep(to, t, tile + 1, next_g * sigmoid(next_g) * next_u);
                 }
-            });
-            multiply_panels(between, rows, right_down, 0, out / kLanes, sums_memory,
-                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
-                for (int64_t j = 0; t < slots && j < wide; j += 2) {
-                    const int64_t place = (column + j) * kLanes, at = (first + t) * out + place;
+            },
+            [&](int64_t row, int64_t column, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2) {
+                    const int64_t place = (column + j) * kLanes, at = row * out + place;
                     floats low = sums[j], high = sums[j + 1];
                     if (bias != nullptr) low += load(bias + place), high += load(bias + place + kLanes);
                     if (residual == nullptr) store_pair(y + at, low, high);
                     else add_pair(residual + at, low, high);
                 }
             });
-        }
         _mm_sfence();
     }
 }
@@ -192,33 +202,19 @@ void gated_backward(int64_t n, int64_t in, int64_t mid, int64_t out, const G* dy
         [[maybe_unused]] const TileSetup setup;
         fill_plain(right_down, 0, mid, out, down);
         fill_plain(right, 0, in, mid, gate), fill_plain(right, mid / kPairs, in, mid, up);
-        const int64_t most = rows_of_task(n);
-        Aligned<uint32_t> memory;
-        Aligned<float> sums_memory;
-#pragma omp for schedule(dynamic)
-        for (int64_t first = 0; first < n; first += most) {
-            const int64_t slots = std::min(most, n - first), rows = round_up(slots, kLanes) / kLanes;
-            Tiled left, between;
-            TileMemory own_room(memory);
-            own_room.add(left, rows, out / kPairs), own_room.add(between, rows, 2 * mid / kPairs);
-            if (!own_room.make()) continue;
-            fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
-                return t < slots ? pairs_of(dy + (first + t) * out + p * kPairs) : words{};
-            });
-            multiply_panels(left, rows, right_down, 0, mid / kLanes, sums_memory,
-                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
-                for (int64_t j = 0; j < wide; ++j) {
-                    const int64_t at = (first + std::min(t, slots - 1)) * mid + (column + j) * kLanes;
-                    const auto [dgate, dup] = silu_mul_gradients(load(gated + at), load(raised + at), sums[j]);
-                    keep(between, t, column + j, dgate), keep(between, t, mid / kLanes + column + j, dup);
+        multiply_twice(
+            n, dy, right_down, mid / kLanes, right, in / kLanes,
+            [&](int64_t row, bool, int64_t t, int64_t column, int64_t wide, const SumsRow& sums, const Tiled& to) {
+                for (int64_t j = column; j < column + wide; ++j) {
+                    const int64_t at = row * mid + j * kLanes;
+                    const auto [dgate, dup] = silu_mul_gradients(load(gated + at), load(raised + at), sums[j - column]);
+                    keep(to, t, j, dgate), keep(to, t, mid / kLanes + j, dup);
                 }
+            },
+            [&](int64_t row, int64_t column, int64_t wide, const SumsRow& sums) {
+                for (int64_t j = 0; j < wide; j += 2)
+                    store_pair(dx + row * in + (column + j) * kLanes, sums[j], sums[j + 1]);
             });
-            multiply_panels(between, rows, right, 0, in / kLanes, sums_memory,
-                            [&](int64_t t, int64_t column, int64_t wide, const SumsRow& sums) {
-                for (int64_t j = 0; t < slots && j < wide; j += 2)
-                    store_pair(dx + (first + t) * in + (column + j) * kLanes, sums[j], sums[j + 1]);
-            });
-        }
     }
 }
 
