@@ -93,7 +93,7 @@ void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers,
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
-        adapters.prepare(x);
+        adapters.prepare();
         if (dx != nullptr) {
             for (int64_t layer = 0, first = 0; layer < count; first += layers[layer++].out / kPairs)
                 fill_plain(right, first, in, layers[layer].out, layers[layer].weight);
@@ -113,7 +113,7 @@ void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers,
                     adapters.add(first, rows, column, wide, sums, memory);
                 });
         }
-        adapters.sum_up();
+        adapters.sum_up(x);
     }
 }
 

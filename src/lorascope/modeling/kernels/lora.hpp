@@ -179,8 +179,8 @@ class LoraForward {
 // parallel region.
 class LoraBackward {
     struct Operands {
-        Tiled b, a, back;              // B, A, and factor * dy B to go back through A
-        Tiled dhidden, x, dy, hidden;  // what is summed over slots
+        Tiled b, a, back;       // B, A, and factor * dy B to go back through A
+        Tiled dhidden, hidden;  // what is summed over slots, with x and dy
     };
     const int64_t in;
     const bool wants_dx;
@@ -198,12 +198,11 @@ class LoraBackward {
             Operands& to = operands[at];
             room.add(to.b, own.tiles(), out / kPairs), room.add(to.back, own.slots / kLanes, own.wide() / kPairs);
             if (wants_dx) room.add(to.a, in / kLanes, own.wide() / kPairs);
-            room.add(to.dhidden, own.tiles(), depth), room.add(to.x, in / kLanes, depth);
-            room.add(to.dy, out / kLanes, depth), room.add(to.hidden, own.tiles(), depth);
+            room.add(to.dhidden, own.tiles(), depth), room.add(to.hidden, own.tiles(), depth);
         }
     }
 
-    void prepare(const bfloat16* x) {
+    void prepare() {
         if (adapters.empty()) return;
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.own.tiles(); }, [&](size_t at, int64_t i) {
             const LoraPart& own = adapters[at].own;
@@ -232,24 +231,9 @@ class LoraBackward {
             fill_left(grad, 0, slots / kLanes, [&](int64_t t, int64_t p) {
                 return read<words>(dy + (own.first + first + t) * out + p * kPairs);
             });
-            for (int64_t t = first; t < first + slots; t += kPairs) {
-                const int64_t p = t / kPairs, slot = own.first + t;
-                words tile[kLanes];
-                for (int64_t j = 0; j < out / kLanes; ++j) {
-                    interleave(tile, [&](int64_t r) { return read<halves>(dy + (slot + r) * out + j * kLanes); });
-                    turn(tile), put(to.dy.tile(j, p), tile);
-                }
+            for (int64_t t = first; t < first + slots; t += kPairs)
                 for (int64_t j = 0; j < own.tiles(); ++j)
-                    paired_rows(own.hidden + t * wide + j * kLanes, wide, kPairs, kLanes, to.hidden.tile(j, p));
-                for (int64_t j = 0; j < in / kLanes; ++j) {
-                    interleave(tile, [&](int64_t r) {
-                        const uint16_t* kept = adapters[at].bits[t + r];
-                        const __mmask16 chosen = kept == nullptr ? 0xffff : kept[j];
-                        return (halves)_mm256_maskz_loadu_epi16(chosen, x + (slot + r) * in + j * kLanes);
-                    });
-                    put(to.x.tile(j, p), tile);
-                }
-            }
+                    paired_rows(own.hidden + t * wide + j * kLanes, wide, kPairs, kLanes, to.hidden.tile(j, t / kPairs));
             const float factor = float(own.factor);
             const auto place = [&](int64_t t, int64_t j) {
                 return to.back.tile(t / kLanes, j / 2) + t % kLanes * kLanes + j % 2 * (kLanes / 2);
@@ -289,16 +273,37 @@ class LoraBackward {
         }
     }
 
+    // Two tile columns of what an adapter's slots have, as the right factor of sums over slots: get(slot of its own, which).
+    template <class Get> static Tiled two_columns(const LoraPart& own, Aligned<uint32_t>& memory, Get get) {
+        Tiled to;
+        TileMemory room(memory);
+        room.add(to, 2, own.slots / kPairs);
+        if (!room.make()) return {};
+        for (int64_t p = 0; p < to.depth; ++p)
+            for (int64_t half = 0; half < 2; ++half) {
+                words tile[kLanes];
+                interleave(tile, [&](int64_t r) { return get(p * kPairs + r, half); });
+                put(to.tile(half, p), tile);
+            }
+        return to;
+    }
+
     // Adds to the gradients of A and B: two tile columns of A's a task, then as many tile rows of B's.
-    void sum_up() {
+    void sum_up(const bfloat16* x) {
         if (adapters.empty()) return;
+        Aligned<uint32_t> memory;
         Aligned<float> sums_memory;
         for_each_adapter(adapters, [&](const Adapted&) { return in / kPairs; }, [&](size_t at, int64_t task) {
             const LoraPart& own = adapters[at].own;
-            const Operands& from = operands[at];
             float* sums = sums_memory.fit(own.tiles() * 2 * kTileWords);
-            if (sums == nullptr) return;
-            multiply(from.dhidden, 0, own.tiles(), from.x, 2 * task, 2, sums, 2);
+            const Tiled dropped = two_columns(own, memory, [&](int64_t t, int64_t half) {
+                const uint16_t* kept = adapters[at].bits[t];
+                const int64_t j = 2 * task + half;
+                const __mmask16 chosen = kept == nullptr ? 0xffff : kept[j];
+                return (halves)_mm256_maskz_loadu_epi16(chosen, x + (own.first + t) * in + j * kLanes);
+            });
+            if (sums == nullptr || dropped.data == nullptr) return;
+            multiply(operands[at].dhidden, 0, own.tiles(), dropped, 0, 2, sums, 2);
             for (int64_t r = 0; r < own.rank; ++r) {
                 const SumsRow row{sums + r / kLanes * 2 * kTileWords + r % kLanes * kLanes};
                 float* to = own.da + r * in + task * kPairs;
@@ -308,10 +313,18 @@ class LoraBackward {
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.layer.out / kPairs; },
                          [&](size_t at, int64_t task) {
             const LoraPart& own = adapters[at].own;
-            const Operands& from = operands[at];
+            const Linear& layer = adapters[at].layer;
             float* sums = sums_memory.fit(2 * own.tiles() * kTileWords);
-            if (sums == nullptr) return;
-            multiply(from.dy, 2 * task, 2, from.hidden, 0, own.tiles(), sums, own.tiles());
+            const Tiled dy = two_columns(own, memory, [&](int64_t t, int64_t half) {
+                return read<halves>(layer.y + (own.first + t) * layer.out + (2 * task + half) * kLanes);
+            });
+            if (sums == nullptr || dy.data == nullptr) return;
+            for (int64_t p = 0; p < 2 * dy.depth; ++p) {
+                words tile[kLanes];
+                for (int64_t r = 0; r < kLanes; ++r) tile[r] = read<words>(dy.tile(0, p) + r * kLanes);
+                turn(tile), put(dy.tile(0, p), tile);
+            }
+            multiply(dy, 0, 2, operands[at].hidden, 0, own.tiles(), sums, own.tiles());
             for (int64_t r = 0; r < kPairs; ++r) {
                 const SumsRow row{sums + r / kLanes * own.tiles() * kTileWords + r % kLanes * kLanes};
                 float* to = own.db + (task * kPairs + r) * own.rank;
