@@ -115,6 +115,5 @@ def own_logits(spec: StudySpec, base: torch.nn.Module, adapter: Path, rows: Sequ
     assert frozen.packing
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, torch.float32)
     load_peft(adapter, trial.adapter.layers)
-    trial.adapter.refresh()
     attach(frozen.layers, [trial.adapter])
     return frozen.logits([PassRow(example=row, adapter=0) for row in rows])

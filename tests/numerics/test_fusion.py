@@ -90,7 +90,6 @@ def first_gradient(model: PreTrainedModel, targets: tuple[str, ...], *, kernels:
     trial = TrainingTrial(plan_trials(make_spec())[0], make_spec(), frozen.layers, model.dtype)
     with torch.no_grad():  # B is zero at first, which would hide A's gradient
         trial.adapter.flat.copy_(0.05 * random(len(trial.adapter.flat), dtype=torch.float64))
-    trial.adapter.refresh()
     attach(frozen.layers, [trial.adapter])
     rows = [PassRow(example=row, adapter=0, stream=(0, 5, i)) for i, row in enumerate(make_examples(5, longest=70))]
     torch.cat(frozen.row_nats(rows)).sum().backward()

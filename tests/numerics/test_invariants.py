@@ -67,7 +67,6 @@ def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone(position: int
         weights = trials[position].adapter
         with torch.no_grad():
             weights.flat[3] = float("inf")
-        weights.refresh()
 
     joint = run_pack(spec, prepare_trials=poison)
     assert joint.outcomes[ruined].state == "diverged"

@@ -110,7 +110,6 @@ def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> No
     for adapter in adapters:
         with torch.no_grad():
             adapter.layers["l"].B.normal_(std=1.5e-3, generator=torch.Generator().manual_seed(1))
-        adapter.refresh()
     attach({"l": layer}, adapters)
     layout = PassLayout(lengths=(100, 60, 50), adapters=(0, BASE_ONLY, 1), padded=False, device=CPU)
     x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()

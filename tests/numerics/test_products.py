@@ -168,8 +168,8 @@ def make_adapted(
             LoraPart(
                 slots=slice(first, first + n),
                 factor=4 / 0.9,
-                A=random(rank, n_in, dtype=BF16, seed=rank) / n_in**0.5,
-                B=random(n_out, rank, dtype=BF16, seed=rank + 1) / rank**0.5,
+                A=random(rank, n_in, dtype=torch.float32, seed=rank) / n_in**0.5,
+                B=random(n_out, rank, dtype=torch.float32, seed=rank + 1) / rank**0.5,
                 hidden=kernels.hidden(x, n, rank),
                 gradients=(random(rank, n_in, dtype=torch.float32), random(n_out, rank, dtype=torch.float32, seed=1)),
                 dropout=None if kept is None else (rows, kept),
@@ -223,7 +223,7 @@ def test_adapters(
         expected, dy = exact(one.layer, x), one.dy.double()
         expected_dx += dy @ one.layer.weight.double()
         for part, mask, (dA, dB) in zip(one.parts, one.masks, gradients, strict=True):
-            own, A, B = part.slots, part.A.double(), part.B.double()
+            own, A, B = part.slots, part.A.to(BF16).double(), part.B.to(BF16).double()
             hidden, dh = part.factor * (x[own] * mask) @ A.T, part.factor * dy[own] @ B
             expected[own] += hidden @ B.T
             expected_dx[own] += dh @ A * mask
@@ -242,11 +242,20 @@ def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
     part.B.mul_(2e-4)
     (y,) = product_kernels.linear_forward(made.x, [(made.layer.weight, made.layer.bias)], [made.parts])
     x, own = made.x.double(), part.slots
-    update = part.factor * x[own] @ part.A.double().T @ part.B.double().T
+    update = part.factor * x[own] @ part.A.to(BF16).double().T @ part.B.to(BF16).double().T
     change = y[own].double() - exact(made.layer, x)[own]
     share = (change * update).sum() / update.square().sum()
     assert update.norm() < 2e-3 * y[own].double().norm()
     assert abs(share - 1) < 0.05
+
+
+def test_weights_are_rounded_as_torch_rounds_them(product_kernels: Kernels) -> None:
+    made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
+    for part in other.parts:
+        for weight in (part.A, part.B):
+            assert not torch.equal(weight, weight.to(BF16).float())
+            weight.copy_(weight.to(BF16))
+    assert all(map(torch.equal, compute(product_kernels, [made]), compute(product_kernels, [other])))
 
 
 def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> None:
@@ -265,7 +274,6 @@ def test_an_adapter_that_begins_inside_a_tile_is_left_to_torch(own_kernels: Kern
     adapter = Adapter({"l": layer}, shape, compute_dtype=BF16)
     with torch.no_grad():
         adapter.layers["l"].B.copy_(random(64, 8, dtype=torch.float32))
-    adapter.refresh()
     attach({"l": layer}, [adapter])
     lengths, adapters = (length,) * 5, (BASE_ONLY, 0, 0, 0, 0)
     layout = PassLayout(lengths=lengths, adapters=adapters, padded=True, device=torch.device("cpu"))
@@ -293,7 +301,6 @@ def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch
         for trial in trials:
             with torch.no_grad():  # B is zero at first, which would hide A's gradient
                 trial.adapter.flat.copy_(0.05 * random(len(trial.adapter.flat), dtype=torch.float64))
-            trial.adapter.refresh()
         for part in (rows[:2], rows[2:]):
             one_pass = [
                 PassRow(example=row, adapter=index, stream=(0, 5, i))

@@ -99,7 +99,6 @@ def adapted(kind: str, dropout: float) -> tuple[FrozenModel, list[TrainingTrial]
     for i, trial in enumerate(trials):
         with torch.no_grad():
             trial.adapter.flat.normal_(std=0.1, generator=torch.Generator().manual_seed(i))
-        trial.adapter.refresh()
     attach(frozen.layers, [trial.adapter for trial in trials])
     return frozen, trials
 

@@ -55,18 +55,19 @@ def split_of(data: StudyData, turn: CostTurn) -> tuple[MemorySplitPart, ...]:
     if facts is None or adapter is None or facts.dtype not in BYTES:
         return ()
     base = facts.base_parameters * BYTES[facts.dtype]
-    held_by_adapter = adapter.parameter_bytes + _copy_bytes(adapter, facts.dtype)
     parts = []
     for phase, total in phase_bytes(turn).items():
         activations = (turn.activation_bytes or 0) if phase in ("forward", "backward") else 0
-        known = turn.base_bytes + held_by_adapter + adapter.gradient_bytes + adapter.optimizer_bytes + activations
+        known = (
+            turn.base_bytes + adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes + activations
+        )
         parts.append(
             MemorySplitPart(
                 phase=phase,
                 total=total,
                 program=turn.base_bytes - base,
                 base=base,
-                adapter=held_by_adapter,
+                adapter=adapter.parameter_bytes,
                 gradient=adapter.gradient_bytes,
                 optimizer=adapter.optimizer_bytes,
                 activations=activations,
@@ -94,7 +95,7 @@ def growth_parts(data: StudyData) -> tuple[GrowthPart, ...]:
     if len(last) < 2 or data.facts is None:
         return ()
     phases = [set(phase_bytes(turn)) for turn in last.values()]
-    counted = float(np.mean([_state_bytes(data.adapters[rank], data.facts.dtype) / rank for rank in last]))
+    counted = float(np.mean([_state_bytes(data.adapters[rank]) / rank for rank in last]))
     parts = []
     for phase in phase_bytes(next(iter(last.values()))):
         if all(phase in found for found in phases):
@@ -108,14 +109,8 @@ def growth_parts(data: StudyData) -> tuple[GrowthPart, ...]:
     return tuple(parts)
 
 
-def _state_bytes(adapter: AdapterRecord, dtype: str) -> int:
-    return adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes + _copy_bytes(adapter, dtype)
-
-
-def _copy_bytes(adapter: AdapterRecord, dtype: str) -> int:
-    """Count the copy in the base's precision; where that is the adapter's own there is none."""
-    copy = adapter.trainable_parameters * BYTES.get(dtype, 0)
-    return copy if copy < adapter.parameter_bytes else 0
+def _state_bytes(adapter: AdapterRecord) -> int:
+    return adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes
 
 
 def _together(samples: Sequence[Sequence[int]]) -> Floats:

@@ -20,7 +20,7 @@ class MemorySplitPart(Part):
     base: int
     """Weights of the frozen base."""
     adapter: int
-    """Weights of the adapter, and the copy in the base's precision that the layers multiply with."""
+    """Weights of the adapter."""
     gradient: int
     """Gradient of the adapter."""
     optimizer: int

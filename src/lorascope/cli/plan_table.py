@@ -20,7 +20,7 @@ _PARTS = {
     "activation": "activations",
     "rest": "rest",
 }
-"""Parts of the peak and how the table names them; full fine-tuning trains the base, adapters have a working copy."""
+"""Parts of the peak and how the table names them; full fine-tuning trains the base."""
 
 _GIVEN_UP = {"gradient": 3, "optimizer": 2, "rest": 1}
 """Parts that a narrow terminal goes without, the highest first; base and activations are most of the peak."""

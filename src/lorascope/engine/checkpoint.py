@@ -120,7 +120,6 @@ def _restore(trial: TrainingTrial, steps_done: int, file: safe_open) -> None:
     trial.steps_done = steps_done
     with torch.no_grad():
         flat.copy_(weights)
-    trial.adapter.refresh()
     if steps_done:
         averages = {average: file.get_tensor(f"{name}.{average}").to(flat.device) for average in _AVERAGES}
         step = torch.tensor(float(steps_done), device=flat.device if flat.is_cuda else "cpu")

@@ -66,7 +66,6 @@ class TrainingTrial:
             grad.mul_(max_grad_norm / (norm + 1e-6))
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
-        self.adapter.refresh()
         self.steps_done += 1
         return norm
 

@@ -113,13 +113,13 @@ class Recipe:
     weight_bytes: int = 4
     """Of a trained parameter."""
     copy_bytes: int = 0
-    """Of its copy in the precision of the products."""
+    """Of its copy in the precision of the products, which full fine-tuning has."""
     gradient_bytes: int = 4
     optimizer_bytes: int = 8
     """AdamW's two averages."""
-    update_bytes: int = 50
+    update_bytes: int = 48
     """That an update moves for a parameter: a fused AdamW reads 16 and writes 12, the norm reads 4, clipping moves 8,
-    zeroing 4, making the copy 6."""
+    zeroing 4; and what both directions read of float32 weights beyond the products' own precision, 4."""
     gradient_at_peak: bool = True
     """True: gradients have their memory while activations are kept."""
     fused: bool = False

@@ -30,7 +30,8 @@ class Adapter:
     Args:
         layers: adapted layers by their full name; the adapter joins each of them.
         shape: rank, scale, dropout and seed.
-        compute_dtype: precision of the base. The weights themselves are float32, or float64 under a float64 base.
+        compute_dtype: precision of the base. The weights are float32, or float64 under a float64 base, and rounded where a
+            layer multiplies with them.
     """
 
     def __init__(
@@ -43,8 +44,6 @@ class Adapter:
         device = next(iter(layers.values())).base.weight.device
         self.flat = nn.Parameter(torch.zeros(n_parameters, dtype=dtype, device=device))
         self.flat.grad = torch.zeros_like(self.flat)
-        same = compute_dtype == dtype
-        self._compute = self.flat.detach() if same else torch.empty_like(self.flat, dtype=compute_dtype)
         self.layers: dict[str, LayerAdapter] = {}
         at = 0
         for name, (n_in, n_out) in sizes.items():
@@ -52,8 +51,6 @@ class Adapter:
             self.layers[name] = LayerAdapter(
                 A=self._leaf(at, end_A, (shape.rank, n_in)),
                 B=self._leaf(end_A, end_B, (n_out, shape.rank)),
-                A_compute=self._compute[at:end_A].view(shape.rank, n_in),
-                B_compute=self._compute[end_A:end_B].view(n_out, shape.rank),
                 scale=shape.scale,
                 dropout=shape.dropout,
             )
@@ -81,17 +78,11 @@ class Adapter:
                 bound = 1 / math.sqrt(layer.A.shape[1])
                 drawn = torch.rand(layer.A.shape, generator=generator, dtype=torch.float64)
                 layer.A.copy_((2 * drawn - 1) * bound)
-        self.refresh()
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Return all that the adapter holds: weights, their gradient, and the copy that the layers multiply with."""
+        """Return all that the adapter holds: weights and their gradient."""
         assert self.flat.grad is not None
-        return self.flat, self.flat.grad, self._compute
-
-    def refresh(self) -> None:
-        """Bring the copy that the layers multiply with up to date, after the weights changed."""
-        if self._compute.dtype != self.flat.dtype:
-            self._compute.copy_(self.flat.detach())
+        return self.flat, self.flat.grad
 
     def zero_grad(self) -> None:
         """Set the gradient to zero where it lies; the layers' gradients are views of it."""

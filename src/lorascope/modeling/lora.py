@@ -31,9 +31,6 @@ class LayerAdapter:
     """[R, I], the trained weight, a leaf."""
     B: torch.Tensor
     """[O, R]"""
-    A_compute: torch.Tensor
-    """A in the base's precision; A itself where that is the same."""
-    B_compute: torch.Tensor
     scale: float
     dropout: float
 
@@ -61,9 +58,9 @@ class Segment:
         """Add what flows back through this segment's adapter to the gradient of the inputs."""
         dx_nI = dx_NI[self.slots]
         if self.dropout is None:
-            dx_nI.addmm_(dh_nR, self.adapter.A_compute)
+            dx_nI.addmm_(dh_nR, self.adapter.A.to(dh_nR.dtype))
         else:
-            self.dropout.add_dropped_(dx_nI, dh_nR @ self.adapter.A_compute)
+            self.dropout.add_dropped_(dx_nI, dh_nR @ self.adapter.A.to(dh_nR.dtype))
 
 
 class _MultiLora(torch.autograd.Function):
@@ -92,7 +89,7 @@ class _MultiLora(torch.autograd.Function):
         else:
             hidden, outputs = [], []
             for layer, own in zip(layers, segments, strict=True):
-                own_hidden = [segment.dropped(x_NI) @ segment.adapter.A_compute.T for segment in own]
+                own_hidden = [segment.dropped(x_NI) @ segment.adapter.A.to(x_NI.dtype).T for segment in own]
                 outputs.append(_updated(layer.base, own, own_hidden, x_NI))
                 hidden += own_hidden
         ctx.segments, ctx.kernels, ctx.shape, ctx.check_stop = segments, kernels, x.shape, active.check_stop
@@ -146,8 +143,8 @@ def _part(kernels: Kernels, segment: Segment, h_nR: torch.Tensor, features: int)
     return LoraPart(
         slots=segment.slots,
         factor=segment.factor,
-        A=adapter.A_compute,
-        B=adapter.B_compute,
+        A=adapter.A,
+        B=adapter.B,
         hidden=h_nR,
         gradients=None if adapter.A.grad is None or adapter.B.grad is None else (adapter.A.grad, adapter.B.grad),
         dropout=None if dropout is None else (dropout.rows.rows, dropout.kept_bits(kernels, features)),
@@ -161,13 +158,13 @@ def _updated(
     if x_NI.dtype not in {torch.bfloat16, torch.float16} or not is_plain(base, nn.Linear, Conv1D):
         y_NO: torch.Tensor = base(x_NI)
         for segment, h_nR in zip(segments, hidden, strict=True):
-            y_NO[segment.slots].addmm_(h_nR, segment.adapter.B_compute.T, alpha=segment.factor)
+            y_NO[segment.slots].addmm_(h_nR, segment.adapter.B.to(h_nR.dtype).T, alpha=segment.factor)
         return y_NO
     # one product of both, which is rounded once: added to a rounded y, most of a small update is rounded away
     pieces, at = [], 0
     for segment, h_nR in zip(segments, hidden, strict=True):
         inputs = torch.cat([x_NI[segment.slots], segment.factor * h_nR], dim=1)
-        weights = torch.cat([frozen_weight(base), segment.adapter.B_compute], dim=1)
+        weights = torch.cat([frozen_weight(base), segment.adapter.B.to(x_NI.dtype)], dim=1)
         pieces += [base(x_NI[at : segment.slots.start]), F.linear(inputs, weights, base.bias)]
         at = segment.slots.stop
     return torch.cat([*pieces, base(x_NI[at:])])
@@ -191,7 +188,7 @@ def _gradients(
     leaf_grads: list[torch.Tensor | None] = []
     for segment, h_nR in zip(segments, hidden, strict=True):
         adapter, dy_nO = segment.adapter, dy_NO[segment.slots]
-        dh_nR = (dy_nO @ adapter.B_compute).mul_(segment.factor)
+        dh_nR = (dy_nO @ adapter.B.to(dy_nO.dtype)).mul_(segment.factor)
         leaf_grads.append((dh_nR.T @ segment.dropped(x_NI)).to(adapter.A.dtype))
         # the transpose of dy^T h, in the order that the matrix library is quicker at
         leaf_grads.append((h_nR.T @ dy_nO).to(adapter.B.dtype).mul_(segment.factor).T)

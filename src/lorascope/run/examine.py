@@ -140,7 +140,6 @@ class Examination:
             for name, layer in adapter.layers.items():
                 layer.A.copy_(updates[name].A)
                 layer.B.copy_(updates[name].B)
-        adapter.refresh()
         attach(frozen.layers, [adapter])
 
 

@@ -27,7 +27,7 @@ SHAPE = ModelShape(
     width=10, vocabulary=30, blocks=2, norms=2, norm_features=20, wide_norms=True, query_features=20,
     key_value_features=40, heads=4, hidden_features=40, gated=False, kept_by_activation=1, inputs=60, adapted_inputs=20,
 )  # fmt: skip
-RECIPE = Recipe(dtype="bfloat16", low_rank_dtype="bfloat16", copy_bytes=2, fused=True)
+RECIPE = Recipe(dtype="bfloat16", low_rank_dtype="bfloat16", fused=True)
 STEP = Step(passes=(Pass(slots=(100,), targets=50, squares=1000),), tokens=100)
 L4 = Roofline(DEVICES["l4"])
 
@@ -41,12 +41,12 @@ def test_operations_are_four_a_frozen_weight_and_six_a_trained_one() -> None:
 
 def test_memory_by_part() -> None:
     memory = predict(SHAPE, RECIPE, [STEP], [3], L4, rest_bytes=7).memory
-    assert (memory.base, memory.adapter, memory.gradient, memory.optimizer) == (2000, 180 * 6, 180 * 4, 180 * 8)
+    assert (memory.base, memory.adapter, memory.gradient, memory.optimizer) == (2000, 180 * 4, 180 * 4, 180 * 8)
     # norms, queries with their outputs, keys and values, feed-forward, inputs of adapters; a log sum a head
     kept = 100 * (2 * (20 + 2 * 20 + 40 + 40 + 20) + 4 * 4)
     low_rank, head = 100 * 2 * 3 * 2, 50 * 30 * 2 + 2 * 50 * 10 * 2
     assert memory.activation == kept + low_rank + max(head, 100 * 3 * 20 * 2)
-    assert memory.total == 2000 + 180 * 18 + memory.activation + 7
+    assert memory.total == 2000 + 180 * 16 + memory.activation + 7
 
 
 def test_a_heap_keeps_holes_between_activations() -> None:
@@ -104,7 +104,7 @@ def test_a_pack_costs_its_ranks_and_one_base() -> None:
 
 
 def test_full_fine_tuning_has_no_frozen_base() -> None:
-    full = replace(RECIPE, trains_base=True)
+    full = replace(RECIPE, copy_bytes=2, trains_base=True)
     found = predict(SHAPE, full, [STEP], [], L4)
     assert found.trained_parameters == SHAPE.parameters
     assert found.memory.base == 0
@@ -162,8 +162,7 @@ def test_sizes_are_those_of_the_trial(kind: str, dtype: torch.dtype) -> None:
     assert found.trained_parameters == record.trainable_parameters
     assert found.memory.gradient == record.gradient_bytes
     assert found.memory.optimizer == record.optimizer_bytes
-    copy = 0 if dtype == torch.float32 else 2 * record.trainable_parameters
-    assert found.memory.adapter == record.parameter_bytes + copy
+    assert found.memory.adapter == record.parameter_bytes
     assert found.memory.base == sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -171,7 +170,7 @@ def kept_bytes(frozen: FrozenModel, rows: list[Example]) -> int:
     """Bytes that autograd keeps of one pass, each memory once, weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in frozen.model.parameters()}
     for layer in frozen.layers.values():
-        weights |= {t.untyped_storage().data_ptr() for a in layer.adapters for t in (a.A, a.B, a.A_compute)}
+        weights |= {t.untyped_storage().data_ptr() for a in layer.adapters for t in (a.A, a.B)}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -80,9 +80,9 @@ class LoraPart:
     slots: slice
     factor: float
     A: torch.Tensor
-    """[R, I], bfloat16"""
+    """[R, I], float32, rounded where it is multiplied with"""
     B: torch.Tensor
-    """[O, R], bfloat16"""
+    """[O, R], float32"""
     hidden: torch.Tensor
     """factor * dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
     gradients: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -135,6 +135,7 @@ def described_layers(
 
 def _lora_part(part: LoraPart) -> _LoraPart:
     assert part.slots.start % MULTIPLE == part.slots.stop % MULTIPLE == 0
+    assert part.A.dtype == part.B.dtype == torch.float32
     gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
     rows, widths, bits = 0, None, None
     if part.dropout is not None:

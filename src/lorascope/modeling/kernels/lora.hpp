@@ -16,7 +16,7 @@ namespace {
 struct LoraPart {
     int64_t first, slots, rank;  // the first two are multiples of 32
     double factor;
-    const bfloat16 *a, *b;  // [rank, in], [out, rank]
+    const float *a, *b;     // [rank, in], [out, rank], rounded where they are multiplied with
     bfloat16* hidden;       // factor * dropped(x) A^T [slots, rank filled up to a multiple of 32]
     float *da, *db;         // gradients to add to, as a and b
     int64_t rows;           // of the dropout's bits; 0 without dropout

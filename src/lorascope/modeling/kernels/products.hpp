@@ -109,6 +109,12 @@ inline void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64
 
 // 32 neighbours of a row; those that are not kept are zero.
 inline __m512i kept_pairs(const bfloat16* from, uint32_t kept) { return _mm512_maskz_loadu_epi16(kept, from); }
+inline __m512i kept_pairs(const float* from, uint32_t kept) {
+    const __m512 low = _mm512_maskz_loadu_ps(kept, from), high = _mm512_maskz_loadu_ps(kept >> kLanes, from + kLanes);
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+inline halves kept_halves(const bfloat16* from, uint32_t kept) { return (halves)_mm256_maskz_loadu_epi16(kept, from); }
+inline halves kept_halves(const float* from, uint32_t kept) { return rounded((floats)_mm512_maskz_loadu_ps(kept, from)); }
 
 // A tile (pair, column) of 32 rows and 16 columns, from one vector of 16 numbers a row: get(row).
 template <class Get> void interleave(words tile[kLanes], Get get) {
@@ -121,7 +127,7 @@ inline void put(uint32_t* to, const words tile[kLanes]) {
 }
 
 // A tile of 16 rows and 32 columns becomes one of pairs (column pair, row). Rows behind `rows` are zero.
-inline void turned_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
+template <class T> void turned_rows(const T* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
     const uint32_t inside = columns >= kPairs ? ~0u : (1u << columns) - 1;
     words tile[kLanes] = {};
     for (int64_t r = 0; r < std::min(rows, kLanes); ++r) tile[r] = (words)kept_pairs(from + r * ld, inside);
@@ -129,11 +135,11 @@ inline void turned_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t 
 }
 
 // A tile of pairs of rows (row pair, column), 32 rows and 16 columns; rows and columns behind the matrix are zero.
-inline void paired_rows(const bfloat16* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
+template <class T> void paired_rows(const T* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
     const __mmask16 inside = columns >= kLanes ? 0xffff : (1u << columns) - 1;
     words tile[kLanes];
     interleave(tile, [&](int64_t r) {
-        return r < rows ? (halves)_mm256_maskz_loadu_epi16(inside, from + r * ld) : halves{};
+        return r < rows ? kept_halves(from + r * ld, inside) : halves{};
     });
     put(to, tile);
 }
