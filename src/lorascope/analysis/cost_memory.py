@@ -58,9 +58,7 @@ def split_of(data: StudyData, turn: CostTurn) -> tuple[MemorySplitPart, ...]:
     parts = []
     for phase, total in phase_bytes(turn).items():
         activations = (turn.activation_bytes or 0) if phase in ("forward", "backward") else 0
-        known = (
-            turn.base_bytes + adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes + activations
-        )
+        known = turn.base_bytes + _state_bytes(adapter) + activations
         parts.append(
             MemorySplitPart(
                 phase=phase,

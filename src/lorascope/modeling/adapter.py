@@ -30,8 +30,8 @@ class Adapter:
     Args:
         layers: adapted layers by their full name; the adapter joins each of them.
         shape: rank, scale, dropout and seed.
-        compute_dtype: precision of the base. The weights are float32, or float64 under a float64 base, and rounded where a
-            layer multiplies with them.
+        compute_dtype: precision of the base. The weights are float32, or float64 under a float64 base, and rounded
+            where a layer multiplies with them.
     """
 
     def __init__(
