@@ -74,28 +74,28 @@ def train_lorascope(job: Job) -> Result:
     start = time.perf_counter()
     with kept_memory(study.device):
         train_pack(pack)
-    train_seconds = time.perf_counter() - start
-    measured = Result(
-        program=job.program,
-        ranks=job.ranks,
-        train_seconds=train_seconds,
-        process_seconds=seconds_since(job.started),
-        peak_rss_bytes=peak_rss_bytes(),
-        before_rss_bytes=before,
-        steps=pack.total_steps,
-        tokens=sum(record.tokens for record in kept.records),
-        train_loss={name: statistics.fmean(losses) for name, losses in _losses(kept.records).items()},
-        step_losses=_losses(kept.records),
-        step_seconds=tuple(clock.step_seconds),
-        step_tokens=tuple(clock.step_tokens),
-        trainable_parameters=sum(trial.adapter.flat.numel() for trial in trials),
-        data_hash=study.splits.data_hash,
-        threads=torch.get_num_threads(),
-        dtype=study.facts.dtype,
-        settings=spec.model_dump(mode="json")
-        | {"model": shown_source(spec.model), "dataset": shown_source(spec.dataset), "evaluation": "none"},
-    )
-    return measured.model_copy(update={"shares": _shares(pack, measured.step_seconds, job.bound_steps)})
+        train_seconds = time.perf_counter() - start
+        measured = Result(
+            program=job.program,
+            ranks=job.ranks,
+            train_seconds=train_seconds,
+            process_seconds=seconds_since(job.started),
+            peak_rss_bytes=peak_rss_bytes(),
+            before_rss_bytes=before,
+            steps=pack.total_steps,
+            tokens=sum(record.tokens for record in kept.records),
+            train_loss={name: statistics.fmean(losses) for name, losses in _losses(kept.records).items()},
+            step_losses=_losses(kept.records),
+            step_seconds=tuple(clock.step_seconds),
+            step_tokens=tuple(clock.step_tokens),
+            trainable_parameters=sum(trial.adapter.flat.numel() for trial in trials),
+            data_hash=study.splits.data_hash,
+            threads=torch.get_num_threads(),
+            dtype=study.facts.dtype,
+            settings=spec.model_dump(mode="json")
+            | {"model": shown_source(spec.model), "dataset": shown_source(spec.dataset), "evaluation": "none"},
+        )
+        return measured.model_copy(update={"shares": _shares(pack, measured.step_seconds, job.bound_steps)})
 
 
 def _go_on() -> None:

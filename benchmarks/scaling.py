@@ -47,7 +47,7 @@ def _trials(options: Options, model: str) -> dict[str, Job]:
     one = Job(program="lorascope", ranks=(128,), model=model, dataset=options.dataset, max_steps=_STEPS)
     three = one.model_copy(update={"ranks": (8, 128, 256)})
     nine = three.model_copy(update={"learning_rates": (1e-4, 3e-4, 1e-3)})
-    # with as many rows as this a pass is as large as it may be, so that from here on only adapters add to memory
+    # nine fill a pass with as many tokens as it may have: from there on only adapters add to memory
     eighteen = nine.model_copy(update={"learning_rates": (1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3)})
     return {"1 trial": one, "3 trials": three, "9 trials": nine, "18 trials": eighteen}
 

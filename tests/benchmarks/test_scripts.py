@@ -70,7 +70,7 @@ def test_scaling(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "training begins after 3.0 s, its first step is done after 4.0 s" in shown
     assert "--help: 0.25 s" in shown
     result = only_result(written)
-    assert [case["tokens"] for case in result["trials"]] == [8, 24, 72]
+    assert [case["tokens"] for case in result["trials"]] == [8, 24, 72, 144]
     assert [case["name"] for case in result["rows"]] == ["64 rows", "256 rows", "1024 rows"]
     assert [case["bound_token_seconds"] for case in result["lengths"]] == [0.5 / 8] * 4
     assert len(result["second_start_seconds"]) == 3

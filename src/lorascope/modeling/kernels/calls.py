@@ -331,7 +331,8 @@ class Kernels:
 
 
 def _back_through(part: LoraPart, dx_NI: torch.Tensor | None) -> list[KernelProduct]:
-    (rank, in_features), out_features, n = part.A.shape, len(part.B), len(part.hidden)
-    found = [KernelProduct(n, out_features, rank, part.B), KernelProduct(rank, n, in_features)]
+    (rank, in_features), out_features = part.A.shape, len(part.B)
+    n, dtype = len(part.hidden), part.hidden.dtype
+    found = [KernelProduct(n, out_features, rank, part.B.to(dtype)), KernelProduct(rank, n, in_features)]
     found += [KernelProduct(rank, n, out_features)]
-    return found if dx_NI is None else [*found, KernelProduct(n, rank, in_features, part.A)]
+    return found if dx_NI is None else [*found, KernelProduct(n, rank, in_features, part.A.to(dtype))]

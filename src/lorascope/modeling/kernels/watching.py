@@ -38,10 +38,10 @@ def tell(products: Callable[[], Iterable[KernelProduct]]) -> None:
 
 
 def forward_product(x_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
-    """Describe x W^T."""
-    return KernelProduct(len(x_NI), x_NI.shape[1], len(weight_OI), weight_OI.T)
+    """Describe x W^T, the weight rounded as x is."""
+    return KernelProduct(len(x_NI), x_NI.shape[1], len(weight_OI), weight_OI.to(x_NI.dtype).T)
 
 
 def backward_product(dx_NI: torch.Tensor, weight_OI: torch.Tensor) -> KernelProduct:
-    """Describe dx = dy W."""
-    return KernelProduct(len(dx_NI), len(weight_OI), weight_OI.shape[1], weight_OI)
+    """Describe dx = dy W, the weight rounded as dx is."""
+    return KernelProduct(len(dx_NI), len(weight_OI), weight_OI.shape[1], weight_OI.to(dx_NI.dtype))
