@@ -251,11 +251,14 @@ def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
 
 def test_weights_are_rounded_as_torch_rounds_them(product_kernels: Kernels) -> None:
     made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
-    for part in other.parts:
-        for weight in (part.A, part.B):
-            assert not torch.equal(weight, weight.to(BF16).float())
-            weight.copy_(weight.to(BF16))
-    assert all(map(torch.equal, compute(product_kernels, [made]), compute(product_kernels, [other])))
+    ties = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, -1 - 3 * 2**-8])  # to even: down, up, and so below zero
+    for own, rounded in zip(made.parts, other.parts, strict=True):
+        for weight, as_torch in ((own.A, rounded.A), (own.B, rounded.B)):
+            weight.flatten()[: len(ties)] = ties
+            as_torch.copy_(weight.to(BF16))
+            assert not torch.equal(weight, as_torch)
+    pairs = zip(compute(product_kernels, [made]), compute(product_kernels, [other]), strict=True)
+    assert all(torch.equal(ours, expected) for ours, expected in pairs)
 
 
 def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> None:

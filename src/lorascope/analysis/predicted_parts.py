@@ -20,7 +20,7 @@ class PredictedSplitPart(_Part):
     base_bytes: int
     """Weights of the frozen base."""
     adapter_bytes: int
-    """The adapter's weights; in full fine-tuning all weights and their copy in the base's precision."""
+    """The adapter's weights; in full fine-tuning all weights, with their copy in 16 bits."""
     gradient_bytes: int
     """Gradients."""
     optimizer_bytes: int

@@ -129,9 +129,9 @@ def _step_work(shape: ModelShape, recipe: Recipe, step: Step, ranks: Sequence[in
         total += replace(low_rank, seconds=recipe.low_rank_factor * low_rank.seconds)
         n_bytes = TOUCHES * pass_bytes(shape, recipe, one, ranks)
         total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
-        # a pass adds its adapters' gradients to those before: read, read, written, after they were written once
+        # a pass rounds its adapters' weights, and adds gradients to those before: read, read, written, after written once
         there = [rank for slots, rank in zip(one.slots, ranks, strict=False) if slots]
-        n_bytes = 4 * recipe.gradient_bytes * _trained(shape, recipe, there)
+        n_bytes = (4 * recipe.gradient_bytes + recipe.rounding_bytes) * _trained(shape, recipe, there)
         total += _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
         total += _Work(launches=_launches(shape, recipe, sum(slots > 0 for slots in one.slots)))
         total += _attention_work(shape, recipe, one, machine, share=1.0)
@@ -194,7 +194,7 @@ def _launches(shape: ModelShape, recipe: Recipe, adapters: int) -> float:
     block = (4 if recipe.fused else 30) + (2 if recipe.fused and shape.gated else 8)
     linears = sum(part.count for part in shape.linears)
     adapted = sum(part.count for part in shape.linears if part.adapted)
-    return norm * shape.norms + block * shape.blocks + 2 * linears + 10 * adapted * adapters
+    return norm * shape.norms + block * shape.blocks + 2 * linears + recipe.adapter_launches * adapted * adapters
 
 
 def _kept_bytes(shape: ModelShape, recipe: Recipe) -> int:

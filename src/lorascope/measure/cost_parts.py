@@ -117,9 +117,14 @@ class Recipe:
     gradient_bytes: int = 4
     optimizer_bytes: int = 8
     """AdamW's two averages."""
-    update_bytes: int = 48
+    update_bytes: int = 44
     """That an update moves for a parameter: a fused AdamW reads 16 and writes 12, the norm reads 4, clipping moves 8,
-    zeroing 4; and what both directions read of float32 weights beyond the products' own precision, 4."""
+    zeroing 4."""
+    rounding_bytes: int = 0
+    """That a pass moves for a parameter of its adapters because products have a lower precision than weights: kernels
+    read 2 more in each direction, a cast reads 4 and writes 2."""
+    adapter_launches: int = 10
+    """Operations of an adapter in a layer, both directions."""
     gradient_at_peak: bool = True
     """True: gradients have their memory while activations are kept."""
     fused: bool = False

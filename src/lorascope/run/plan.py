@@ -264,4 +264,12 @@ class _Planner:
 def full_recipe(lora: Recipe) -> Recipe:
     """Return full fine-tuning as people do it: float32 weights, gradients and AdamW, products as LoRA has them."""
     low = lora.dtype in {"bfloat16", "float16"}
-    return replace(lora, copy_bytes=2 if low else 0, fused=False, trains_base=True)
+    copied, moved = (2, 6) if low else (0, 0)
+    return replace(
+        lora,
+        copy_bytes=copied,
+        update_bytes=lora.update_bytes + moved,
+        rounding_bytes=0,
+        fused=False,
+        trains_base=True,
+    )

@@ -273,8 +273,11 @@ class LoraBackward {
         }
     }
 
-    // Two tile columns of what an adapter's slots have, as the right factor of sums over slots: get(slot of its own, which).
-    template <class Get> static Tiled two_columns(const LoraPart& own, Aligned<uint32_t>& memory, Get get) {
+    // Two tile columns of what an adapter's slots have, to be summed over slots: get(slot of its own, which of the two).
+    // Each tile of pairs (slot pair, column) goes through finish(tile): as it is it belongs to a right factor, turned to a
+    // left one.
+    template <class Get, class Finish>
+    static Tiled two_columns(const LoraPart& own, Aligned<uint32_t>& memory, Get get, Finish finish) {
         Tiled to;
         TileMemory room(memory);
         room.add(to, 2, own.slots / kPairs);
@@ -283,7 +286,7 @@ class LoraBackward {
             for (int64_t half = 0; half < 2; ++half) {
                 words tile[kLanes];
                 interleave(tile, [&](int64_t r) { return get(p * kPairs + r, half); });
-                put(to.tile(half, p), tile);
+                finish(tile), put(to.tile(half, p), tile);
             }
         return to;
     }
@@ -296,12 +299,12 @@ class LoraBackward {
         for_each_adapter(adapters, [&](const Adapted&) { return in / kPairs; }, [&](size_t at, int64_t task) {
             const LoraPart& own = adapters[at].own;
             float* sums = sums_memory.fit(own.tiles() * 2 * kTileWords);
-            const Tiled dropped = two_columns(own, memory, [&](int64_t t, int64_t half) {
+            const auto get = [&](int64_t t, int64_t half) {
                 const uint16_t* kept = adapters[at].bits[t];
                 const int64_t j = 2 * task + half;
-                const __mmask16 chosen = kept == nullptr ? 0xffff : kept[j];
-                return (halves)_mm256_maskz_loadu_epi16(chosen, x + (own.first + t) * in + j * kLanes);
-            });
+                return kept_halves(x + (own.first + t) * in + j * kLanes, kept == nullptr ? 0xffff : kept[j]);
+            };
+            const Tiled dropped = two_columns(own, memory, get, [](words*) {});
             if (sums == nullptr || dropped.data == nullptr) return;
             multiply(operands[at].dhidden, 0, own.tiles(), dropped, 0, 2, sums, 2);
             for (int64_t r = 0; r < own.rank; ++r) {
@@ -315,15 +318,11 @@ class LoraBackward {
             const LoraPart& own = adapters[at].own;
             const Linear& layer = adapters[at].layer;
             float* sums = sums_memory.fit(2 * own.tiles() * kTileWords);
-            const Tiled dy = two_columns(own, memory, [&](int64_t t, int64_t half) {
+            const auto get = [&](int64_t t, int64_t half) {
                 return read<halves>(layer.y + (own.first + t) * layer.out + (2 * task + half) * kLanes);
-            });
+            };
+            const Tiled dy = two_columns(own, memory, get, turn);
             if (sums == nullptr || dy.data == nullptr) return;
-            for (int64_t p = 0; p < 2 * dy.depth; ++p) {
-                words tile[kLanes];
-                for (int64_t r = 0; r < kLanes; ++r) tile[r] = read<words>(dy.tile(0, p) + r * kLanes);
-                turn(tile), put(dy.tile(0, p), tile);
-            }
             multiply(dy, 0, 2, operands[at].hidden, 0, own.tiles(), sums, own.tiles());
             for (int64_t r = 0; r < kPairs; ++r) {
                 const SumsRow row{sums + r / kLanes * own.tiles() * kTileWords + r % kLanes * kLanes};

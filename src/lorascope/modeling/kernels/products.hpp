@@ -107,11 +107,14 @@ inline void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64
         }
 }
 
-// 32 neighbours of a row; those that are not kept are zero.
-inline __m512i kept_pairs(const bfloat16* from, uint32_t kept) { return _mm512_maskz_loadu_epi16(kept, from); }
-inline __m512i kept_pairs(const float* from, uint32_t kept) {
+// 16 and 16 numbers, rounded.
+inline words side_by_side(floats low, floats high) { return (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+
+// 32 or 16 neighbours of a row, floats rounded; those that are not kept are zero.
+inline words kept_pairs(const bfloat16* from, uint32_t kept) { return (words)_mm512_maskz_loadu_epi16(kept, from); }
+inline words kept_pairs(const float* from, uint32_t kept) {
     const __m512 low = _mm512_maskz_loadu_ps(kept, from), high = _mm512_maskz_loadu_ps(kept >> kLanes, from + kLanes);
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    return side_by_side((floats)low, (floats)high);
 }
 inline halves kept_halves(const bfloat16* from, uint32_t kept) { return (halves)_mm256_maskz_loadu_epi16(kept, from); }
 inline halves kept_halves(const float* from, uint32_t kept) { return rounded((floats)_mm512_maskz_loadu_ps(kept, from)); }
@@ -130,7 +133,7 @@ inline void put(uint32_t* to, const words tile[kLanes]) {
 template <class T> void turned_rows(const T* from, int64_t ld, int64_t rows, int64_t columns, uint32_t* to) {
     const uint32_t inside = columns >= kPairs ? ~0u : (1u << columns) - 1;
     words tile[kLanes] = {};
-    for (int64_t r = 0; r < std::min(rows, kLanes); ++r) tile[r] = (words)kept_pairs(from + r * ld, inside);
+    for (int64_t r = 0; r < std::min(rows, kLanes); ++r) tile[r] = kept_pairs(from + r * ld, inside);
     turn(tile), put(to, tile);
 }
 
@@ -236,8 +239,6 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
     }
 }
 
-// 32 numbers of two tiles' row.
-inline words side_by_side(floats low, floats high) { return (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
 inline void store_pair(bfloat16* to, floats low, floats high) { write(to, side_by_side(low, high)); }
 
 // The same past the caches, for what is read when they have long held something else: it need not be fetched before it is
