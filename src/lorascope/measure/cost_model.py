@@ -129,7 +129,8 @@ def _step_work(shape: ModelShape, recipe: Recipe, step: Step, ranks: Sequence[in
         total += replace(low_rank, seconds=recipe.low_rank_factor * low_rank.seconds)
         n_bytes = TOUCHES * pass_bytes(shape, recipe, one, ranks)
         total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
-        # a pass rounds its adapters' weights, and adds gradients to those before: read, read, written, after written once
+        # a pass rounds its adapters' weights, and adds their gradients to those before: read, read, written, after they
+        # were written once
         there = [rank for slots, rank in zip(one.slots, ranks, strict=False) if slots]
         n_bytes = (4 * recipe.gradient_bytes + recipe.rounding_bytes) * _trained(shape, recipe, there)
         total += _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))

@@ -17,6 +17,7 @@ from lorascope.measure.devices import BANDWIDTH_SHARE, DEVICES, PRODUCT_SHARE, R
 from lorascope.measure.shapes import model_shape
 from lorascope.modeling.adapter import attach
 from lorascope.run.machine import lorascope_recipe
+from lorascope.run.plan import full_recipe
 from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from tiny import TARGETS, make_examples, make_model
@@ -47,6 +48,22 @@ def test_memory_by_part() -> None:
     low_rank, head = 100 * 2 * 3 * 2, 50 * 30 * 2 + 2 * 50 * 10 * 2
     assert memory.activation == kept + low_rank + max(head, 100 * 3 * 20 * 2)
     assert memory.total == 2000 + 180 * 16 + memory.activation + 7
+
+
+def test_every_pass_rounds_the_weights_of_its_adapters() -> None:
+    rounding = replace(RECIPE, rounding_bytes=12)
+    for passes in (1, 2):
+        step = Step(passes=STEP.passes * passes, tokens=100 * passes)
+        with_it, without = (predict(SHAPE, recipe, [step], [3], L4).step_bytes for recipe in (rounding, RECIPE))
+        assert with_it - without == passes * 12 * 180
+
+
+@pytest.mark.parametrize(("dtype", "copied"), [("bfloat16", 2), ("float32", 0)])
+def test_full_fine_tuning_has_a_copy_and_lora_none(dtype: str, copied: int) -> None:
+    lora = lorascope_recipe(dtype, kernels=False, on_cpu=False)
+    full = full_recipe(lora)
+    assert (lora.copy_bytes, full.copy_bytes, full.rounding_bytes) == (0, copied, 0)
+    assert full.update_bytes - lora.update_bytes == 3 * copied  # it is made once an update
 
 
 def test_a_heap_keeps_holes_between_activations() -> None:
