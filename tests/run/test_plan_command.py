@@ -115,10 +115,19 @@ def test_the_table_fits_a_narrow_terminal(
     assert code == 0
     assert max(map(len, out.splitlines())) <= 60
     assert "rank 4" in out
-    assert "frozen base" in out
+    assert "base " in out
     (left_out,) = [line for line in out.splitlines() if "too narrow for" in line]
     assert "MFLOPs/token" in out[out.index(left_out) :]
     assert "Every rank fits into the memory." in out
+
+
+def test_eighty_columns_hold_every_part_of_the_peak(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = lorascope("plan", *flags, "--device=L4")
+    heading = next(line for line in out.splitlines() if "activations" in line)
+    assert heading.split() == ["base", "trained", "gradients", "optimizer", "activations", "rest"]
 
 
 def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:

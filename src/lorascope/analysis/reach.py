@@ -4,6 +4,7 @@ import math
 
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionPart
+from lorascope.analysis.verdict import LEAST
 from lorascope.analysis.wording import nats
 from lorascope.language import tr
 from lorascope.records import Environment
@@ -29,13 +30,16 @@ def imprecise(findings: Findings) -> CautionPart | None:
         return None
     # A standard error falls with the square root of what is averaged
     times = (half[rank] / tolerance) ** 2
+    rows = math.ceil(facts.eval_examples * times)
+    if rows < LEAST:  # the verdict asks for more
+        return None
     seeds = len(findings.choices[rank].trials)
     values = {
         "rank": rank,
         "half": nats(half[rank]),
         "tolerance": tolerance,
         "times": times,
-        "rows": math.ceil(facts.eval_examples * times),
+        "rows": rows,
     }
     if seeds > 1:
         text = tr(

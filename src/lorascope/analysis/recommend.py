@@ -31,7 +31,7 @@ def recommend(
 def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_worse)
     if len(comparison.excess) == 1:
-        return AdvicePart(rank=rank, reason=tr("the only rank with a held-out loss"))
+        return AdvicePart(rank=rank, reason=_only())
     loss = nats(comparison.loss[rank].value)
     if rank != comparison.best:
         reason = tr(
@@ -74,6 +74,8 @@ def _efficient(
             "smallest rank shown, in one seed, to be within {tolerance:g} nats a token of the lowest loss",
             tolerance=tolerance,
         )
+    if len(comparison.excess) == 1:
+        basis = _only()
     rank = min(candidates)
     seconds = ranks[rank].step_seconds
     measured = tr("times were not measured")
@@ -90,6 +92,8 @@ def _constrained(
     memory = tr("least memory")
     if size is not None:
         memory = tr("its adapter, gradient and optimizer take {size}", size=format_bytes(size))
+    if len(comparison.excess) == 1:
+        return AdvicePart(rank=rank, reason=f"{_only()}; {memory}")
     place = tr("the lowest loss")
     if rank != comparison.best:
         place = tr("{excess} above the lowest", excess=with_interval(comparison.excess[rank]))
@@ -100,3 +104,7 @@ def _constrained(
         memory=memory,
     )
     return AdvicePart(rank=rank, reason=reason)
+
+
+def _only() -> str:
+    return tr("the only rank with a held-out loss")

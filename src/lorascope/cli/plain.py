@@ -55,7 +55,8 @@ class PlainView:
             self._say(f"{len(trials)} more: {', '.join(trial.trial_id for trial in trials)}{done}")
             return
         self._say(
-            f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} of {facts.total_steps} steps{done}: "
+            f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} of "
+            f"{facts.total_steps} {'step' if facts.total_steps == 1 else 'steps'}{done}: "
             f"{facts.model} on {facts.dataset}, "
             f"{format_count(facts.train_examples)} rows, {format_count(facts.eval_examples)} held out, "
             f"{facts.dtype} on {facts.device}, {scales(trials)}"

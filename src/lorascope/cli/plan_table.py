@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from lorascope.run.plan import PlannedCost, StudyPlan
 
 _PARTS = {
-    "base": "frozen base",
-    "adapter": "trained weights",
+    "base": "base",
+    "adapter": "trained",
     "gradient": "gradients",
     "optimizer": "optimizer",
     "activation": "activations",
     "rest": "rest",
 }
-"""Parts of the peak and how the table names them; full fine-tuning trains the base."""
+"""Parts of the peak and how the table names them, in 80 columns; full fine-tuning trains the base."""
 
 _GIVEN_UP = {"gradient": 3, "optimizer": 2, "rest": 1}
 """Parts that a narrow terminal goes without, the highest first; base and activations are most of the peak."""
@@ -139,7 +139,6 @@ def _trust(plan: "StudyPlan") -> str:
     if known is None:
         return "Times follow from rates alone, no study on this device has corrected them yet: expect tens of per cent."
     return (
-        f"Times are corrected by {known.factor:.2f}, as a finished study of a model of "
-        f"{format_count(known.parameters)} parameters was measured on this device, and may still be off by tens of per "
-        "cent."
+        f"Times are corrected by {known.factor:.2f}, and the rest of memory is taken, from a finished study of a model "
+        f"of {format_count(known.parameters)} parameters on this device; times may still be off by tens of per cent."
     )

@@ -10,7 +10,7 @@ from lorascope.data.batches import total_steps
 from lorascope.data.examples import Example, Splits
 from lorascope.data.generic import GenericText, read_generic_text
 from lorascope.data.prepare import prepare
-from lorascope.engine.adaptation import prepare_model
+from lorascope.engine.adaptation import Reasons, prepare_model
 from lorascope.engine.forward import FrozenModel
 from lorascope.errors import InputError
 from lorascope.language import later
@@ -68,6 +68,9 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
     )
+    slower = _slower_notes(frozen, reasons, spec, device)
+    for note in slower:
+        progress.note(note)
     notes = check_ranks(frozen.layers, spec.ranks)
     check_adapter_sizes(frozen.layers, spec, dtype)
     facts = StudyFacts(
@@ -91,7 +94,7 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         data_hash=splits.data_hash,
         model_hash=model_hash,
         eval_tokens=sum(example.n_tokens for example in splits.eval),
-        data_notes=(*splits.notes, *notes, *_dropout_note(model.config)),
+        data_notes=(*splits.notes, *notes, *slower, *_dropout_note(model.config)),
     )
     if before is not None:
         _check_same(before, facts)
@@ -140,6 +143,21 @@ def _check_rows_fit(model: PreTrainedModel, rows: Sequence[Example], spec: Study
             f"the tokenizer of {spec.model} makes token {largest}, but the model has embeddings of {known} tokens",
             remedy="give the model with its own tokenizer, or resize its embeddings first",
         )
+
+
+def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec, device: torch.device) -> tuple[str, ...]:
+    """Say what was asked for, or is expected, and cannot be had here."""
+    notes = []
+    if spec.kernels and frozen.kernels is None and device.type == "cpu":
+        note = later("Steps are computed without compiled kernels, which takes longer ({reason}).")
+        notes.append(note.format(reason=reasons.kernels))
+    if spec.share_prefixes == "always" and not frozen.can_share:
+        note = later(
+            "Every row computes its prefix by itself, although share_prefixes is always: sharing needs packing and "
+            "compiled kernels ({reason})."
+        )
+        notes.append(note.format(reason=reasons.kernels if frozen.packing else reasons.packing))
+    return tuple(notes)
 
 
 def _dropout_note(config: object) -> tuple[str, ...]:

@@ -47,6 +47,17 @@ def test_a_rank_that_is_decided_needs_no_more_rows(make_study: MakeStudy, floors
     )
 
 
+@pytest.mark.parametrize(("noise", "said"), [(0.006, False), (0.04, True)])
+def test_fewer_rows_than_a_verdict_needs_are_not_said_to_do(make_study: MakeStudy, noise: float, said: bool) -> None:
+    folder = make_study(spec=StudySpec(ranks=(8, 128)), floors={8: 1.2, 128: 1.2}, noise=noise, n_eval=8)
+    summary = summarize(folder)
+    low, high = next(part.excess_loss_ci95 for part in summary.ranks if part.excess_loss != 0) or (0.0, 0.0)
+    assert (8 * ((high - low) / 2 / 0.005) ** 2 >= 20) == said
+    assert low <= 0.005 < high
+    assert (high - low) / 2 > 0.005
+    assert (caution(summary, "imprecise") is not None) == said
+
+
 def test_rows_that_hold_less_than_the_smallest_adapter_are_said(make_study: MakeStudy) -> None:
     text = caution(summarize(make_study()), "below_capacity")
     assert text is not None

@@ -185,3 +185,11 @@ def test_a_run_too_short_recommends_by_the_estimate_and_says_so() -> None:
     advice = advised({8: OPEN, 128: BEST}, {8: 0.4, 128: 0.5})
     assert advice.efficient.rank == 8
     assert "by the estimate alone" in advice.efficient.reason
+
+
+def test_of_a_single_rank_nothing_is_said_to_be_shown() -> None:
+    advice = advised({8: BEST}, {8: 0.4}, seeds=(0,))
+    only = "the only rank with a held-out loss"
+    assert advice.quality.reason == only
+    assert advice.efficient.reason == f"{only}; 0.40 s a step alone"
+    assert advice.constrained.reason == f"{only}; its adapter, gradient and optimizer take 32.0 MB"

@@ -1,0 +1,38 @@
+"""What a run decides before it trains, and what it says of that."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from lorascope.engine import adaptation
+from lorascope.run.prepare import prepare_study
+from studies import Watcher, study_of
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        ({"kernels": True}, []),
+        ({"kernels": False}, []),
+        ({"kernels": False, "share_prefixes": "always"}, ["Every row computes its prefix by itself", "(as asked)"]),
+        ({"packing": False, "share_prefixes": "always"}, ["Every row computes its prefix by itself", "(as asked)"]),
+    ],
+)
+def test_what_is_asked_for_and_cannot_be_had_is_said(
+    model_folders: Mapping[str, str], rows_file: str, fields: dict[str, object], notes: list[str]
+) -> None:
+    watcher = Watcher()
+    prepared = prepare_study(study_of(model_folders["llama"], rows_file, **fields), None, watcher)
+    assert len(watcher.notes) == bool(notes)
+    assert all(part in watcher.notes[0] for part in notes)
+    assert set(watcher.notes) <= set(prepared.facts.data_notes)
+
+
+def test_a_machine_without_kernels_is_said_to_take_longer(
+    model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+    watcher = Watcher()
+    prepare_study(study_of(model_folders["llama"], rows_file), None, watcher)
+    (note,) = watcher.notes
+    assert note == "Steps are computed without compiled kernels, which takes longer (no C++ compiler is here)."
