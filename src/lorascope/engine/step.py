@@ -108,14 +108,25 @@ def _add_gradients(  # noqa: PLR0917 - all of them the step's own
     share = shares_prefixes(frozen, spec, training=True)
     for one_pass in plan_passes(batch.rows, tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share):
         check_stop()
-        probe.phase_begins("forward")
-        row_nats = [row.sum() for row in frozen.row_nats(one_pass, check_stop=check_stop)]
-        mean_nats = [n / batch.targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]
-        loss = torch.stack(mean_nats).sum()
-        probe.phase_begins("backward")
-        loss.backward()
-        for n, row in zip(torch.stack(row_nats).tolist(), one_pass, strict=True):
+        for n, row in zip(_send(frozen, one_pass, batch, probe, check_stop), one_pass, strict=True):
             nats[row.adapter] += n
+    return nats
+
+
+def _send(
+    frozen: FrozenModel, one_pass: Sequence[PassRow], batch: _Batch, probe: Probe, check_stop: Callable[[], None]
+) -> list[float]:
+    """Send rows forward and back, and return each one's nats.
+
+    Nothing of the pass outlives it: what is left of its graph would lie between the tensors of the next one.
+    """
+    probe.phase_begins("forward")
+    row_nats = [row.sum() for row in frozen.row_nats(one_pass, check_stop=check_stop)]
+    mean_nats = [n / batch.targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]
+    loss = torch.stack(mean_nats).sum()
+    probe.phase_begins("backward")
+    loss.backward()
+    nats: list[float] = torch.stack(row_nats).tolist()
     return nats
 
 
