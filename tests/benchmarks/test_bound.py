@@ -1,14 +1,20 @@
 import pytest
 import torch
+from packs import make_spec
 from references import make_rows
 from torch import nn
 
 from bound import Form, attention_seconds, record_products, recorded_attention, replay_seconds
+from lorascope.engine.adaptation import prepare_model
+from lorascope.engine.forward import PassRow
+from lorascope.engine.trial import TrainingTrial
+from lorascope.modeling.adapter import attach
 from lorascope.modeling.kernels import build
 from lorascope.modeling.kernels.arguments import AttentionPlan
 from lorascope.modeling.kernels.calls import Kernels
 from lorascope.modeling.kernels.operations import RowAttention
-from tiny import CONFIGS, make_model
+from lorascope.spec.plan import plan_trials
+from tiny import CONFIGS, TARGETS, make_examples, make_model, make_splits
 
 ROWS, LENGTH = 3, 7
 
@@ -84,3 +90,21 @@ def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_r
     assert sum(product.flops for product in found) == (2 + 4) * 2 * heads * features * scores
     assert attention_seconds(found) > 0
     assert attention_seconds([]) == 0
+
+
+def test_what_adapters_multiply_is_replayed_in_the_precision_of_the_base() -> None:
+    """Their weights are float32 and rounded inside of the kernels."""
+    library, how = build.load_kernels()
+    if library is None or not Kernels(library).multiplies(torch.zeros(1, 1, dtype=torch.bfloat16)):
+        pytest.skip(f"no products of bfloat16 of our own here ({how})")
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "intermediate_size": 96}
+    model, spec = make_model("llama", torch.bfloat16, vocabulary=64, **sizes), make_spec(ranks=(32,))
+    frozen, _ = prepare_model(model, TARGETS["llama"], make_splits().train, packing=True, kernels=True)
+    (trial,) = [TrainingTrial(record, spec, frozen.layers, model.dtype) for record in plan_trials(spec)]
+    attach(frozen.layers, [trial.adapter])
+    rows = [PassRow(example=row, adapter=0, stream=(0, 0, i)) for i, row in enumerate(make_examples(6, longest=70))]
+    products = record_products(lambda: torch.cat(frozen.row_nats(rows)).sum().backward())
+    low_rank = [product for product in products if 32 in product.arguments[1].shape]
+    assert len(low_rank) > 4 * len(frozen.layers)
+    assert {operand.dtype for product in products for operand in product.arguments} == {torch.bfloat16}
+    assert replay_seconds(products) > 0

@@ -9,6 +9,7 @@ from lorascope.data.examples import Splits
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.probe import Probe
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
@@ -76,6 +77,7 @@ def run_pack(
     splits: Splits | None = None,
     prepare_trials: object = None,
     rungs: Rungs | None = None,
+    probe: Probe | None = None,
 ) -> Kept:
     """Train a pack from its start and return what it produced."""
     frozen = frozen or prepared(kind)
@@ -85,7 +87,7 @@ def run_pack(
         prepare_trials(trials)
     pack = Pack(
         frozen=frozen, trials=trials, splits=splits or make_splits(), spec=spec, total_steps=spec.max_steps or 1,
-        recorder=kept, probe=StepClock(torch.device("cpu")), check_stop=lambda: None,
+        recorder=kept, probe=probe or StepClock(torch.device("cpu")), check_stop=lambda: None,
         rungs=rungs or Rungs(),
     )  # fmt: skip
     train_pack(pack)

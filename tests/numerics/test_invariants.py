@@ -1,5 +1,6 @@
 """What must always hold of a pack; the numbers are those of the design's list."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from packs import make_spec, prepared, run_pack
 from lorascope.data.examples import Splits
 from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import PassRow
+from lorascope.engine.probe import Phase
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import InputError
 from lorascope.modeling.adapter import attach
@@ -46,6 +48,30 @@ def test_passes_of_any_size_give_the_same_losses() -> None:
     wide, narrow = (run_pack(make_spec(tokens_per_pass=n, ranks=(2, 8), max_steps=3)) for n in (10_000, 1))
     for trial in ("r2", "r8"):
         np.testing.assert_allclose(wide.losses(trial), narrow.losses(trial), rtol=1e-10)
+
+
+class _Graphs:
+    """A Probe that counts, whenever a pass begins, tensors that belong to a graph."""
+
+    def __init__(self) -> None:
+        self.alive: list[int] = []
+
+    def step_begins(self) -> None: ...
+
+    def phase_begins(self, phase: Phase) -> None:
+        if phase == "forward":
+            tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+            self.alive.append(sum(tensor.grad_fn is not None for tensor in tensors))
+
+    def step_ends(self, *, tokens: int) -> float:
+        return float(tokens)
+
+
+def test_nothing_of_a_pass_is_left_when_the_next_begins(compiled: bool) -> None:
+    """What is left of its graph would lie between the tensors of the next, and memory would be full of holes."""
+    graphs = _Graphs()
+    run_pack(make_spec(max_steps=2, tokens_per_pass=1), frozen=prepared("llama", kernels=compiled), probe=graphs)
+    assert graphs.alive == [graphs.alive[0]] * (2 * 3 * 4)
 
 
 def test_trials_of_other_seeds_and_rates_do_not_couple() -> None:
