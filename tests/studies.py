@@ -59,8 +59,8 @@ class Watcher:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
-        self.begun.append(done_steps)
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+        self.begun.append(max((record.step for record in done), default=0))
 
     def cost(self, record: CostRecord) -> None:
         pass

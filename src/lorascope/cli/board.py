@@ -17,7 +17,7 @@ class TrialRow:
     """One trial as it stands."""
 
     trial: TrialRecord
-    step: int
+    step: int = 0
     state: str = "waiting"
     eval_loss: float | None = None
     _loss: float = 0.0
@@ -28,8 +28,10 @@ class TrialRow:
         """Mean loss in nats a token, weighted towards the last steps; None before the first."""
         return self._loss / self._weight if self._weight else None
 
-    def add_loss(self, loss: float) -> None:
-        """Count one step's loss; one that is not finite shows in the trial's outcome instead."""
+    def add(self, record: StepRecord) -> None:
+        """Count one step; a loss that is not finite shows in the trial's outcome instead."""
+        self.step = record.step
+        loss = record.nats / record.target_tokens if record.target_tokens else math.nan
         if math.isfinite(loss):
             self._loss = _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
             self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
@@ -83,11 +85,12 @@ class Board:
     def note(self, text: str) -> None:
         """Leave notes to the view."""
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Make a row for every trial of a pack, below those of the packs before."""
         self.total_steps = facts.total_steps
-        step = min(done_steps, facts.total_steps)
-        self.rows = self.rows | {trial.trial_id: TrialRow(trial=trial, step=step) for trial in trials}
+        self.rows = self.rows | {trial.trial_id: TrialRow(trial=trial) for trial in trials}
+        for record in done:
+            self.rows[record.trial_id].add(record)
 
     def cost(self, record: CostRecord) -> None:
         """Leave costs to the view."""
@@ -103,8 +106,8 @@ class Board:
             self._rates.append((sum(record.tokens for record in records), records[0].seconds))
         for record in records:
             row = self.rows[record.trial_id]
-            row.step, row.state = record.step, "running"
-            row.add_loss(record.nats / record.target_tokens if record.target_tokens else math.nan)
+            row.state = "running"
+            row.add(record)
 
     def evaluation(self, record: EvalRecord) -> None:
         """Remember a trial's latest held-out loss."""

@@ -48,10 +48,10 @@ class LiveView:
         """Print above the table."""
         self._console.print(Text(text, style="dim"))
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Show the trials."""
         with self._lock:
-            self._board.begin(facts, trials, done_steps)
+            self._board.begin(facts, trials, done)
 
     def cost(self, record: CostRecord) -> None:
         """Print what a rank costs alone."""

@@ -45,18 +45,18 @@ class PlainView:
         """Write it."""
         self._say(f"note: {text}")
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Write what the study is, or what is added to it."""
         first = not self._board.rows
-        self._board.begin(facts, trials, done_steps)
+        self._board.begin(facts, trials, done)
         self._said_tenths = self._board.tenths_done
-        done = f", {done_steps} done before" if done_steps else ""
+        before = f", {max(record.step for record in done)} done before" if done else ""
         if not first:
-            self._say(f"{len(trials)} more: {', '.join(trial.trial_id for trial in trials)}{done}")
+            self._say(f"{len(trials)} more: {', '.join(trial.trial_id for trial in trials)}{before}")
             return
         self._say(
             f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} of "
-            f"{facts.total_steps} {'step' if facts.total_steps == 1 else 'steps'}{done}: "
+            f"{facts.total_steps} {'step' if facts.total_steps == 1 else 'steps'}{before}: "
             f"{facts.model} on {facts.dataset}, "
             f"{format_count(facts.train_examples)} rows, {format_count(facts.eval_examples)} held out, "
             f"{facts.dtype} on {facts.device}, {scales(trials)}"

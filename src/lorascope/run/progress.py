@@ -15,8 +15,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Say something the user should know, such as a fallback that was taken."""
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done_steps: int) -> None:
-        """Announce the trials of a pack; ``done_steps`` of them were done by an earlier run.
+    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+        """Announce the trials of a pack, and the steps of theirs that an earlier run did, in order.
 
         A study has one pack, and further ones where its learning rates are looked for.
         """

@@ -19,7 +19,7 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import kept_memory, release_memory
 from lorascope.modeling.adapter import attach
-from lorascope.records import OutcomeState, TrialOutcome, TrialRecord
+from lorascope.records import OutcomeState, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
 from lorascope.run.cost import is_measured, measure_costs
 from lorascope.run.examine import Examination, is_examined
@@ -136,7 +136,7 @@ def _carry_out(run: _Run, command: str) -> None:
     with sampling(store, study.device), run.stop.deferred():
         if wave is None:
             run.measure_costs(store.trials())
-            run.progress.begin(study.facts, store.trials(), study.facts.total_steps)
+            run.progress.begin(study.facts, store.trials(), _steps_done(store, store.trials(), {}))
             for outcome in store.outcomes().values():
                 run.progress.outcome(outcome)
         while wave is not None and ended:
@@ -157,7 +157,8 @@ def _carry_out_wave(run: _Run, wave: Wave) -> bool:
     run.store.put_trials([trial for trial in wave.trials if trial.trial_id not in known])
     files = PackFiles(place=run.place, wave=wave, store=run.store, note=run.progress.note)
     parts = files.open_parts()
-    run.progress.begin(run.study.facts, wave.trials, max((part.steps_done for part in parts), default=0))
+    kept = {trial.trial_id: part.steps_done for part in parts for trial in part.trials}
+    run.progress.begin(run.study.facts, wave.trials, _steps_done(run.store, wave.trials, kept))
     for outcome in _ended(run, wave).values():
         run.progress.outcome(outcome)
     recorder = StudyRecorder(run.store, run.progress, partial(save_adapter, run.place, run.study), run.stop.check)
@@ -174,6 +175,12 @@ def _carry_out_wave(run: _Run, wave: Wave) -> bool:
     if ended:
         files.remove()
     return ended
+
+
+def _steps_done(store: StudyStore, trials: Sequence[TrialRecord], kept: Mapping[str, int]) -> list[StepRecord]:
+    """Return the steps of an earlier run: all of a trial that ended, and what is ``kept`` of one that goes on."""
+    records = [record for trial in trials for record in store.steps(trial.trial_id)]
+    return [record for record in records if record.step <= kept.get(record.trial_id, record.step)]
 
 
 def _ended(run: _Run, wave: Wave) -> dict[str, TrialOutcome]:

@@ -57,26 +57,27 @@ class Script:
         return plan_trials(self.spec)
 
     def begin(self, view, done_steps=0):
-        view.begin(FACTS, self.trials, done_steps)
+        view.begin(FACTS, self.trials, [record for n in range(1, done_steps + 1) for record in self.records(n)])
 
     def step(self, view, step, loss=1.5, warmup=False):
         self.clock.now += 1.0
-        view.step(
-            [
-                StepRecord(
-                    trial_id=trial.trial_id,
-                    step=step,
-                    nats=50 * loss,
-                    target_tokens=50,
-                    tokens=100,
-                    learning_rate=1e-3,
-                    grad_norm=1.0,
-                    seconds=1.0,
-                    warmup=warmup,
-                )
-                for trial in self.trials
-            ]
-        )
+        view.step(self.records(step, loss, warmup))
+
+    def records(self, step, loss=1.5, warmup=False):
+        return [
+            StepRecord(
+                trial_id=trial.trial_id,
+                step=step,
+                nats=50 * loss,
+                target_tokens=50,
+                tokens=100,
+                learning_rate=1e-3,
+                grad_norm=1.0,
+                seconds=1.0,
+                warmup=warmup,
+            )
+            for trial in self.trials
+        ]
 
     def evaluate(self, view, step, loss):
         for trial in self.trials:
@@ -106,10 +107,10 @@ class Recorder:
     def __init__(self, store, view):
         self.store, self.view = store, view
 
-    def begin(self, facts, trials, done_steps):
+    def begin(self, facts, trials, done):
         self.store.put_facts(facts)
         self.store.put_trials(trials)
-        self.view.begin(facts, trials, done_steps)
+        self.view.begin(facts, trials, done)
 
     def step(self, records):
         self.store.append_steps(records)

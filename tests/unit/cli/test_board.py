@@ -28,6 +28,17 @@ def test_a_continued_study_counts_only_its_own_pace(script):
     assert board.seconds_left == pytest.approx(4)
 
 
+def test_a_continued_study_goes_on_with_its_smoothed_losses(script):
+    whole, continued = Board(script.clock), Board(script.clock)
+    script.begin(whole)
+    for step in (1, 2, 3):
+        script.step(whole, step)
+    script.begin(continued, done_steps=3)
+    for board in (whole, continued):
+        script.step(board, 4, loss=1.0)
+    assert 1.0 < continued.rows["r8"].train_loss == whole.rows["r8"].train_loss < 1.5
+
+
 def test_a_trial_announced_as_running_is_still_to_be_done(script):
     board = Board(script.clock)
     script.begin(board)
