@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from lorascope.engine import adaptation
+from lorascope.errors import InputError
 from lorascope.run.prepare import prepare_study
 from studies import Watcher, study_of
 
@@ -36,3 +37,27 @@ def test_a_machine_without_kernels_is_said_to_take_longer(
     prepare_study(study_of(model_folders["llama"], rows_file), None, watcher)
     (note,) = watcher.notes
     assert note == "Steps are computed without compiled kernels, which takes longer (no C++ compiler is here)."
+
+
+def test_a_study_that_goes_on_without_the_kernels_it_began_with_is_refused_with_the_reason_of_now(
+    model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = study_of(model_folders["llama"], rows_file)
+    before = prepare_study(spec, None, Watcher()).facts
+    if not before.kernels:
+        pytest.skip(before.kernels_reason)
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+    with pytest.raises(InputError, match=r"this machine has none \(no C\+\+ compiler is here\)"):
+        prepare_study(spec, before, Watcher())
+
+
+def test_a_study_that_goes_on_without_kernels_says_why_it_began_without(
+    model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, watcher = study_of(model_folders["llama"], rows_file), Watcher()
+    with monkeypatch.context() as patch:
+        patch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+        before = prepare_study(spec, None, watcher).facts
+    again = Watcher()
+    assert prepare_study(spec, before, again).facts == before
+    assert again.notes == watcher.notes != []

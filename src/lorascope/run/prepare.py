@@ -61,13 +61,14 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
     _check_rows_fit(model, (*splits.train, *splits.eval, *(generic.windows if generic else ())), spec)
     model_hash = hash_weights(model)
     progress.phase("comparing ways to compute the model")
-    frozen, reasons = prepare_model(
+    frozen, found = prepare_model(
         model,
         spec.target_modules,
         splits.train,
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
     )
+    reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec, device)
     for note in slower:
         progress.note(note)
@@ -80,9 +81,9 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         dtype=str(dtype).removeprefix("torch."),
         dtype_reason=before.dtype_reason if before else dtype_reason,
         packing=frozen.packing,
-        packing_reason=before.packing_reason if before else reasons.packing,
+        packing_reason=reasons.packing,
         kernels=frozen.kernels is not None,
-        kernels_reason=before.kernels_reason if before else reasons.kernels,
+        kernels_reason=reasons.kernels,
         train_examples=len(splits.train),
         eval_examples=len(splits.eval),
         train_tokens=sum(example.n_tokens for example in splits.train),
@@ -97,13 +98,13 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         data_notes=(*splits.notes, *notes, *slower, *_dropout_note(model.config)),
     )
     if before is not None:
-        _check_same(before, facts)
+        _check_same(before, facts, found)
     return PreparedStudy(
         spec=spec, facts=facts, splits=splits, generic=generic, frozen=frozen, source=source, device=device
     )
 
 
-def _check_same(before: StudyFacts, now: StudyFacts) -> None:
+def _check_same(before: StudyFacts, now: StudyFacts, found: Reasons) -> None:
     for what, old, new in (("rows", before.data_hash, now.data_hash), ("model", before.model_hash, now.model_hash)):
         if old != new:
             raise InputError(
@@ -117,12 +118,12 @@ def _check_same(before: StudyFacts, now: StudyFacts) -> None:
         )
     if before.packing != now.packing:
         raise InputError(
-            "this machine cannot pack the rows as the study's first run did",
+            f"this machine cannot pack the rows as the study's first run did ({found.packing})",
             remedy="continue it where it began, or start a new study with --out",
         )
     if before.kernels != now.kernels:
         raise InputError(
-            f"this study began with compiled kernels, and this machine has none ({now.kernels_reason})",
+            f"this study began with compiled kernels, and this machine has none ({found.kernels})",
             remedy="continue it where it began, or start a new study with --out",
         )
 
