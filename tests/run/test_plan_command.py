@@ -127,7 +127,7 @@ def test_eighty_columns_hold_every_part_of_the_peak(
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = lorascope("plan", *flags, "--device=L4")
     heading = next(line for line in out.splitlines() if "activations" in line)
-    assert heading.split() == ["base", "trained", "gradients", "optimizer", "activations", "rest"]
+    assert heading.split() == ["base", "trained", "gradient", "optimizer", "activations", "rest"]
 
 
 def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PARTS = {
     "base": "base",
     "adapter": "trained",
-    "gradient": "gradients",
+    "gradient": "gradient",
     "optimizer": "optimizer",
     "activation": "activations",
     "rest": "rest",

@@ -76,7 +76,11 @@ def _select(dataset: str, splits: Mapping[str, Dataset], split: str) -> Dataset:
             f"split {split!r} cannot be taken from {dataset!r}: {error}",
             remedy=f"the splits there are: {there}; a part is written train[:50%] or train[10:20]",
         ) from error
-    taken = [splits[part.splitname].select(range(part.from_, max(part.from_, part.to))) for part in parts]
+    taken = [
+        # of no rows at all a range that begins behind the last one is refused
+        splits[part.splitname].select(range(part.from_, part.to) if part.from_ < part.to else [])
+        for part in parts
+    ]
     return taken[0] if len(taken) == 1 else datasets.concatenate_datasets(taken)
 
 

@@ -62,6 +62,8 @@ def test_a_single_saved_data_set_is_its_split(tmp_path, capsys):
         ("train[:200%]", "Percent slice boundaries"),
         ("train[5:5]", "has no rows"),
         ("train[9:5]", "has no rows"),
+        ("train[200:]", "has no rows"),
+        ("train[500:600]", "has no rows"),
     ],
 )
 def test_a_split_that_is_not_there_is_named(saved, split, said):
