@@ -15,8 +15,14 @@ from studies import Watcher, study_of
     [
         ({"kernels": True}, []),
         ({"kernels": False}, []),
-        ({"kernels": False, "share_prefixes": "always"}, ["Every row computes its prefix by itself", "(as asked)"]),
-        ({"packing": False, "share_prefixes": "always"}, ["Every row computes its prefix by itself", "(as asked)"]),
+        (
+            {"kernels": False, "share_prefixes": "always"},
+            ["Every row computes its prefix by itself", "(kernels: false)"],
+        ),
+        (
+            {"packing": False, "share_prefixes": "always"},
+            ["Every row computes its prefix by itself", "(packing: false)"],
+        ),
     ],
 )
 def test_what_is_asked_for_and_cannot_be_had_is_said(

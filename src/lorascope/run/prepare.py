@@ -157,7 +157,9 @@ def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec, device
             "Every row computes its prefix by itself, although share_prefixes is always: sharing needs packing and "
             "compiled kernels ({reason})."
         )
-        notes.append(note.format(reason=reasons.kernels if frozen.packing else reasons.packing))
+        why = reasons.kernels if frozen.packing else reasons.packing
+        asked = next((f"{name}: false" for name in ("packing", "kernels") if not getattr(spec, name)), why)
+        notes.append(note.format(reason=asked))
     return tuple(notes)
 
 
