@@ -25,10 +25,10 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorascope.measure.work import PRODUCTS
-from lorascope.modeling.kernels.arguments import AttentionPlan
-from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.kernels.watching import KernelProduct, watched_products
+from lorascope.measure.flops import PRODUCTS
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
+from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, watched_products
 
 _RING_BYTES = 64_000_000
 _RING = (2, 8)

@@ -15,10 +15,10 @@ from typing import Any
 
 os.environ["LORASCOPE_DATA"] = tempfile.mkdtemp(prefix="lorascope-check-")  # no study is known
 
-from lorascope.run.cost_turn import Turn, choose_batches
 from lorascope.run.predict import predict_study
 from lorascope.run.prepare import prepare_study
-from lorascope.spec.plan import plan_trials
+from lorascope.run.solo_run import Turn, choose_batches
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from processes import prepare_model
 from results import WIDTH, save

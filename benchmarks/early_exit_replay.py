@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from lorascope.analysis import StudyData, load_study
 from lorascope.errors import InputError
 from lorascope.records import TrialRecord
-from lorascope.run.waves import mean_losses, next_trials
-from lorascope.spec.plan import plan_trial
-from lorascope.spec.rungs import Rungs
+from lorascope.search.halving import Rungs
+from lorascope.search.rounds import mean_losses, next_trials
+from lorascope.search.steps import evaluation_steps, rung_steps
+from lorascope.search.trials import plan_trial
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import evaluation_steps, rung_steps
 
 CLOSE_NATS = 0.002
 """A rate whose final held-out loss is this close to the best one's is as good a choice."""

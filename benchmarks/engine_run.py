@@ -11,7 +11,7 @@ import torch
 
 from bound import attention_seconds, record_products, recorded_attention, replay_seconds
 from jobs import Job, Result, StepShare, peak_rss_bytes, seconds_since, shown_source, study_of
-from lorascope.data.examples import Example, Splits
+from lorascope.data.dataset import Example, Splits
 from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
@@ -19,7 +19,7 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.memory import kept_memory
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ import numpy as np
 
 from lorascope.measure.environment import environment
 from lorascope.records import EvalRecord, StepRecord, StudyFacts, SystemSample, TrialOutcome
+from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
-from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.analysis.data import StudyData, load_study
+from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.records import EvalRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
-from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, OPTConfig
 
-from lorascope.cache import cache_folder
-from lorascope.modeling.base import BUILTIN, load_tokenizer, locate_model, save_model
+from lorascope.modeling.load import BUILTIN, load_tokenizer, locate_model, save_model
+from lorascope.paths import cache_folder
 
 OPT_350M = OPTConfig(
     vocab_size=50272,

@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from jobs import Job, Result, peak_rss_bytes, seconds_since, study_of
-from lorascope.data.batches import step_rows, total_steps
-from lorascope.data.examples import Example
+from lorascope.data.dataset import Example
 from lorascope.data.prepare import prepare
-from lorascope.modeling.base import load_tokenizer, locate_model
-from lorascope.spec.plan import plan_trials
+from lorascope.data.row_order import step_rows, total_steps
+from lorascope.modeling.load import load_tokenizer, locate_model
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 
 PACKED_LENGTH = 512

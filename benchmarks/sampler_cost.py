@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from lorascope.measure.memory import MemoryMeter
-from lorascope.run.sampling import sampling
+from lorascope.run.sample_buffer import sampling
 from lorascope.store import StudyStore
 from results import save
 

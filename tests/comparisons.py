@@ -1,8 +1,8 @@
 """Comparisons of ranks written by hand."""
 
-from lorascope.analysis.estimates import Estimate
-from lorascope.analysis.paired import Uncertain
-from lorascope.analysis.ranks import Comparison
+from lorascope.analysis.estimates.losses import Estimate
+from lorascope.analysis.estimates.paired import Uncertain
+from lorascope.analysis.estimates.ranks import Comparison
 
 SEEDS = (0, 1, 2)
 

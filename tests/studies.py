@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorascope.data.examples import Example
-from lorascope.engine.adaptation import prepare_model
+from lorascope.data.dataset import Example
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.adapter import attach
-from lorascope.modeling.peft_io import load_peft
+from lorascope.engine.verify import prepare_model
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.adapters.peft_io import load_peft
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
 from lorascope.run import recorder
 from lorascope.run.study import run_study
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from tiny import make_model, train_tokenizer

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lorascope.data.examples import Example, Splits
+from lorascope.data.dataset import Example, Splits
 
 VOCABULARY = 61
 

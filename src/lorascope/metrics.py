@@ -6,7 +6,7 @@ How each is computed stands in docs/numbers.md under the same name.
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.language import later, tr
+from lorascope.text.language import later, tr
 
 Better = Literal["lower", "higher", "neither"]
 

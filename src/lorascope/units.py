@@ -7,7 +7,7 @@ are the same in all of them.
 import re
 from datetime import datetime
 
-from lorascope.language import current_language, tr
+from lorascope.text.language import current_language, tr
 
 MEGABYTE = 1_000_000
 GIGABYTE = 1_000_000_000

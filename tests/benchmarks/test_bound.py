@@ -5,15 +5,15 @@ from references import make_rows
 from torch import nn
 
 from bound import Form, attention_seconds, record_products, recorded_attention, replay_seconds
-from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.adapter import attach
-from lorascope.modeling.kernels import build
-from lorascope.modeling.kernels.arguments import AttentionPlan
-from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.kernels.operations import RowAttention
-from lorascope.spec.plan import plan_trials
+from lorascope.engine.verify import prepare_model
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.backends.cpu import build
+from lorascope.modeling.backends.cpu.autograd import RowAttention
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
+from lorascope.search.trials import plan_trials
 from tiny import CONFIGS, TARGETS, make_examples, make_model, make_splits
 
 ROWS, LENGTH = 3, 7

@@ -8,8 +8,8 @@ from early_exit_replay import Exhaustive
 from lorascope.analysis import load_study
 from lorascope.errors import InputError
 from lorascope.records import EvalRecord, StepRecord, StudyFacts, TrialOutcome
+from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
-from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 

@@ -4,7 +4,7 @@ import re
 
 from pages import ROOT
 
-from lorascope.measure.devices import DEVICES
+from lorascope.costmodel.devices import DEVICES
 
 
 def test_the_page_is_the_catalogue() -> None:

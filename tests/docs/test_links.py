@@ -9,7 +9,7 @@ from lorascope import analysis, records
 from lorascope.analysis import summary
 from lorascope.analysis.reference import summary_schema
 from lorascope.cli.app import app
-from lorascope.data.formats import REQUIRED
+from lorascope.data.formats.detect import REQUIRED
 from lorascope.metrics import METRICS
 from lorascope.spec.load import preset_names
 from lorascope.spec.schema import StudySpec

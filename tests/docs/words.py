@@ -9,7 +9,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
-from lorascope.language import CATALOGS, DOMAIN, LANGUAGES
+from lorascope.text.language import CATALOGS, DOMAIN, LANGUAGES
 
 PACKAGE = Path(__file__).parents[2] / "src" / "lorascope"
 TRANSLATED = [code for code in LANGUAGES if code != "en"]

@@ -28,7 +28,8 @@ FAULTS = preloaded()
 
 from lorascope.analysis import summarize
 from lorascope.errors import InputError
-from lorascope.run import patience, recorder
+from lorascope.run import retry as patience
+from lorascope.run import recorder
 from lorascope.spec.schema import StudySpec
 from studies import Left, carry_out, read_study, save_model_folder, study_of
 

@@ -12,11 +12,11 @@ import pyarrow.parquet
 import torch
 from safetensors.torch import save
 
-from lorascope.data.files import READERS, read_file
-from lorascope.data.template import compile_template
+from lorascope.data.sources.files import READERS, read_file
+from lorascope.data.formats.template import compile_template
 from lorascope.engine.checkpoint import read_steps
 from lorascope.errors import InputError, LorascopeError
-from lorascope.modeling.peft_io import CONFIG, WEIGHTS, read_updates
+from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, read_updates
 from lorascope.spec.load import dump_spec, load_spec
 from lorascope.spec.schema import StudySpec
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from packs import make_spec, run_pack
 
-from lorascope.engine.adaptation import prepare_model
+from lorascope.engine.verify import prepare_model
 from tiny import TARGETS, make_model, make_splits
 
 pytestmark = [

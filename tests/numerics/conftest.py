@@ -5,8 +5,8 @@ import platform
 import pytest
 import torch
 
-from lorascope.modeling.kernels import build
-from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.backends.cpu import build
+from lorascope.modeling.backends.cpu.bindings import Kernels
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lorascope.data.examples import Splits
-from lorascope.engine.adaptation import prepare_model
+from lorascope.data.dataset import Splits
 from lorascope.engine.forward import FrozenModel
+from lorascope.engine.instrumentation import Probe
 from lorascope.engine.loop import Pack, train_pack
-from lorascope.engine.probe import Probe
 from lorascope.engine.trial import TrainingTrial
+from lorascope.engine.verify import prepare_model
 from lorascope.measure.clock import StepClock
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
-from lorascope.spec.plan import plan_trials
-from lorascope.spec.rungs import Rungs
+from lorascope.search.halving import Rungs
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from tiny import TARGETS, make_model, make_splits
 

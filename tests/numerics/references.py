@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lorascope.modeling.kernels.arguments import KernelRows, Rotary
+from lorascope.modeling.backends.cpu.ctypes_structs import KernelRows, Rotary
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1.5e-2}
 """Largest norm of a difference, as a share of the norm. The same numbers go into both, so that it holds the rounding of

@@ -15,16 +15,16 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
-from lorascope.engine import adaptation
-from lorascope.engine.adaptation import prepare_model
+from lorascope.engine import verify as adaptation
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.adapter import attach
-from lorascope.modeling.base import hash_weights
-from lorascope.modeling.fusion import fuse, unfuse
-from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.layout import BASE_ONLY
-from lorascope.spec.plan import plan_trials
+from lorascope.engine.verify import prepare_model
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.patch_modules import fuse, unfuse
+from lorascope.modeling.load import hash_weights
+from lorascope.modeling.packing.packed_layout import BASE_ONLY
+from lorascope.search.trials import plan_trials
 from tiny import TARGETS, VOCABULARY, make_examples, make_model, make_splits
 
 KINDS = ["llama", "opt", "gpt2", "mistral"]

@@ -8,18 +8,18 @@ import pytest
 import torch
 from packs import make_spec, prepared, run_pack
 
-from lorascope.data.examples import Splits
-from lorascope.engine.adaptation import prepare_model
+from lorascope.data.dataset import Splits
 from lorascope.engine.forward import PassRow
-from lorascope.engine.probe import Phase
+from lorascope.engine.instrumentation import Phase
 from lorascope.engine.trial import TrainingTrial
+from lorascope.engine.verify import prepare_model
 from lorascope.errors import InputError
-from lorascope.modeling.adapter import attach
-from lorascope.modeling.base import hash_weights
-from lorascope.modeling.layout import BASE_ONLY
-from lorascope.spec.plan import plan_trials
-from lorascope.spec.rungs import Rungs
-from lorascope.spec.steps import rung_steps
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.load import hash_weights
+from lorascope.modeling.packing.packed_layout import BASE_ONLY
+from lorascope.search.halving import Rungs
+from lorascope.search.steps import rung_steps
+from lorascope.search.trials import plan_trials
 from tiny import TARGETS, make_examples, make_model, make_splits
 
 
@@ -161,7 +161,7 @@ def test_the_recorded_loss_is_a_sum_over_the_targets_of_the_batch() -> None:
     first = kept.step_records[0]
     plain = make_model("llama")
     splits = make_splits()
-    from lorascope.data.batches import step_rows
+    from lorascope.data.row_order import step_rows
 
     nats = targets = tokens = 0.0
     for row in step_rows(make_spec(), len(splits.train), seed=0, step=0):

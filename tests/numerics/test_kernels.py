@@ -9,9 +9,9 @@ from references import TOLERANCE, make_rows, random, relative, results_and_gradi
 from torch import nn
 from torch.nn import functional as F
 
-from lorascope.modeling.kernels.arguments import AttentionPlan
-from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.kernels.operations import GatedFeedForward, ResidualNorm, RmsNorm, RowAttention, SiluMul
+from lorascope.modeling.backends.cpu.autograd import GatedFeedForward, ResidualNorm, RmsNorm, RowAttention, SiluMul
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
 
 EPS = 1e-5
 WIDTHS = [5, 16, 100, 576]

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.modeling.adapter import Adapter, AdapterShape, attach
-from lorascope.modeling.dropout import DropoutStreams, realised_probability
-from lorascope.modeling.layout import BASE_ONLY, ActivePass, PassLayout, active_pass
-from lorascope.modeling.lora import MultiLoraLinear
+from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
+from lorascope.modeling.adapters.dropout import DropoutStreams, realised_probability
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActivePass, PassLayout, active_pass
 
 CPU = torch.device("cpu")
 LENGTHS = (3, 2, 4, 1, 2)
@@ -21,7 +21,7 @@ SCALES = (4.0, 0.5, 0.25)
 @pytest.fixture(autouse=True)
 def small_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few slots behind the rows, so that finite differences stay quick; there are some all the same."""
-    monkeypatch.setattr("lorascope.modeling.layout.SLOT_MULTIPLE", 4)
+    monkeypatch.setattr("lorascope.modeling.packing.packed_layout.SLOT_MULTIPLE", 4)
 
 
 def make_layout(*, padded: bool) -> PassLayout:

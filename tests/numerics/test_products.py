@@ -14,18 +14,18 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lorascope.engine.adaptation import prepare_model
 from lorascope.engine.forward import PassRow
 from lorascope.engine.trial import TrainingTrial
-from lorascope.measure.work import ProductCounter
-from lorascope.modeling.adapter import Adapter, AdapterShape, attach
-from lorascope.modeling.kernels.arguments import LoraPart
-from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.kernels.operations import FrozenProduct, GatedFeedForward, is_plain
-from lorascope.modeling.kernels.watching import KernelProduct, watched_products
-from lorascope.modeling.layout import BASE_ONLY, ActivePass, PassLayout, active_pass
-from lorascope.modeling.lora import MultiLoraLinear
-from lorascope.spec.plan import plan_trials
+from lorascope.engine.verify import prepare_model
+from lorascope.measure.flops import ProductCounter
+from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.backends.cpu.autograd import FrozenProduct, GatedFeedForward, is_plain
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.ctypes_structs import LoraPart
+from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, watched_products
+from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActivePass, PassLayout, active_pass
+from lorascope.search.trials import plan_trials
 from tiny import TARGETS, make_examples, make_model, make_splits
 
 BF16 = torch.bfloat16
@@ -408,8 +408,8 @@ def test_memory_that_is_not_there_is_an_error_of_its_own(own_kernels: Kernels) -
         pytest.skip("this processor has no products of bfloat16")
     code = """
 import resource, torch
-from lorascope.modeling.kernels.build import load_kernels
-from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.backends.cpu.build import load_kernels
+from lorascope.modeling.backends.cpu.bindings import Kernels
 kernels = Kernels(load_kernels()[0])
 x, weight = torch.ones(32, 8192, dtype=torch.bfloat16), torch.ones(8192, 8192, dtype=torch.bfloat16)
 kernels.linear_forward(x[:, :32].contiguous(), [(weight[:32, :32].contiguous(), None)])

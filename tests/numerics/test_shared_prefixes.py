@@ -10,14 +10,14 @@ from packs import Kept, make_spec, prepared, run_pack
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
-from lorascope.data.examples import Example, Splits
-from lorascope.engine.adaptation import prepare_model
+from lorascope.data.dataset import Example, Splits
 from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.passes import plan_passes
+from lorascope.engine.microbatch import plan_passes
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.adapter import attach
-from lorascope.modeling.layout import PassLayout
-from lorascope.spec.plan import plan_trials
+from lorascope.engine.verify import prepare_model
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.packing.packed_layout import PassLayout
+from lorascope.search.trials import plan_trials
 from tiny import TARGETS, VOCABULARY, make_model
 
 KINDS = ["llama", "opt", "gpt2", "mistral"]

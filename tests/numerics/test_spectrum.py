@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorascope.modeling.spectrum import Update, principal
+from lorascope.modeling.adapters.svd import Update, principal
 
 SHAPES = [(24, 40, 8), (40, 24, 8), (12, 40, 16), (40, 12, 16), (9, 9, 9), (5, 7, 1)]
 """(out, in, rank), ranks above the smaller side included."""

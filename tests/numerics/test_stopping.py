@@ -10,7 +10,7 @@ from lorascope.engine.loop import Pack, train_pack
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted
 from lorascope.measure.clock import StepClock
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 from tiny import make_splits
 
 LAYERS = 6

@@ -8,8 +8,8 @@ import pytest
 import torch
 from packs import make_spec, prepared, run_pack
 
-from lorascope.modeling.adapter import Adapter, AdapterShape
-from lorascope.spec.plan import plan_trials
+from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
+from lorascope.search.trials import plan_trials
 from tiny import TARGETS, make_model, make_splits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "one_rank.py"

@@ -10,11 +10,11 @@ from packs import make_spec, prepared, run_pack
 from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
-from lorascope.data.batches import step_rows
+from lorascope.data.row_order import step_rows
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.peft_io import save_peft
+from lorascope.modeling.adapters.peft_io import save_peft
 from lorascope.records import TrialRecord
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from tiny import make_model, make_splits
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 
-from lorascope.modeling.peft_io import truncate_peft
+from lorascope.modeling.adapters.peft_io import truncate_peft
 from tiny import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:`is_gradient_checkpointing`")

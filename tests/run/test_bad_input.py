@@ -356,11 +356,11 @@ def test_an_output_folder_that_cannot_be_written(
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0o500)
     if os.access(tmp_path / "locked", os.W_OK):  # root may write anywhere
-        monkeypatch.setattr("lorascope.run.folder.os.access", lambda path, mode: "locked" not in str(path))
+        monkeypatch.setattr("lorascope.store.folder.os.access", lambda path, mode: "locked" not in str(path))
     assert_one_message(refused(out=tmp_path / "locked" / "study"), "locked/study cannot be written", "--out")
 
 
 def test_a_disk_without_room(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(total=10**9, used=10**9 - 5000, free=5000)
-    monkeypatch.setattr("lorascope.run.folder.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("lorascope.store.folder.shutil.disk_usage", lambda path: usage)
     assert_one_message(refused(), "5.0 kB free", "smaller ranks")

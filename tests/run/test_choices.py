@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from lorascope.engine import adaptation
+from lorascope.engine import verify as adaptation
 from lorascope.errors import InputError
 from lorascope.run.prepare import prepare_study
 from studies import Watcher, study_of

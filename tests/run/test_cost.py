@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import summarize
-from lorascope.analysis.data import load_study
-from lorascope.data.batches import step_rows
+from lorascope.analysis.study_data import load_study
+from lorascope.data.row_order import step_rows
 from lorascope.errors import Interrupted
 from lorascope.records import CostTurn
-from lorascope.run.cost import turn_order
 from lorascope.run.prepare import prepare_study
+from lorascope.run.solo_schedule import turn_order
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from studies import Watcher, carry_out, read_study, study_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import LorascopeError
-from lorascope.run import patience
-from lorascope.store import connect
+from lorascope.run import retry as patience
+from lorascope.store import connection as connect
 from studies import carry_out, read_study, study_of
 
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorascope.analysis import summarize
-from lorascope.data.examples import Example
-from lorascope.data.generic import read_generic_text
+from lorascope.data.dataset import Example
+from lorascope.data.forgetting_text import read_generic_text
 from lorascope.data.prepare import prepare
 from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
-from lorascope.run import examine
+from lorascope.run import post_training as examine
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore

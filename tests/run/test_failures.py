@@ -12,7 +12,8 @@ from lorascope.analysis import summarize
 from lorascope.engine import loop
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.run import cost_turn, study
+from lorascope.run import solo_run as cost_turn
+from lorascope.run import study
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore

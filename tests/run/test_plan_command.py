@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
-from lorascope.measure.calibration import find_calibration
-from lorascope.measure.cost_model import predict
-from lorascope.measure.cost_parts import Prediction
-from lorascope.run import plan
+from lorascope.costmodel import plan
+from lorascope.costmodel.calibration import find_calibration
+from lorascope.costmodel.cost_types import Prediction
+from lorascope.costmodel.model import predict
 from lorascope.run.predict import calibrate
 from lorascope.store import StudyStore
 from studies import carry_out, study_of
@@ -179,7 +179,7 @@ def test_a_70b_model_takes_little(tmp_path: Path) -> None:
     # Processor time behind the imports, so that neither a busy machine nor Torch's own start decides. The kernel's
     # mark of this memory alone: what getrusage gives starts at the parent's.
     code = (
-        "import re, sys, time\nimport lorascope.run.plan\nfrom lorascope.cli import main\n"
+        "import re, sys, time\nimport lorascope.costmodel.plan\nfrom lorascope.cli import main\n"
         "before = time.process_time()\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "peak = 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"

@@ -16,8 +16,8 @@ from lorascope.records import (
     StudyFacts,
     TrialOutcome,
 )
+from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
-from lorascope.spec.plan import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 

@@ -1,7 +1,7 @@
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.language import LANGUAGES, current_language, language, later, retell, tr, trn
+from lorascope.text.language import LANGUAGES, current_language, language, later, retell, tr, trn
 
 
 def test_values_are_filled_in_and_counts_choose_the_form():

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from lorascope.language import language
+from lorascope.text.language import language
 from lorascope.units import format_bytes, format_count, format_seconds, format_time, parse_bytes
 
 

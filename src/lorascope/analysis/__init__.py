@@ -1,6 +1,6 @@
 """From a study's records to what they say: one frozen StudySummary."""
 
-from lorascope.analysis.data import StudyData, load_study
+from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summarize import summarize, summarize_data
 from lorascope.analysis.summary import StudySummary
 

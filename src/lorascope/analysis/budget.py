@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from lorascope.analysis.data import StudyData
+from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import BudgetPart, TrialPart
-from lorascope.spec.steps import evaluation_steps
+from lorascope.search.steps import evaluation_steps
 
 
 def find_budget(data: StudyData, trials: Sequence[TrialPart]) -> BudgetPart | None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorascope.analysis.data import StudyData
-from lorascope.analysis.ranks import Comparison, RankChoice
+from lorascope.analysis.estimates.ranks import Comparison, RankChoice
+from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import TrialPart
 
 

@@ -4,16 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from lorascope.analysis.alpha import alpha_effect
-from lorascope.analysis.balance import balance_text, full_training_bytes, training_bytes
-from lorascope.analysis.curves import final_spread, stable_step
+from lorascope.analysis.alpha_rule import alpha_effect
+from lorascope.analysis.baseline import read_grid, read_naively
+from lorascope.analysis.estimates.curves import final_spread, stable_step
+from lorascope.analysis.estimates.paired import Uncertain
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.naive import read_grid, read_naively
-from lorascope.analysis.paired import Uncertain
-from lorascope.analysis.reading_parts import DoublingPart, RankReadingPart, ReadingsPart
+from lorascope.analysis.readings_schema import DoublingPart, RankReadingPart, ReadingsPart
 from lorascope.analysis.summary import RankPart, RecommendationPart
-from lorascope.analysis.wording import nats
-from lorascope.language import tr
+from lorascope.analysis.tradeoff import balance_text, full_training_bytes, training_bytes
+from lorascope.text.language import tr
+from lorascope.text.wording import nats
 
 Pairs = Mapping[tuple[int, int], Uncertain]
 

@@ -7,23 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
+from lorascope.analysis.adapters.usage import (
+    examined_trials,
+    generic_text_part,
+    spectra_parts,
+    truncation_part,
+    with_forgetting,
+)
 from lorascope.analysis.budget import find_budget
-from lorascope.analysis.cautions import find_cautions
-from lorascope.analysis.changes import with_changes
-from lorascope.analysis.cost import with_costs
-from lorascope.analysis.cost_memory import memory_part
-from lorascope.analysis.cost_run import costs_part
-from lorascope.analysis.data import StudyData, load_study
-from lorascope.analysis.estimates import Estimate, final_train_loss, last_finite
+from lorascope.analysis.cost.memory import memory_part
+from lorascope.analysis.cost.pareto import mark_pareto
+from lorascope.analysis.cost.predicted import predicted_part
+from lorascope.analysis.cost.solo import with_costs
+from lorascope.analysis.cost.whole_run import costs_part
+from lorascope.analysis.estimates.losses import Estimate, final_train_loss, last_finite
+from lorascope.analysis.estimates.noise_floor import noise_floor
+from lorascope.analysis.estimates.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.frontier import mark_pareto
-from lorascope.analysis.limits import limits_of, recommend_within
-from lorascope.analysis.noise import noise_floor
-from lorascope.analysis.part import Interval
-from lorascope.analysis.predicted import predicted_part
-from lorascope.analysis.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
 from lorascope.analysis.readings import read_study
-from lorascope.analysis.recommend import no_advice, recommend
+from lorascope.analysis.section import Interval
+from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import (
     EnvironmentPart,
     RankPart,
@@ -33,19 +36,16 @@ from lorascope.analysis.summary import (
     TrialPart,
     VerdictPart,
 )
-from lorascope.analysis.usage import (
-    examined_trials,
-    generic_text_part,
-    spectra_parts,
-    truncation_part,
-    with_forgetting,
-)
-from lorascope.analysis.verdict import judge, still_falling
-from lorascope.analysis.verdict_text import noise_text, so_far
-from lorascope.language import retell, tr
+from lorascope.analysis.verdict.cautions import find_cautions
+from lorascope.analysis.verdict.decide import judge, still_falling
+from lorascope.analysis.verdict.limits import limits_of, recommend_within
+from lorascope.analysis.verdict.recommend import no_advice, recommend
+from lorascope.analysis.verdict.sensitivity import with_changes
+from lorascope.analysis.verdict.wording import noise_text, so_far
 from lorascope.records import CostRecord, TrialOutcome, TrialRecord
-from lorascope.spec.plan import planned_rates
+from lorascope.search.trials import planned_rates
 from lorascope.store.columns import StepColumns
+from lorascope.text.language import retell, tr
 from lorascope.units import from_megabytes, parse_bytes
 
 

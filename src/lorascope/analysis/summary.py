@@ -5,12 +5,12 @@ A number that does not exist (yet) is null: not measured, not reached, or not fi
 
 from typing import Literal
 
-from lorascope.analysis.cost_parts import CostPart, CostsPart, GpuPart
-from lorascope.analysis.part import Interval
-from lorascope.analysis.part import Part as _Part
-from lorascope.analysis.predicted_parts import PredictedPart
-from lorascope.analysis.reading_parts import ReadingsPart
-from lorascope.analysis.usage_parts import ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
+from lorascope.analysis.adapters.schema import ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
+from lorascope.analysis.cost.predicted_schema import PredictedPart
+from lorascope.analysis.cost.schema import CostPart, CostsPart, GpuPart
+from lorascope.analysis.readings_schema import ReadingsPart
+from lorascope.analysis.section import Interval
+from lorascope.analysis.section import Part as _Part
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorascope.charts.costs import MemoryShare, RankValue, Series, TradeOff
-from lorascope.charts.elements import (
+from lorascope.charts.label_layout import spread
+from lorascope.charts.vega import (
     HEIGHT,
     INK,
     LABEL_ROOM,
@@ -19,9 +20,8 @@ from lorascope.charts.elements import (
     legend_choice,
     rank_axis,
 )
-from lorascope.charts.labels import spread
-from lorascope.language import tr
 from lorascope.metrics import METRICS
+from lorascope.text.language import tr
 from lorascope.units import format_bytes, format_seconds, from_megabytes
 
 _PART_COLORS = ("#c3c7d0", "#8f96a3", "#2f8fa8", "#b0417a", "#4f8a1f", "#9a8fd1", "#d8a35d")

@@ -7,9 +7,9 @@ import numpy as np
 
 from lorascope.analysis import StudyData, StudySummary
 from lorascope.analysis.summary import RankPart
-from lorascope.charts.thin import keep_peaks
-from lorascope.language import tr
+from lorascope.charts.downsample import keep_peaks
 from lorascope.records import GpuSample
+from lorascope.text.language import tr
 from lorascope.units import to_megabytes
 
 STEP_PHASES = ("forward", "backward", "optimizer")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.analysis.part import Interval
+from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import RankPart, TrialPart
-from lorascope.charts.thin import Floats, group_ends, group_sums, keep_peaks
+from lorascope.charts.downsample import Floats, group_ends, group_sums, keep_peaks
 from lorascope.records import EvalRecord
 from lorascope.store.columns import StepColumns
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import vl_convert
 
 from lorascope.errors import InputError
-from lorascope.language import current_language
+from lorascope.text.language import current_language
 
 _PLAIN = "system-ui, DejaVu Sans, sans-serif"
 _FAMILIES = {"ko": "Noto Sans KR"}

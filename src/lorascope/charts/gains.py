@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from lorascope.analysis import StudySummary
 from lorascope.charts.data import LossByRank
-from lorascope.charts.elements import Spec, color_of_rank, finish, interval_layers, rank_axis
-from lorascope.language import tr
+from lorascope.charts.vega import Spec, color_of_rank, finish, interval_layers, rank_axis
 from lorascope.metrics import METRICS
+from lorascope.text.language import tr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.analysis import StudySummary
-from lorascope.charts.elements import INK, Spec, color_of_rank, finish, rank_axis
-from lorascope.language import tr
+from lorascope.charts.vega import INK, Spec, color_of_rank, finish, rank_axis
+from lorascope.text.language import tr
 from lorascope.units import to_megabytes
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lorascope.analysis import StudySummary
-from lorascope.charts.elements import INK, Spec, chosen, color_of_rank, cross, dash_of_rank, finish, legend_choice
-from lorascope.language import tr
+from lorascope.charts.vega import INK, Spec, chosen, color_of_rank, cross, dash_of_rank, finish, legend_choice
 from lorascope.metrics import METRICS
+from lorascope.text.language import tr
 
 ROW_HEIGHT = 34
 """Pixels of one rank in the heat map."""

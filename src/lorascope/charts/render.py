@@ -6,8 +6,8 @@ from html import escape
 
 import vl_convert
 
-from lorascope.charts.elements import INK, Spec
-from lorascope.charts.script import script
+from lorascope.charts.vega import INK, Spec
+from lorascope.charts.vega_bundle import script
 
 __all__ = ["Drawing", "draw_all", "script", "svg_to_html", "svg_to_png", "to_html", "to_png", "to_svg"]
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from lorascope.charts.data import Curve, LossByRank, LossBySteps, RankPoint
-from lorascope.charts.elements import (
+from lorascope.charts.label_layout import spread
+from lorascope.charts.vega import (
     HEIGHT,
     LINE_HEIGHT,
     RAW_OPACITY,
@@ -21,9 +22,8 @@ from lorascope.charts.elements import (
     legend_choice,
     rank_axis,
 )
-from lorascope.charts.labels import spread
-from lorascope.language import tr
 from lorascope.metrics import METRICS
+from lorascope.text.language import tr
 
 Along = Literal["step", "tokens", "seconds"]
 MOST_POINTED = 120

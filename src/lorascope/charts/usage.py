@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.analysis.usage import effective_rank, examined_trials, module_kind
+from lorascope.analysis.adapters.usage import effective_rank, examined_trials, module_kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from lorascope.charts.elements import Spec, color_of_rank, finish
 from lorascope.charts.usage import CutCurve, UseByLayer
-from lorascope.language import tr
+from lorascope.charts.vega import Spec, color_of_rank, finish
 from lorascope.metrics import METRICS
+from lorascope.text.language import tr
 
 _KIND_COLORS = ("#b0417a", "#4f8a1f", "#7a7f8c", "#9a5b3c", "#2f8fa8", "#8a6fd1", "#a8862a")
 """None of them is the colour of a rank; all have a contrast of 3:1 on white and on the dark page."""

@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from lorascope.cli.board import Board, TrialRow
 from lorascope.cli.columns import Column, table
+from lorascope.cli.run_state import Board, TrialRow
 from lorascope.cli.wording import alone, loss, status
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
 

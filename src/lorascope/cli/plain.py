@@ -8,7 +8,7 @@ from typing import Self, TextIO
 
 import psutil
 
-from lorascope.cli.board import Board
+from lorascope.cli.run_state import Board
 from lorascope.cli.wording import alone, ending, loss, scales, status
 from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
 from lorascope.units import format_count

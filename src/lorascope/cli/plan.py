@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from lorascope.cli.importing import importing
+from lorascope.cli.gc_pause import importing
 from lorascope.cli.run import StudyFlags, read_study
 
 if TYPE_CHECKING:
-    from lorascope.run.plan import PlannedCost, StudyPlan
+    from lorascope.costmodel.plan import PlannedCost, StudyPlan
 
 
 def plan(
@@ -33,7 +33,7 @@ def plan(
     """
     _, spec = read_study(study, flags)
     with importing():
-        from lorascope.run.plan import plan_study
+        from lorascope.costmodel.plan import plan_study
 
     planned = plan_study(spec)
     if json:

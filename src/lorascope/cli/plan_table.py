@@ -10,7 +10,7 @@ from lorascope.cli.columns import Column, fit, table
 from lorascope.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from lorascope.run.plan import PlannedCost, StudyPlan
+    from lorascope.costmodel.plan import PlannedCost, StudyPlan
 
 _PARTS = {
     "base": "base",

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lorascope.cli.importing import importing
-from lorascope.language import Language
+from lorascope.cli.gc_pause import importing
+from lorascope.text.language import Language
 
 
 def report(
@@ -31,7 +31,7 @@ def report(
     open
         Show the file in the browser, or in the program of its kind.
     """
-    from lorascope.charts.drawers import Drawers
+    from lorascope.charts.render_pool import Drawers
 
     with Drawers(lang) as drawers:  # they get ready while the rest is imported and the study read
         with importing():

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from lorascope.cli.flags import given_fields, make_flags
-from lorascope.cli.importing import importing
+from lorascope.cli.gc_pause import importing
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
 
@@ -69,7 +69,7 @@ def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> 
         stack.enter_context(view)
         view.phase("starting")
         if serve:
-            from lorascope.web.beside import served_beside
+            from lorascope.web.subprocess import served_beside
 
             view.note(f"watch it at {stack.enter_context(served_beside(folder))}")
         with importing():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.web.listen import HOST, PORT
+from lorascope.web.sockets import HOST, PORT
 
 
 def serve(
@@ -34,8 +34,8 @@ def serve(
     """
     import webbrowser
 
-    from lorascope.web.listen import address, listen, make_token
-    from lorascope.web.shelf import check_root
+    from lorascope.web.sockets import address, listen, make_token
+    from lorascope.web.studies import check_root
 
     check_root(folder)
     listener, token = listen(host, port), make_token(host)

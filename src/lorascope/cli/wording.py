@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
-from lorascope.cli.board import Board
+from lorascope.cli.run_state import Board
 from lorascope.records import CostRecord, TrialRecord
 from lorascope.units import format_bytes, format_count, format_seconds
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.examples import Example
-from lorascope.data.rendered import Rendered
+from lorascope.data.dataset import Example
+from lorascope.data.formats.rendered_row import Rendered
 
 TEXTS_AT_ONCE = 1000
 """Texts given to the tokenizer together: enough for its threads, little memory for their offsets."""

@@ -7,15 +7,15 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from lorascope.data.dataset import Example, Splits, hash_halves
 from lorascope.data.encode import encode
-from lorascope.data.examples import Example, Splits, hash_halves
-from lorascope.data.formats import Format, choose_format
-from lorascope.data.rendered import Rendered
-from lorascope.data.sources import load_rows
+from lorascope.data.formats.detect import Format, choose_format
+from lorascope.data.formats.rendered_row import Rendered
+from lorascope.data.sources.load import load_rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
 from lorascope.errors import InputError
-from lorascope.language import later
 from lorascope.spec.schema import StudySpec
+from lorascope.text.language import later
 
 _BLANK = later("Rows of {split!r} without text, dropped from {rows:,}: {count:,}.")
 _CUT = later("Rows of {split!r} cut at max_length ({tokens} tokens), of {rows:,}: {count:,}.")

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorascope.data.batches import shuffled
+from lorascope.data.row_order import shuffled
 
 LARGEST_DEFAULT = 256
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lorascope.durable import sync_folder
+from lorascope.atomic import sync_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.modeling.tensor_file import write_tensors
+from lorascope.modeling.adapters.tensor_file import write_tensors
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
 _DAMAGE = (SafetensorError, AttributeError, KeyError, TypeError, ValueError)

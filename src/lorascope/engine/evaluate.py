@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lorascope.data.examples import Example
+from lorascope.data.dataset import Example
 from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.passes import plan_passes, shares_prefixes
-from lorascope.engine.room import with_room
+from lorascope.engine.microbatch import plan_passes, shares_prefixes
+from lorascope.engine.oom import with_room
 from lorascope.spec.schema import StudySpec
 
 

@@ -8,15 +8,15 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lorascope.data.examples import Example
+from lorascope.data.dataset import Example
 from lorascope.engine.loss import frozen_head_nats
-from lorascope.engine.prefixes import Family
-from lorascope.engine.room import PassLimit
-from lorascope.modeling.attention import PACKED
-from lorascope.modeling.dropout import PREFIX_NAMES, DropoutStreams
-from lorascope.modeling.kernels.calls import Kernels
-from lorascope.modeling.layout import ActivePass, PassLayout, active_pass
-from lorascope.modeling.lora import MultiLoraLinear
+from lorascope.engine.oom import PassLimit
+from lorascope.modeling.adapters.dropout import PREFIX_NAMES, DropoutStreams
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.packing.attention import PACKED
+from lorascope.modeling.packing.packed_layout import ActivePass, PassLayout, active_pass
+from lorascope.modeling.packing.prefixes import Family
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,19 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lorascope.data.examples import Splits
+from lorascope.data.dataset import Splits
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.forward import FrozenModel
-from lorascope.engine.probe import Probe
+from lorascope.engine.instrumentation import Probe
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
-from lorascope.language import later
-from lorascope.modeling.adapter import attach
-from lorascope.modeling.layout import BASE_ONLY
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
-from lorascope.spec.rungs import Rungs
+from lorascope.search.halving import Rungs
+from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import evaluation_steps
+from lorascope.text.language import later
 
 WARMUP_STEPS = 1
 """First steps of a process whose time is kept but flagged: memory is being mapped and caches are cold."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from lorascope.modeling.kernels.calls import Kernels
+from lorascope.modeling.backends.cpu.bindings import Kernels
 
 _CHUNK = 512
 """Tokens whose logits exist at once."""

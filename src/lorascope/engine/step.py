@@ -6,13 +6,13 @@ from typing import Self
 
 import torch
 
-from lorascope.data.batches import step_rows
-from lorascope.data.examples import Example
+from lorascope.data.dataset import Example
+from lorascope.data.row_order import step_rows
 from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.passes import plan_passes, shares_prefixes
-from lorascope.engine.probe import Probe
-from lorascope.engine.room import with_room
-from lorascope.engine.schedule import learning_rate_factor
+from lorascope.engine.instrumentation import Probe
+from lorascope.engine.lr_schedule import learning_rate_factor
+from lorascope.engine.microbatch import plan_passes, shares_prefixes
+from lorascope.engine.oom import with_room
 from lorascope.engine.trial import TrainingTrial
 from lorascope.records import StepRecord
 from lorascope.spec.schema import StudySpec

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import torch
 
-from lorascope.language import later
-from lorascope.modeling.adapter import Adapter, AdapterShape
-from lorascope.modeling.lora import MultiLoraLinear
+from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
 from lorascope.spec.schema import StudySpec
+from lorascope.text.language import later
 
 EXPLODED_NATS = 100.0
 """A mean loss above this is no training any more: guessing blindly among 256,000 tokens costs 12.5 nats."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from lorascope.engine.probe import Phase
+from lorascope.engine.instrumentation import Phase
 
 
 def synchronise(device: torch.device) -> None:

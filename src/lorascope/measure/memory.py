@@ -12,7 +12,7 @@ from typing import Self
 import psutil
 import torch
 
-from lorascope.measure.peaks import AllocatorPeak, MemoryMethod, PeakCounter, SampledPeak, peak_counter
+from lorascope.measure.peak_memory import AllocatorPeak, MemoryMethod, PeakCounter, SampledPeak, peak_counter
 
 INTERVAL_SECONDS = 0.02
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

@@ -10,8 +10,8 @@ from typing import Self
 
 import psutil
 
+from lorascope.measure.memory_bandwidth import MemoryTraffic
 from lorascope.measure.nvml import Gpus
-from lorascope.measure.traffic import MemoryTraffic
 from lorascope.records import GpuSample, SystemSample
 
 _JOIN_SECONDS = 2.0

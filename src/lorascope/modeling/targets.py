@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
-from lorascope.language import later
-from lorascope.modeling.lora import MultiLoraLinear, linear_features
+from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
+from lorascope.text.language import later
 
 ALL_LINEAR = "all-linear"
 

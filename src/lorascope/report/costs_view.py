@@ -1,9 +1,9 @@
 """What was measured of each rank's costs, as the strings a page shows."""
 
-from lorascope.analysis.cost_parts import CostsPart, GrowthPart, JointPart
+from lorascope.analysis.cost.schema import CostsPart, GrowthPart, JointPart
 from lorascope.analysis.summary import StudySummary
-from lorascope.language import tr
 from lorascope.report.view import Table, row_colors
+from lorascope.text.language import tr
 from lorascope.units import format_bytes, format_seconds
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lorascope.charts.colors import rank_colors
-from lorascope.charts.pictures import Picture
-from lorascope.language import tr
+from lorascope.charts.registry import Picture
+from lorascope.text.language import tr
 
 _SCRIPT = Path(__file__).parent / "templates" / "report.js"
 

@@ -1,10 +1,10 @@
 """What was predicted beside what was measured, as the strings a page shows."""
 
-from lorascope.analysis.predicted_parts import PredictedCostPart, PredictedPart, PredictedValuePart
+from lorascope.analysis.cost.predicted_schema import PredictedCostPart, PredictedPart, PredictedValuePart
 from lorascope.analysis.summary import StudySummary
-from lorascope.language import tr
 from lorascope.report.usage import Section
 from lorascope.report.view import NONE, Table, row_colors
+from lorascope.text.language import tr
 from lorascope.units import format_bytes, format_seconds
 
 

@@ -1,9 +1,9 @@
 """The readings as tables and lines that a page shows."""
 
-from lorascope.analysis.reading_parts import DoublingPart, GridPart, RankReadingPart
+from lorascope.analysis.readings_schema import DoublingPart, GridPart, RankReadingPart
 from lorascope.analysis.summary import RankPart, StudySummary
-from lorascope.language import tr
 from lorascope.report.view import NONE, Table, drop_empty, row_colors, show_interval, show_loss, state_name
+from lorascope.text.language import tr
 from lorascope.units import format_bytes
 
 

@@ -42,7 +42,7 @@ class Study:
         """Every chart of the report as an Altair chart, by name."""
         import altair as alt  # noqa: PLC0415 - only who looks at charts waits for it
 
-        from lorascope.charts.pictures import draw  # noqa: PLC0415
+        from lorascope.charts.registry import draw  # noqa: PLC0415
 
         found = draw(self.data, self.summary)
         return {

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from lorascope.analysis.part import Interval
+from lorascope.analysis.adapters.schema import GenericTextPart, TruncationPart
+from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import StudySummary
-from lorascope.analysis.usage_parts import GenericTextPart, TruncationPart
-from lorascope.language import tr
 from lorascope.report.view import NONE, Table, row_colors, show_loss
 from lorascope.spec.schema import BUILTIN_TEXT
+from lorascope.text.language import tr
 from lorascope.units import format_count
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorascope.analysis.paired import LEVEL
+from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.summary import RankPart, StudySummary, TrialPart
-from lorascope.analysis.wording import chance
 from lorascope.charts.colors import rank_colors
-from lorascope.language import tr
+from lorascope.text.language import tr
+from lorascope.text.wording import chance
 from lorascope.units import format_bytes, format_count, format_seconds
 
 NONE = "–"

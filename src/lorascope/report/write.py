@@ -9,15 +9,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
-from lorascope.charts.elements import Spec
 from lorascope.charts.fonts import check_fonts
-from lorascope.charts.pictures import Picture, draw
+from lorascope.charts.registry import Picture, draw
 from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
-from lorascope.language import current_language, language, tr
-from lorascope.report.chapters import chapters
-from lorascope.report.method import environment_facts, method_text, study_facts
+from lorascope.charts.vega import Spec
 from lorascope.report.page import page_data, page_script, script_policy
+from lorascope.report.provenance import environment_facts, method_text, study_facts
+from lorascope.report.sections import chapters
 from lorascope.report.view import rank_table
+from lorascope.text.language import current_language, language, tr
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -5,11 +5,11 @@ import os
 import shutil
 
 from lorascope.analysis import summarize
-from lorascope.durable import sync_folder
+from lorascope.atomic import sync_folder
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.peft_io import save_peft
-from lorascope.run.folder import StudyFolder
+from lorascope.modeling.adapters.peft_io import save_peft
 from lorascope.run.prepare import PreparedStudy
+from lorascope.store.folder import StudyFolder
 
 
 def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from lorascope.errors import InputError
-from lorascope.modeling.base import hash_weights, load_model, load_tokenizer, locate_model, save_model
-from lorascope.modeling.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
+from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
+from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
 from lorascope.records import StudyFacts
-from lorascope.run.folder import StudyFolder, check_writable
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
+from lorascope.store.folder import StudyFolder, check_writable
 
 
 def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = None, merge: bool) -> None:

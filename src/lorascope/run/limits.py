@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from lorascope.analysis import summarize
-from lorascope.analysis.limits import enough_megabytes, limits_of, nearest_text, remedy_text
+from lorascope.analysis.verdict.limits import enough_megabytes, limits_of, nearest_text, remedy_text
 from lorascope.errors import InputError
-from lorascope.modeling.lora import MultiLoraLinear, linear_features
+from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
 from lorascope.spec.schema import StudySpec
 from lorascope.units import format_bytes, from_megabytes
 

@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorascope.analysis.cost_turns import costs_by_rank, paces_apart, turns_by_rank
-from lorascope.analysis.joint import JointSteps, joint_steps
-from lorascope.analysis.predicted import pack_size
-from lorascope.measure.calibration import Calibration, find_calibration, keep_calibration
-from lorascope.measure.cost_model import predict
-from lorascope.measure.cost_parts import Machine, Recipe
-from lorascope.measure.devices import Roofline, recognise
+from lorascope.analysis.cost.predicted import pack_size
+from lorascope.analysis.cost.solo_runs import costs_by_rank, paces_apart, turns_by_rank
+from lorascope.analysis.estimates.joint_steps import JointSteps, joint_steps
+from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
+from lorascope.costmodel.cost_types import Machine, Recipe
+from lorascope.costmodel.cpu_bench import ThisCpu
+from lorascope.costmodel.devices import Roofline, recognise
+from lorascope.costmodel.machine import device_key, lorascope_recipe
+from lorascope.costmodel.model import predict
+from lorascope.costmodel.plan import full_recipe
+from lorascope.costmodel.shapes import model_shape
+from lorascope.costmodel.workload import steps_of
 from lorascope.measure.memory import MemoryMeter, release_memory
-from lorascope.measure.shapes import model_shape
-from lorascope.measure.this_cpu import ThisCpu
-from lorascope.measure.workload import steps_of
 from lorascope.records import CostRecord, PredictedThing, PredictionRecord, TrialRecord
-from lorascope.run.cost_turn import choose_batches
-from lorascope.run.machine import device_key, lorascope_recipe
-from lorascope.run.plan import full_recipe
 from lorascope.run.prepare import PreparedStudy
+from lorascope.run.solo_run import choose_batches
 from lorascope.store import StudyStore
 
 _UNSTEADY = 0.3

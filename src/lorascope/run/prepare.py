@@ -6,21 +6,21 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from lorascope.data.batches import total_steps
-from lorascope.data.examples import Example, Splits
-from lorascope.data.generic import GenericText, read_generic_text
+from lorascope.data.dataset import Example, Splits
+from lorascope.data.forgetting_text import GenericText, read_generic_text
 from lorascope.data.prepare import prepare
-from lorascope.engine.adaptation import Reasons, prepare_model
+from lorascope.data.row_order import total_steps
 from lorascope.engine.forward import FrozenModel
+from lorascope.engine.verify import Reasons, prepare_model
 from lorascope.errors import InputError
-from lorascope.language import later
-from lorascope.modeling.base import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
-from lorascope.modeling.precision import choose_dtype, resolve_device
+from lorascope.modeling.device_dtype import choose_dtype, resolve_device
+from lorascope.modeling.load import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
 from lorascope.modeling.targets import check_ranks
 from lorascope.records import StudyFacts
 from lorascope.run.limits import check_adapter_sizes
 from lorascope.run.progress import Progress
 from lorascope.spec.schema import StudySpec
+from lorascope.text.language import later
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

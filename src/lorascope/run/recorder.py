@@ -8,8 +8,8 @@ from pathlib import Path
 from lorascope.engine.checkpoint import save_checkpoint
 from lorascope.engine.trial import TrainingTrial
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome
-from lorascope.run.patience import Patience
 from lorascope.run.progress import Progress
+from lorascope.run.retry import Patience
 from lorascope.store import StudyStore
 
 _CHECKPOINT_SECONDS = 300.0

@@ -11,31 +11,31 @@ from pathlib import Path
 import torch
 
 from lorascope.engine.loop import Pack, train_pack
-from lorascope.engine.room import is_out_of_memory
+from lorascope.engine.oom import is_out_of_memory
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import InputError, Interrupted, LorascopeError
-from lorascope.language import later
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import kept_memory, release_memory
-from lorascope.modeling.adapter import attach
+from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import OutcomeState, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
-from lorascope.run.cost import is_measured, measure_costs
-from lorascope.run.examine import Examination, is_examined
-from lorascope.run.folder import StudyFolder, begin_folder, check_disk, check_folder
+from lorascope.run.group_shards import PackFiles, Part
 from lorascope.run.limits import check_measured
-from lorascope.run.parts import PackFiles, Part
+from lorascope.run.post_training import Examination, is_examined
 from lorascope.run.predict import calibrate, predict_study
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
-from lorascope.run.sampling import sampling
-from lorascope.run.stop import StopRequest
-from lorascope.run.waves import ENDED, Wave, next_trials, pending_wave
-from lorascope.spec.plan import plan_trials
+from lorascope.run.sample_buffer import sampling
+from lorascope.run.signals import StopRequest
+from lorascope.run.solo_schedule import is_measured, measure_costs
+from lorascope.search.rounds import ENDED, Wave, next_trials, pending_wave
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
+from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder
+from lorascope.text.language import later
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:

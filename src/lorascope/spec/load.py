@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from lorascope.errors import InputError, SpecError
-from lorascope.spec.explain import all_errors, closest
+from lorascope.spec.errors import all_errors, closest
 from lorascope.spec.schema import StudySpec
 
 PRESET_FOLDER = Path(__file__).parent / "presets"

@@ -29,7 +29,7 @@ from lorascope.records import (
 from lorascope.store import columns, tables
 from lorascope.store.codec import SqlValue, checksum
 from lorascope.store.columns import StepColumns
-from lorascope.store.connect import connect_reader, connect_writer, damage_is_clear, disconnect_writer
+from lorascope.store.connection import connect_reader, connect_writer, damage_is_clear, disconnect_writer
 from lorascope.store.tables import R, Table
 
 

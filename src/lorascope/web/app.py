@@ -16,10 +16,10 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from lorascope.charts.render import script
-from lorascope.language import LANGUAGES, language, tr
+from lorascope.text.language import LANGUAGES, language, tr
 from lorascope.web import view
 from lorascope.web.feed import Feed, Update
-from lorascope.web.shelf import Shelf
+from lorascope.web.studies import Shelf
 
 LOOK_SECONDS = 0.5
 BEAT_SECONDS = 5.0

@@ -14,14 +14,14 @@ from typing import Any
 
 from lorascope.analysis import load_study, summarize_data
 from lorascope.errors import InputError
-from lorascope.language import language
 from lorascope.spec.load import load_spec
 from lorascope.store.live import LiveStore, is_being_made
+from lorascope.text.language import language
 from lorascope.web import view
-from lorascope.web.alive import Pulse
-from lorascope.web.lines import line_charts
-from lorascope.web.look import Look, Watch
+from lorascope.web.live_charts import line_charts
+from lorascope.web.liveness import Pulse
 from lorascope.web.pictures import summary_charts
+from lorascope.web.snapshot import Look, Watch
 from lorascope.web.state import State, state_of
 
 POLL_SECONDS = 0.4

@@ -1,8 +1,8 @@
 """The report's charts, as parts of the page."""
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.charts.pictures import draw
-from lorascope.web.lines import Chart, Part
+from lorascope.charts.registry import draw
+from lorascope.web.live_charts import Chart, Part
 
 _GROWING = ("train_loss", "eval_loss", "memory_over_time")
 """Charts of the report that the page draws itself, since their lines grow."""

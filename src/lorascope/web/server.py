@@ -10,8 +10,8 @@ from pathlib import Path
 import uvicorn
 
 from lorascope.web.app import Page, asset_content
-from lorascope.web.safety import Guard, own_names
-from lorascope.web.shelf import Shelf
+from lorascope.web.auth import Guard, own_names
+from lorascope.web.studies import Shelf
 
 _NICE = 10
 _STREAMS_END_SECONDS = 3

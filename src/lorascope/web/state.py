@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.records import StudyFacts, TrialOutcome, TrialRecord
+from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import evaluation_steps
 
 State = Literal["preparing", "running", "interrupted", "finished", "failed"]
 QUIET_SECONDS = 15.0

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lorascope.analysis.part import Interval
+from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import RankPart, StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.errors import InputError
-from lorascope.language import LANGUAGES, current_language, retell, tr, trn
 from lorascope.records import GpuSample, SystemSample
+from lorascope.text.language import LANGUAGES, current_language, retell, tr, trn
 from lorascope.units import format_bytes, format_count, format_seconds
-from lorascope.web.look import Look
+from lorascope.web.snapshot import Look
 from lorascope.web.state import State, TrialStand
 
 NONE = "–"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lorascope.analysis import summarize
-from lorascope.analysis.cost import bottleneck, shares
-from lorascope.analysis.cost_gpu import throttle_reasons
-from lorascope.analysis.cost_memory import start_spike
-from lorascope.analysis.cost_run import process_part
+from lorascope.analysis.cost.gpu import throttle_reasons
+from lorascope.analysis.cost.memory import start_spike
+from lorascope.analysis.cost.solo import bottleneck, shares
+from lorascope.analysis.cost.whole_run import process_part
 from lorascope.records import CostTurn, GpuSample, MachineRates, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore

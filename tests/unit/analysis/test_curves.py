@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lorascope.analysis.curves import final_spread, stable_step
+from lorascope.analysis.estimates.curves import final_spread, stable_step
 from lorascope.records import StepRecord
 from lorascope.store.columns import StepColumns
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lorascope.analysis.estimates import final_train_loss, final_window, last_finite
+from lorascope.analysis.estimates.losses import final_train_loss, final_window, last_finite
 from lorascope.records import EvalRecord, StepRecord
 from lorascope.store.columns import StepColumns
 

@@ -8,9 +8,9 @@ import pytest
 
 from hangul import foreign, undecided
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
-from lorascope.language import language
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
+from lorascope.text.language import language
 
 MakeStudy = Callable[..., Path]
 TWO = {8: 1.3, 128: 1.2}

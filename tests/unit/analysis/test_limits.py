@@ -8,8 +8,8 @@ import pytest
 
 from comparisons import compared
 from lorascope.analysis import summarize
-from lorascope.analysis.changes import is_enough, may_be_enough, needed_tolerance
-from lorascope.analysis.limits import limits_of, remedy_text, within
+from lorascope.analysis.verdict.limits import limits_of, remedy_text, within
+from lorascope.analysis.verdict.sensitivity import is_enough, may_be_enough, needed_tolerance
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorascope.analysis.multiplicity import holm
-from lorascope.analysis.paired import SeedRows, Uncertain, differences, losses
-from lorascope.analysis.ranks import seed_rows
+from lorascope.analysis.estimates.holm import holm
+from lorascope.analysis.estimates.paired import SeedRows, Uncertain, differences, losses
+from lorascope.analysis.estimates.ranks import seed_rows
 from lorascope.records import EvalRecord
 
 TOKENS = 20.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
-from lorascope.analysis.frontier import mark_pareto
-from lorascope.analysis.reading_parts import DoublingPart
+from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.readings import find_knee
+from lorascope.analysis.readings_schema import DoublingPart
 from lorascope.analysis.summary import RankPart
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
@@ -226,7 +226,7 @@ def test_the_report_says_what_the_alpha_rule_does(make_study: MakeStudy, fields:
 
 
 def plan(fields: dict):
-    from lorascope.spec.plan import plan_trials
+    from lorascope.search.trials import plan_trials
 
     return plan_trials(StudySpec(ranks=(8, 128), **fields))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lorascope.analysis import StudySummary, load_study, summarize
-from lorascope.analysis.usage import effective_rank, energy_rank
+from lorascope.analysis.adapters.usage import effective_rank, energy_rank
 from lorascope.charts.usage import cut_curve, use_by_layer
 from lorascope.charts.usage_specs import cut_curve_spec, use_by_layer_spec
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from comparisons import SEEDS, Excesses, compared
-from lorascope.analysis.claims import claims
-from lorascope.analysis.recommend import recommend
 from lorascope.analysis.summary import NoiseFloorPart, RankPart, RecommendationPart
-from lorascope.analysis.verdict import judge, still_falling
-from lorascope.analysis.verdict_text import noise_text
+from lorascope.analysis.verdict.claims import claims
+from lorascope.analysis.verdict.decide import judge, still_falling
+from lorascope.analysis.verdict.recommend import recommend
+from lorascope.analysis.verdict.wording import noise_text
 from lorascope.records import EvalRecord
 
 TOLERANCE = 0.005

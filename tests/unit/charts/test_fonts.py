@@ -7,7 +7,7 @@ from lorascope.charts.data import LossByRank, RankPoint
 from lorascope.charts.render import to_png, to_svg
 from lorascope.charts.specs import loss_by_rank_spec
 from lorascope.errors import InputError
-from lorascope.language import language
+from lorascope.text.language import language
 
 POINTS = LossByRank(metric="eval_loss", points=(RankPoint(rank=8, value=1.3, low=1.2, high=1.4),), tolerance=None)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.charts.labels import spread
-from lorascope.charts.thin import group_ends, group_sums, keep_peaks
+from lorascope.charts.downsample import group_ends, group_sums, keep_peaks
+from lorascope.charts.label_layout import spread
 
 
 def test_a_short_curve_is_kept_whole() -> None:

@@ -11,7 +11,7 @@ from lorascope.cli import main
 from lorascope.cli.app import app
 from lorascope.cli.doctor import demo_model
 from lorascope.errors import InputError
-from lorascope.language import LANGUAGES
+from lorascope.text.language import LANGUAGES
 
 HEAVY = ("torch", "transformers", "datasets", "altair", "pandas", "pyarrow", "numpy", "vl_convert")
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lorascope.cli.board import Board
+from lorascope.cli.run_state import Board
 
 
 def test_pace_and_time_left_follow_the_steps(script):

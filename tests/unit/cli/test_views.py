@@ -3,10 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
-from lorascope.cli.board import Board
 from lorascope.cli.columns import Column, fit
 from lorascope.cli.live import LiveView, draw
 from lorascope.cli.plain import PlainView
+from lorascope.cli.run_state import Board
 from lorascope.records import CostRecord
 from lorascope.spec.schema import StudySpec
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.data.batches import epoch_order, step_rows, total_steps
+from lorascope.data.row_order import epoch_order, step_rows, total_steps
 from lorascope.spec.schema import StudySpec
 
 FIRST_ORDER = [3, 2, 1, 6, 0, 7, 4, 5]
@@ -69,6 +69,6 @@ def test_order_depends_on_seed_and_epoch_and_never_changes():
 
 
 def test_importing_batches_loads_no_heavy_library():
-    code = "import sys, lorascope.data.batches; print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    code = "import sys, lorascope.data.row_order; print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

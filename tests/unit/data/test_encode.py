@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from transformers import ByT5Tokenizer
 
 from lorascope.data.encode import encode, mask_by_characters
-from lorascope.data.rendered import join_pair
+from lorascope.data.formats.rendered_row import join_pair
 
 ascii_text = st.text(alphabet="abde ()+:.\n#Qthsumof", min_size=1, max_size=40)
 

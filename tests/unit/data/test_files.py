@@ -4,7 +4,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from lorascope.data.files import read_file
+from lorascope.data.sources.files import read_file
 from lorascope.errors import InputError
 
 ROWS = [{"prompt": 'a, "b"\nc', "completion": "é"}, {"prompt": "d", "completion": ""}]

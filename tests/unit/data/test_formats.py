@@ -1,6 +1,6 @@
 import pytest
 
-from lorascope.data.formats import ALPACA_WITH_INPUT, choose_format
+from lorascope.data.formats.detect import ALPACA_WITH_INPUT, choose_format
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorascope.data import generic
-from lorascope.data.generic import read_generic_text
+from lorascope.data import forgetting_text as generic
+from lorascope.data.forgetting_text import read_generic_text
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 from tiny import train_tokenizer

@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import HTTPError
 
-from lorascope.data.sources import load_rows
+from lorascope.data.sources.load import load_rows
 from lorascope.errors import InputError
 
 

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from lorascope.data.stdlib import read_stdlib
+from lorascope.data.sources.builtin_rows import read_stdlib
 
 SOURCES = {
     "b.py": '''

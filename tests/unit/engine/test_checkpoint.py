@@ -15,7 +15,7 @@ from lorascope.engine.checkpoint import load_checkpoint, previous, read_steps, s
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 
 
@@ -108,7 +108,7 @@ def test_a_save_that_fails_leaves_the_ones_before(
         file.write_bytes(before[:100])
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("lorascope.modeling.tensor_file.save_file", save_half)
+    monkeypatch.setattr("lorascope.modeling.adapters.tensor_file.save_file", save_half)
     trials[0].steps_done = 9
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, trials)

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packs import make_spec
 
-from lorascope.data.examples import Example
+from lorascope.data.dataset import Example
 from lorascope.engine.forward import PassRow
-from lorascope.engine.passes import pass_tokens, plan_passes, shares_prefixes
-from lorascope.engine.prefixes import Family
+from lorascope.engine.microbatch import pass_tokens, plan_passes, shares_prefixes
+from lorascope.modeling.packing.prefixes import Family
 
 LENGTHS = st.lists(st.lists(st.integers(2, 40), min_size=1, max_size=12), min_size=1, max_size=5)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.engine.prefixes import Family, find_families
+from lorascope.modeling.packing.prefixes import Family, find_families
 
 
 def rows_of(*parts: tuple[int, ...]) -> list[np.ndarray]:

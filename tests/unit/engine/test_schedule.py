@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from lorascope.engine.schedule import learning_rate_factor, warmup_steps
+from lorascope.engine.lr_schedule import learning_rate_factor, warmup_steps
 from lorascope.spec.schema import StudySpec
 
 TOTAL = 17

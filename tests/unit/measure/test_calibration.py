@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.measure.calibration import Calibration, find_calibration, keep_calibration
+from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
 
 
 @pytest.fixture(autouse=True)

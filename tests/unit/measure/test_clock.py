@@ -15,7 +15,7 @@ from lorascope.errors import Interrupted
 from lorascope.measure import clock
 from lorascope.measure.clock import StepClock
 from lorascope.records import EvalRecord, StepRecord
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 from tiny import make_splits
 
 

@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorascope.data.examples import Example
-from lorascope.engine.adaptation import prepare_model
+from lorascope.costmodel import cpu_bench as this_cpu
+from lorascope.costmodel.cost_types import Linear, ModelShape, Pass, Product, Recipe, Step
+from lorascope.costmodel.devices import BANDWIDTH_SHARE, DEVICES, PRODUCT_SHARE, Roofline, find_device, recognise
+from lorascope.costmodel.machine import lorascope_recipe
+from lorascope.costmodel.model import pass_bytes, predict
+from lorascope.costmodel.plan import full_recipe
+from lorascope.costmodel.shapes import model_shape
+from lorascope.data.dataset import Example
 from lorascope.engine.forward import FrozenModel, PassRow
 from lorascope.engine.trial import TrainingTrial
-from lorascope.measure import this_cpu
-from lorascope.measure.cost_model import pass_bytes, predict
-from lorascope.measure.cost_parts import Linear, ModelShape, Pass, Product, Recipe, Step
-from lorascope.measure.devices import BANDWIDTH_SHARE, DEVICES, PRODUCT_SHARE, Roofline, find_device, recognise
-from lorascope.measure.shapes import model_shape
-from lorascope.modeling.adapter import attach
-from lorascope.run.machine import lorascope_recipe
-from lorascope.run.plan import full_recipe
-from lorascope.spec.plan import plan_trials
+from lorascope.engine.verify import prepare_model
+from lorascope.modeling.adapters.adapter import attach
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from tiny import TARGETS, make_examples, make_model
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lorascope.measure.memory import INTERVAL_SECONDS, MemoryMeter, release_memory
-from lorascope.measure.peaks import KernelPeak, PeakCounter, SampledPeak
+from lorascope.measure.peak_memory import KernelPeak, PeakCounter, SampledPeak
 
 CPU = torch.device("cpu")
 MB = 1_000_000

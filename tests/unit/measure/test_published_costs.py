@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PretrainedConfig
 
-from lorascope.measure.cost_model import predict
-from lorascope.measure.cost_parts import ModelShape, Pass, Prediction, Recipe, Step
-from lorascope.measure.devices import DEVICES, Roofline
-from lorascope.measure.shapes import model_shape
+from lorascope.costmodel.cost_types import ModelShape, Pass, Prediction, Recipe, Step
+from lorascope.costmodel.devices import DEVICES, Roofline
+from lorascope.costmodel.model import predict
+from lorascope.costmodel.shapes import model_shape
 from lorascope.modeling.targets import find_targets
 
 GIB = 2**30

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lorascope.measure.traffic import MemoryTraffic
+from lorascope.measure.memory_bandwidth import MemoryTraffic
 
 
 def domain(root: Path, name: str, text: str) -> Path:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lorascope.measure.rates import machine_rates
-from lorascope.measure.work import ProductCounter, SavedTensors
+from lorascope.measure.flops import ProductCounter, SavedTensors
+from lorascope.measure.machine_rates import machine_rates
 
 F32 = torch.float32.itemsize
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.modeling.kernels import build
+from lorascope.modeling.backends.cpu import build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the compiled kernels are for Linux")
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="no C++ compiler is here")

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lorascope.errors import InputError
-from lorascope.modeling import precision
-from lorascope.modeling.precision import choose_dtype, resolve_device
+from lorascope.modeling import device_dtype as precision
+from lorascope.modeling.device_dtype import choose_dtype, resolve_device
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,8 @@ import pytest
 from hangul import foreign, undecided
 from lorascope.analysis import load_study, summarize_data
 from lorascope.charts import fonts
-from lorascope.charts.pictures import draw
+from lorascope.charts.registry import draw
 from lorascope.errors import InputError
-from lorascope.language import current_language, language
 from lorascope.records import (
     BASE_MODEL,
     CostTurn,
@@ -29,6 +28,7 @@ from lorascope.report import write_report
 from lorascope.report.write import render
 from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.language import current_language, language
 
 MakeStudy = Callable[..., Path]
 

@@ -21,7 +21,7 @@ import pytest
 from lorascope.analysis import summarize
 from lorascope.analysis.reference import summary_schema
 from lorascope.charts.colors import rank_colors
-from lorascope.charts.drawers import Drawers, share_out
+from lorascope.charts.render_pool import Drawers, share_out
 from lorascope.cli import main
 from lorascope.errors import InputError
 from lorascope.records import SpectrumRecord, TrialOutcome

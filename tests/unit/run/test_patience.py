@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from lorascope.errors import Interrupted, LorascopeError
-from lorascope.run import patience
-from lorascope.run.patience import Patience
+from lorascope.run import retry as patience
+from lorascope.run.retry import Patience
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from lorascope.errors import Interrupted
-from lorascope.run.stop import StopRequest
+from lorascope.run.signals import StopRequest
 
 
 def send(number: int = signal.SIGINT) -> None:

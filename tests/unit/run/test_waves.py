@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from lorascope.records import TrialRecord
-from lorascope.run.waves import TIE_NATS, next_trials
+from lorascope.search.rounds import TIE_NATS, next_trials
 from lorascope.spec.schema import StudySpec
 
 RATES = (1e-3, 2e-3, 4e-3)

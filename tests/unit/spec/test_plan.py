@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lorascope.spec.plan import differences, plan_trials
+from lorascope.search.trials import differences, plan_trials
 from lorascope.spec.schema import StudySpec
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from lorascope.spec.plan import plan_trials, planned_rates
-from lorascope.spec.rates import automatic_rates, next_rate
+from lorascope.search.rates import automatic_rates, next_rate
+from lorascope.search.trials import plan_trials, planned_rates
 from lorascope.spec.schema import StudySpec
 
 

@@ -3,10 +3,10 @@ from collections.abc import Mapping
 import pytest
 
 from lorascope.records import TrialRecord
-from lorascope.spec.plan import plan_trials
-from lorascope.spec.rungs import MARGIN_NATS, Rival, Rungs
+from lorascope.search.halving import MARGIN_NATS, Rival, Rungs
+from lorascope.search.steps import evaluation_steps, exits_early, rung_steps
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
-from lorascope.spec.steps import evaluation_steps, exits_early, rung_steps
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 FAR, NEAR = 3 * MARGIN_NATS, MARGIN_NATS / 2

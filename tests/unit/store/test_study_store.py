@@ -19,7 +19,8 @@ from lorascope.analysis import load_study
 from lorascope.errors import InputError
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
-from lorascope.store import StudyStore, connect, migrations, tables, verify_store
+from lorascope.store import StudyStore, migrations, tables, verify_store
+from lorascope.store import connection as connect
 from lorascope.store.columns import StepColumns
 
 INT32 = st.integers(-(2**31), 2**31 - 1)

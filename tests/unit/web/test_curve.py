@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lorascope.store.live import Bucket
-from lorascope.web.curve import MAX_POINTS, Curve, Follower
+from lorascope.web.series import MAX_POINTS, Curve, Follower
 
 
 def row(position: int, value: float, weight: float = 2.0) -> Bucket:

@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from lorascope.records import GpuSample, StepRecord, SystemSample, TrialOutcome
-from lorascope.store import StudyStore, connect, migrations
+from lorascope.store import StudyStore, migrations
+from lorascope.store import connection as connect
 from lorascope.web import feed as feed_module
-from lorascope.web.alive import Pulse
 from lorascope.web.feed import Feed
+from lorascope.web.liveness import Pulse
 from lorascope.web.state import QUIET_SECONDS
 
 MakeStudy = Callable[..., Path]

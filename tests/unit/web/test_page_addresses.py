@@ -15,7 +15,7 @@ from lorascope.errors import InputError
 from lorascope.store import StudyStore
 from lorascope.web import app as app_module
 from lorascope.web.app import Page, asset_content
-from lorascope.web.shelf import Shelf, check_root
+from lorascope.web.studies import Shelf, check_root
 
 BuildStudy = Callable[..., Path]
 ASSETS = ("page.js", "charts.js", "page.css", "icon.svg", "vega.js")

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.web.listen import address, listen, make_token
+from lorascope.web.sockets import address, listen, make_token
 
 
 def test_any_free_port_is_found_and_named() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lorascope.web.listen import is_loopback
-from lorascope.web.safety import COOKIE, HEADERS, Guard, own_names
+from lorascope.web.auth import COOKIE, HEADERS, Guard, own_names
+from lorascope.web.sockets import is_loopback
 
 
 async def inner(scope, receive, send) -> None:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from lorascope.records import StudyFacts, TrialOutcome
-from lorascope.spec.plan import plan_trials
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.web.state import TrialStand, seconds_left, stand, state_of
 

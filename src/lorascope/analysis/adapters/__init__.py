@@ -1,0 +1,1 @@
+"""What the trained adapters contain: spectrum, truncation, forgetting."""

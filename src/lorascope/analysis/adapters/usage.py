@@ -1,0 +1,173 @@
+"""How much of each rank was used, what cutting the largest adapter costs, and what was forgotten.
+
+Shapes: L layers, K singular values of a layer, descending.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lorascope.analysis.adapters.schema import CutPart, ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
+from lorascope.analysis.estimates.losses import Floats, last_finite
+from lorascope.analysis.estimates.paired import SeedRows, differences
+from lorascope.analysis.section import Interval
+from lorascope.analysis.study_data import StudyData
+from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord
+
+
+def effective_rank(singular_values: Sequence[float]) -> float:
+    """Return exp(H) of the singular values' shares, H Shannon's entropy; 0 where nothing was learned.
+
+    Between 1, one direction does all, and K, all do the same. Roy and Vetterli, The effective rank: a measure of
+    effective dimensionality (EUSIPCO 2007), definition 1.
+    """
+    values_K: Floats = np.array(singular_values, dtype=np.float64)
+    total = float(values_K.sum())
+    if total == 0:
+        return 0.0
+    shares = values_K[values_K > 0] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def energy_rank(singular_values: Sequence[float], share: float) -> int:
+    """Count the largest singular values that hold a share of the sum of squares, the squared Frobenius norm."""
+    energy_K: Floats = np.cumsum(np.array(singular_values, dtype=np.float64) ** 2)
+    if not len(energy_K) or energy_K[-1] == 0:
+        return 0
+    return int(np.searchsorted(energy_K, share * energy_K[-1])) + 1
+
+
+def module_kind(layer: str) -> str:
+    """Return the last part of a layer's name, such as ``q_proj``."""
+    return layer.rpartition(".")[2]
+
+
+def examined_trials(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> dict[int, TrialPart]:
+    """Find the trial of each rank that was examined: the first seed at its best learning rate, by rank, ascending."""
+    examined = {record.trial_id for record in data.spectra}
+    found: dict[int, TrialPart] = {}
+    for rank in ranks:
+        for trial in trials:
+            wanted = (trial.rank, trial.learning_rate) == (rank.rank, rank.best_learning_rate)
+            if wanted and trial.trial_id in examined:
+                found.setdefault(rank.rank, trial)
+    return found
+
+
+def spectra_parts(data: StudyData, examined: Mapping[int, TrialPart]) -> tuple[SpectrumPart, ...]:
+    """Summarise the spectra of each rank by kind of module, in the order of ranks and of the model."""
+    parts = []
+    for rank, trial in examined.items():
+        by_kind: dict[str, list[SpectrumRecord]] = {}
+        for record in data.spectra:
+            if record.trial_id == trial.trial_id:
+                by_kind.setdefault(module_kind(record.layer), []).append(record)
+        parts += [_spectrum(rank, kind, records) for kind, records in by_kind.items()]
+    return tuple(parts)
+
+
+def truncation_part(data: StudyData, examined: Mapping[int, TrialPart]) -> TruncationPart | None:
+    """Compare the largest rank's adapter, cut, with the whole and with smaller ranks that were trained."""
+    top = max(examined, default=0)
+    records = [record for record in data.truncations if top and record.trial_id == examined[top].trial_id]
+    whole = last_finite(data.evaluations[examined[top].trial_id]) if records else None
+    if whole is None:
+        return None
+    rows = [_rows(whole.example_nats, whole.example_target_tokens)]
+    rows += [_rows(record.example_nats, record.example_target_tokens) for record in records]
+    cuts = []
+    for record, cut, excess_ci95 in zip(records, rows[1:], _differences(rows), strict=True):
+        finite = bool(np.isfinite(cut.nats).all())
+        cuts.append(
+            CutPart(
+                rank=record.rank,
+                eval_loss=cut.loss if finite else None,
+                excess_loss=cut.loss - rows[0].loss if finite else None,
+                excess_loss_ci95=excess_ci95 if finite else None,
+                trained_eval_loss=examined[record.rank].eval_loss if record.rank in examined else None,
+            )
+        )
+    return TruncationPart(
+        trial_id=whole.trial_id,
+        rank=top,
+        eval_loss=rows[0].loss,
+        adequate_rank=_adequate_rank(cuts, data.spec.tolerance),
+        cuts=tuple(cuts),
+    )
+
+
+def with_forgetting(
+    data: StudyData, ranks: Sequence[RankPart], examined: Mapping[int, TrialPart]
+) -> tuple[RankPart, ...]:
+    """Add to each rank what it lost on the generic text; a loss on another version of that text does not count."""
+    base = data.forgetting.get(BASE_MODEL)
+    found: dict[int, ForgettingPart] = {}
+    for rank, trial in examined.items():
+        record = data.forgetting.get(trial.trial_id)
+        if base is not None and record is not None and record.text_hash == base.text_hash:
+            found[rank] = _forgetting(base, record)
+    return tuple(part.model_copy(update={"forgetting": found.get(part.rank)}) for part in ranks)
+
+
+def generic_text_part(data: StudyData) -> GenericTextPart | None:
+    """Say which text was read; None where none was."""
+    base = data.forgetting.get(BASE_MODEL)
+    if base is None:
+        return None
+    return GenericTextPart(
+        name=base.text,
+        windows=len(base.window_nats),
+        target_tokens=sum(base.window_target_tokens),
+        text_hash=base.text_hash,
+    )
+
+
+def _adequate_rank(cuts: Sequence[CutPart], tolerance: float) -> int | None:
+    smallest = None
+    for cut in reversed(cuts):
+        if cut.excess_loss_ci95 is None or cut.excess_loss_ci95[1] > tolerance:
+            break
+        smallest = cut.rank
+    return smallest
+
+
+def _spectrum(rank: int, kind: str, records: Sequence[SpectrumRecord]) -> SpectrumPart:
+    effective_L = [effective_rank(record.singular_values) for record in records]
+
+    def mean_energy_rank(share: float) -> float:
+        return float(np.mean([energy_rank(record.singular_values, share) for record in records]))
+
+    return SpectrumPart(
+        rank=rank,
+        module=kind,
+        layers=len(records),
+        effective_rank=float(np.mean(effective_L)),
+        effective_rank_min=min(effective_L),
+        effective_rank_max=max(effective_L),
+        energy_rank_50=mean_energy_rank(0.5),
+        energy_rank_90=mean_energy_rank(0.9),
+        energy_rank_99=mean_energy_rank(0.99),
+    )
+
+
+def _forgetting(base: ForgettingRecord, trained: ForgettingRecord) -> ForgettingPart:
+    rows = [_rows(record.window_nats, record.window_target_tokens) for record in (base, trained)]
+    before, after = (row.loss for row in rows)
+    if not np.isfinite(after):
+        return ForgettingPart(before=before, after=None, change=None, change_ci95=None)
+    return ForgettingPart(before=before, after=after, change=after - before, change_ci95=_differences(rows)[0])
+
+
+def _rows(nats: Sequence[float], tokens: Sequence[int]) -> SeedRows:
+    counted = np.array(tokens, dtype=np.float64)
+    return SeedRows(nats=np.array([nats], dtype=np.float64)[:, counted > 0], target_tokens=counted[counted > 0])
+
+
+def _differences(rows: Sequence[SeedRows]) -> list[Interval | None]:
+    """Return the paired 95% interval of each loss minus the first; none with fewer than two rows."""
+    if len(rows[0].target_tokens) < 2:
+        return [None] * (len(rows) - 1)
+    pairs = differences(rows)
+    found = [pairs[0, place].turned().interval() for place in range(1, len(rows))]
+    return [(estimate.low, estimate.high) for estimate in found]

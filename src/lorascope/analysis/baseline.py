@@ -1,0 +1,168 @@
+"""The naive reading: what the usual script concludes from one learning rate, and the losses it leaves out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.analysis.estimates.losses import final_train_loss
+from lorascope.analysis.estimates.ranks import ENDED_EARLY, RankChoice
+from lorascope.analysis.readings_schema import GridPart, NaivePart, OrderPart
+from lorascope.analysis.study_data import StudyData
+from lorascope.analysis.summary import RecommendationPart, TrialPart
+from lorascope.text.language import tr
+from lorascope.text.wording import nats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """All ranks side by side at one learning rate."""
+
+    learning_rate: float
+    step: int
+    train: Mapping[int, float]
+    """Training loss at that step, by rank."""
+    held_out: Mapping[int, float]
+
+    @property
+    def order(self) -> OrderPart:
+        """The ranks by either loss."""
+        return OrderPart(
+            learning_rate=self.learning_rate,
+            step=self.step,
+            by_train_loss=_lowest_first(self.train),
+            by_eval_loss=_lowest_first(self.held_out),
+        )
+
+
+def read_grid(trials: Sequence[TrialPart]) -> tuple[GridPart, ...]:
+    """Mean the trials of each rank and learning rate over their seeds, in the order of the plan."""
+    cells: dict[tuple[int, float], list[TrialPart]] = {}
+    for trial in trials:
+        cells.setdefault((trial.rank, trial.learning_rate), []).append(trial)
+    return tuple(
+        GridPart(
+            rank=rank,
+            learning_rate=learning_rate,
+            train_loss=_mean([trial.train_loss for trial in seeds]),
+            eval_loss=_mean([trial.eval_loss for trial in seeds]),
+            outcome=next((trial.outcome for trial in seeds if trial.outcome != "finished"), "finished"),
+        )
+        for (rank, learning_rate), seeds in cells.items()
+    )
+
+
+def read_naively(
+    data: StudyData,
+    trials: Sequence[TrialPart],
+    choices: Mapping[int, RankChoice],
+    recommendation: RecommendationPart,
+) -> NaivePart:
+    """Order the ranks as the usual script does and say where the study's own reading differs."""
+    found = [
+        side for rate in dict.fromkeys(trial.learning_rate for trial in trials) if (side := _side(data, trials, rate))
+    ]
+    # The script trains to the end: of rates that early exit or an interruption cut short, the longest stands for it
+    sides = sorted(found, key=lambda side: -side.step)
+    at_best = tuple(sorted(choices, key=lambda rank: choices[rank].rows.loss))
+    return NaivePart(
+        orders=tuple(side.order for side in sides),
+        at_best_rates=at_best,
+        rank=sides[0].order.by_train_loss[0] if sides else None,
+        text=_text(data, sides[0], at_best, choices, recommendation) if sides else _no_order(data.ranks),
+    )
+
+
+def _side(data: StudyData, trials: Sequence[TrialPart], rate: float) -> Side | None:
+    """Put the ranks side by side at the last evaluation that all of them have, over the seeds that all of them have."""
+    usable = [t for t in trials if t.learning_rate == rate and t.outcome not in ENDED_EARLY]
+    seeds = set.intersection(*({trial.seed for trial in usable if trial.rank == rank} for rank in data.ranks))
+    shown = [trial for trial in usable if trial.seed in seeds]
+    losses = [
+        {record.step: loss for record in data.evaluations[t.trial_id] if (loss := record.loss) is not None}
+        for t in shown
+    ]
+    step = max(set.intersection(*map(set, losses)), default=0) if losses else 0
+    if step == 0 or len(data.ranks) < 2:
+        return None
+    train: dict[int, list[float | None]] = {}
+    held_out: dict[int, list[float | None]] = {}
+    for trial, by_step in zip(shown, losses, strict=True):
+        done = data.steps[trial.trial_id].until(step)
+        train.setdefault(trial.rank, []).append(final_train_loss(done, data.steps_per_epoch))
+        held_out.setdefault(trial.rank, []).append(by_step[step])
+    means = _means(train)
+    if len(means) < len(data.ranks):
+        return None
+    return Side(learning_rate=rate, step=step, train=means, held_out=_means(held_out))
+
+
+def _means(losses: Mapping[int, Sequence[float | None]]) -> dict[int, float]:
+    return {rank: mean for rank, values in losses.items() if (mean := _mean(values)) is not None}
+
+
+def _lowest_first(losses: Mapping[int, float]) -> tuple[int, ...]:
+    return tuple(sorted(losses, key=lambda rank: losses[rank]))
+
+
+def _no_order(ranks: Sequence[int]) -> str:
+    if len(ranks) < 2:
+        return tr("There is one rank, so there is nothing to order.")
+    return tr("There is no naive reading: at no learning rate do all ranks have a loss at one step.")
+
+
+def _text(
+    data: StudyData,
+    side: Side,
+    at_best: Sequence[int],
+    choices: Mapping[int, RankChoice],
+    recommendation: RecommendationPart,
+) -> str:
+    order, own = side.order, recommendation.efficient.rank
+    naive = order.by_train_loss[0]
+    parts = [_script(data, side)]
+    if order.by_eval_loss != order.by_train_loss:
+        names = ", ".join(tr("rank {rank}", rank=rank) for rank in order.by_eval_loss)
+        parts.append(tr("Held-out rows order the ranks otherwise at that rate: {ranks}.", ranks=names))
+    several = any(choice.learning_rate != side.learning_rate for choice in choices.values())
+    if several and tuple(at_best) != order.by_train_loss:
+        shown = ", ".join(
+            tr(
+                "rank {rank} {loss} (at {rate:g})",
+                rank=rank,
+                loss=nats(choices[rank].rows.loss),
+                rate=choices[rank].learning_rate,
+            )
+            for rank in at_best
+        )
+        parts.append(tr("Each at its own best rate, held-out rows order them: {ranks}.", ranks=shown))
+    if own is not None and own == naive:
+        parts.append(tr("This study names rank {rank} too.", rank=own))
+    elif own is not None:
+        reason = recommendation.efficient.reason
+        parts.append(tr("This study names rank {rank} instead, {reason}.", rank=own, reason=reason))
+    return " ".join(parts)
+
+
+def _script(data: StudyData, side: Side) -> str:
+    order = side.order.by_train_loss
+    shown = ", ".join(tr("rank {rank} {loss}", rank=rank, loss=nats(side.train[rank])) for rank in order)
+    if data.facts is None or side.step >= data.facts.total_steps:
+        return tr(
+            "The usual script, with one learning rate ({rate:g}) and the training loss at the end, would choose rank "
+            "{rank}: {ranks}.",
+            rate=side.learning_rate,
+            rank=order[0],
+            ranks=shown,
+        )
+    return tr(
+        "The usual script, with one learning rate ({rate:g}) and the training loss after {steps} steps (the most that "
+        "all ranks were trained for at one rate), would choose rank {rank}: {ranks}.",
+        rate=side.learning_rate,
+        steps=side.step,
+        rank=order[0],
+        ranks=shown,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

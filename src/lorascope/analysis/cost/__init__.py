@@ -1,0 +1,1 @@
+"""What each rank costs: time, memory, predictions."""

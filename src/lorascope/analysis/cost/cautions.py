@@ -1,0 +1,65 @@
+"""Reasons to read times and memory with care."""
+
+from itertools import pairwise
+from statistics import median
+
+from lorascope.analysis.cost.solo_runs import measured_seconds, paces_apart, training_peak, turns_by_rank
+from lorascope.analysis.findings import Findings
+from lorascope.analysis.summary import CautionPart
+from lorascope.text.language import tr
+from lorascope.units import MEGABYTE, format_bytes, format_seconds
+
+_LEFT_BEHIND_BYTES = 16 * MEGABYTE
+_LEFT_BEHIND_SHARE = 0.05
+"""Less than these, of what the rank took, is what allocators keep in passing."""
+_UNSTEADY = 0.1
+"""Turns of one rank on one batch differ by less on a machine that does nothing else."""
+
+
+def memory_not_returned(findings: Findings) -> CautionPart | None:
+    """Say when memory was not back at its base after a rank's last turn: the next ranks' peaks hold it too."""
+    left = []
+    for rank, turns in turns_by_rank(findings.data.cost_turns).items():
+        last = turns[-1]
+        behind, took = last.after_bytes - last.base_bytes, training_peak(last) - last.base_bytes
+        if behind > max(_LEFT_BEHIND_BYTES, _LEFT_BEHIND_SHARE * took):
+            left.append(tr("{size} after rank {rank}", size=format_bytes(behind), rank=rank))
+    if not left:
+        return None
+    text = tr(
+        "Memory was not back at its base after ranks had run alone ({left}): peaks of ranks measured later may hold "
+        "what earlier ones left.",
+        left=", ".join(left),
+    )
+    return CautionPart(kind="memory_not_returned", text=text)
+
+
+def unsteady_steps(findings: Findings) -> CautionPart | None:
+    """Say when turns of one rank on the same batch took unlike times, or a larger rank less than a smaller one."""
+    by_rank = turns_by_rank(findings.data.cost_turns)
+    apart = {rank: paces_apart(turns) for rank, turns in by_rank.items()}
+    unlike = [
+        tr("rank {rank} by {share:.0%}", rank=rank, share=share) for rank, share in apart.items() if share > _UNSTEADY
+    ]
+    parts = []
+    if unlike:
+        text = tr(
+            "The steps that each rank took alone, on the same rows, differed in time between its turns ({unlike}): the "
+            "machine did other things as well, or its pace changed. Times of ranks that differ by less say nothing.",
+            unlike=", ".join(unlike),
+        )
+        parts.append(text)
+    seconds = {rank: median(found) for rank, turns in by_rank.items() if (found := measured_seconds(turns))}
+    parts += [
+        tr(
+            "Rank {larger} took {quick} a step and rank {smaller}, which computes less, {slow}: the machine's pace "
+            "changed between their turns, and their times cannot be compared.",
+            larger=larger,
+            smaller=smaller,
+            quick=format_seconds(seconds[larger]),
+            slow=format_seconds(seconds[smaller]),
+        )
+        for smaller, larger in pairwise(seconds)
+        if seconds[larger] * (1 + _UNSTEADY) < seconds[smaller]
+    ]
+    return CautionPart(kind="unsteady_steps", text=" ".join(parts)) if parts else None

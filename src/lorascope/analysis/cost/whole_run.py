@@ -1,0 +1,99 @@
+"""The run as a whole beside its ranks alone: the joint steps, the process over time, the machine."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from lorascope.analysis.cost.memory import growth_parts, start_spike
+from lorascope.analysis.cost.readings import read_costs
+from lorascope.analysis.cost.schema import CostsPart, JointPart, ProcessPart
+from lorascope.analysis.cost.solo_runs import paces_apart, turns_by_rank
+from lorascope.analysis.estimates.joint_steps import joint_steps
+from lorascope.analysis.study_data import StudyData
+from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.records import SystemSample
+from lorascope.text.language import tr
+from lorascope.units import format_bytes, to_megabytes
+
+
+def costs_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> CostsPart:
+    """Put what was measured beside each other."""
+    rates = data.machine_rates
+    turns = turns_by_rank(data.cost_turns).values()
+    apart = math.inf if any(len(found) < 2 for found in turns) else max(map(paces_apart, turns), default=math.inf)
+    return CostsPart(
+        machine_flops_per_second=rates.flops_per_second if rates else None,
+        machine_bytes_per_second=rates.bytes_per_second if rates else None,
+        growth=growth_parts(data),
+        joint=joint_part(data, ranks, trials),
+        process=process_part(data.samples),
+        readings=read_costs(ranks, apart),
+    )
+
+
+def joint_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> JointPart | None:
+    """Add up the joint steps; None before the first one.
+
+    Trials of a pack share each step's time: a step of theirs is counted once.
+    """
+    steps = joint_steps(data.steps.values())
+    if not len(steps.seconds):
+        return None
+    evaluations = {
+        (record.step, record.seconds, record.trial_id if record.step else "")
+        for records in data.evaluations.values()
+        for record in records
+    }
+    alone = {part.rank: part.step_seconds for part in ranks}
+    each = [(trial.steps, alone.get(trial.rank)) for trial in trials]
+    return JointPart(
+        seconds=math.fsum(steps.seconds.tolist()),
+        evaluation_seconds=math.fsum(seconds for _, seconds, _ in evaluations),
+        alone_seconds=(
+            math.fsum(count * seconds for count, seconds in each if seconds is not None)
+            if all(seconds is not None for _, seconds in each)
+            else None
+        ),
+        peak_rss_bytes=max((sample.rss_bytes for sample in data.samples), default=None),
+    )
+
+
+def process_part(samples: Sequence[SystemSample]) -> ProcessPart | None:
+    """Summarise the readings of the process; the first tenth of them is the start."""
+    if not samples:
+        return None
+    rss = np.array([sample.rss_bytes for sample in samples], dtype=np.float64)
+    first, later = np.split(rss, [len(rss) // 10])
+    spike, traffic = start_spike(first, later), _traffic(samples)
+    return ProcessPart(
+        readings=len(samples),
+        rss_mean=to_megabytes(float(rss.mean())),
+        rss_std=to_megabytes(float(rss.std())),
+        rss_min=to_megabytes(float(rss.min())),
+        rss_max=to_megabytes(float(rss.max())),
+        rss_start_spike=to_megabytes(spike) if spike is not None else None,
+        rss_later_std=to_megabytes(float(later.std())),
+        cpu_percent=float(np.mean([sample.cpu_percent for sample in samples])),
+        traffic_bytes_per_second=traffic,
+        traffic_text=_traffic_text(traffic),
+    )
+
+
+def _traffic(samples: Sequence[SystemSample]) -> float | None:
+    """Divide the bytes moved between readings by the time between them; a count that fell began anew."""
+    moved = seconds = 0.0
+    for before, after in pairwise(samples):
+        if before.memory_traffic_bytes is None or after.memory_traffic_bytes is None:
+            continue
+        if after.memory_traffic_bytes >= before.memory_traffic_bytes and after.seconds > before.seconds:
+            moved += after.memory_traffic_bytes - before.memory_traffic_bytes
+            seconds += after.seconds - before.seconds
+    return moved / seconds if seconds else None
+
+
+def _traffic_text(traffic: float | None) -> str:
+    if traffic is None:
+        return tr("This machine offers its users no reading of memory bandwidth.")
+    return tr("The whole machine moved {size} a second between processors and memory.", size=format_bytes(traffic))

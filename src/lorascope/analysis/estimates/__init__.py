@@ -1,0 +1,1 @@
+"""Losses, differences and their uncertainty."""

@@ -1,0 +1,32 @@
+"""The noise floor: what another seed alone changes."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+
+from lorascope.analysis.estimates.ranks import Comparison, RankChoice
+from lorascope.analysis.summary import NoiseFloorPart
+
+
+def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> NoiseFloorPart | None:
+    """Compare each rank with itself at another seed, all at its own learning rate; None without two seeds of a rank.
+
+    Seen on the study's held-out rows, so that it holds what a seed does to single rows too.
+    """
+    if comparison.step is None:
+        return None
+    pairs = [abs(a - b) for choice in choices.values() for a, b in combinations(choice.rows.losses.tolist(), 2)]
+    if not pairs:
+        return None
+    between = [
+        float((choices[a].at(comparison.seeds).losses - choices[b].at(comparison.seeds).losses).var(ddof=1))
+        for a, b in combinations(choices, 2)
+        if len(comparison.seeds) > 1
+    ]
+    return NoiseFloorPart(
+        pairs=len(pairs),
+        typical=float(np.sqrt(np.mean(np.square(pairs)))),
+        largest=max(pairs),
+        difference_sd=float(np.sqrt(np.mean(between))) if between else None,
+    )

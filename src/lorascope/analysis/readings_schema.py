@@ -1,0 +1,107 @@
+"""The shape of the readings in summary.json: what people read off a study's charts, computed."""
+
+from lorascope.analysis.section import Part
+
+
+class RankReadingPart(Part):
+    """What one rank's curve and sizes say."""
+
+    rank: int
+    """LoRA rank r."""
+    stable_step: int | None
+    """Step from which the training loss stays in its stable zone."""
+    train_gap: float | None
+    """Training loss at the end above that of the rank with the lowest."""
+    final_spread: float | None
+    """Standard deviation of the losses of the last tenth of steps."""
+    loss_gained: float | None
+    """Held-out loss of the base model minus the rank's own."""
+    above_largest: float | None
+    """Held-out loss above that of the largest rank that has one."""
+    above_largest_ci95: tuple[float, float] | None
+    """Its paired 95% interval."""
+    trainable_share: float | None
+    """Parameters of the adapter as a share of the base model's."""
+    training_bytes: int | None
+    """Frozen base, adapter, gradient and optimizer, from counts of parameters."""
+
+
+class DoublingPart(Part):
+    """What the step from one rank to the next larger one gains."""
+
+    smaller: int
+    """The smaller rank."""
+    larger: int
+    """The larger rank."""
+    gain: float
+    """Held-out loss of the smaller rank minus that of the larger."""
+    gain_ci95: tuple[float, float]
+    """Its paired 95% interval."""
+    gain_per_doubling: float
+    """The gain for each doubling of the rank."""
+    gain_per_million: float | None
+    """The gain for each million parameters."""
+
+
+class GridPart(Part):
+    """One rank at one learning rate."""
+
+    rank: int
+    """LoRA rank r."""
+    learning_rate: float
+    """Peak learning rate."""
+    train_loss: float | None
+    """Training loss at the end, mean over the seeds that have one."""
+    eval_loss: float | None
+    """Held-out loss, mean over the seeds that have one."""
+    outcome: str
+    """Outcome of its trials: that of the first seed that did not finish, if any."""
+
+
+class OrderPart(Part):
+    """The ranks side by side at one learning rate, lowest loss first."""
+
+    learning_rate: float
+    """The learning rate."""
+    step: int
+    """The last step at which all ranks have a held-out loss at that rate."""
+    by_train_loss: tuple[int, ...]
+    """Ranks by training loss at that step."""
+    by_eval_loss: tuple[int, ...]
+    """Ranks by held-out loss at that step."""
+
+
+class NaivePart(Part):
+    """What the usual script would conclude: one learning rate, training loss, no intervals."""
+
+    orders: tuple[OrderPart, ...]
+    """One for each learning rate that all ranks were trained at, most steps first; the first is the script's."""
+    at_best_rates: tuple[int, ...]
+    """Ranks by held-out loss, each at its own best learning rate, lowest first."""
+    rank: int | None
+    """The rank the script would choose: the lowest training loss at its learning rate."""
+    text: str
+    """The naive reading, and where the study's own differs."""
+
+
+class ReadingsPart(Part):
+    """What people read off the charts of such a study, computed."""
+
+    alpha: str
+    """What the alpha rule does to the comparison."""
+    naive: NaivePart
+    """What the usual script would conclude."""
+    ranks: tuple[RankReadingPart, ...]
+    """Every rank, ascending."""
+    doublings: tuple[DoublingPart, ...]
+    """Neighbouring ranks with a held-out loss, ascending."""
+    knee: int | None
+    """The rank beyond which no step gains the tolerance for each doubling."""
+    knee_text: str
+    """The knee in words."""
+    full_training_bytes: int | None
+    """Weights, gradient and optimizer of full fine-tuning: a prediction."""
+    balance: str
+    """What LoRA gained and what it cost here."""
+    grid: tuple[GridPart, ...]
+    """Every rank at every learning rate it was trained with."""

@@ -1,0 +1,118 @@
+"""Everything a study folder holds, read once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.analysis.cost.solo_runs import costs_by_rank
+from lorascope.records import (
+    AdapterRecord,
+    CostRecord,
+    CostTurn,
+    Environment,
+    EvalRecord,
+    ForgettingRecord,
+    GpuSample,
+    MachineRates,
+    PredictionRecord,
+    SpectrumRecord,
+    StudyFacts,
+    SystemSample,
+    TrialOutcome,
+    TrialRecord,
+    TruncationRecord,
+)
+from lorascope.search.trials import planned_rates
+from lorascope.spec.load import load_spec
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore, verify_store
+from lorascope.store.columns import StepColumns
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyData:
+    """The question and all records, finished or not."""
+
+    spec: StudySpec
+    facts: StudyFacts | None
+    environments: tuple[Environment, ...]
+    trials: tuple[TrialRecord, ...]
+    outcomes: dict[str, TrialOutcome]
+    adapters: dict[int, AdapterRecord]
+    """By rank."""
+    costs: dict[int, CostRecord]
+    """By rank."""
+    steps: dict[str, StepColumns]
+    """By trial id; a trial that never began has an empty tuple."""
+    evaluations: dict[str, tuple[EvalRecord, ...]]
+    """By trial id, the same."""
+    spectra: tuple[SpectrumRecord, ...]
+    """Of all examined trials, layers in the model's order."""
+    truncations: tuple[TruncationRecord, ...]
+    """By trial id and ascending rank."""
+    forgetting: dict[str, ForgettingRecord]
+    """By trial id; the base model's under the empty name."""
+    predictions: tuple[PredictionRecord, ...]
+    """Made before anything was measured; empty in a study without solo measurements."""
+    cost_turns: tuple[CostTurn, ...]
+    """What ``costs`` were put together from, in the order they were taken."""
+    machine_rates: MachineRates | None
+    samples: tuple[SystemSample, ...]
+    """The process over the whole run."""
+    gpu_samples: tuple[GpuSample, ...]
+    """Its GPUs: over the whole run, and while each rank ran alone."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The study's ranks in ascending order."""
+        return tuple(sorted(self.spec.ranks))
+
+    @property
+    def rates(self) -> dict[int, tuple[float, ...]]:
+        """The learning rates of each rank, ascending: those planned, and those added beyond the edge of the grid."""
+        rates = {rank: set(planned_rates(self.spec, rank)) for rank in self.ranks}
+        for trial in self.trials:
+            rates[trial.rank].add(trial.learning_rate)
+        return {rank: tuple(sorted(found)) for rank, found in rates.items()}
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps of one pass over the training rows; None before the rows were counted."""
+        if self.facts is None:
+            return None
+        rows_per_step = self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
+        return -(-self.facts.train_examples // rows_per_step)
+
+
+def load_study(folder: Path) -> StudyData:
+    """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
+    with StudyStore.open(folder / "study.db") as store, ThreadPoolExecutor(1) as beside:
+        verified = beside.submit(verify_store, folder / "study.db")  # SQLite reads it without Python's lock
+        try:
+            return _read(store, load_spec(folder / "study.yaml", {}))
+        finally:
+            verified.result()  # damage explains whatever reading met
+
+
+def _read(store: StudyStore, spec: StudySpec) -> StudyData:
+    trials = tuple(store.trials())
+    turns = tuple(store.cost_turns())
+    return StudyData(
+        spec=spec,
+        facts=store.facts(),
+        environments=tuple(store.environments()),
+        trials=trials,
+        outcomes=store.outcomes(),
+        adapters={record.rank: record for record in store.adapters()},
+        costs=costs_by_rank(turns, store.costs()),
+        steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
+        evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
+        spectra=tuple(store.spectra()),
+        truncations=tuple(store.truncations()),
+        forgetting=store.forgetting(),
+        predictions=tuple(store.predictions()),
+        cost_turns=turns,
+        machine_rates=store.machine_rates(),
+        samples=tuple(store.samples()),
+        gpu_samples=tuple(store.gpu_samples()),
+    )

@@ -1,0 +1,1 @@
+"""What the data supports: claims, verdict, recommendation, cautions."""

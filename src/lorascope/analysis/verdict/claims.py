@@ -1,0 +1,75 @@
+"""What the data shows of each rank, as tests whose errors are held down together.
+
+Three families, each with at most a chance of 5% that any of its statements is false:
+
+- *adequate*: no rank is better by more than the tolerance. Equality is what must be shown; a difference that could not
+  be shown shows nothing. Every other rank is asked, so that none has to be picked as the best on the same rows first
+  (an intersection-union test: Berger, Technometrics 24, 1982).
+- *inadequate*: some rank is better by more than the tolerance.
+- *worse*: some rank is better, by however little.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.analysis.estimates.holm import holm
+from lorascope.analysis.estimates.paired import LEVEL, Uncertain
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claims:
+    """The corrected p-values of one rank, each to be held against 5%."""
+
+    rank: int
+    adequate: float
+    inadequate: float
+    worse: float
+
+    @property
+    def is_adequate(self) -> bool:
+        """True when shown to exceed no rank by more than the tolerance."""
+        return self.adequate <= LEVEL
+
+    @property
+    def is_inadequate(self) -> bool:
+        """True when shown to exceed some rank by more than the tolerance."""
+        return self.inadequate <= LEVEL
+
+    @property
+    def is_worse(self) -> bool:
+        """True when shown to exceed some rank."""
+        return self.worse <= LEVEL
+
+
+def claims(
+    ranks: Iterable[int], differences: Mapping[tuple[int, int], Uncertain], tolerance: float
+) -> dict[int, Claims]:
+    """Test every rank. ``differences`` holds a's loss minus b's for each pair of ranks (a, b), both ways.
+
+    A rank alone is adequate: there is none that could be better.
+    """
+    names = tuple(ranks)
+    adequate = [max((differences[a, b].chance_below(tolerance) for b in names if b != a), default=0.0) for a in names]
+    # The last multiplier is two, not one: an adequate rank's 95% interval, which leaves 2.5% above, then always ends
+    # within the tolerance.
+    corrected = holm(adequate, least=2)
+    inadequate, worse = (shown_above(differences, names, margin) for margin in (tolerance, 0.0))
+    return {
+        rank: Claims(rank=rank, adequate=chance, inadequate=inadequate[rank], worse=worse[rank])
+        for rank, chance in zip(names, corrected, strict=True)
+    }
+
+
+def shown_above(
+    differences: Mapping[tuple[int, int], Uncertain], names: Sequence[int], margin: float
+) -> dict[int, float]:
+    """Give each rank's p-value for being above another by more than the margin.
+
+    All pairs are tested two-sided and corrected over the pairs; a rank takes the smallest of those it loses.
+    """
+    pairs = [(a, b) for (a, b), found in differences.items() if found.value > 0 or (found.value == 0 and a < b)]
+    chances = holm([differences[pair].chance_within(margin) for pair in pairs])
+    lost: dict[int, list[float]] = {rank: [1.0] for rank in names}
+    for (rank, _), chance in zip(pairs, chances, strict=True):
+        lost[rank].append(chance)
+    return {rank: min(found) for rank, found in lost.items()}

@@ -1,0 +1,142 @@
+"""What the specifications of all charts share: size, looks, colours of ranks, intervals, the choice of ranks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorascope.charts.colors import rank_colors, rank_dash
+from lorascope.charts.fonts import font_family
+from lorascope.metrics import METRICS
+from lorascope.text.language import tr
+
+WIDTH = 460
+HEIGHT = 230
+INK = "#5b6270"
+"""Axes and text on white; a page puts its own text colour in its place."""
+WHOLE_NUMBERS = {"format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
+"""For an axis of steps: with few of them ticks fall between two, where a label would be a wrong number."""
+GRID = "#80879433"
+"""Fine lines that are seen on white and on the dark page."""
+RAW_OPACITY = 0.25
+LABEL_ROOM = 26
+"""Pixels kept free beyond the ends of intervals."""
+LINE_HEIGHT = 13
+"""Pixels between direct labels."""
+CHOICE = "rank_choice"
+"""Selection of ranks, bound to the legend; a page links those of all its charts."""
+
+Spec = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+def interval_layers(
+    rows: Rows, x: Spec, title: str, color: Spec, *, lines: Sequence[tuple[float, str]], digits: str = ".4f"
+) -> list[Spec]:
+    """Draw ``value`` with its interval ``low`` to ``high``, labelled at its ``end`` of it, and named dashed lines.
+
+    A value stands on the side of its interval that no line runs through.
+    """
+    scale = {"zero": False, "padding": LABEL_ROOM}
+    y = {"field": "low", "type": "quantitative", "title": title, "scale": scale}
+    data = {"values": rows}
+    tips = [
+        {"field": x["field"], "title": x["title"]},
+        *(
+            {"field": name, "type": "quantitative", "title": words, "format": digits}
+            for name, words in (
+                ("value", title),
+                ("low", tr("lower end of the 95% interval")),
+                ("high", tr("upper end of the 95% interval")),
+            )
+        ),
+    ]
+    point: Spec = {"type": "point", "filled": True, "size": 60, "opacity": 1}
+    layers: list[Spec] = [
+        {"data": data, "mark": {"type": "rule", "strokeWidth": 2},
+         "encoding": {"x": x, "y": y, "y2": {"field": "high"}, "color": color}},
+        {"data": data, "mark": point,
+         "encoding": {"x": x, "y": {**y, "field": "value"}, "color": color, "tooltip": tips}},
+    ]  # fmt: skip
+    for end, dy in (("low", 14), ("high", -12)):
+        at_end = {"values": [row for row in rows if row["end"] == end]}
+        text = {"field": "value", "type": "quantitative", "format": digits}
+        mark = {"type": "text", "dy": dy, "color": INK, "fontSize": 12}
+        if at_end["values"]:
+            layers.append({"data": at_end, "mark": mark, "encoding": {"x": x, "y": {**y, "field": end}, "text": text}})
+    for value, words in lines:
+        layers += dashed_line(value, words)
+    return layers
+
+
+def dashed_line(value: float, words: str) -> list[Spec]:
+    """Draw a line across at a value of y, named behind the right edge, where nothing else is."""
+    data = {"values": [{"at": value, "words": words}]}
+    y = {"field": "at", "type": "quantitative"}
+    return [
+        {"data": data, "mark": {"type": "rule", "strokeDash": [5, 4], "color": INK}, "encoding": {"y": y}},
+        {"data": data, "mark": {"type": "text", "align": "left", "color": INK, "fontSize": 11},
+         "encoding": {"x": {"value": WIDTH + 5}, "y": y, "text": {"field": "words"}}},
+    ]  # fmt: skip
+
+
+def rank_axis(ranks: Sequence[int]) -> Spec:
+    """Give each rank its place along, those without a value too, so that charts of ranks stand alike."""
+    names = [str(rank) for rank in sorted(ranks)]
+    return {
+        "field": "rank", "type": "nominal", "title": METRICS["rank"].title, "sort": names,
+        "axis": {"labelAngle": 0}, "scale": {"domain": names},
+    }  # fmt: skip
+
+
+def color_of_rank(ranks: Sequence[int], *, legend: bool = True) -> Spec:
+    """Colour by the field ``rank``, the same colour for a rank in every chart."""
+    colors = rank_colors(ranks)
+    shown = _rank_legend() if legend else None
+    names = [str(rank) for rank in colors]
+    scale = {"domain": names, "range": list(colors.values())}
+    return {"field": "rank", "type": "nominal", "scale": scale, "sort": names, "legend": shown}
+
+
+def dash_of_rank(ranks: Sequence[int]) -> Spec:
+    """Dash by the field ``rank``, so that lines differ in black and white; in one legend with the colours."""
+    dashes = rank_dash(ranks)
+    names = [str(rank) for rank in dashes]
+    scale = {"domain": names, "range": list(dashes.values())}
+    return {"field": "rank", "type": "nominal", "scale": scale, "sort": names, "legend": _rank_legend()}
+
+
+def _rank_legend() -> Spec:
+    return {
+        "title": METRICS["rank"].title, "orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3,
+        "symbolSize": 400, "symbolOpacity": 1, "columns": 8,
+    }  # fmt: skip
+
+
+def legend_choice() -> Spec:
+    """Let ranks be chosen by their legend."""
+    return {"name": CHOICE, "select": {"type": "point", "fields": ["rank"], "toggle": "true"}, "bind": "legend"}
+
+
+def chosen(opacity: float) -> Spec:
+    """Show chosen ranks with this opacity, and others hardly; all while none is chosen."""
+    return {"condition": {"param": CHOICE, "value": opacity}, "value": 0.06}
+
+
+def cross() -> Spec:
+    """Mark what ended early."""
+    return {"type": "point", "shape": "cross", "angle": 45, "size": 140, "filled": True, "opacity": 1}
+
+
+def finish(layers: Sequence[Spec], *, height: int = HEIGHT, params: Sequence[Spec] = ()) -> Spec:
+    """Give a chart the size and the looks that all have."""
+    text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    config: Spec = {
+        "font": font_family(),
+        "axis": text | {"gridColor": GRID, "domainColor": INK, "tickColor": INK, "labelFlush": False},
+        "legend": text | {"titleOrient": "left", "titleLimit": 400, "labelLimit": 300},
+        "view": {"stroke": None},
+        "aria": False,  # the figure around it is named; every mark by itself would only be noise
+    }
+    spec: Spec = {"width": WIDTH, "height": height, "background": "transparent", "layer": list(layers)}
+    if params:
+        spec["params"] = list(params)
+    return spec | {"config": config}

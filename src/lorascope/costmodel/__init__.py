@@ -1,0 +1,1 @@
+"""Predict operations, bytes, seconds and memory from shapes."""

@@ -1,0 +1,137 @@
+"""From a Torch model, on any device, to the shape that the cost model computes with. Reads no weights."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.costmodel.cost_types import Linear, ModelShape
+from lorascope.errors import InputError
+from lorascope.modeling.adapters.lora import linear_features
+
+_ATTENTION = "att"
+"""Part of the name of every attention module: self_attn, attention, attn."""
+
+
+def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
+    """Read a model's shape.
+
+    Args:
+        model: a causal language model, perhaps with multi-rank layers swapped in.
+        targets: full names of the adapted layers.
+
+    Raises:
+        InputError: the configuration lacks what attention is computed from.
+    """
+    adapted = frozenset(targets)
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(
+            f"the model type {model.config.model_type} has no output head",
+            remedy="give a causal language model",
+        )
+    layers = {
+        name.removesuffix(".base"): module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+    linears = Counter((*linear_features(module), name in adapted) for name, module in layers.items())
+    norms = _norms(model)
+    config = model.config.get_text_config()
+    blocks = _number(config, "num_hidden_layers")
+    heads = _number(config, "num_attention_heads")
+    head_features = getattr(config, "head_dim", None) or _number(config, "hidden_size") // heads
+    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    vocabulary, width = head.weight.shape
+    return ModelShape(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        linears=(*(Linear(n_in=i, n_out=o, adapted=a, count=n) for (i, o, a), n in linears.items()), *_experts(model)),
+        width=width,
+        vocabulary=vocabulary,
+        blocks=blocks,
+        norms=len(norms),
+        norm_features=sum(norms.values()),
+        wide_norms=any(type(module).__name__.endswith("RMSNorm") for module in model.modules()),
+        query_features=blocks * heads * head_features,
+        key_value_features=2 * blocks * key_value_heads * head_features,
+        heads=blocks * heads,
+        hidden_features=_hidden_features(layers, model),
+        gated=_is_gated(layers, model),
+        kept_by_activation=_kept_by_activation(config),
+        inputs=_inputs(layers),
+        adapted_inputs=_inputs({name: module for name, module in layers.items() if name in adapted}),
+    )
+
+
+def _number(config: object, name: str) -> int:
+    value = getattr(config, name, None)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(
+            f"the model's configuration has no usable {name} ({value})",
+            remedy="give the config.json that was saved with the model",
+        )
+    return value
+
+
+def _norms(model: nn.Module) -> dict[str, int]:
+    """Return the features of each normalisation by name; those inside of attention heads count for one head."""
+    found = {}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if "norm" in type(module).__name__.lower() and weight is not None and weight.dim() == 1:
+            found[name] = len(weight)
+    return found
+
+
+def _inputs(layers: dict[str, nn.Linear | Conv1D]) -> int:
+    """Add up the features of different inputs: layers of one module with equally many features read the same."""
+    parents = {(name.rpartition(".")[0], linear_features(module)[0]) for name, module in layers.items()}
+    return sum(features for _, features in parents)
+
+
+def _hidden_features(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> int:
+    """Add up what lies between the two projections of each feed-forward layer: what its last projection reads."""
+    dense = 0
+    for name, module in layers.items():
+        n_in, n_out = linear_features(module)
+        if n_in > n_out and _ATTENTION not in name.rpartition(".")[0].rpartition(".")[2].lower():
+            dense += n_in
+    return dense + sum(round(part.count) * part.n_in for part in _experts(model) if part.n_in < part.n_out) // 2
+
+
+def _kept_by_activation(config: PretrainedConfig) -> int:
+    """Return how many values the activation function keeps for each that it reads, found by trying it."""
+    names = (getattr(config, name, None) for name in ("hidden_act", "hidden_activation", "activation_function"))
+    function = ACT2FN[next((name for name in names if isinstance(name, str) and name in ACT2FN), "relu")]
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    x = torch.ones(64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        function(x * 1.0)
+    return max(1, round(sum(tensor.numel() for tensor in kept.values()) / x.numel()))
+
+
+def _is_gated(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> bool:
+    endings = {name.rpartition(".")[2] for name in layers}
+    return bool(endings & {"gate_proj", "gate_up_proj"}) or bool(_experts(model))
+
+
+def _experts(model: PreTrainedModel | nn.Module) -> tuple[Linear, ...]:
+    """Return routed experts that are stored together, [experts, out, in]: a token goes through a few of them."""
+    config = getattr(model, "config", None)
+    chosen = getattr(config, "num_experts_per_tok", None)
+    found = []
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 3 and "experts" in name:
+            n_experts, n_out, n_in = parameter.shape
+            count = chosen if isinstance(chosen, int) else n_experts
+            found.append(Linear(n_in=n_in, n_out=n_out, adapted=False, count=count))
+    return tuple(found)

@@ -1,0 +1,87 @@
+"""Which passes the steps of a study are made of, from its rows, cut as the engine cuts them."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from lorascope.costmodel.cost_types import Pass, Step
+from lorascope.data.dataset import Example
+from lorascope.data.row_order import step_rows
+from lorascope.engine.forward import PassRow
+from lorascope.engine.microbatch import plan_passes
+from lorascope.modeling.packing.length_buckets import LONG_ROW
+from lorascope.modeling.packing.packed_layout import SLOT_MULTIPLE
+from lorascope.spec.schema import StudySpec
+
+
+def steps_of(
+    spec: StudySpec, examples: Sequence[Example], steps: Sequence[int], *, adapters: int, padded: bool, kernels: bool
+) -> tuple[Step, ...]:
+    """Cut the rows of some steps into passes.
+
+    Args:
+        spec: the study.
+        examples: its training rows.
+        steps: which steps, counted from 0.
+        adapters: trials of the pack, all on the same rows.
+        padded: whether rows are padded.
+        kernels: whether the compiled kernels compute, which rows that share a prefix need.
+    """
+    share = kernels and not padded and _shares(spec, training=True)
+    scores = not kernels and not padded
+    found = []
+    for step in steps:
+        rows = [examples[row] for row in step_rows(spec, len(examples), seed=spec.seeds[0], step=step)]
+        found.append(_step(spec, rows, adapters=adapters, padded=padded, share=share, scores=scores))
+    return tuple(found)
+
+
+def evaluation_of(spec: StudySpec, examples: Sequence[Example], *, padded: bool, kernels: bool) -> tuple[Pass, ...]:
+    """Cut held-out rows into passes."""
+    share = kernels and not padded and _shares(spec, training=False)
+    return _step(spec, examples, adapters=1, padded=padded, share=share, scores=False).passes
+
+
+def assumed_rows(n_rows: int, length: int) -> tuple[Example, ...]:
+    """Make rows of one length that are targets throughout, for data that is not read; none begins like another."""
+    mask = np.ones(length, dtype=bool)
+    mask[0] = False
+    return tuple(Example(input_ids=np.full(length, row), target_mask=mask) for row in range(n_rows))
+
+
+def _shares(spec: StudySpec, *, training: bool) -> bool:
+    exact = not training or spec.lora_dropout == 0
+    return spec.share_prefixes == "always" or (spec.share_prefixes == "exact" and exact)
+
+
+def _step(spec: StudySpec, rows: Sequence[Example], *, adapters: int, padded: bool, share: bool, scores: bool) -> Step:
+    trials = [[PassRow(example=row, adapter=adapter) for row in rows] for adapter in range(adapters)]
+    passes = plan_passes(trials, tokens_per_pass=spec.tokens_per_pass, padded=padded, share=share)
+    return Step(
+        passes=tuple(_pass(one, adapters=adapters, padded=padded, scores=scores) for one in passes),
+        tokens=sum(row.n_tokens for row in rows),
+    )
+
+
+def _pass(rows: Sequence[PassRow], *, adapters: int, padded: bool, scores: bool) -> Pass:
+    slots = [0] * adapters
+    longest = max(row.example.n_tokens for row in rows)
+    for adapter, own in groupby(rows, key=lambda row: row.adapter):
+        slots[adapter] = _slots(list(own), longest=longest, padded=padded)
+    lengths = [longest if padded else row.example.n_tokens for row in rows]
+    return Pass(
+        slots=tuple(slots),
+        targets=sum(row.example.n_targets for row in rows),
+        squares=sum(length**2 for length in lengths),
+        # longer rows go through Torch's own attention, which keeps none
+        scores=sum(length**2 for length in lengths if length <= LONG_ROW) if scores else 0,
+    )
+
+
+def _slots(rows: Sequence[PassRow], *, longest: int, padded: bool) -> int:
+    if padded:
+        return len(rows) * longest
+    families = {row.family for row in rows if row.family is not None}
+    slots = sum(family.shared for family in families) + sum(row.example.n_tokens - row.shared for row in rows)
+    return slots + -slots % SLOT_MULTIPLE

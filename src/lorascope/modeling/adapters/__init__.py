@@ -1,0 +1,1 @@
+"""Multi-rank LoRA over frozen layers, SVD and PEFT files."""

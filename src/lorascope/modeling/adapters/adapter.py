@@ -1,0 +1,96 @@
+"""One trial's adapter over all its layers, in one flat tensor.
+
+Flat storage makes the optimizer, the gradient norm and a checkpoint one operation each; the layers see views of it.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lorascope.modeling.adapters.lora import LayerAdapter, MultiLoraLinear, linear_features
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterShape:
+    """What decides an adapter's tensors and its initial values."""
+
+    rank: int
+    scale: float
+    dropout: float
+    seed: int
+
+
+class Adapter:
+    """A and B of every adapted layer.
+
+    Args:
+        layers: adapted layers by their full name; the adapter joins each of them.
+        shape: rank, scale, dropout and seed.
+        compute_dtype: precision of the base. The weights are float32, or float64 under a float64 base, and rounded
+            where a layer multiplies with them.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, MultiLoraLinear], shape: AdapterShape, *, compute_dtype: torch.dtype
+    ) -> None:
+        self.shape = shape
+        dtype = torch.promote_types(compute_dtype, torch.float32)
+        sizes = {name: linear_features(layer.base) for name, layer in layers.items()}
+        n_parameters = sum(shape.rank * (n_in + n_out) for n_in, n_out in sizes.values())
+        device = next(iter(layers.values())).base.weight.device
+        self.flat = nn.Parameter(torch.zeros(n_parameters, dtype=dtype, device=device))
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.layers: dict[str, LayerAdapter] = {}
+        at = 0
+        for name, (n_in, n_out) in sizes.items():
+            end_A, end_B = at + shape.rank * n_in, at + shape.rank * (n_in + n_out)
+            self.layers[name] = LayerAdapter(
+                A=self._leaf(at, end_A, (shape.rank, n_in)),
+                B=self._leaf(end_A, end_B, (n_out, shape.rank)),
+                scale=shape.scale,
+                dropout=shape.dropout,
+            )
+            at = end_B
+        self.initialise()
+
+    def _leaf(self, start: int, stop: int, shape: tuple[int, int]) -> torch.Tensor:
+        leaf = self.flat.detach()[start:stop].view(shape).requires_grad_()
+        assert self.flat.grad is not None
+        leaf.grad = self.flat.grad[start:stop].view(shape)
+        return leaf
+
+    def initialise(self) -> None:
+        """Set A to PEFT's initial values and B to zero.
+
+        PEFT draws A from the Kaiming uniform distribution with a = sqrt(5), which is U(-1/sqrt(I), 1/sqrt(I)). Each
+        layer has a stream of its own, drawn row after row, so that with one seed a smaller rank's A is the first rows
+        of a larger rank's.
+        """
+        with torch.no_grad():
+            self.flat.zero_()
+            for name, layer in self.layers.items():
+                digest = hashlib.sha256(f"{self.shape.seed}:{name}".encode()).digest()
+                generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+                bound = 1 / math.sqrt(layer.A.shape[1])
+                drawn = torch.rand(layer.A.shape, generator=generator, dtype=torch.float64)
+                layer.A.copy_((2 * drawn - 1) * bound)
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return all that the adapter holds: weights and their gradient."""
+        assert self.flat.grad is not None
+        return self.flat, self.flat.grad
+
+    def zero_grad(self) -> None:
+        """Set the gradient to zero where it lies; the layers' gradients are views of it."""
+        assert self.flat.grad is not None
+        self.flat.grad.zero_()
+
+
+def attach(layers: Mapping[str, MultiLoraLinear], adapters: list[Adapter]) -> None:
+    """Make these the adapters of the layers, in this order; an empty list detaches all."""
+    for name, layer in layers.items():
+        layer.adapters = [adapter.layers[name] for adapter in adapters]

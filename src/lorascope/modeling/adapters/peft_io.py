@@ -1,0 +1,152 @@
+"""Adapters in PEFT's file format: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.atomic import write_whole
+from lorascope.errors import InputError
+from lorascope.modeling.adapters.lora import LayerAdapter, MultiLoraLinear
+from lorascope.modeling.adapters.svd import Update, principal
+from lorascope.modeling.adapters.tensor_file import write_tensors
+
+_PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+"""What reading damaged files raises."""
+
+
+def save_peft(
+    folder: Path,
+    adapters: Mapping[str, LayerAdapter],
+    layers: Mapping[str, MultiLoraLinear],
+    *,
+    base: str,
+    rank: int,
+    lora_alpha: float,
+    rslora: bool,
+    dropout: float,
+) -> None:
+    """Write one adapter so that ``PeftModel.from_pretrained`` loads it.
+
+    Args:
+        folder: made if absent.
+        adapters: the adapter's part in each layer, by the layer's full name.
+        layers: the adapted layers, by the same names.
+        base: folder or hub id of the base model, as ``from_pretrained`` takes it.
+        rank: r.
+        lora_alpha: alpha, before division by r or sqrt(r).
+        rslora: True where the scale is alpha / sqrt(r).
+        dropout: LoRA dropout in training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, adapter in adapters.items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = adapter.A.detach().cpu().contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = adapter.B.detach().cpu().contiguous()
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": int(lora_alpha) if lora_alpha == int(lora_alpha) else lora_alpha,
+        "use_rslora": rslora,
+        "lora_dropout": dropout,
+        "target_modules": list(adapters),
+        "fan_in_fan_out": any(isinstance(layers[name].base, Conv1D) for name in adapters),
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    _write_config(folder, config)
+
+
+def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
+    """Read weights written by PEFT or by ``save_peft`` into an adapter of the same rank and layers.
+
+    Raises:
+        KeyError: a layer is missing in the file.
+        RuntimeError: a shape differs.
+    """
+    tensors = load_file(folder / WEIGHTS)
+    with torch.no_grad():
+        for name, adapter in adapters.items():
+            adapter.A.copy_(tensors[f"{_PREFIX}{name}.lora_A.weight"])
+            adapter.B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"])
+
+
+def read_updates(folder: Path) -> dict[str, Update]:
+    """Read what an adapter adds to each layer, by the layer's full name.
+
+    Raises:
+        InputError: a file is missing, damaged, or not of an adapter that this program wrote.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        rank = int(config["r"])
+        scale = float(config["lora_alpha"]) / (rank**0.5 if config["use_rslora"] else rank)
+        tensors = load_file(folder / WEIGHTS)
+        updates = {}
+        for layer in config["target_modules"]:
+            A, B = (tensors[f"{_PREFIX}{layer}.lora_{which}.weight"] for which in "AB")
+            if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, rank, rank):
+                raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
+            updates[layer] = Update(A=A, B=B, scale=scale)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"the adapter in {folder} cannot be read: {type(error).__name__}: {error}",
+            remedy="bring its two files back from a copy, or start the study anew with --out",
+        ) from error
+    return updates
+
+
+def merge_peft(model: PreTrainedModel, folder: Path) -> None:
+    """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better."""
+    for name, update in read_updates(folder).items():
+        layer = model.get_submodule(name)
+        weight = layer.get_parameter("weight")
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        A, B = update.A.to(weight.device, wide), update.B.to(weight.device, wide)
+        update_OI = update.scale * (B @ A)
+        with torch.no_grad():
+            weight.copy_(weight.to(wide) + (update_OI.T if isinstance(layer, Conv1D) else update_OI))
+
+
+def truncate_peft(source: Path, target: Path, rank: int) -> None:
+    """Write the best adapter of a smaller rank, layer by layer, to a new folder.
+
+    Its factors hold the scale: ``lora_alpha`` equals r, and rsLoRA is off.
+    """
+    updates = read_updates(source)
+    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    tensors = {}
+    for layer, update in updates.items():
+        cut = principal(update)[0].first(rank)
+        tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
+        tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
+    target.mkdir()
+    write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
+    _write_config(target, config | {"r": rank, "lora_alpha": rank, "use_rslora": False})
+
+
+def _write_config(folder: Path, config: Mapping[str, object]) -> None:
+    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,126 @@
+"""Compile the kernels for this machine, once, and load them.
+
+They are built when first needed rather than when the package is installed, so that they use what this processor has,
+and so that a machine without a compiler can install the package.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from lorascope.paths import cache_folder
+from lorascope.text.language import later
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    # compilers for other processors do not know this one
+    *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
+    "-fopenmp",
+    # sqrt and comparisons vectorise only where nobody asks for their errno or traps
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fPIC",
+    "-shared",
+    # the system's OpenMP library is left out where Torch's own has all that is needed
+    "-Wl,--as-needed",
+)
+_SECONDS = 120
+"""A compiler that takes longer than this hangs; it needs about 9."""
+
+
+@cache
+def load_kernels() -> tuple[ctypes.CDLL | None, str]:
+    """Return the kernels and how they came about, or None and why there are none."""
+    if sys.platform != "linux":
+        return None, later("the compiled kernels are for Linux")
+    compiler = find_compiler()
+    if compiler is None:
+        return None, later("no C++ compiler is here")
+    name = Path(compiler).name
+    try:
+        return ctypes.CDLL(str(_built(compiler))), later("compiled with {compiler}").format(compiler=name)
+    except subprocess.CalledProcessError as error:
+        why = _complaint(error.stderr) or f"exit code {error.returncode}"
+        return None, later("{compiler} could not compile them: {error}").format(compiler=name, error=why)
+    except subprocess.TimeoutExpired:
+        reason = later("{compiler} did not compile them in {seconds} seconds")
+        return None, reason.format(compiler=name, seconds=_SECONDS)
+    except OSError as error:
+        return None, later("they could not be built and loaded: {error}").format(error=error)
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler that the kernels would be built with; None without one."""
+    named = os.environ.get("CXX")
+    return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
+
+
+def multiplies_bfloat16() -> bool:
+    """Say whether this processor has the instructions with which the kernels make products in bfloat16."""
+    return {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
+
+
+def _built(compiler: str) -> Path:
+    """Return the library for this source, compiler, processor and OpenMP library; build it if it is not there yet."""
+    openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
+    sources = [path.read_bytes() for path in (_SOURCE, *sorted(_SOURCE.parent.glob("*.hpp")))]
+    parts = (sources, _run([compiler, "--version"]), _FLAGS, _processor(), [path.name for path in openmp])
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    library = _own_folder() / f"{digest}.so"
+    if not library.exists():
+        with TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            # Torch's own OpenMP library, so that Torch and the kernels share one set of threads
+            _run([compiler, *_FLAGS, str(_SOURCE), *map(str, openmp), "-o", str(made)])
+            made.chmod(0o755)
+            made.replace(library)
+    return library
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(  # noqa: S603 - the compiler is the user's, and the rest is ours
+        command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=_SECONDS
+    ).stdout
+
+
+def _own_folder() -> Path:
+    """Return the folder of libraries, made if need be; what lies there runs as this user, so nobody else may write.
+
+    Raises:
+        PermissionError: where somebody else may put a library there.
+    """
+    folder = cache_folder().resolve() / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    shared = status.st_uid not in {0, os.getuid()} or status.st_mode & 0o022
+    # who may write to a folder above may put another in its place, unless the sticky bit is set
+    if shared or any(above.stat().st_mode & 0o1002 == 0o002 for above in folder.parents):
+        raise PermissionError(f"others may write to {folder}; set LORASCOPE_CACHE to a folder of your own")
+    return folder
+
+
+def _processor() -> str:
+    """Name what ``-march=native`` depends on; a cache folder may be shared between machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _complaint(text: str) -> str:
+    """Return the first line that speaks of an error, or the first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")[:200]

@@ -1,0 +1,310 @@
+"""A model's own norms, gated feed-forward layers, rotary attention and whole layers, computed by the compiled kernels.
+
+A module keeps its weights and its place in the model; only its ``forward`` is replaced, and can be put back. What is
+recognised by shape is then compared with what it replaces: norms and feed-forward layers here, one by one, and
+attention and layers by the logits of the whole model when a study starts.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lorascope.modeling.adapters.lora import MultiLoraLinear, adapted
+from lorascope.modeling.backends.cpu.autograd import (
+    FrozenForward,
+    FrozenProduct,
+    GatedFeedForward,
+    ResidualNorm,
+    RmsNorm,
+    SiluMul,
+    is_plain,
+    multiplies_gated,
+)
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.ctypes_structs import Rotary
+from lorascope.modeling.packing.attention import attend_in_rows
+from lorascope.modeling.packing.packed_layout import current_pass
+
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
+"""Largest difference of a module's outputs as a share of the largest output. A missing 1 in ``1 + weight``, or another
+activation, makes tens of per cent."""
+
+Depth = Literal["layers", "attention", "modules"]
+"""How much of a model the kernels compute: whole layers, rotary attention at most, or norms and gated layers only."""
+
+_Forward = Callable[..., Any]
+_Maker = Callable[[nn.Module, Kernels], _Forward | None]
+
+
+def fuse(model: nn.Module, kernels: Kernels, *, depth: Depth) -> list[nn.Module]:
+    """Let the kernels compute as much of a model as they can, up to a depth; return the modules that changed.
+
+    A module whose forward somebody else has replaced is left alone, and so is the output head.
+    """
+    found = []
+    get_head = getattr(model, "get_output_embeddings", lambda: None)
+    head = get_head()
+    parts: list[_Maker] = [_norm, _feed_forward, _linear, *([] if depth == "modules" else [_attention])]
+    rounds: list[list[_Maker]] = [parts, [_layer]] if depth == "layers" else [parts]
+    for now in rounds:  # layers are made of what the first round found
+        for module in model.modules():
+            if "forward" in vars(module) or module is head:
+                continue
+            forward = next(filter(None, (make(module, kernels) for make in now)), None)
+            if forward is not None:
+                module.forward = forward
+                found.append(module)
+    if any(isinstance(module.forward, _Layer) for module in found):
+        for module in found:  # the norm behind the last layer reads the stream, too
+            if isinstance(module.forward, _Norm):
+                module.forward = replace(module.forward, reads_stream=True)
+    return found
+
+
+def unfuse(modules: Iterable[nn.Module]) -> None:
+    """Give modules that were changed their own forward back."""
+    for module in modules:
+        del module.forward
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Norm:
+    """The forward of a root mean square norm."""
+
+    weight: nn.Parameter
+    eps: float
+    kernels: Kernels
+    own: _Forward
+    reads_stream: bool = False
+
+    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor
+        if hidden_states.dtype == self.weight.dtype:
+            normed = RmsNorm.apply(hidden_states, self.weight, self.eps, self.kernels)
+        elif self.reads_stream and current_pass() is not None and _may_be_stream(hidden_states):
+            normed, _ = self.beside(hidden_states)
+        else:
+            normed = self.own(hidden_states)
+        return normed
+
+    def beside(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the norm of a residual stream, and the stream."""
+        both: tuple[torch.Tensor, torch.Tensor] = ResidualNorm.apply(residual, self.weight, self.eps, self.kernels)
+        return both
+
+
+def _may_be_stream(x: torch.Tensor) -> bool:
+    return x.dtype == torch.float32 and x.is_contiguous() and not x._is_view()
+
+
+def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not type(module).__name__.endswith("RMSNorm") or not isinstance(weight, nn.Parameter) or weight.dim() != 1:
+        return None
+    if not isinstance(eps, float) or weight.requires_grad or not kernels.takes(weight):
+        return None
+    forward = _Norm(weight, eps, kernels, module.forward)
+    return forward if _agree(module, forward, weight, len(weight)) else None
+
+
+def _linear(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    if type(module) is not nn.Linear or module.weight.requires_grad:
+        return None
+    return FrozenForward(module, kernels) if kernels.multiplies(module.weight, module.weight, module.bias) else None
+
+
+def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    gate, up, down = (part if isinstance(part, nn.Module) else None for part in parts)
+    weight = None if gate is None else next(gate.parameters(), None)
+    if gate is None or up is None or down is None or weight is None or not kernels.takes(weight):
+        return None
+    activation = getattr(module, "act_fn", None)
+    if not callable(activation) or not _is_silu(activation):
+        return None
+
+    forward = _GatedLayer(gate, up, down, kernels)
+    return forward if _agree(module, forward, weight, weight.shape[-1]) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GatedLayer:
+    """The forward of a gated feed-forward layer, its projections frozen or adapted."""
+
+    gate: nn.Module
+    up: nn.Module
+    down: nn.Module
+    kernels: Kernels
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        parts = (self.gate, self.up, self.down)
+        result: torch.Tensor
+        if all(type(part) is nn.Linear and not part.weight.requires_grad for part in parts):
+            result = GatedFeedForward.apply(x, *parts, self.kernels, None)
+        else:
+            result = self.down(SiluMul.apply(self.gate(x), self.up(x), self.kernels))
+        return result
+
+    def added(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Add the layer's output to a residual stream."""
+        gate, up, down = self.gate, self.up, self.down
+        if (
+            isinstance(gate, nn.Linear)
+            and isinstance(up, nn.Linear)
+            and isinstance(down, nn.Linear)
+            and multiplies_gated(self.kernels, x, gate, up, down)
+        ):
+            summed: torch.Tensor = GatedFeedForward.apply(x, gate, up, down, self.kernels, residual)
+            return summed
+        return residual.add_(self(x))
+
+
+def _is_silu(activation: Callable[[torch.Tensor], Any]) -> bool:
+    """Compare with numbers of all sizes: near 0, where a layer may keep its inputs, most activations look alike."""
+    x = torch.linspace(-8, 8, 65)
+    try:
+        return torch.allclose(activation(x), F.silu(x), atol=1e-5)
+    except (TypeError, ValueError, RuntimeError):
+        return False  # it takes something else than one tensor
+
+
+def _agree(module: nn.Module, forward: _Forward, weight: torch.Tensor, features: int) -> bool:
+    """Compare a module with its replacement on numbers of the size that a norm puts out."""
+    x = torch.randn(3, features, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    try:
+        with torch.no_grad():
+            expected, found = module(x), forward(x)
+        return bool((found - expected).abs().max() <= _TOLERANCE[weight.dtype] * expected.abs().max())
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return False  # it takes or gives something else than one tensor
+
+
+def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    """Let the kernels turn queries and keys by their rotary angles while they attend.
+
+    Only where a layer is projections, rotary angles and attention, and nothing between them.
+    """
+    names = {name for name, _ in module.named_children()}
+    scaling, head_dim = getattr(module, "scaling", None), getattr(module, "head_dim", None)
+    if names != {"q_proj", "k_proj", "v_proj", "o_proj"} or not isinstance(head_dim, int):
+        return None
+    weight = next(module.parameters(), None)
+    if not isinstance(scaling, float) or weight is None or not kernels.takes(weight):
+        return None
+    window, config = getattr(module, "sliding_window", None), getattr(module, "config", None)
+    if not hasattr(module, "sliding_window") and getattr(config, "sliding_window", None) is not None:
+        return None  # rows shorter than the window could not show whether this layer has it
+    q_proj, k_proj, v_proj, o_proj = (module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
+    return _Attention((q_proj, k_proj, v_proj), o_proj, head_dim, scaling, window, module.forward)
+
+
+_Angles = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attention:
+    """The forward of rotary attention over packed rows."""
+
+    projections: tuple[nn.Module, nn.Module, nn.Module]
+    o_proj: nn.Module
+    head_dim: int
+    scaling: float
+    window: int | None
+    own: _Forward
+
+    def __call__(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: _Angles | None = None,
+        *arguments: Any,  # noqa: ANN401 - handed on as they are
+        **named: Any,  # noqa: ANN401
+    ) -> tuple[torch.Tensor, None]:
+        if position_embeddings is None or not self.takes(position_embeddings):
+            result: tuple[torch.Tensor, None] = self.own(hidden_states, position_embeddings, *arguments, **named)
+            return result
+        return self.o_proj(self.attended(hidden_states, position_embeddings)), None
+
+    def takes(self, position_embeddings: _Angles) -> bool:
+        """Say whether the current pass is packed, and whether all features of a head are turned."""
+        active = current_pass()
+        packed = active is not None and active.kernels is not None and not active.layout.padded
+        return packed and position_embeddings[0].shape[-1] == self.head_dim
+
+    def attended(self, hidden_states: torch.Tensor, position_embeddings: _Angles) -> torch.Tensor:
+        """Return what goes into the output projection, [1, N, H * F]."""
+        cosine, sine = (angles[0].to(hidden_states.dtype).contiguous() for angles in position_embeddings)
+        q, k, v = (part[0].unflatten(-1, (-1, self.head_dim)) for part in self._projected(hidden_states))
+        rotary = Rotary(cosine=cosine, sine=sine)
+        return attend_in_rows(q, k, v, rotary=rotary, scaling=self.scaling, window=self.window).flatten(1)[None]
+
+    def _projected(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        adapted_ones = [part for part in self.projections if isinstance(part, MultiLoraLinear)]
+        return adapted(adapted_ones, x) if len(adapted_ones) == 3 else [part(x) for part in self.projections]
+
+
+def _layer(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    """Keep the sums of a layer's attention and feed-forward part in one float32 residual stream.
+
+    In bfloat16 only, where each sum would be rounded otherwise, and added up by operations of its own.
+    """
+    names = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+    own = next(module.parameters(recurse=False), None)
+    if own is not None or {name for name, _ in module.named_children()} != set(names):
+        return None
+    parts = [module.get_submodule(name) for name in names]
+    if any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in parts):
+        return None  # which would not be called
+    forwards = [vars(part).get("forward") for part in parts]
+    before, attention, between, feed_forward = forwards
+    if not isinstance(before, _Norm) or not isinstance(between, _Norm):
+        return None
+    if not isinstance(attention, _Attention) or not isinstance(feed_forward, _GatedLayer):
+        return None
+    if before.weight.dtype != torch.bfloat16:
+        return None
+    return _Layer(before, attention, between, feed_forward, kernels, module.forward)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """The forward of a layer that norms what it reads and adds what it makes."""
+
+    before: _Norm
+    attention: _Attention
+    between: _Norm
+    feed_forward: _GatedLayer
+    kernels: Kernels
+    own: _Forward
+
+    def __call__(
+        self,
+        hidden_states: torch.Tensor,
+        *arguments: Any,  # noqa: ANN401 - handed on as they are
+        position_embeddings: _Angles | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> torch.Tensor:
+        if position_embeddings is None or not self.attention.takes(position_embeddings):
+            result: torch.Tensor = self.own(hidden_states, *arguments, position_embeddings=position_embeddings, **named)
+            return result
+        if not _may_be_stream(hidden_states):  # what goes into the first layer
+            hidden_states = hidden_states.to(torch.float32, copy=True).contiguous()
+        x, residual = self.before.beside(hidden_states)
+        residual = self._projected(residual, self.attention.attended(x, position_embeddings))
+        x, residual = self.between.beside(residual)
+        return self.feed_forward.added(residual, x)
+
+    def _projected(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        o_proj = self.attention.o_proj
+        if (
+            isinstance(o_proj, nn.Linear)
+            and is_plain(o_proj, nn.Linear)
+            and self.kernels.multiplies(attended, o_proj.weight, o_proj.bias)
+        ):
+            summed: torch.Tensor = FrozenProduct.apply(attended, o_proj, self.kernels, residual)
+            return summed
+        return residual.add_(o_proj(attended))

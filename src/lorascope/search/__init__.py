@@ -1,0 +1,1 @@
+"""What is trained next, and when it stops: pure functions of the study and its records."""

@@ -1,0 +1,137 @@
+"""The packs of a study, one after the other: the grid, learning rates beyond an edge of it, then the other seeds.
+
+Which pack comes next follows from the records alone, so that a study that was stopped takes the same course.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from lorascope.records import TrialRecord
+from lorascope.search.halving import Rival, Rungs
+from lorascope.search.rates import next_rate
+from lorascope.search.steps import exits_early, rung_steps
+from lorascope.search.trials import plan_trial, plan_trials, planned_rates
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+
+TIE_NATS = 0.01
+"""Rates that end this close to a rank's best at the first seed are trained at the other seeds too."""
+ENDED = {"finished", "diverged", "stopped"}
+"""A trial in one of these is not trained again; out of memory and failures are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wave:
+    """One pack of a study."""
+
+    number: int
+    """Counted from 0."""
+    trials: tuple[TrialRecord, ...]
+    rungs: Rungs
+    base_nats: tuple[float, ...] | None
+    """Nats of each held-out row before the first step, where an earlier pack has them."""
+
+
+def pending_wave(spec: StudySpec, store: StudyStore, total_steps: int) -> Wave | None:
+    """Return the first pack that has not ended; None when the study is complete."""
+    outcomes = store.outcomes()
+    finished = [name for name, outcome in outcomes.items() if outcome.state == "finished"]
+    losses = {name: loss for name in finished if (loss := store.evaluations(name)[-1].loss) is not None}
+    before: list[TrialRecord] = []
+    number = 0
+    while trials := next_trials(spec, before, losses):
+        if not all(trial.trial_id in outcomes and outcomes[trial.trial_id].state in ENDED for trial in trials):
+            break
+        before += trials
+        number += 1
+    else:
+        return None
+    rungs = Rungs()
+    if {trial.seed for trial in trials} == {spec.seeds[0]}:
+        rungs = Rungs(
+            steps=rung_steps(spec, total_steps),
+            rivals=_rivals(before, losses, store),
+            falling=spec.lr_scheduler_type != "constant",
+        )
+    base = next((record for trial in before for record in store.evaluations(trial.trial_id)[:1]), None)
+    return Wave(number=number, trials=trials, rungs=rungs, base_nats=base.example_nats if base else None)
+
+
+def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> tuple[TrialRecord, ...]:
+    """Return the trials of the next pack; none when the study is complete.
+
+    Args:
+        spec: the study.
+        before: the trials of the packs before, all of which ended; none before the first.
+        losses: the final held-out losses, in nats a token, of those that finished, by trial id.
+    """
+    seeds = spec.seeds[:1] if exits_early(spec) else spec.seeds
+    if not before:
+        return tuple(trial for trial in plan_trials(spec) if trial.seed in seeds)
+    if {trial.seed for trial in before} <= set(seeds):
+        wider = [
+            plan_trial(spec, rank=rank, learning_rate=rate, seed=seed)
+            for rank in spec.ranks
+            if (rate := _rate_beyond_edge(spec, rank, before, losses)) is not None
+            for seed in seeds
+        ]
+        if wider:
+            return tuple(wider)
+    known = {trial.trial_id for trial in before}
+    at_all_seeds = (
+        plan_trial(spec, rank=rank, learning_rate=rate, seed=seed)
+        for rank in spec.ranks
+        for rate in _rates_left(rank, before, losses)
+        for seed in spec.seeds
+    )
+    return tuple(trial for trial in at_all_seeds if trial.trial_id not in known)
+
+
+def mean_losses(rank: int, trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> dict[float, float]:
+    """Return the mean loss over seeds of each learning rate of a rank; only rates with the most seeds are compared."""
+    by_rate: dict[float, list[float]] = {}
+    for trial in trials:
+        if trial.rank == rank and trial.trial_id in losses:
+            by_rate.setdefault(trial.learning_rate, []).append(losses[trial.trial_id])
+    most = max(map(len, by_rate.values()), default=0)
+    return {rate: fmean(found) for rate, found in by_rate.items() if len(found) == most}
+
+
+def _rate_beyond_edge(
+    spec: StudySpec, rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]
+) -> float | None:
+    """Return the rate to try beside the best one where that lies at an edge, within the limit of the study."""
+    grid, tried = planned_rates(spec, rank), {trial.learning_rate for trial in before if trial.rank == rank}
+    means = mean_losses(rank, before, losses)
+    if len(grid) < 2 or not means:
+        return None
+    best = min(means, key=lambda rate: means[rate])
+    side: Literal["above", "below"]
+    if best == max(tried):
+        side, added = "above", sum(rate > max(grid) for rate in tried)
+    elif best == min(tried):
+        side, added = "below", sum(rate < min(grid) for rate in tried)
+    else:
+        return None
+    rate = next_rate(tried, side)
+    usable = 0 < rate < math.inf and rate not in tried
+    return rate if usable and added < spec.max_widenings else None
+
+
+def _rates_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[float]:
+    means = mean_losses(rank, before, losses)
+    return [rate for rate, loss in means.items() if loss <= min(means.values()) + TIE_NATS]
+
+
+def _rivals(before: Sequence[TrialRecord], losses: Mapping[str, float], store: StudyStore) -> dict[int, Rival]:
+    finished = [trial for trial in before if trial.trial_id in losses]
+    rivals = {}
+    for rank in {trial.rank for trial in finished}:
+        best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
+        records = store.evaluations(best.trial_id)
+        curve = {record.step: loss for record in records if (loss := record.loss) is not None}
+        rivals[rank] = Rival(learning_rate=best.learning_rate, losses=curve)
+    return rivals

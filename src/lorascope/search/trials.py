@@ -1,0 +1,68 @@
+"""From a study to its trials, and from two studies to what sets them apart."""
+
+import math
+
+from lorascope.records import TrialRecord
+from lorascope.search.rates import automatic_rates
+from lorascope.spec.schema import StudySpec
+
+
+def plan_trials(spec: StudySpec) -> tuple[TrialRecord, ...]:
+    """Make one trial of every rank, learning rate and seed, in that order of the loops."""
+    return tuple(
+        plan_trial(spec, rank=rank, learning_rate=learning_rate, seed=seed)
+        for rank in spec.ranks
+        for learning_rate in planned_rates(spec, rank)
+        for seed in spec.seeds
+    )
+
+
+def plan_trial(spec: StudySpec, *, rank: int, learning_rate: float, seed: int) -> TrialRecord:
+    """Make one trial."""
+    return TrialRecord(
+        trial_id=_trial_id(spec, rank, learning_rate, seed),
+        rank=rank,
+        lora_alpha=_lora_alpha(spec, rank),
+        scale=_scale(spec, rank),
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+
+
+def planned_rates(spec: StudySpec, rank: int) -> tuple[float, ...]:
+    """Return the learning rates that the study asks for at this rank."""
+    if spec.learning_rates == "auto":
+        return automatic_rates(rank=rank, scale=_scale(spec, rank))
+    return spec.learning_rates
+
+
+def differences(old: StudySpec, new: StudySpec) -> list[str]:
+    """Say field by field what differs, as ``field: old -> new``; an empty list means equal studies."""
+    return [
+        f"{field}: {_shown(getattr(old, field))} -> {_shown(getattr(new, field))}"
+        for field in StudySpec.model_fields
+        if getattr(old, field) != getattr(new, field)
+    ]
+
+
+def _trial_id(spec: StudySpec, rank: int, learning_rate: float, seed: int) -> str:
+    parts = [f"r{rank}"]
+    if len(planned_rates(spec, rank)) > 1:
+        parts.append(f"lr{learning_rate!r}")
+    if len(spec.seeds) > 1:
+        parts.append(f"s{seed}")
+    return "-".join(parts)
+
+
+def _lora_alpha(spec: StudySpec, rank: int) -> float:
+    if spec.alpha_rule == "proportional":
+        return spec.alpha_multiple * rank
+    return spec.lora_alpha[spec.ranks.index(rank)] if isinstance(spec.lora_alpha, tuple) else spec.lora_alpha
+
+
+def _scale(spec: StudySpec, rank: int) -> float:
+    return _lora_alpha(spec, rank) / (math.sqrt(rank) if spec.alpha_rule == "rslora" else rank)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,1 @@
+"""Codes to sentences; numbers and units as people read them; catalogs."""
