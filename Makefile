@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/lorascope run
 
 test: $(VENV)/.test-installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 # The tests of the pages look through Chromium, and are skipped without one. Debian's is the one that is used.
 browser:
@@ -29,7 +29,7 @@ check: $(VENV)/.check-installed
 
 # The catalogs of messages, brought up to date with the code; what is new has to be translated by hand.
 words: setup
-	$(BIN)/python tests/docs/words.py
+	$(BIN)/python tools/catalogs.py
 
 # ROWS is a file or data set as in lorascope run --dataset; without it the rows are built in.
 bench: $(VENV)/.bench-installed

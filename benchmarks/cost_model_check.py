@@ -17,7 +17,7 @@ os.environ["LORASCOPE_DATA"] = tempfile.mkdtemp(prefix="lorascope-check-")  # no
 
 from lorascope.run.predict import predict_study
 from lorascope.run.prepare import prepare_study
-from lorascope.run.solo_run import Turn, choose_batches
+from lorascope.run.solo_run import SoloRunner, choose_batches
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from processes import prepare_model
@@ -50,7 +50,7 @@ def check(model: str, dataset: str, rounds: int) -> dict[str, Any]:
             if record.what == "alone":
                 predicted[record.rank].append(record.step_seconds)
         for rank in RANKS[:: -1 if number % 2 else 1]:
-            turn = Turn(study=study, trial=trials[rank], number=1, batches=batches, check_stop=lambda: None)
+            turn = SoloRunner(study=study, trial=trials[rank], number=1, batches=batches, check_stop=lambda: None)
             measured[rank].append(turn.take(1, last=False).step_seconds[-1])
     return {"model": model, "predicted": predicted, "measured": measured}
 

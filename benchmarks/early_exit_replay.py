@@ -45,11 +45,11 @@ class Exhaustive:
     """The records of a grid that was trained to its end."""
 
     def __init__(self, data: StudyData) -> None:
-        if data.facts is None or data.facts.eval_tokens is None:
+        if data.resolved is None or data.resolved.eval_tokens is None:
             raise InputError("the study has no records to replay", remedy="run it to its end with this version")
-        self.spec: StudySpec = data.spec.model_copy(update={"early_exit": True, "max_widenings": 0})
-        self.total_steps = data.facts.total_steps
-        self.eval_tokens = data.facts.eval_tokens
+        self.spec: StudySpec = data.spec.model_copy(update={"early_exit": True, "max_grid_extensions": 0})
+        self.total_steps = data.resolved.total_steps
+        self.eval_tokens = data.resolved.eval_tokens
         self.rungs = Rungs(
             steps=rung_steps(self.spec, self.total_steps), falling=self.spec.lr_scheduler_type != "constant"
         )
@@ -100,7 +100,7 @@ class Exhaustive:
         for step in self.rungs.steps:
             left = [trial.trial_id for trial in planned if trial.trial_id not in ends]
             losses = {name: loss(name, step) for name in left if there(name, step)}
-            ends |= dict.fromkeys(self.rungs.leavers(step, planned, losses), step)
+            ends |= dict.fromkeys(self.rungs.trials_to_stop(step, planned, losses), step)
         whole = {name: loss(name, self.total_steps) for name in stored if there(name, self.total_steps)}
         final = {trial.trial_id: whole[trial.trial_id] for trial in planned if trial.trial_id in whole.keys() - ends}
         more = next_trials(self.spec, planned, final)

@@ -12,12 +12,12 @@ import torch
 from bound import attention_seconds, record_products, recorded_attention, replay_seconds
 from jobs import Job, Result, StepShare, peak_rss_bytes, seconds_since, shown_source, study_of
 from lorascope.data.dataset import Example, Splits
-from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.measure.memory import kept_memory
-from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
 from lorascope.search.trials import plan_trials
 
@@ -44,7 +44,7 @@ class KeptSteps:
 
     def note(self, text: str) -> None: ...
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
 
     def cost(self, record: CostRecord) -> None: ...
 
@@ -60,12 +60,12 @@ def train_lorascope(job: Job) -> Result:
     splits = _splits(study.splits, job.row_lengths)
     trials = [TrainingTrial(r, spec, study.frozen.layers, study.frozen.model.dtype) for r in plan_trials(spec)]
     clock = StepClock(study.device)
-    pack = Pack(
+    group = TrialGroup(
         frozen=study.frozen,
         trials=trials,
         splits=splits,
         spec=spec,
-        total_steps=study.facts.total_steps,
+        total_steps=study.resolved.total_steps,
         recorder=kept,
         probe=clock,
         check_stop=_go_on,
@@ -73,7 +73,7 @@ def train_lorascope(job: Job) -> Result:
     before = psutil.Process().memory_info().rss
     start = time.perf_counter()
     with kept_memory(study.device):
-        train_pack(pack)
+        train_group(group)
         train_seconds = time.perf_counter() - start
         measured = Result(
             program=job.program,
@@ -82,7 +82,7 @@ def train_lorascope(job: Job) -> Result:
             process_seconds=seconds_since(job.started),
             peak_rss_bytes=peak_rss_bytes(),
             before_rss_bytes=before,
-            steps=pack.total_steps,
+            steps=group.total_steps,
             tokens=sum(record.tokens for record in kept.records),
             train_loss={name: statistics.fmean(losses) for name, losses in _losses(kept.records).items()},
             step_losses=_losses(kept.records),
@@ -91,11 +91,11 @@ def train_lorascope(job: Job) -> Result:
             trainable_parameters=sum(trial.adapter.flat.numel() for trial in trials),
             data_hash=study.splits.data_hash,
             threads=torch.get_num_threads(),
-            dtype=study.facts.dtype,
+            dtype=study.resolved.dtype,
             settings=spec.model_dump(mode="json")
             | {"model": shown_source(spec.model), "dataset": shown_source(spec.dataset), "evaluation": "none"},
         )
-        return measured.model_copy(update={"shares": _shares(pack, measured.step_seconds, job.bound_steps)})
+        return measured.model_copy(update={"shares": _shares(group, measured.step_seconds, job.bound_steps)})
 
 
 def _go_on() -> None:
@@ -123,25 +123,25 @@ def _losses(records: Sequence[StepRecord]) -> dict[str, tuple[float, ...]]:
     return losses
 
 
-def _shares(pack: Pack, training_seconds: Sequence[float], n_steps: int) -> tuple[StepShare, ...]:
+def _shares(group: TrialGroup, training_seconds: Sequence[float], n_steps: int) -> tuple[StepShare, ...]:
     """Repeat the first steps after the warm-up, on the rows they had, and time their products beside them."""
-    first = min(1, pack.total_steps - 1)
+    first = min(1, group.total_steps - 1)
     return tuple(
-        _share(pack, step, training_seconds[step]) for step in range(first, min(first + n_steps, pack.total_steps))
+        _share(group, step, training_seconds[step]) for step in range(first, min(first + n_steps, group.total_steps))
     )
 
 
-def _share(pack: Pack, step: int, training_seconds: float) -> StepShare:
+def _share(group: TrialGroup, step: int, training_seconds: float) -> StepShare:
     def again() -> Sequence[StepRecord]:
-        for trial in pack.trials:
+        for trial in group.trials:
             trial.steps_done = step
         return train_step(
-            pack.frozen,
-            pack.trials,
-            pack.splits.train,
-            pack.spec,
-            total_steps=pack.total_steps,
-            probe=pack.probe,
+            group.frozen,
+            group.trials,
+            group.splits.train,
+            group.spec,
+            total_steps=group.total_steps,
+            probe=group.probe,
             warmup=False,
             check_stop=_go_on,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lorascope.measure.environment import environment
-from lorascope.records import EvalRecord, StepRecord, StudyFacts, SystemSample, TrialOutcome
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, SystemSample, TrialOutcome
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -23,7 +23,7 @@ def write(folder: Path, spec: StudySpec, *, total_steps: int, done: int) -> None
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     trials = plan_trials(spec)
     with StudyStore.create(folder / "study.db") as store:
-        store.put_facts(_facts(total_steps))
+        store.put_resolved(_facts(total_steps))
         store.put_environment(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command="lorascope run"))
         store.put_trials(trials)
         for trial in trials:
@@ -82,8 +82,8 @@ def _sample(second: int) -> SystemSample:
     )
 
 
-def _facts(total_steps: int) -> StudyFacts:
-    return StudyFacts(
+def _facts(total_steps: int) -> ResolvedStudy:
+    return ResolvedStudy(
         model="made-up/model", dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="", packing=True,
         packing_reason="", train_examples=8 * total_steps, eval_examples=_ROWS, train_tokens=8 * _TOKENS * total_steps,
         train_target_tokens=_TOKENS * total_steps, eval_target_tokens=20 * _ROWS, total_steps=total_steps,

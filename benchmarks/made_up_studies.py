@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorascope.analysis.study_data import StudyData, load_study
-from lorascope.records import EvalRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -142,7 +142,7 @@ def _curve(trial: TrialRecord, last_N: Floats, tokens_N: Floats) -> tuple[EvalRe
 def _finished_study(spec: StudySpec, rows: int) -> StudyData:
     """Write and read a study that is finished but for its evaluations."""
     trials = plan_trials(spec)
-    facts = StudyFacts(
+    resolved = ResolvedStudy(
         model="made-up/model", dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="", packing=True,
         packing_reason="", train_examples=8 * STEPS, eval_examples=rows, train_tokens=1, train_target_tokens=1,
         eval_target_tokens=rows * MEAN_TOKENS, total_steps=STEPS, base_parameters=1, target_modules=(), data_hash="",
@@ -153,7 +153,7 @@ def _finished_study(spec: StudySpec, rows: int) -> StudyData:
         folder = Path(name)
         (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
         with StudyStore.create(folder / "study.db") as store:
-            store.put_facts(facts)
+            store.put_resolved(resolved)
             store.put_trials(trials)
             for trial in trials:
                 store.put_outcome(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=STEPS, message=""))

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from comparison import OURS, Standing, largest_difference, spread, standings
 from jobs import BUILTIN_ROWS, PEERS, Job, ProgramName, Result, shown_source
-from lorascope.units import format_bytes, format_seconds
+from lorascope.text.numbers import format_seconds
+from lorascope.units import format_bytes
 from processes import measure, prepare_model
 from results import WIDTH, save
 

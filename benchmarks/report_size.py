@@ -22,8 +22,8 @@ from lorascope.records import (
     AdapterRecord,
     CostRecord,
     EvalRecord,
+    ResolvedStudy,
     StepRecord,
-    StudyFacts,
     SystemSample,
     TrialOutcome,
     TrialRecord,
@@ -66,7 +66,7 @@ def write_store(folder: Path, trials: int, steps: int) -> int:
     planned = plan_trials(spec)
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     with StudyStore.create(folder / "study.db") as store:
-        store.put_facts(_facts(steps))
+        store.put_resolved(_facts(steps))
         store.put_trials(planned)
         for number, trial in enumerate(planned):
             _write_trial(store, trial, steps, np.random.default_rng(number))
@@ -84,8 +84,8 @@ def write_store(folder: Path, trials: int, steps: int) -> int:
     return len(planned) * (steps + EVALUATIONS) + SAMPLES
 
 
-def _facts(steps: int) -> StudyFacts:
-    return StudyFacts(
+def _facts(steps: int) -> ResolvedStudy:
+    return ResolvedStudy(
         model="made-up/model", dataset="made-up/rows", device="cpu", dtype="bfloat16", dtype_reason="made up",
         packing=True, packing_reason="made up", train_examples=8 * steps, eval_examples=EVAL_ROWS,
         train_tokens=2_000 * steps, train_target_tokens=1_500 * steps, eval_target_tokens=20 * EVAL_ROWS,

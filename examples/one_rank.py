@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.data.row_order import step_rows, total_steps
 from lorascope.data.dataset import Example
 from lorascope.data.prepare import prepare
-from lorascope.modeling.load import load_model, load_tokenizer, locate_model
+from lorascope.data.row_order import step_rows, total_steps
 from lorascope.modeling.adapters.lora import linear_features
+from lorascope.modeling.load import load_model, load_tokenizer, locate_model
 from lorascope.modeling.targets import find_targets
-from lorascope.spec.load import find_study, load_spec
 from lorascope.search.trials import plan_trials
+from lorascope.spec.load import find_study, load_spec
 from lorascope.spec.schema import StudySpec
 
 

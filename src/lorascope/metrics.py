@@ -142,7 +142,7 @@ METRICS: dict[str, Metric] = {
         better="higher",
         meaning="Held-out loss of the base model minus that after training.",
     ),
-    "above_largest": Metric(
+    "excess_over_largest": Metric(
         label=later("above the largest rank"),
         unit=later("nats/token"),
         better="lower",
@@ -208,7 +208,7 @@ METRICS: dict[str, Metric] = {
         better="lower",
         meaning="Loss on a text unlike the rows after training minus that of the base model.",
     ),
-    "cut_loss": Metric(
+    "truncated_loss": Metric(
         label=later("held-out loss when cut"),
         unit=later("nats/token"),
         better="lower",

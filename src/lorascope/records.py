@@ -123,7 +123,7 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudyFacts:
+class ResolvedStudy:
     """What the study was in the end, after every default and automatic choice."""
 
     model: str
@@ -256,7 +256,7 @@ class PredictionRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CostTurn:
+class SoloRun:
     """One rank alone for a few steps on the study's typical batch; the turns of all ranks alternate.
 
     Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU.

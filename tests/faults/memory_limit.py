@@ -17,7 +17,7 @@ import psutil
 from children import DONE, Plan, in_child
 from lorascope.run.study import run_study
 from lorascope.spec.schema import StudySpec
-from studies import Watcher, read_study, save_model_folder, study_of
+from support.studies import Watcher, read_study, save_model_folder, study_of
 
 MB = 2**20
 TIGHT = tuple(n * MB for n in (320, 240, 180, 135, 100, 75, 56))
@@ -51,7 +51,7 @@ class _Uncounted:
         return 0
 
 
-def carry_out(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str, object]:
+def execute(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str, object]:
     said = folder.with_suffix(".said")
     watcher = Limiter(more_bytes, said)
     ended = in_child(
@@ -83,7 +83,7 @@ def main() -> None:
     def first(limits: Sequence[int], wanted: Callable[[dict[str, object]], bool]) -> dict[str, object]:
         """Lower the limit until it shows."""
         for limit in limits:
-            found = carry_out(spec, root / f"{limit // MB}", limit)
+            found = execute(spec, root / f"{limit // MB}", limit)
             if wanted(found):
                 break
         return found | {"megabytes": limit // MB}
@@ -91,7 +91,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "enough": carry_out(spec, root / "enough", None),
+                "enough": execute(spec, root / "enough", None),
                 "tight": first(TIGHT, lambda found: bool(found["lowered"])),
                 "hopeless": first(HOPELESS, lambda found: "oom" in str(found["states"])),
             }

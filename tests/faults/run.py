@@ -31,7 +31,7 @@ from lorascope.errors import InputError
 from lorascope.run import retry as patience
 from lorascope.run import recorder
 from lorascope.spec.schema import StudySpec
-from studies import Left, carry_out, read_study, save_model_folder, study_of
+from support.studies import Left, execute, read_study, save_model_folder, study_of
 
 recorder._CHECKPOINT_SECONDS = 0.0  # after every step
 recorder._CHECKPOINT_SHARE = float("inf")
@@ -55,7 +55,7 @@ class Case:
             )
         self.spec: StudySpec = study_of(
             str(model), str(rows), dtype=dtype, learning_rates=(1e-3, 1e-2, 1e-1), max_steps=5, eval_steps=2,
-            eval_examples=3, max_widenings=1, truncation=False,
+            eval_examples=3, max_grid_extensions=1, truncation=False,
         )  # fmt: skip
         self.folder = root / dtype
         ended = self.run(self.folder)
@@ -68,7 +68,7 @@ class Case:
         self.seconds = time.perf_counter() - began
 
     def run(self, folder: Path, plan: Plan = UNDISTURBED) -> Ended:
-        return in_child(lambda: carry_out(self.spec, folder) and None, plan, folder, FAULTS)
+        return in_child(lambda: execute(self.spec, folder) and None, plan, folder, FAULTS)
 
     def difference(self, folder: Path) -> str:
         """Name the first thing that is not as in the undisturbed study; nothing where all is."""

@@ -21,7 +21,7 @@ import torch
 from lorascope.records import StepRecord
 from lorascope.run import recorder
 from lorascope.run.study import run_study
-from studies import Watcher, save_model_folder, study_of
+from support.studies import Watcher, save_model_folder, study_of
 
 torch.set_num_threads(1)
 

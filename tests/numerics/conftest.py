@@ -47,7 +47,7 @@ def _built(*flags: str) -> Kernels:
 def product_kernels(request: pytest.FixtureRequest) -> Kernels:
     """Kernels that multiply bfloat16, on the tile unit and without it."""
     kernels: Kernels = request.getfixturevalue(f"{request.param}_kernels")
-    if not kernels.multiplies(torch.zeros(1, 1, dtype=torch.bfloat16)):
+    if not kernels.supports_matmul(torch.zeros(1, 1, dtype=torch.bfloat16)):
         pytest.skip("this processor has no products of bfloat16")
     return kernels
 

@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-from references import TOLERANCE, make_rows, random, relative, results_and_gradients, row_attention
 
 from lorascope.modeling.backends.cpu.autograd import RowAttention
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan, KernelRows, Rotary
+from support.references import TOLERANCE, make_rows, random, relative, results_and_gradients, row_attention
 
 HEADS, KV_HEADS, SCALING = 4, 2, 0.2
 # Rows of less and more than the 32 queries of a block, of just so many, and of one token; children of a row that ends

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from references import random
 
 from lorascope.modeling.adapters import dropout
 from lorascope.modeling.adapters.dropout import Dropout, DropoutStreams, realised_probability
 from lorascope.modeling.backends.cpu.bindings import Kernels
+from support.references import random
 
 LENGTHS, WIDTHS = (3, 40, 1, 7), (3, 41, 4, 7)
 NAMES = [(0, 0, 0), (1, 0, 3), (1, 7, 3), ((1 << 40) + 1, 7, (1 << 31) + 3)]

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from packs import make_spec, prepared, run_pack
-from references import random
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 from transformers.activations import ACT2FN
@@ -16,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
 from lorascope.engine import verify as adaptation
-from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
@@ -25,7 +23,9 @@ from lorascope.modeling.backends.cpu.patch_modules import fuse, unfuse
 from lorascope.modeling.load import hash_weights
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.search.trials import plan_trials
-from tiny import TARGETS, VOCABULARY, make_examples, make_model, make_splits
+from support.groups import make_spec, prepared, run_pack
+from support.references import random
+from support.tiny_models import TARGETS, VOCABULARY, make_examples, make_model, make_splits
 
 KINDS = ["llama", "opt", "gpt2", "mistral"]
 ROWS = make_examples(7, seed=6, longest=70)
@@ -55,7 +55,7 @@ def both_ways(
 
 
 def logits(frozen: FrozenModel) -> torch.Tensor:
-    return torch.cat(frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in ROWS]))
+    return torch.cat(frozen.logits([MicroBatchRow(example=row, adapter=BASE_ONLY) for row in ROWS]))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,9 @@ def first_gradient(model: PreTrainedModel, targets: tuple[str, ...], *, kernels:
     with torch.no_grad():  # B is zero at first, which would hide A's gradient
         trial.adapter.flat.copy_(0.05 * random(len(trial.adapter.flat), dtype=torch.float64))
     attach(frozen.layers, [trial.adapter])
-    rows = [PassRow(example=row, adapter=0, stream=(0, 5, i)) for i, row in enumerate(make_examples(5, longest=70))]
+    rows = [
+        MicroBatchRow(example=row, adapter=0, stream=(0, 5, i)) for i, row in enumerate(make_examples(5, longest=70))
+    ]
     torch.cat(frozen.row_nats(rows)).sum().backward()
     return trial.adapter.flat.grad.double()
 
@@ -147,7 +149,10 @@ def test_logits_and_gradients_are_those_without_kernels(own_kernels: Kernels, ki
         with torch.no_grad():  # B is zero at first, which would hide A's gradient
             trial.adapter.flat.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
         attach(frozen.layers, [trial.adapter])
-        rows = [PassRow(example=row, adapter=0, stream=(0, 5, i)) for i, row in enumerate(make_examples(5, longest=70))]
+        rows = [
+            MicroBatchRow(example=row, adapter=0, stream=(0, 5, i))
+            for i, row in enumerate(make_examples(5, longest=70))
+        ]
         torch.cat(frozen.row_nats(rows)).sum().backward()
         found.append((logits(frozen), trial.adapter.flat.grad))
     for ours, plain in zip(*found, strict=True):

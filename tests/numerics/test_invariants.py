@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import make_spec, prepared, run_pack
 
 from lorascope.data.dataset import Splits
-from lorascope.engine.forward import PassRow
+from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.instrumentation import Phase
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
@@ -20,7 +19,8 @@ from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.search.halving import Rungs
 from lorascope.search.steps import rung_steps
 from lorascope.search.trials import plan_trials
-from tiny import TARGETS, make_examples, make_model, make_splits
+from support.groups import make_spec, prepared, run_pack
+from support.tiny_models import TARGETS, make_examples, make_model, make_splits
 
 
 @pytest.fixture(params=[True, False])
@@ -127,11 +127,11 @@ def test_before_the_first_step_the_logits_are_the_base_model_s(kind: str) -> Non
     for dtype in (torch.float32, torch.bfloat16):
         frozen, spec = prepared(kind, dtype=dtype), make_spec()
         rows = make_examples(3)
-        base = frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
+        base = frozen.logits([MicroBatchRow(example=row, adapter=BASE_ONLY) for row in rows])
         trials = [TrainingTrial(record, spec, frozen.layers, dtype) for record in plan_trials(spec)]
         attach(frozen.layers, [trial.adapter for trial in trials])
         for index in range(len(trials)):
-            adapted = frozen.logits([PassRow(example=row, adapter=index) for row in rows])
+            adapted = frozen.logits([MicroBatchRow(example=row, adapter=index) for row in rows])
             for ours, theirs in zip(adapted, base, strict=True):
                 assert torch.equal(ours, theirs)
 
@@ -184,8 +184,8 @@ def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str, compiled:
     assert (frozen.kernels is not None) == compiled
     rows = (*make_examples(6), *make_examples(1, seed=8, shortest=600, longest=600))
     plain = make_model(kind)
-    packed = frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
-    padded = replace(frozen, packing=False).logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows])
+    packed = frozen.logits([MicroBatchRow(example=row, adapter=BASE_ONLY) for row in rows])
+    padded = replace(frozen, packing=False).logits([MicroBatchRow(example=row, adapter=BASE_ONLY) for row in rows])
     for ours, theirs, row in zip(packed, padded, rows, strict=True):
         expected = plain(torch.from_numpy(row.input_ids)[None]).logits[0]
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
@@ -201,7 +201,9 @@ def test_a_model_that_cannot_be_packed_is_padded_and_the_reason_is_said(kind: st
     assert "packed logits differ" in reasons.packing
     assert frozen.chunked_head == (kind != "gemma2")
     rows, plain = make_examples(4), make_model(kind, torch.float32)
-    for ours, row in zip(frozen.logits([PassRow(example=row, adapter=BASE_ONLY) for row in rows]), rows, strict=True):
+    for ours, row in zip(
+        frozen.logits([MicroBatchRow(example=row, adapter=BASE_ONLY) for row in rows]), rows, strict=True
+    ):
         expected = plain(torch.from_numpy(row.input_ids)[None]).logits[0]
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
@@ -250,7 +252,7 @@ def test_base_only_evaluation_equals_every_trial_s_at_the_start() -> None:
     fresh = [TrainingTrial(replace(r), spec, frozen.layers, torch.float64) for r in plan_trials(spec)]
     attach(frozen.layers, [trial.adapter for trial in fresh])
     for index, trial in enumerate(fresh):
-        rows = [PassRow(example=row, adapter=index) for row in make_splits().eval]
+        rows = [MicroBatchRow(example=row, adapter=index) for row in make_splits().eval]
         with torch.no_grad():
             nats = [row.sum().item() for row in frozen.row_nats(rows)]
         np.testing.assert_allclose(kept.eval_nats(trial.record.trial_id)[0], nats, rtol=1e-12)

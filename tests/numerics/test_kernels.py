@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from references import TOLERANCE, make_rows, random, relative, results_and_gradients
 from torch import nn
 from torch.nn import functional as F
 
 from lorascope.modeling.backends.cpu.autograd import GatedFeedForward, ResidualNorm, RmsNorm, RowAttention, SiluMul
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
+from support.references import TOLERANCE, make_rows, random, relative, results_and_gradients
 
 EPS = 1e-5
 WIDTHS = [5, 16, 100, 576]

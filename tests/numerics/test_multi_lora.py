@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
 from lorascope.modeling.adapters.dropout import DropoutStreams, realised_probability
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActivePass, PassLayout, active_pass
+from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActiveMicroBatch, MicroBatchLayout, active_microbatch
 
 CPU = torch.device("cpu")
 LENGTHS = (3, 2, 4, 1, 2)
@@ -24,8 +24,8 @@ def small_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorascope.modeling.packing.packed_layout.SLOT_MULTIPLE", 4)
 
 
-def make_layout(*, padded: bool) -> PassLayout:
-    return PassLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
+def make_layout(*, padded: bool) -> MicroBatchLayout:
+    return MicroBatchLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
 
 
 def make_base(kind: str, n_in: int = 6, n_out: int = 5) -> nn.Module:
@@ -51,7 +51,7 @@ def run(layer: MultiLoraLinear, x: torch.Tensor, *, padded: bool, dropout: bool)
     layout = make_layout(padded=padded)
     names = [(1, 2, row) for row in range(len(LENGTHS))]
     streams = DropoutStreams(names, lengths=LENGTHS, widths=layout.widths, kernels=None) if dropout else None
-    with active_pass(ActivePass(layout=layout, streams=streams)):
+    with active_microbatch(ActiveMicroBatch(layout=layout, streams=streams)):
         return layer(x)
 
 
@@ -111,9 +111,9 @@ def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> No
         with torch.no_grad():
             adapter.layers["l"].B.normal_(std=1.5e-3, generator=torch.Generator().manual_seed(1))
     attach({"l": layer}, adapters)
-    layout = PassLayout(lengths=(100, 60, 50), adapters=(0, BASE_ONLY, 1), padded=False, device=CPU)
+    layout = MicroBatchLayout(lengths=(100, 60, 50), adapters=(0, BASE_ONLY, 1), padded=False, device=CPU)
     x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
-    with active_pass(ActivePass(layout=layout, streams=None)):
+    with active_microbatch(ActiveMicroBatch(layout=layout, streams=None)):
         y = layer(x)[0].double()
     frozen = x[0].double() @ layer.weight.double().T + (0 if base.bias is None else base.bias.double())
     for index, first, stop in layout.segments:
@@ -133,9 +133,9 @@ def test_what_hooks_make_of_a_bfloat16_layer_stays(kind: str) -> None:
         {"l": layer}, AdapterShape(rank=2, scale=1, dropout=0, seed=0), compute_dtype=torch.bfloat16
     )  # B is zero: no update
     attach({"l": layer}, [adapter])
-    layout = PassLayout(lengths=(4, 4), adapters=(BASE_ONLY, 0), padded=False, device=CPU)
+    layout = MicroBatchLayout(lengths=(4, 4), adapters=(BASE_ONLY, 0), padded=False, device=CPU)
     x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
-    with active_pass(ActivePass(layout=layout, streams=None)):
+    with active_microbatch(ActiveMicroBatch(layout=layout, streams=None)):
         assert torch.equal(layer(x), base(x))
 
 

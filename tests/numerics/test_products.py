@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from packs import make_spec
-from references import TOLERANCE, make_rows, random, relative, results_and_gradients
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lorascope.engine.forward import PassRow
+from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.measure.flops import ProductCounter
@@ -24,9 +22,11 @@ from lorascope.modeling.backends.cpu.autograd import FrozenProduct, GatedFeedFor
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import LoraPart
 from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, watched_products
-from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActivePass, PassLayout, active_pass
+from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActiveMicroBatch, MicroBatchLayout, active_microbatch
 from lorascope.search.trials import plan_trials
-from tiny import TARGETS, make_examples, make_model, make_splits
+from support.groups import make_spec
+from support.references import TOLERANCE, make_rows, random, relative, results_and_gradients
+from support.tiny_models import TARGETS, make_examples, make_model, make_splits
 
 BF16 = torch.bfloat16
 ROUNDED = 2.5e-3
@@ -279,10 +279,10 @@ def test_an_adapter_that_begins_inside_a_tile_is_left_to_torch(own_kernels: Kern
         adapter.layers["l"].B.copy_(random(64, 8, dtype=torch.float32))
     attach({"l": layer}, [adapter])
     lengths, adapters = (length,) * 5, (BASE_ONLY, 0, 0, 0, 0)
-    layout = PassLayout(lengths=lengths, adapters=adapters, padded=True, device=torch.device("cpu"))
+    layout = MicroBatchLayout(lengths=lengths, adapters=adapters, padded=True, device=torch.device("cpu"))
     x, found = random(5, length, 64, dtype=BF16), []
     for kernels in (own_kernels, None):
-        with active_pass(ActivePass(layout=layout, kernels=kernels)):
+        with active_microbatch(ActiveMicroBatch(layout=layout, kernels=kernels)):
             found.append(layer(x))
     assert relative(found[0], found[1]) < ROUNDED
 
@@ -305,18 +305,18 @@ def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch
             with torch.no_grad():  # B is zero at first, which would hide A's gradient
                 trial.adapter.flat.copy_(0.05 * random(len(trial.adapter.flat), dtype=torch.float64))
         for part in (rows[:2], rows[2:]):
-            one_pass = [
-                PassRow(example=row, adapter=index, stream=(0, 5, i))
+            microbatch = [
+                MicroBatchRow(example=row, adapter=index, stream=(0, 5, i))
                 for index in range(len(trials))
                 for i, row in enumerate(part)
             ]
-            torch.cat(frozen.row_nats(one_pass)).sum().backward()
+            torch.cat(frozen.row_nats(microbatch)).sum().backward()
     return torch.cat([trial.adapter.flat.grad.double() for trial in trials]), len(made)
 
 
 @pytest.mark.parametrize("kind", sorted(WIDE))
 def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(own_kernels: Kernels, kind: str) -> None:
-    if not own_kernels.multiplies(torch.zeros(1, 1, dtype=BF16)):
+    if not own_kernels.supports_matmul(torch.zeros(1, 1, dtype=BF16)):
         pytest.skip("this processor has no products of bfloat16")
     model = make_model(kind, BF16, vocabulary=64, **WIDE[kind])
     exact, _ = gradient(copy.deepcopy(model).double(), kind, kernels=False)
@@ -365,7 +365,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kern
 
 def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
     """A step counts the same work whoever makes its products."""
-    if not own_kernels.multiplies(torch.zeros(1, 1, dtype=BF16)):
+    if not own_kernels.supports_matmul(torch.zeros(1, 1, dtype=BF16)):
         pytest.skip("this processor has no products of bfloat16")
     layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
     counts = []
@@ -382,11 +382,11 @@ def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
 
 def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_kernels: Kernels) -> None:
     x, weight = torch.ones(1, 64, dtype=BF16), torch.ones(32, 64, dtype=BF16)
-    assert not plain_kernels.multiplies(x, weight)
+    assert not plain_kernels.supports_matmul(x, weight)
     for unfit in (x.float(), x[0], x[:0]):
-        assert not own_kernels.multiplies(unfit, weight)
+        assert not own_kernels.supports_matmul(unfit, weight)
     for unfit in (weight.float(), weight.T, torch.ones(40, 64, dtype=BF16), weight[:, :40]):
-        assert not own_kernels.multiplies(x, unfit)
+        assert not own_kernels.supports_matmul(x, unfit)
 
 
 @pytest.mark.parametrize("changed", ["forward", "hook", "class"])
@@ -404,7 +404,7 @@ def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, 
 
 def test_memory_that_is_not_there_is_an_error_of_its_own(own_kernels: Kernels) -> None:
     """In a process of its own, as the kernels' memory is kept."""
-    if not own_kernels.multiplies(torch.zeros(1, 1, dtype=BF16)):
+    if not own_kernels.supports_matmul(torch.zeros(1, 1, dtype=BF16)):
         pytest.skip("this processor has no products of bfloat16")
     code = """
 import resource, torch

@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from packs import Kept, make_spec, prepared, run_pack
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
 from lorascope.data.dataset import Example, Splits
-from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.microbatch import plan_passes
+from lorascope.engine.forward import FrozenModel, MicroBatchRow
+from lorascope.engine.microbatch import plan_microbatches
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
-from lorascope.modeling.packing.packed_layout import PassLayout
+from lorascope.modeling.packing.packed_layout import MicroBatchLayout
 from lorascope.search.trials import plan_trials
-from tiny import TARGETS, VOCABULARY, make_model
+from support.groups import Kept, make_spec, prepared, run_pack
+from support.tiny_models import TARGETS, VOCABULARY, make_model
 
 KINDS = ["llama", "opt", "gpt2", "mistral"]
 BUDGETS = [10_000, 90, 1]
@@ -103,10 +103,10 @@ def adapted(kind: str, dropout: float) -> tuple[FrozenModel, list[TrainingTrial]
     return frozen, trials
 
 
-def loss_of(frozen: FrozenModel, rows: Sequence[Sequence[PassRow]], *, share: bool, budget: int) -> float:
+def loss_of(frozen: FrozenModel, rows: Sequence[Sequence[MicroBatchRow]], *, share: bool, budget: int) -> float:
     """Add each row's nats, weighted by its length, and their gradient."""
     total = 0.0
-    for one in plan_passes(rows, tokens_per_pass=budget, padded=False, share=share):
+    for one in plan_microbatches(rows, tokens_per_pass=budget, padded=False, share=share):
         nats = frozen.row_nats(one)
         loss = torch.stack([n.sum() * row.example.n_tokens for n, row in zip(nats, one, strict=True)]).sum()
         if loss.requires_grad:
@@ -115,10 +115,10 @@ def loss_of(frozen: FrozenModel, rows: Sequence[Sequence[PassRow]], *, share: bo
     return total
 
 
-def batch_of(n_trials: int, *, dropout: bool = False) -> list[list[PassRow]]:
+def batch_of(n_trials: int, *, dropout: bool = False) -> list[list[MicroBatchRow]]:
     return [
         [
-            PassRow(example=row, adapter=adapter, stream=(5, 6, i) if dropout else None)
+            MicroBatchRow(example=row, adapter=adapter, stream=(5, 6, i) if dropout else None)
             for i, row in enumerate(make_kin(7, seed=2, inside=True))
         ]
         for adapter in range(n_trials)
@@ -145,9 +145,9 @@ def test_every_gradient_is_the_same(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_of_rows_that_share_are_those_of_rows_that_do_not(kind: str) -> None:
     frozen, _ = adapted(kind, 0.0)
-    (one,) = plan_passes(batch_of(2), tokens_per_pass=10_000, padded=False, share=True)
-    assert any(row.family is not None for row in one)
-    alone = frozen.logits([replace(row, family=None) for row in one])
+    (one,) = plan_microbatches(batch_of(2), tokens_per_pass=10_000, padded=False, share=True)
+    assert any(row.prefix_group is not None for row in one)
+    alone = frozen.logits([replace(row, prefix_group=None) for row in one])
     for ours, expected in zip(frozen.logits(one), alone, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
@@ -194,7 +194,7 @@ def test_rows_that_share_are_compared_with_the_untouched_model_when_a_run_starts
     frozen, reasons = prepare_model(make_model("gpt2"), TARGETS["gpt2"], rows, packing=True, kernels=True)
     assert frozen.can_share, reasons.kernels
     misplaced = property(lambda self: self.lay_out([torch.arange(length) for length in self.lengths]))
-    monkeypatch.setattr(PassLayout, "positions", misplaced)
+    monkeypatch.setattr(MicroBatchLayout, "positions", misplaced)
     frozen, reasons = prepare_model(make_model("gpt2"), TARGETS["gpt2"], rows, packing=True, kernels=True)
     assert frozen.packing
     assert not frozen.can_share

@@ -4,35 +4,35 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from packs import Kept, make_spec, prepared
 
-from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted
 from lorascope.measure.clock import StepClock
 from lorascope.search.trials import plan_trials
-from tiny import make_splits
+from support.groups import Kept, make_spec, prepared
+from support.tiny_models import make_splits
 
 LAYERS = 6
 """Adapted layers of the tiny model: three projections in each of two blocks."""
 
 
-def make_pack(check_stop: Callable[[], None]) -> tuple[Pack, Kept]:
+def make_pack(check_stop: Callable[[], None]) -> tuple[TrialGroup, Kept]:
     """One trial whose step is one pass."""
     spec = make_spec(ranks=(2,), tokens_per_pass=4096, max_steps=1)
     frozen, kept = prepared("llama"), Kept()
     trials = [TrainingTrial(record, spec, frozen.layers, torch.float64) for record in plan_trials(spec)]
-    pack = Pack(
+    group = TrialGroup(
         frozen=frozen, trials=trials, splits=make_splits(n_eval=0), spec=spec, total_steps=1, recorder=kept,
         probe=StepClock(torch.device("cpu")), check_stop=check_stop,
     )  # fmt: skip
-    return pack, kept
+    return group, kept
 
 
 def test_every_adapted_layer_listens() -> None:
     heard: list[int] = []
-    pack, kept = make_pack(lambda: heard.append(1))
-    train_pack(pack)
+    group, kept = make_pack(lambda: heard.append(1))
+    train_group(group)
     assert len(kept.step_records) == 1
     assert len(heard) > 1 + LAYERS, "once before the pass, once in each layer, and again on the way back"
 
@@ -46,11 +46,11 @@ def test_stopped_at_any_of_them_nothing_is_half_done(call: int) -> None:
         if len(heard) == call:
             raise Interrupted("stopped as asked")
 
-    pack, kept = make_pack(check_stop)
-    before = pack.trials[0].adapter.flat.clone()
+    group, kept = make_pack(check_stop)
+    before = group.trials[0].adapter.flat.clone()
     with pytest.raises(Interrupted):
-        train_pack(pack)
+        train_group(group)
     assert len(heard) == call
     assert kept.step_records == []
-    assert pack.trials[0].steps_done == 0
-    assert torch.equal(pack.trials[0].adapter.flat, before)
+    assert group.trials[0].steps_done == 0
+    assert torch.equal(group.trials[0].adapter.flat, before)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from packs import make_spec, prepared, run_pack
 
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.search.trials import plan_trials
-from tiny import TARGETS, make_model, make_splits
+from support.groups import make_spec, prepared, run_pack
+from support.tiny_models import TARGETS, make_model, make_splits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "one_rank.py"
 

@@ -6,7 +6,6 @@ import numpy as np
 import peft
 import pytest
 import torch
-from packs import make_spec, prepared, run_pack
 from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
@@ -16,7 +15,8 @@ from lorascope.modeling.adapters.peft_io import save_peft
 from lorascope.records import TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
-from tiny import make_model, make_splits
+from support.groups import make_spec, prepared, run_pack
+from support.tiny_models import make_model, make_splits
 
 STEPS = 20
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}

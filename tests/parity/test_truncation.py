@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel
 
 from lorascope.modeling.adapters.peft_io import truncate_peft
-from tiny import make_model
+from support.tiny_models import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:`is_gradient_checkpointing`")
 TARGETS = {"llama": ["q_proj", "k_proj", "v_proj"], "opt": ["q_proj", "k_proj", "v_proj"], "gpt2": ["c_attn"]}

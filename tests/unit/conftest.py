@@ -12,8 +12,8 @@ from lorascope.records import (
     CostRecord,
     Environment,
     EvalRecord,
+    ResolvedStudy,
     StepRecord,
-    StudyFacts,
     TrialOutcome,
 )
 from lorascope.search.trials import plan_trials
@@ -25,8 +25,8 @@ MakeStudy = Callable[..., Path]
 DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
 
 
-def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> StudyFacts:
-    return StudyFacts(
+def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> ResolvedStudy:
+    return ResolvedStudy(
         model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="faster on this CPU",
         packing=True, packing_reason="packed logits equal padded ones", kernels=True,
         kernels_reason="compiled with g++", train_examples=8 * steps // 2,
@@ -114,7 +114,7 @@ def write_study(
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     with StudyStore.create(folder / "study.db") as store:
         trials = plan_trials(spec)
-        store.put_facts(facts_of(steps, n_eval, model))
+        store.put_resolved(facts_of(steps, n_eval, model))
         store.put_environment(ENVIRONMENT)
         store.put_trials(trials)
         for number, trial in enumerate(trials):

@@ -43,10 +43,10 @@ def test_every_field_of_the_summary_has_its_meaning() -> None:
 
 def test_every_verdict_and_caution_is_defined() -> None:
     definitions = StudySummary.model_json_schema(mode="serialization")["$defs"]
-    for part in ("VerdictPart", "CautionPart"):
+    for part in ("VerdictSection", "CautionSection"):
         for kind in definitions[part]["properties"]["kind"]["enum"]:
             assert f"- `{kind}`: " in NUMBERS
-    for wish in definitions["RecommendationPart"]["properties"]:
+    for wish in definitions["RecommendationSection"]["properties"]:
         assert f"- `{wish}`: " in NUMBERS
 
 

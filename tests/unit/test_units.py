@@ -3,7 +3,8 @@ import re
 import pytest
 
 from lorascope.text.language import language
-from lorascope.units import format_bytes, format_count, format_seconds, format_time, parse_bytes
+from lorascope.text.numbers import format_count, format_seconds, format_time
+from lorascope.units import format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(

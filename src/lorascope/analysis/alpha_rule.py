@@ -35,7 +35,7 @@ def _scales(spec: StudySpec, scales: dict[int, float]) -> str:
     if spec.alpha_rule == "proportional":
         return tr(
             "Alpha is {multiple:g} r, so the update of every rank is multiplied by {scale:g}.",
-            multiple=spec.alpha_multiple,
+            multiple=spec.alpha_over_rank,
             scale=scales[low],
         )
     return tr(

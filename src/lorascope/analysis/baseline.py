@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from lorascope.analysis.estimates.losses import final_train_loss
 from lorascope.analysis.estimates.ranks import ENDED_EARLY, RankChoice
-from lorascope.analysis.readings_schema import GridPart, NaivePart, OrderPart
+from lorascope.analysis.readings_schema import GridSection, NaiveSection, OrderSection
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import RecommendationPart, TrialPart
+from lorascope.analysis.summary import RecommendationSection, TrialSection
 from lorascope.text.language import tr
-from lorascope.text.wording import nats
+from lorascope.text.numbers import nats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,9 +23,9 @@ class Side:
     held_out: Mapping[int, float]
 
     @property
-    def order(self) -> OrderPart:
+    def order(self) -> OrderSection:
         """The ranks by either loss."""
-        return OrderPart(
+        return OrderSection(
             learning_rate=self.learning_rate,
             step=self.step,
             by_train_loss=_lowest_first(self.train),
@@ -33,13 +33,13 @@ class Side:
         )
 
 
-def read_grid(trials: Sequence[TrialPart]) -> tuple[GridPart, ...]:
+def read_grid(trials: Sequence[TrialSection]) -> tuple[GridSection, ...]:
     """Mean the trials of each rank and learning rate over their seeds, in the order of the plan."""
-    cells: dict[tuple[int, float], list[TrialPart]] = {}
+    cells: dict[tuple[int, float], list[TrialSection]] = {}
     for trial in trials:
         cells.setdefault((trial.rank, trial.learning_rate), []).append(trial)
     return tuple(
-        GridPart(
+        GridSection(
             rank=rank,
             learning_rate=learning_rate,
             train_loss=_mean([trial.train_loss for trial in seeds]),
@@ -52,10 +52,10 @@ def read_grid(trials: Sequence[TrialPart]) -> tuple[GridPart, ...]:
 
 def read_naively(
     data: StudyData,
-    trials: Sequence[TrialPart],
+    trials: Sequence[TrialSection],
     choices: Mapping[int, RankChoice],
-    recommendation: RecommendationPart,
-) -> NaivePart:
+    recommendation: RecommendationSection,
+) -> NaiveSection:
     """Order the ranks as the usual script does and say where the study's own reading differs."""
     found = [
         side for rate in dict.fromkeys(trial.learning_rate for trial in trials) if (side := _side(data, trials, rate))
@@ -63,7 +63,7 @@ def read_naively(
     # The script trains to the end: of rates that early exit or an interruption cut short, the longest stands for it
     sides = sorted(found, key=lambda side: -side.step)
     at_best = tuple(sorted(choices, key=lambda rank: choices[rank].rows.loss))
-    return NaivePart(
+    return NaiveSection(
         orders=tuple(side.order for side in sides),
         at_best_rates=at_best,
         rank=sides[0].order.by_train_loss[0] if sides else None,
@@ -71,7 +71,7 @@ def read_naively(
     )
 
 
-def _side(data: StudyData, trials: Sequence[TrialPart], rate: float) -> Side | None:
+def _side(data: StudyData, trials: Sequence[TrialSection], rate: float) -> Side | None:
     """Put the ranks side by side at the last evaluation that all of them have, over the seeds that all of them have."""
     usable = [t for t in trials if t.learning_rate == rate and t.outcome not in ENDED_EARLY]
     seeds = set.intersection(*({trial.seed for trial in usable if trial.rank == rank} for rank in data.ranks))
@@ -114,7 +114,7 @@ def _text(
     side: Side,
     at_best: Sequence[int],
     choices: Mapping[int, RankChoice],
-    recommendation: RecommendationPart,
+    recommendation: RecommendationSection,
 ) -> str:
     order, own = side.order, recommendation.efficient.rank
     naive = order.by_train_loss[0]
@@ -145,7 +145,7 @@ def _text(
 def _script(data: StudyData, side: Side) -> str:
     order = side.order.by_train_loss
     shown = ", ".join(tr("rank {rank} {loss}", rank=rank, loss=nats(side.train[rank])) for rank in order)
-    if data.facts is None or side.step >= data.facts.total_steps:
+    if data.resolved is None or side.step >= data.resolved.total_steps:
         return tr(
             "The usual script, with one learning rate ({rate:g}) and the training loss at the end, would choose rank "
             "{rank}: {ranks}.",

@@ -4,25 +4,25 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import BudgetPart, TrialPart
+from lorascope.analysis.summary import BudgetSection, TrialSection
 from lorascope.search.steps import evaluation_steps
 
 
-def find_budget(data: StudyData, trials: Sequence[TrialPart]) -> BudgetPart | None:
+def find_budget(data: StudyData, trials: Sequence[TrialSection]) -> BudgetSection | None:
     """Count tokens; None before a trial has finished, and where held-out tokens were not counted."""
-    facts = data.facts
+    resolved = data.resolved
     finished = [trial.trial_id for trial in trials if trial.outcome == "finished"]
-    if facts is None or facts.eval_tokens is None or not finished:
+    if resolved is None or resolved.eval_tokens is None or not finished:
         return None
     trained = {trial.trial_id: int(data.steps[trial.trial_id].tokens.sum()) for trial in trials}
     evaluations = sum(record.step > 0 for trial in trials for record in data.evaluations[trial.trial_id])
-    tokens = sum(trained.values()) + (1 + evaluations) * facts.eval_tokens
+    tokens = sum(trained.values()) + (1 + evaluations) * resolved.eval_tokens
     n_trials = len(data.spec.seeds) * sum(map(len, data.rates.values()))
     whole_grid = data.spec.model_copy(update={"early_exit": False})
-    n_evaluations = len(evaluation_steps(whole_grid, facts.total_steps)) - 1
-    whole = fmean(trained[name] for name in finished) + n_evaluations * facts.eval_tokens
-    exhaustive = n_trials * whole + facts.eval_tokens
-    return BudgetPart(
+    n_evaluations = len(evaluation_steps(whole_grid, resolved.total_steps)) - 1
+    whole = fmean(trained[name] for name in finished) + n_evaluations * resolved.eval_tokens
+    exhaustive = n_trials * whole + resolved.eval_tokens
+    return BudgetSection(
         tokens=tokens,
         exhaustive_tokens=round(exhaustive),
         share=tokens / exhaustive,

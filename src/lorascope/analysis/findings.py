@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import TrialPart
+from lorascope.analysis.summary import TrialSection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,6 +13,6 @@ class Findings:
     """A study's records and what was read from them so far."""
 
     data: StudyData
-    trials: Sequence[TrialPart]
+    trials: Sequence[TrialSection]
     choices: Mapping[int, RankChoice]
     comparison: Comparison | None

@@ -9,35 +9,35 @@ from lorascope.analysis.baseline import read_grid, read_naively
 from lorascope.analysis.estimates.curves import final_spread, stable_step
 from lorascope.analysis.estimates.paired import Uncertain
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.readings_schema import DoublingPart, RankReadingPart, ReadingsPart
-from lorascope.analysis.summary import RankPart, RecommendationPart
+from lorascope.analysis.readings_schema import DoublingSection, RankReadingSection, ReadingsSection
+from lorascope.analysis.summary import RankSection, RecommendationSection
 from lorascope.analysis.tradeoff import balance_text, full_training_bytes, training_bytes
 from lorascope.text.language import tr
-from lorascope.text.wording import nats
+from lorascope.text.numbers import nats
 
 Pairs = Mapping[tuple[int, int], Uncertain]
 
 
-def read_study(found: Findings, ranks: Sequence[RankPart], recommendation: RecommendationPart) -> ReadingsPart:
+def read_study(found: Findings, ranks: Sequence[RankSection], recommendation: RecommendationSection) -> ReadingsSection:
     """Read everything that needs no verdict."""
     data, pairs = found.data, found.comparison.differences if found.comparison else {}
     readings = tuple(_read_rank(found, part, ranks, pairs) for part in ranks)
     doublings = read_doublings(ranks, pairs)
     knee, knee_text = find_knee(doublings, data.spec.tolerance)
-    return ReadingsPart(
+    return ReadingsSection(
         alpha=alpha_effect(data.spec, data.trials),
         naive=read_naively(data, found.trials, found.choices, recommendation),
         ranks=readings,
         doublings=doublings,
         knee=knee,
         knee_text=knee_text,
-        full_training_bytes=full_training_bytes(data.facts),
-        balance=balance_text(data.facts, ranks, readings, recommendation),
+        full_training_bytes=full_training_bytes(data.resolved),
+        balance=balance_text(data.resolved, ranks, readings, recommendation),
         grid=read_grid(found.trials),
     )
 
 
-def read_doublings(ranks: Sequence[RankPart], pairs: Pairs) -> tuple[DoublingPart, ...]:
+def read_doublings(ranks: Sequence[RankSection], pairs: Pairs) -> tuple[DoublingSection, ...]:
     """Put every rank beside the next larger one that has a held-out loss; empty before ranks stand at one step."""
     parameters = {part.rank: part.trainable_parameters for part in ranks}
     doublings = []
@@ -45,7 +45,7 @@ def read_doublings(ranks: Sequence[RankPart], pairs: Pairs) -> tuple[DoublingPar
         gain = pairs[smaller, larger].interval()
         few, many = parameters[smaller], parameters[larger]
         doublings.append(
-            DoublingPart(
+            DoublingSection(
                 smaller=smaller,
                 larger=larger,
                 gain=gain.value,
@@ -57,7 +57,7 @@ def read_doublings(ranks: Sequence[RankPart], pairs: Pairs) -> tuple[DoublingPar
     return tuple(doublings)
 
 
-def find_knee(doublings: Sequence[DoublingPart], tolerance: float) -> tuple[int | None, str]:
+def find_knee(doublings: Sequence[DoublingSection], tolerance: float) -> tuple[int | None, str]:
     """Find the smallest rank from which on every step gains less than the tolerance for each doubling."""
     if not doublings:
         return None, tr("Fewer than two ranks can be compared, so there is no knee.")
@@ -81,7 +81,7 @@ def find_knee(doublings: Sequence[DoublingPart], tolerance: float) -> tuple[int 
     return knee, " ".join(parts)
 
 
-def _knee_text(knee: int, beyond: Sequence[DoublingPart], tolerance: float) -> str:
+def _knee_text(knee: int, beyond: Sequence[DoublingSection], tolerance: float) -> str:
     most = nats(max(step.gain_per_doubling for step in beyond))
     reach = max(step.gain_ci95[1] / math.log2(step.larger / step.smaller) for step in beyond)
     if reach < tolerance:
@@ -102,7 +102,7 @@ def _knee_text(knee: int, beyond: Sequence[DoublingPart], tolerance: float) -> s
     )
 
 
-def _read_rank(found: Findings, part: RankPart, ranks: Sequence[RankPart], pairs: Pairs) -> RankReadingPart:
+def _read_rank(found: Findings, part: RankSection, ranks: Sequence[RankSection], pairs: Pairs) -> RankReadingSection:
     data, choice = found.data, found.choices.get(part.rank)
     losses = [other.train_loss for other in ranks if other.train_loss is not None]
     pair = pairs.get((part.rank, max(found.choices, default=part.rank)))
@@ -110,16 +110,16 @@ def _read_rank(found: Findings, part: RankPart, ranks: Sequence[RankPart], pairs
     base = next((trial.base_eval_loss for trial in found.trials if trial.base_eval_loss is not None), None)
     ended = choice is not None and all(trial.outcome == "finished" for trial in choice.trials)
     curves = [data.steps[trial.trial_id] for trial in choice.trials] if choice and ended else []
-    level, zone = part.train_loss, data.spec.stable_zone
-    facts, count = data.facts, part.trainable_parameters
-    return RankReadingPart(
+    level, zone = part.train_loss, data.spec.convergence_band
+    resolved, count = data.resolved, part.trainable_parameters
+    return RankReadingSection(
         rank=part.rank,
         stable_step=stable_step(curves, level, zone) if level is not None else None,
         train_gap=level - min(losses) if level is not None else None,
         final_spread=final_spread(curves),
         loss_gained=base - part.eval_loss if base is not None and part.eval_loss is not None else None,
-        above_largest=above.value if above else None,
-        above_largest_ci95=(above.low, above.high) if above else None,
-        trainable_share=count / facts.base_parameters if facts and count is not None else None,
-        training_bytes=training_bytes(facts, part),
+        excess_over_largest=above.value if above else None,
+        excess_over_largest_ci95=(above.low, above.high) if above else None,
+        trainable_share=count / resolved.base_parameters if resolved and count is not None else None,
+        training_bytes=training_bytes(resolved, part),
     )

@@ -1,9 +1,9 @@
 """The shape of the readings in summary.json: what people read off a study's charts, computed."""
 
-from lorascope.analysis.section import Part
+from lorascope.analysis.section import Section
 
 
-class RankReadingPart(Part):
+class RankReadingSection(Section):
     """What one rank's curve and sizes say."""
 
     rank: int
@@ -16,9 +16,9 @@ class RankReadingPart(Part):
     """Standard deviation of the losses of the last tenth of steps."""
     loss_gained: float | None
     """Held-out loss of the base model minus the rank's own."""
-    above_largest: float | None
+    excess_over_largest: float | None
     """Held-out loss above that of the largest rank that has one."""
-    above_largest_ci95: tuple[float, float] | None
+    excess_over_largest_ci95: tuple[float, float] | None
     """Its paired 95% interval."""
     trainable_share: float | None
     """Parameters of the adapter as a share of the base model's."""
@@ -26,7 +26,7 @@ class RankReadingPart(Part):
     """Frozen base, adapter, gradient and optimizer, from counts of parameters."""
 
 
-class DoublingPart(Part):
+class DoublingSection(Section):
     """What the step from one rank to the next larger one gains."""
 
     smaller: int
@@ -43,7 +43,7 @@ class DoublingPart(Part):
     """The gain for each million parameters."""
 
 
-class GridPart(Part):
+class GridSection(Section):
     """One rank at one learning rate."""
 
     rank: int
@@ -58,7 +58,7 @@ class GridPart(Part):
     """Outcome of its trials: that of the first seed that did not finish, if any."""
 
 
-class OrderPart(Part):
+class OrderSection(Section):
     """The ranks side by side at one learning rate, lowest loss first."""
 
     learning_rate: float
@@ -71,10 +71,10 @@ class OrderPart(Part):
     """Ranks by held-out loss at that step."""
 
 
-class NaivePart(Part):
+class NaiveSection(Section):
     """What the usual script would conclude: one learning rate, training loss, no intervals."""
 
-    orders: tuple[OrderPart, ...]
+    orders: tuple[OrderSection, ...]
     """One for each learning rate that all ranks were trained at, most steps first; the first is the script's."""
     at_best_rates: tuple[int, ...]
     """Ranks by held-out loss, each at its own best learning rate, lowest first."""
@@ -84,16 +84,16 @@ class NaivePart(Part):
     """The naive reading, and where the study's own differs."""
 
 
-class ReadingsPart(Part):
+class ReadingsSection(Section):
     """What people read off the charts of such a study, computed."""
 
     alpha: str
     """What the alpha rule does to the comparison."""
-    naive: NaivePart
+    naive: NaiveSection
     """What the usual script would conclude."""
-    ranks: tuple[RankReadingPart, ...]
+    ranks: tuple[RankReadingSection, ...]
     """Every rank, ascending."""
-    doublings: tuple[DoublingPart, ...]
+    doublings: tuple[DoublingSection, ...]
     """Neighbouring ranks with a held-out loss, ascending."""
     knee: int | None
     """The rank beyond which no step gains the tolerance for each doubling."""
@@ -103,5 +103,5 @@ class ReadingsPart(Part):
     """Weights, gradient and optimizer of full fine-tuning: a prediction."""
     balance: str
     """What LoRA gained and what it cost here."""
-    grid: tuple[GridPart, ...]
+    grid: tuple[GridSection, ...]
     """Every rank at every learning rate it was trained with."""

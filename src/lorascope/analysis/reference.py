@@ -76,7 +76,7 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _label(title: str) -> str:
-    return title.removesuffix("Part").lower()
+    return title.removesuffix("Section").removesuffix("Info").lower()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 Interval = tuple[float, float]
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """Frozen, with the texts under the fields as their documentation, and without NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

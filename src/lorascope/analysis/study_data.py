@@ -8,15 +8,15 @@ from lorascope.analysis.cost.solo_runs import costs_by_rank
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
-    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
     GpuSample,
     MachineRates,
     PredictionRecord,
+    ResolvedStudy,
+    SoloRun,
     SpectrumRecord,
-    StudyFacts,
     SystemSample,
     TrialOutcome,
     TrialRecord,
@@ -34,7 +34,7 @@ class StudyData:
     """The question and all records, finished or not."""
 
     spec: StudySpec
-    facts: StudyFacts | None
+    resolved: ResolvedStudy | None
     environments: tuple[Environment, ...]
     trials: tuple[TrialRecord, ...]
     outcomes: dict[str, TrialOutcome]
@@ -54,7 +54,7 @@ class StudyData:
     """By trial id; the base model's under the empty name."""
     predictions: tuple[PredictionRecord, ...]
     """Made before anything was measured; empty in a study without solo measurements."""
-    cost_turns: tuple[CostTurn, ...]
+    solo_runs: tuple[SoloRun, ...]
     """What ``costs`` were put together from, in the order they were taken."""
     machine_rates: MachineRates | None
     samples: tuple[SystemSample, ...]
@@ -78,10 +78,10 @@ class StudyData:
     @property
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of one pass over the training rows; None before the rows were counted."""
-        if self.facts is None:
+        if self.resolved is None:
             return None
         rows_per_step = self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
-        return -(-self.facts.train_examples // rows_per_step)
+        return -(-self.resolved.train_examples // rows_per_step)
 
 
 def load_study(folder: Path) -> StudyData:
@@ -96,10 +96,10 @@ def load_study(folder: Path) -> StudyData:
 
 def _read(store: StudyStore, spec: StudySpec) -> StudyData:
     trials = tuple(store.trials())
-    turns = tuple(store.cost_turns())
+    turns = tuple(store.solo_runs())
     return StudyData(
         spec=spec,
-        facts=store.facts(),
+        resolved=store.resolved(),
         environments=tuple(store.environments()),
         trials=trials,
         outcomes=store.outcomes(),
@@ -111,7 +111,7 @@ def _read(store: StudyStore, spec: StudySpec) -> StudyData:
         truncations=tuple(store.truncations()),
         forgetting=store.forgetting(),
         predictions=tuple(store.predictions()),
-        cost_turns=turns,
+        solo_runs=turns,
         machine_rates=store.machine_rates(),
         samples=tuple(store.samples()),
         gpu_samples=tuple(store.gpu_samples()),

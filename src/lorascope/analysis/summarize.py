@@ -28,16 +28,16 @@ from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import (
-    EnvironmentPart,
-    RankPart,
-    RecommendationPart,
-    StudyPart,
+    EnvironmentSection,
+    RankSection,
+    RecommendationSection,
+    StudyInfo,
     StudySummary,
-    TrialPart,
-    VerdictPart,
+    TrialSection,
+    VerdictSection,
 )
 from lorascope.analysis.verdict.cautions import find_cautions
-from lorascope.analysis.verdict.decide import judge, still_falling
+from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.limits import limits_of, recommend_within
 from lorascope.analysis.verdict.recommend import no_advice, recommend
 from lorascope.analysis.verdict.sensitivity import with_changes
@@ -66,7 +66,7 @@ def summarize_data(data: StudyData) -> StudySummary:
     limits = limits_of(data.spec)
     if limits and comparison is not None and comparison.excess:
 
-        def advise(allowed: Sequence[int]) -> RecommendationPart:
+        def advise(allowed: Sequence[int]) -> RecommendationSection:
             among = {rank: choices[rank] for rank in allowed}
             return _decide(data, trials, ranks, among, compare(among, trials))[1]
 
@@ -92,30 +92,32 @@ def summarize_data(data: StudyData) -> StudySummary:
 
 def _decide(
     data: StudyData,
-    trials: Sequence[TrialPart],
-    ranks: Sequence[RankPart],
+    trials: Sequence[TrialSection],
+    ranks: Sequence[RankSection],
     choices: dict[int, RankChoice],
     comparison: Comparison | None,
-) -> tuple[VerdictPart, RecommendationPart]:
+) -> tuple[VerdictSection, RecommendationSection]:
     if comparison is None or comparison.step is None:
         text = _why_not_compared(trials, comparison)
-        return VerdictPart(kind="nothing_to_compare", text=text), no_advice(text)
+        return VerdictSection(kind="nothing_to_compare", text=text), no_advice(text)
     tolerance = data.spec.tolerance
     falling = any(
         still_falling(data.evaluations[trial.trial_id], tolerance) for trial in choices[comparison.best].trials
     )
-    verdict = judge(comparison, tolerance, falling=falling, rows=data.facts.eval_examples if data.facts else 0)
+    verdict = decide_verdict(
+        comparison, tolerance, falling=falling, rows=data.resolved.eval_examples if data.resolved else 0
+    )
     advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
     noise = noise_floor(choices, comparison)
     text = f"{verdict.text} {noise_text(noise)}" if noise else verdict.text
     advice = with_changes(advice, comparison, tolerance)
-    total = data.facts.total_steps if data.facts else None
+    total = data.resolved.total_steps if data.resolved else None
     if total is not None and comparison.step < total:
         text = so_far(text, comparison.step, total)
     return verdict.model_copy(update={"text": text, "noise_floor": noise}), advice
 
 
-def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None) -> str:
+def _why_not_compared(trials: Sequence[TrialSection], comparison: Comparison | None) -> str:
     if trials and all(trial.outcome in ENDED_EARLY for trial in trials):
         return tr("No rank can be compared: every trial ended early.")
     if comparison is not None and not comparison.loss:
@@ -128,34 +130,34 @@ def _why_not_compared(trials: Sequence[TrialPart], comparison: Comparison | None
     return tr("Not finished: {ended} of {total} trials have their final held-out loss.", ended=ended, total=len(trials))
 
 
-def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
-    spec, facts = data.spec, data.facts
-    return StudyPart(
-        model=facts.model if facts else spec.model,
-        dataset=facts.dataset if facts else spec.dataset,
-        train_examples=facts.train_examples if facts else None,
-        eval_examples=facts.eval_examples if facts else None,
-        tokens=facts.train_tokens if facts else None,
-        eval_target_tokens=facts.eval_target_tokens if facts else None,
-        device=facts.device if facts else None,
-        dtype=facts.dtype if facts else None,
-        dtype_reason=retell(facts.dtype_reason) if facts else None,
-        packing=facts.packing if facts else None,
-        packing_reason=retell(facts.packing_reason) if facts else None,
-        kernels=facts.kernels if facts else None,
-        kernels_reason=retell(facts.kernels_reason) if facts else None,
-        data_notes=tuple(map(retell, facts.data_notes)) if facts else (),
-        data_hash=facts.data_hash if facts else None,
-        model_hash=facts.model_hash if facts else None,
-        adapted_modules=len(facts.target_modules) if facts else None,
-        base_parameters=facts.base_parameters if facts else None,
-        total_steps=facts.total_steps if facts else None,
+def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
+    spec, resolved = data.spec, data.resolved
+    return StudyInfo(
+        model=resolved.model if resolved else spec.model,
+        dataset=resolved.dataset if resolved else spec.dataset,
+        train_examples=resolved.train_examples if resolved else None,
+        eval_examples=resolved.eval_examples if resolved else None,
+        tokens=resolved.train_tokens if resolved else None,
+        eval_target_tokens=resolved.eval_target_tokens if resolved else None,
+        device=resolved.device if resolved else None,
+        dtype=resolved.dtype if resolved else None,
+        dtype_reason=retell(resolved.dtype_reason) if resolved else None,
+        packing=resolved.packing if resolved else None,
+        packing_reason=retell(resolved.packing_reason) if resolved else None,
+        kernels=resolved.kernels if resolved else None,
+        kernels_reason=retell(resolved.kernels_reason) if resolved else None,
+        data_notes=tuple(map(retell, resolved.data_notes)) if resolved else (),
+        data_hash=resolved.data_hash if resolved else None,
+        model_hash=resolved.model_hash if resolved else None,
+        adapted_modules=len(resolved.target_modules) if resolved else None,
+        base_parameters=resolved.base_parameters if resolved else None,
+        total_steps=resolved.total_steps if resolved else None,
         alpha_rule=spec.alpha_rule,
         learning_rates=tuple(sorted({rate for rates in data.rates.values() for rate in rates})),
         seeds=spec.seeds,
         tolerance=spec.tolerance,
         complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
-        stable_zone=spec.stable_zone,
+        convergence_band=spec.convergence_band,
         max_memory_bytes=parse_bytes(spec.max_memory) if spec.max_memory else None,
         max_seconds=spec.max_seconds,
         max_adapter_bytes=from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
@@ -163,12 +165,12 @@ def _study(data: StudyData, trials: Sequence[TrialPart]) -> StudyPart:
     )
 
 
-def _trial(data: StudyData, trial: TrialRecord) -> TrialPart:
+def _trial(data: StudyData, trial: TrialRecord) -> TrialSection:
     steps, evaluations = data.steps[trial.trial_id], data.evaluations[trial.trial_id]
     outcome = data.outcomes.get(trial.trial_id)
     last = last_finite(evaluations)
     base = next((record for record in evaluations if record.step == 0), None)
-    return TrialPart(
+    return TrialSection(
         trial_id=trial.trial_id,
         rank=trial.rank,
         lora_alpha=trial.lora_alpha,
@@ -191,13 +193,13 @@ def _steps_done(outcome: TrialOutcome | None, steps: StepColumns) -> int:
     return int(steps.step[-1]) if len(steps) else 0
 
 
-def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Comparison | None) -> RankPart:
+def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Comparison | None) -> RankSection:
     loss = comparison.loss.get(rank) if comparison else None
     excess = comparison.excess.get(rank) if comparison else None
     adapter, cost = data.adapters.get(rank), data.costs.get(rank)
     seconds = _step_seconds(cost)
-    steps = data.facts.total_steps if data.facts else None
-    return RankPart(
+    steps = data.resolved.total_steps if data.resolved else None
+    return RankSection(
         rank=rank,
         lora_alpha=next((trial.lora_alpha for trial in data.trials if trial.rank == rank), None),
         best_learning_rate=choice.learning_rate if choice else None,
@@ -237,9 +239,9 @@ def _tokens_per_second(cost: CostRecord | None) -> float | None:
     return sum(cost.step_tokens[cost.warmup_steps :]) / seconds if cost and seconds > 0 else None
 
 
-def _environment(data: StudyData) -> EnvironmentPart | None:
+def _environment(data: StudyData) -> EnvironmentSection | None:
     if not data.environments:
         return None
     fields = asdict(data.environments[-1])
-    shown = {name: fields[name] for name in EnvironmentPart.model_fields if name in fields}
-    return EnvironmentPart.model_validate({**shown, "starts": len(data.environments)})
+    shown = {name: fields[name] for name in EnvironmentSection.model_fields if name in fields}
+    return EnvironmentSection.model_validate({**shown, "starts": len(data.environments)})

@@ -5,12 +5,11 @@ A number that does not exist (yet) is null: not measured, not reached, or not fi
 
 from typing import Literal
 
-from lorascope.analysis.adapters.schema import ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
-from lorascope.analysis.cost.predicted_schema import PredictedPart
-from lorascope.analysis.cost.schema import CostPart, CostsPart, GpuPart
-from lorascope.analysis.readings_schema import ReadingsPart
-from lorascope.analysis.section import Interval
-from lorascope.analysis.section import Part as _Part
+from lorascope.analysis.adapters.schema import ForgettingSection, GenericTextSection, SpectrumSection, TruncationSection
+from lorascope.analysis.cost.predicted_schema import PredictedSection
+from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
+from lorascope.analysis.readings_schema import ReadingsSection
+from lorascope.analysis.section import Interval, Section
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
@@ -25,7 +24,7 @@ CautionKind = Literal[
     "orders_disagree",
     "eval_loss_rising",
     "no_improvement",
-    "imprecise",
+    "underpowered",
     "below_capacity",
     "environment_changed",
     "memory_not_returned",
@@ -33,7 +32,7 @@ CautionKind = Literal[
 ]
 
 
-class BudgetPart(_Part):
+class BudgetSection(Section):
     """Tokens that went through the model, held-out ones included, beside what the whole grid would have taken."""
 
     tokens: int
@@ -46,7 +45,7 @@ class BudgetPart(_Part):
     """Trials that early exit stopped."""
 
 
-class StudyPart(_Part):
+class StudyInfo(Section):
     """What was studied."""
 
     model: str
@@ -97,7 +96,7 @@ class StudyPart(_Part):
     """Nats a token by which an adequate rank may exceed the best one."""
     complete: bool
     """True when every trial has ended."""
-    stable_zone: float
+    convergence_band: float
     """How close to its final level a stable training loss stays, as a share of that level."""
     max_memory_bytes: int | None
     """Most memory that training a recommended rank may take."""
@@ -111,11 +110,11 @@ class StudyPart(_Part):
         """Say whether any limit was given."""
         return any(most is not None for most in (self.max_memory_bytes, self.max_seconds, self.max_adapter_bytes))
 
-    budget: BudgetPart | None
+    budget: BudgetSection | None
     """What the search for learning rates cost; null before a trial has finished."""
 
 
-class TrialPart(_Part):
+class TrialSection(Section):
     """One trial."""
 
     trial_id: str
@@ -144,7 +143,7 @@ class TrialPart(_Part):
     """Held-out loss before the first step: the base model's."""
 
 
-class MemoryPart(_Part):
+class MemorySection(Section):
     """Memory sampled while the rank trained alone, in MB (10^6 bytes)."""
 
     mean: float
@@ -163,7 +162,7 @@ class MemoryPart(_Part):
     """Their standard deviation."""
 
 
-class RankPart(_Part):
+class RankSection(Section):
     """One rank at its best learning rate."""
 
     rank: int
@@ -198,25 +197,25 @@ class RankPart(_Part):
     """Tokens through the model in a second, trained alone."""
     peak_memory_bytes: int | None
     """Highest memory in its steps, trained alone; an evaluation's is under ``cost``."""
-    memory: MemoryPart | None
+    memory: MemorySection | None
     """Memory over time, trained alone."""
-    gpu: GpuPart | None = None
+    gpu: GpuSection | None = None
     """The GPU while it trained alone; null without one."""
     scale: float | None = None
     """What the update B A x is multiplied by, from alpha and the rank."""
     pareto: bool | None = None
     """True where no other rank is as good in loss, time of a step and peak memory and better in one of them."""
-    forgetting: ForgettingPart | None = None
+    forgetting: ForgettingSection | None = None
     """What it lost on the generic text."""
     learning_rates: tuple[float, ...] = ()
     """Learning rates that were tried for this rank, ascending."""
     added_learning_rates: tuple[float, ...] = ()
     """Those of them that were added because the best one lay at the edge of the grid."""
-    cost: CostPart | None = None
+    cost: CostSection | None = None
     """How that was measured, and what it was made of; null where it was not measured in turns."""
 
 
-class AdvicePart(_Part):
+class AdviceSection(Section):
     """One recommended rank."""
 
     rank: int | None
@@ -227,18 +226,18 @@ class AdvicePart(_Part):
     """What would change it."""
 
 
-class RecommendationPart(_Part):
+class RecommendationSection(Section):
     """A rank for each of three wishes."""
 
-    quality: AdvicePart
+    quality: AdviceSection
     """The lowest loss matters most."""
-    efficient: AdvicePart
+    efficient: AdviceSection
     """Time matters too."""
-    constrained: AdvicePart
+    constrained: AdviceSection
     """Memory is scarce; where limits were given, the efficient rank within them."""
 
 
-class ClaimsPart(_Part):
+class ClaimsSection(Section):
     """What is shown of one rank: p-values, corrected for the number of ranks. At most 0.05 means shown."""
 
     rank: int
@@ -251,7 +250,7 @@ class ClaimsPart(_Part):
     """Of the claim that some rank has a lower loss, by however little."""
 
 
-class NoiseFloorPart(_Part):
+class NoiseFloorSection(Section):
     """How far apart two runs of the same rank end: same learning rate and rows, another seed (A/A pairs)."""
 
     pairs: int
@@ -264,7 +263,7 @@ class NoiseFloorPart(_Part):
     """Standard deviation, from seed to seed, of the difference between two ranks; null with one rank."""
 
 
-class VerdictPart(_Part):
+class VerdictSection(Section):
     """What the data supports."""
 
     kind: VerdictKind
@@ -275,13 +274,13 @@ class VerdictPart(_Part):
     """Seeds behind the differences: the replications. With 1 the intervals cover held-out rows only."""
     rank_matters: bool | None = None
     """True when some rank is shown to be worse than another; null with one seed, or where nothing can be told."""
-    claims: tuple[ClaimsPart, ...] = ()
+    claims: tuple[ClaimsSection, ...] = ()
     """What is shown of every rank, ascending; empty where nothing is compared."""
-    noise_floor: NoiseFloorPart | None = None
+    noise_floor: NoiseFloorSection | None = None
     """What the seed alone changes; null with one seed."""
 
 
-class CautionPart(_Part):
+class CautionSection(Section):
     """One reason to read the numbers with care."""
 
     kind: CautionKind
@@ -290,7 +289,7 @@ class CautionPart(_Part):
     """The reason in words."""
 
 
-class EnvironmentPart(_Part):
+class EnvironmentSection(Section):
     """Where the numbers came from: the last start of the study."""
 
     started: str
@@ -321,36 +320,36 @@ class EnvironmentPart(_Part):
     """How often the study was started or continued."""
 
 
-class StudySummary(_Part):
+class StudySummary(Section):
     """All that report, page and command line show of a study."""
 
     schema_version: Literal[1] = 1
     """Grows when a field changes its meaning or goes away."""
-    study: StudyPart
+    study: StudyInfo
     """What was studied."""
-    trials: tuple[TrialPart, ...]
+    trials: tuple[TrialSection, ...]
     """Every trial, in the order of the plan."""
-    ranks: tuple[RankPart, ...]
+    ranks: tuple[RankSection, ...]
     """Every rank, ascending."""
-    recommendation: RecommendationPart
+    recommendation: RecommendationSection
     """Which rank to use."""
-    verdict: VerdictPart
+    verdict: VerdictSection
     """What the data supports."""
-    cautions: tuple[CautionPart, ...]
+    cautions: tuple[CautionSection, ...]
     """Reasons to read the numbers with care, the weightiest first."""
-    environment: EnvironmentPart | None
+    environment: EnvironmentSection | None
     """Where the numbers came from."""
-    readings: ReadingsPart
+    readings: ReadingsSection
     """What else the losses and sizes say."""
-    spectra: tuple[SpectrumPart, ...] = ()
+    spectra: tuple[SpectrumSection, ...] = ()
     """How much of each rank was used, by kind of module."""
-    truncation: TruncationPart | None = None
+    truncation: TruncationSection | None = None
     """What the largest rank's adapter is worth when it is cut."""
-    generic_text: GenericTextPart | None = None
+    generic_text: GenericTextSection | None = None
     """What the losses under forgetting were taken on."""
-    predicted: PredictedPart | None = None
+    predicted: PredictedSection | None = None
     """What was predicted before anything was measured, beside what then was."""
-    costs: CostsPart | None = None
+    costs: CostsSection | None = None
     """What the ranks cost beside each other, and the run as a whole."""
 
     def to_json(self) -> str:

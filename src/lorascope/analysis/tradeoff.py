@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from lorascope.analysis.estimates.losses import Estimate
-from lorascope.analysis.readings_schema import RankReadingPart
-from lorascope.analysis.summary import RankPart, RecommendationPart
-from lorascope.records import StudyFacts
+from lorascope.analysis.readings_schema import RankReadingSection
+from lorascope.analysis.summary import RankSection, RecommendationSection
+from lorascope.records import ResolvedStudy
 from lorascope.text.language import tr
-from lorascope.text.wording import nats, uncapital, with_interval
-from lorascope.units import format_bytes, format_count
+from lorascope.text.numbers import format_count, interval, lower_first, nats
+from lorascope.units import format_bytes
 
 FULL_BYTES = 16
 """Bytes of full fine-tuning for each parameter: weight, gradient and AdamW's two averages, all float32."""
@@ -16,23 +15,23 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter of the frozen base."""
 
 
-def full_training_bytes(facts: StudyFacts | None) -> int | None:
+def full_training_bytes(resolved: ResolvedStudy | None) -> int | None:
     """Predict what full fine-tuning would hold, activations left out."""
-    return FULL_BYTES * facts.base_parameters if facts else None
+    return FULL_BYTES * resolved.base_parameters if resolved else None
 
 
-def training_bytes(facts: StudyFacts | None, part: RankPart) -> int | None:
+def training_bytes(resolved: ResolvedStudy | None, part: RankSection) -> int | None:
     """Add the frozen base and the adapter's training state, activations left out."""
-    if facts is None or part.training_state_bytes is None or facts.dtype not in BYTES:
+    if resolved is None or part.training_state_bytes is None or resolved.dtype not in BYTES:
         return None
-    return BYTES[facts.dtype] * facts.base_parameters + part.training_state_bytes
+    return BYTES[resolved.dtype] * resolved.base_parameters + part.training_state_bytes
 
 
 def balance_text(
-    facts: StudyFacts | None,
-    ranks: Sequence[RankPart],
-    readings: Sequence[RankReadingPart],
-    recommendation: RecommendationPart,
+    resolved: ResolvedStudy | None,
+    ranks: Sequence[RankSection],
+    readings: Sequence[RankReadingSection],
+    recommendation: RecommendationSection,
 ) -> str:
     """Weigh the recommended rank, or else the smallest that has a held-out loss."""
     with_loss = [part for part in ranks if part.eval_loss is not None]
@@ -40,29 +39,29 @@ def balance_text(
         return tr("No rank has a held-out loss yet.")
     part = next((part for part in with_loss if part.rank == recommendation.efficient.rank), with_loss[0])
     reading = next(reading for reading in readings if reading.rank == part.rank)
-    return " ".join(filter(None, (_gains(facts, part, reading), _costs(reading, with_loss[-1].rank))))
+    return " ".join(filter(None, (_gains(resolved, part, reading), _costs(reading, with_loss[-1].rank))))
 
 
-def _gains(facts: StudyFacts | None, part: RankPart, reading: RankReadingPart) -> str:
+def _gains(resolved: ResolvedStudy | None, part: RankSection, reading: RankReadingSection) -> str:
     parts = []
-    if facts and part.adapter_bytes is not None and reading.trainable_share is not None:
+    if resolved and part.adapter_bytes is not None and reading.trainable_share is not None:
         parts.append(
             tr(
                 "Gained at rank {rank}: {share:.2%} of the base model's {parameters} parameters are trained, and the "
                 "adapter takes {size}.",
                 rank=part.rank,
                 share=reading.trainable_share,
-                parameters=format_count(facts.base_parameters),
+                parameters=format_count(resolved.base_parameters),
                 size=format_bytes(part.adapter_bytes),
             )
         )
-    if facts and reading.training_bytes is not None and part.training_state_bytes is not None:
+    if resolved and reading.training_bytes is not None and part.training_state_bytes is not None:
         parts.append(
             tr(
                 "Frozen base, adapter, gradient and optimizer take {size}; full fine-tuning would take {full}, a "
                 "prediction from {bytes} bytes a parameter (float32 with AdamW). Activations come on top of both.",
                 size=format_bytes(reading.training_bytes),
-                full=format_bytes(FULL_BYTES * facts.base_parameters),
+                full=format_bytes(FULL_BYTES * resolved.base_parameters),
                 bytes=FULL_BYTES,
             )
         )
@@ -88,12 +87,12 @@ def _moved(loss: float, gained: float) -> str:
     )
 
 
-def _costs(reading: RankReadingPart, largest: int) -> str:
+def _costs(reading: RankReadingSection, largest: int) -> str:
     unknown = tr("Full fine-tuning was not run, so what LoRA itself costs in loss is not known here.")
-    if reading.above_largest is None or reading.above_largest_ci95 is None:
-        return tr("Cost: {text}", text=uncapital(unknown))
-    low, high = reading.above_largest_ci95
-    excess = with_interval(Estimate(value=reading.above_largest, low=low, high=high))
+    if reading.excess_over_largest is None or reading.excess_over_largest_ci95 is None:
+        return tr("Cost: {text}", text=lower_first(unknown))
+    low, high = reading.excess_over_largest_ci95
+    excess = interval(reading.excess_over_largest, low, high)
     cost = tr(
         "Cost: its held-out loss minus that of rank {largest}, the largest, is {excess}.",
         largest=largest,

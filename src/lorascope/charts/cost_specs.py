@@ -22,7 +22,8 @@ from lorascope.charts.vega import (
 )
 from lorascope.metrics import METRICS
 from lorascope.text.language import tr
-from lorascope.units import format_bytes, format_seconds, from_megabytes
+from lorascope.text.numbers import format_seconds
+from lorascope.units import format_bytes, from_megabytes
 
 _PART_COLORS = ("#c3c7d0", "#8f96a3", "#2f8fa8", "#b0417a", "#4f8a1f", "#9a8fd1", "#d8a35d")
 """From the part that all ranks share to what is left; they differ in lightness, too."""

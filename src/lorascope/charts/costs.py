@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.analysis.summary import RankPart
+from lorascope.analysis.summary import RankSection
 from lorascope.charts.downsample import keep_peaks
 from lorascope.records import GpuSample
 from lorascope.text.language import tr
@@ -73,7 +73,7 @@ def memory_split(data: StudyData, summary: StudySummary) -> tuple[MemoryShare, .
     return tuple(shares)
 
 
-def _measured_split(part: RankPart) -> dict[str, int]:
+def _measured_split(part: RankSection) -> dict[str, int]:
     """Take the phase of a step in which memory is highest."""
     phases = [split for split in part.cost.split if split.phase in STEP_PHASES] if part.cost else []
     if not phases:

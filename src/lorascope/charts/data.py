@@ -7,7 +7,7 @@ import numpy as np
 
 from lorascope.analysis import StudyData, StudySummary
 from lorascope.analysis.section import Interval
-from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.charts.downsample import Floats, group_ends, group_sums, keep_peaks
 from lorascope.records import EvalRecord
 from lorascope.store.columns import StepColumns
@@ -133,7 +133,7 @@ def _point(rank: int, value: float | None, interval: Interval | None) -> RankPoi
 
 def _split_trials(
     data: StudyData, summary: StudySummary
-) -> tuple[list[tuple[RankPart, TrialPart]], list[tuple[RankPart, TrialPart]]]:
+) -> tuple[list[tuple[RankSection, TrialSection]], list[tuple[RankSection, TrialSection]]]:
     """Take a trial for each rank, that of its best learning rate and first seed, and all others."""
     shown, others = [], []
     for part in summary.ranks:
@@ -150,7 +150,7 @@ def _known(curves: Sequence[Curve | None]) -> tuple[Curve, ...]:
     return tuple(curve for curve in curves if curve is not None)
 
 
-def _train_curve(data: StudyData, trial: TrialPart, part: RankPart, most: int) -> Curve | None:
+def _train_curve(data: StudyData, trial: TrialSection, part: RankSection, most: int) -> Curve | None:
     steps = data.steps[trial.trial_id]
     finite = steps.with_loss
     if not len(finite):
@@ -160,7 +160,7 @@ def _train_curve(data: StudyData, trial: TrialPart, part: RankPart, most: int) -
     return _curve(trial, part, steps, finite.step[kept].tolist(), (finite.losses[kept].tolist(), smoothed))
 
 
-def _eval_curve(data: StudyData, trial: TrialPart, part: RankPart, most: int) -> Curve | None:
+def _eval_curve(data: StudyData, trial: TrialSection, part: RankSection, most: int) -> Curve | None:
     points = _finite_losses(data.evaluations[trial.trial_id])
     if not points:
         return None
@@ -170,8 +170,8 @@ def _eval_curve(data: StudyData, trial: TrialPart, part: RankPart, most: int) ->
 
 
 def _curve(
-    trial: TrialPart,
-    part: RankPart,
+    trial: TrialSection,
+    part: RankSection,
     done: StepColumns,
     steps: Sequence[int],
     losses: tuple[Sequence[float], Sequence[float]],

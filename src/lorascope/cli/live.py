@@ -13,7 +13,7 @@ from rich.text import Text
 from lorascope.cli.columns import Column, table
 from lorascope.cli.run_state import Board, TrialRow
 from lorascope.cli.wording import alone, loss, status
-from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 
 _REDRAWS_PER_SECOND = 2
 _LINES_AROUND = 6
@@ -48,10 +48,10 @@ class LiveView:
         """Print above the table."""
         self._console.print(Text(text, style="dim"))
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Show the trials."""
         with self._lock:
-            self._board.begin(facts, trials, done)
+            self._board.begin(resolved, trials, done)
 
     def cost(self, record: CostRecord) -> None:
         """Print what a rank costs alone."""

@@ -10,8 +10,8 @@ import psutil
 
 from lorascope.cli.run_state import Board
 from lorascope.cli.wording import alone, ending, loss, scales, status
-from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
-from lorascope.units import format_count
+from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.text.numbers import format_count
 
 _LINE_SECONDS = 15.0
 
@@ -45,10 +45,10 @@ class PlainView:
         """Write it."""
         self._say(f"note: {text}")
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Write what the study is, or what is added to it."""
         first = not self._board.rows
-        self._board.begin(facts, trials, done)
+        self._board.begin(resolved, trials, done)
         self._said_tenths = self._board.tenths_done
         before = f", {max(record.step for record in done)} done before" if done else ""
         if not first:
@@ -56,10 +56,10 @@ class PlainView:
             return
         self._say(
             f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} of "
-            f"{facts.total_steps} {'step' if facts.total_steps == 1 else 'steps'}{before}: "
-            f"{facts.model} on {facts.dataset}, "
-            f"{format_count(facts.train_examples)} rows, {format_count(facts.eval_examples)} held out, "
-            f"{facts.dtype} on {facts.device}, {scales(trials)}"
+            f"{resolved.total_steps} {'step' if resolved.total_steps == 1 else 'steps'}{before}: "
+            f"{resolved.model} on {resolved.dataset}, "
+            f"{format_count(resolved.train_examples)} rows, {format_count(resolved.eval_examples)} held out, "
+            f"{resolved.dtype} on {resolved.device}, {scales(trials)}"
         )
 
     def cost(self, record: CostRecord) -> None:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope.cli.columns import Column, fit, table
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.text.numbers import format_count, format_seconds
+from lorascope.units import format_bytes
 
 if TYPE_CHECKING:
     from lorascope.costmodel.plan import PlannedCost, StudyPlan

@@ -8,7 +8,8 @@ from rich.text import Text
 from lorascope.analysis import StudySummary
 from lorascope.cli.columns import Column, table
 from lorascope.cli.wording import ending, loss
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.text.numbers import format_count, format_seconds
+from lorascope.units import format_bytes
 
 
 def show_result(console: Console, summary: StudySummary, folder: Path, report: Path) -> None:

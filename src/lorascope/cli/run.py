@@ -47,7 +47,7 @@ def run(
     """
     study, spec = read_study(study, flags)
     folder = out if out is not None else Path("studies") / _folder_name(study, spec)
-    return _carry_out(spec, folder, as_json=json, serve=serve)
+    return _execute(spec, folder, as_json=json, serve=serve)
 
 
 def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
@@ -58,7 +58,7 @@ def read_study(study: str | None, flags: object | None) -> tuple[str | None, Stu
     return study, load_spec(find_study(study) if study is not None else None, given)
 
 
-def _carry_out(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
+def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
     from lorascope.cli.live import LiveView
     from lorascope.cli.plain import PlainView
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.records import CostRecord, EvalRecord, StepRecord, StudyFacts, TrialOutcome, TrialRecord
+from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 
 _SMOOTHING = 0.9
 _RATE_STEPS = 20
@@ -85,9 +85,9 @@ class Board:
     def note(self, text: str) -> None:
         """Leave notes to the view."""
 
-    def begin(self, facts: StudyFacts, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Make a row for every trial of a pack, below those of the packs before."""
-        self.total_steps = facts.total_steps
+        self.total_steps = resolved.total_steps
         self.rows = self.rows | {trial.trial_id: TrialRow(trial=trial) for trial in trials}
         for record in done:
             self.rows[record.trial_id].add(record)

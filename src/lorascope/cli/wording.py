@@ -5,7 +5,8 @@ from statistics import median
 
 from lorascope.cli.run_state import Board
 from lorascope.records import CostRecord, TrialRecord
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.text.numbers import format_count, format_seconds
+from lorascope.units import format_bytes
 
 
 def loss(value: float | None) -> str:

@@ -54,7 +54,7 @@ class Machine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Linear:
+class LinearShape:
     """Frozen linear layers of one shape."""
 
     n_in: int
@@ -69,7 +69,7 @@ class ModelShape:
     """A language model as the cost model sees it. Features are summed over all layers, for one token."""
 
     parameters: int
-    linears: tuple[Linear, ...]
+    linears: tuple[LinearShape, ...]
     """All linear layers but the output head."""
     width: int
     """Features that the output head reads."""
@@ -103,7 +103,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class TrainingConfig:
     """How a program trains: what it stores for each trained parameter and what it keeps of a pass."""
 
     dtype: str
@@ -141,7 +141,7 @@ class Recipe:
     """True: full fine-tuning."""
 
 
-class Pass(NamedTuple):
+class MicroBatch(NamedTuple):
     """Rows that go through the model at once."""
 
     slots: tuple[int, ...]
@@ -157,7 +157,7 @@ class Pass(NamedTuple):
 class Step(NamedTuple):
     """One optimizer step."""
 
-    passes: tuple[Pass, ...]
+    microbatches: tuple[MicroBatch, ...]
     tokens: int
     """Real tokens of one adapter's rows."""
 
@@ -180,7 +180,7 @@ class MemorySplit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
+class CostPrediction:
     """What a step costs."""
 
     trained_parameters: int

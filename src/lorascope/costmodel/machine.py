@@ -7,12 +7,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from lorascope.costmodel.cost_types import Machine, Recipe
+from lorascope.costmodel.cost_types import Machine, TrainingConfig
 from lorascope.costmodel.cpu_bench import HEAP_HOLES, LOW_RANK_FACTOR, OWN_LOW_RANK_FACTOR, OWN_PRODUCT_FACTOR, ThisCpu
 from lorascope.costmodel.devices import CONTEXT_BYTES, Device, Roofline, find_device, known_devices, recognise
 from lorascope.errors import InputError
 from lorascope.measure.environment import cpu_model
-from lorascope.modeling.backends.cpu.build import find_compiler, multiplies_bfloat16
+from lorascope.modeling.backends.cpu.build import find_compiler, supports_bfloat16_matmul
 from lorascope.modeling.device_dtype import choose_dtype
 from lorascope.spec.schema import StudySpec
 
@@ -35,18 +35,18 @@ class PlannedMachine:
     """Whether the compiled kernels would compute."""
 
     @property
-    def recipe(self) -> Recipe:
+    def config(self) -> TrainingConfig:
         """How lorascope trains there."""
-        return lorascope_recipe(self.dtype, kernels=self.kernels, on_cpu=isinstance(self.machine, ThisCpu))
+        return lorascope_config(self.dtype, kernels=self.kernels, on_cpu=isinstance(self.machine, ThisCpu))
 
 
-def lorascope_recipe(dtype: str, *, kernels: bool, on_cpu: bool) -> Recipe:
+def lorascope_config(dtype: str, *, kernels: bool, on_cpu: bool) -> TrainingConfig:
     """Return how lorascope trains over a base in this precision; adapters are float32 at least."""
     low = dtype in {"bfloat16", "float16"}
     wide = 8 if dtype == "float64" else 4
-    own_products = on_cpu and kernels and dtype == "bfloat16" and multiplies_bfloat16()
+    own_products = on_cpu and kernels and dtype == "bfloat16" and supports_bfloat16_matmul()
     low_rank_factor = OWN_LOW_RANK_FACTOR if own_products else LOW_RANK_FACTOR
-    return Recipe(
+    return TrainingConfig(
         dtype=dtype,
         low_rank_dtype=dtype,
         weight_bytes=wide,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorascope.costmodel.calibration import Calibration, find_calibration
-from lorascope.costmodel.cost_types import MemorySplit, ModelShape, Prediction, Recipe, Step
+from lorascope.costmodel.cost_types import CostPrediction, MemorySplit, ModelShape, Step, TrainingConfig
 from lorascope.costmodel.machine import PlannedMachine, find_machine
 from lorascope.costmodel.model import forward_seconds, predict, slot_bytes
 from lorascope.costmodel.shapes import model_shape
@@ -170,15 +170,15 @@ class _Planner:
     def plan(self, *, adapted_modules: int, notes: Sequence[str]) -> StudyPlan:
         known = self.rows.total_steps or _SAMPLED_STEPS
         alone = self._steps(min(known, _SAMPLED_STEPS), adapters=1)
-        pack = [trial.rank for trial in next_trials(self.spec, [], {})]
-        together = self._steps(min(known, _JOINT_STEPS), adapters=len(pack))
-        joint = self._cost(pack, together, joint=len(pack) > 1)
+        group = [trial.rank for trial in next_trials(self.spec, [], {})]
+        together = self._steps(min(known, _JOINT_STEPS), adapters=len(group))
+        joint = self._cost(group, together, joint=len(group) > 1)
         ranks = tuple(PlannedRank(rank=rank, cost=self._cost([rank], alone)) for rank in sorted(self.spec.ranks))
         if any(more.cost.step_seconds < less.cost.step_seconds for less, more in pairwise(ranks)):
             notes = [*notes, _ODD_TIMES]
         training = joint.runtime_seconds
         if training is not None:
-            training *= len(plan_trials(self.spec)) / len(pack)
+            training *= len(plan_trials(self.spec)) / len(group)
         return StudyPlan(
             model=self.spec.model,
             base_parameters=self.shape.parameters,
@@ -191,8 +191,8 @@ class _Planner:
             total_steps=self.rows.total_steps,
             ranks=ranks,
             joint=joint,
-            joint_trials=len(pack),
-            full=self._cost([], alone, full_recipe(self.place.recipe)),
+            joint_trials=len(group),
+            full=self._cost([], alone, full_finetuning_config(self.place.config)),
             training_seconds=training,
             evaluation_seconds=self._evaluation_seconds(),
             calibration=self.calibration,
@@ -223,15 +223,15 @@ class _Planner:
         return self.calibration.joint_factor if joint else self.calibration.factor
 
     def _cost(
-        self, ranks: Sequence[int], steps: Sequence[Step], recipe: Recipe | None = None, *, joint: bool = False
+        self, ranks: Sequence[int], steps: Sequence[Step], config: TrainingConfig | None = None, *, joint: bool = False
     ) -> PlannedCost:
-        recipe = recipe or self.place.recipe
-        found = predict(self.shape, recipe, steps, ranks, self.place.machine, rest_bytes=self.place.rest_bytes)
+        config = config or self.place.config
+        found = predict(self.shape, config, steps, ranks, self.place.machine, rest_bytes=self.place.rest_bytes)
         seconds = found.step_seconds * self._factor(joint=joint)
         n_steps = self.rows.total_steps
         return PlannedCost(
             trainable_parameters=found.trained_parameters,
-            adapter_bytes=found.trained_parameters * recipe.weight_bytes,
+            adapter_bytes=found.trained_parameters * config.weight_bytes,
             flops_per_token=found.step_flops * len(steps) / (max(1, len(ranks)) * sum(step.tokens for step in steps)),
             bytes_per_step=found.step_bytes,
             step_seconds=seconds,
@@ -239,29 +239,31 @@ class _Planner:
             peak_memory_bytes=found.memory.total,
             memory_split=found.memory,
             fits=found.memory.total <= self.place.memory_bytes,
-            largest_batch=self._largest_batch(found, recipe, ranks, steps),
+            largest_batch=self._largest_batch(found, config, ranks, steps),
         )
 
-    def _largest_batch(self, found: Prediction, recipe: Recipe, ranks: Sequence[int], steps: Sequence[Step]) -> int:
+    def _largest_batch(
+        self, found: CostPrediction, config: TrainingConfig, ranks: Sequence[int], steps: Sequence[Step]
+    ) -> int:
         """Divide the memory that is left beside weights and states by what a row keeps."""
         n_rows = self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
         row_tokens = sum(step.tokens for step in steps) / len(steps) / n_rows
         left = self.place.memory_bytes - (found.memory.total - found.memory.activation)
-        fixed, each = slot_bytes(self.shape, recipe, max(ranks, default=0))
+        fixed, each = slot_bytes(self.shape, config, max(ranks, default=0))
         return max(0, int((left - fixed) / each / row_tokens))
 
     def _evaluation_seconds(self) -> float | None:
         n_steps, spec = self.rows.total_steps, self.spec
         if n_steps is None or not self.rows.eval:
             return None
-        passes = evaluation_of(spec, self.rows.eval, padded=not spec.packing, kernels=self.place.kernels)
-        once = [forward_seconds(self.shape, self.place.recipe, passes, trial.rank, self.place.machine)
+        microbatches = evaluation_of(spec, self.rows.eval, padded=not spec.packing, kernels=self.place.kernels)
+        once = [forward_seconds(self.shape, self.place.config, microbatches, trial.rank, self.place.machine)
                 for trial in plan_trials(spec)]  # fmt: skip
         # before the first step all trials are the base, which is evaluated once
         return self._factor() * (sum(once) * (len(evaluation_steps(spec, n_steps)) - 1) + once[0])
 
 
-def full_recipe(lora: Recipe) -> Recipe:
+def full_finetuning_config(lora: TrainingConfig) -> TrainingConfig:
     """Return full fine-tuning as people do it: float32 weights, gradients and AdamW, products as LoRA has them."""
     low = lora.dtype in {"bfloat16", "float16"}
     copied, moved = (2, 6) if low else (0, 0)

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.costmodel.cost_types import Linear, ModelShape
+from lorascope.costmodel.cost_types import LinearShape, ModelShape
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.lora import linear_features
 
@@ -49,7 +49,10 @@ def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
     vocabulary, width = head.weight.shape
     return ModelShape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        linears=(*(Linear(n_in=i, n_out=o, adapted=a, count=n) for (i, o, a), n in linears.items()), *_experts(model)),
+        linears=(
+            *(LinearShape(n_in=i, n_out=o, adapted=a, count=n) for (i, o, a), n in linears.items()),
+            *_experts(model),
+        ),
         width=width,
         vocabulary=vocabulary,
         blocks=blocks,
@@ -124,7 +127,7 @@ def _is_gated(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> bool:
     return bool(endings & {"gate_proj", "gate_up_proj"}) or bool(_experts(model))
 
 
-def _experts(model: PreTrainedModel | nn.Module) -> tuple[Linear, ...]:
+def _experts(model: PreTrainedModel | nn.Module) -> tuple[LinearShape, ...]:
     """Return routed experts that are stored together, [experts, out, in]: a token goes through a few of them."""
     config = getattr(model, "config", None)
     chosen = getattr(config, "num_experts_per_tok", None)
@@ -133,5 +136,5 @@ def _experts(model: PreTrainedModel | nn.Module) -> tuple[Linear, ...]:
         if parameter.dim() == 3 and "experts" in name:
             n_experts, n_out, n_in = parameter.shape
             count = chosen if isinstance(chosen, int) else n_experts
-            found.append(Linear(n_in=n_in, n_out=n_out, adapted=False, count=count))
+            found.append(LinearShape(n_in=n_in, n_out=n_out, adapted=False, count=count))
     return tuple(found)

@@ -5,11 +5,11 @@ from itertools import groupby
 
 import numpy as np
 
-from lorascope.costmodel.cost_types import Pass, Step
+from lorascope.costmodel.cost_types import MicroBatch, Step
 from lorascope.data.dataset import Example
 from lorascope.data.row_order import step_rows
-from lorascope.engine.forward import PassRow
-from lorascope.engine.microbatch import plan_passes
+from lorascope.engine.forward import MicroBatchRow
+from lorascope.engine.microbatch import plan_microbatches
 from lorascope.modeling.packing.length_buckets import LONG_ROW
 from lorascope.modeling.packing.packed_layout import SLOT_MULTIPLE
 from lorascope.spec.schema import StudySpec
@@ -37,10 +37,12 @@ def steps_of(
     return tuple(found)
 
 
-def evaluation_of(spec: StudySpec, examples: Sequence[Example], *, padded: bool, kernels: bool) -> tuple[Pass, ...]:
+def evaluation_of(
+    spec: StudySpec, examples: Sequence[Example], *, padded: bool, kernels: bool
+) -> tuple[MicroBatch, ...]:
     """Cut held-out rows into passes."""
     share = kernels and not padded and _shares(spec, training=False)
-    return _step(spec, examples, adapters=1, padded=padded, share=share, scores=False).passes
+    return _step(spec, examples, adapters=1, padded=padded, share=share, scores=False).microbatches
 
 
 def assumed_rows(n_rows: int, length: int) -> tuple[Example, ...]:
@@ -56,21 +58,21 @@ def _shares(spec: StudySpec, *, training: bool) -> bool:
 
 
 def _step(spec: StudySpec, rows: Sequence[Example], *, adapters: int, padded: bool, share: bool, scores: bool) -> Step:
-    trials = [[PassRow(example=row, adapter=adapter) for row in rows] for adapter in range(adapters)]
-    passes = plan_passes(trials, tokens_per_pass=spec.tokens_per_pass, padded=padded, share=share)
+    trials = [[MicroBatchRow(example=row, adapter=adapter) for row in rows] for adapter in range(adapters)]
+    microbatches = plan_microbatches(trials, tokens_per_pass=spec.tokens_per_pass, padded=padded, share=share)
     return Step(
-        passes=tuple(_pass(one, adapters=adapters, padded=padded, scores=scores) for one in passes),
+        microbatches=tuple(_pass(one, adapters=adapters, padded=padded, scores=scores) for one in microbatches),
         tokens=sum(row.n_tokens for row in rows),
     )
 
 
-def _pass(rows: Sequence[PassRow], *, adapters: int, padded: bool, scores: bool) -> Pass:
+def _pass(rows: Sequence[MicroBatchRow], *, adapters: int, padded: bool, scores: bool) -> MicroBatch:
     slots = [0] * adapters
     longest = max(row.example.n_tokens for row in rows)
     for adapter, own in groupby(rows, key=lambda row: row.adapter):
         slots[adapter] = _slots(list(own), longest=longest, padded=padded)
     lengths = [longest if padded else row.example.n_tokens for row in rows]
-    return Pass(
+    return MicroBatch(
         slots=tuple(slots),
         targets=sum(row.example.n_targets for row in rows),
         squares=sum(length**2 for length in lengths),
@@ -79,9 +81,11 @@ def _pass(rows: Sequence[PassRow], *, adapters: int, padded: bool, scores: bool)
     )
 
 
-def _slots(rows: Sequence[PassRow], *, longest: int, padded: bool) -> int:
+def _slots(rows: Sequence[MicroBatchRow], *, longest: int, padded: bool) -> int:
     if padded:
         return len(rows) * longest
-    families = {row.family for row in rows if row.family is not None}
-    slots = sum(family.shared for family in families) + sum(row.example.n_tokens - row.shared for row in rows)
+    prefix_groups = {row.prefix_group for row in rows if row.prefix_group is not None}
+    slots = sum(prefix_group.shared for prefix_group in prefix_groups) + sum(
+        row.example.n_tokens - row.shared for row in rows
+    )
     return slots + -slots % SLOT_MULTIPLE

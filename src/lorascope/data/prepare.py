@@ -48,7 +48,7 @@ def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
     if spec.eval_split is not None and spec.eval_split.strip() == spec.split.strip():
         raise InputError(
             f"eval_split {spec.eval_split!r} is the split that is trained on",
-            remedy="name another split, or leave eval_split out to have rows held out by data_seed",
+            remedy="name another split, or leave eval_split out to have rows held out by split_seed",
         )
     dataset = load_rows(spec.dataset, spec.split)
     chosen = choose_format(spec, columns=dataset.column_names, first_row=dataset[0], tokenizer=tokenizer)
@@ -142,7 +142,7 @@ def _split_by_seed(spec: StudySpec, rows: _Rows) -> tuple[tuple[Example, ...], t
             f"{spec.per_device_train_batch_size}",
             remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
         )
-    halves = hold_out(rows.keys, n_eval=n_eval, seed=spec.data_seed)
+    halves = hold_out(rows.keys, n_eval=n_eval, seed=spec.split_seed)
     if not halves.eval:
         raise InputError(
             f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
@@ -168,7 +168,7 @@ def _split_by_name(
             f"eval_examples {n_eval}",
             remedy="lower eval_examples or leave it out",
         )
-    held = [different[row] for row in choose_rows(len(different), n_chosen=n_eval, seed=spec.data_seed)]
+    held = [different[row] for row in choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
     held_prompts = {other.keys[row][0] for row in held}
     kept = [row for row, (prompt, _) in enumerate(rows.keys) if prompt not in held_prompts]
     repeats = len(kept) - sum(first_occurrences([rows.keys[row] for row in kept]))

@@ -10,17 +10,17 @@ from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
 from lorascope.engine.loss import frozen_head_nats
-from lorascope.engine.oom import PassLimit
+from lorascope.engine.oom import MicroBatchLimit
 from lorascope.modeling.adapters.dropout import PREFIX_NAMES, DropoutStreams
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.packing.attention import PACKED
-from lorascope.modeling.packing.packed_layout import ActivePass, PassLayout, active_pass
-from lorascope.modeling.packing.prefixes import Family
+from lorascope.modeling.packing.packed_layout import ActiveMicroBatch, MicroBatchLayout, active_microbatch
+from lorascope.modeling.packing.prefixes import PrefixGroup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PassRow:
+class MicroBatchRow:
     """One row in a pass."""
 
     example: Example
@@ -28,13 +28,13 @@ class PassRow:
     """Index of the adapter, or ``BASE_ONLY``."""
     stream: tuple[int, int, int] | None = None
     """``(seed, step, row)`` naming its dropout stream; None: no dropout."""
-    family: Family | None = None
+    prefix_group: PrefixGroup | None = None
     """The rows of its batch with which it shares a prefix; those in one pass compute it once."""
 
     @property
     def shared(self) -> int:
         """Count the tokens of the shared prefix."""
-        return 0 if self.family is None else self.family.shared
+        return 0 if self.prefix_group is None else self.prefix_group.shared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +51,7 @@ class FrozenModel:
     """The compiled kernels, where the model's own operations are replaced by them."""
     own_attention: str
     """Name of the attention that the model was loaded with, used for padded rows."""
-    limit: PassLimit = field(default_factory=PassLimit)
+    limit: MicroBatchLimit = field(default_factory=MicroBatchLimit)
     """What memory was found to hold in this process."""
 
     @property
@@ -64,7 +64,9 @@ class FrozenModel:
         """Say whether rows of a pass can share a prefix: the compiled kernels alone attend to one."""
         return self.packing and self.kernels is not None
 
-    def row_nats(self, rows: Sequence[PassRow], *, check_stop: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
+    def row_nats(
+        self, rows: Sequence[MicroBatchRow], *, check_stop: Callable[[], None] = lambda: None
+    ) -> list[torch.Tensor]:
         """Send rows through the model; return each row's nats over its targets, float32 or better.
 
         Rows of one adapter must be neighbours. ``check_stop`` is called in every adapted layer, forward and backward.
@@ -72,7 +74,9 @@ class FrozenModel:
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
         wanted = _targets(sent, rows)
         streams = self._streams(sent)
-        with active_pass(ActivePass(layout=sent.layout, streams=streams, kernels=self.kernels, check_stop=check_stop)):
+        with active_microbatch(
+            ActiveMicroBatch(layout=sent.layout, streams=streams, kernels=self.kernels, check_stop=check_stop)
+        ):
             if self.chunked_head:
                 head = self.model.get_output_embeddings()
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
@@ -84,10 +88,10 @@ class FrozenModel:
                 nats = F.cross_entropy(logits.to(wide), wanted.tokens, reduction="none")
         return list(nats.index_select(0, wanted.places).split([row.example.n_targets for row in rows]))
 
-    def logits(self, rows: Sequence[PassRow]) -> list[torch.Tensor]:
+    def logits(self, rows: Sequence[MicroBatchRow]) -> list[torch.Tensor]:
         """Return each row's logits, [tokens, V], made the way ``row_nats`` makes them."""
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
-        with torch.no_grad(), active_pass(ActivePass(layout=sent.layout, kernels=self.kernels)):
+        with torch.no_grad(), active_microbatch(ActiveMicroBatch(layout=sent.layout, kernels=self.kernels)):
             if self.chunked_head:
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
                 logits = self.model.get_output_embeddings()(hidden)
@@ -120,7 +124,7 @@ class _Output:
     logits: torch.Tensor
 
 
-class _Stretch(NamedTuple):
+class _Span(NamedTuple):
     """A row, a prefix that rows share, or what a row has behind it."""
 
     tokens: torch.Tensor
@@ -134,7 +138,7 @@ class _Stretch(NamedTuple):
 class _Sent:
     """Rows laid out as the stretches of a pass."""
 
-    layout: PassLayout
+    layout: MicroBatchLayout
     input_ids: torch.Tensor
     """int64, laid out as the pass."""
     streams: Sequence[tuple[int, int, int] | None]
@@ -143,29 +147,29 @@ class _Sent:
     """Index of the stretch that each row ends with."""
 
 
-def _lay_out(rows: Sequence[PassRow], *, padded: bool, device: torch.device) -> _Sent:
-    stretches: list[_Stretch] = []
+def _lay_out(rows: Sequence[MicroBatchRow], *, padded: bool, device: torch.device) -> _Sent:
+    spans: list[_Span] = []
     last: list[int] = []
-    prefixes: dict[tuple[int, Family | None], int] = {}
+    prefixes: dict[tuple[int, PrefixGroup | None], int] = {}
     for row in rows:
-        ids, prefix = torch.from_numpy(row.example.input_ids), (row.adapter, row.family)
-        if row.family is not None and prefix not in prefixes:
-            prefixes[prefix] = len(stretches)
-            stream = None if row.stream is None else (*row.stream[:2], PREFIX_NAMES + row.family.rows[0])
-            stretches.append(_Stretch(ids[: row.shared], row.adapter, -1, stream))
-        last.append(len(stretches))
-        stretches.append(_Stretch(ids[row.shared :], row.adapter, prefixes.get(prefix, -1), row.stream))
-    layout = PassLayout(
-        lengths=tuple(len(stretch.tokens) for stretch in stretches),
-        adapters=tuple(stretch.adapter for stretch in stretches),
-        parents=tuple(stretch.parent for stretch in stretches),
+        ids, prefix = torch.from_numpy(row.example.input_ids), (row.adapter, row.prefix_group)
+        if row.prefix_group is not None and prefix not in prefixes:
+            prefixes[prefix] = len(spans)
+            stream = None if row.stream is None else (*row.stream[:2], PREFIX_NAMES + row.prefix_group.rows[0])
+            spans.append(_Span(ids[: row.shared], row.adapter, -1, stream))
+        last.append(len(spans))
+        spans.append(_Span(ids[row.shared :], row.adapter, prefixes.get(prefix, -1), row.stream))
+    layout = MicroBatchLayout(
+        lengths=tuple(len(span.tokens) for span in spans),
+        adapters=tuple(span.adapter for span in spans),
+        parents=tuple(span.parent for span in spans),
         padded=padded,
         device=device,
     )
     return _Sent(
         layout=layout,
-        input_ids=layout.lay_out([stretch.tokens for stretch in stretches]),
-        streams=[stretch.stream for stretch in stretches],
+        input_ids=layout.lay_out([span.tokens for span in spans]),
+        streams=[span.stream for span in spans],
         last=last,
     )
 
@@ -182,7 +186,7 @@ class _Targets:
     """int64, the place among the M of each target of each row, row after row."""
 
 
-def _targets(sent: _Sent, rows: Sequence[PassRow]) -> _Targets:
+def _targets(sent: _Sent, rows: Sequence[MicroBatchRow]) -> _Targets:
     slots, tokens = [], []
     for row, last in zip(rows, sent.last, strict=True):
         at = torch.from_numpy(row.example.target_mask).nonzero().squeeze(1)

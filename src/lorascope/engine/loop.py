@@ -40,7 +40,7 @@ class Recorder(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pack:
+class TrialGroup:
     """Everything the loop needs."""
 
     frozen: FrozenModel
@@ -62,78 +62,78 @@ class Pack:
     """Their held-out losses so far, in nats a token, by step and trial id."""
 
 
-def train_pack(pack: Pack) -> None:
+def train_group(group: TrialGroup) -> None:
     """Train the trials from where they are to the end; evaluate at the start, in between and at the end.
 
     A trial that diverges, or whose learning rate falls behind at a rung, leaves the pack with its curve kept; the
     others go on with the numbers they have alone.
     """
-    evaluated = {*evaluation_steps(pack.spec, pack.total_steps), *pack.rungs.steps}
-    active = [trial for trial in pack.trials if not trial.has_left]
-    step = first = active[0].steps_done if active else pack.total_steps
-    attach(pack.frozen.layers, [trial.adapter for trial in active])
+    evaluated = {*evaluation_steps(group.spec, group.total_steps), *group.rungs.steps}
+    active = [trial for trial in group.trials if not trial.has_left]
+    step = first = active[0].steps_done if active else group.total_steps
+    attach(group.frozen.layers, [trial.adapter for trial in active])
     while active:
         if step in evaluated:
-            active = _evaluate(pack, active, step)
-            active = _stop_at_rung(pack, active, step)
-        if step == pack.total_steps or not active:
+            active = _evaluate(group, active, step)
+            active = _stop_at_rung(group, active, step)
+        if step == group.total_steps or not active:
             break
         records = train_step(
-            pack.frozen,
+            group.frozen,
             active,
-            pack.splits.train,
-            pack.spec,
-            total_steps=pack.total_steps,
-            probe=pack.probe,
+            group.splits.train,
+            group.spec,
+            total_steps=group.total_steps,
+            probe=group.probe,
             warmup=step - first < WARMUP_STEPS,
-            check_stop=pack.check_stop,
+            check_stop=group.check_stop,
         )
         step += 1
-        pack.recorder.steps(records)
-        active = _drop_ended(pack, active)
-        pack.recorder.checkpoint_if_due(pack.trials)
+        group.recorder.steps(records)
+        active = _drop_ended(group, active)
+        group.recorder.checkpoint_if_due(group.trials)
     if active:
-        pack.recorder.ended(active, [trial.outcome(pack.total_steps) for trial in active])
+        group.recorder.ended(active, [trial.outcome(group.total_steps) for trial in active])
 
 
-def _stop_at_rung(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
+def _stop_at_rung(group: TrialGroup, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
     losses = {trial.record.trial_id: trial.eval_loss for trial in active if trial.eval_loss is not None}
-    planned = [*(trial.record for trial in pack.trials), *pack.others]
-    leavers = pack.rungs.leavers(step, planned, losses | dict(pack.others_losses.get(step, {})))
+    planned = [*(trial.record for trial in group.trials), *group.others]
+    trials_to_stop = group.rungs.trials_to_stop(step, planned, losses | dict(group.others_losses.get(step, {})))
     for trial in active:
-        trial.stopped = leavers.get(trial.record.trial_id, "")
-    return _drop_ended(pack, active)
+        trial.stopped = trials_to_stop.get(trial.record.trial_id, "")
+    return _drop_ended(group, active)
 
 
-def _drop_ended(pack: Pack, active: Sequence[TrainingTrial]) -> list[TrainingTrial]:
-    leavers = [trial for trial in active if trial.has_left]
+def _drop_ended(group: TrialGroup, active: Sequence[TrainingTrial]) -> list[TrainingTrial]:
+    trials_to_stop = [trial for trial in active if trial.has_left]
     remaining = [trial for trial in active if not trial.has_left]
-    if leavers:
-        pack.recorder.ended(leavers, [trial.outcome(pack.total_steps) for trial in leavers])
-        attach(pack.frozen.layers, [trial.adapter for trial in remaining])
+    if trials_to_stop:
+        group.recorder.ended(trials_to_stop, [trial.outcome(group.total_steps) for trial in trials_to_stop])
+        attach(group.frozen.layers, [trial.adapter for trial in remaining])
     return remaining
 
 
-def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
+def _evaluate(group: TrialGroup, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
     """Evaluate each trial and return those that can go on.
 
     Before the first step all of them are the base, which is evaluated once in a study. A held-out loss that is not
     finite ends the trial: its last update was its ruin, which no gradient would show after the last step.
     """
-    held_out = pack.splits.eval
+    held_out = group.splits.eval
     if not held_out:  # a benchmark times the training alone
         return list(active)
     targets = tuple(example.n_targets for example in held_out)
-    nats: tuple[float, ...] = tuple(pack.base_nats or ())
+    nats: tuple[float, ...] = tuple(group.base_nats or ())
     seconds = 0.0
     for index, trial in enumerate(active):
         if step > 0 or not nats:
             nats, seconds = example_nats(
-                pack.frozen,
+                group.frozen,
                 index if step > 0 else BASE_ONLY,
                 held_out,
-                pack.spec,
-                check_stop=pack.check_stop,
+                group.spec,
+                check_stop=group.check_stop,
             )
         if not all(map(math.isfinite, nats)):
             trial.diverged = later("the held-out loss after step {step} is not finite").format(step=step)
@@ -146,5 +146,5 @@ def _evaluate(pack: Pack, active: Sequence[TrainingTrial], step: int) -> list[Tr
             seconds=seconds,
         )
         trial.eval_loss = record.loss
-        pack.recorder.evaluation(record)
-    return _drop_ended(pack, active)
+        group.recorder.evaluation(record)
+    return _drop_ended(group, active)

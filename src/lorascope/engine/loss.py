@@ -36,7 +36,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         nats = []
         hidden_MD = hidden_MD.contiguous()
-        fits = kernels is not None and kernels.multiplies(hidden_MD, weight_VD, bias_V)
+        fits = kernels is not None and kernels.supports_matmul(hidden_MD, weight_VD, bias_V)
         multiplying = kernels if fits else None
         grad_MD = torch.empty_like(hidden_MD) if wants_grad else None
         # one memory for all chunks: new pages of this size cost a fifth of the products' time

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.modeling.packing.prefixes import Family, find_families
+from lorascope.engine.forward import FrozenModel, MicroBatchRow
+from lorascope.modeling.packing.prefixes import PrefixGroup, find_prefix_groups
 from lorascope.spec.schema import StudySpec
 
 _BUDGETS = 8
@@ -17,9 +17,9 @@ def shares_prefixes(frozen: FrozenModel, spec: StudySpec, *, training: bool) -> 
     return frozen.can_share and (spec.share_prefixes == "always" or (spec.share_prefixes == "exact" and exact))
 
 
-def plan_passes(
-    rows: Sequence[Sequence[PassRow]], *, tokens_per_pass: int, padded: bool, share: bool
-) -> list[list[PassRow]]:
+def plan_microbatches(
+    rows: Sequence[Sequence[MicroBatchRow]], *, tokens_per_pass: int, padded: bool, share: bool
+) -> list[list[MicroBatchRow]]:
     """Cut each trial's rows into passes, then join neighbours that fit into one.
 
     Args:
@@ -34,7 +34,7 @@ def plan_passes(
         trial keep its weight gradients from being added up more often than needed; a small last pass would leave the
         matrix units half idle.
     """
-    known = [with_families(trial_rows) if share else trial_rows for trial_rows in rows]
+    known = [with_prefix_groups(trial_rows) if share else trial_rows for trial_rows in rows]
     most = _plan(known, tokens_per_pass=tokens_per_pass, padded=padded)
     if len(most) < 2:
         return most
@@ -48,60 +48,60 @@ def plan_passes(
     return most
 
 
-def _computed(passes: Sequence[Sequence[PassRow]], *, padded: bool) -> int:
-    return sum(pass_tokens(one_pass, padded=padded) for one_pass in passes)
+def _computed(microbatches: Sequence[Sequence[MicroBatchRow]], *, padded: bool) -> int:
+    return sum(microbatch_tokens(microbatch, padded=padded) for microbatch in microbatches)
 
 
-def _plan(rows: Sequence[Sequence[PassRow]], *, tokens_per_pass: int, padded: bool) -> list[list[PassRow]]:
-    passes: list[list[PassRow]] = []
+def _plan(rows: Sequence[Sequence[MicroBatchRow]], *, tokens_per_pass: int, padded: bool) -> list[list[MicroBatchRow]]:
+    microbatches: list[list[MicroBatchRow]] = []
     for trial_rows in rows:
         for part in _cut(trial_rows, tokens_per_pass=tokens_per_pass, padded=padded):
-            if passes and pass_tokens(passes[-1] + part, padded=padded) <= tokens_per_pass:
-                passes[-1].extend(part)
+            if microbatches and microbatch_tokens(microbatches[-1] + part, padded=padded) <= tokens_per_pass:
+                microbatches[-1].extend(part)
             else:
-                passes.append(part)
-    return passes
+                microbatches.append(part)
+    return microbatches
 
 
-def with_families(rows: Sequence[PassRow]) -> list[PassRow]:
+def with_prefix_groups(rows: Sequence[MicroBatchRow]) -> list[MicroBatchRow]:
     """Name the family of each row of a batch; which rows share is settled before passes are cut."""
     found = list(rows)
-    for family in find_families([row.example.input_ids for row in rows]):
-        for i in family.rows:
-            found[i] = replace(rows[i], family=family)
+    for prefix_group in find_prefix_groups([row.example.input_ids for row in rows]):
+        for i in prefix_group.rows:
+            found[i] = replace(rows[i], prefix_group=prefix_group)
     return found
 
 
-def pass_tokens(rows: Sequence[PassRow], *, padded: bool) -> int:
+def microbatch_tokens(rows: Sequence[MicroBatchRow], *, padded: bool) -> int:
     """Count what a pass of these rows computes: padding, if any, and each shared prefix once."""
     if padded:
         return len(rows) * max(row.example.n_tokens for row in rows)
-    families = {(row.adapter, row.family) for row in rows}
-    prefixes = sum(family.shared for _, family in families if family is not None)
+    prefix_groups = {(row.adapter, row.prefix_group) for row in rows}
+    prefixes = sum(prefix_group.shared for _, prefix_group in prefix_groups if prefix_group is not None)
     return prefixes + sum(row.example.n_tokens - row.shared for row in rows)
 
 
-def _cut(rows: Sequence[PassRow], *, tokens_per_pass: int, padded: bool) -> list[list[PassRow]]:
+def _cut(rows: Sequence[MicroBatchRow], *, tokens_per_pass: int, padded: bool) -> list[list[MicroBatchRow]]:
     """Cut one trial's rows, families in the order of their longest row, and longest rows first inside each.
 
     A family that fits into a pass is not cut.
     """
 
-    def fits(chosen: Sequence[PassRow]) -> bool:
-        return pass_tokens(chosen, padded=padded) <= tokens_per_pass
+    def fits(chosen: Sequence[MicroBatchRow]) -> bool:
+        return microbatch_tokens(chosen, padded=padded) <= tokens_per_pass
 
-    kin: dict[Family | int, list[PassRow]] = {}
+    kin: dict[PrefixGroup | int, list[MicroBatchRow]] = {}
     for i, row in sorted(enumerate(rows), key=lambda pair: -pair[1].example.n_tokens):
-        kin.setdefault(row.family or i, []).append(row)
-    passes: list[list[PassRow]] = []
-    current: list[PassRow] = []
+        kin.setdefault(row.prefix_group or i, []).append(row)
+    microbatches: list[list[MicroBatchRow]] = []
+    current: list[MicroBatchRow] = []
     for together in kin.values():
         if current and fits(together) and not fits(current + together):
-            passes.append(current)
+            microbatches.append(current)
             current = []
         for row in together:
             if current and not fits([*current, row]):
-                passes.append(current)
+                microbatches.append(current)
                 current = []
             current.append(row)
-    return [*passes, current] if current else passes
+    return [*microbatches, current] if current else microbatches

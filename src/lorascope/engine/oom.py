@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @dataclass(kw_only=True)
-class PassLimit:
+class MicroBatchLimit:
     """Most tokens of a pass for which memory was found to be enough."""
 
     tokens: int | None = None
@@ -43,7 +43,7 @@ class PassLimit:
         self.on_lower(tokens)
 
 
-def with_room(limit: PassLimit, asked: int, lengths: Sequence[int], work: Callable[[int], T]) -> T:
+def retry_smaller_on_oom(limit: MicroBatchLimit, asked: int, lengths: Sequence[int], work: Callable[[int], T]) -> T:
     """Do work in passes of some size, and again in passes of half that size each time memory runs out.
 
     Args:

@@ -8,11 +8,11 @@ import torch
 
 from lorascope.data.dataset import Example
 from lorascope.data.row_order import step_rows
-from lorascope.engine.forward import FrozenModel, PassRow
+from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.instrumentation import Probe
 from lorascope.engine.lr_schedule import learning_rate_factor
-from lorascope.engine.microbatch import plan_passes, shares_prefixes
-from lorascope.engine.oom import with_room
+from lorascope.engine.microbatch import plan_microbatches, shares_prefixes
+from lorascope.engine.oom import retry_smaller_on_oom
 from lorascope.engine.trial import TrainingTrial
 from lorascope.records import StepRecord
 from lorascope.spec.schema import StudySpec
@@ -46,7 +46,7 @@ def train_step(
         probe.step_begins()
         return _add_gradients(frozen, trials, batch, spec, tokens_per_pass, probe, check_stop)
 
-    nats = with_room(frozen.limit, spec.tokens_per_pass, batch.lengths, add_gradients)
+    nats = retry_smaller_on_oom(frozen.limit, spec.tokens_per_pass, batch.lengths, add_gradients)
     losses = [n / targets for n, targets in zip(nats, batch.targets, strict=True)]
     probe.phase_begins("optimizer")
     updates = [_update(trial, loss, spec, total_steps) for trial, loss in zip(trials, losses, strict=True)]
@@ -72,7 +72,7 @@ class _Batch:
     """The rows of one step, with counts for each trial."""
 
     step: int
-    rows: Sequence[Sequence[PassRow]]
+    rows: Sequence[Sequence[MicroBatchRow]]
     targets: Sequence[int]
     tokens: Sequence[int]
 
@@ -106,23 +106,29 @@ def _add_gradients(  # noqa: PLR0917 - all of them the step's own
     for trial in trials:
         trial.adapter.zero_grad()
     share = shares_prefixes(frozen, spec, training=True)
-    for one_pass in plan_passes(batch.rows, tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share):
+    for microbatch in plan_microbatches(
+        batch.rows, tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share
+    ):
         check_stop()
-        for n, row in zip(_send(frozen, one_pass, batch, probe, check_stop), one_pass, strict=True):
+        for n, row in zip(_send(frozen, microbatch, batch, probe, check_stop), microbatch, strict=True):
             nats[row.adapter] += n
     return nats
 
 
 def _send(
-    frozen: FrozenModel, one_pass: Sequence[PassRow], batch: _Batch, probe: Probe, check_stop: Callable[[], None]
+    frozen: FrozenModel,
+    microbatch: Sequence[MicroBatchRow],
+    batch: _Batch,
+    probe: Probe,
+    check_stop: Callable[[], None],
 ) -> list[float]:
     """Send rows forward and back, and return each one's nats.
 
     Nothing of the pass outlives it: what is left of its graph would lie between the tensors of the next one.
     """
     probe.phase_begins("forward")
-    row_nats = [row.sum() for row in frozen.row_nats(one_pass, check_stop=check_stop)]
-    mean_nats = [n / batch.targets[row.adapter] for n, row in zip(row_nats, one_pass, strict=True)]
+    row_nats = [row.sum() for row in frozen.row_nats(microbatch, check_stop=check_stop)]
+    mean_nats = [n / batch.targets[row.adapter] for n, row in zip(row_nats, microbatch, strict=True)]
     loss = torch.stack(mean_nats).sum()
     probe.phase_begins("backward")
     loss.backward()
@@ -138,11 +144,11 @@ def _update(trial: TrainingTrial, loss: float, spec: StudySpec, total_steps: int
 
 def _trial_rows(
     trial: TrainingTrial, index: int, examples: Sequence[Example], spec: StudySpec, step: int
-) -> list[PassRow]:
+) -> list[MicroBatchRow]:
     seed = trial.record.seed
     chosen = step_rows(spec, len(examples), seed=seed, step=step)
     streams = [(seed, step, i) if spec.lora_dropout > 0 else None for i in range(len(chosen))]
     return [
-        PassRow(example=examples[row], adapter=index, stream=stream)
+        MicroBatchRow(example=examples[row], adapter=index, stream=stream)
         for row, stream in zip(chosen, streams, strict=True)
     ]

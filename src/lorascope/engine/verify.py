@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
-from lorascope.engine.forward import FrozenModel, PassRow
-from lorascope.engine.microbatch import with_families
+from lorascope.engine.forward import FrozenModel, MicroBatchRow
+from lorascope.engine.microbatch import with_prefix_groups
 from lorascope.errors import InputError
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.build import load_kernels
@@ -176,9 +176,9 @@ def _difference(frozen: FrozenModel, examples: Sequence[Example], reference: Seq
 
     A softmax does not see that mean, which is often the largest part of the logits.
     """
-    rows = [PassRow(example=example, adapter=BASE_ONLY) for example in _checked(examples)]
+    rows = [MicroBatchRow(example=example, adapter=BASE_ONLY) for example in _checked(examples)]
     if frozen.can_share:
-        rows = with_families(rows)
+        rows = with_prefix_groups(rows)
     wide = torch.promote_types(frozen.model.dtype, torch.float32)
     shares = [
         (_centred(logits - expected, wide).norm() / _centred(expected, wide).norm()).item()

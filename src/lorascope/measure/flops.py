@@ -87,7 +87,7 @@ class SavedTensors:
         with torch.autograd.graph.saved_tensors_hooks(self._save, _unchanged):
             yield
 
-    def pass_ends(self) -> None:
+    def microbatch_ends(self) -> None:
         """End one pass's forward."""
         self.largest_bytes = max(self.largest_bytes, sum(self._pass.values()))
         self._pass = {}

@@ -5,7 +5,7 @@ import time
 import torch
 
 from lorascope.errors import InputError
-from lorascope.modeling.backends.cpu.build import multiplies_bfloat16
+from lorascope.modeling.backends.cpu.build import supports_bfloat16_matmul
 from lorascope.text.language import later
 
 _WORTH = 1.2
@@ -48,7 +48,7 @@ def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def _choose_on_cpu() -> tuple[torch.dtype, str]:
-    if multiplies_bfloat16():
+    if supports_bfloat16_matmul():
         return torch.bfloat16, later("this CPU has instructions that multiply bfloat16")
     ratio = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
     if ratio >= _WORTH:

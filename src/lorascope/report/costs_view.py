@@ -1,10 +1,11 @@
 """What was measured of each rank's costs, as the strings a page shows."""
 
-from lorascope.analysis.cost.schema import CostsPart, GrowthPart, JointPart
+from lorascope.analysis.cost.schema import CostsSection, GrowthSection, JointSection
 from lorascope.analysis.summary import StudySummary
 from lorascope.report.view import Table, row_colors
 from lorascope.text.language import tr
-from lorascope.units import format_bytes, format_seconds
+from lorascope.text.numbers import format_seconds
+from lorascope.units import format_bytes
 
 
 def memory_table(summary: StudySummary) -> Table:
@@ -26,7 +27,7 @@ def memory_table(summary: StudySummary) -> Table:
     )
 
 
-def cost_points(costs: CostsPart | None) -> tuple[str, ...]:
+def cost_points(costs: CostsSection | None) -> tuple[str, ...]:
     """Say what the measurements show: steadiness, bottlenecks, growth with the rank, the joint run, bandwidth."""
     if costs is None:
         return ()
@@ -40,7 +41,7 @@ def cost_points(costs: CostsPart | None) -> tuple[str, ...]:
     return tuple(point for point in points if point)
 
 
-def _growth(part: GrowthPart) -> str:
+def _growth(part: GrowthSection) -> str:
     return tr(
         "Memory held after a step grows by {measured} for each rank more; adapter, gradient and optimizer state are "
         "{counted} of it by their sizes.",
@@ -49,7 +50,7 @@ def _growth(part: GrowthPart) -> str:
     )
 
 
-def _joint(part: JointPart) -> str:
+def _joint(part: JointSection) -> str:
     if part.alone_seconds is None:
         return ""
     return tr(

@@ -1,11 +1,12 @@
 """What was predicted beside what was measured, as the strings a page shows."""
 
-from lorascope.analysis.cost.predicted_schema import PredictedCostPart, PredictedPart, PredictedValuePart
+from lorascope.analysis.cost.predicted_schema import PredictedCostSection, PredictedSection, PredictedValueSection
 from lorascope.analysis.summary import StudySummary
 from lorascope.report.usage import Section
 from lorascope.report.view import NONE, Table, row_colors
 from lorascope.text.language import tr
-from lorascope.units import format_bytes, format_seconds
+from lorascope.text.numbers import format_seconds
+from lorascope.units import format_bytes
 
 
 def predicted_sections(summary: StudySummary) -> tuple[Section, ...]:
@@ -32,7 +33,7 @@ def predicted_sections(summary: StudySummary) -> tuple[Section, ...]:
     return (Section(title=tr("Predicted and measured"), table=table, note=_note(part)),)
 
 
-def _cells(cost: PredictedCostPart) -> tuple[str, ...]:
+def _cells(cost: PredictedCostSection) -> tuple[str, ...]:
     time, memory = cost.step_seconds, cost.peak_memory_bytes
     return (
         format_seconds(time.predicted),
@@ -44,11 +45,11 @@ def _cells(cost: PredictedCostPart) -> tuple[str, ...]:
     )
 
 
-def _error(value: PredictedValuePart) -> str:
+def _error(value: PredictedValueSection) -> str:
     return NONE if value.error is None else f"{value.error:+.1%}"
 
 
-def _note(part: PredictedPart) -> str:
+def _note(part: PredictedSection) -> str:
     known = (
         tr("No study on this device had corrected times before.")
         if part.factor == 1

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from lorascope.analysis.summary import RankPart, StudyPart, StudySummary
+from lorascope.analysis.summary import RankSection, StudyInfo, StudySummary
 from lorascope.text.language import tr
-from lorascope.units import format_bytes, format_count, format_seconds, format_time
+from lorascope.text.numbers import format_count, format_seconds, format_time
+from lorascope.units import format_bytes
 
 
 def method_text(summary: StudySummary) -> str:
@@ -38,7 +39,7 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
     precision = f"{study.dtype} ({study.dtype_reason})" if study.dtype else None
     rows = None if study.packing is None else tr("packed") if study.packing else tr("padded")
     kernels = None if study.kernels is None else tr("used") if study.kernels else tr("not used")
-    facts = [
+    resolved = [
         (tr("model"), study.model),
         (tr("base parameters"), _count(study.base_parameters)),
         (tr("model hash"), study.model_hash),
@@ -62,7 +63,7 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
         (tr("rows are"), f"{rows} ({study.packing_reason})" if rows else None),
         (tr("compiled kernels"), f"{kernels} ({study.kernels_reason})" if kernels else None),
     ]
-    return [(name, value) for name, value in facts if value is not None]
+    return [(name, value) for name, value in resolved if value is not None]
 
 
 def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
@@ -116,12 +117,12 @@ def _early_exit(summary: StudySummary) -> str | None:
     )
 
 
-def _alphas(ranks: Sequence[RankPart]) -> str | None:
+def _alphas(ranks: Sequence[RankSection]) -> str | None:
     known = [part for part in ranks if part.lora_alpha is not None and part.scale is not None]
     return ", ".join(f"r {part.rank}: {part.lora_alpha:g} ({part.scale:.4g})" for part in known) or None
 
 
-def _limits(study: StudyPart) -> str | None:
+def _limits(study: StudyInfo) -> str | None:
     given = [
         (tr("peak memory"), format_bytes, study.max_memory_bytes),
         (tr("training alone"), format_seconds, study.max_seconds),

@@ -1,7 +1,7 @@
 """The readings as tables and lines that a page shows."""
 
-from lorascope.analysis.readings_schema import DoublingPart, GridPart, RankReadingPart
-from lorascope.analysis.summary import RankPart, StudySummary
+from lorascope.analysis.readings_schema import DoublingSection, GridSection, RankReadingSection
+from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.report.view import NONE, Table, drop_empty, row_colors, show_interval, show_loss, state_name
 from lorascope.text.language import tr
 from lorascope.units import format_bytes
@@ -69,7 +69,7 @@ def order_lines(summary: StudySummary) -> list[str]:
     return lines
 
 
-def _reading_row(part: RankPart, reading: RankReadingPart) -> tuple[str, ...]:
+def _reading_row(part: RankSection, reading: RankReadingSection) -> tuple[str, ...]:
     return (
         str(part.rank),
         NONE if part.scale is None else f"{part.scale:.4g}",
@@ -77,14 +77,14 @@ def _reading_row(part: RankPart, reading: RankReadingPart) -> tuple[str, ...]:
         show_loss(reading.train_gap),
         show_loss(reading.final_spread),
         show_loss(reading.loss_gained),
-        show_interval(reading.above_largest, reading.above_largest_ci95),
+        show_interval(reading.excess_over_largest, reading.excess_over_largest_ci95),
         NONE if reading.trainable_share is None else f"{reading.trainable_share:.2%}",
         NONE if reading.training_bytes is None else format_bytes(reading.training_bytes),
         NONE if part.pareto is None else tr("yes") if part.pareto else tr("no"),
     )
 
 
-def _doubling_row(step: DoublingPart) -> tuple[str, ...]:
+def _doubling_row(step: DoublingSection) -> tuple[str, ...]:
     return (
         tr("{smaller} to {larger}", smaller=step.smaller, larger=step.larger),
         show_interval(step.gain, step.gain_ci95),
@@ -93,7 +93,7 @@ def _doubling_row(step: DoublingPart) -> tuple[str, ...]:
     )
 
 
-def _cell(cell: GridPart) -> str:
+def _cell(cell: GridSection) -> str:
     loss = show_loss(cell.eval_loss)
     return loss if cell.outcome == "finished" else f"{loss} ({state_name(cell.outcome)})"
 

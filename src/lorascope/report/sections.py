@@ -60,7 +60,7 @@ def chapters(summary: StudySummary, drawn: Mapping[str, object]) -> tuple[Chapte
         _chapter(tr("How the loss fell"), [_charts(drawn, "train_loss", "eval_loss")]),
         _rates(summary, drawn),
         _larger(summary, drawn),
-        _section(truncation_section(summary), [_charts(drawn, "cut_loss")]),
+        _section(truncation_section(summary), [_charts(drawn, "truncated_loss")]),
         _section(spectra_section(summary), [_charts(drawn, "effective_rank")]),
         _costs(summary, drawn),
         *(
@@ -127,7 +127,7 @@ def _readings(summary: StudySummary) -> Chapter:
         "Losses are in nats a token. A training loss is stable from the step on where its average stays within "
         "{zone}% of its final level. The Pareto set takes held-out loss, time of a step and peak memory as they were "
         "estimated.",
-        zone=f"{100 * summary.study.stable_zone:g}",
+        zone=f"{100 * summary.study.convergence_band:g}",
     )
     return _chapter(tr("What the curves and sizes say"), _table(reading_table(summary), note))
 

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from lorascope.analysis.adapters.schema import GenericTextPart, TruncationPart
+from lorascope.analysis.adapters.schema import GenericTextSection, TruncationSection
 from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import StudySummary
 from lorascope.report.view import NONE, Table, row_colors, show_loss
 from lorascope.spec.schema import BUILTIN_TEXT
 from lorascope.text.language import tr
-from lorascope.units import format_count
+from lorascope.text.numbers import format_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +112,7 @@ def forgetting_section(summary: StudySummary) -> Section | None:
     )
 
 
-def _truncation_note(summary: StudySummary, part: TruncationPart) -> str:
+def _truncation_note(summary: StudySummary, part: TruncationSection) -> str:
     tolerance = f"{summary.study.tolerance:g}"
     if part.adequate_rank is None:
         return tr(
@@ -130,7 +130,7 @@ def _truncation_note(summary: StudySummary, part: TruncationPart) -> str:
     )
 
 
-def _text_note(text: GenericTextPart) -> str:
+def _text_note(text: GenericTextSection) -> str:
     builtin = tr("the prose of Python's language reference, which Python carries (PSF License)")
     return tr(
         "Loss on {text}: {tokens} tokens in {windows} windows. Above 0, the model predicts such text worse than "

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.estimates.paired import LEVEL
-from lorascope.analysis.summary import RankPart, StudySummary, TrialPart
+from lorascope.analysis.summary import RankSection, StudySummary, TrialSection
 from lorascope.charts.colors import rank_colors
 from lorascope.text.language import tr
-from lorascope.text.wording import chance
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.text.numbers import chance, format_count, format_seconds
+from lorascope.units import format_bytes
 
 NONE = "–"
 
@@ -105,7 +105,7 @@ def trial_table(summary: StudySummary) -> Table:
     )
 
 
-def _rank_row(part: RankPart) -> tuple[str, ...]:
+def _rank_row(part: RankSection) -> tuple[str, ...]:
     best = part.excess_loss == 0 and part.excess_loss_ci95 == (0.0, 0.0)
     return (
         str(part.rank),
@@ -123,7 +123,7 @@ def _rank_row(part: RankPart) -> tuple[str, ...]:
     )
 
 
-def _trial_row(trial: TrialPart) -> tuple[str, ...]:
+def _trial_row(trial: TrialSection) -> tuple[str, ...]:
     outcome = state_name(trial.outcome)
     return (
         trial.trial_id,

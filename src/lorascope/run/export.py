@@ -8,7 +8,7 @@ import torch
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
 from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
-from lorascope.records import StudyFacts
+from lorascope.records import ResolvedStudy
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder, check_writable
@@ -29,7 +29,7 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
             exists.
     """
     place = StudyFolder(folder)
-    facts, source = _find(place, rank)
+    resolved, source = _find(place, rank)
     if truncate is not None and not 1 <= truncate < rank:
         raise InputError(
             f"an adapter of rank {rank} cannot be cut to rank {truncate}",
@@ -50,33 +50,33 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
         else:
             truncate_peft(source, adapter, truncate)
         if merge:
-            _write_merged(place, facts, adapter, merged)
+            _write_merged(place, resolved, adapter, merged)
         (merged if merge else adapter).rename(to)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _find(place: StudyFolder, rank: int) -> tuple[StudyFacts, Path]:
+def _find(place: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
     with StudyStore.open(place.store) as store:
-        facts, ranks = store.facts(), sorted({trial.rank for trial in store.trials()})
+        resolved, ranks = store.resolved(), sorted({trial.rank for trial in store.trials()})
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
     source = place.adapters / f"r{rank}"
-    if facts is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
+    if resolved is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
     for name in (CONFIG, WEIGHTS):
         if not (source / name).resolve().is_relative_to(place.adapters.resolve()):
             raise InputError(
                 f"{source / name} leads out of the study's folder", remedy="put the file itself in place of the link"
             )
-    return facts, source
+    return resolved, source
 
 
-def _write_merged(place: StudyFolder, facts: StudyFacts, source: Path, to: Path) -> None:
+def _write_merged(place: StudyFolder, resolved: ResolvedStudy, source: Path, to: Path) -> None:
     spec = load_spec(place.spec, {})
     base = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
-    model = load_model(base, dtype=getattr(torch, facts.dtype), device=torch.device("cpu"))
-    if hash_weights(model) != facts.model_hash:
+    model = load_model(base, dtype=getattr(torch, resolved.dtype), device=torch.device("cpu"))
+    if hash_weights(model) != resolved.model_hash:
         raise InputError(
             f"the weights of {spec.model} are not those that the adapter was trained on",
             remedy="bring the model back, or export without --merge",

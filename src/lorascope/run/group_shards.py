@@ -13,13 +13,13 @@ from lorascope.engine.checkpoint import load_checkpoint, read_steps
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
 from lorascope.records import TrialOutcome, TrialRecord
-from lorascope.search.rounds import ENDED, Wave
+from lorascope.search.rounds import ENDED, SearchRound
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class GroupShard:
     """Trials of a pack at the same step."""
 
     trials: tuple[TrialRecord, ...]
@@ -40,15 +40,15 @@ def _finished(outcomes: Mapping[str, TrialOutcome]) -> set[str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PackFiles:
+class GroupCheckpoints:
     """The checkpoints of one pack."""
 
     place: StudyFolder
-    wave: Wave
+    search_round: SearchRound
     store: StudyStore
     note: Callable[[str], None]
 
-    def parts(self, records: Iterable[TrialRecord], *, set_aside: bool = False) -> list[Part]:
+    def shards(self, records: Iterable[TrialRecord], *, set_aside: bool = False) -> list[GroupShard]:
         """Group trials by how far they are on disk, those that are furthest first.
 
         A damaged checkpoint is left out.
@@ -72,9 +72,9 @@ class PackFiles:
             self.note(f"{str(error).splitlines()[0]}; training goes on from an older one")
             path.replace(path.with_suffix(".damaged"))
         order = sorted(groups, key=lambda group: -group[0])
-        return [self._part(groups[group], *group) for group in order]
+        return [self._shard(groups[group], *group) for group in order]
 
-    def open_parts(self) -> list[Part]:
+    def open_shards(self) -> list[GroupShard]:
         """Group the pack's trials that have not ended.
 
         One that left after the state from which the others go on comes along until it leaves again: float32 sums, taken
@@ -84,28 +84,30 @@ class PackFiles:
             path.unlink()
         outcomes = self.store.outcomes()
         ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
-        parts = self.parts((trial for trial in self.wave.trials if trial.trial_id not in ended), set_aside=True)
-        left = [trial for trial in self.wave.trials if trial.trial_id in ended - _finished(outcomes)]
-        return [replace(part, trials=self._with_companions(part, left)) for part in parts]
+        shards = self.shards(
+            (trial for trial in self.search_round.trials if trial.trial_id not in ended), set_aside=True
+        )
+        left = [trial for trial in self.search_round.trials if trial.trial_id in ended - _finished(outcomes)]
+        return [replace(shard, trials=self._with_companions(shard, left)) for shard in shards]
 
-    def _with_companions(self, part: Part, left: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    def _with_companions(self, shard: GroupShard, left: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
         """Add the trials that trained beside those of a part after its state was saved, in the order of the pack."""
-        there = None if part.origin is None else read_steps(part.origin)
+        there = None if shard.origin is None else read_steps(shard.origin)
         beside = {
             trial.trial_id
             for trial in left
-            if (there is None or there.get(trial.trial_id) == part.steps_done)
-            and self.store.count_steps(trial.trial_id, part.steps_done + 1) > part.steps_done
+            if (there is None or there.get(trial.trial_id) == shard.steps_done)
+            and self.store.count_steps(trial.trial_id, shard.steps_done + 1) > shard.steps_done
         }
-        own = {trial.trial_id for trial in part.trials}
-        return tuple(trial for trial in self.wave.trials if trial.trial_id in own | beside)
+        own = {trial.trial_id for trial in shard.trials}
+        return tuple(trial for trial in self.search_round.trials if trial.trial_id in own | beside)
 
-    def halves(self, records: Sequence[TrialRecord]) -> list[Part]:
+    def halves(self, records: Sequence[TrialRecord]) -> list[GroupShard]:
         """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
         top = max(record.rank for record in records)
         first = [record for record in records if record.rank < top] or records[: len(records) // 2]
         rest = [record for record in records if record not in first]
-        return [*self.parts(first), *self.parts(rest)]
+        return [*self.shards(first), *self.shards(rest)]
 
     def remove(self) -> None:
         """Delete the pack's checkpoints."""
@@ -113,7 +115,7 @@ class PackFiles:
             path.unlink()
 
     def _files(self) -> list[Path]:
-        whole = self.place.checkpoint(self.wave.number)
+        whole = self.place.checkpoint(self.search_round.number)
         return sorted({*whole.parent.glob(f"{whole.stem}.*"), *whole.parent.glob(f"{whole.stem}-*")})
 
     def _read(self) -> tuple[list[tuple[Path, dict[str, int]]], dict[Path, LorascopeError]]:
@@ -137,9 +139,9 @@ class PackFiles:
                     "  -> delete it, and what lies beside it, to train these trials from the start"
                 )
 
-    def _part(self, trials: Sequence[TrialRecord], steps_done: int, origin: Path | None) -> Part:
-        checkpoint = self.place.checkpoint(self.wave.number)
-        if len(trials) < len(self.wave.trials):
+    def _shard(self, trials: Sequence[TrialRecord], steps_done: int, origin: Path | None) -> GroupShard:
+        checkpoint = self.place.checkpoint(self.search_round.number)
+        if len(trials) < len(self.search_round.trials):
             names = " ".join(trial.trial_id for trial in trials)
             checkpoint = checkpoint.with_stem(f"{checkpoint.stem}-{hashlib.sha256(names.encode()).hexdigest()[:8]}")
-        return Part(trials=tuple(trials), checkpoint=checkpoint, steps_done=steps_done, origin=origin)
+        return GroupShard(trials=tuple(trials), checkpoint=checkpoint, steps_done=steps_done, origin=origin)

@@ -56,7 +56,7 @@ class Examination:
     progress: Progress
     check_stop: Callable[[], None]
 
-    def carry_out(self) -> None:
+    def execute(self) -> None:
         """Examine every rank's best trial that finished; where memory runs out, say so and leave the rest out."""
         generic = self.study.generic
         missing = _missing(self.place, self.store, self.study.spec, generic.sha256 if generic else None)

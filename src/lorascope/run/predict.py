@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorascope.analysis.cost.predicted import pack_size
-from lorascope.analysis.cost.solo_runs import costs_by_rank, paces_apart, turns_by_rank
+from lorascope.analysis.cost.predicted import group_size
+from lorascope.analysis.cost.solo_runs import costs_by_rank, paces_apart, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import JointSteps, joint_steps
 from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
-from lorascope.costmodel.cost_types import Machine, Recipe
+from lorascope.costmodel.cost_types import Machine, TrainingConfig
 from lorascope.costmodel.cpu_bench import ThisCpu
 from lorascope.costmodel.devices import Roofline, recognise
-from lorascope.costmodel.machine import device_key, lorascope_recipe
+from lorascope.costmodel.machine import device_key, lorascope_config
 from lorascope.costmodel.model import predict
-from lorascope.costmodel.plan import full_recipe
+from lorascope.costmodel.plan import full_finetuning_config
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.workload import steps_of
 from lorascope.measure.memory import MemoryMeter, release_memory
@@ -30,7 +30,7 @@ _UNSTEADY = 0.3
 """A study in whose turns a rank's pace differed by more teaches nothing where another has taught."""
 
 
-def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[PredictionRecord]:
+def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[PredictionRecord]:
     """Predict every rank alone, a pack and full fine-tuning; nothing on an unknown GPU.
 
     Times are those of the typical batch, memory that of the heaviest one, as they are measured.
@@ -39,15 +39,15 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
     machine = _machine(study.device, dtype)
     if machine is None:
         return []
-    recipe = lorascope_recipe(dtype, kernels=study.frozen.kernels is not None, on_cpu=study.device.type == "cpu")
+    config = lorascope_config(dtype, kernels=study.frozen.kernels is not None, on_cpu=study.device.type == "cpu")
     if not study.frozen.chunked_head:
-        recipe = replace(recipe, chunk=None)
+        config = replace(config, chunk=None)
     shape = model_shape(study.frozen.model, study.frozen.layers)
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     rest = known.rest_bytes if known else _rest_bytes(study)
     batches = choose_batches(study, study.spec.seeds[0])
 
-    def record(what: PredictedThing, ranks: Sequence[int], recipe: Recipe, adapters: int) -> PredictionRecord:
+    def record(what: PredictedThing, ranks: Sequence[int], config: TrainingConfig, adapters: int) -> PredictionRecord:
         steps = steps_of(
             study.spec,
             study.splits.train,
@@ -57,8 +57,8 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
             kernels=study.frozen.kernels is not None,
         )
         factor = 1.0 if known is None else known.joint_factor if what == "joint" else known.factor
-        typical = predict(shape, recipe, steps[:1], ranks, machine)
-        memory = predict(shape, recipe, steps, ranks, machine, rest_bytes=rest).memory
+        typical = predict(shape, config, steps[:1], ranks, machine)
+        memory = predict(shape, config, steps, ranks, machine, rest_bytes=rest).memory
         return PredictionRecord(
             what=what,
             rank=ranks[0] if what == "alone" else 0,
@@ -77,28 +77,28 @@ def predict_study(study: PreparedStudy, pack: Sequence[TrialRecord]) -> list[Pre
         )
 
     def everything() -> list[PredictionRecord]:
-        alone = [record("alone", [rank], recipe, 1) for rank in sorted(study.spec.ranks)]
-        joint = record("joint", [trial.rank for trial in pack], recipe, len(pack))
-        return [*alone, joint, record("full", [], full_recipe(recipe), 1)]
+        alone = [record("alone", [rank], config, 1) for rank in sorted(study.spec.ranks)]
+        joint = record("joint", [trial.rank for trial in group], config, len(group))
+        return [*alone, joint, record("full", [], full_finetuning_config(config), 1)]
 
     found = everything()
     return everything() if machine.settle() else found
 
 
-def calibrate(path: Path) -> None:
+def update_calibration(path: Path) -> None:
     """Keep what a finished study showed about its device; nothing where it was not measured or not predicted."""
     with StudyStore.open(path) as store:
-        facts, turns = store.facts(), store.cost_turns()
+        resolved, turns = store.resolved(), store.solo_runs()
         costs = costs_by_rank(turns, store.costs())
         predictions = store.predictions()
         steps = joint_steps(columns.where(~columns.warmup) for columns in map(store.step_columns, store.outcomes()))
     records = {record.rank: record for record in predictions if record.what == "alone"}
     both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
     ratios = [_seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)]
-    if facts is None or not ratios:
+    if resolved is None or not ratios:
         return
-    apart = max(map(paces_apart, turns_by_rank(turns).values()), default=0.0)
-    if apart > _UNSTEADY and find_calibration(both[0][0].device, facts.dtype, facts.base_parameters) is not None:
+    apart = max(map(paces_apart, runs_by_rank(turns).values()), default=0.0)
+    if apart > _UNSTEADY and find_calibration(both[0][0].device, resolved.dtype, resolved.base_parameters) is not None:
         return
     factor = statistics.median(ratios)
     unexplained = statistics.median(cost.peak_memory_bytes - record.memory_bytes for record, cost in both)
@@ -106,8 +106,8 @@ def calibrate(path: Path) -> None:
     keep_calibration(
         Calibration(
             device=some.device,
-            dtype=facts.dtype,
-            parameters=facts.base_parameters,
+            dtype=resolved.dtype,
+            parameters=resolved.base_parameters,
             factor=factor,
             joint_factor=_joint_ratio(predictions, steps) or factor,
             rest_bytes=max(0, round(some.rest_bytes + unexplained)),
@@ -120,7 +120,7 @@ def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> 
     joint = next((record for record in predictions if record.what == "joint"), None)
     if joint is None:
         return None
-    whole = steps.trials == pack_size(joint, predictions)
+    whole = steps.trials == group_size(joint, predictions)
     if not whole.any():
         return None
     return float(np.median(steps.seconds[whole]) / steps.tokens[whole].mean() / _predicted(joint))

@@ -16,7 +16,7 @@ from lorascope.errors import InputError
 from lorascope.modeling.device_dtype import choose_dtype, resolve_device
 from lorascope.modeling.load import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
 from lorascope.modeling.targets import check_ranks
-from lorascope.records import StudyFacts
+from lorascope.records import ResolvedStudy
 from lorascope.run.limits import check_adapter_sizes
 from lorascope.run.progress import Progress
 from lorascope.spec.schema import StudySpec
@@ -28,7 +28,7 @@ class PreparedStudy:
     """A study that can start."""
 
     spec: StudySpec
-    facts: StudyFacts
+    resolved: ResolvedStudy
     splits: Splits
     generic: GenericText | None
     frozen: FrozenModel
@@ -36,7 +36,7 @@ class PreparedStudy:
     device: torch.device
 
 
-def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress) -> PreparedStudy:
+def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progress) -> PreparedStudy:
     """Load rows and model and make every automatic choice.
 
     Args:
@@ -74,7 +74,7 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         progress.note(note)
     notes = check_ranks(frozen.layers, spec.ranks)
     check_adapter_sizes(frozen.layers, spec, dtype)
-    facts = StudyFacts(
+    resolved = ResolvedStudy(
         model=spec.model,
         dataset=spec.dataset,
         device=str(device),
@@ -98,13 +98,13 @@ def prepare_study(spec: StudySpec, before: StudyFacts | None, progress: Progress
         data_notes=(*splits.notes, *notes, *slower, *_dropout_note(model.config)),
     )
     if before is not None:
-        _check_same(before, facts, found)
+        _check_same(before, resolved, found)
     return PreparedStudy(
-        spec=spec, facts=facts, splits=splits, generic=generic, frozen=frozen, source=source, device=device
+        spec=spec, resolved=resolved, splits=splits, generic=generic, frozen=frozen, source=source, device=device
     )
 
 
-def _check_same(before: StudyFacts, now: StudyFacts, found: Reasons) -> None:
+def _check_same(before: ResolvedStudy, now: ResolvedStudy, found: Reasons) -> None:
     for what, old, new in (("rows", before.data_hash, now.data_hash), ("model", before.model_hash, now.model_hash)):
         if old != new:
             raise InputError(

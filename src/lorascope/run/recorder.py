@@ -35,7 +35,7 @@ class StudyRecorder:
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
 
-    def begin_part(self, checkpoint: Path) -> None:
+    def begin_shard(self, checkpoint: Path) -> None:
         """Save the states of the trials that train from now on to this file."""
         self._checkpoint = checkpoint
         self._saved_at = time.monotonic()

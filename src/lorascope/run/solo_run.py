@@ -17,7 +17,7 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.flops import ProductCounter, SavedTensors
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.modeling.adapters.adapter import attach
-from lorascope.records import CostTurn, TrialRecord
+from lorascope.records import SoloRun, TrialRecord
 from lorascope.run.prepare import PreparedStudy
 from lorascope.spec.schema import StudySpec
 
@@ -44,19 +44,19 @@ def choose_batches(study: PreparedStudy, seed: int) -> Batches:
     train, spec = study.splits.train, study.spec
     tokens = [
         sum(train[row].n_tokens for row in step_rows(spec, len(train), seed=seed, step=step))
-        for step in range(min(study.facts.total_steps, _LOOKED_AT))
+        for step in range(min(study.resolved.total_steps, _LOOKED_AT))
     ]
     rows = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
-    mean = study.facts.train_tokens / len(train) * min(rows, len(train))
+    mean = study.resolved.train_tokens / len(train) * min(rows, len(train))
     return Batches(
         typical=min(range(len(tokens)), key=lambda step: abs(tokens[step] - mean)),
         heaviest=max(range(len(tokens)), key=tokens.__getitem__),
         heaviest_tokens=max(tokens),
-        held_out=_one_pass(study.splits.eval, spec),
+        held_out=_one_microbatch(study.splits.eval, spec),
     )
 
 
-def _one_pass(rows: Sequence[Example], spec: StudySpec) -> Sequence[Example]:
+def _one_microbatch(rows: Sequence[Example], spec: StudySpec) -> Sequence[Example]:
     room, count = spec.tokens_per_pass, 0
     while count < len(rows) and (count == 0 or rows[count].n_tokens <= room):
         room -= rows[count].n_tokens
@@ -83,7 +83,7 @@ class _CostProbe:
     def phase_begins(self, phase: Phase) -> None:
         """Read the peak of the phase before."""
         if phase == "backward" and self.saved is not None:
-            self.saved.pass_ends()
+            self.saved.microbatch_ends()
         self.meter.begin(phase)
 
     def step_ends(self, *, tokens: int) -> float:
@@ -107,7 +107,7 @@ class _Taken:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Turn:
+class SoloRunner:
     """One rank alone for a few steps."""
 
     study: PreparedStudy
@@ -117,7 +117,7 @@ class Turn:
     batches: Batches
     check_stop: Callable[[], None]
 
-    def take(self, n_steps: int, *, last: bool) -> CostTurn:
+    def take(self, n_steps: int, *, last: bool) -> SoloRun:
         """Take a step of warm-up and ``n_steps`` measured ones.
 
         The first turn's warm-up is on the typical batch, whose shapes are then known, and what it has to do is counted.
@@ -130,7 +130,7 @@ class Turn:
             attach(layers, [])
         release_memory(device)
         peaks, clock = meter.peaks_bytes, taken.clock
-        return CostTurn(
+        return SoloRun(
             rank=self.trial.rank,
             turn=self.number,
             step_seconds=tuple(clock.step_seconds),
@@ -194,7 +194,7 @@ class Turn:
             [alone],
             self.study.splits.train,
             self.study.spec,
-            total_steps=self.study.facts.total_steps,
+            total_steps=self.study.resolved.total_steps,
             probe=probe,
             warmup=False,
             check_stop=self.check_stop,

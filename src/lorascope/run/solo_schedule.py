@@ -20,7 +20,7 @@ from lorascope.records import CostRecord, GpuSample, TrialRecord
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.progress import Progress
 from lorascope.run.sample_buffer import gpus_of
-from lorascope.run.solo_run import Turn, choose_batches
+from lorascope.run.solo_run import SoloRunner, choose_batches
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -61,11 +61,11 @@ def measure_costs(
             continue
         progress.phase(f"measuring what rank {rank} costs alone, turn {number + 1} of {effort.turns}")
         last = number == effort.turns - 1
-        turn = Turn(study=study, trial=by_rank[rank], number=number, batches=batches, check_stop=check_stop)
+        turn = SoloRunner(study=study, trial=by_rank[rank], number=number, batches=batches, check_stop=check_stop)
         failed.add(rank)
         with _unless_out_of_memory(progress, f"rank {rank} was measured alone"):
             with _gpu_sampling(store, study.device, rank):
-                store.put_cost_turn(turn.take(effort.steps, last=last))
+                store.put_solo_run(turn.take(effort.steps, last=last))
             failed.remove(rank)
         attach(study.frozen.layers, [])
         if last and rank not in failed:
@@ -74,7 +74,7 @@ def measure_costs(
 
 def _cost_so_far(store: StudyStore, rank: int) -> CostRecord:
     """Put a rank's turns together, its memory on the base of the ranks that are through."""
-    turns = store.cost_turns()
+    turns = store.solo_runs()
     through = {turn.rank for turn in turns if turn.heaviest_tokens is not None} | {rank}
     return costs_by_rank([turn for turn in turns if turn.rank in through], ())[rank]
 
@@ -100,7 +100,7 @@ def _missing(store: StudyStore, spec: StudySpec, ranks: Iterable[int]) -> list[t
     if spec.cost == "off":
         return []
     known = {cost.rank for cost in store.costs()} if spec.cost == "quick" else set()
-    done = {(turn.rank, turn.turn) for turn in store.cost_turns()}
+    done = {(turn.rank, turn.turn) for turn in store.solo_runs()}
     order = turn_order(ranks, _EFFORTS[spec.cost].turns)
     return [(rank, turn) for rank, turn in order if (rank, turn) not in done and rank not in known]
 

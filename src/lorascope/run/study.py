@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import InputError, Interrupted, LorascopeError
@@ -20,17 +20,17 @@ from lorascope.measure.memory import kept_memory, release_memory
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import OutcomeState, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.adapters import choose_adapters, save_adapter
-from lorascope.run.group_shards import PackFiles, Part
+from lorascope.run.group_shards import GroupCheckpoints, GroupShard
 from lorascope.run.limits import check_measured
 from lorascope.run.post_training import Examination, is_examined
-from lorascope.run.predict import calibrate, predict_study
+from lorascope.run.predict import predict_study, update_calibration
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_schedule import is_measured, measure_costs
-from lorascope.search.rounds import ENDED, Wave, next_trials, pending_wave
+from lorascope.search.rounds import ENDED, SearchRound, next_trials, pending_round
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
@@ -60,11 +60,11 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
             lock.acquire()
         if place.store.exists():
             with StudyStore.create(place.store) as store:
-                before = store.facts()
-                trained = before is not None and pending_wave(spec, store, before.total_steps) is None
+                before = store.resolved()
+                trained = before is not None and pending_round(spec, store, before.total_steps) is None
                 if trained and is_measured(store, spec) and is_examined(place, store, spec):
                     begin_folder(place, spec)
-                    _conclude(place, teaches=False)
+                    _finalize(place, calibrate=False)
                     progress.note("this study is complete; nothing was trained")
                     return
         study = prepare_study(spec, before, progress)
@@ -73,7 +73,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
             _take_new_folder(place, spec, lock)
         begin_folder(place, spec)
         with StudyStore.create(place.store) as store:
-            _carry_out(_Run(study=study, store=store, place=place, progress=progress, stop=stop), command)
+            _execute(_Run(study=study, store=store, place=place, progress=progress, stop=stop), command)
 
 
 def _take_new_folder(place: StudyFolder, spec: StudySpec, lock: FolderLock) -> None:
@@ -103,9 +103,9 @@ class _Run:
     progress: Progress
     stop: StopRequest
 
-    def pending(self) -> Wave | None:
+    def pending(self) -> SearchRound | None:
         """Return the pack to train now."""
-        return pending_wave(self.study.spec, self.store, self.study.facts.total_steps)
+        return pending_round(self.study.spec, self.store, self.study.resolved.total_steps)
 
     def measure_costs(self, trials: Sequence[TrialRecord]) -> None:
         """Predict what the ranks of these trials cost, then measure it alone, as far as that is not known."""
@@ -124,54 +124,54 @@ class _Run:
             self.progress.note(f"what the ranks cost is not predicted ({error})")
 
 
-def _carry_out(run: _Run, command: str) -> None:
+def _execute(run: _Run, command: str) -> None:
     study, store = run.study, run.store
     device_name = torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else cpu_model()
-    store.put_facts(study.facts)
+    store.put_resolved(study.resolved)
     store.put_environment(
         environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command)
     )
     study.frozen.limit.on_lower = partial(_smaller_passes, run)
-    wave, ended = run.pending(), True
+    search_round, ended = run.pending(), True
     with sampling(store, study.device), run.stop.deferred():
-        if wave is None:
+        if search_round is None:
             run.measure_costs(store.trials())
-            run.progress.begin(study.facts, store.trials(), _steps_done(store, store.trials(), {}))
+            run.progress.begin(study.resolved, store.trials(), _steps_done(store, store.trials(), {}))
             for outcome in store.outcomes().values():
                 run.progress.outcome(outcome)
-        while wave is not None and ended:
-            ended = _carry_out_wave(run, wave)
-            wave = run.pending()
+        while search_round is not None and ended:
+            ended = _run_round(run, search_round)
+            search_round = run.pending()
         Examination(
             study=study, store=store, place=run.place, progress=run.progress, check_stop=run.stop.check
-        ).carry_out()
-    if wave is None:
-        _conclude(run.place, teaches=True)
+        ).execute()
+    if search_round is None:
+        _finalize(run.place, calibrate=True)
     else:
         choose_adapters(run.place)
 
 
-def _carry_out_wave(run: _Run, wave: Wave) -> bool:
+def _run_round(run: _Run, search_round: SearchRound) -> bool:
     """Train one pack, in parts where memory does not hold it, and say whether all of it ended by itself."""
     known = {trial.trial_id for trial in run.store.trials()}
-    run.store.put_trials([trial for trial in wave.trials if trial.trial_id not in known])
-    files = PackFiles(place=run.place, wave=wave, store=run.store, note=run.progress.note)
-    parts = files.open_parts()
-    kept = {trial.trial_id: part.steps_done for part in parts for trial in part.trials}
-    run.progress.begin(run.study.facts, wave.trials, _steps_done(run.store, wave.trials, kept))
-    for outcome in _ended(run, wave).values():
+    run.store.put_trials([trial for trial in search_round.trials if trial.trial_id not in known])
+    files = GroupCheckpoints(place=run.place, search_round=search_round, store=run.store, note=run.progress.note)
+    shards = files.open_shards()
+    kept = {trial.trial_id: shard.steps_done for shard in shards for trial in shard.trials}
+    run.progress.begin(run.study.resolved, search_round.trials, _steps_done(run.store, search_round.trials, kept))
+    for outcome in _ended(run, search_round).values():
         run.progress.outcome(outcome)
     recorder = StudyRecorder(run.store, run.progress, partial(save_adapter, run.place, run.study), run.stop.check)
-    while parts:
-        part = parts.pop(0)
-        left = _attempt(run, wave, part, recorder)
+    while shards:
+        shard = shards.pop(0)
+        left = _attempt(run, search_round, shard, recorder)
         if not left:
             continue
         release_memory(run.study.device)
         run.study.frozen.limit.tokens = None  # fewer trials leave room for larger passes
-        parts = [*files.halves(left), *parts]
-        run.progress.note(f"memory does not hold {len(part.trials)} trials at once; they train in turns")
-    ended = len(_ended(run, wave)) == len(wave.trials)
+        shards = [*files.halves(left), *shards]
+        run.progress.note(f"memory does not hold {len(shard.trials)} trials at once; they train in turns")
+    ended = len(_ended(run, search_round)) == len(search_round.trials)
     if ended:
         files.remove()
     return ended
@@ -183,45 +183,45 @@ def _steps_done(store: StudyStore, trials: Sequence[TrialRecord], kept: Mapping[
     return [record for record in records if record.step <= kept.get(record.trial_id, record.step)]
 
 
-def _ended(run: _Run, wave: Wave) -> dict[str, TrialOutcome]:
+def _ended(run: _Run, search_round: SearchRound) -> dict[str, TrialOutcome]:
     outcomes = run.store.outcomes()
-    names = [trial.trial_id for trial in wave.trials if trial.trial_id in outcomes]
+    names = [trial.trial_id for trial in search_round.trials if trial.trial_id in outcomes]
     return {name: outcomes[name] for name in names if outcomes[name].state in ENDED}
 
 
-def _conclude(place: StudyFolder, *, teaches: bool) -> None:
+def _finalize(place: StudyFolder, *, calibrate: bool) -> None:
     """Name each rank's adapter, learn from costs just measured, and remove what only an unfinished study needs."""
     choose_adapters(place)
-    if teaches:
-        calibrate(place.store)
+    if calibrate:
+        update_calibration(place.store)
     shutil.rmtree(place.checkpoints, ignore_errors=True)
 
 
-def _attempt(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder) -> list[TrialRecord]:
+def _attempt(run: _Run, search_round: SearchRound, shard: GroupShard, recorder: StudyRecorder) -> list[TrialRecord]:
     """Train a part; return the trials that are left and have to be tried in smaller parts, where memory ran out.
 
     Any other failure, and memory that does not hold a single trial, becomes the outcome of the trials that were left.
     """
     trials: list[TrainingTrial] = []
     try:
-        run.measure_costs(part.trials)
+        run.measure_costs(shard.trials)
         layers, dtype = run.study.frozen.layers, run.study.frozen.model.dtype
-        for record in part.trials:
+        for record in shard.trials:
             trials.append(TrainingTrial(record, run.study.spec, layers, dtype))  # noqa: PERF401 - kept when one fails
-        part.restore(trials)
+        shard.restore(trials)
         for trial in trials:
             run.store.put_adapter(trial.adapter_record())
         check_measured(run.place.path, run.study.spec)
-        _train(run, wave, part, recorder, trials)
+        _train(run, search_round, shard, recorder, trials)
     except (LorascopeError, sqlite3.Error):
         raise
     except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
-        ended = _ended(run, wave)
-        left = [record for record in part.trials if record.trial_id not in ended]
-        if is_out_of_memory(error) and len(part.trials) > 1:
+        ended = _ended(run, search_round)
+        left = [record for record in shard.trials if record.trial_id not in ended]
+        if is_out_of_memory(error) and len(shard.trials) > 1:
             return left
         steps = {trial.record.trial_id: trial.steps_done for trial in trials}
-        for outcome in _outcomes_of(error, {r.trial_id: steps.get(r.trial_id, part.steps_done) for r in left}):
+        for outcome in _outcomes_of(error, {r.trial_id: steps.get(r.trial_id, shard.steps_done) for r in left}):
             recorder.outcome(outcome)
     finally:
         attach(run.study.frozen.layers, [])
@@ -233,17 +233,19 @@ def _smaller_passes(run: _Run, tokens: int) -> None:
     run.progress.note(f"memory ran out: from now on at most {tokens} tokens go through the model at once")
 
 
-def _train(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder, trials: Sequence[TrainingTrial]) -> None:
-    total_steps = run.study.facts.total_steps
+def _train(
+    run: _Run, search_round: SearchRound, shard: GroupShard, recorder: StudyRecorder, trials: Sequence[TrainingTrial]
+) -> None:
+    total_steps = run.study.resolved.total_steps
     run.progress.phase("training")
-    recorder.begin_part(part.checkpoint)
+    recorder.begin_shard(shard.checkpoint)
     for trial in trials:
         # A trial is finished when its last evaluation and its adapter are written, not when its steps are done
         recorder.outcome(replace(trial.outcome(total_steps), state="running"))
         # Later records come again
         run.store.truncate_after([trial.record.trial_id], trial.steps_done)
-    others = [record for record in wave.trials if record not in part.trials]
-    pack = Pack(
+    others = [record for record in search_round.trials if record not in shard.trials]
+    group = TrialGroup(
         frozen=run.study.frozen,
         trials=trials,
         splits=run.study.splits,
@@ -252,14 +254,14 @@ def _train(run: _Run, wave: Wave, part: Part, recorder: StudyRecorder, trials: S
         recorder=recorder,
         probe=StepClock(run.study.device),
         check_stop=run.stop.check,
-        rungs=wave.rungs,
-        base_nats=wave.base_nats,
+        rungs=search_round.rungs,
+        base_nats=search_round.base_nats,
         others=others,
         others_losses=_losses_by_step(run.store, others),
     )
     try:
         with kept_memory(run.study.device):
-            train_pack(pack)
+            train_group(group)
     except Interrupted:
         recorder.save(trials)
         raise

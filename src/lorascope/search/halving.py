@@ -37,7 +37,7 @@ class Rungs:
     falling: bool = True
     """Whether learning rates fall towards the end. Where they do not, a lower rate may stay beside the best as well."""
 
-    def leavers(self, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, str]:
+    def trials_to_stop(self, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, str]:
         """Return the trials that stop after ``step``, each with its reason.
 
         Of n rates of a rank, the better half stays at the first rung, a quarter at the second (rounded up), and one

@@ -24,7 +24,7 @@ ENDED = {"finished", "diverged", "stopped"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wave:
+class SearchRound:
     """One pack of a study."""
 
     number: int
@@ -35,7 +35,7 @@ class Wave:
     """Nats of each held-out row before the first step, where an earlier pack has them."""
 
 
-def pending_wave(spec: StudySpec, store: StudyStore, total_steps: int) -> Wave | None:
+def pending_round(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:
     """Return the first pack that has not ended; None when the study is complete."""
     outcomes = store.outcomes()
     finished = [name for name, outcome in outcomes.items() if outcome.state == "finished"]
@@ -57,7 +57,7 @@ def pending_wave(spec: StudySpec, store: StudyStore, total_steps: int) -> Wave |
             falling=spec.lr_scheduler_type != "constant",
         )
     base = next((record for trial in before for record in store.evaluations(trial.trial_id)[:1]), None)
-    return Wave(number=number, trials=trials, rungs=rungs, base_nats=base.example_nats if base else None)
+    return SearchRound(number=number, trials=trials, rungs=rungs, base_nats=base.example_nats if base else None)
 
 
 def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> tuple[TrialRecord, ...]:
@@ -118,7 +118,7 @@ def _rate_beyond_edge(
         return None
     rate = next_rate(tried, side)
     usable = 0 < rate < math.inf and rate not in tried
-    return rate if usable and added < spec.max_widenings else None
+    return rate if usable and added < spec.max_grid_extensions else None
 
 
 def _rates_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[float]:

@@ -56,7 +56,7 @@ def _trial_id(spec: StudySpec, rank: int, learning_rate: float, seed: int) -> st
 
 def _lora_alpha(spec: StudySpec, rank: int) -> float:
     if spec.alpha_rule == "proportional":
-        return spec.alpha_multiple * rank
+        return spec.alpha_over_rank * rank
     return spec.lora_alpha[spec.ranks.index(rank)] if isinstance(spec.lora_alpha, tuple) else spec.lora_alpha
 
 

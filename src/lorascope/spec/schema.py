@@ -47,7 +47,7 @@ Size = Annotated[str, BeforeValidator(_is_size)]
 FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 """Endings of files of rows."""
 
-READING_FIELDS = frozenset({"tolerance", "stable_zone", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
+READING_FIELDS = frozenset({"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
 """Fields that change what is read or measured, not what is trained: a finished study may be given others."""
 
 
@@ -67,7 +67,7 @@ class StudySpec(BaseModel):
     """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``."""
 
     eval_split: str | None = None
-    """Another split to hold out. Without it, held-out rows are taken from ``split`` by ``data_seed``."""
+    """Another split to hold out. Without it, held-out rows are taken from ``split`` by ``split_seed``."""
 
     eval_examples: Annotated[int, Field(ge=2, strict=True)] | None = None
     """How many rows to hold out, two at least. Default: a tenth of the rows, at most 256."""
@@ -88,7 +88,7 @@ class StudySpec(BaseModel):
     max_length: Annotated[int, Field(ge=2, strict=True)] = 1024
     """Rows are cut at this many tokens."""
 
-    data_seed: Seed = 0
+    split_seed: Seed = 0
     """Chooses the held-out rows. The order of training rows follows each trial's seed."""
 
     ranks: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (8, 128, 256)
@@ -96,13 +96,13 @@ class StudySpec(BaseModel):
 
     alpha_rule: AlphaRule = "fixed"
     """How ``lora_alpha`` follows the rank: ``fixed`` (same alpha, scale alpha/r), ``rslora`` (same alpha, scale
-    alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_multiple`` * r, the same scale for all ranks)."""
+    alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_over_rank`` * r, the same scale for all ranks)."""
 
     lora_alpha: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 32.0
     """Alpha under the rules ``fixed`` and ``rslora``: one for all ranks, or a list with one for each rank, in their
     order."""
 
-    alpha_multiple: Positive = 4.0
+    alpha_over_rank: Positive = 4.0
     """Alpha divided by r under the rule ``proportional``."""
 
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -122,7 +122,7 @@ class StudySpec(BaseModel):
     """With three or more learning rates, stop those that fall behind in held-out loss; ranks are never stopped. The
     first seed alone looks for each rank's rate; the other seeds are trained at the rates that are left."""
 
-    max_widenings: Annotated[int, Field(ge=0, strict=True)] = 2
+    max_grid_extensions: Annotated[int, Field(ge=0, strict=True)] = 2
     """Learning rates added at most on either side where a rank's best one lies at the edge of two or more; 0 trains
     the grid as it is."""
 
@@ -170,7 +170,7 @@ class StudySpec(BaseModel):
     """A rank is adequate when no other has a held-out loss lower by more than this, in nats a token. 0.005 nats are
     0.5 % of perplexity."""
 
-    stable_zone: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    convergence_band: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """A training loss is stable once its average stays this close to its final level, as a share of that level."""
 
     max_memory: Size | None = None
@@ -249,13 +249,13 @@ class StudySpec(BaseModel):
         alphas, proportional = self.lora_alpha, self.alpha_rule == "proportional"
         if proportional and alphas != StudySpec.model_fields["lora_alpha"].default:
             raise _contradiction(
-                "lora_alpha is given, but under alpha_rule proportional alpha is alpha_multiple * r",
+                "lora_alpha is given, but under alpha_rule proportional alpha is alpha_over_rank * r",
                 "leave lora_alpha out, or choose alpha_rule fixed or rslora",
             )
-        if not proportional and self.alpha_multiple != StudySpec.model_fields["alpha_multiple"].default:
+        if not proportional and self.alpha_over_rank != StudySpec.model_fields["alpha_over_rank"].default:
             raise _contradiction(
-                f"alpha_multiple is given, but alpha_rule {self.alpha_rule} takes lora_alpha",
-                "leave alpha_multiple out, or choose alpha_rule proportional",
+                f"alpha_over_rank is given, but alpha_rule {self.alpha_rule} takes lora_alpha",
+                "leave alpha_over_rank out, or choose alpha_rule proportional",
             )
         if isinstance(alphas, tuple) and len(alphas) != len(self.ranks):
             raise _contradiction(

@@ -49,9 +49,9 @@ class StudyFolder:
         """Return the folder of what only an unfinished study needs."""
         return self.path / "checkpoints"
 
-    def checkpoint(self, pack: int) -> Path:
+    def checkpoint(self, group: int) -> Path:
         """Return the file from which the training of a pack continues."""
-        return self.checkpoints / f"pack-{pack}.safetensors"
+        return self.checkpoints / f"pack-{group}.safetensors"
 
 
 def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:

@@ -11,16 +11,16 @@ from typing import Self
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
-    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
     GpuSample,
     MachineRates,
     PredictionRecord,
+    ResolvedStudy,
+    SoloRun,
     SpectrumRecord,
     StepRecord,
-    StudyFacts,
     SystemSample,
     TrialOutcome,
     TrialRecord,
@@ -30,7 +30,7 @@ from lorascope.store import columns, tables
 from lorascope.store.codec import SqlValue, checksum
 from lorascope.store.columns import StepColumns
 from lorascope.store.connection import connect_reader, connect_writer, damage_is_clear, disconnect_writer
-from lorascope.store.tables import R, Table
+from lorascope.store.tables import R, RecordTable
 
 
 class StudyStore:
@@ -68,9 +68,9 @@ class StudyStore:
     ) -> None:
         self.close()
 
-    def put_facts(self, facts: StudyFacts) -> None:
+    def put_resolved(self, resolved: ResolvedStudy) -> None:
         """Write what the study is, in place of what was written before."""
-        self._write(tables.FACTS, [facts])
+        self._write(tables.RESOLVED, [resolved])
 
     def put_environment(self, environment: Environment) -> None:
         """Append where a process runs; one row for each start."""
@@ -129,9 +129,9 @@ class StudyStore:
         """Write what was predicted, in place of what was predicted of the same things before."""
         self._write(tables.PREDICTIONS, predictions)
 
-    def put_cost_turn(self, turn: CostTurn) -> None:
+    def put_solo_run(self, turn: SoloRun) -> None:
         """Write one turn of a rank alone, in place of the same one before."""
-        self._write(tables.COST_TURNS, [turn])
+        self._write(tables.SOLO_RUNS, [turn])
 
     def put_machine_rates(self, rates: MachineRates) -> None:
         """Write what the device can do, in place of what was measured before."""
@@ -156,9 +156,9 @@ class StudyStore:
             number: int = self._connection.execute(query, (trial_id, last)).fetchone()[0]
         return number
 
-    def facts(self) -> StudyFacts | None:
+    def resolved(self) -> ResolvedStudy | None:
         """Read what the study is; None before it was written."""
-        rows = self._read(tables.FACTS)
+        rows = self._read(tables.RESOLVED)
         return rows[0] if rows else None
 
     def environments(self) -> list[Environment]:
@@ -181,9 +181,9 @@ class StudyStore:
         """Read the solo measurements by ascending rank."""
         return self._read(tables.COSTS, "ORDER BY rank")
 
-    def cost_turns(self) -> list[CostTurn]:
+    def solo_runs(self) -> list[SoloRun]:
         """Read the turns of the ranks alone in the order they were taken."""
-        return self._read(tables.COST_TURNS, "ORDER BY number")
+        return self._read(tables.SOLO_RUNS, "ORDER BY number")
 
     def machine_rates(self) -> MachineRates | None:
         """Read what the device can do; None before it was measured."""
@@ -240,7 +240,7 @@ class StudyStore:
         """Read what was predicted, single ranks first and ascending."""
         return self._read(tables.PREDICTIONS, "ORDER BY what, rank")
 
-    def _write(self, table: Table[R], records: Sequence[R]) -> None:
+    def _write(self, table: RecordTable[R], records: Sequence[R]) -> None:
         rows = [table.encode(record) for record in records]
         with self._transaction() as connection:
             connection.executemany(table.insert_sql, rows)
@@ -254,7 +254,7 @@ class StudyStore:
         with self._transaction() as connection:
             connection.execute(columns.PUT_BLOCK, (trial_id, data, checksum((trial_id, data))))
 
-    def _read(self, table: Table[R], ending: str = "", *arguments: SqlValue) -> list[R]:
+    def _read(self, table: RecordTable[R], ending: str = "", *arguments: SqlValue) -> list[R]:
         with self._lock, damage_is_clear(self._path):
             rows = self._connection.execute(f"{table.select_sql} {ending}", arguments).fetchall()
             return [table.decode(row) for row in rows]

@@ -7,16 +7,16 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
-    CostTurn,
     Environment,
     EvalRecord,
     ForgettingRecord,
     GpuSample,
     MachineRates,
     PredictionRecord,
+    ResolvedStudy,
+    SoloRun,
     SpectrumRecord,
     StepRecord,
-    StudyFacts,
     SystemSample,
     TrialOutcome,
     TrialRecord,
@@ -36,7 +36,7 @@ R = TypeVar("R", bound=_Record)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Table(Generic[R]):
+class RecordTable(Generic[R]):
     """One table of records."""
 
     name: str
@@ -78,14 +78,14 @@ class Table(Generic[R]):
         return self.make(**{field: codec.decode(value) for (field, codec), value in pairs})
 
 
-def _table(name: str, record: type[R], **special: Codec) -> Table[R]:
+def _table(name: str, record: type[R], **special: Codec) -> RecordTable[R]:
     hints = get_type_hints(record)
     fields = [field.name for field in dataclasses.fields(record)]
     codecs = {field: special.get(field) or BY_TYPE.get(hints[field], PLAIN) for field in fields}
-    return Table(name=name, make=record, codecs=codecs)
+    return RecordTable(name=name, make=record, codecs=codecs)
 
 
-FACTS = _table("facts", StudyFacts)
+RESOLVED = _table("facts", ResolvedStudy)
 ENVIRONMENTS = _table("environments", Environment)
 TRIALS = _table("trials", TrialRecord)
 OUTCOMES = _table("outcomes", TrialOutcome)
@@ -98,6 +98,6 @@ SPECTRA = _table("spectra", SpectrumRecord)
 TRUNCATIONS = _table("truncations", TruncationRecord, example_target_tokens=INT32_ARRAY)
 FORGETTING = _table("forgetting", ForgettingRecord, window_target_tokens=INT32_ARRAY)
 PREDICTIONS = _table("predictions", PredictionRecord)
-COST_TURNS = _table("cost_turns", CostTurn)
+SOLO_RUNS = _table("cost_turns", SoloRun)
 MACHINE_RATES = _table("machine_rates", MachineRates)
 GPU_SAMPLES = _table("gpu_samples", GpuSample)

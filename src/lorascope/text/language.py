@@ -1,7 +1,7 @@
 """Words for people, in their language: gettext catalogs, with the English text as the key.
 
 What a program reads (summary.json, errors, the command line) stays English; reports, charts and pages are made inside
-``language(code)``. A catalog is read as it was written (``locales/ko/LC_MESSAGES/lorascope.po``), so that there is no
+``language(code)``. A catalog is read as it was written (``catalogs/ko/LC_MESSAGES/lorascope.po``), so that there is no
 second, compiled file that could be of another day.
 """
 
@@ -18,7 +18,7 @@ from lorascope.errors import InputError
 
 Language = Literal["en", "ko"]
 LANGUAGES: tuple[str, ...] = get_args(Language)
-CATALOGS = Path(__file__).parent / "locales"
+CATALOGS = Path(__file__).parent / "catalogs"
 DOMAIN = "lorascope"
 _CODE: ContextVar[str] = ContextVar("language", default="en")
 

@@ -129,7 +129,7 @@ class Feed:
         self._look = look
         self._put("problem", "")
         self._put("head", view.head(look))
-        self._put("data_hash", look.facts.data_hash if look.facts else None)
+        self._put("data_hash", look.resolved.data_hash if look.resolved else None)
         self._put("marks", view.marks(look))
         if look.trials:
             self._put("lines_charts", line_charts(look))

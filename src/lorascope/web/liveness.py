@@ -18,10 +18,10 @@ def signature(folder: Path) -> Signature:
     found = []
     for name in _FILES:
         try:
-            facts = (folder / name).stat()
+            resolved = (folder / name).stat()
         except OSError:
             continue
-        found.append((facts.st_ino, facts.st_size, facts.st_mtime_ns))
+        found.append((resolved.st_ino, resolved.st_size, resolved.st_mtime_ns))
     return tuple(found)
 
 

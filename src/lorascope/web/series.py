@@ -12,7 +12,7 @@ Point = tuple[int, float, float, float, float]
 """Number of the bucket, x, mean, lowest, highest."""
 
 
-class Curve:
+class LiveSeries:
     """Neighbouring rows joined so that at most ``MAX_POINTS`` remain; each keeps its lowest and highest value.
 
     Bucket n holds the positions from n * size on. Its size doubles when there are too many, so that a line of any
@@ -87,7 +87,7 @@ class Follower:
     """
 
     def __init__(self, *, sparse: bool = False) -> None:
-        self.curve = Curve()
+        self.curve = LiveSeries()
         self._sparse = sparse
         self._before_first = -1 if sparse else 0
         self._last = self._before_first

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from lorascope.records import EvalRecord, GpuSample, StudyFacts, SystemSample
+from lorascope.records import EvalRecord, GpuSample, ResolvedStudy, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.store.live import Bucket, LiveStore
 from lorascope.units import to_gigabytes, to_minutes
@@ -16,7 +16,7 @@ class Look:
     """A study at one moment."""
 
     spec: StudySpec
-    facts: StudyFacts | None
+    resolved: ResolvedStudy | None
     starts: int
     examined: int
     """Records that are no part of training; the summary changes with them."""
@@ -51,7 +51,7 @@ class Watch:
                 for line in self.lines.values():
                     line.doubt()
                 self._starts = starts
-            outcomes, facts = store.outcomes(), store.facts()
+            outcomes, resolved = store.outcomes(), store.resolved()
             trials = tuple(
                 stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id)) for trial in store.trials()
             )
@@ -61,17 +61,17 @@ class Watch:
             if newest is not None:
                 for column in ("rss_bytes", "device_allocated_bytes"):
                     self._line("memory", column).follow(newest[0], _samples(store, column), version)
-            pack = next((t.trial.trial_id for t in trials if t.outcome == "running"), None)
+            group = next((t.trial.trial_id for t in trials if t.outcome == "running"), None)
             left = seconds_left(
                 trials,
                 spec,
-                facts,
-                step_seconds=store.recent_step_seconds(pack) if pack else None,
+                resolved,
+                step_seconds=store.recent_step_seconds(group) if group else None,
                 evaluation_seconds={name: record.seconds for name, record in self._last_evaluations.items()},
             )
             return Look(
                 spec=spec,
-                facts=facts,
+                resolved=resolved,
                 starts=starts,
                 examined=store.examined(),
                 trials=trials,

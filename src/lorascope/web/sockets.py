@@ -26,8 +26,8 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InputError(f"{host} is no address of this machine: {error}", remedy="give another --host") from error
-    family, kind, protocol, _, place = found[0]
-    listener = socket.socket(family, kind, protocol)
+    prefix_group, kind, protocol, _, place = found[0]
+    listener = socket.socket(prefix_group, kind, protocol)
     try:
         if os.name == "posix":
             # A port whose last connections have not run out may be taken at once; one that is served may not.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.records import StudyFacts, TrialOutcome, TrialRecord
+from lorascope.records import ResolvedStudy, TrialOutcome, TrialRecord
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
 
@@ -53,7 +53,7 @@ def state_of(trials: Sequence[TrialStand], *, alive: bool, left_open: bool) -> S
 def seconds_left(
     trials: Iterable[TrialStand],
     spec: StudySpec,
-    facts: StudyFacts | None,
+    resolved: ResolvedStudy | None,
     *,
     step_seconds: float | None,
     evaluation_seconds: Mapping[str, float],
@@ -67,11 +67,11 @@ def seconds_left(
         step_seconds: wall time of one of the pack's recent steps.
         evaluation_seconds: how long each trial's last evaluation took, by trial id.
     """
-    pack = [trial for trial in trials if trial.outcome in _OPEN]
-    in_turns = len({trial.steps for trial in pack}) > 1  # where memory does not hold them all
-    if not pack or facts is None or step_seconds is None or in_turns:
+    group = [trial for trial in trials if trial.outcome in _OPEN]
+    in_turns = len({trial.steps for trial in group}) > 1  # where memory does not hold them all
+    if not group or resolved is None or step_seconds is None or in_turns:
         return None
-    done = min(trial.steps for trial in pack)
-    rounds = sum(step > done for step in evaluation_steps(spec, facts.total_steps))
-    each_round = sum(evaluation_seconds.get(trial.trial.trial_id, 0.0) for trial in pack)
-    return (facts.total_steps - done) * step_seconds + rounds * each_round
+    done = min(trial.steps for trial in group)
+    rounds = sum(step > done for step in evaluation_steps(spec, resolved.total_steps))
+    each_round = sum(evaluation_seconds.get(trial.trial.trial_id, 0.0) for trial in group)
+    return (resolved.total_steps - done) * step_seconds + rounds * each_round

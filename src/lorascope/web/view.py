@@ -8,12 +8,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorascope.analysis.section import Interval
-from lorascope.analysis.summary import RankPart, StudySummary
+from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.errors import InputError
 from lorascope.records import GpuSample, SystemSample
 from lorascope.text.language import LANGUAGES, current_language, retell, tr, trn
-from lorascope.units import format_bytes, format_count, format_seconds
+from lorascope.text.numbers import format_count, format_seconds
+from lorascope.units import format_bytes
 from lorascope.web.snapshot import Look
 from lorascope.web.state import State, TrialStand
 
@@ -27,7 +28,7 @@ def render(template: str, /, **values: object) -> str:
 
 def head(look: Look) -> str:
     """Say what is studied."""
-    named = look.facts or look.spec
+    named = look.resolved or look.spec
     title = tr("{model} on {dataset}", model=named.model, dataset=named.dataset)
     return render("head.html.j2", title=title, facts=_facts(look))
 
@@ -46,7 +47,7 @@ def status(look: Look | None, state: State) -> str:
 def trials(look: Look, state: State) -> str:
     """Show every trial planned so far."""
     colors = rank_colors(look.spec.ranks)
-    total = look.facts.total_steps if look.facts else None
+    total = look.resolved.total_steps if look.resolved else None
     return render(
         "trials.html.j2",
         rows=look.trials,
@@ -122,7 +123,7 @@ def state_label(state: State) -> str:
 
 def steps_done(look: Look) -> tuple[int, int]:
     """Count the steps done and planned, over all trials; those that ended early are planned no further."""
-    total = look.facts.total_steps if look.facts else 0
+    total = look.resolved.total_steps if look.resolved else 0
     planned = sum(total if trial.outcome in ("not_started", "running") else trial.steps for trial in look.trials)
     return sum(trial.steps for trial in look.trials), planned
 
@@ -188,14 +189,16 @@ def _gpu(gpu: GpuSample) -> list[tuple[str, str]]:
 
 def _facts(look: Look) -> list[tuple[str, str]]:
     found = [(tr("ranks"), ", ".join(str(rank) for rank in sorted(look.spec.ranks)))]
-    if look.facts is not None:
+    if look.resolved is not None:
         rows = tr(
             "{train} to train on, {held_out} held out",
-            train=format_count(look.facts.train_examples),
-            held_out=format_count(look.facts.eval_examples),
+            train=format_count(look.resolved.train_examples),
+            held_out=format_count(look.resolved.eval_examples),
         )
-        found += [(tr("rows"), rows), (tr("steps of a trial"), f"{look.facts.total_steps:,}")]
-        found.append((tr("precision"), tr("{dtype} on {device}", dtype=look.facts.dtype, device=look.facts.device)))
+        found += [(tr("rows"), rows), (tr("steps of a trial"), f"{look.resolved.total_steps:,}")]
+        found.append(
+            (tr("precision"), tr("{dtype} on {device}", dtype=look.resolved.dtype, device=look.resolved.device))
+        )
     if look.starts > 1:
         found.append((tr("runs"), f"{look.starts:,}"))
     return found
@@ -213,7 +216,7 @@ def _trial_states(state: State) -> Mapping[str, str]:
     }
 
 
-def _rank_cells(part: RankPart) -> Sequence[str]:
+def _rank_cells(part: RankSection) -> Sequence[str]:
     lowest = part.excess_loss == 0 and part.excess_loss_ci95 == (0.0, 0.0)
     return (
         loss(part.eval_loss),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hangul import foreign, undecided
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import language
+from support.korean import foreign, undecided
 
 MakeStudy = Callable[..., Path]
 TWO = {8: 1.3, 128: 1.2}

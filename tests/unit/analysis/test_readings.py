@@ -10,8 +10,8 @@ import pytest
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
 from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.readings import find_knee
-from lorascope.analysis.readings_schema import DoublingPart
-from lorascope.analysis.summary import RankPart
+from lorascope.analysis.readings_schema import DoublingSection
+from lorascope.analysis.summary import RankSection
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
 
@@ -30,9 +30,9 @@ def grid(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> St
     return summarize(build_study(tmp_path_factory.mktemp("grid") / "study", spec=spec, floors={8: 1.2, 128: 1.3}))
 
 
-def doubling(smaller: int, larger: int, gain: float, half: float = 0.001) -> DoublingPart:
+def doubling(smaller: int, larger: int, gain: float, half: float = 0.001) -> DoublingSection:
     doublings = math.log2(larger / smaller)
-    return DoublingPart(
+    return DoublingSection(
         smaller=smaller, larger=larger, gain=gain, gain_ci95=(gain - half, gain + half),
         gain_per_doubling=gain / doublings, gain_per_million=None,
     )  # fmt: skip
@@ -68,9 +68,9 @@ def test_gaps_and_what_was_gained_are_differences_of_the_losses_shown(summary: S
         assert reading.train_gap == part.train_loss - lowest
         assert reading.loss_gained == pytest.approx(base - part.eval_loss)
         assert reading.final_spread == pytest.approx(0.08, abs=0.04)
-        if reading.above_largest is not None:
-            assert reading.above_largest == pytest.approx(part.eval_loss - largest)
-    assert summary.readings.ranks[-1].above_largest is None
+        if reading.excess_over_largest is not None:
+            assert reading.excess_over_largest == pytest.approx(part.eval_loss - largest)
+    assert summary.readings.ranks[-1].excess_over_largest is None
 
 
 def test_sizes_come_from_counts_of_parameters(summary: StudySummary) -> None:
@@ -86,7 +86,7 @@ def test_sizes_come_from_counts_of_parameters(summary: StudySummary) -> None:
 def test_the_threshold_of_the_stable_zone_is_the_study_s(make_study: MakeStudy) -> None:
     found = []
     for zone in (0.02, 0.05, 0.3):
-        spec = StudySpec(ranks=(8, 128), stable_zone=zone)
+        spec = StudySpec(ranks=(8, 128), convergence_band=zone)
         readings = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2})).readings
         found.append(readings.ranks[1].stable_step or math.inf)
     assert found[0] > found[1] > found[2]
@@ -121,7 +121,7 @@ def test_a_step_over_several_doublings_is_shared_among_them() -> None:
     assert find_knee([], 0.005) == (None, "Fewer than two ranks can be compared, so there is no knee.")
 
 
-def with_estimates(part: RankPart, rank: int, loss: float | None, seconds: float, memory: int) -> RankPart:
+def with_estimates(part: RankSection, rank: int, loss: float | None, seconds: float, memory: int) -> RankSection:
     update = {"rank": rank, "eval_loss": loss, "step_seconds": seconds, "peak_memory_bytes": memory}
     return part.model_copy(update=update)
 

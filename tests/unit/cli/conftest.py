@@ -6,13 +6,13 @@ import pytest
 
 from lorascope.errors import Interrupted
 from lorascope.measure.environment import environment
-from lorascope.records import EvalRecord, StepRecord, StudyFacts, TrialOutcome
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
-FACTS = StudyFacts(
+RESOLVED = ResolvedStudy(
     model="a/model",
     dataset="rows.json",
     device="cpu",
@@ -57,7 +57,7 @@ class Script:
         return plan_trials(self.spec)
 
     def begin(self, view, done_steps=0):
-        view.begin(FACTS, self.trials, [record for n in range(1, done_steps + 1) for record in self.records(n)])
+        view.begin(RESOLVED, self.trials, [record for n in range(1, done_steps + 1) for record in self.records(n)])
 
     def step(self, view, step, loss=1.5, warmup=False):
         self.clock.now += 1.0
@@ -107,10 +107,10 @@ class Recorder:
     def __init__(self, store, view):
         self.store, self.view = store, view
 
-    def begin(self, facts, trials, done):
-        self.store.put_facts(facts)
+    def begin(self, resolved, trials, done):
+        self.store.put_resolved(resolved)
         self.store.put_trials(trials)
-        self.view.begin(facts, trials, done)
+        self.view.begin(resolved, trials, done)
 
     def step(self, records):
         self.store.append_steps(records)

@@ -47,7 +47,7 @@ def test_a_report_needs_no_torch(tmp_path, fake_run, capsys):
 
 def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path):
     code = "import sys\nimport lorascope.web.{}\nprint('\\n'.join(sys.modules))"
-    for module, unwanted in (("server", {"torch", "transformers", "datasets"}), ("beside", {"starlette", *HEAVY})):
+    for module, unwanted in (("server", {"torch", "transformers", "datasets"}), ("subprocess", {"starlette", *HEAVY})):
         finished = subprocess.run(
             [sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True, cwd=tmp_path
         )
@@ -125,15 +125,15 @@ def test_export_hands_over_its_arguments(monkeypatch, capsys):
 def test_doctor_says_what_there_is(capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert call("doctor", "--json") == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["lorascope"] == lorascope.__version__
-    assert facts["devices"][0] == "cpu"
-    assert facts["memory_bytes"] > facts["memory_available_bytes"] > 0
-    assert facts["hub_offline"] == ["HF_HUB_OFFLINE"]
+    resolved = json.loads(capsys.readouterr().out)
+    assert resolved["lorascope"] == lorascope.__version__
+    assert resolved["devices"][0] == "cpu"
+    assert resolved["memory_bytes"] > resolved["memory_available_bytes"] > 0
+    assert resolved["hub_offline"] == ["HF_HUB_OFFLINE"]
     assert call("doctor") == 0
     text = capsys.readouterr().out
     assert "HF_HUB_OFFLINE" in text
-    assert facts["cpu"] in text
+    assert resolved["cpu"] in text
 
 
 def test_the_demo_model_is_found_without_importing_its_package(tmp_path, monkeypatch):

@@ -119,9 +119,9 @@ def test_the_naive_reading_and_the_limits_are_in_the_result(fake_run, capsys):
 
 
 def test_automatic_rates_and_switches_of_the_search(asked):
-    run("--learning-rates", "auto", "--no-early-exit", "--max-widenings", "0")
+    run("--learning-rates", "auto", "--no-early-exit", "--max-grid-extensions", "0")
     ((spec, _, _),) = asked
-    assert (spec.learning_rates, spec.early_exit, spec.max_widenings) == ("auto", False, 0)
+    assert (spec.learning_rates, spec.early_exit, spec.max_grid_extensions) == ("auto", False, 0)
 
 
 def test_a_model_or_a_data_set_starts_from_the_defaults(asked):

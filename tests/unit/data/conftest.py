@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tiny import train_tokenizer
+from support.tiny_models import train_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_the_hash_tells_data_masks_and_splits_apart(write_rows, tokenizer):
     path = write_rows(pairs(40))
     specs = [
         StudySpec(dataset=path),
-        StudySpec(dataset=path, data_seed=1),
+        StudySpec(dataset=path, split_seed=1),
         StudySpec(dataset=path, eval_examples=5),
         StudySpec(dataset=path, completion_only_loss=False),
         StudySpec(dataset=path, max_length=5),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from packs import make_spec, prepared, run_pack
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +16,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
+from support.groups import make_spec, prepared, run_pack
 
 
 @pytest.fixture(scope="module")

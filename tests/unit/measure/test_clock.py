@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from packs import Kept, make_spec, prepared
 
 from lorascope.engine.checkpoint import load_checkpoint, save_checkpoint
-from lorascope.engine.loop import Pack, train_pack
+from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted
 from lorascope.measure import clock
 from lorascope.measure.clock import StepClock
 from lorascope.records import EvalRecord, StepRecord
 from lorascope.search.trials import plan_trials
-from tiny import make_splits
+from support.groups import Kept, make_spec, prepared
+from support.tiny_models import make_splits
 
 
 class Hands:
@@ -81,15 +81,15 @@ class Watched(StepClock):
 
     def __init__(self, hands: Hands) -> None:
         super().__init__(torch.device("cpu"), hands)
-        self.passes = 0
+        self.microbatches = 0
         self.expected: list[float] = []
 
     def step_begins(self) -> None:
-        self.passes = 0
+        self.microbatches = 0
         super().step_begins()
 
     def step_ends(self, *, tokens: int) -> float:
-        self.expected.append(self.passes * PASS_SECONDS)
+        self.expected.append(self.microbatches * PASS_SECONDS)
         return super().step_ends(tokens=tokens)
 
 
@@ -123,22 +123,22 @@ def test_irregular_logging_evaluations_and_a_resume_leave_every_step_s_time_exac
         if state.exists():
             load_checkpoint(state, trials)
 
-        def passes(hands: Hands = hands, timer: Watched = timer, stop: int | None = stop_in_step) -> None:
+        def microbatches(hands: Hands = hands, timer: Watched = timer, stop: int | None = stop_in_step) -> None:
             """Be called before every pass and in its layers, in training and evaluations; let time go by."""
-            timer.passes += 1
+            timer.microbatches += 1
             hands.seconds += PASS_SECONDS
-            if stop is not None and len(timer.expected) == stop - 1 and timer.passes == 2:
+            if stop is not None and len(timer.expected) == stop - 1 and timer.microbatches == 2:
                 raise Interrupted("stopped as asked")
 
-        pack = Pack(
+        group = TrialGroup(
             frozen=frozen, trials=trials, splits=make_splits(), spec=spec, total_steps=6, recorder=log, probe=timer,
-            check_stop=passes,
+            check_stop=microbatches,
         )  # fmt: skip
         if stop_in_step is None:
-            train_pack(pack)
+            train_group(group)
         else:
             with pytest.raises(Interrupted):
-                train_pack(pack)
+                train_group(group)
             save_checkpoint(state, trials)
         kept += [record for record in log.step_records if record.trial_id == "r2"]
         expected += timer.expected

@@ -5,7 +5,7 @@ import pytest
 
 from lorascope.errors import InputError
 from lorascope.modeling.targets import check_ranks, find_targets, swap_in
-from tiny import make_model
+from support.tiny_models import make_model
 
 TARGETS = {
     "llama": [

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from hangul import foreign, undecided
 from lorascope.analysis import load_study, summarize_data
 from lorascope.charts import fonts
 from lorascope.charts.registry import draw
 from lorascope.errors import InputError
 from lorascope.records import (
     BASE_MODEL,
-    CostTurn,
     ForgettingRecord,
     GpuSample,
     MachineRates,
     PredictionRecord,
+    SoloRun,
     SpectrumRecord,
     SystemSample,
     TrialOutcome,
@@ -29,6 +28,7 @@ from lorascope.report.write import render
 from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.language import current_language, language
+from support.korean import foreign, undecided
 
 MakeStudy = Callable[..., Path]
 
@@ -108,10 +108,10 @@ TITLES = {"title", "words", "part", "kind", "domain"}
 """Where specifications of charts hold words for people."""
 
 
-def turn_of(rank: int, number: int) -> CostTurn:
+def turn_of(rank: int, number: int) -> SoloRun:
     """Make a turn after which memory did not come back, twice as slow the second time."""
     top = BASE + 10**6 * rank
-    return CostTurn(
+    return SoloRun(
         rank=rank, turn=number, step_seconds=(3.0, *(1.0 + number,) * 4), warmup_steps=1, step_tokens=(200,) * 5,
         cpu_seconds=2.0, base_bytes=BASE, forward_peak_bytes=top, backward_peak_bytes=top, optimizer_peak_bytes=top,
         evaluation_peak_bytes=None, held_bytes=BASE, after_bytes=BASE + 10**8, reserved_peak_bytes=None,
@@ -166,7 +166,7 @@ def whole(make_study: MakeStudy) -> Path:
             )  # fmt: skip
         for rank in spec.ranks:
             for number in range(2):
-                store.put_cost_turn(turn_of(rank, number))
+                store.put_solo_run(turn_of(rank, number))
             store.append_gpu_samples([gpu_of(rank, number) for number in range(5)])
         store.put_machine_rates(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=1e10))
         whats = (("alone", 8), ("alone", 128), ("joint", 0), ("full", 0))
@@ -197,13 +197,13 @@ def words_of(spec: object, key: str = "") -> Iterator[str]:
 
 def test_a_korean_report_of_everything_has_no_english_left(whole: Path) -> None:
     data = load_study(whole)
-    assert data.facts is not None
+    assert data.resolved is not None
     # As the program itself says them; those of the made-up study are nobody's words
-    facts = replace(
-        data.facts, data_notes=("Training rows that repeat another row exactly, kept: 3.",),
+    resolved = replace(
+        data.resolved, data_notes=("Training rows that repeat another row exactly, kept: 3.",),
         dtype_reason="the GPU supports bfloat16", packing_reason="as asked", kernels_reason="compiled with g++",
     )  # fmt: skip
-    data = replace(data, facts=facts)
+    data = replace(data, resolved=resolved)
     with language("ko"):
         summary = summarize_data(data)
         pictures = draw(data, summary)

@@ -126,9 +126,9 @@ def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, pro
     [
         ({"lora_alpha": (16, 32)}, ("lora_alpha has 2 values, and ranks has 3", "one for each rank")),
         ({"lora_alpha": (16,)}, ("lora_alpha has 1 value, and ranks has 3 values",)),
-        ({"lora_alpha": (16, 32, 64), "alpha_rule": "proportional"}, ("alpha_multiple * r", "leave lora_alpha out")),
-        ({"lora_alpha": 16, "alpha_rule": "proportional"}, ("alpha_multiple * r", "fixed or rslora")),
-        ({"alpha_multiple": 2, "alpha_rule": "rslora"}, ("rslora takes lora_alpha", "leave alpha_multiple out")),
+        ({"lora_alpha": (16, 32, 64), "alpha_rule": "proportional"}, ("alpha_over_rank * r", "leave lora_alpha out")),
+        ({"lora_alpha": 16, "alpha_rule": "proportional"}, ("alpha_over_rank * r", "fixed or rslora")),
+        ({"alpha_over_rank": 2, "alpha_rule": "rslora"}, ("rslora takes lora_alpha", "leave alpha_over_rank out")),
         ({"lora_alpha": 0}, ("lora_alpha is 0", "above 0")),
         ({"lora_alpha": (16, -1, 4)}, ("lora_alpha is [16, -1, 4]", "16,32,64")),
         ({"lora_alpha": "many"}, ("lora_alpha is 'many'", "such as 32")),
@@ -136,8 +136,8 @@ def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, pro
         ({"tolerance": 0}, ("tolerance is 0", "larger number")),
         ({"tolerance": -0.01}, ("tolerance is -0.01", "larger number")),
         ({"tolerance": float("nan")}, ("tolerance is nan", "give a number")),
-        ({"stable_zone": 0}, ("stable_zone is 0", "larger number")),
-        ({"stable_zone": 1}, ("stable_zone is 1", "smaller number")),
+        ({"convergence_band": 0}, ("convergence_band is 0", "larger number")),
+        ({"convergence_band": 1}, ("convergence_band is 1", "smaller number")),
         ({"eval_examples": 1}, ("eval_examples is 1", "larger number")),
         ({"max_memory": "8"}, ("max_memory is '8'", "with its unit", "8GB or 7.5GiB")),
         ({"max_memory": 8_000_000_000}, ("max_memory is 8000000000", "8GB or 7.5GiB")),
@@ -173,7 +173,7 @@ def test_presets_load_and_say_what_the_reference_study_is():
     assert (reference.model, reference.dataset) == ("facebook/opt-350m", "sahil2801/CodeAlpaca-20k")
     assert reference.prompt_template == "### Question: {instruction}\n ### Answer: "
     assert (reference.split, reference.max_length, reference.num_train_epochs) == ("train[:50%]", 128, 3)
-    assert (reference.alpha_rule, reference.alpha_multiple, reference.lora_dropout) == ("proportional", 4, 0.1)
+    assert (reference.alpha_rule, reference.alpha_over_rank, reference.lora_dropout) == ("proportional", 4, 0.1)
     fixed = specs["opt-350m-codealpaca-alpha32"]
     assert fixed == reference.model_copy(update={"alpha_rule": "fixed", "lora_alpha": 32.0})
     assert specs["demo"].model.startswith("builtin:")

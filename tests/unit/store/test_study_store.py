@@ -66,7 +66,7 @@ def evaluation(trial_id: str = "r8", number: int = 1) -> records.EvalRecord:
     )
 
 
-FACTS = records.StudyFacts(
+RESOLVED = records.ResolvedStudy(
     model="m", dataset="d", device="cpu", dtype="float32", dtype_reason="faster here", packing=True,
     packing_reason="logits agree", kernels=False,
     kernels_reason="no compiler", eval_tokens=None,
@@ -91,13 +91,13 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize(
     "table",
-    [tables.FACTS, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
+    [tables.RESOLVED, tables.ENVIRONMENTS, tables.TRIALS, tables.OUTCOMES, tables.ADAPTERS, tables.COSTS, tables.STEPS,
      tables.EVALUATIONS, tables.SAMPLES, tables.SPECTRA, tables.TRUNCATIONS, tables.FORGETTING,
-     tables.COST_TURNS, tables.MACHINE_RATES, tables.GPU_SAMPLES],
+     tables.SOLO_RUNS, tables.MACHINE_RATES, tables.GPU_SAMPLES],
     ids=lambda table: table.name,
 )  # fmt: skip
 @given(data=st.data())
-def test_every_record_comes_back_bit_for_bit(table: tables.Table, data: st.DataObject) -> None:
+def test_every_record_comes_back_bit_for_bit(table: tables.RecordTable, data: st.DataObject) -> None:
     record = data.draw(_of(table.make))
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrations.migrate(connection)
@@ -120,7 +120,7 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
     sample = records.SystemSample(
         seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None
     )
-    turn = records.CostTurn(
+    turn = records.SoloRun(
         rank=8,
         turn=1,
         step_seconds=(0.3, 0.2),
@@ -167,7 +167,7 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         store.append_evaluations([evaluation()])
         store.append_samples([sample, sample])
         for again in (replace(turn, cpu_seconds=9.0), turn, replace(turn, turn=0)):
-            store.put_cost_turn(again)
+            store.put_solo_run(again)
         store.put_machine_rates(rates)
         store.append_gpu_samples([gpu, replace(gpu, power_watts=None)])
         store.put_outcome(outcome)
@@ -179,19 +179,19 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         assert store.steps("r128") == []
         assert store.evaluations("r8") == [evaluation()]
         assert store.samples() == [sample, sample]
-        assert store.cost_turns() == [turn, replace(turn, turn=0)]
+        assert store.solo_runs() == [turn, replace(turn, turn=0)]
         assert store.machine_rates() == rates
         assert store.gpu_samples() == [gpu, replace(gpu, power_watts=None)]
         assert store.outcomes() == {"r8": outcome}
-        assert store.facts() is None
+        assert store.resolved() is None
         assert store.environments() == []
     assert [file.name for file in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_what_has_one_value_is_replaced_and_environments_are_kept(store: StudyStore) -> None:
-    store.put_facts(FACTS)
-    store.put_facts(replace(FACTS, model="another"))
-    assert store.facts() == replace(FACTS, model="another")
+    store.put_resolved(RESOLVED)
+    store.put_resolved(replace(RESOLVED, model="another"))
+    assert store.resolved() == replace(RESOLVED, model="another")
     store.put_environment(ENVIRONMENT)
     store.put_environment(replace(ENVIRONMENT, started="later", commit="abc-dirty"))
     assert store.environments() == [ENVIRONMENT, replace(ENVIRONMENT, started="later", commit="abc-dirty")]
@@ -348,7 +348,7 @@ def older_store(path: Path, level: int) -> None:
     connection.execute(f"PRAGMA application_id = {migrations.APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {level}")
     present = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    for table, record in ((tables.FACTS, FACTS), (tables.TRIALS, TRIAL), (tables.STEPS, step()),
+    for table, record in ((tables.RESOLVED, RESOLVED), (tables.TRIALS, TRIAL), (tables.STEPS, step()),
                           (tables.EVALUATIONS, evaluation()), (tables.ENVIRONMENTS, ENVIRONMENT)):  # fmt: skip
         assert table.name in present
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
@@ -368,9 +368,9 @@ def test_a_store_of_every_version_is_read(tmp_path: Path, level: int, opener: Ca
     older_store(path, level)
     before = path.read_bytes()
     with opener(path) as store:
-        facts = store.facts()
-        assert facts is not None
-        assert replace(facts, kernels_reason="", eval_tokens=None) == replace(FACTS, kernels_reason="")
+        resolved = store.resolved()
+        assert resolved is not None
+        assert replace(resolved, kernels_reason="", eval_tokens=None) == replace(RESOLVED, kernels_reason="")
         assert (store.trials(), store.steps("r8"), store.evaluations("r8")) == ([TRIAL], [step()], [evaluation()])
         assert store.environments() == [ENVIRONMENT]
         assert (store.spectra(), store.truncations(), store.forgetting()) == ([], [], {})
@@ -398,7 +398,9 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkey
 def test_every_field_has_a_column_and_every_column_a_field() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrations.migrate(connection)
-    for table in (getattr(tables, name) for name in dir(tables) if isinstance(getattr(tables, name), tables.Table)):
+    for table in (
+        getattr(tables, name) for name in dir(tables) if isinstance(getattr(tables, name), tables.RecordTable)
+    ):
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
         named = [column for column in columns if column not in ("number", "only")]
         assert tables.CHECKSUM in named, f"a migration must give {table.name} its column {tables.CHECKSUM}"

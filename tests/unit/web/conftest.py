@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from lorascope.records import StudyFacts
+from lorascope.records import ResolvedStudy
 from lorascope.store import StudyStore
 
 T = TypeVar("T")
@@ -71,9 +71,9 @@ def _run() -> Callable[..., object]:
 
 
 @pytest.fixture
-def facts(make_study: Callable[..., Path]) -> StudyFacts:
+def resolved(make_study: Callable[..., Path]) -> ResolvedStudy:
     """Of a study of 100 steps."""
     with StudyStore.open(make_study(steps=100) / "study.db") as store:
-        found = store.facts()
+        found = store.resolved()
     assert found is not None
     return found

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from lorascope.records import StudyFacts, TrialOutcome
+from lorascope.records import ResolvedStudy, TrialOutcome
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.web.state import TrialStand, seconds_left, stand, state_of
@@ -44,17 +44,17 @@ def test_a_trial_that_ended_has_the_steps_of_its_outcome() -> None:
     assert stand(TRIALS[0], None, 0).outcome == "not_started"
 
 
-def test_the_time_left_is_that_of_the_steps_and_evaluations_to_come(facts: StudyFacts) -> None:
+def test_the_time_left_is_that_of_the_steps_and_evaluations_to_come(resolved: ResolvedStudy) -> None:
     """100 steps, 40 done: 60 of 2 s, and evaluations after 50, 75 and 100 that take 3 s and 4 s."""
     left = seconds_left(
-        stands("running", "running", steps=40), SPEC, facts, step_seconds=2.0,
+        stands("running", "running", steps=40), SPEC, resolved, step_seconds=2.0,
         evaluation_seconds={"r8": 3.0, "r128": 4.0},
     )  # fmt: skip
     assert left == pytest.approx(60 * 2 + 3 * 7)
 
 
-def test_no_time_is_told_where_none_can_be(facts: StudyFacts) -> None:
+def test_no_time_is_told_where_none_can_be(resolved: ResolvedStudy) -> None:
     running, ended = stands("running", "running"), stands("finished", "finished")
     assert seconds_left(running, SPEC, None, step_seconds=2.0, evaluation_seconds={}) is None
-    assert seconds_left(running, SPEC, facts, step_seconds=None, evaluation_seconds={}) is None
-    assert seconds_left(ended, SPEC, facts, step_seconds=2.0, evaluation_seconds={}) is None
+    assert seconds_left(running, SPEC, resolved, step_seconds=None, evaluation_seconds={}) is None
+    assert seconds_left(ended, SPEC, resolved, step_seconds=2.0, evaluation_seconds={}) is None

@@ -1,9 +1,9 @@
 """What the summary says of how an adapter was used, cut, and what it made the model forget."""
 
-from lorascope.analysis.section import Interval, Part
+from lorascope.analysis.section import Interval, Section
 
 
-class ForgettingPart(Part):
+class ForgettingSection(Section):
     """What one rank lost on the generic text; below 0, it gained."""
 
     before: float
@@ -16,7 +16,7 @@ class ForgettingPart(Part):
     """Its 95% paired bootstrap interval over windows of the text."""
 
 
-class SpectrumPart(Part):
+class SpectrumSection(Section):
     """How much of a rank the adapter uses in one kind of module: numbers of layers, and their mean over them."""
 
     rank: int
@@ -39,7 +39,7 @@ class SpectrumPart(Part):
     """Those that hold 99% of it."""
 
 
-class CutPart(Part):
+class CutSection(Section):
     """The largest rank's adapter, cut."""
 
     rank: int
@@ -54,7 +54,7 @@ class CutPart(Part):
     """Held-out loss of an adapter trained at this rank, where one was, with the same seed."""
 
 
-class TruncationPart(Part):
+class TruncationSection(Section):
     """The largest rank's adapter cut to smaller ranks, layer by layer, by singular values."""
 
     trial_id: str
@@ -65,11 +65,11 @@ class TruncationPart(Part):
     """Its held-out loss, whole."""
     adequate_rank: int | None
     """Smallest cut whose excess, and that of all larger ones, lies below the tolerance with its whole interval."""
-    cuts: tuple[CutPart, ...]
+    cuts: tuple[CutSection, ...]
     """The cuts, ascending."""
 
 
-class GenericTextPart(Part):
+class GenericTextSection(Section):
     """The text on which forgetting was measured."""
 
     name: str

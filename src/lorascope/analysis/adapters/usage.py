@@ -7,12 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lorascope.analysis.adapters.schema import CutPart, ForgettingPart, GenericTextPart, SpectrumPart, TruncationPart
+from lorascope.analysis.adapters.schema import (
+    CutSection,
+    ForgettingSection,
+    GenericTextSection,
+    SpectrumSection,
+    TruncationSection,
+)
 from lorascope.analysis.estimates.losses import Floats, last_finite
 from lorascope.analysis.estimates.paired import SeedRows, differences
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord
 
 
@@ -43,10 +49,12 @@ def module_kind(layer: str) -> str:
     return layer.rpartition(".")[2]
 
 
-def examined_trials(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> dict[int, TrialPart]:
+def examined_trials(
+    data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]
+) -> dict[int, TrialSection]:
     """Find the trial of each rank that was examined: the first seed at its best learning rate, by rank, ascending."""
     examined = {record.trial_id for record in data.spectra}
-    found: dict[int, TrialPart] = {}
+    found: dict[int, TrialSection] = {}
     for rank in ranks:
         for trial in trials:
             wanted = (trial.rank, trial.learning_rate) == (rank.rank, rank.best_learning_rate)
@@ -55,7 +63,7 @@ def examined_trials(data: StudyData, ranks: Sequence[RankPart], trials: Sequence
     return found
 
 
-def spectra_parts(data: StudyData, examined: Mapping[int, TrialPart]) -> tuple[SpectrumPart, ...]:
+def spectra_parts(data: StudyData, examined: Mapping[int, TrialSection]) -> tuple[SpectrumSection, ...]:
     """Summarise the spectra of each rank by kind of module, in the order of ranks and of the model."""
     parts = []
     for rank, trial in examined.items():
@@ -67,7 +75,7 @@ def spectra_parts(data: StudyData, examined: Mapping[int, TrialPart]) -> tuple[S
     return tuple(parts)
 
 
-def truncation_part(data: StudyData, examined: Mapping[int, TrialPart]) -> TruncationPart | None:
+def truncation_part(data: StudyData, examined: Mapping[int, TrialSection]) -> TruncationSection | None:
     """Compare the largest rank's adapter, cut, with the whole and with smaller ranks that were trained."""
     top = max(examined, default=0)
     records = [record for record in data.truncations if top and record.trial_id == examined[top].trial_id]
@@ -80,7 +88,7 @@ def truncation_part(data: StudyData, examined: Mapping[int, TrialPart]) -> Trunc
     for record, cut, excess_ci95 in zip(records, rows[1:], _differences(rows), strict=True):
         finite = bool(np.isfinite(cut.nats).all())
         cuts.append(
-            CutPart(
+            CutSection(
                 rank=record.rank,
                 eval_loss=cut.loss if finite else None,
                 excess_loss=cut.loss - rows[0].loss if finite else None,
@@ -88,7 +96,7 @@ def truncation_part(data: StudyData, examined: Mapping[int, TrialPart]) -> Trunc
                 trained_eval_loss=examined[record.rank].eval_loss if record.rank in examined else None,
             )
         )
-    return TruncationPart(
+    return TruncationSection(
         trial_id=whole.trial_id,
         rank=top,
         eval_loss=rows[0].loss,
@@ -98,11 +106,11 @@ def truncation_part(data: StudyData, examined: Mapping[int, TrialPart]) -> Trunc
 
 
 def with_forgetting(
-    data: StudyData, ranks: Sequence[RankPart], examined: Mapping[int, TrialPart]
-) -> tuple[RankPart, ...]:
+    data: StudyData, ranks: Sequence[RankSection], examined: Mapping[int, TrialSection]
+) -> tuple[RankSection, ...]:
     """Add to each rank what it lost on the generic text; a loss on another version of that text does not count."""
     base = data.forgetting.get(BASE_MODEL)
-    found: dict[int, ForgettingPart] = {}
+    found: dict[int, ForgettingSection] = {}
     for rank, trial in examined.items():
         record = data.forgetting.get(trial.trial_id)
         if base is not None and record is not None and record.text_hash == base.text_hash:
@@ -110,12 +118,12 @@ def with_forgetting(
     return tuple(part.model_copy(update={"forgetting": found.get(part.rank)}) for part in ranks)
 
 
-def generic_text_part(data: StudyData) -> GenericTextPart | None:
+def generic_text_part(data: StudyData) -> GenericTextSection | None:
     """Say which text was read; None where none was."""
     base = data.forgetting.get(BASE_MODEL)
     if base is None:
         return None
-    return GenericTextPart(
+    return GenericTextSection(
         name=base.text,
         windows=len(base.window_nats),
         target_tokens=sum(base.window_target_tokens),
@@ -123,7 +131,7 @@ def generic_text_part(data: StudyData) -> GenericTextPart | None:
     )
 
 
-def _adequate_rank(cuts: Sequence[CutPart], tolerance: float) -> int | None:
+def _adequate_rank(cuts: Sequence[CutSection], tolerance: float) -> int | None:
     smallest = None
     for cut in reversed(cuts):
         if cut.excess_loss_ci95 is None or cut.excess_loss_ci95[1] > tolerance:
@@ -132,13 +140,13 @@ def _adequate_rank(cuts: Sequence[CutPart], tolerance: float) -> int | None:
     return smallest
 
 
-def _spectrum(rank: int, kind: str, records: Sequence[SpectrumRecord]) -> SpectrumPart:
+def _spectrum(rank: int, kind: str, records: Sequence[SpectrumRecord]) -> SpectrumSection:
     effective_L = [effective_rank(record.singular_values) for record in records]
 
     def mean_energy_rank(share: float) -> float:
         return float(np.mean([energy_rank(record.singular_values, share) for record in records]))
 
-    return SpectrumPart(
+    return SpectrumSection(
         rank=rank,
         module=kind,
         layers=len(records),
@@ -151,12 +159,12 @@ def _spectrum(rank: int, kind: str, records: Sequence[SpectrumRecord]) -> Spectr
     )
 
 
-def _forgetting(base: ForgettingRecord, trained: ForgettingRecord) -> ForgettingPart:
+def _forgetting(base: ForgettingRecord, trained: ForgettingRecord) -> ForgettingSection:
     rows = [_rows(record.window_nats, record.window_target_tokens) for record in (base, trained)]
     before, after = (row.loss for row in rows)
     if not np.isfinite(after):
-        return ForgettingPart(before=before, after=None, change=None, change_ci95=None)
-    return ForgettingPart(before=before, after=after, change=after - before, change_ci95=_differences(rows)[0])
+        return ForgettingSection(before=before, after=None, change=None, change_ci95=None)
+    return ForgettingSection(before=before, after=after, change=after - before, change_ci95=_differences(rows)[0])
 
 
 def _rows(nats: Sequence[float], tokens: Sequence[int]) -> SeedRows:

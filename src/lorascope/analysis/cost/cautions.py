@@ -3,11 +3,12 @@
 from itertools import pairwise
 from statistics import median
 
-from lorascope.analysis.cost.solo_runs import measured_seconds, paces_apart, training_peak, turns_by_rank
+from lorascope.analysis.cost.solo_runs import measured_seconds, paces_apart, runs_by_rank, training_peak
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionPart
+from lorascope.analysis.summary import CautionSection
 from lorascope.text.language import tr
-from lorascope.units import MEGABYTE, format_bytes, format_seconds
+from lorascope.text.numbers import format_seconds
+from lorascope.units import MEGABYTE, format_bytes
 
 _LEFT_BEHIND_BYTES = 16 * MEGABYTE
 _LEFT_BEHIND_SHARE = 0.05
@@ -16,10 +17,10 @@ _UNSTEADY = 0.1
 """Turns of one rank on one batch differ by less on a machine that does nothing else."""
 
 
-def memory_not_returned(findings: Findings) -> CautionPart | None:
+def memory_not_returned(findings: Findings) -> CautionSection | None:
     """Say when memory was not back at its base after a rank's last turn: the next ranks' peaks hold it too."""
     left = []
-    for rank, turns in turns_by_rank(findings.data.cost_turns).items():
+    for rank, turns in runs_by_rank(findings.data.solo_runs).items():
         last = turns[-1]
         behind, took = last.after_bytes - last.base_bytes, training_peak(last) - last.base_bytes
         if behind > max(_LEFT_BEHIND_BYTES, _LEFT_BEHIND_SHARE * took):
@@ -31,12 +32,12 @@ def memory_not_returned(findings: Findings) -> CautionPart | None:
         "what earlier ones left.",
         left=", ".join(left),
     )
-    return CautionPart(kind="memory_not_returned", text=text)
+    return CautionSection(kind="memory_not_returned", text=text)
 
 
-def unsteady_steps(findings: Findings) -> CautionPart | None:
+def unsteady_steps(findings: Findings) -> CautionSection | None:
     """Say when turns of one rank on the same batch took unlike times, or a larger rank less than a smaller one."""
-    by_rank = turns_by_rank(findings.data.cost_turns)
+    by_rank = runs_by_rank(findings.data.solo_runs)
     apart = {rank: paces_apart(turns) for rank, turns in by_rank.items()}
     unlike = [
         tr("rank {rank} by {share:.0%}", rank=rank, share=share) for rank, share in apart.items() if share > _UNSTEADY
@@ -62,4 +63,4 @@ def unsteady_steps(findings: Findings) -> CautionPart | None:
         for smaller, larger in pairwise(seconds)
         if seconds[larger] * (1 + _UNSTEADY) < seconds[smaller]
     ]
-    return CautionPart(kind="unsteady_steps", text=" ".join(parts)) if parts else None
+    return CautionSection(kind="unsteady_steps", text=" ".join(parts)) if parts else None

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from lorascope.analysis.cost.schema import GpuPart
+from lorascope.analysis.cost.schema import GpuSection
 from lorascope.analysis.cost.solo_runs import training_peak
-from lorascope.records import CostTurn, GpuSample
+from lorascope.records import GpuSample, SoloRun
 
 _IDLE = 0x1
 REASONS = {
@@ -20,13 +20,13 @@ REASONS = {
 """NVML's nvmlClocksThrottleReasons, idling left out."""
 
 
-def gpu_part(samples: Sequence[GpuSample], turn: CostTurn) -> GpuPart | None:
+def gpu_part(samples: Sequence[GpuSample], turn: SoloRun) -> GpuSection | None:
     """Summarise the readings of a GPU while this turn's rank ran alone; None where it ran on none."""
     if turn.memory_method != "allocator":
         return None
     own = [sample for sample in samples if sample.rank == turn.rank]
     used, total = _mean([s.memory_used_bytes for s in own]), _mean([s.memory_total_bytes for s in own])
-    return GpuPart(
+    return GpuSection(
         name=own[0].name if own else "",
         readings=len(own),
         memory_used_bytes=None if used is None else round(used),

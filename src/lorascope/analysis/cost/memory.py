@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lorascope.analysis.cost.schema import GrowthPart, MemorySplitPart, Phase
-from lorascope.analysis.cost.solo_runs import heavy_turn, turns_by_rank
+from lorascope.analysis.cost.schema import GrowthSection, MemorySplitSection, Phase
+from lorascope.analysis.cost.solo_runs import heavy_turn, runs_by_rank
 from lorascope.analysis.estimates.losses import Floats
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import MemoryPart
+from lorascope.analysis.summary import MemorySection
 from lorascope.analysis.tradeoff import BYTES
-from lorascope.records import AdapterRecord, CostTurn
+from lorascope.records import AdapterRecord, SoloRun
 from lorascope.units import to_megabytes
 
 _SPIKE_DEVIATIONS = 3.0
@@ -18,7 +18,7 @@ _SPIKE_SHARE = 0.01
 """A start that rises above all later readings by these is a spike; less is the later variation's own."""
 
 
-def memory_part(turns: Sequence[Sequence[int]], alike: Sequence[tuple[Sequence[int], int]]) -> MemoryPart | None:
+def memory_part(turns: Sequence[Sequence[int]], alike: Sequence[tuple[Sequence[int], int]]) -> MemorySection | None:
     """Summarise readings of memory, in MB; None without any.
 
     Args:
@@ -30,7 +30,7 @@ def memory_part(turns: Sequence[Sequence[int]], alike: Sequence[tuple[Sequence[i
         return None
     later = _together([readings[start:] for readings, start in alike])
     spike = start_spike(_together([readings[:start] for readings, start in alike]), later)
-    return MemoryPart(
+    return MemorySection(
         mean=to_megabytes(float(everything.mean())),
         std=to_megabytes(float(everything.std())),
         min=to_megabytes(float(everything.min())),
@@ -49,18 +49,18 @@ def start_spike(first: Floats, later: Floats) -> float | None:
     return rise if rise > max(_SPIKE_DEVIATIONS * later.std(), _SPIKE_SHARE * later.mean()) else None
 
 
-def split_of(data: StudyData, turn: CostTurn) -> tuple[MemorySplitPart, ...]:
+def split_of(data: StudyData, turn: SoloRun) -> tuple[MemorySplitSection, ...]:
     """Take the memory of each phase of a turn apart; empty where a size is not known."""
-    facts, adapter = data.facts, data.adapters.get(turn.rank)
-    if facts is None or adapter is None or facts.dtype not in BYTES:
+    resolved, adapter = data.resolved, data.adapters.get(turn.rank)
+    if resolved is None or adapter is None or resolved.dtype not in BYTES:
         return ()
-    base = facts.base_parameters * BYTES[facts.dtype]
+    base = resolved.base_parameters * BYTES[resolved.dtype]
     parts = []
     for phase, total in phase_bytes(turn).items():
         activations = (turn.activation_bytes or 0) if phase in ("forward", "backward") else 0
         known = turn.base_bytes + _state_bytes(adapter) + activations
         parts.append(
-            MemorySplitPart(
+            MemorySplitSection(
                 phase=phase,
                 total=total,
                 program=turn.base_bytes - base,
@@ -75,7 +75,7 @@ def split_of(data: StudyData, turn: CostTurn) -> tuple[MemorySplitPart, ...]:
     return tuple(parts)
 
 
-def phase_bytes(turn: CostTurn) -> dict[Phase, int]:
+def phase_bytes(turn: SoloRun) -> dict[Phase, int]:
     """Return the memory of each phase that was measured."""
     found: Mapping[Phase, int | None] = {
         "forward": turn.forward_peak_bytes,
@@ -87,10 +87,10 @@ def phase_bytes(turn: CostTurn) -> dict[Phase, int]:
     return {phase: total for phase, total in found.items() if total is not None}
 
 
-def growth_parts(data: StudyData) -> tuple[GrowthPart, ...]:
+def growth_parts(data: StudyData) -> tuple[GrowthSection, ...]:
     """Fit a straight line through the ranks for each phase; empty with fewer than two ranks."""
-    last = {rank: heavy_turn(turns) for rank, turns in turns_by_rank(data.cost_turns).items() if rank in data.adapters}
-    if len(last) < 2 or data.facts is None:
+    last = {rank: heavy_turn(turns) for rank, turns in runs_by_rank(data.solo_runs).items() if rank in data.adapters}
+    if len(last) < 2 or data.resolved is None:
         return ()
     phases = [set(phase_bytes(turn)) for turn in last.values()]
     counted = float(np.mean([_state_bytes(data.adapters[rank]) / rank for rank in last]))
@@ -100,7 +100,7 @@ def growth_parts(data: StudyData) -> tuple[GrowthPart, ...]:
             above = [phase_bytes(turn)[phase] - turn.base_bytes for turn in last.values()]
             slope, fixed = np.polyfit(np.array(list(last), dtype=np.float64), np.array(above, dtype=np.float64), 1)
             parts.append(
-                GrowthPart(
+                GrowthSection(
                     phase=phase, fixed_bytes=float(fixed), bytes_per_rank=float(slope), counted_bytes_per_rank=counted
                 )
             )

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from lorascope.analysis.summary import RankPart
+from lorascope.analysis.summary import RankSection
 
 
-def mark_pareto(ranks: Sequence[RankPart]) -> tuple[RankPart, ...]:
+def mark_pareto(ranks: Sequence[RankSection]) -> tuple[RankSection, ...]:
     """Say of every rank with all three estimates whether another one dominates it; the others stay without."""
     points = {part.rank: point for part in ranks if (point := _point(part)) is not None}
     return tuple(
@@ -16,7 +16,7 @@ def mark_pareto(ranks: Sequence[RankPart]) -> tuple[RankPart, ...]:
     )
 
 
-def _point(part: RankPart) -> tuple[float, float, float] | None:
+def _point(part: RankSection) -> tuple[float, float, float] | None:
     if part.eval_loss is None or part.step_seconds is None or part.peak_memory_bytes is None:
         return None
     return part.eval_loss, part.step_seconds, float(part.peak_memory_bytes)

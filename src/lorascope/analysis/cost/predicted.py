@@ -7,18 +7,18 @@ from statistics import fmean
 import numpy as np
 
 from lorascope.analysis.cost.predicted_schema import (
-    PredictedCostPart,
-    PredictedPart,
-    PredictedSplitPart,
-    PredictedValuePart,
+    PredictedCostSection,
+    PredictedSection,
+    PredictedSplitSection,
+    PredictedValueSection,
 )
 from lorascope.analysis.estimates.joint_steps import joint_steps
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import RankPart
+from lorascope.analysis.summary import RankSection
 from lorascope.records import PredictionRecord
 
 
-def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart | None:
+def predicted_part(data: StudyData, ranks: Sequence[RankSection]) -> PredictedSection | None:
     """Put what was predicted beside what was measured; None where nothing was predicted."""
     if not data.predictions:
         return None
@@ -26,7 +26,7 @@ def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart 
     parts = {part.rank: part for part in ranks}
     alone = [_alone(record, parts[record.rank], data) for record in data.predictions if record.what == "alone"]
     joint, full = records.get(("joint", 0)), records.get(("full", 0))
-    return PredictedPart(
+    return PredictedSection(
         device=data.predictions[0].device,
         factor=data.predictions[0].factor,
         ranks=tuple(alone),
@@ -36,22 +36,22 @@ def predicted_part(data: StudyData, ranks: Sequence[RankPart]) -> PredictedPart 
     )
 
 
-def _alone(record: PredictionRecord, part: RankPart, data: StudyData) -> PredictedCostPart:
+def _alone(record: PredictionRecord, part: RankSection, data: StudyData) -> PredictedCostSection:
     cost = data.costs.get(record.rank)
     tokens = cost.step_tokens[cost.warmup_steps :] if cost else ()
     return _part(record, fmean(tokens) if tokens else None, part.step_seconds, part.peak_memory_bytes)
 
 
-def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostPart:
+def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostSection:
     """Take the steps that as many trials made as were predicted; a pack that memory did not hold made none."""
     steps = joint_steps(columns.where(~columns.warmup) for columns in data.steps.values())
-    whole = steps.trials == pack_size(record, data.predictions)
+    whole = steps.trials == group_size(record, data.predictions)
     if not whole.any():
         return _part(record, None, None, None)
     return _part(record, float(steps.tokens[whole].mean()), float(np.median(steps.seconds[whole])), None)
 
 
-def pack_size(joint: PredictionRecord, predictions: Iterable[PredictionRecord]) -> int:
+def group_size(joint: PredictionRecord, predictions: Iterable[PredictionRecord]) -> int:
     """Return of how many trials a joint step was predicted."""
     of_one = next((one.tokens for one in predictions if one.what == "alone"), joint.tokens)
     return round(joint.tokens / of_one)
@@ -59,16 +59,16 @@ def pack_size(joint: PredictionRecord, predictions: Iterable[PredictionRecord]) 
 
 def _part(
     record: PredictionRecord, tokens: float | None, step_seconds: float | None, peak_bytes: int | None
-) -> PredictedCostPart:
+) -> PredictedCostSection:
     """Make a part; a time was predicted for the tokens of its own steps, and is brought to those measured."""
     predicted = record.step_seconds * (tokens / record.tokens if tokens else 1)
-    return PredictedCostPart(
+    return PredictedCostSection(
         rank=record.rank or None,
         flops_per_token=record.step_flops / record.tokens,
         bytes_per_step=record.step_bytes,
         step_seconds=_value(predicted, step_seconds),
         peak_memory_bytes=_value(record.memory_bytes, peak_bytes),
-        memory_split=PredictedSplitPart(
+        memory_split=PredictedSplitSection(
             base_bytes=record.base_bytes,
             adapter_bytes=record.adapter_bytes,
             gradient_bytes=record.gradient_bytes,
@@ -79,12 +79,12 @@ def _part(
     )
 
 
-def _value(predicted: float, measured: float | None) -> PredictedValuePart:
+def _value(predicted: float, measured: float | None) -> PredictedValueSection:
     error = predicted / measured - 1 if measured else None
-    return PredictedValuePart(predicted=predicted, measured=measured, error=error)
+    return PredictedValueSection(predicted=predicted, measured=measured, error=error)
 
 
-def _ratio_error(times: Iterable[PredictedValuePart]) -> float | None:
+def _ratio_error(times: Iterable[PredictedValueSection]) -> float | None:
     """Return the largest difference of a predicted and a measured ratio, the smaller of two ranks below the line."""
     known = [(time.predicted, time.measured) for time in times if time.measured]
     errors = [high[0] / low[0] - high[1] / low[1] for low, high in combinations(known, 2)]

@@ -1,9 +1,9 @@
 """The parts of summary.json that hold predictions beside what was measured."""
 
-from lorascope.analysis.section import Part as _Part
+from lorascope.analysis.section import Section
 
 
-class PredictedValuePart(_Part):
+class PredictedValueSection(Section):
     """A prediction beside its measurement."""
 
     predicted: float
@@ -14,7 +14,7 @@ class PredictedValuePart(_Part):
     """The prediction divided by the measurement, minus 1; null without a measurement."""
 
 
-class PredictedSplitPart(_Part):
+class PredictedSplitSection(Section):
     """Bytes at the predicted peak of a step, by what holds them."""
 
     base_bytes: int
@@ -31,7 +31,7 @@ class PredictedSplitPart(_Part):
     """Program, libraries, rows."""
 
 
-class PredictedCostPart(_Part):
+class PredictedCostSection(Section):
     """What something was predicted to cost."""
 
     rank: int | None
@@ -40,26 +40,26 @@ class PredictedCostPart(_Part):
     """Operations of a step divided by its tokens."""
     bytes_per_step: float
     """Bytes through memory in a step."""
-    step_seconds: PredictedValuePart
+    step_seconds: PredictedValueSection
     """Time of a step."""
-    peak_memory_bytes: PredictedValuePart
+    peak_memory_bytes: PredictedValueSection
     """Highest memory."""
-    memory_split: PredictedSplitPart
+    memory_split: PredictedSplitSection
     """That memory by parts."""
 
 
-class PredictedPart(_Part):
+class PredictedSection(Section):
     """What was predicted before anything was measured, beside what then was."""
 
     device: str
     """The device as calibrations know it."""
     factor: float
     """What an earlier study on this device corrected times by; 1 without one."""
-    ranks: tuple[PredictedCostPart, ...]
+    ranks: tuple[PredictedCostSection, ...]
     """Every rank alone, ascending."""
     ratio_error: float | None
     """Largest error of the ratio of two ranks' step times; null with fewer than two measured."""
-    joint: PredictedCostPart | None
+    joint: PredictedCostSection | None
     """The first pack, all its trials at once."""
-    full_fine_tuning: PredictedCostPart | None
+    full_fine_tuning: PredictedCostSection | None
     """Full fine-tuning of the base in float32; it was not run."""

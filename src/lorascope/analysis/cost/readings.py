@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from lorascope.analysis.cost.schema import CostPart, CostReadingsPart
-from lorascope.analysis.summary import RankPart
+from lorascope.analysis.cost.schema import CostReadingsSection, CostSection
+from lorascope.analysis.summary import RankSection
 from lorascope.text.language import tr
 
 _STEPS = 4
@@ -13,7 +13,7 @@ _NEAR = 0.02
 """Ranks whose bandwidth shares lie this close, as a share, do not differ."""
 
 
-def read_costs(ranks: Sequence[RankPart], apart: float) -> CostReadingsPart | None:
+def read_costs(ranks: Sequence[RankSection], apart: float) -> CostReadingsSection | None:
     """Read the ranks that were measured in turns; None without any.
 
     Args:
@@ -33,7 +33,7 @@ def read_costs(ranks: Sequence[RankPart], apart: float) -> CostReadingsPart | No
         _bandwidth(leaning, leans_most, apart),
         *(_bottleneck(rank, cost) for rank, cost in costs.items()),
     ]
-    return CostReadingsPart(
+    return CostReadingsSection(
         steadiest_time_rank=steadiest,
         steadiest_memory_rank=_lowest(memory_spread),
         bandwidth_rank=leans_most,
@@ -41,7 +41,7 @@ def read_costs(ranks: Sequence[RankPart], apart: float) -> CostReadingsPart | No
     )
 
 
-def _time_spread(ranks: Sequence[RankPart], costs: Mapping[int, CostPart]) -> dict[int, float]:
+def _time_spread(ranks: Sequence[RankSection], costs: Mapping[int, CostSection]) -> dict[int, float]:
     """Return the distance of the quartiles as a share of the median, of ranks with enough steps."""
     seconds = {part.rank: part.step_seconds for part in ranks}
     return {
@@ -51,7 +51,7 @@ def _time_spread(ranks: Sequence[RankPart], costs: Mapping[int, CostPart]) -> di
     }
 
 
-def _memory_spread(ranks: Sequence[RankPart]) -> dict[int, float]:
+def _memory_spread(ranks: Sequence[RankSection]) -> dict[int, float]:
     """Return the standard deviation behind the start as a share of the mean."""
     return {
         part.rank: part.memory.later_std / part.memory.later_mean
@@ -60,7 +60,7 @@ def _memory_spread(ranks: Sequence[RankPart]) -> dict[int, float]:
     }
 
 
-def _leaning(ranks: Sequence[RankPart], costs: Mapping[int, CostPart]) -> dict[int, float]:
+def _leaning(ranks: Sequence[RankSection], costs: Mapping[int, CostSection]) -> dict[int, float]:
     """Return the share of time for memory: the GPU's own count where all ranks have it, else from bytes and rate."""
     counted = {part.rank: part.gpu.memory_utilization_percent for part in ranks if part.gpu is not None}
     known = {rank: percent / 100 for rank, percent in counted.items() if percent is not None}
@@ -128,7 +128,7 @@ def _bandwidth(leaning: Mapping[int, float], rank: int | None, apart: float) -> 
     )
 
 
-def _bottleneck(rank: int, cost: CostPart) -> str:
+def _bottleneck(rank: int, cost: CostSection) -> str:
     if cost.arithmetic_share is None or cost.bandwidth_share is None:
         return ""
     values = {"rank": rank, "arithmetic": cost.arithmetic_share, "bandwidth": cost.bandwidth_share}

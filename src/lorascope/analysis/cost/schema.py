@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from lorascope.analysis.section import Part
+from lorascope.analysis.section import Section
 
 Phase = Literal["forward", "backward", "optimizer", "evaluation", "held"]
 Bottleneck = Literal["arithmetic", "bandwidth", "overhead"]
 
 
-class MemorySplitPart(Part):
+class MemorySplitSection(Section):
     """What the memory of one phase was made of, in bytes; the phase ``held`` is after a step."""
 
     phase: Phase
@@ -31,7 +31,7 @@ class MemorySplitPart(Part):
     """The total without all of these: results in passing, and what an allocator keeps of what was freed."""
 
 
-class CostPart(Part):
+class CostSection(Section):
     """One rank alone, measured in short turns that alternate with the other ranks'."""
 
     turns: int
@@ -52,7 +52,7 @@ class CostPart(Part):
     """Who says how high a peak was: Torch's ``allocator``, the ``kernel``, or ``sampled`` readings in time."""
     heaviest_tokens: int | None
     """Tokens of the study's heaviest step, whose memory is in the peaks."""
-    split: tuple[MemorySplitPart, ...]
+    split: tuple[MemorySplitSection, ...]
     """The memory of each phase and its parts; empty where sizes are not known."""
     left_behind_bytes: int
     """Memory after the rank's last turn above that before it."""
@@ -70,7 +70,7 @@ class CostPart(Part):
     """What explains half of the step or more: arithmetic or bandwidth; overhead where neither does."""
 
 
-class GpuPart(Part):
+class GpuSection(Section):
     """The GPU while the rank ran alone: NVIDIA's counters, and Torch's allocator."""
 
     name: str
@@ -105,7 +105,7 @@ class GpuPart(Part):
     """The most that Torch's allocator had reserved."""
 
 
-class GrowthPart(Part):
+class GrowthSection(Section):
     """How one phase's memory grows with the rank: a straight line through the ranks, without what was there before."""
 
     phase: Phase
@@ -118,7 +118,7 @@ class GrowthPart(Part):
     """What adapter, gradient and optimizer take for each rank, counted from their tensors."""
 
 
-class JointPart(Part):
+class JointSection(Section):
     """What all trials took together: a rank's own time cannot be read from it."""
 
     seconds: float
@@ -131,7 +131,7 @@ class JointPart(Part):
     """Highest reading of the process's memory in the whole run."""
 
 
-class ProcessPart(Part):
+class ProcessSection(Section):
     """The process over the whole run, read every second."""
 
     readings: int
@@ -156,7 +156,7 @@ class ProcessPart(Part):
     """The same in words, or that this machine offers no such reading."""
 
 
-class CostReadingsPart(Part):
+class CostReadingsSection(Section):
     """What the measurements say, in words."""
 
     steadiest_time_rank: int | None
@@ -169,18 +169,18 @@ class CostReadingsPart(Part):
     """A sentence for each of these and for the bottleneck."""
 
 
-class CostsPart(Part):
+class CostsSection(Section):
     """What the ranks cost beside each other, and the run as a whole."""
 
     machine_flops_per_second: float | None
     """Operations a second of a large matrix product in the base's precision."""
     machine_bytes_per_second: float | None
     """Bytes a second of a large copy, read and written."""
-    growth: tuple[GrowthPart, ...]
+    growth: tuple[GrowthSection, ...]
     """How the memory of each phase grows with the rank; empty with one rank."""
-    joint: JointPart | None
+    joint: JointSection | None
     """The joint run; null before its first step."""
-    process: ProcessPart | None
+    process: ProcessSection | None
     """The process over time; null without readings."""
-    readings: CostReadingsPart | None
+    readings: CostReadingsSection | None
     """What the measurements say; null without any."""

@@ -7,23 +7,23 @@ import numpy as np
 
 from lorascope.analysis.cost.gpu import gpu_part
 from lorascope.analysis.cost.memory import memory_part, split_of
-from lorascope.analysis.cost.schema import Bottleneck, CostPart
-from lorascope.analysis.cost.solo_runs import heavy_turn, measured_seconds, on_one_base, turns_by_rank, warmup_seconds
+from lorascope.analysis.cost.schema import Bottleneck, CostSection
+from lorascope.analysis.cost.solo_runs import heavy_turn, measured_seconds, on_one_base, runs_by_rank, warmup_seconds
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import RankPart
-from lorascope.records import CostTurn, MachineRates
+from lorascope.analysis.summary import RankSection
+from lorascope.records import MachineRates, SoloRun
 
 HALF = 0.5
 """Of a step: what takes as much is its bottleneck."""
 
 
-def with_costs(data: StudyData, ranks: Sequence[RankPart]) -> tuple[RankPart, ...]:
+def with_costs(data: StudyData, ranks: Sequence[RankSection]) -> tuple[RankSection, ...]:
     """Add to each rank what its turns alone say."""
-    turns = on_one_base(turns_by_rank(data.cost_turns))
+    turns = on_one_base(runs_by_rank(data.solo_runs))
     return tuple(_with_cost(data, part, turns[part.rank]) if part.rank in turns else part for part in ranks)
 
 
-def _with_cost(data: StudyData, part: RankPart, turns: Sequence[CostTurn]) -> RankPart:
+def _with_cost(data: StudyData, part: RankSection, turns: Sequence[SoloRun]) -> RankSection:
     alike = [turn for turn in turns if turn.heaviest_tokens is None] or turns
     found = {
         "cost": cost_part(data, turns),
@@ -35,14 +35,14 @@ def _with_cost(data: StudyData, part: RankPart, turns: Sequence[CostTurn]) -> Ra
     return part.model_copy(update=found)
 
 
-def cost_part(data: StudyData, turns: Sequence[CostTurn]) -> CostPart:
+def cost_part(data: StudyData, turns: Sequence[SoloRun]) -> CostSection:
     """Read one rank's turns."""
     last, seconds = heavy_turn(turns), measured_seconds(turns)
     heavy = next((turn for turn in reversed(turns) if turn.heaviest_tokens is not None), None)
     flops, moved = turns[0].product_flops, turns[0].product_bytes
     median = float(np.median(seconds))
     arithmetic, bandwidth = shares(flops, moved, median, data.machine_rates)
-    return CostPart(
+    return CostSection(
         turns=len(turns),
         measured_steps=len(seconds),
         turn_step_seconds=tuple(float(np.median(measured_seconds([turn]))) for turn in turns),
@@ -81,7 +81,7 @@ def bottleneck(arithmetic: float | None, bandwidth: float | None) -> Bottleneck 
     return "arithmetic" if arithmetic >= bandwidth else "bandwidth"
 
 
-def _cpu_utilization(data: StudyData, turns: Sequence[CostTurn]) -> float | None:
+def _cpu_utilization(data: StudyData, turns: Sequence[SoloRun]) -> float | None:
     seconds = math.fsum(measured_seconds(turns))
     if not data.environments or seconds <= 0:
         return None

@@ -10,10 +10,10 @@ from dataclasses import replace
 from itertools import chain
 from statistics import median
 
-from lorascope.records import CostRecord, CostTurn
+from lorascope.records import CostRecord, SoloRun
 
 
-def cost_of(turns: Sequence[CostTurn]) -> CostRecord:
+def cost_of(turns: Sequence[SoloRun]) -> CostRecord:
     """Put a rank's turns together: all steps with their warm-up first, all readings, the peak of the heaviest batch."""
     heavy = heavy_turn(turns)
     warmup = [turn.step_tokens[: turn.warmup_steps] for turn in turns]
@@ -29,20 +29,20 @@ def cost_of(turns: Sequence[CostTurn]) -> CostRecord:
     )
 
 
-def costs_by_rank(turns: Sequence[CostTurn], earlier: Sequence[CostRecord]) -> dict[int, CostRecord]:
+def costs_by_rank(turns: Sequence[SoloRun], earlier: Sequence[CostRecord]) -> dict[int, CostRecord]:
     """Put every rank's turns together; what an earlier version measured stands where there are none."""
-    by_rank = on_one_base(turns_by_rank(turns))
+    by_rank = on_one_base(runs_by_rank(turns))
     return {cost.rank: cost for cost in earlier} | {rank: cost_of(found) for rank, found in by_rank.items()}
 
 
-def turns_by_rank(turns: Sequence[CostTurn]) -> dict[int, tuple[CostTurn, ...]]:
+def runs_by_rank(turns: Sequence[SoloRun]) -> dict[int, tuple[SoloRun, ...]]:
     """Return the turns of each rank in their order, ranks ascending."""
     ranks = sorted({turn.rank for turn in turns})
     ordered = sorted(turns, key=lambda turn: turn.turn)
     return {rank: tuple(turn for turn in ordered if turn.rank == rank) for rank in ranks}
 
 
-def on_one_base(turns: Mapping[int, tuple[CostTurn, ...]]) -> dict[int, tuple[CostTurn, ...]]:
+def on_one_base(turns: Mapping[int, tuple[SoloRun, ...]]) -> dict[int, tuple[SoloRun, ...]]:
     """Shift the phases of each rank's turn with the heaviest batch from its own base to the lowest of all ranks'."""
     heavy = {rank: heavy_turn(found) for rank, found in turns.items()}
     lowest = min((turn.base_bytes for turn in heavy.values()), default=0)
@@ -52,12 +52,12 @@ def on_one_base(turns: Mapping[int, tuple[CostTurn, ...]]) -> dict[int, tuple[Co
     }
 
 
-def heavy_turn(turns: Sequence[CostTurn]) -> CostTurn:
+def heavy_turn(turns: Sequence[SoloRun]) -> SoloRun:
     """Return the last turn that had the heaviest batch; the last of all where memory ran out in that."""
     return next((turn for turn in reversed(turns) if turn.heaviest_tokens is not None), turns[-1])
 
 
-def _shifted(turn: CostTurn, by: int) -> CostTurn:
+def _shifted(turn: SoloRun, by: int) -> SoloRun:
     evaluation = turn.evaluation_peak_bytes
     return replace(
         turn,
@@ -71,22 +71,22 @@ def _shifted(turn: CostTurn, by: int) -> CostTurn:
     )
 
 
-def training_peak(turn: CostTurn) -> int:
+def training_peak(turn: SoloRun) -> int:
     """Return the highest memory of a step; an evaluation's is apart."""
     return max(turn.forward_peak_bytes, turn.backward_peak_bytes, turn.optimizer_peak_bytes)
 
 
-def measured_seconds(turns: Sequence[CostTurn]) -> tuple[float, ...]:
+def measured_seconds(turns: Sequence[SoloRun]) -> tuple[float, ...]:
     """Return the times of all steps that are no warm-up."""
     return tuple(chain.from_iterable(turn.step_seconds[turn.warmup_steps :] for turn in turns))
 
 
-def paces_apart(turns: Sequence[CostTurn]) -> float:
+def paces_apart(turns: Sequence[SoloRun]) -> float:
     """Return by what share the slowest of a rank's turns was slower than the quickest; 0 of a single one."""
     paces = [median(seconds) for turn in turns if (seconds := measured_seconds([turn]))]
     return max(paces) / min(paces) - 1 if paces else 0.0
 
 
-def warmup_seconds(turns: Sequence[CostTurn]) -> tuple[float, ...]:
+def warmup_seconds(turns: Sequence[SoloRun]) -> tuple[float, ...]:
     """Return the times of the warm-up steps."""
     return tuple(chain.from_iterable(turn.step_seconds[: turn.warmup_steps] for turn in turns))

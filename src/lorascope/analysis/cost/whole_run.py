@@ -8,22 +8,22 @@ import numpy as np
 
 from lorascope.analysis.cost.memory import growth_parts, start_spike
 from lorascope.analysis.cost.readings import read_costs
-from lorascope.analysis.cost.schema import CostsPart, JointPart, ProcessPart
-from lorascope.analysis.cost.solo_runs import paces_apart, turns_by_rank
+from lorascope.analysis.cost.schema import CostsSection, JointSection, ProcessSection
+from lorascope.analysis.cost.solo_runs import paces_apart, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import joint_steps
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import RankPart, TrialPart
+from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.records import SystemSample
 from lorascope.text.language import tr
 from lorascope.units import format_bytes, to_megabytes
 
 
-def costs_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> CostsPart:
+def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> CostsSection:
     """Put what was measured beside each other."""
     rates = data.machine_rates
-    turns = turns_by_rank(data.cost_turns).values()
+    turns = runs_by_rank(data.solo_runs).values()
     apart = math.inf if any(len(found) < 2 for found in turns) else max(map(paces_apart, turns), default=math.inf)
-    return CostsPart(
+    return CostsSection(
         machine_flops_per_second=rates.flops_per_second if rates else None,
         machine_bytes_per_second=rates.bytes_per_second if rates else None,
         growth=growth_parts(data),
@@ -33,7 +33,7 @@ def costs_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[Tria
     )
 
 
-def joint_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[TrialPart]) -> JointPart | None:
+def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> JointSection | None:
     """Add up the joint steps; None before the first one.
 
     Trials of a pack share each step's time: a step of theirs is counted once.
@@ -48,7 +48,7 @@ def joint_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[Tria
     }
     alone = {part.rank: part.step_seconds for part in ranks}
     each = [(trial.steps, alone.get(trial.rank)) for trial in trials]
-    return JointPart(
+    return JointSection(
         seconds=math.fsum(steps.seconds.tolist()),
         evaluation_seconds=math.fsum(seconds for _, seconds, _ in evaluations),
         alone_seconds=(
@@ -60,14 +60,14 @@ def joint_part(data: StudyData, ranks: Sequence[RankPart], trials: Sequence[Tria
     )
 
 
-def process_part(samples: Sequence[SystemSample]) -> ProcessPart | None:
+def process_part(samples: Sequence[SystemSample]) -> ProcessSection | None:
     """Summarise the readings of the process; the first tenth of them is the start."""
     if not samples:
         return None
     rss = np.array([sample.rss_bytes for sample in samples], dtype=np.float64)
     first, later = np.split(rss, [len(rss) // 10])
     spike, traffic = start_spike(first, later), _traffic(samples)
-    return ProcessPart(
+    return ProcessSection(
         readings=len(samples),
         rss_mean=to_megabytes(float(rss.mean())),
         rss_std=to_megabytes(float(rss.std())),

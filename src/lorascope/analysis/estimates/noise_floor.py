@@ -6,10 +6,10 @@ from itertools import combinations
 import numpy as np
 
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice
-from lorascope.analysis.summary import NoiseFloorPart
+from lorascope.analysis.summary import NoiseFloorSection
 
 
-def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> NoiseFloorPart | None:
+def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> NoiseFloorSection | None:
     """Compare each rank with itself at another seed, all at its own learning rate; None without two seeds of a rank.
 
     Seen on the study's held-out rows, so that it holds what a seed does to single rows too.
@@ -24,7 +24,7 @@ def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> No
         for a, b in combinations(choices, 2)
         if len(comparison.seeds) > 1
     ]
-    return NoiseFloorPart(
+    return NoiseFloorSection(
         pairs=len(pairs),
         typical=float(np.sqrt(np.mean(np.square(pairs)))),
         largest=max(pairs),

@@ -8,7 +8,7 @@ import numpy as np
 from lorascope.analysis.estimates.losses import Estimate, last_finite
 from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences, losses
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import TrialPart
+from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.claims import shown_above
 from lorascope.records import EvalRecord
 
@@ -22,7 +22,7 @@ class RankChoice:
 
     rank: int
     learning_rate: float
-    trials: tuple[TrialPart, ...]
+    trials: tuple[TrialSection, ...]
     rows: SeedRows
     """One row of nats for each of ``trials``."""
 
@@ -56,7 +56,7 @@ class Comparison:
     """The first rank's loss minus the second's, every pair both ways; empty where ``step`` is None."""
 
 
-def choose(data: StudyData, trials: Sequence[TrialPart]) -> dict[int, RankChoice]:
+def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankChoice]:
     """Find the best learning rate of every rank that has a held-out loss; trials that ended early do not count.
 
     A learning rate with more surviving seeds goes before a lower loss, so that the seeds that failed are not hidden.
@@ -73,7 +73,7 @@ def choose(data: StudyData, trials: Sequence[TrialPart]) -> dict[int, RankChoice
     return choices
 
 
-def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialPart]) -> Comparison | None:
+def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -> Comparison | None:
     """Put the ranks that have a loss beside each other; None without any."""
     if not choices:
         return None
@@ -143,7 +143,7 @@ def seed_rows(records: Sequence[EvalRecord]) -> SeedRows:
     return SeedRows(nats=nats[:, tokens > 0], target_tokens=tokens[tokens > 0])
 
 
-def _candidate(data: StudyData, trials: Sequence[TrialPart], rank: int, learning_rate: float) -> RankChoice | None:
+def _candidate(data: StudyData, trials: Sequence[TrialSection], rank: int, learning_rate: float) -> RankChoice | None:
     usable = tuple(
         trial
         for trial in trials

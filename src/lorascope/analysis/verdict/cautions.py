@@ -4,13 +4,13 @@ from lorascope.analysis.cost.cautions import memory_not_returned, unsteady_steps
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.estimates.ranks import ENDED_EARLY
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionPart, TrialPart
+from lorascope.analysis.summary import CautionSection, TrialSection
 from lorascope.analysis.verdict.claims import shown_above
-from lorascope.analysis.verdict.power import below_capacity, environment_changed, imprecise
+from lorascope.analysis.verdict.power import below_capacity, environment_changed, underpowered
 from lorascope.search.trials import planned_rates
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import tr
-from lorascope.text.wording import nats
+from lorascope.text.numbers import nats
 
 FEW_ROWS = 100
 """Below this many held-out rows a 95% interval depends on single rows and may be too narrow."""
@@ -18,7 +18,7 @@ FEW_STEPS = 50
 """Below this many steps the optimizer's averages (0.999 over squares) hardly begin to settle."""
 
 
-def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
+def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
     """Run every check, the weightiest first."""
     checks = (
         _unfinished,
@@ -31,7 +31,7 @@ def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
         _few_eval_examples,
         _short_run,
         _orders_disagree,
-        imprecise,
+        underpowered,
         below_capacity,
         environment_changed,
         memory_not_returned,
@@ -40,28 +40,28 @@ def find_cautions(findings: Findings) -> tuple[CautionPart, ...]:
     return tuple(caution for check in checks if (caution := check(findings)) is not None)
 
 
-def _unfinished(findings: Findings) -> CautionPart | None:
+def _unfinished(findings: Findings) -> CautionSection | None:
     waiting = [trial.trial_id for trial in findings.trials if trial.outcome in ("not_started", "running")]
     if not waiting and findings.trials:
         return None
     if not waiting:
-        return CautionPart(kind="unfinished", text=tr("The study has not begun."))
+        return CautionSection(kind="unfinished", text=tr("The study has not begun."))
     text = tr(
         "The study is not finished: {trials} did not end. Run the same command again to continue.",
         trials=", ".join(waiting),
     )
-    return CautionPart(kind="unfinished", text=text)
+    return CautionSection(kind="unfinished", text=text)
 
 
-def _ended_early(findings: Findings) -> CautionPart | None:
+def _ended_early(findings: Findings) -> CautionSection | None:
     ended = [_ending(trial) for trial in findings.trials if trial.outcome in ENDED_EARLY]
     if not ended:
         return None
     text = tr("Trials that ended early are left out of the comparison: {trials}.", trials="; ".join(ended))
-    return CautionPart(kind="ended_early", text=text)
+    return CautionSection(kind="ended_early", text=text)
 
 
-def _ending(trial: TrialPart) -> str:
+def _ending(trial: TrialSection) -> str:
     if trial.outcome == "diverged":
         return tr("{trial} diverged after {steps} steps", trial=trial.trial_id, steps=trial.steps)
     if trial.outcome == "oom":
@@ -69,7 +69,7 @@ def _ending(trial: TrialPart) -> str:
     return tr("{trial} failed after {steps} steps", trial=trial.trial_id, steps=trial.steps)
 
 
-def _no_improvement(findings: Findings) -> CautionPart | None:
+def _no_improvement(findings: Findings) -> CautionSection | None:
     worse = [
         trial.trial_id
         for trial in findings.trials
@@ -81,10 +81,10 @@ def _no_improvement(findings: Findings) -> CautionPart | None:
     if not worse:
         return None
     text = tr("Training did not lower the held-out loss of the base model: {trials}.", trials=", ".join(worse))
-    return CautionPart(kind="no_improvement", text=text)
+    return CautionSection(kind="no_improvement", text=text)
 
 
-def _eval_loss_rising(findings: Findings) -> CautionPart | None:
+def _eval_loss_rising(findings: Findings) -> CautionSection | None:
     tolerance = findings.data.spec.tolerance
     rising = []
     for trial in (trial for choice in findings.choices.values() for trial in choice.trials):
@@ -99,10 +99,10 @@ def _eval_loss_rising(findings: Findings) -> CautionPart | None:
         "The held-out loss rose again before the end, as in overfitting: {trials} nats a token.",
         trials=", ".join(rising),
     )
-    return CautionPart(kind="eval_loss_rising", text=text)
+    return CautionSection(kind="eval_loss_rising", text=text)
 
 
-def _one_learning_rate(findings: Findings) -> CautionPart | None:
+def _one_learning_rate(findings: Findings) -> CautionSection | None:
     spec = findings.data.spec
     rates = {rate for rank in spec.ranks for rate in planned_rates(spec, rank)}
     if len(rates) > 1 or len(spec.ranks) == 1:
@@ -113,14 +113,14 @@ def _one_learning_rate(findings: Findings) -> CautionPart | None:
         rate=min(rates),
         reason=_why_rates_matter(spec),
     )
-    return CautionPart(kind="one_learning_rate", text=text)
+    return CautionSection(kind="one_learning_rate", text=text)
 
 
 def _why_rates_matter(spec: StudySpec) -> str:
     if spec.alpha_rule == "proportional":
         return tr(
             "at a constant scale (alpha = {multiple:g} r) a larger rank takes larger steps",
-            multiple=spec.alpha_multiple,
+            multiple=spec.alpha_over_rank,
         )
     if spec.alpha_rule == "rslora":
         return tr("the best learning rate may still depend on the rank")
@@ -129,7 +129,7 @@ def _why_rates_matter(spec: StudySpec) -> str:
     return tr("at a fixed alpha of {alpha:g} the scale alpha / r is smaller for a larger rank", alpha=spec.lora_alpha)
 
 
-def _learning_rate_at_edge(findings: Findings) -> CautionPart | None:
+def _learning_rate_at_edge(findings: Findings) -> CautionSection | None:
     at_edge = []
     for rank, choice in findings.choices.items():
         tried = findings.data.rates[rank]
@@ -149,48 +149,48 @@ def _learning_rate_at_edge(findings: Findings) -> CautionPart | None:
         "The best learning rate lies at the edge of those tried for {ranks}; a better one may lie outside.",
         ranks=", ".join(at_edge),
     )
-    return CautionPart(kind="learning_rate_at_edge", text=text)
+    return CautionSection(kind="learning_rate_at_edge", text=text)
 
 
-def _one_seed(findings: Findings) -> CautionPart | None:
+def _one_seed(findings: Findings) -> CautionSection | None:
     if len(findings.data.spec.seeds) > 1:
         return None
     text = tr(
         "One seed was run: the intervals cover the choice of held-out rows only. A second seed would show whether a "
         "difference between ranks is more than this seed's; three or more make its interval narrow."
     )
-    return CautionPart(kind="one_seed", text=text)
+    return CautionSection(kind="one_seed", text=text)
 
 
-def _few_eval_examples(findings: Findings) -> CautionPart | None:
-    facts = findings.data.facts
-    if facts is None or facts.eval_examples >= FEW_ROWS:
+def _few_eval_examples(findings: Findings) -> CautionSection | None:
+    resolved = findings.data.resolved
+    if resolved is None or resolved.eval_examples >= FEW_ROWS:
         return None
     text = tr(
         "Only {rows} rows were held out: the intervals are rough (better {enough} or more).",
-        rows=facts.eval_examples,
+        rows=resolved.eval_examples,
         enough=FEW_ROWS,
     )
-    return CautionPart(kind="few_eval_examples", text=text)
+    return CautionSection(kind="few_eval_examples", text=text)
 
 
-def _short_run(findings: Findings) -> CautionPart | None:
-    facts, steps_per_epoch = findings.data.facts, findings.data.steps_per_epoch
-    if facts is None or steps_per_epoch is None:
+def _short_run(findings: Findings) -> CautionSection | None:
+    resolved, steps_per_epoch = findings.data.resolved, findings.data.steps_per_epoch
+    if resolved is None or steps_per_epoch is None:
         return None
-    epochs = facts.total_steps / steps_per_epoch
-    if epochs >= 1 and facts.total_steps >= FEW_STEPS:
+    epochs = resolved.total_steps / steps_per_epoch
+    if epochs >= 1 and resolved.total_steps >= FEW_STEPS:
         return None
     text = tr(
         "The run is short: {steps} steps, {epochs:.2f} passes over the training rows. What a larger rank could still "
         "learn may not show.",
-        steps=facts.total_steps,
+        steps=resolved.total_steps,
         epochs=epochs,
     )
-    return CautionPart(kind="short_run", text=text)
+    return CautionSection(kind="short_run", text=text)
 
 
-def _orders_disagree(findings: Findings) -> CautionPart | None:
+def _orders_disagree(findings: Findings) -> CautionSection | None:
     comparison = findings.comparison
     trained = {rank: loss for rank, choice in findings.choices.items() if (loss := choice.train_loss) is not None}
     if comparison is None or not comparison.excess or not trained:
@@ -203,4 +203,4 @@ def _orders_disagree(findings: Findings) -> CautionPart | None:
         rank=lowest,
         best=comparison.best,
     )
-    return CautionPart(kind="orders_disagree", text=text)
+    return CautionSection(kind="orders_disagree", text=text)

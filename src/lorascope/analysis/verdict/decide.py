@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import ClaimsPart, VerdictKind, VerdictPart
+from lorascope.analysis.summary import ClaimsSection, VerdictKind, VerdictSection
 from lorascope.analysis.verdict.claims import Claims, claims
 from lorascope.analysis.verdict.wording import (
     adequate_text,
@@ -34,25 +34,25 @@ def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
     return last_fall > tolerance and last_fall / (last_step - before_step) >= average_pace
 
 
-def judge(comparison: Comparison, tolerance: float, *, falling: bool, rows: int) -> VerdictPart:
+def decide_verdict(comparison: Comparison, tolerance: float, *, falling: bool, rows: int) -> VerdictSection:
     """Decide between ranks that stand at one step.
 
     With one seed nothing is claimed about ranks as such: what is shown holds in that seed, and the text says so.
     """
     seeds = len(comparison.seeds)
     if len(comparison.excess) == 1:
-        return VerdictPart(kind="nothing_to_compare", text=single_text(comparison), seeds=seeds)
+        return VerdictSection(kind="nothing_to_compare", text=single_text(comparison), seeds=seeds)
     tests = claims(comparison.excess, comparison.differences, tolerance)
     parts = tuple(
-        ClaimsPart(rank=rank, adequate_p=found.adequate, inadequate_p=found.inadequate, worse_p=found.worse)
+        ClaimsSection(rank=rank, adequate_p=found.adequate, inadequate_p=found.inadequate, worse_p=found.worse)
         for rank, found in tests.items()
     )
     if comparison.step is None or min(comparison.step, rows) < LEAST:
-        return VerdictPart(kind="too_short", text=few_text(comparison, rows, LEAST), seeds=seeds, claims=parts)
+        return VerdictSection(kind="too_short", text=few_text(comparison, rows, LEAST), seeds=seeds, claims=parts)
     if falling:
-        return VerdictPart(kind="too_short", text=still_falling_text(comparison), seeds=seeds, claims=parts)
+        return VerdictSection(kind="too_short", text=still_falling_text(comparison), seeds=seeds, claims=parts)
     kind, text = _decide(comparison, tests, tolerance)
-    return VerdictPart(
+    return VerdictSection(
         kind=kind,
         text=in_scope(text, comparison.seeds),
         seeds=seeds,

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
 
-from lorascope.analysis.estimates.losses import Estimate
-from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart
+from lorascope.analysis.summary import AdviceSection, RankSection, RecommendationSection
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import later, tr
-from lorascope.text.wording import with_interval
-from lorascope.units import format_bytes, format_seconds, from_megabytes, parse_bytes, to_megabytes
+from lorascope.text.numbers import format_seconds, interval
+from lorascope.units import format_bytes, from_megabytes, parse_bytes, to_megabytes
 
 
 class Cost(Protocol):
@@ -78,7 +77,7 @@ def limits_of(spec: StudySpec) -> tuple[Limit, ...]:
     )
 
 
-def nearest_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
+def nearest_text(limits: Sequence[Limit], parts: Sequence[RankSection]) -> str:
     """Say that no rank is within all limits, and which comes nearest."""
     nearest = min(parts, key=lambda part: _worst(limits, part))
     over = [limit.describe(nearest) for limit in limits if limit.share(nearest) > 1]
@@ -87,7 +86,7 @@ def nearest_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
     )
 
 
-def remedy_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
+def remedy_text(limits: Sequence[Limit], parts: Sequence[RankSection]) -> str:
     """Say how far the limits would have to be raised for the nearest rank."""
     nearest = min(parts, key=lambda part: _worst(limits, part))
     raised = " and ".join(
@@ -98,17 +97,17 @@ def remedy_text(limits: Sequence[Limit], parts: Sequence[RankPart]) -> str:
     return f"raise {raised} and run the same command, or ask for smaller ranks in a new folder"
 
 
-def within(limits: Sequence[Limit], part: RankPart) -> bool:
+def within(limits: Sequence[Limit], part: RankSection) -> bool:
     """Say whether a rank keeps every limit."""
     return _worst(limits, part) <= 1
 
 
 def recommend_within(
     limits: Sequence[Limit],
-    ranks: Mapping[int, RankPart],
-    free: RecommendationPart,
-    advise: Callable[[Sequence[int]], RecommendationPart],
-) -> RecommendationPart:
+    ranks: Mapping[int, RankSection],
+    free: RecommendationSection,
+    advise: Callable[[Sequence[int]], RecommendationSection],
+) -> RecommendationSection:
     """Recommend among the ranks within the limits; the constrained choice is the efficient one among them.
 
     Args:
@@ -120,8 +119,8 @@ def recommend_within(
     allowed = [rank for rank, part in ranks.items() if within(limits, part)]
     if not allowed:
         text = nearest_text(limits, list(ranks.values()))
-        left = AdvicePart(rank=None, reason=text[0].upper() + text[1:], change=_change(limits, ranks, free))
-        return RecommendationPart(quality=left, efficient=left, constrained=left)
+        left = AdviceSection(rank=None, reason=text[0].upper() + text[1:], change=_change(limits, ranks, free))
+        return RecommendationSection(quality=left, efficient=left, constrained=left)
     advice = free if len(allowed) == len(ranks) else advise(allowed)
     quality, efficient = (_among(part, len(allowed), len(ranks)) for part in (advice.quality, advice.efficient))
     constrained = efficient
@@ -129,11 +128,11 @@ def recommend_within(
         chosen = ranks[efficient.rank]
         reasons = (efficient.reason, *_price(chosen), *(limit.describe(chosen) for limit in limits))
         change = " ".join(filter(None, (efficient.change, _change(limits, ranks, free))))
-        constrained = AdvicePart(rank=chosen.rank, reason="; ".join(reasons), change=change)
-    return RecommendationPart(quality=quality, efficient=efficient, constrained=constrained)
+        constrained = AdviceSection(rank=chosen.rank, reason="; ".join(reasons), change=change)
+    return RecommendationSection(quality=quality, efficient=efficient, constrained=constrained)
 
 
-def _among(advice: AdvicePart, allowed: int, total: int) -> AdvicePart:
+def _among(advice: AdviceSection, allowed: int, total: int) -> AdviceSection:
     """Say of how many ranks this one was chosen; of a single one there is nothing else to say."""
     if allowed == total:
         return advice
@@ -144,16 +143,16 @@ def _among(advice: AdvicePart, allowed: int, total: int) -> AdvicePart:
     return advice.model_copy(update={"reason": reason})
 
 
-def _price(part: RankPart) -> tuple[str, ...]:
+def _price(part: RankSection) -> tuple[str, ...]:
     """Write what the rank gives up against the lowest loss of all ranks, whatever their cost."""
     if not part.excess_loss or part.excess_loss_ci95 is None:
         return ()
     low, high = part.excess_loss_ci95
-    above = with_interval(Estimate(value=part.excess_loss, low=low, high=high))
+    above = interval(part.excess_loss, low, high)
     return (tr("its held-out loss is {excess} above the lowest of all ranks", excess=above),)
 
 
-def _change(limits: Sequence[Limit], ranks: Mapping[int, RankPart], free: RecommendationPart) -> str:
+def _change(limits: Sequence[Limit], ranks: Mapping[int, RankSection], free: RecommendationSection) -> str:
     """Say what the ranks beyond the limits would need."""
     beyond = {
         rank: ", ".join(limit.describe(part) for limit in limits if limit.share(part) > 1)
@@ -183,5 +182,5 @@ def _enough_seconds(seconds: float) -> str:
     return f"{math.ceil(seconds)}"
 
 
-def _worst(limits: Sequence[Limit], part: RankPart) -> float:
+def _worst(limits: Sequence[Limit], part: RankSection) -> float:
     return max(limit.share(part) for limit in limits)

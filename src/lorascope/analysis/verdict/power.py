@@ -3,22 +3,21 @@
 import math
 
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionPart
+from lorascope.analysis.summary import CautionSection
 from lorascope.analysis.verdict.decide import LEAST
 from lorascope.records import Environment
 from lorascope.text.language import tr
-from lorascope.text.wording import nats
-from lorascope.units import format_count
+from lorascope.text.numbers import format_count, nats
 
 BITS_PER_PARAMETER = 2.0
 """Knowledge a trained parameter was found to hold at most (Allen-Zhu and Li, arXiv 2404.05405, 2024)."""
 
 
-def imprecise(findings: Findings) -> CautionPart | None:
+def underpowered(findings: Findings) -> CautionSection | None:
     """Say how many more rows or seeds an undecided rank would need for an interval as narrow as the tolerance."""
-    comparison, facts = findings.comparison, findings.data.facts
+    comparison, resolved = findings.comparison, findings.data.resolved
     tolerance = findings.data.spec.tolerance
-    if comparison is None or facts is None:
+    if comparison is None or resolved is None:
         return None
     half = {
         rank: (excess.high - excess.low) / 2
@@ -30,7 +29,7 @@ def imprecise(findings: Findings) -> CautionPart | None:
         return None
     # A standard error falls with the square root of what is averaged
     times = (half[rank] / tolerance) ** 2
-    rows = math.ceil(facts.eval_examples * times)
+    rows = math.ceil(resolved.eval_examples * times)
     if rows < LEAST:  # the verdict asks for more
         return None
     seeds = len(findings.choices[rank].trials)
@@ -58,18 +57,18 @@ def imprecise(findings: Findings) -> CautionPart | None:
             "take about {times:,.1f} times as many: {rows:,} held-out rows.",
             **values,
         )
-    return CautionPart(kind="imprecise", text=text)
+    return CautionSection(kind="underpowered", text=text)
 
 
-def below_capacity(findings: Findings) -> CautionPart | None:
+def below_capacity(findings: Findings) -> CautionSection | None:
     """Say when the rows trained on hold less than the smallest adapter can: then capacity was not tested."""
-    facts, steps_per_epoch = findings.data.facts, findings.data.steps_per_epoch
+    resolved, steps_per_epoch = findings.data.resolved, findings.data.steps_per_epoch
     adapters = findings.data.adapters
     base = next((trial.base_eval_loss for trial in findings.trials if trial.base_eval_loss), None)
-    if facts is None or steps_per_epoch is None or base is None or len(adapters) < 2:
+    if resolved is None or steps_per_epoch is None or base is None or len(adapters) < 2:
         return None
     # A second pass over the same rows brings nothing new to hold
-    seen = facts.train_target_tokens * min(1.0, facts.total_steps / steps_per_epoch)
+    seen = resolved.train_target_tokens * min(1.0, resolved.total_steps / steps_per_epoch)
     bits_per_token = base / math.log(2)
     rank = min(adapters)
     capacity = BITS_PER_PARAMETER * adapters[rank].trainable_parameters
@@ -88,10 +87,10 @@ def below_capacity(findings: Findings) -> CautionPart | None:
         bits_per_token=bits_per_token,
         enough=format_count(capacity / bits_per_token),
     )
-    return CautionPart(kind="below_capacity", text=text)
+    return CautionSection(kind="below_capacity", text=text)
 
 
-def environment_changed(findings: Findings) -> CautionPart | None:
+def environment_changed(findings: Findings) -> CautionSection | None:
     """Say when a study was continued elsewhere or with other versions: its numbers then have two origins."""
     environments = findings.data.environments
     if not environments:
@@ -110,7 +109,7 @@ def environment_changed(findings: Findings) -> CautionPart | None:
         "and times and memory were measured where each rank was first run.",
         changes="; ".join(changes.values()),
     )
-    return CautionPart(kind="environment_changed", text=text)
+    return CautionSection(kind="environment_changed", text=text)
 
 
 def _origin(environment: Environment) -> dict[str, str]:

@@ -3,42 +3,42 @@
 from collections.abc import Mapping
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import AdvicePart, RankPart, RecommendationPart, VerdictPart
+from lorascope.analysis.summary import AdviceSection, RankSection, RecommendationSection, VerdictSection
 from lorascope.analysis.verdict.claims import Claims, claims
 from lorascope.text.language import tr
-from lorascope.text.wording import nats, with_interval
-from lorascope.units import format_bytes, format_seconds
+from lorascope.text.numbers import format_seconds, interval, nats
+from lorascope.units import format_bytes
 
 
-def no_advice(reason: str) -> RecommendationPart:
+def no_advice(reason: str) -> RecommendationSection:
     """Recommend nothing, and say why."""
-    advice = AdvicePart(rank=None, reason=reason)
-    return RecommendationPart(quality=advice, efficient=advice, constrained=advice)
+    advice = AdviceSection(rank=None, reason=reason)
+    return RecommendationSection(quality=advice, efficient=advice, constrained=advice)
 
 
 def recommend(
-    comparison: Comparison, ranks: Mapping[int, RankPart], verdict: VerdictPart, tolerance: float
-) -> RecommendationPart:
+    comparison: Comparison, ranks: Mapping[int, RankSection], verdict: VerdictSection, tolerance: float
+) -> RecommendationSection:
     """Choose a rank for each wish from ranks compared at one step."""
     tests = claims(comparison.excess, comparison.differences, tolerance)
-    return RecommendationPart(
+    return RecommendationSection(
         quality=_quality(comparison, tests),
         efficient=_efficient(comparison, ranks, tests, verdict, tolerance),
         constrained=_constrained(comparison, ranks, tests, tolerance),
     )
 
 
-def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
+def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdviceSection:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_worse)
     if len(comparison.excess) == 1:
-        return AdvicePart(rank=rank, reason=_only())
+        return AdviceSection(rank=rank, reason=_only())
     loss = nats(comparison.loss[rank].value)
     if rank != comparison.best:
         reason = tr(
             "smallest rank not shown to be worse than another: {loss} nats a token, {excess} above rank {best}, the "
             "lowest",
             loss=loss,
-            excess=with_interval(comparison.excess[rank]),
+            excess=interval(comparison.excess[rank].value, comparison.excess[rank].low, comparison.excess[rank].high),
             best=comparison.best,
         )
     elif rank == min(comparison.excess):
@@ -47,16 +47,16 @@ def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdvicePart:
         reason = tr(
             "lowest held-out loss, {loss} nats a token; every smaller rank compared is measurably above it", loss=loss
         )
-    return AdvicePart(rank=rank, reason=reason)
+    return AdviceSection(rank=rank, reason=reason)
 
 
 def _efficient(
     comparison: Comparison,
-    ranks: Mapping[int, RankPart],
+    ranks: Mapping[int, RankSection],
     tests: Mapping[int, Claims],
-    verdict: VerdictPart,
+    verdict: VerdictSection,
     tolerance: float,
-) -> AdvicePart:
+) -> AdviceSection:
     """Choose the smallest adequate rank: a larger one has strictly more to compute and to hold.
 
     A larger rank that was measured to be faster was measured in a quieter moment.
@@ -81,29 +81,32 @@ def _efficient(
     measured = tr("times were not measured")
     if seconds is not None:
         measured = tr("{time} a step alone", time=format_seconds(seconds))
-    return AdvicePart(rank=rank, reason=f"{basis}; {measured}")
+    return AdviceSection(rank=rank, reason=f"{basis}; {measured}")
 
 
 def _constrained(
-    comparison: Comparison, ranks: Mapping[int, RankPart], tests: Mapping[int, Claims], tolerance: float
-) -> AdvicePart:
+    comparison: Comparison, ranks: Mapping[int, RankSection], tests: Mapping[int, Claims], tolerance: float
+) -> AdviceSection:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_inadequate)
     size = ranks[rank].training_state_bytes
     memory = tr("least memory")
     if size is not None:
         memory = tr("its adapter, gradient and optimizer take {size}", size=format_bytes(size))
     if len(comparison.excess) == 1:
-        return AdvicePart(rank=rank, reason=f"{_only()}; {memory}")
+        return AdviceSection(rank=rank, reason=f"{_only()}; {memory}")
     place = tr("the lowest loss")
     if rank != comparison.best:
-        place = tr("{excess} above the lowest", excess=with_interval(comparison.excess[rank]))
+        place = tr(
+            "{excess} above the lowest",
+            excess=interval(comparison.excess[rank].value, comparison.excess[rank].low, comparison.excess[rank].high),
+        )
     reason = tr(
         "smallest rank not shown to be worse than the tolerance of {tolerance:g}: {place}; {memory}",
         tolerance=tolerance,
         place=place,
         memory=memory,
     )
-    return AdvicePart(rank=rank, reason=reason)
+    return AdviceSection(rank=rank, reason=reason)
 
 
 def _only() -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import AdvicePart, RecommendationPart
+from lorascope.analysis.summary import AdviceSection, RecommendationSection
 from lorascope.analysis.verdict.claims import claims
 from lorascope.text.language import tr
-from lorascope.text.wording import nats
+from lorascope.text.numbers import nats
 
 _HALVINGS = 40
 """Of the range a tolerance is searched in; leaves it exact to far below a loss's last digit."""
@@ -25,11 +25,11 @@ def may_be_enough(comparison: Comparison, rank: int, tolerance: float) -> bool:
     return not claims(comparison.excess, comparison.differences, tolerance)[rank].is_inadequate
 
 
-def with_changes(advice: RecommendationPart, comparison: Comparison, tolerance: float) -> RecommendationPart:
+def with_changes(advice: RecommendationSection, comparison: Comparison, tolerance: float) -> RecommendationSection:
     """Add to each recommended rank what would put another in its place."""
     if len(comparison.excess) < 2:
         return advice
-    return RecommendationPart(
+    return RecommendationSection(
         quality=_add(advice.quality, lambda rank: _quality(comparison, rank)),
         efficient=_add(advice.efficient, lambda rank: _efficient(comparison, rank, tolerance)),
         constrained=_add(advice.constrained, lambda rank: _constrained(comparison, rank, tolerance)),
@@ -50,7 +50,7 @@ def needed_tolerance(comparison: Comparison, rank: int, holds: Holds) -> float |
     return high
 
 
-def _add(advice: AdvicePart, change: Callable[[int], list[str]]) -> AdvicePart:
+def _add(advice: AdviceSection, change: Callable[[int], list[str]]) -> AdviceSection:
     if advice.rank is None:
         return advice
     return advice.model_copy(update={"change": " ".join(change(advice.rank)) or tr("No smaller rank was tried.")})

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import NoiseFloorPart
+from lorascope.analysis.summary import NoiseFloorSection
 from lorascope.analysis.verdict.claims import Claims
 from lorascope.text.language import tr, trn
-from lorascope.text.wording import chance, nats, ranks, uncapital, with_interval
+from lorascope.text.numbers import chance, interval, lower_first, nats, ranks
 
 FEW_DEGREES = 20
 """Below this a t interval is noticeably wider than it would be with a known variance (2.09 against 1.96)."""
@@ -89,7 +89,12 @@ def adequate_text(comparison: Comparison, tests: Mapping[int, Claims], smallest:
         )
     parts = [text]
     if tests[smallest].is_worse:
-        parts.append(tr("That it is above another rank at all is shown too, {excess}.", excess=with_interval(excess)))
+        parts.append(
+            tr(
+                "That it is above another rank at all is shown too, {excess}.",
+                excess=interval(excess.value, excess.low, excess.high),
+            )
+        )
     return " ".join([*parts, *_smaller_text(comparison, tests, smallest)])
 
 
@@ -99,7 +104,9 @@ def _smaller_text(comparison: Comparison, tests: Mapping[int, Claims], smallest:
     worse = [rank for rank in comparison.excess if rank < smallest]
     if worse:
         closest = min(worse, key=lambda rank: comparison.excess[rank].value)
-        excess = with_interval(comparison.excess[closest])
+        excess = interval(
+            comparison.excess[closest].value, comparison.excess[closest].low, comparison.excess[closest].high
+        )
         if len(worse) == 1:
             parts.append(tr("Rank {rank} exceeds the lowest by {excess}.", rank=closest, excess=excess))
         else:
@@ -136,16 +143,16 @@ def in_scope(text: str, seeds: Sequence[int]) -> str:
         "stand otherwise in another. A second seed would show how far a difference moves from one to the next, and "
         "each further one makes its interval narrower.",
         seed=seeds[0],
-        verdict=uncapital(text),
+        verdict=lower_first(text),
     )
 
 
 def so_far(text: str, step: int, total: int) -> str:
     """Say that a verdict is one of an unfinished study."""
-    return tr("So far, at step {step} of {total}: {verdict}", step=step, total=total, verdict=uncapital(text))
+    return tr("So far, at step {step} of {total}: {verdict}", step=step, total=total, verdict=lower_first(text))
 
 
-def noise_text(noise: NoiseFloorPart) -> str:
+def noise_text(noise: NoiseFloorSection) -> str:
     """Say how far apart two seeds of one rank end."""
     return trn(
         "Noise floor: two seeds of the same rank end {typical} nats a token apart (root mean square of {count} pair).",

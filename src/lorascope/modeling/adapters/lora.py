@@ -20,7 +20,7 @@ from lorascope.modeling.adapters.dropout import Dropout, realised_probability
 from lorascope.modeling.backends.cpu.autograd import is_plain
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import MULTIPLE, LoraPart
-from lorascope.modeling.packing.packed_layout import current_pass
+from lorascope.modeling.packing.packed_layout import current_microbatch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,10 +75,10 @@ class _MultiLora(torch.autograd.Function):
         *leaves: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         del leaves  # they are here so that autograd routes their gradients; the values come with the segments
-        active = current_pass()
+        active = current_microbatch()
         assert active is not None
         x_NI = x.flatten(0, -2).contiguous()
-        kernels = _multiplying(active.kernels, layers, segments, x_NI)
+        kernels = _matmul_kernels(active.kernels, layers, segments, x_NI)
         outputs: Sequence[torch.Tensor]
         if kernels is not None:
             hidden = [
@@ -116,7 +116,7 @@ class _MultiLora(torch.autograd.Function):
         return dx, None, None, *leaf_grads
 
 
-def _multiplying(
+def _matmul_kernels(
     kernels: Kernels | None,
     layers: Sequence["MultiLoraLinear"],
     segments: Sequence[Sequence[Segment]],
@@ -127,7 +127,7 @@ def _multiplying(
     tensors = [tensor for base in bases for tensor in (base.weight, base.bias)]
     bounds = [bound for segment in chain(*segments) for bound in (segment.slots.start, segment.slots.stop)]
     fits = len(bases) == len(layers) and all(bound % MULTIPLE == 0 for bound in bounds)
-    return kernels if fits and kernels is not None and kernels.multiplies(x_NI, *tensors) else None
+    return kernels if fits and kernels is not None and kernels.supports_matmul(x_NI, *tensors) else None
 
 
 def _parts(
@@ -234,7 +234,7 @@ class MultiLoraLinear(nn.Module):
         Raises:
             InputError: the layer sees only some of the pass's tokens.
         """
-        active = current_pass()
+        active = current_microbatch()
         if active is None:
             return []
         active.check_stop()

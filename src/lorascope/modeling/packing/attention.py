@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from lorascope.modeling.backends.cpu.autograd import RowAttention
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan, Rotary
 from lorascope.modeling.packing.length_buckets import LONG_ROW, AttentionGroup
-from lorascope.modeling.packing.packed_layout import current_pass
+from lorascope.modeling.packing.packed_layout import current_microbatch
 
 PACKED = "lorascope_packed"
 """The name under which the attention is registered with Transformers."""
@@ -55,19 +55,21 @@ class _FromGroups(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         parts = []
         for group in ctx.groups:
-            part = grads[0].new_zeros(group.rows * group.line, *grads[0].shape[1:])
+            part = grads[0].new_zeros(group.rows * group.padded_length, *grads[0].shape[1:])
             part.index_copy_(0, group.places, grads[0].index_select(0, group.tokens))
             parts.append(part)
         return None, None, *parts
 
 
 @lru_cache(maxsize=64)
-def _causal_mask(line: int, window: int | None, repeats: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _causal_mask(
+    padded_length: int, window: int | None, repeats: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """Return 0 where a query may look and -inf elsewhere, [repeats * line, line]."""
-    allowed = torch.ones(line, line, dtype=torch.bool, device=device).tril()
+    allowed = torch.ones(padded_length, padded_length, dtype=torch.bool, device=device).tril()
     if window is not None:
         allowed = allowed.triu(1 - window)
-    mask = torch.zeros(line, line, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
+    mask = torch.zeros(padded_length, padded_length, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
     return mask.repeat(repeats, 1)
 
 
@@ -81,7 +83,7 @@ def _attend(
     window: int | None,
 ) -> torch.Tensor:
     """Attend inside each row of one group, [n * L, H, D]."""
-    n, L, (H, _, D), K = group.rows, group.line, q_HND.shape, k_KND.shape[0]
+    n, L, (H, _, D), K = group.rows, group.padded_length, q_HND.shape, k_KND.shape[0]
     q = _ToGroup.apply(q_HND, group).view(K, H // K, n, L, D)
     k = _ToGroup.apply(k_KND, group).view(K * n, L, D)
     v = _ToGroup.apply(v_KND, group).view(K * n, L, D)
@@ -153,7 +155,7 @@ def attend_in_rows(
         scaling: factor of the scores, default 1 / sqrt(D).
         window: most tokens a query may look back, itself included.
     """
-    active = current_pass()
+    active = current_microbatch()
     assert active is not None, "packed attention outside of a pass"
     scale = q_NHD.shape[-1] ** -0.5 if scaling is None else scaling
     if active.kernels is not None and active.kernels.takes(q_NHD):

@@ -18,7 +18,7 @@ class AttentionGroup:
     """Rows that are computed together."""
 
     rows: int
-    line: int
+    padded_length: int
     """L, slots of a row in the group: the longest row, rounded up so that few shapes occur."""
     slots: torch.Tensor
     """int64 [n * L]: the pass's slot behind each place of the padded group; behind padding the row's own first slot.
@@ -45,19 +45,19 @@ def group_rows(lengths: Sequence[int], starts: Sequence[int], device: torch.devi
 
 
 def _group(rows: Sequence[int], lengths: Sequence[int], starts: Sequence[int], device: torch.device) -> AttentionGroup:
-    line = lengths[rows[0]]
-    if line <= LONG_ROW:
-        line += -line % _LINE_MULTIPLE
-    slots = torch.tensor([starts[row] for row in rows]).repeat_interleave(line)
+    padded_length = lengths[rows[0]]
+    if padded_length <= LONG_ROW:
+        padded_length += -padded_length % _LINE_MULTIPLE
+    slots = torch.tensor([starts[row] for row in rows]).repeat_interleave(padded_length)
     places, tokens = [], []
     for i, row in enumerate(rows):
         own = torch.arange(lengths[row])
-        slots[i * line : i * line + lengths[row]] = own + starts[row]
-        places.append(own + i * line)
+        slots[i * padded_length : i * padded_length + lengths[row]] = own + starts[row]
+        places.append(own + i * padded_length)
         tokens.append(own + starts[row])
     return AttentionGroup(
         rows=len(rows),
-        line=line,
+        padded_length=padded_length,
         slots=slots.to(device),
         places=torch.cat(places).to(device),
         tokens=torch.cat(tokens).to(device),

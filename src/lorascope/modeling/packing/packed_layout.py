@@ -28,7 +28,7 @@ SLOT_MULTIPLE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassLayout:
+class MicroBatchLayout:
     """Stretches of one pass in order; those of one adapter stand next to each other.
 
     Raises:
@@ -51,20 +51,20 @@ class PassLayout:
         assert len(self.lengths) == len(self.adapters) == len(self.parents) > 0
         changes = sum(a != b for a, b in zip(self.adapters, self.adapters[1:], strict=False))
         assert changes == len(set(self.adapters)) - 1, "stretches of one adapter must be neighbours"
-        for stretch, parent in enumerate(self.parents):
-            assert parent < stretch, "a prefix stands before the rows that share it"
+        for span, parent in enumerate(self.parents):
+            assert parent < span, "a prefix stands before the rows that share it"
             assert parent < 0 or self.parents[parent] < 0, "a prefix has no prefix"
-            assert parent < 0 or self.adapters[parent] == self.adapters[stretch], "a prefix belongs to one adapter"
+            assert parent < 0 or self.adapters[parent] == self.adapters[span], "a prefix belongs to one adapter"
             assert parent < 0 or not self.padded, "padded rows share nothing"
 
     @cached_property
     def _runs(self) -> tuple[tuple[int, int, int], ...]:
         """``(adapter, first stretch, stretch after the last)`` of neighbours with one adapter, or with none."""
         found, first = [], 0
-        for stretch in range(1, len(self.adapters) + 1):
-            if stretch == len(self.adapters) or self.adapters[stretch] != self.adapters[first]:
-                found.append((self.adapters[first], first, stretch))
-                first = stretch
+        for span in range(1, len(self.adapters) + 1):
+            if span == len(self.adapters) or self.adapters[span] != self.adapters[first]:
+                found.append((self.adapters[first], first, span))
+                first = span
         return tuple(found)
 
     @cached_property
@@ -101,9 +101,9 @@ class PassLayout:
         end = self.n_slots if stop == len(self.lengths) else self.starts[stop]
         return slice(self.starts[first], end)
 
-    def row_slots(self, stretch: int) -> torch.Tensor:
+    def row_slots(self, span: int) -> torch.Tensor:
         """Return the slot of each token of the row that ends with a stretch, its prefix included, int64 on the CPU."""
-        parts = [part for part in (self.parents[stretch], stretch) if part >= 0]
+        parts = [part for part in (self.parents[span], span) if part >= 0]
         return torch.cat([torch.arange(self.lengths[part]) + self.starts[part] for part in parts])
 
     @cached_property
@@ -138,10 +138,10 @@ class PassLayout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ActivePass:
+class ActiveMicroBatch:
     """The pass that is going through the model, with the dropout of its stretches (None: no dropout)."""
 
-    layout: PassLayout
+    layout: MicroBatchLayout
     streams: DropoutStreams | None = None
     kernels: Kernels | None = None
     """The compiled kernels, where they may be used."""
@@ -149,11 +149,11 @@ class ActivePass:
     """Raises when the run should stop; called in every adapted layer, as a pass may take longer than a user waits."""
 
 
-_active: ContextVar[ActivePass | None] = ContextVar("lorascope_active_pass", default=None)
+_active: ContextVar[ActiveMicroBatch | None] = ContextVar("lorascope_active_pass", default=None)
 
 
 @contextmanager
-def active_pass(current: ActivePass) -> Iterator[None]:
+def active_microbatch(current: ActiveMicroBatch) -> Iterator[None]:
     """Make a pass the current one for the layers inside the ``with`` block."""
     token = _active.set(current)
     try:
@@ -162,6 +162,6 @@ def active_pass(current: ActivePass) -> Iterator[None]:
         _active.reset(token)
 
 
-def current_pass() -> ActivePass | None:
+def current_microbatch() -> ActiveMicroBatch | None:
     """Return the pass that is going through the model, or None outside of one."""
     return _active.get()

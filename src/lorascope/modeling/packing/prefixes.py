@@ -15,7 +15,7 @@ _LEAST = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
+class PrefixGroup:
     """Rows that begin with the same tokens."""
 
     rows: tuple[int, ...] = field(hash=False)
@@ -24,7 +24,7 @@ class Family:
     """Tokens at the beginning that are the same in all of them; every row has at least one token more."""
 
 
-def find_families(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[Family, ...]:
+def find_prefix_groups(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[PrefixGroup, ...]:
     """Choose which rows share a prefix, so that most tokens are saved: all but one row's prefix of each family.
 
     A row belongs to one family at most, and a family's rows are neighbours when the batch is sorted by tokens. Depends
@@ -37,7 +37,7 @@ def find_families(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[Family, ...]:
     order = sorted(range(len(rows)), key=lambda row: (rows[row].astype(">i8").tobytes(), row))
     common = np.array([_common(rows[a], rows[b]) for a, b in pairwise(order)], dtype=np.int64)
     return tuple(
-        Family(rows=tuple(sorted(order[first:stop])), shared=int(common[first : stop - 1].min()))
+        PrefixGroup(rows=tuple(sorted(order[first:stop])), shared=int(common[first : stop - 1].min()))
         for first, stop in _cut(common, len(rows))
         if stop - first > 1
     )

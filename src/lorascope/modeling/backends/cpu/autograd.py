@@ -79,7 +79,7 @@ class FrozenForward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return x W^T + b, [..., O]."""
-        if not self._kernels.multiplies(x):
+        if not self._kernels.supports_matmul(x):
             return self._own(x)
         product: torch.Tensor = FrozenProduct.apply(x, self._layer, self._kernels, None)
         return product
@@ -119,10 +119,10 @@ class FrozenProduct(torch.autograd.Function):
         return dx, None, None, grads[0] if ctx.needs_input_grad[3] else None
 
 
-def multiplies_gated(kernels: Kernels, x: torch.Tensor, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> bool:
+def supports_gated_matmul(kernels: Kernels, x: torch.Tensor, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> bool:
     """Say whether the kernels can make all products of a gated layer without biases inside."""
     plain = all(is_plain(part, nn.Linear) for part in (gate, up, down)) and gate.bias is None and up.bias is None
-    return plain and kernels.multiplies(x, gate.weight, up.weight, down.weight, down.bias)
+    return plain and kernels.supports_matmul(x, gate.weight, up.weight, down.weight, down.bias)
 
 
 class GatedFeedForward(torch.autograd.Function):
@@ -143,7 +143,7 @@ class GatedFeedForward(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return down(silu(gate(x)) * up(x)), [..., D], or the residual stream with it, if ``multiplies_gated``."""
         ctx.kernels = kernels
-        ctx.own = multiplies_gated(kernels, x, gate, up, down)
+        ctx.own = supports_gated_matmul(kernels, x, gate, up, down)
         if ctx.own:
             weights = (gate.weight, up.weight, down.weight)
             into = None if residual is None else residual.flatten(0, -2)

@@ -19,7 +19,7 @@ from lorascope.modeling.backends.cpu.ctypes_structs import (
     described_heads,
     described_layers,
 )
-from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, backward_product, forward_product, tell
+from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, backward_product, emit, forward_product
 
 _WORDS = 8
 """Words of 16 bits for one block of dropout's bits."""
@@ -36,7 +36,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._found: dict[str, Any] = {}
-        self._took_no_memory = ctypes.CFUNCTYPE(ctypes.c_bool)(("took_no_memory", library))
+        self._allocation_failed = ctypes.CFUNCTYPE(ctypes.c_bool)(("allocation_failed", library))
 
     @staticmethod
     def takes(x: torch.Tensor) -> bool:
@@ -63,10 +63,10 @@ class Kernels:
 
     def _multiply(self, kernel: str, dtype: torch.dtype, *arguments: _Argument) -> None:
         self._call(kernel, dtype, *arguments)
-        if self._took_no_memory():
+        if self._allocation_failed():
             raise MemoryError(f"no memory for {kernel}")
 
-    def multiplies(self, x: torch.Tensor, *weights: torch.Tensor | None) -> bool:
+    def supports_matmul(self, x: torch.Tensor, *weights: torch.Tensor | None) -> bool:
         """Say whether the kernels can make products of these inputs, [..., I], with weights [O, I] and biases [O].
 
         bfloat16, in one piece, of sizes that are multiples of 32, on a processor that multiplies it.
@@ -91,9 +91,9 @@ class Kernels:
         outputs = [x_NI.new_empty(x_NI.shape[0], weight.shape[0]) for weight, _ in weights]
         layers = described_layers(outputs, weights, parts)
         self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), layers, x_NI)
-        tell(lambda: [forward_product(x_NI, weight) for weight, _ in weights])
-        tell(lambda: [forward_product(x_NI[part.slots], part.A) for part in chain(*parts)])
-        tell(lambda: [forward_product(part.hidden[:, : len(part.A)], part.B) for part in chain(*parts)])
+        emit(lambda: [forward_product(x_NI, weight) for weight, _ in weights])
+        emit(lambda: [forward_product(x_NI[part.slots], part.A) for part in chain(*parts)])
+        emit(lambda: [forward_product(part.hidden[:, : len(part.A)], part.B) for part in chain(*parts)])
         return outputs
 
     def add_linear_(
@@ -104,7 +104,7 @@ class Kernels:
         assert residual_NO.is_contiguous()
         layers = described_layers([residual_NO], [(weight_OI, bias_O)], [()])
         self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, 1, layers, x_NI)
-        tell(lambda: [forward_product(x_NI, weight_OI)])
+        emit(lambda: [forward_product(x_NI, weight_OI)])
 
     def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input.
@@ -129,7 +129,7 @@ class Kernels:
         assert all(part.gradients is not None for own in parts for part in own)
         dx = torch.empty_like(x_NI) if wants_dx else None
         self._back(weights, grads, dx, x_NI, parts)
-        tell(lambda: (product for part in chain(*parts) for product in _back_through(part, dx)))
+        emit(lambda: (product for part in chain(*parts) for product in _back_through(part, dx)))
         return dx
 
     def _back(
@@ -145,7 +145,7 @@ class Kernels:
         sizes = (grads[0].shape[0], weights[0].shape[1], len(weights))
         self._multiply("linear_backward", weights[0].dtype, *sizes, layers, x_NI, dx_NI)
         if dx_NI is not None:
-            tell(lambda: [backward_product(dx_NI, weight) for weight in weights])
+            emit(lambda: [backward_product(dx_NI, weight) for weight in weights])
 
     def gated_forward(
         self,
@@ -170,7 +170,7 @@ class Kernels:
         outputs = (y, None) if residual_NO is None else (None, y)
         sizes = (*x_NI.shape, *down.shape[::-1])
         self._multiply("gated_forward", x_NI.dtype, *sizes, x_NI, *weights, bias_O, gated, raised, *outputs)
-        tell(lambda: [forward_product(x_NI, gate), forward_product(x_NI, up), forward_product(gated, down)])
+        emit(lambda: [forward_product(x_NI, gate), forward_product(x_NI, up), forward_product(gated, down)])
         return gated, raised, y
 
     def gated_backward(
@@ -189,7 +189,7 @@ class Kernels:
         kernel = "gated_backward" if dy_NO.dtype == down.dtype else "residual_gated_backward"
         sizes = (*dx.shape, *down.shape[::-1])
         self._multiply(kernel, down.dtype, *sizes, dy_NO, *weights, gated_NM, raised_NM, dx)
-        tell(lambda: [backward_product(gated_NM, down), *(backward_product(dx, weight) for weight in (gate, up))])
+        emit(lambda: [backward_product(gated_NM, down), *(backward_product(dx, weight) for weight in (gate, up))])
         return dx
 
     def head_forward(
@@ -200,14 +200,14 @@ class Kernels:
         assert out_NV.is_contiguous()
         assert out_NV.data_ptr() % _LINE == 0
         self._multiply("head_forward", x_ND.dtype, *x_ND.shape, len(weight_VD), x_ND, weight_VD, bias_V, out_NV)
-        tell(lambda: [forward_product(x_ND, weight_VD)])
+        emit(lambda: [forward_product(x_ND, weight_VD)])
 
     def head_backward(self, dy_NV: torch.Tensor, weight_VD: torch.Tensor, out_ND: torch.Tensor) -> None:
         """Write dy W: as ``linear_backward``, for few rows and many outputs."""
         assert dy_NV.is_contiguous()
         assert out_ND.is_contiguous()
         self._multiply("head_backward", dy_NV.dtype, *out_ND.shape, len(weight_VD), dy_NV, weight_VD, out_ND)
-        tell(lambda: [backward_product(out_ND, weight_VD)])
+        emit(lambda: [backward_product(out_ND, weight_VD)])
 
     @staticmethod
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:

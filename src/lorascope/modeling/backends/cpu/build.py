@@ -67,7 +67,7 @@ def find_compiler() -> str | None:
     return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
 
 
-def multiplies_bfloat16() -> bool:
+def supports_bfloat16_matmul() -> bool:
     """Say whether this processor has the instructions with which the kernels make products in bfloat16."""
     return {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
 

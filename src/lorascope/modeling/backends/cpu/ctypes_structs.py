@@ -62,7 +62,7 @@ class AttentionPlan:
     """Angles by which queries and keys are still to be turned."""
 
 
-class _Heads(ctypes.Structure):
+class _HeadsStruct(ctypes.Structure):
     """The kernels' own description of an attention call; the fields are those of ``Heads`` in attention.hpp."""
 
     _fields_ = (
@@ -91,7 +91,7 @@ class LoraPart:
     """The rows of these slots and which inputs are kept, as ``dropout_bits`` gives them; None: all."""
 
 
-class _LoraPart(ctypes.Structure):
+class _LoraStruct(ctypes.Structure):
     """The kernels' own description of a part; the fields are those of ``LoraPart`` in lora.hpp."""
 
     _fields_ = (
@@ -103,14 +103,14 @@ class _LoraPart(ctypes.Structure):
     )
 
 
-class _Linear(ctypes.Structure):
+class _LinearStruct(ctypes.Structure):
     """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in lora.hpp."""
 
     _fields_ = (
         ("out", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "y", "residual")),
         ("n_parts", ctypes.c_int64),
-        ("parts", ctypes.POINTER(_LoraPart)),
+        ("parts", ctypes.POINTER(_LoraStruct)),
     )
 
 
@@ -129,11 +129,13 @@ def described_layers(
     for y, (weight, bias), own in zip(outputs, weights, parts, strict=True):
         places = (y.data_ptr(), None) if y.dtype == weight.dtype else (None, y.data_ptr())
         frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), *places)
-        described.append(_Linear(weight.shape[0], *frozen, len(own), (_LoraPart * len(own))(*map(_lora_part, own))))
-    return (_Linear * len(described))(*described)
+        described.append(
+            _LinearStruct(weight.shape[0], *frozen, len(own), (_LoraStruct * len(own))(*map(_lora_part, own)))
+        )
+    return (_LinearStruct * len(described))(*described)
 
 
-def _lora_part(part: LoraPart) -> _LoraPart:
+def _lora_part(part: LoraPart) -> _LoraStruct:
     assert part.slots.start % MULTIPLE == part.slots.stop % MULTIPLE == 0
     assert part.A.dtype == part.B.dtype == torch.float32
     gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
@@ -141,7 +143,7 @@ def _lora_part(part: LoraPart) -> _LoraPart:
     if part.dropout is not None:
         where, kept = part.dropout
         rows, widths, bits = where.widths.shape[0], where.widths.data_ptr(), kept.data_ptr()
-    return _LoraPart(
+    return _LoraStruct(
         part.slots.start, part.slots.stop - part.slots.start, part.A.shape[0], part.factor,
         part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
     )  # fmt: skip
@@ -155,7 +157,7 @@ def described_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: Att
     angles = () if plan.rotary is None else (plan.rotary.cosine, plan.rotary.sine)
     assert all(x.dtype == q.dtype and x.is_contiguous() for x in angles)
     rows = plan.rows
-    return _Heads(
+    return _HeadsStruct(
         rows.starts.shape[0], *(part.data_ptr() for part in (rows.starts, rows.lengths, rows.widths, rows.parents)),
         n_heads, n_kv_heads, features, q.stride(0), k.stride(0), v.stride(0), plan.window or 0, plan.scaling,
         *(x.data_ptr() for x in (q, k, v, *angles)),

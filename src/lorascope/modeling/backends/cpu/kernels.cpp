@@ -35,7 +35,7 @@ LORASCOPE_EXPORT(add_dropped)
 LORASCOPE_EXPORT(attention_forward)
 LORASCOPE_EXPORT(attention_backward)
 // Says whether a call since the last question found too little memory; what it wrote is then worth nothing.
-extern "C" bool took_no_memory() { return no_memory.exchange(false); }
+extern "C" bool allocation_failed() { return no_memory.exchange(false); }
 
 #ifdef LORASCOPE_PAIRS
 extern "C" {

@@ -30,7 +30,7 @@ def watched_products(use: Callable[[KernelProduct], None]) -> Iterator[None]:
         _watching.remove(use)
 
 
-def tell(products: Callable[[], Iterable[KernelProduct]]) -> None:
+def emit(products: Callable[[], Iterable[KernelProduct]]) -> None:
     """Hand on what a call made; nothing is described when nobody watches."""
     for product in products() if _watching else ():
         for use in _watching:

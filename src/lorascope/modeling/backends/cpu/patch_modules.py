@@ -22,12 +22,12 @@ from lorascope.modeling.backends.cpu.autograd import (
     RmsNorm,
     SiluMul,
     is_plain,
-    multiplies_gated,
+    supports_gated_matmul,
 )
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import Rotary
 from lorascope.modeling.packing.attention import attend_in_rows
-from lorascope.modeling.packing.packed_layout import current_pass
+from lorascope.modeling.packing.packed_layout import current_microbatch
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Largest difference of a module's outputs as a share of the largest output. A missing 1 in ``1 + weight``, or another
@@ -85,7 +85,7 @@ class _Norm:
         normed: torch.Tensor
         if hidden_states.dtype == self.weight.dtype:
             normed = RmsNorm.apply(hidden_states, self.weight, self.eps, self.kernels)
-        elif self.reads_stream and current_pass() is not None and _may_be_stream(hidden_states):
+        elif self.reads_stream and current_microbatch() is not None and _may_be_stream(hidden_states):
             normed, _ = self.beside(hidden_states)
         else:
             normed = self.own(hidden_states)
@@ -115,7 +115,9 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
 def _linear(module: nn.Module, kernels: Kernels) -> _Forward | None:
     if type(module) is not nn.Linear or module.weight.requires_grad:
         return None
-    return FrozenForward(module, kernels) if kernels.multiplies(module.weight, module.weight, module.bias) else None
+    return (
+        FrozenForward(module, kernels) if kernels.supports_matmul(module.weight, module.weight, module.bias) else None
+    )
 
 
 def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
@@ -157,7 +159,7 @@ class _GatedLayer:
             isinstance(gate, nn.Linear)
             and isinstance(up, nn.Linear)
             and isinstance(down, nn.Linear)
-            and multiplies_gated(self.kernels, x, gate, up, down)
+            and supports_gated_matmul(self.kernels, x, gate, up, down)
         ):
             summed: torch.Tensor = GatedFeedForward.apply(x, gate, up, down, self.kernels, residual)
             return summed
@@ -231,7 +233,7 @@ class _Attention:
 
     def takes(self, position_embeddings: _Angles) -> bool:
         """Say whether the current pass is packed, and whether all features of a head are turned."""
-        active = current_pass()
+        active = current_microbatch()
         packed = active is not None and active.kernels is not None and not active.layout.padded
         return packed and position_embeddings[0].shape[-1] == self.head_dim
 
@@ -303,7 +305,7 @@ class _Layer:
         if (
             isinstance(o_proj, nn.Linear)
             and is_plain(o_proj, nn.Linear)
-            and self.kernels.multiplies(attended, o_proj.weight, o_proj.bias)
+            and self.kernels.supports_matmul(attended, o_proj.weight, o_proj.bias)
         ):
             summed: torch.Tensor = FrozenProduct.apply(attended, o_proj, self.kernels, residual)
             return summed

@@ -1,0 +1,77 @@
+"""Numbers as people read them, in the language in use.
+
+A decimal point and a comma between thousands are the same in all languages.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from lorascope.text.language import current_language, tr
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration as people say it: 0.84 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 10:
+        return tr("{seconds:.2f} s", seconds=seconds)
+    if seconds < 60:
+        return tr("{seconds:.1f} s", seconds=seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return tr("{minutes} min {seconds:02d} s", minutes=minutes, seconds=rest)
+    hours, minutes = divmod(minutes, 60)
+    return tr("{hours} h {minutes:02d} min", hours=hours, minutes=minutes)
+
+
+def format_count(count: float) -> str:
+    """Write a large count short: 921, 20.6 k, 3.4 M, 1.2 B."""
+    code = current_language()
+    if code != "en" and count >= 1e4:
+        from babel.numbers import format_compact_decimal  # noqa: PLC0415 - English does without
+
+        # Korean counts in groups of four digits; three digits in all are enough to read
+        leading = (len(str(round(count))) - 1) % 4 + 1
+        return format_compact_decimal(round(count), locale=code, fraction_digits=max(0, 3 - leading))
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if count >= limit:
+            return f"{count / (1000 if letter == 'k' else limit):.1f} {letter}"
+    return f"{count:,.0f}"
+
+
+def format_time(moment: str) -> str:
+    """Write a point in time, given in ISO 8601: in English as it is, else as people who speak the language do."""
+    code = current_language()
+    if code == "en":
+        return moment
+    from babel.dates import format_date  # noqa: PLC0415 - English does without
+
+    found = datetime.fromisoformat(moment)
+    zone = f" ({found.tzname()})" if found.tzinfo else ""
+    return f"{format_date(found, format='long', locale=code)} {found:%H:%M:%S}{zone}"
+
+
+def nats(value: float) -> str:
+    """Write a loss or a difference: 0.0210."""
+    return f"{value:z.4f}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Write a difference and its interval: 0.0210 (95% interval 0.0150 to 0.0280)."""
+    return tr("{value} (95% interval {low} to {high})", value=nats(value), low=nats(low), high=nats(high))
+
+
+def ranks(values: Sequence[int]) -> str:
+    """Name ranks: rank 8; ranks 8 and 16; ranks 8, 16 and 32."""
+    names = [str(value) for value in values]
+    if len(names) == 1:
+        return tr("rank {rank}", rank=names[0])
+    return tr("ranks {ranks} and {last}", ranks=", ".join(names[:-1]), last=names[-1])
+
+
+def chance(p: float) -> str:
+    """Write a p-value: p = 0.012, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def lower_first(text: str) -> str:
+    """Let a sentence go on after another's beginning."""
+    return text[0].lower() + text[1:]

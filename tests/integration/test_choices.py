@@ -1,0 +1,69 @@
+"""What a run decides before it trains, and what it says of that."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from lorascope.engine import verify as adaptation
+from lorascope.errors import InputError
+from lorascope.run.prepare import prepare_study
+from support.studies import Watcher, study_of
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        ({"kernels": True}, []),
+        ({"kernels": False}, []),
+        (
+            {"kernels": False, "share_prefixes": "always"},
+            ["Every row computes its prefix by itself", "(kernels: false)"],
+        ),
+        (
+            {"packing": False, "share_prefixes": "always"},
+            ["Every row computes its prefix by itself", "(packing: false)"],
+        ),
+    ],
+)
+def test_what_is_asked_for_and_cannot_be_had_is_said(
+    model_folders: Mapping[str, str], rows_file: str, fields: dict[str, object], notes: list[str]
+) -> None:
+    watcher = Watcher()
+    prepared = prepare_study(study_of(model_folders["llama"], rows_file, **fields), None, watcher)
+    assert len(watcher.notes) == bool(notes)
+    assert all(part in watcher.notes[0] for part in notes)
+    assert set(watcher.notes) <= set(prepared.resolved.data_notes)
+
+
+def test_a_machine_without_kernels_is_said_to_take_longer(
+    model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+    watcher = Watcher()
+    prepare_study(study_of(model_folders["llama"], rows_file), None, watcher)
+    (note,) = watcher.notes
+    assert note == "Steps are computed without compiled kernels, which takes longer (no C++ compiler is here)."
+
+
+def test_a_study_that_goes_on_without_the_kernels_it_began_with_is_refused_with_the_reason_of_now(
+    model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = study_of(model_folders["llama"], rows_file)
+    before = prepare_study(spec, None, Watcher()).resolved
+    if not before.kernels:
+        pytest.skip(before.kernels_reason)
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+    with pytest.raises(InputError, match=r"this machine has none \(no C\+\+ compiler is here\)"):
+        prepare_study(spec, before, Watcher())
+
+
+def test_a_study_that_goes_on_without_kernels_says_why_it_began_without(
+    model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, watcher = study_of(model_folders["llama"], rows_file), Watcher()
+    with monkeypatch.context() as patch:
+        patch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+        before = prepare_study(spec, None, watcher).resolved
+    again = Watcher()
+    assert prepare_study(spec, before, again).resolved == before
+    assert again.notes == watcher.notes != []

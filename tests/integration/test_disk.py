@@ -1,0 +1,56 @@
+"""A store that another program holds: the run waits and goes on."""
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lorascope.errors import LorascopeError
+from lorascope.run import retry as patience
+from lorascope.store import connection as connect
+from support.studies import execute, read_study, study_of
+
+
+def test_a_locked_store_is_waited_for(
+    model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.05)
+    spec = study_of(model_folders["llama"], rows_file, max_steps=4, truncation=False)
+    path = tmp_path / "study" / "study.db"
+
+    def at_step(done: int) -> None:
+        if done == 2:
+            other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            other.execute("BEGIN IMMEDIATE")
+            threading.Timer(0.5, other.close).start()
+
+    watcher = execute(spec, tmp_path / "study", at_step)
+    assert any("cannot write (database is locked)" in note for note in watcher.notes)
+    assert "can write again; the run goes on" in watcher.notes
+    execute(spec, tmp_path / "undisturbed")
+    assert read_study(tmp_path / "study") == read_study(tmp_path / "undisturbed")
+
+
+def test_one_that_stays_locked_ends_the_run_and_the_next_goes_on(
+    model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.05)
+    spec = study_of(model_folders["llama"], rows_file, max_steps=4, truncation=False)
+    held: list[sqlite3.Connection] = []
+
+    def at_step(done: int) -> None:
+        if done == 2:
+            held.append(sqlite3.connect(tmp_path / "study" / "study.db", isolation_level=None))
+            held[0].execute("BEGIN IMMEDIATE")
+
+    with monkeypatch.context() as patch, pytest.raises(LorascopeError, match=r"cannot write .* locked\n.*kept"):  # noqa: PT012
+        patch.setattr(patience, "_PATIENCE_SECONDS", 0.3)
+        execute(spec, tmp_path / "study", at_step)
+    held[0].close()
+    execute(spec, tmp_path / "study")
+    execute(spec, tmp_path / "undisturbed")
+    assert read_study(tmp_path / "study") == read_study(tmp_path / "undisturbed")

@@ -1,0 +1,206 @@
+"""What goes wrong with a trial is an outcome with its numbers, and the next run tries again."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorascope.analysis import summarize
+from lorascope.engine import loop
+from lorascope.engine.trial import TrainingTrial
+from lorascope.errors import LorascopeError
+from lorascope.run import solo_run as cost_turn
+from lorascope.run import study
+from lorascope.spec.load import dump_spec
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+from support.studies import checkpoint_every_step, execute, read_study, study_of
+
+Lorascope = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
+    return study_of(model_folders["llama"], rows_file, max_steps=4)
+
+
+@pytest.fixture
+def arguments(spec: StudySpec, tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "my.yaml").write_text(dump_spec(spec), encoding="utf-8")
+    return ("run", str(tmp_path / "my.yaml"), "--out", str(tmp_path / "study"))
+
+
+def cpu_out_of_memory() -> RuntimeError:
+    """The allocator's own words, from asking it for more than an address space has."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**17)
+    return caught.value
+
+
+ERRORS = {
+    "failed": lambda: ZeroDivisionError("of all things"),
+    "oom": lambda: MemoryError("no more"),
+    "oom-gpu": lambda: torch.OutOfMemoryError("CUDA out of memory"),
+    "oom-cpu": cpu_out_of_memory,
+}
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], AbstractContextManager[object]]:
+    """Inside the context, the third step of a pack raises; checkpoints are saved after every step."""
+    original = loop.train_step
+    checkpoint_every_step(monkeypatch)
+
+    @contextmanager
+    def inside(error: Exception) -> Iterator[None]:
+        def train_step(*args: object, **kwargs: object) -> object:
+            if args[1][0].steps_done == 2:
+                raise error
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "train_step", train_step)
+            yield
+
+    return inside
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_in_training_is_an_outcome_and_the_next_run_goes_on(
+    spec: StudySpec, failing: Callable[[Exception], AbstractContextManager[object]], tmp_path: Path, name: str
+) -> None:
+    error = ERRORS[name]()
+    with failing(error):
+        execute(spec, tmp_path / "study")
+    state = name.partition("-")[0]
+    outcomes = read_study(tmp_path / "study").outcomes
+    assert {(o.state, o.steps) for o in outcomes.values()} == {(state, 2)}
+    assert ("Traceback" in outcomes["r2"].message) == (state == "failed")
+    assert str(error).splitlines()[0] in outcomes["r4"].message
+    assert execute(spec, tmp_path / "study").begun == [2]
+    execute(spec, tmp_path / "undisturbed")
+    assert read_study(tmp_path / "study") == read_study(tmp_path / "undisturbed")
+
+
+def test_a_failed_trial_is_exit_code_1_with_a_report(
+    lorascope: Lorascope,
+    arguments: tuple[str, ...],
+    failing: Callable[[Exception], AbstractContextManager[object]],
+    tmp_path: Path,
+) -> None:
+    with failing(ZeroDivisionError("of all things")):
+        code, out, err = lorascope(*arguments)
+    assert (code, err) == (1, "")
+    assert "r2 failed: ZeroDivisionError: of all things" in out
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"))
+    assert [trial["outcome"] for trial in summary["trials"]] == ["failed", "failed"]
+    assert (tmp_path / "study" / "report.html").is_file()
+    code, out, _ = lorascope(*arguments)
+    assert code == 0
+    assert "2 done before" in out
+
+
+def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_unknown(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = spec.model_copy(update={"cost": "quick"})
+    take_step = cost_turn.train_step
+
+    def train_step(frozen: object, trials: list[TrainingTrial], *args: object, **kwargs: object) -> object:
+        if trials[0].record.rank == 4:
+            raise MemoryError("no more")
+        return take_step(frozen, trials, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cost_turn, "train_step", train_step)
+        watcher = execute(measured, tmp_path / "study")
+    assert [note for note in watcher.notes if "rank 4 was measured alone (no more)" in note]
+    assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
+    assert [part.step_seconds is None for part in summarize(tmp_path / "study").ranks] == [False, True]
+    again = execute(measured, tmp_path / "study")  # a rank without its measurement is measured by the next run
+    assert again.steps == []
+    assert all(part.step_seconds for part in summarize(tmp_path / "study").ranks)
+
+
+def test_a_rate_that_diverges_leaves_the_others_and_the_report(
+    lorascope: Lorascope, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    code, out, err = lorascope(*arguments, "--learning-rates", "1e-3,1e30", "--max-grid-extensions", 0)
+    assert (code, err) == (1, "")
+    left = read_study(tmp_path / "study")
+    assert {name: o.state for name, o in left.outcomes.items()} == {
+        "r2-lr0.001": "finished", "r4-lr0.001": "finished", "r2-lr1e+30": "diverged", "r4-lr1e+30": "diverged",
+    }  # fmt: skip
+    assert "not finite" in left.outcomes["r2-lr1e+30"].message
+    assert {Path(name).parts[1] for name in left.adapters} == {"r2", "r4", "r2-lr0.001", "r4-lr0.001"}
+    text = (tmp_path / "study" / "summary.json").read_text(encoding="utf-8")
+    ranks = json.loads(text, parse_constant=pytest.fail)["ranks"]
+    assert [rank["best_learning_rate"] for rank in ranks] == [1e-3, 1e-3]
+    assert "r2-lr1e+30 diverged" in out
+
+
+def test_a_study_in_which_everything_diverges_says_so(
+    lorascope: Lorascope, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    code, _, err = lorascope(*arguments, "--learning-rates", "1e30")
+    assert (code, err) == (1, "")
+    assert (tmp_path / "study" / "report.html").is_file()
+    json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    code, _, err = lorascope("export", tmp_path / "study", "--rank", 2, "--to", tmp_path / "new")
+    assert code == 2
+    assert "no finished adapter" in err
+
+
+def test_a_trial_ruined_by_its_last_update_is_not_called_finished(
+    model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    spec = study_of(model_folders["llama"], rows_file, max_steps=1, ranks=(2,), learning_rates=(1e-3, 1e38))
+    execute(spec, tmp_path / "study")
+    left = read_study(tmp_path / "study")
+    assert left.outcomes["r2-lr0.001"].state == "finished"
+    assert left.outcomes["r2-lr1e+38"].state == "diverged"
+    assert "held-out loss after step 1" in left.outcomes["r2-lr1e+38"].message
+
+
+@pytest.fixture
+def killed(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study that failed in its last evaluation; returns its newest checkpoint."""
+    checkpoint_every_step(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "choose_adapters", lambda place: None)
+        patch.setattr(loop, "_evaluate", lambda group, active, step: active if step < 4 else 1 / 0)
+        execute(spec, tmp_path / "study")
+    return tmp_path / "study" / "checkpoints" / "pack-0.safetensors"
+
+
+def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
+    spec: StudySpec, tmp_path: Path, killed: Path
+) -> None:
+    killed.write_bytes(killed.read_bytes()[:-100])
+    watcher = execute(spec, tmp_path / "study")
+    assert watcher.begun == [3]
+    assert any("pack-0.safetensors cannot be used" in note and "an older one" in note for note in watcher.notes)
+    execute(spec, tmp_path / "undisturbed")
+    assert read_study(tmp_path / "study").steps == read_study(tmp_path / "undisturbed").steps
+
+
+def test_without_an_older_one_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
+    for checkpoint in killed.parent.iterdir():
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(LorascopeError, match=r"pack-0.*safetensors cannot be used"):
+        execute(spec, tmp_path / "study")
+    for checkpoint in killed.parent.iterdir():
+        checkpoint.unlink()
+    execute(spec, tmp_path / "study")
+    assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
+
+
+def test_a_checkpoint_that_is_ahead_of_the_store_is_not_used(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
+    """A store that lost its last commits would else have a hole in its curves."""
+    with StudyStore.create(tmp_path / "study" / "study.db") as store:
+        store.truncate_after(["r2"], 3)
+    assert execute(spec, tmp_path / "study").begun == [3]
+    assert [record.step for record in read_study(tmp_path / "study").steps["r2"]] == [1, 2, 3, 4]

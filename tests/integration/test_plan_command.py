@@ -1,0 +1,236 @@
+"""``lorascope plan``: what it says agrees with a run, needs little, and refuses what it cannot plan."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from lorascope.costmodel import plan
+from lorascope.costmodel.calibration import find_calibration
+from lorascope.costmodel.cost_types import CostPrediction
+from lorascope.costmodel.model import predict
+from lorascope.run.predict import update_calibration
+from lorascope.store import StudyStore
+from support.studies import execute, study_of
+
+Lorascope = Callable[..., tuple[int, str, str]]
+SPLIT = {"base_bytes", "adapter_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes", "rest_bytes"}
+
+
+@pytest.fixture
+def flags(model_folders: Mapping[str, str], rows_file: str) -> list[str]:
+    return [f"--model={model_folders['llama']}", f"--dataset={rows_file}", "--ranks=2,4", "--dtype=float32",
+            "--per-device-train-batch-size=4", "--max-steps=6"]  # fmt: skip
+
+
+def planned(lorascope: Lorascope, *arguments: str) -> dict:
+    code, out, err = lorascope("plan", *arguments, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_plan_says_what_the_run_finds(
+    lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    resolved = planned(lorascope, *flags)
+    spec = study_of(
+        model_folders["llama"], rows_file, max_length=1024, eval_examples=None, tokens_per_pass=3072, cost="quick",
+        alpha_rule="fixed", lora_dropout=0.0,
+    )  # fmt: skip
+    execute(spec, tmp_path / "study")
+    with StudyStore.open(tmp_path / "study" / "study.db") as store:
+        adapters, found, predictions = store.adapters(), store.resolved(), store.predictions()
+    assert found is not None
+    assert (resolved["base_parameters"], resolved["total_steps"]) == (found.base_parameters, found.total_steps)
+    assert resolved["adapted_modules"] == len(found.target_modules)
+    assert resolved["rows"] == "the rows themselves"
+    for part, record in zip(resolved["ranks"], adapters, strict=True):
+        assert part["rank"] == record.rank
+        assert part["trainable_parameters"] == record.trainable_parameters
+        assert part["adapter_bytes"] == record.parameter_bytes
+        assert set(part["memory_split"]) == SPLIT
+        assert sum(part["memory_split"].values()) == part["peak_memory_bytes"]
+        assert part["runtime_seconds"] == pytest.approx(6 * part["step_seconds"])
+    assert [(record.what, record.rank) for record in predictions] == [
+        ("alone", 2),
+        ("alone", 4),
+        ("full", 0),
+        ("joint", 0),
+    ]
+
+
+def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
+    lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    assert planned(lorascope, *flags)["calibration"] is None
+    execute(study_of(model_folders["llama"], rows_file, cost="quick"), tmp_path / "study")
+    code, _, err = lorascope("report", tmp_path / "study")
+    assert (code, err) == (0, "")
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"))
+    predicted = summary["predicted"]
+    assert predicted["factor"] == 1.0
+    for part, measured in zip(predicted["ranks"], summary["ranks"], strict=True):
+        for name in ("step_seconds", "peak_memory_bytes"):
+            value = part[name]
+            assert value["measured"] == measured[name]
+            assert value["error"] == pytest.approx(value["predicted"] / value["measured"] - 1)
+    assert predicted["joint"]["step_seconds"]["measured"] > 0
+    assert predicted["full_fine_tuning"]["step_seconds"]["measured"] is None
+    resolved = planned(lorascope, *flags)
+    known = find_calibration(predicted["device"], "float32", resolved["base_parameters"])
+    assert known is not None
+    assert resolved["calibration"] == {
+        "base_parameters": known.parameters,
+        "factor": known.factor,
+        "joint_factor": known.joint_factor,
+    }
+    # turns unlike each other teach nothing where another study has taught
+    with StudyStore.create(tmp_path / "study" / "study.db") as store:
+        turn = store.solo_runs()[0]
+        store.put_solo_run(replace(turn, step_seconds=tuple(9 * seconds for seconds in turn.step_seconds)))
+    update_calibration(tmp_path / "study" / "study.db")
+    assert find_calibration(predicted["device"], "float32", resolved["base_parameters"]) == known
+
+
+def test_devices_of_the_catalogue(lorascope: Lorascope, flags: list[str]) -> None:
+    small, large = (planned(lorascope, *flags, f"--device={name}") for name in ("L4", "h100"))
+    assert small["device"] == "L4"
+    assert small["device_memory_bytes"] == 24_000_000_000
+    assert small["ranks"][0]["fits"]
+    assert small["ranks"][0]["peak_memory_bytes"] == large["ranks"][0]["peak_memory_bytes"]
+    assert small["ranks"][0]["largest_batch"] < large["ranks"][0]["largest_batch"]
+    assert small["full_fine_tuning"]["trainable_parameters"] == small["base_parameters"]
+
+
+def test_the_table_fits_a_narrow_terminal(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = lorascope("plan", *flags, "--device=L4")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 60
+    assert "rank 4" in out
+    assert "base " in out
+    (left_out,) = [line for line in out.splitlines() if "too narrow for" in line]
+    assert "MFLOPs/token" in out[out.index(left_out) :]
+    assert "Every rank fits into the memory." in out
+
+
+def test_eighty_columns_hold_every_part_of_the_peak(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = lorascope("plan", *flags, "--device=L4")
+    heading = next(line for line in out.splitlines() if "activations" in line)
+    assert heading.split() == ["base", "trained", "gradient", "optimizer", "activations", "rest"]
+
+
+def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:
+    first, second = (part["adapter_bytes"] for part in planned(lorascope, *flags)["ranks"])
+    limit = f"--max-adapter-mb={(first + second) / 2e6}"
+    resolved = planned(lorascope, *flags, limit)
+    assert [part["beyond_limits"] for part in resolved["ranks"]] == [[], ["max_adapter_mb"]]
+    assert resolved["unchecked_limits"] == []
+    assert "Beyond the limits: rank 4 by its adapter " in lorascope("plan", *flags, limit)[1]
+    assert "No rank is planned to go beyond the limits." in lorascope("plan", *flags, "--max-memory=1TB")[1]
+    assert "the limits" not in lorascope("plan", *flags)[1]
+
+
+def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
+    lorascope: Lorascope, model_folders: Mapping[str, str]
+) -> None:
+    flags = [f"--model={model_folders['llama']}", "--dataset=some/rows", "--ranks=2", "--max-seconds=9", "--device=L4"]
+    assert planned(lorascope, *flags)["unchecked_limits"] == ["max_seconds"]
+    out = lorascope("plan", *flags)[1]
+    assert "max_seconds was not checked" in out
+    assert "beyond the limits" not in out
+    out = " ".join(lorascope("plan", *flags, "--max-steps=9")[1].split())
+    assert "The start, held-out evaluations, measuring ranks alone" in out
+
+
+def test_a_larger_rank_that_comes_out_quicker_is_said(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quicker(*arguments: object, **named: object) -> CostPrediction:
+        return replace(predict(*arguments, **named), step_seconds=1 / (1 + sum(arguments[3])))
+
+    assert not any("comes out quicker" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
+    monkeypatch.setattr(plan, "predict", quicker)
+    assert any("comes out quicker" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
+
+
+def write_config(folder: Path, **config: object) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def test_a_70b_model_takes_little(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
+        num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "model")
+    # Processor time behind the imports, so that neither a busy machine nor Torch's own start decides. The kernel's
+    # mark of this memory alone: what getrusage gives starts at the parent's.
+    code = (
+        "import re, sys, time\nimport lorascope.costmodel.plan\nfrom lorascope.cli import main\n"
+        "before = time.process_time()\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "peak = 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "print(time.process_time() - before, peak, file=sys.stderr)"
+    )
+    arguments = ("plan", "--model", str(tmp_path / "model"), "--dataset", "someone/rows", "--device", "H200", "--json")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    seconds, peak_bytes = map(float, done.stderr.split()[-2:])
+    resolved = json.loads(done.stdout)
+    assert resolved["base_parameters"] == 70_553_706_496
+    assert resolved["total_steps"] is None
+    assert resolved["rows"] == "assumed: 1024 tokens each"
+    assert not resolved["ranks"][0]["fits"]
+    assert seconds < 2.5
+    assert peak_bytes < 1e9
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "parts"),
+    [
+        ({"model_type": "llama", "num_hidden_layers": 2}, (), ("hidden_size", "config.json")),
+        ({"model_type": "llama", "hidden_size": 64}, (), ("num_hidden_layers", "config.json")),
+        ({"model_type": "frobnicator", "hidden_size": 64, "num_hidden_layers": 2}, (), ("frobnicator",)),
+        ({"hidden_size": 64, "num_hidden_layers": 2}, (), ("model_type",)),
+        (None, ("--device=L400",), ("L400", "T4, L4", "cpu")),
+        (None, ("--device=T4", "--dtype=bfloat16"), ("T4", "bfloat16", "--dtype float32")),
+        (None, ("--target-modules=nothing",), ("nothing", "q_proj")),
+        (None, ("--ranks=2,4096",), ("4096", "at most")),
+        (None, ("--dataset=nowhere.json",), ("'nowhere.json' does not exist", "check the path")),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_once(
+    lorascope: Lorascope,
+    flags: list[str],
+    tmp_path: Path,
+    config: dict[str, object] | None,
+    arguments: tuple[str, ...],
+    parts: tuple[str, ...],
+) -> None:
+    given = [*flags, *arguments]
+    if config is not None:
+        given.append(f"--model={write_config(tmp_path / 'model', **config)}")
+        given.remove(flags[0])
+    else:
+        given = [flag for flag in given if not (flag.startswith("--dataset=") and arguments[0].startswith("--dataset"))]
+        given += [] if any(flag.startswith("--dataset=") for flag in given) else [arguments[0]]
+        given = [flag for flag in given if not (flag == "--ranks=2,4" and "--ranks=2,4096" in arguments)]
+        given = [flag for flag in given if not (flag == "--dtype=float32" and "--dtype=bfloat16" in arguments)]
+    code, out, err = lorascope("plan", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("lorascope: ")
+    assert err.count("\n  -> ") == 1
+    for part in parts:
+        assert part in err

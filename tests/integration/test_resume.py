@@ -1,0 +1,184 @@
+"""Stopped anywhere and run again, a study ends with the bytes it would have had."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from lorascope.engine import loop
+from lorascope.errors import Interrupted
+from lorascope.spec.load import dump_spec
+from lorascope.spec.schema import StudySpec
+from support.studies import Left, checkpoint_every_step, execute, read_study, study_of
+
+Lorascope = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
+    return study_of(model_folders["llama"], rows_file, warmup_steps=2, num_train_epochs=3.0)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    folder = tmp_path_factory.mktemp("undisturbed") / "study"
+    execute(spec, folder)
+    return read_study(folder)
+
+
+def stop_after(step: int) -> Callable[[int], None]:
+    def at_step(done: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return at_step
+
+
+def test_stopped_at_any_step_and_run_again_it_ends_the_same(spec: StudySpec, undisturbed: Left, tmp_path: Path) -> None:
+    """Once more after each of several steps, the one before the last evaluation included."""
+    for step in (1, 3, 6):
+        with pytest.raises(Interrupted):
+            execute(spec, tmp_path / "study", stop_after(step))
+    watcher = execute(spec, tmp_path / "study")
+    assert watcher.begun == [6]
+    assert watcher.steps == []
+    assert read_study(tmp_path / "study") == undisturbed
+    assert not (tmp_path / "study" / "checkpoints").exists()
+
+
+def test_a_pack_stopped_in_its_last_evaluation_is_not_taken_for_finished(spec: StudySpec, tmp_path: Path) -> None:
+    """All its steps are done, but not its evaluation, and its adapters are not written."""
+
+    def stop(*args: object, **kwargs: object) -> None:
+        raise Interrupted("stopped as asked")
+
+    with pytest.raises(Interrupted):
+        execute(spec, tmp_path / "study", stop_after(6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "example_nats", stop)
+        with pytest.raises(Interrupted):
+            execute(spec, tmp_path / "study")
+    left = read_study(tmp_path / "study")
+    assert {outcome.state for outcome in left.outcomes.values()} == {"running"}
+    assert left.adapters == {}
+    execute(spec, tmp_path / "study")
+    assert {outcome.state for outcome in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
+
+
+@pytest.mark.parametrize("checkpoints", ["every step", "none"])
+def test_killed_without_a_word_it_ends_the_same(
+    spec: StudySpec, undisturbed: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: str
+) -> None:
+    """What was recorded behind the last checkpoint is trained again, to the same numbers."""
+
+    class Killed(BaseException):
+        pass
+
+    def at_step(done: int) -> None:
+        if done == 5:
+            raise Killed
+
+    if checkpoints == "every step":
+        checkpoint_every_step(monkeypatch)
+    with pytest.raises(Killed):
+        execute(spec, tmp_path / "study", at_step)
+    watcher = execute(spec, tmp_path / "study")
+    assert watcher.begun == [4 if checkpoints == "every step" else 0]
+    assert read_study(tmp_path / "study") == undisturbed
+
+
+def test_a_second_signal_stops_at_once_and_saves_nothing(
+    spec: StudySpec, undisturbed: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It strikes between the updates of two trials: a checkpoint of that moment would be of two different steps."""
+    updates = []
+    original = loop.TrainingTrial.update
+
+    def update(self: loop.TrainingTrial, **arguments: float) -> float:
+        norm = original(self, **arguments)
+        updates.append(self.record.trial_id)
+        if len(updates) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return norm
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.TrainingTrial, "update", update)
+        with pytest.raises(KeyboardInterrupt):
+            execute(spec, tmp_path / "study")
+    assert updates[-1] == "r2"
+    assert not list((tmp_path / "study").rglob("*.safetensors"))
+    execute(spec, tmp_path / "study")
+    assert read_study(tmp_path / "study") == undisturbed
+
+
+def test_signal_handlers_are_put_back(spec: StudySpec, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted):
+        execute(spec, tmp_path / "study", stop_after(1))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_study_is_not_trained_again(
+    lorascope: Lorascope, spec: StudySpec, undisturbed: Left, tmp_path: Path
+) -> None:
+    execute(spec, tmp_path / "study")
+    (tmp_path / "my.yaml").write_text(dump_spec(spec), encoding="utf-8")
+    code, out, err = lorascope("run", tmp_path / "my.yaml", "--out", tmp_path / "study")
+    assert (code, err) == (0, "")
+    assert "nothing was trained" in out
+    assert "loading the model" not in out
+    assert "adapters:" in out
+    assert read_study(tmp_path / "study") == undisturbed
+
+
+def test_a_trial_that_diverged_before_the_stop_keeps_its_curve(
+    model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    spec = study_of(
+        model_folders["llama"], rows_file, ranks=(2,), learning_rates=(1e30, 1e-3), max_steps=5, max_grid_extensions=0
+    )
+    execute(spec, tmp_path / "one")
+    with pytest.raises(Interrupted):
+        execute(spec, tmp_path / "two", stop_after(4))
+    assert execute(spec, tmp_path / "two").begun == [4]
+    left = read_study(tmp_path / "one")
+    assert left.outcomes["r2-lr1e+30"].state == "diverged"
+    assert left.outcomes["r2-lr0.001"].state == "finished"
+    again = read_study(tmp_path / "two")
+    assert repr(again) == repr(left)  # NaN equals itself in writing only
+
+
+def test_ctrl_c_in_a_terminal(
+    model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, lorascope: Lorascope
+) -> None:
+    """A real program and a real signal: 130, then the same command goes on where it was."""
+    spec = study_of(model_folders["llama"], rows_file, max_steps=4000, eval_steps=4000, ranks=(2,))
+    (tmp_path / "my.yaml").write_text(dump_spec(spec), encoding="utf-8")
+    arguments = ["run", str(tmp_path / "my.yaml"), "--out", str(tmp_path / "study")]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "lorascope", *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    with program:
+        assert program.stdout is not None
+        for line in program.stdout:
+            if line.startswith("step 0: held-out"):
+                break
+        time.sleep(0.5)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=60)
+    assert program.returncode == 130, out + err
+    assert err == "lorascope: stopped; the same command goes on from what is saved\n"
+    left = read_study(tmp_path / "study")
+    done = len(left.steps["r2"])
+    assert 0 < done < 4000
+    steps: list[int] = []
+    with pytest.raises(Interrupted):
+        execute(spec, tmp_path / "study", lambda step: (steps.append(step), os.kill(os.getpid(), signal.SIGINT))[0])
+    assert steps[0] == done + 1

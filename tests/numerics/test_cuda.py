@@ -1,0 +1,27 @@
+"""On a GPU, for who has one; never run by the project's own checks."""
+
+import numpy as np
+import pytest
+import torch
+
+from lorascope.engine.verify import prepare_model
+from support.groups import make_spec, run_pack
+from support.tiny_models import TARGETS, make_model, make_splits
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_pack_has_the_losses_it_has_on_the_cpu(kind: str, packing: bool) -> None:
+    spec, train = make_spec(), make_splits().train
+    kept = []
+    for device in ("cpu", "cuda"):
+        frozen, _ = prepare_model(make_model(kind).to(device), TARGETS[kind], train, packing=packing, kernels=True)
+        assert frozen.packing == packing
+        kept.append(run_pack(spec, kind, frozen=frozen))
+    for name in kept[0].trials:
+        np.testing.assert_allclose(kept[1].losses(name), kept[0].losses(name), rtol=1e-9)
+        np.testing.assert_allclose(kept[1].eval_nats(name), kept[0].eval_nats(name), rtol=1e-9)

@@ -1,0 +1,290 @@
+"""What is read from the ranks alone, from numbers that were worked out by hand."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorascope.analysis import summarize
+from lorascope.analysis.cost.gpu import throttle_reasons
+from lorascope.analysis.cost.memory import start_spike
+from lorascope.analysis.cost.solo import bottleneck, shares
+from lorascope.analysis.cost.whole_run import process_part
+from lorascope.records import GpuSample, MachineRates, SoloRun, SystemSample
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+
+MB = 1_000_000
+BASE = 4 * 134_515_008
+"""Bytes of the made-up study's base, in float32."""
+PROGRAM = 300 * MB
+PHASES = (
+    "base_bytes", "forward_peak_bytes", "backward_peak_bytes", "optimizer_peak_bytes", "evaluation_peak_bytes",
+    "held_bytes", "after_bytes",
+)  # fmt: skip
+
+
+def turn_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: object) -> SoloRun:
+    """A turn whose memory is what the made-up adapter takes (800 kB a rank), 50 MB of activations, and little more."""
+    base, state = PROGRAM + BASE, 800_000 * rank
+    last = number == 1
+    fields: dict[str, object] = {
+        "rank": rank, "turn": number, "step_seconds": seconds, "warmup_steps": 1,
+        "step_tokens": (100,) * len(seconds), "cpu_seconds": 1.5 * math.fsum(seconds[1:]), "base_bytes": base,
+        "forward_peak_bytes": base + state + 55 * MB, "backward_peak_bytes": base + state + 60 * MB,
+        "optimizer_peak_bytes": base + state + 2 * MB,
+        "evaluation_peak_bytes": base + state + 30 * MB if last else None, "held_bytes": base + state + MB,
+        "after_bytes": base + 3 * MB, "reserved_peak_bytes": None, "memory_method": "kernel",
+        "samples_bytes": (base, base + 60 * MB, base + 40 * MB, base + 42 * MB),
+        "warmup_samples": 2, "heaviest_tokens": 130 if last else None, "activation_bytes": 50 * MB if last else None,
+        "product_flops": None if number else 3 * 10**10, "product_bytes": None if number else 10**9,
+    }  # fmt: skip
+    return SoloRun(**(fields | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def measured(make_study: Callable[..., Path]) -> Callable[..., Path]:
+    """A finished study whose ranks took these turns."""
+
+    def write(*turns: SoloRun, rates: MachineRates | None = None, gpus: tuple[GpuSample, ...] = ()) -> Path:
+        ranks = tuple(sorted({turn.rank for turn in turns}))
+        folder = make_study(spec=StudySpec(ranks=ranks), floors=dict.fromkeys(ranks, 1.2))
+        with StudyStore.create(folder / "study.db") as store:
+            for turn in turns:
+                store.put_solo_run(turn)
+            store.append_gpu_samples(gpus)
+            if rates is not None:
+                store.put_machine_rates(rates)
+        return folder
+
+    return write
+
+
+RATES = MachineRates(dtype="float32", flops_per_second=2e10, bytes_per_second=1e10)
+
+
+def test_times_come_from_all_turns_and_memory_from_the_last(measured: Callable[..., Path]) -> None:
+    first = turn_of(8, 0, (9.0, 2.0, 2.4), forward_peak_bytes=10**12)
+    second = turn_of(8, 1, (8.0, 2.2, 3.0))
+    (part,) = summarize(measured(first, second, rates=RATES)).ranks
+    cost = part.cost
+    assert cost is not None
+    assert part.step_seconds == pytest.approx(2.3)
+    assert part.runtime_seconds == part.step_seconds * 80
+    assert part.tokens_per_second == pytest.approx(400 / 9.6)
+    assert part.peak_memory_bytes == second.backward_peak_bytes
+    assert (cost.turns, cost.measured_steps, cost.tokens_per_step) == (2, 4, 100)
+    assert cost.turn_step_seconds == pytest.approx((2.2, 2.6))
+    # quartiles of 2.0, 2.2, 2.4, 3.0, interpolated linearly: 2.15 and 2.55
+    assert cost.step_seconds_spread == pytest.approx(0.4)
+    assert cost.warmup_seconds == 8.5
+    assert cost.cpu_utilization == pytest.approx(1.5 / 2)
+    assert cost.left_behind_bytes == 3 * MB
+    assert part.gpu is None
+
+
+def test_what_stayed_behind_from_one_rank_is_not_in_the_peak_of_another(measured: Callable[..., Path]) -> None:
+    """Rank 8 comes last, when 20 MB more are there than when rank 64 took its turn."""
+    late = turn_of(8, 1)
+    moved = {name: getattr(late, name) + 20 * MB for name in PHASES}
+    turns = (turn_of(8, 0), turn_of(64, 0), turn_of(64, 1), replace(late, **moved))
+    summary = summarize(measured(*turns))
+    eight, sixty_four = summary.ranks
+    assert eight.peak_memory_bytes == late.backward_peak_bytes
+    assert sixty_four.peak_memory_bytes == turns[2].backward_peak_bytes
+    assert eight.cost is not None
+    assert {part.program for part in eight.cost.split} == {PROGRAM}
+    assert summary.costs.growth[0].bytes_per_rank == pytest.approx(800_000)
+
+
+def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., Path]) -> None:
+    (part,) = summarize(measured(turn_of(8, 0), turn_of(8, 1), rates=RATES)).ranks
+    assert part.cost is not None
+    split = {found.phase: found for found in part.cost.split}
+    assert list(split) == ["forward", "backward", "optimizer", "evaluation", "held"]
+    rests = {"forward": 5, "backward": 10, "optimizer": 2, "evaluation": 30, "held": 1}
+    for phase, found in split.items():
+        assert (found.program, found.base) == (PROGRAM, BASE)
+        assert (found.adapter, found.gradient, found.optimizer) == (1_600_000, 1_600_000, 3_200_000)
+        assert found.activations == (50 * MB if phase in ("forward", "backward") else 0)
+        assert found.rest == rests[phase] * MB
+        parts = (found.program, found.base, found.adapter, found.gradient, found.optimizer, found.activations)
+        assert sum(parts) + found.rest == found.total
+
+
+def test_what_grows_with_the_rank_is_told_from_what_does_not(measured: Callable[..., Path]) -> None:
+    turns = [turn_of(rank, number) for rank in (8, 64, 256) for number in (0, 1)]
+    growth = {part.phase: part for part in summarize(measured(*turns)).costs.growth}
+    for phase, fixed in {"forward": 55, "backward": 60, "optimizer": 2, "evaluation": 30, "held": 1}.items():
+        assert growth[phase].bytes_per_rank == pytest.approx(800_000)
+        assert growth[phase].fixed_bytes == pytest.approx(fixed * MB)
+        assert growth[phase].counted_bytes_per_rank == 800_000
+
+
+def test_the_bottleneck_follows_from_operations_bytes_and_rates(measured: Callable[..., Path]) -> None:
+    (part,) = summarize(measured(turn_of(8, 0), turn_of(8, 1), rates=RATES)).ranks
+    assert part.cost is not None
+    assert part.cost.arithmetic_share == pytest.approx(3e10 / 2e10 / 2.0)
+    assert part.cost.bandwidth_share == pytest.approx(1e9 / 1e10 / 2.0)
+    assert part.cost.flops_per_byte == 30
+    assert part.cost.bottleneck == "arithmetic"
+    assert bottleneck(0.2, 0.6) == "bandwidth"
+    assert bottleneck(0.3, 0.4) == "overhead"
+    assert bottleneck(None, 0.9) is None
+    assert shares(10, 10, 1.0, None) == shares(None, None, 1.0, RATES) == (None, None)
+
+
+def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidth(
+    measured: Callable[..., Path],
+) -> None:
+    steady, unsteady = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1)
+    turns = [turn_of(8, 0, unsteady), turn_of(8, 1, unsteady), turn_of(64, 0, steady), turn_of(64, 1, steady)]
+    turns[2] = replace(turns[2], product_bytes=2 * 10**9, samples_bytes=(PROGRAM + BASE,) * 4)
+    readings = summarize(measured(*turns, rates=RATES)).costs.readings
+    assert (readings.steadiest_time_rank, readings.steadiest_memory_rank, readings.bandwidth_rank) == (64, 64, 64)
+    assert "Rank 64 has the steadiest steps" in readings.texts[0]
+    assert readings.texts[2].startswith("Rank 64 leans most on memory bandwidth: 10.0%")
+    assert "Rank 8 is held up by arithmetic" in readings.texts[3]
+
+
+def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured: Callable[..., Path]) -> None:
+    steady, unsteady, slower = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1), (9.0, 2.4, 2.5)
+    turns = [turn_of(8, 0, unsteady), turn_of(8, 1, slower), turn_of(64, 0, steady), turn_of(64, 1, steady)]
+    turns[2] = replace(turns[2], product_bytes=104 * 10**7)
+    one_turn = summarize(measured(*turns[::2], rates=RATES)).costs.readings
+    assert (one_turn.steadiest_time_rank, one_turn.bandwidth_rank) == (None, None)
+    assert one_turn.texts[0].startswith("Too few steps were measured")
+    readings = summarize(measured(*turns, rates=RATES)).costs.readings
+    assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
+    assert readings.texts[0].endswith("one rank's turns differ by 19.5% themselves.")
+    assert readings.texts[2].endswith("one rank's turns differ by 19.5% in time.")
+    alike = replace(turns[2], product_bytes=10**9, step_seconds=(9.0, 2.25, 2.25))
+    readings = summarize(measured(*turns[:2], alike, replace(alike, turn=1), rates=RATES)).costs.readings
+    assert "The ranks lean on memory bandwidth alike." in readings.texts
+
+
+def test_too_little_is_no_reading(measured: Callable[..., Path]) -> None:
+    summary = summarize(measured(turn_of(8, 0), turn_of(8, 1), turn_of(64, 0), turn_of(64, 1)))
+    readings = summary.costs.readings
+    assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
+    assert readings.texts[0].startswith("Too few steps were measured")
+    assert [part.cost.bottleneck for part in summary.ranks] == [None, None]
+    assert summary.costs.machine_flops_per_second is None
+
+
+def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Path]) -> None:
+    def said(seconds: float) -> list[str]:
+        slow, quick = (9.0, seconds), (9.0, 2.0)
+        summary = summarize(
+            measured(turn_of(8, 0, slow), turn_of(8, 1, slow), turn_of(64, 0, quick), turn_of(64, 1, quick))
+        )
+        return [caution.text for caution in summary.cautions if caution.kind == "unsteady_steps"]
+
+    (text,) = said(4.0)
+    assert text.startswith("Rank 64 took 2.00 s a step and rank 8, which computes less, 4.00 s:")
+    assert said(2.1) == []
+
+
+def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable[..., Path]) -> None:
+    good = summarize(measured(turn_of(8, 0), turn_of(8, 1)))
+    assert not {"memory_not_returned", "unsteady_steps"} & {caution.kind for caution in good.cautions}
+    behind = turn_of(8, 1, (9.0, 2.5), after_bytes=PROGRAM + BASE + 20 * MB)
+    cautions = {caution.kind: caution.text for caution in summarize(measured(turn_of(8, 0), behind)).cautions}
+    assert "20.0 MB after rank 8" in cautions["memory_not_returned"]
+    assert "rank 8 by 25%" in cautions["unsteady_steps"]
+
+
+def test_a_spike_at_the_start_is_told_from_what_varies_later(measured: Callable[..., Path]) -> None:
+    (part,) = summarize(measured(turn_of(8, 0), turn_of(8, 1))).ranks
+    assert part.memory is not None
+    base = (PROGRAM + BASE) / MB
+    assert part.memory.start_spike == pytest.approx(18)
+    assert (part.memory.later_mean, part.memory.later_std) == pytest.approx((base + 41, 1))
+    assert (part.memory.min, part.memory.max) == pytest.approx((base, base + 60))
+    assert part.memory.mean == pytest.approx(base + 35.5)
+    flat, wavy = np.full(9, 1000.0), np.array([900.0, 1000.0] * 5)
+    assert start_spike(np.array([1000.0, 1100.0]), flat) == 100
+    assert start_spike(np.array([1005.0]), flat) is None
+    assert start_spike(np.array([1100.0]), wavy) is None
+    assert start_spike(np.array([]), flat) is None
+
+
+def system_sample(seconds: float, rss: int, traffic: int | None) -> SystemSample:
+    return SystemSample(
+        seconds=seconds, rss_bytes=rss, cpu_percent=50.0, device_allocated_bytes=None, memory_traffic_bytes=traffic
+    )
+
+
+def test_the_process_over_time_and_the_traffic_where_the_machine_counts_it() -> None:
+    assert process_part([]) is None
+    rss = [900 * MB, *([500 * MB] * 19)]
+    # the third reading is of another start of the machine, whose count began anew
+    counts = [0, 2000, 10, 1010, None, *[None] * 15]
+    part = process_part([system_sample(float(n), *pair) for n, pair in enumerate(zip(rss, counts, strict=True))])
+    assert part is not None
+    assert (part.rss_min, part.rss_max, part.rss_start_spike, part.rss_later_std) == (500, 900, 400, 0)
+    assert part.traffic_bytes_per_second == pytest.approx((2000 + 1000) / 2)
+    silent = process_part([system_sample(float(n), 5 * MB, None) for n in range(3)])
+    assert silent is not None
+    assert silent.traffic_bytes_per_second is None
+    assert "no reading of memory bandwidth" in silent.traffic_text
+
+
+def test_the_joint_run_stands_beside_the_ranks_alone(measured: Callable[..., Path]) -> None:
+    turns = [turn_of(rank, number, (9.0, 2.0 + rank / 64)) for rank in (8, 64) for number in (0, 1)]
+    joint = summarize(measured(*turns)).costs.joint
+    assert joint.seconds == pytest.approx(80 * 0.3)  # the two trials share each step
+    assert joint.alone_seconds == pytest.approx(80 * 2.125 + 80 * 3.0)
+    # of each trial four evaluations of a second, and that of the base, which they share
+    assert joint.evaluation_seconds == pytest.approx(2 * 4 + 1)
+    assert joint.peak_rss_bytes is None
+
+
+def gpu_sample(rank: int | None, used: int, **changes: object) -> GpuSample:
+    fields: dict[str, object] = {
+        "seconds": 0.0, "rank": rank, "uuid": "GPU-a", "name": "Test L4", "memory_used_bytes": used,
+        "memory_total_bytes": 24 * 10**9, "utilization_percent": 90, "memory_utilization_percent": 40,
+        "power_watts": 70.0, "sm_clock_mhz": 2000, "memory_clock_mhz": 6000, "temperature_celsius": 60,
+        "throttle_reasons": 0x5,
+    }  # fmt: skip
+    return GpuSample(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_a_gpu_s_readings_are_those_of_the_rank_that_ran_alone(measured: Callable[..., Path]) -> None:
+    turns = [
+        turn_of(rank, number, memory_method="allocator", reserved_peak_bytes=7 * 10**9)
+        for rank in (8, 64)
+        for number in (0, 1)
+    ]
+    gpus = (
+        gpu_sample(None, 20 * 10**9),
+        gpu_sample(8, 6 * 10**9),
+        gpu_sample(8, 8 * 10**9, power_watts=None, temperature_celsius=66, throttle_reasons=None),
+        gpu_sample(64, 9 * 10**9, memory_utilization_percent=60),
+    )
+    summary = summarize(measured(*turns, gpus=gpus))
+    gpu = summary.ranks[0].gpu
+    assert gpu is not None
+    assert (gpu.name, gpu.readings, gpu.power_watts, gpu.temperature_celsius) == ("Test L4", 2, 70, 66)
+    assert (gpu.memory_used_bytes, gpu.memory_used_max_bytes) == (7 * 10**9, 8 * 10**9)
+    assert gpu.memory_used_percent == pytest.approx(100 * 7 / 24)
+    assert gpu.throttle_reasons == ("power cap",)
+    assert (gpu.allocated_bytes, gpu.peak_reserved_bytes) == (turns[1].held_bytes, 7 * 10**9)
+    assert summary.costs.readings.bandwidth_rank == 64
+
+
+def test_reasons_for_lower_clocks_have_their_names_and_new_ones_their_bits() -> None:
+    assert throttle_reasons([0x1, 0x40, 0x2]) == ("application clocks", "hardware thermal slowdown")
+    assert throttle_reasons([0x1000]) == ("reason 0x1000",)
+    assert throttle_reasons([]) == ()
+
+
+def test_what_an_earlier_version_measured_is_still_read(make_study: Callable[..., Path]) -> None:
+    part = summarize(make_study()).ranks[0]
+    assert part.cost is None
+    assert part.step_seconds == pytest.approx(0.408)
+    assert part.memory is not None
+    assert part.memory.start_spike is None

@@ -1,0 +1,102 @@
+"""Every command on a page can be given: the real parsers read it, and every file and target it names exists."""
+
+import re
+import shlex
+import tomllib
+
+import pytest
+import yaml
+from cyclopts import CycloptsError
+
+from lorascope.cli.app import app
+from lorascope.cli.flags import given_fields
+from lorascope.errors import InputError
+from lorascope.spec.load import find_study, load_spec, preset_names
+from lorascope.spec.schema import StudySpec
+from support.pages import ROOT, WRITTEN, blocks
+
+OPERATORS = {"|", "||", "&&", ";", ">", "2>"}
+TARGETS = set(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split())
+EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
+PINS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def commands(text: str) -> list[list[str]]:
+    """Split a shell block into commands: continued lines joined; comments, variables and redirections left out."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words:
+            end = next((i for i, word in enumerate(words) if word in OPERATORS), len(words))
+            command, operator, words = words[:end], words[end : end + 1], words[end + 1 :]
+            if operator in ([">"], ["2>"]):
+                words = words[1:]
+            while command and re.fullmatch(r"[A-Z_]+=.*", command[0]):
+                command = command[1:]
+            if command:
+                found.append(command)
+    return found
+
+
+def check_lorascope(words: list[str]) -> None:
+    function, bound, unknown = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert function.__name__ == words[0]
+    assert not unknown
+    if function.__name__ in {"run", "plan"}:
+        study = bound.arguments.get("study")
+        preset = find_study(study) if study in preset_names() else None
+        assert preset is not None or study is None or study.endswith(".yaml")
+        load_spec(preset, given_fields(bound.arguments.get("flags")))
+
+
+def check_pip(words: list[str]) -> None:
+    assert words[0] == "install"
+    for word in words[1:]:
+        extra = re.fullmatch(r"\.(?:\[(\w+)\])?", word)
+        known = word in PINS or word in {"--no-deps", "peft"} or (extra and (extra[1] is None or extra[1] in EXTRAS))
+        assert known, word
+
+
+def check(words: list[str]) -> None:
+    program, rest = words[0], words[1:]
+    if program == "lorascope":
+        check_lorascope(rest)
+    elif program == "make":
+        assert {word for word in rest if "=" not in word} <= TARGETS
+    elif program == "pip":
+        check_pip(rest)
+    elif program in {"python", ".venv/bin/python"}:
+        assert (ROOT / rest[0]).is_file()
+    else:
+        assert program == "echo", f"nothing checks {program!r}; teach this test to"
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_every_command_of_a_shell_block_can_be_given(block) -> None:
+    found = commands(block.text)
+    assert found
+    for words in found:
+        check(words)
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_every_study_on_a_page_is_a_study(block) -> None:
+    StudySpec.model_validate(yaml.safe_load(block.text))
+
+
+def test_the_checks_refuse_what_is_wrong() -> None:
+    for words in (["run", "--rank", "8"], ["run", "--ranks", "0"], ["run", "no-such-preset"], ["predict"]):
+        with pytest.raises((AssertionError, CycloptsError, InputError)):
+            check_lorascope(words)
+    assert commands("A=1 make demo && \\\n lorascope doctor > x.txt  # why\n") == [
+        ["make", "demo"],
+        ["lorascope", "doctor"],
+    ]
+
+
+def test_no_block_is_in_a_language_that_nothing_checks() -> None:
+    checked = {"sh", "yaml", "python", "text"}
+    fences = [line for page in WRITTEN for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "```"]
+    assert {fence[3:] for fence in fences} - {""} <= checked
+    opened = sum(fence != "```" for fence in fences)
+    assert opened * 2 == len(fences), "a block without a language"

@@ -1,0 +1,118 @@
+"""Links lead somewhere, and names written as code are names of the program."""
+
+import re
+
+import pytest
+
+from lorascope import analysis, records
+from lorascope.analysis import summary
+from lorascope.analysis.reference import summary_schema
+from lorascope.cli.app import app
+from lorascope.data.formats.detect import REQUIRED
+from lorascope.metrics import METRICS
+from lorascope.spec.load import preset_names
+from lorascope.spec.schema import StudySpec
+from support.pages import PAGES, ROOT, WRITTEN, anchors, inline_code, name, prose
+
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+FOREIGN = {
+    "save_pretrained", "save_to_disk",  # Transformers, datasets
+    "k_proj",  # a layer of a model
+    "base_model_name_or_path", "adapter_config",  # PEFT
+    "cost_steps",  # an earlier version
+}  # fmt: skip
+"""Names of other programs that pages may write as code."""
+
+
+def links(page) -> list[str]:
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    return [link for link in found if not link.startswith(("http://", "https://"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_to_files_and_headings(page) -> None:
+    broken = []
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def program_names() -> set[str]:
+    """Fields and values of the study, the summary and the records, and names of commands' parameters."""
+    found = set(StudySpec.model_fields) | set(METRICS) | set(REQUIRED) | set(FOREIGN)
+    schema = summary_schema()
+    for part in (schema, *schema["$defs"].values()):
+        found |= set(part["properties"])
+    for kind in (summary.CautionKind, summary.VerdictKind, records.OutcomeState):
+        found |= set(kind.__args__)
+    for record in vars(records).values():
+        found |= set(getattr(record, "__dataclass_fields__", ()))
+    for field in StudySpec.model_json_schema()["properties"].values():
+        found |= set(field.get("enum", ()))
+    return found
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=name)
+def test_names_that_look_like_fields_are_fields(page) -> None:
+    written = {code for code in inline_code(page) if re.fullmatch(r"[a-z]+[0-9]*(_[a-z0-9]+)+", code)}
+    assert written <= program_names()
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=name)
+def test_flags_in_the_text_are_flags(page) -> None:
+    helps = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    written = {flag for code in inline_code(page) for flag in re.findall(r"(?:^| )(--[a-z][a-z-]*)", code)}
+    assert {flag for flag in written - {"--help"} if not re.search(rf"{flag}(?![a-z-])", helps)} == set()
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=name)
+def test_files_in_the_text_exist(page) -> None:
+    roots = (ROOT, ROOT / "src" / "lorascope", page.parent)
+    written = {code for code in inline_code(page) if re.fullmatch(r"[\w./-]+/[\w.-]+\.(py|md|toml|txt)", code)}
+    assert {code for code in written if not any((root / code).is_file() for root in roots)} == set()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in WRITTEN if page.name == "CHANGELOG.md" or "decisions" not in page.parts]
+)
+def test_commands_named_in_the_text_exist(page) -> None:
+    there = {command for command in app if not command.startswith("-")}
+    assert {code.split()[1] for code in inline_code(page) if re.match(r"lorascope [a-z]", code)} <= there
+
+
+def test_every_preset_is_documented() -> None:
+    for page in ("README.md", "docs/reference.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert [preset for preset in preset_names() if f"`{preset}`" not in text] == []
+
+
+def test_every_field_of_a_study_has_its_place_in_the_reference() -> None:
+    reference = ROOT / "docs" / "reference.md"
+    assert set(StudySpec.model_fields) <= anchors(reference)
+
+
+def test_every_caution_and_verdict_is_defined() -> None:
+    numbers = (ROOT / "docs" / "numbers.md").read_text(encoding="utf-8")
+    kinds = [*summary.CautionKind.__args__, *summary.VerdictKind.__args__]
+    assert [kind for kind in kinds if f"`{kind}`" not in numbers] == []
+    assert analysis.StudySummary is summary.StudySummary
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=name)
+def test_a_decision_is_dated_and_says_what_follows_from_it(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    date = page.name[:10]
+    assert re.search(rf"^{date} · (accepted|rejected)$", text, re.MULTILINE)
+    assert "## Context" in text
+    assert "## Decision" in text
+    assert "## Consequence" in text or "## Tried" in text
+    assert f"](decisions/{page.name})" in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
+def test_every_numerical_test_file_is_in_the_table_of_tolerances() -> None:
+    engine = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    files = [path for folder in ("numerics", "parity") for path in (ROOT / "tests" / folder).glob("test_*.py")]
+    assert [name(path) for path in files if f"`{name(path)}`" not in engine] == []
