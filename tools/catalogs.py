@@ -9,6 +9,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
+from lorascope.metrics import METRICS
 from lorascope.text.language import CATALOGS, DOMAIN, LANGUAGES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "lorascope"
@@ -33,6 +34,8 @@ def extract() -> Catalog:
         if message:
             place = (path.relative_to(PACKAGE).as_posix(), node.lineno)
             found.add(message if len(message) > 1 else message[0], locations=[place])
+    for text in (text for metric in METRICS.values() for text in (metric.label, metric.unit) if text):
+        found.add(text, locations=[("metrics.py", 1)])
     keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
     methods = [("**.j2", "jinja2"), ("**.html", "jinja2")]
     for name, line, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):

@@ -3,30 +3,46 @@
 import re
 from pathlib import Path
 
+from lorascope import records
 from lorascope.analysis.reference import summary_reference, summary_schema
 from lorascope.analysis.summary import StudySummary
 from lorascope.metrics import METRICS
+from lorascope.text.language import language
+from lorascope.text.metrics import metric_title
 
 DOCS = Path(__file__).parents[2] / "docs"
 NUMBERS = (DOCS / "numbers.md").read_text(encoding="utf-8")
 
 
-def section(name: str) -> str:
-    found = re.search(rf"^## `{name}`\n\n(.*?)(?=^## |\Z)", NUMBERS, re.MULTILINE | re.DOTALL)
-    assert found, f"docs/numbers.md does not define {name}"
-    return found.group(1)
+DEFINITIONS = dict(re.findall(r"^## `(\w+)`\n\n(.*?)(?=^## |\Z)", NUMBERS, re.MULTILINE | re.DOTALL))
+"""Sections of numbers.md by the name of their metric."""
+LISTED = set(re.findall(r"^- `(\w+)`: ", NUMBERS, re.MULTILINE))
+"""Numbers defined inside another section."""
 
 
-def test_every_metric_is_defined_with_its_unit_and_direction() -> None:
+def fields() -> set[str]:
+    """Names of all fields of the summary and of the records."""
+    parts = (summary_schema(), *summary_schema()["$defs"].values())
+    stored = [getattr(record, "__dataclass_fields__", ()) for record in vars(records).values()]
+    return {field for part in parts for field in part["properties"]}.union(*stored)
+
+
+def test_every_definition_begins_with_its_unit_and_direction() -> None:
+    for name, text in DEFINITIONS.items():
+        direction = r"(lower is better|higher is better|neither better)\."
+        assert re.match(rf"\S[^,.]*, {direction}", text), f"docs/numbers.md does not say the direction of {name}"
+
+
+def test_every_metric_that_labels_an_axis_is_defined_with_its_unit() -> None:
     for name, metric in METRICS.items():
-        first_sentence = section(name).split(". ")[0]
-        assert (metric.unit or {"trainable_parameters": "A count"}.get(name, "No unit")) in first_sentence
-        direction = {"lower": "lower is better", "higher": "higher is better", "neither": "neither better"}
-        assert direction[metric.better] in first_sentence
+        unit = re.match(r"([^(,]+?)(?: \([^)]*\))?,", DEFINITIONS[name])
+        assert unit is not None
+        assert unit[1] == (metric.unit or "No unit"), name
 
 
-def test_every_definition_belongs_to_a_metric() -> None:
-    assert set(re.findall(r"^## `(\w+)`", NUMBERS, re.MULTILINE)) == set(METRICS)
+def test_every_definition_belongs_to_a_number_that_is_shown_or_stored() -> None:
+    groups = {name for name, text in DEFINITIONS.items() if set(re.findall(r"^- `(\w+)`: ", text, re.MULTILINE))}
+    assert set(DEFINITIONS) - set(METRICS) - fields() - groups == set()
 
 
 def test_the_reference_of_the_summary_is_up_to_date() -> None:
@@ -70,10 +86,12 @@ def test_every_number_of_the_summary_is_defined() -> None:
         if "const" not in field and holds_a_number(field)
     }
     assert names >= {"eval_loss", "eval_loss_ci95", "gain_per_doubling", "stable_step", "eval_examples"}
-    defined = set(METRICS) | set(re.findall(r"^- `(\w+)`: ", NUMBERS, re.MULTILINE))
-    assert names - defined == set()
+    assert names - set(DEFINITIONS) - LISTED == set()
 
 
 def test_an_axis_names_its_unit() -> None:
-    assert METRICS["eval_loss"].title == "held-out loss (nats/token)"
-    assert METRICS["step"].title == "step"
+    assert metric_title("eval_loss") == "held-out loss (nats/token)"
+    assert metric_title("peak_memory_bytes", unit="MB") == "peak memory (MB)"
+    assert metric_title("step") == "step"
+    with language("ko"):
+        assert metric_title("eval_loss") == "검증 손실 (nats/토큰)"

@@ -20,8 +20,8 @@ from lorascope.charts.vega import (
     legend_choice,
     rank_axis,
 )
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 from lorascope.text.numbers import format_seconds
 from lorascope.units import format_bytes, from_megabytes
 
@@ -37,8 +37,8 @@ def runtime_spec(points: Sequence[RankValue], ranks: Sequence[int]) -> Spec:
         for point in points
     ]
     x = rank_axis(ranks)
-    y = {"field": "value", "type": "quantitative", "title": f"{tr(METRICS['runtime_seconds'].label)} ({unit})"}
-    tips = [{"field": "rank", "title": METRICS["rank"].title}, {"field": "words", "title": y["title"]}]
+    y = {"field": "value", "type": "quantitative", "title": metric_title("runtime_seconds", unit=unit)}
+    tips = [{"field": "rank", "title": metric_title("rank")}, {"field": "words", "title": y["title"]}]
     data = {"values": rows}
     color = color_of_rank(ranks, legend=False)
     layers: list[Spec] = [
@@ -65,11 +65,11 @@ def memory_split_spec(shares: Sequence[MemoryShare], ranks: Sequence[int]) -> Sp
         if size
     ]
     x = rank_axis(ranks)
-    y = {"field": "value", "type": "quantitative", "title": METRICS["memory"].title}
+    y = {"field": "value", "type": "quantitative", "title": metric_title("memory")}
     legend = {"title": None, "orient": "top", "columns": 3}
     scale = {"domain": parts, "range": list(_PART_COLORS[: len(parts)])}
     color = {"field": "part", "type": "nominal", "sort": parts, "scale": scale, "legend": legend}
-    tips = [{"field": "rank", "title": METRICS["rank"].title}, {"field": "part", "title": tr("part")},
+    tips = [{"field": "rank", "title": metric_title("rank")}, {"field": "part", "title": tr("part")},
             {"field": "words", "title": tr("memory")}]  # fmt: skip
     bar = {"type": "bar", "width": {"band": 0.6}}
     layers: list[Spec] = [
@@ -120,7 +120,7 @@ def trade_off_spec(
     """Draw each rank where its cost, divided by ``divisor``, and its loss put it: hollow outside the Pareto set."""
     x = {"field": "cost", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8},
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
-    y = {"field": "low", "type": "quantitative", "title": METRICS["excess_loss"].title,
+    y = {"field": "low", "type": "quantitative", "title": metric_title("excess_loss"),
          "scale": {"zero": False, "padding": LABEL_ROOM}}  # fmt: skip
     ends = [tolerance, *(end for point in points for end in (point.low, point.high))]
     apart = 0.7 * LINE_HEIGHT / HEIGHT * (max(ends) - min(ends))
@@ -131,9 +131,9 @@ def trade_off_spec(
     ]  # fmt: skip
     color = color_of_rank(ranks, legend=False)
     tips = [
-        {"field": "rank", "title": METRICS["rank"].title},
+        {"field": "rank", "title": metric_title("rank")},
         {"field": "cost", "type": "quantitative", "title": x_title, "format": ",.4~g"},
-        {"field": "value", "type": "quantitative", "title": METRICS["excess_loss"].title, "format": ".4f"},
+        {"field": "value", "type": "quantitative", "title": metric_title("excess_loss"), "format": ".4f"},
     ]
     value = {**y, "field": "value"}
     layers: list[Spec] = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from lorascope.analysis import StudySummary
 from lorascope.charts.data import LossByRank
 from lorascope.charts.vega import Spec, color_of_rank, finish, interval_layers, rank_axis
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ def gain_spec(points: Sequence[GainPoint], tolerance: float, ranks: Sequence[int
     near = tolerance < reach / 12  # then the two labels would lie on each other
     lines = [(0.0, "" if near else tr("nothing")), (tolerance, tr("tolerance"))]
     color = color_of_rank(ranks, legend=False)
-    return finish(interval_layers(rows, x, METRICS["gain_per_doubling"].title, color, lines=lines))
+    return finish(interval_layers(rows, x, metric_title("gain_per_doubling"), color, lines=lines))
 
 
 def _free_end(point: GainPoint, reach: float, tolerance: float) -> str:
@@ -68,4 +68,4 @@ def forgetting_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
     x = rank_axis(ranks)
     color = color_of_rank(ranks, legend=False)
     lines = [(0.0, tr("base model"))]
-    return finish(interval_layers(rows, x, METRICS["forgetting"].title, color, lines=lines, digits="+.4f"))
+    return finish(interval_layers(rows, x, metric_title("forgetting"), color, lines=lines, digits="+.4f"))

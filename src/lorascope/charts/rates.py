@@ -6,8 +6,8 @@ from statistics import fmean
 
 from lorascope.analysis import StudySummary
 from lorascope.charts.vega import INK, Spec, chosen, color_of_rank, cross, dash_of_rank, finish, legend_choice
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 
 ROW_HEIGHT = 34
 """Pixels of one rank in the heat map."""
@@ -80,7 +80,7 @@ def eval_loss_map(summary: StudySummary) -> tuple[HeatCell, ...]:
 
 def loss_by_rate_spec(points: Sequence[RatePoint], ranks: Sequence[int]) -> Spec:
     """Draw a line through each rank's finished rates, and a cross at the last loss of every other."""
-    rate, loss = METRICS["learning_rate"].title, METRICS["eval_loss"].title
+    rate, loss = metric_title("learning_rate"), metric_title("eval_loss")
     tried = sorted({point.learning_rate for point in points})
     x = {
         "field": "rate", "type": "quantitative", "title": rate,
@@ -88,7 +88,7 @@ def loss_by_rate_spec(points: Sequence[RatePoint], ranks: Sequence[int]) -> Spec
     }  # fmt: skip
     y = {"field": "loss", "type": "quantitative", "title": loss, "scale": {"zero": False}}
     tips = [
-        {"field": "rank", "title": METRICS["rank"].title},
+        {"field": "rank", "title": metric_title("rank")},
         {"field": "rate", "type": "quantitative", "format": "~g", "title": rate},
         {"field": "loss", "type": "quantitative", "format": ".4f", "title": loss},
     ]
@@ -122,10 +122,10 @@ def loss_map_spec(cells: Sequence[HeatCell]) -> Spec:
         for cell in cells
     ]  # fmt: skip
     x = {
-        "field": "rate", "type": "ordinal", "sort": rates, "title": METRICS["learning_rate"].title,
+        "field": "rate", "type": "ordinal", "sort": rates, "title": metric_title("learning_rate"),
         "axis": {"labelAngle": 0, "labelOverlap": True},
     }  # fmt: skip
-    y = {"field": "rank", "type": "ordinal", "sort": ranks, "title": METRICS["rank"].title}
+    y = {"field": "rank", "type": "ordinal", "sort": ranks, "title": metric_title("rank")}
     legend = {"orient": "top", "gradientLength": 180, "title": tr("held-out loss above the lowest (nats/token)")}
     scale = {"type": "sqrt", "scheme": "purples", "reverse": True, "domain": [0, highest or 1e-3]}
     color = {"field": "excess", "type": "quantitative", "scale": scale, "legend": legend}

@@ -7,8 +7,8 @@ from lorascope.analysis import StudyData, StudySummary
 from lorascope.charts import cost_specs, costs, data, gains, predicted, rates, specs, usage, usage_specs
 from lorascope.charts.data import LossBySteps
 from lorascope.charts.vega import Spec
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,12 +141,12 @@ def _cost_pictures(study: StudyData, summary: StudySummary) -> Iterator[Picture]
     by_time = costs.loss_against_runtime(summary)
     if by_time:
         divisor, unit = cost_specs.time_unit(max(point.cost for point in by_time))
-        title = f"{tr(METRICS['runtime_seconds'].label)} ({unit})"
+        title = metric_title("runtime_seconds", unit=unit)
         spec = cost_specs.trade_off_spec(by_time, title, summary.study.tolerance, study.ranks, divisor=divisor)
         yield _picture("loss_against_time", tr("Loss against time"), hollow, spec)
     by_memory = costs.loss_against_memory(summary)
     if by_memory:
-        title = f"{tr(METRICS['peak_memory_bytes'].label)} (MB)"
+        title = metric_title("peak_memory_bytes", unit="MB")
         spec = cost_specs.trade_off_spec(by_memory, title, summary.study.tolerance, study.ranks)
         yield _picture("loss_against_memory", tr("Loss against memory"), hollow, spec)
 
@@ -155,11 +155,11 @@ def _predicted_pictures(study: StudyData, summary: StudySummary) -> Iterator[Pic
     caption = tr("Circle: measured. Diamond: predicted before anything was measured.")
     steps = predicted.predictions(summary, "step_seconds")
     if steps:
-        spec = predicted.prediction_spec(steps, METRICS["step_seconds"].title, study.ranks)
+        spec = predicted.prediction_spec(steps, metric_title("step_seconds"), study.ranks)
         yield _picture("predicted_step", tr("Time of a step, predicted and measured"), caption, spec)
     memory = predicted.predictions(summary, "peak_memory_bytes")
     if memory:
-        spec = predicted.prediction_spec(memory, f"{tr(METRICS['peak_memory_bytes'].label)} (MB)", study.ranks)
+        spec = predicted.prediction_spec(memory, metric_title("peak_memory_bytes", unit="MB"), study.ranks)
         yield _picture("predicted_memory", tr("Peak memory, predicted and measured"), caption, spec)
 
 
@@ -169,7 +169,7 @@ def _memory_pictures(study: StudyData, summary: StudySummary) -> Iterator[Pictur
         caption = tr("What the memory at each rank's peak was, one rank alone. 1 MB is 10^6 bytes.")
         spec = cost_specs.memory_split_spec(shares, study.ranks)
         yield _picture("memory_split", tr("Peak memory by part"), caption, spec)
-    memory = METRICS["memory"].title
+    memory = metric_title("memory")
     readings = costs.memory_over_readings(study)
     if readings:
         caption = tr("Readings of memory, one after the other, while one rank trained alone, warm-up included.")

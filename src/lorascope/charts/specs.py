@@ -22,8 +22,8 @@ from lorascope.charts.vega import (
     legend_choice,
     rank_axis,
 )
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 
 Along = Literal["step", "tokens", "seconds"]
 MOST_POINTED = 120
@@ -40,7 +40,7 @@ def loss_by_step_spec(data: LossBySteps, ranks: Sequence[int], *, along: Along =
     low, high, clip = _reach(data)
     x: Spec = {"type": "quantitative", "axis": {"tickCount": 8} | (WHOLE_NUMBERS if along == "step" else {})}
     x |= next(choice for choice in _x_choices(data) if choice["field"] == along)
-    y: Spec = {"field": "smoothed", "type": "quantitative", "title": METRICS[data.metric].title}
+    y: Spec = {"field": "smoothed", "type": "quantitative", "title": metric_title(data.metric)}
     y["scale"] = {"zero": False, "domain": [low, high]}
     line: Spec = {"type": "line", "clip": clip}
     layers: list[Spec] = []
@@ -71,7 +71,7 @@ def loss_by_rank_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
     x = rank_axis(ranks)
     rows = [_point_row(point) | {"end": _label_end(point, data.tolerance)} for point in data.points]
     lines = [] if data.tolerance is None else [(data.tolerance, tr("tolerance"))]
-    layers = interval_layers(rows, x, METRICS[data.metric].title, color_of_rank(ranks, legend=False), lines=lines)
+    layers = interval_layers(rows, x, metric_title(data.metric), color_of_rank(ranks, legend=False), lines=lines)
     return finish(layers)
 
 
@@ -132,7 +132,7 @@ def _pointed(data: LossBySteps, x: Spec, y: Spec) -> Spec:
 
 def _x_choices(data: LossBySteps) -> list[Spec]:
     """Say which fields the horizontal axis may show; a page offers the choice."""
-    choices = [{"field": "step", "title": METRICS["step"].title}]
+    choices = [{"field": "step", "title": metric_title("step")}]
     if all(curve.tokens for curve in data.curves):
         choices.append({"field": "tokens", "title": tr("tokens trained on")})
     if all(curve.seconds for curve in data.curves):
@@ -141,8 +141,8 @@ def _x_choices(data: LossBySteps) -> list[Spec]:
 
 
 def _curve_tips(data: LossBySteps) -> list[Spec]:
-    title = METRICS[data.metric].title
-    tips: list[Spec] = [{"field": "rank", "title": METRICS["rank"].title}]
+    title = metric_title(data.metric)
+    tips: list[Spec] = [{"field": "rank", "title": metric_title("rank")}]
     tips += [{"field": choice["field"], "title": choice["title"], "format": ",.6~g"} for choice in _x_choices(data)]
     tips.append({"field": "loss", "title": title, "format": ".4f"})
     if data.smoothed:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from lorascope.charts.usage import CutCurve, UseByLayer
 from lorascope.charts.vega import Spec, color_of_rank, finish
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 
 _KIND_COLORS = ("#b0417a", "#4f8a1f", "#7a7f8c", "#9a5b3c", "#2f8fa8", "#8a6fd1", "#a8862a")
 """None of them is the colour of a rank; all have a contrast of 3:1 on white and on the dark page."""
@@ -19,13 +19,13 @@ def cut_curve_spec(data: CutCurve, ranks: Sequence[int]) -> Spec:
     trained = [{"rank": str(rank), "at": rank, "loss": loss} for rank, loss in data.trained]
     places = sorted({rank for rank, _ in (*data.cuts, *data.trained)})
     x = {
-        "field": "at", "type": "quantitative", "title": METRICS["rank"].title,
+        "field": "at", "type": "quantitative", "title": metric_title("rank"),
         "scale": {"type": "log", "base": 2, "nice": False}, "axis": {"values": places, "format": "d", "grid": False},
     }  # fmt: skip
-    y = {"field": "loss", "type": "quantitative", "title": METRICS["eval_loss"].title, "scale": {"zero": False}}
+    y = {"field": "loss", "type": "quantitative", "title": metric_title("eval_loss"), "scale": {"zero": False}}
     tips = [
-        {"field": "at", "type": "quantitative", "title": METRICS["rank"].title},
-        {"field": "loss", "type": "quantitative", "format": ".4f", "title": METRICS["eval_loss"].title},
+        {"field": "at", "type": "quantitative", "title": metric_title("rank")},
+        {"field": "loss", "type": "quantitative", "format": ".4f", "title": metric_title("eval_loss")},
     ]
     encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "tooltip": tips}
     line = {"type": "line", "strokeWidth": 2, "point": {"size": 40}}
@@ -49,7 +49,7 @@ def use_by_layer_spec(data: UseByLayer) -> Spec:
     legend = {"title": tr("module"), "orient": "top", "columns": 4}
     colors, shapes = ([choice[i % len(choice)] for i in range(len(names))] for choice in (_KIND_COLORS, _SHAPES))
     module = {"field": "module", "type": "nominal", "sort": names, "legend": legend}
-    title = METRICS["effective_rank"].title
+    title = metric_title("effective_rank")
     encoding = {
         "x": {"field": "layer", "type": "quantitative", "title": tr("layer"),
               "axis": {"tickMinStep": 1, "format": "d"}},

@@ -5,8 +5,8 @@ from typing import Any
 
 from lorascope.charts.colors import rank_colors, rank_dash
 from lorascope.charts.fonts import font_family
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 
 WIDTH = 460
 HEIGHT = 230
@@ -82,7 +82,7 @@ def rank_axis(ranks: Sequence[int]) -> Spec:
     """Give each rank its place along, those without a value too, so that charts of ranks stand alike."""
     names = [str(rank) for rank in sorted(ranks)]
     return {
-        "field": "rank", "type": "nominal", "title": METRICS["rank"].title, "sort": names,
+        "field": "rank", "type": "nominal", "title": metric_title("rank"), "sort": names,
         "axis": {"labelAngle": 0}, "scale": {"domain": names},
     }  # fmt: skip
 
@@ -106,7 +106,7 @@ def dash_of_rank(ranks: Sequence[int]) -> Spec:
 
 def _rank_legend() -> Spec:
     return {
-        "title": METRICS["rank"].title, "orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3,
+        "title": metric_title("rank"), "orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3,
         "symbolSize": 400, "symbolOpacity": 1, "columns": 8,
     }  # fmt: skip
 

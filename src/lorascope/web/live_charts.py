@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.charts.vega import INK, RAW_OPACITY, WHOLE_NUMBERS, Spec, color_of_rank, cross, finish
-from lorascope.metrics import METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 from lorascope.web.snapshot import Look
 
 Part = dict[str, Any]
@@ -71,8 +71,8 @@ def line_charts(look: Look) -> list[Part]:
 def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     """Draw a line for each trial in the colour of its rank, and a cross where it ended early."""
     bottom, top = ({"expr": end} for end in ENDS)
-    y = _axis("y", METRICS[metric].title, scale={"domainMin": bottom, "domainMax": top, "nice": False, "zero": False})
-    x = _axis("x", METRICS["step"].title, axis=_TICKS | WHOLE_NUMBERS)
+    y = _axis("y", metric_title(metric), scale={"domainMin": bottom, "domainMax": top, "nice": False, "zero": False})
+    x = _axis("x", metric_title("step"), axis=_TICKS | WHOLE_NUMBERS)
     encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "detail": {"field": "trial"}}
     layers = [_layer("bold", {"type": "line", "strokeWidth": 2, "clip": True}, encoding)]
     if raw:
@@ -117,6 +117,6 @@ def _axis(field: str, title: str, **more: Spec) -> Spec:
 def _tooltip(metric: str) -> list[Spec]:
     return [
         {"field": "trial", "type": "nominal", "title": tr("trial")},
-        {"field": "x", "type": "quantitative", "title": METRICS["step"].title},
-        {"field": "y", "type": "quantitative", "title": METRICS[metric].title, "format": ".4f"},
+        {"field": "x", "type": "quantitative", "title": metric_title("step")},
+        {"field": "y", "type": "quantitative", "title": metric_title(metric), "format": ".4f"},
     ]

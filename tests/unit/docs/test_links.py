@@ -9,7 +9,6 @@ from lorascope.analysis import summary
 from lorascope.analysis.reference import summary_schema
 from lorascope.cli.app import app
 from lorascope.data.formats.detect import REQUIRED
-from lorascope.metrics import METRICS
 from lorascope.spec.load import preset_names
 from lorascope.spec.schema import StudySpec
 from support.pages import PAGES, ROOT, WRITTEN, anchors, inline_code, name, prose
@@ -42,7 +41,7 @@ def test_links_lead_to_files_and_headings(page) -> None:
 
 def program_names() -> set[str]:
     """Fields and values of the study, the summary and the records, and names of commands' parameters."""
-    found = set(StudySpec.model_fields) | set(METRICS) | set(REQUIRED) | set(FOREIGN)
+    found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
     schema = summary_schema()
     for part in (schema, *schema["$defs"].values()):
         found |= set(part["properties"])
