@@ -205,6 +205,8 @@ def test_a_70b_model_takes_little(tmp_path: Path) -> None:
         ({"model_type": "frobnicator", "hidden_size": 64, "num_hidden_layers": 2}, (), ("frobnicator",)),
         ({"hidden_size": 64, "num_hidden_layers": 2}, (), ("model_type",)),
         (None, ("--device=L400",), ("L400", "T4, L4", "cpu")),
+        (None, ("--device=mps",), ("mps", "only cpu and cuda", "use cpu")),
+        (None, ("--device=M1",), ("M1", "only cpu and cuda", "T4, L4")),
         (None, ("--device=T4", "--dtype=bfloat16"), ("T4", "bfloat16", "--dtype float32")),
         (None, ("--target-modules=nothing",), ("nothing", "q_proj")),
         (None, ("--ranks=2,4096",), ("4096", "at most")),

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from lorascope import __version__
 from lorascope.cli.columns import Column, table
-from lorascope.measure.environment import cpu_flags, cpu_model, package_versions, usable_cores
+from lorascope.measure.cgroup import cpu_quota, memory_limit
+from lorascope.measure.environment import cpu_flags, cpu_model, limit_threads, package_versions, usable_cores
 from lorascope.units import format_bytes
 
 # Instruction sets that multiply bf16 matrices in hardware.
@@ -51,9 +52,11 @@ def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] 
 
 
 def examine() -> dict[str, object]:
-    """Collect the facts; bytes are bytes."""
+    """Collect the facts; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are None where no container sets one."""
     import torch
 
+    limit_threads()
+    limit = memory_limit()
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
     flags = cpu_flags()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
@@ -64,11 +67,13 @@ def examine() -> dict[str, object]:
         "os": platform.platform(),
         "cpu": cpu_model(),
         "cpu_cores": usable_cores(),
+        "cpu_quota": cpu_quota(),
         "threads": torch.get_num_threads(),
         "bf16_instructions": [flag for flag in _BF16_FLAGS if flag in flags],
         "devices": ["cpu", *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in cuda)],
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
+        "memory_limit_bytes": limit if limit is not None and limit < memory.total else None,
         "disk_free_bytes": disk.free,
         "demo_model": demo_model(),
         "hub_offline": [name for name in _OFFLINE_VARIABLES if os.environ.get(name, "").lower() in _TRUE],
@@ -89,4 +94,6 @@ def _shown(name: str, value: object) -> str:
         return ", ".join(value) or "none"
     if isinstance(value, int) and name.endswith("_bytes"):
         return format_bytes(value)
-    return "not installed" if value is None else str(value)
+    if value is None:
+        return "not installed" if name == "demo_model" else "none"
+    return str(value)

@@ -27,7 +27,7 @@ def plan(
     study
         A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
         Beside auto, cpu and cuda, --device takes a GPU by name: T4, L4, A10G, A100-40GB, A100-80GB, L40S, RTX-3090,
-        RTX-4090, RTX-5090, H100, H200, B200, M1, M1-Max.
+        RTX-4090, RTX-5090, H100, H200, B200.
     json
         Write one JSON object.
     """

@@ -1,4 +1,4 @@
-"""GPUs by name: memory, dense product rates and bandwidth as their makers publish them.
+"""Catalogue of NVIDIA GPUs: memory, bandwidth and dense matmul rates as NVIDIA publishes them.
 
 docs/devices.md names the source of each figure; a test holds the page to this table.
 """
@@ -58,8 +58,6 @@ DEVICES = {
         _device("H100", 80, 3350, float32=67, float16=989, bfloat16=989),
         _device("H200", 141, 4800, float32=67, float16=989, bfloat16=989),
         _device("B200", 180, 7700, float32=75, float16=2250, bfloat16=2250),
-        _device("M1", 16, 68, float32=2.6),
-        _device("M1-Max", 64, 400, float32=10.4),
     )
 }
 

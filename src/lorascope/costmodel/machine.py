@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -11,9 +10,9 @@ from lorascope.costmodel.cost_types import Machine, TrainingConfig
 from lorascope.costmodel.cpu_bench import HEAP_HOLES, LOW_RANK_FACTOR, OWN_LOW_RANK_FACTOR, OWN_PRODUCT_FACTOR, ThisCpu
 from lorascope.costmodel.devices import CONTEXT_BYTES, Device, Roofline, find_device, known_devices, recognise
 from lorascope.errors import InputError
-from lorascope.measure.environment import cpu_model
+from lorascope.measure.environment import cpu_model, limit_threads, usable_memory
 from lorascope.modeling.backends.cpu.build import find_compiler, supports_bfloat16_matmul
-from lorascope.modeling.device_dtype import choose_dtype
+from lorascope.modeling.device_dtype import choose_dtype, resolve_device
 from lorascope.spec.schema import StudySpec
 
 _OFFERED = {"float32", "bfloat16"}
@@ -71,15 +70,17 @@ def find_machine(spec: StudySpec) -> PlannedMachine:
     listed = find_device(spec.device)
     if listed is not None:
         return _of_catalogue(listed, spec)
-    if spec.device == "cpu" or (spec.device == "auto" and not torch.cuda.is_available()):
+    try:
+        device = resolve_device(spec.device)
+    except InputError as error:
+        raise InputError(error.problem, remedy=f"use cpu, cuda or one of {known_devices()}") from error
+    if device.type == "cpu":
         return _this_cpu(spec)
-    if (spec.device == "auto" or spec.device.startswith("cuda")) and torch.cuda.is_available():
-        name = torch.cuda.get_device_name(None if spec.device == "auto" else spec.device)
-        known = recognise(name)
-        if known is not None:
-            return _of_catalogue(known, spec)
+    name = torch.cuda.get_device_name(device)
+    known = recognise(name)
+    if known is None:
         raise InputError(f"the figures of {name} are not known here", remedy=f"name one of {known_devices()}")
-    raise InputError(f"there is no device {spec.device!r}", remedy=f"name cpu, cuda or one of {known_devices()}")
+    return _of_catalogue(known, spec)
 
 
 def device_key(device: torch.device) -> str:
@@ -112,23 +113,14 @@ def _of_catalogue(device: Device, spec: StudySpec) -> PlannedMachine:
 
 
 def _this_cpu(spec: StudySpec) -> PlannedMachine:
+    limit_threads()
     device = torch.device("cpu")
     dtype, _ = choose_dtype(spec.dtype, device)
     return PlannedMachine(
         name=device_key(device),
         machine=ThisCpu(),
-        memory_bytes=_memory_limit(),
+        memory_bytes=usable_memory(),
         rest_bytes=psutil.Process().memory_info().rss,
         dtype=str(dtype).removeprefix("torch."),
         kernels=spec.kernels and sys.platform == "linux" and find_compiler() is not None,
     )
-
-
-def _memory_limit() -> int:
-    """Return the memory that a process may use here: the machine's, or that of its container where it is less."""
-    total: int = psutil.virtual_memory().total
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total

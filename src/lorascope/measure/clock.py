@@ -12,8 +12,6 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given; the CPU is always done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 class StepClock:

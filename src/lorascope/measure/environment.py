@@ -1,4 +1,4 @@
-"""Where numbers come from: the machine, the versions and the command, with credentials masked."""
+"""Provenance of a study: the machine, its usable cores and memory, versions and the command, credentials masked."""
 
 import importlib.metadata
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from lorascope import __version__
+from lorascope.measure.cgroup import cpu_quota, memory_limit
 from lorascope.records import Environment
 
 PACKAGES = (
@@ -35,6 +36,7 @@ PACKAGES = (
 _CPUINFO = Path("/proc/cpuinfo")
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
 _GIT_SECONDS = 5.0
+_THREAD_VARIABLES = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}
 _NAMES = r"token|secret|password|passwd|signature|credential|(?<![a-z])(?:sig|key)"
 _SECRET_VARIABLE = re.compile(rf"(?i){_NAMES}")
 _SECRET_LENGTH = 8
@@ -59,7 +61,7 @@ def environment(*, device: str, device_name: str, seeds: Sequence[int], command:
         os=platform.platform(),
         cpu=cpu_model(),
         cpu_cores=usable_cores(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=usable_memory(),
         device=device,
         device_name=device_name,
         threads=_threads(),
@@ -100,10 +102,31 @@ def cpu_flags() -> frozenset[str]:
 
 
 def usable_cores() -> int:
-    """Count the logical cores this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Count the logical cores that affinity and the CPU quota of a container leave this process, at least one.
+
+    A quota is rounded to the nearest whole number of cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, max(1, round(quota)))
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or its container's if they are fewer."""
+    total: int = psutil.virtual_memory().total
+    limit = memory_limit()
+    return total if limit is None else min(total, limit)
+
+
+def limit_threads() -> None:
+    """Let Torch compute with at most one thread per usable core, unless the user chose a number of threads.
+
+    Torch counts the cores of the machine and ignores a quota; its threads would then wait for each other, throttled.
+    """
+    import torch  # noqa: PLC0415 - doctor and benchmarks read this module without it
+
+    if not _THREAD_VARIABLES & os.environ.keys() and torch.get_num_threads() > usable_cores():
+        torch.set_num_threads(usable_cores())
 
 
 def source_commit() -> str | None:

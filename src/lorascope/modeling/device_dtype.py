@@ -13,20 +13,23 @@ _WORTH = 1.2
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn ``auto`` or a device name into a device that is there.
+    """Resolve ``auto`` or the name of a CPU or CUDA device to a device that is present.
 
     Raises:
-        InputError: the name is unknown or the device is absent.
+        InputError: the device is absent, or of a kind whose memory and time are not measured, such as ``mps``.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = device.partition(":")[0]
+    if kind not in {"cpu", "cuda"}:
+        remedy = "use --device cpu" if kind == "mps" else "use auto, cpu or cuda (plan takes GPUs by name)"
+        raise InputError(f"device {device!r} cannot be used: only cpu and cuda devices are supported", remedy=remedy)
     try:
         resolved = torch.device(device)
         torch.ones(1, device=resolved).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
-        remedy = "use auto or cpu" if device.startswith("cuda") else "use auto, cpu or cuda (plan takes GPUs by name)"
-        raise InputError(f"device {device!r} cannot be used: {reason}", remedy=remedy) from error
+        raise InputError(f"device {device!r} cannot be used: {reason}", remedy="use auto or cpu") from error
     return resolved
 
 
@@ -42,8 +45,6 @@ def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, later("the GPU supports bfloat16")
         return torch.float32, later("the GPU does not support bfloat16")
-    if device.type != "cpu":
-        return torch.float32, later("bfloat16 is not tried on {device}").format(device=device.type)
     return _choose_on_cpu()
 
 

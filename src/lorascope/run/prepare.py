@@ -13,6 +13,7 @@ from lorascope.data.row_order import total_steps
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import Reasons, prepare_model
 from lorascope.errors import InputError
+from lorascope.measure.environment import limit_threads
 from lorascope.modeling.device_dtype import choose_dtype, resolve_device
 from lorascope.modeling.load import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
 from lorascope.modeling.targets import check_ranks
@@ -48,6 +49,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progr
     Raises:
         InputError: anything about model, rows, targets or ranks that cannot be used.
     """
+    limit_threads()
     device = resolve_device(spec.device)
     progress.phase("reading the tokenizer")
     source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)

@@ -206,7 +206,7 @@ class StudySpec(BaseModel):
     """Precision of the frozen base. Adapters, their gradients and optimizer states are float32 at least."""
 
     device: str = Field("auto", min_length=1)
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project)."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
 
     trust_remote_code: bool = False
     """Run code that comes with a model from the hub."""

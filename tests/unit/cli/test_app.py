@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,8 +131,14 @@ def test_doctor_says_what_there_is(capsys, monkeypatch):
     assert resolved["devices"][0] == "cpu"
     assert resolved["memory_bytes"] > resolved["memory_available_bytes"] > 0
     assert resolved["hub_offline"] == ["HF_HUB_OFFLINE"]
+    assert resolved["threads"] >= 1
+    assert {"cpu_quota", "memory_limit_bytes"} <= resolved.keys()
+    monkeypatch.setattr("lorascope.cli.doctor.cpu_quota", lambda: 1.5)
+    monkeypatch.setattr("lorascope.cli.doctor.memory_limit", lambda: 10**8)
     assert call("doctor") == 0
     text = capsys.readouterr().out
+    assert re.search(r"cpu quota +1\.5 *\n", text)
+    assert re.search(r"memory limit +100\.0 MB *\n", text)
     assert "HF_HUB_OFFLINE" in text
     assert resolved["cpu"] in text
 

@@ -1,6 +1,7 @@
 import subprocess
 
 import pytest
+import torch
 
 from lorascope.measure import environment as module
 from lorascope.measure.environment import environment, mask_credentials, source_commit
@@ -66,3 +67,35 @@ def test_without_proc_cpuinfo_the_platform_names_the_processor(tmp_path, monkeyp
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU 3000\nflags\t\t: fpu avx512_bf16\n\n")
     assert module.cpu_model() == "A CPU 3000"
     assert module.cpu_flags() == {"fpu", "avx512_bf16"}
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "cores"), [(8, None, 8), (8, 2.0, 2), (8, 2.6, 3), (8, 0.1, 1), (1, 4.0, 1)]
+)
+def test_a_quota_limits_the_usable_cores(monkeypatch, affinity, quota, cores):
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(affinity)))
+    monkeypatch.setattr(module, "cpu_quota", lambda: quota)
+    assert module.usable_cores() == cores
+
+
+def test_a_container_limits_the_usable_memory(monkeypatch):
+    total = module.psutil.virtual_memory().total
+    for limit, usable in ((None, total), (2 * total, total), (5, 5)):
+        monkeypatch.setattr(module, "memory_limit", lambda limit=limit: limit)
+        assert module.usable_memory() == usable
+
+
+@pytest.mark.parametrize(
+    ("before", "cores", "chosen", "after"), [(4, 2, None, 2), (1, 2, None, 1), (4, 2, "4", 4), (2, 2, None, 2)]
+)
+def test_torch_gets_no_more_threads_than_cores_unless_the_user_chose(monkeypatch, before, cores, chosen, after):
+    threads = [before]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(module, "usable_cores", lambda: cores)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    module.limit_threads()
+    assert threads[-1] == after

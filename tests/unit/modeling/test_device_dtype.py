@@ -62,6 +62,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     for available, kind in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
         assert resolve_device("auto").type == kind
-    for name in ("tpu9", "", "meta", "cpu:x"):
+    for name in ("tpu9", "", "meta", "cpu:x", "mps"):
         with pytest.raises(InputError, match="cannot be used"):
             resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["mps", "mps:0"])
+def test_mps_is_refused_even_where_it_is_present(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "device", lambda _: 1 / 0)  # neither asked for nor touched
+    with pytest.raises(InputError) as caught:
+        resolve_device(name)
+    assert caught.value.problem == f"device {name!r} cannot be used: only cpu and cuda devices are supported"
+    assert caught.value.remedy == "use --device cpu"
