@@ -1,19 +1,22 @@
 """Bring the catalogs of messages up to date with the code: ``make words``. Then translate what is empty in them."""
 
 import ast
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 from lorascope.metrics import METRICS
 from lorascope.text.language import CATALOGS, DOMAIN, LANGUAGES
+from lorascope.text.sentences import SENTENCES, Plural
 
 PACKAGE = Path(__file__).parents[1] / "src" / "lorascope"
 TRANSLATED = [code for code in LANGUAGES if code != "en"]
+NAME = re.compile(r"\{[^{}]*\}")
 TEXTS = {"tr": 1, "trn": 2, "later": 1}
 """Functions that take messages, and how many they take."""
 
@@ -37,6 +40,10 @@ def extract() -> Catalog:
     for text in (text for metric in METRICS.values() for text in (metric.label, metric.unit) if text):
         found.add(text, locations=[("metrics.py", 1)])
     keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
+    for sentence in SENTENCES.values():
+        message = (sentence.one, sentence.many) if isinstance(sentence, Plural) else sentence
+        if re.search("[A-Za-z]", without_names(forms(message)[0])):  # else it says the same in every language
+            found.add(message)
     methods = [("**.j2", "jinja2"), ("**.html", "jinja2")]
     for name, line, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
         found.add(message, locations=[(name, line)])
@@ -53,11 +60,35 @@ def read(code: str) -> Catalog:
 
 
 def update(code: str) -> None:
-    """Add new messages, without a translation, and drop those that are gone."""
+    """Add new messages and drop those that are gone.
+
+    A message that differs from an old one only within its braces keeps the translation, with the same change in it.
+    """
     catalog = read(code)
+    old = {without_names(forms(message.id)[0]): message for message in read(code) if message.id and message.string}
     catalog.update(extract(), no_fuzzy_matching=True, update_creation_date=False)
+    for message in catalog:
+        same = old.get(without_names(forms(message.id)[0]))
+        if same is not None and not any(message.string or ()):
+            message.string = carried_over(same, forms(message.id)[0])
     with path_of(code).open("wb") as file:
-        write_po(file, catalog, width=120, sort_output=True, ignore_obsolete=True, include_lineno=False)
+        write_po(file, catalog, width=120, sort_output=True, ignore_obsolete=True, no_location=True)
+
+
+def forms(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Return a message's forms: one, or singular and plural."""
+    return (text,) if isinstance(text, str) else tuple(text)
+
+
+def without_names(text: str) -> str:
+    return NAME.sub("{}", text)
+
+
+def carried_over(old: Message, new: str) -> str | tuple[str, ...]:
+    """Rename the values in a translation as they were renamed from the old message to the new one."""
+    renamed = dict(zip(NAME.findall(forms(old.id)[0]), NAME.findall(new), strict=True))
+    texts = tuple(NAME.sub(lambda name: renamed.get(name[0], name[0]), text) for text in forms(old.string))
+    return texts[0] if isinstance(old.string, str) else texts
 
 
 if __name__ == "__main__":

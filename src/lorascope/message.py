@@ -6,9 +6,9 @@ Records and summaries carry messages; ``lorascope.text`` alone knows the sentenc
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 Value = Union[str, int, float, None, tuple["Value", ...], "Message"]
@@ -69,6 +69,14 @@ class Message:
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Describe what ``say`` makes of it."""
         return {"type": "string"}
+
+
+Sentences = Annotated[
+    tuple[Message, ...],
+    PlainSerializer(lambda messages, info: info.context["say"](messages), when_used="json"),
+    WithJsonSchema({"type": "string"}),
+]
+"""Sentences behind one another, a field of a summary: one text in JSON, empty without any."""
 
 
 def _plain(value: Value) -> object:

@@ -29,6 +29,7 @@ from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import (
     EnvironmentSection,
+    NoiseFloorSection,
     RankSection,
     RecommendationSection,
     StudyInfo,
@@ -41,11 +42,12 @@ from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.limits import limits_of, recommend_within
 from lorascope.analysis.verdict.recommend import no_advice, recommend
 from lorascope.analysis.verdict.sensitivity import with_changes
-from lorascope.analysis.verdict.wording import noise_text, so_far
+from lorascope.message import Message, Sentences
 from lorascope.records import CostRecord, TrialOutcome, TrialRecord
 from lorascope.search.trials import planned_rates
 from lorascope.store.columns import StepColumns
-from lorascope.text.language import retell, tr
+from lorascope.text.language import retell
+from lorascope.text.say import say
 from lorascope.units import from_megabytes, parse_bytes
 
 
@@ -98,8 +100,8 @@ def _decide(
     comparison: Comparison | None,
 ) -> tuple[VerdictSection, RecommendationSection]:
     if comparison is None or comparison.step is None:
-        text = _why_not_compared(trials, comparison)
-        return VerdictSection(kind="nothing_to_compare", text=text), no_advice(text)
+        why = _why_not_compared(trials, comparison)
+        return VerdictSection(kind="nothing_to_compare", text=(why,)), no_advice(say(why))
     tolerance = data.spec.tolerance
     falling = any(
         still_falling(data.evaluations[trial.trial_id], tolerance) for trial in choices[comparison.best].trials
@@ -109,25 +111,29 @@ def _decide(
     )
     advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
     noise = noise_floor(choices, comparison)
-    text = f"{verdict.text} {noise_text(noise)}" if noise else verdict.text
+    text = (*verdict.text, *_noise(noise))
     advice = with_changes(advice, comparison, tolerance)
     total = data.resolved.total_steps if data.resolved else None
     if total is not None and comparison.step < total:
-        text = so_far(text, comparison.step, total)
+        text = (Message("verdict.so_far", step=comparison.step, total=total, verdict=text),)
     return verdict.model_copy(update={"text": text, "noise_floor": noise}), advice
 
 
-def _why_not_compared(trials: Sequence[TrialSection], comparison: Comparison | None) -> str:
+def _noise(noise: NoiseFloorSection | None) -> Sentences:
+    return (Message("verdict.noise_floor", typical=noise.typical, pairs=noise.pairs),) if noise else ()
+
+
+def _why_not_compared(trials: Sequence[TrialSection], comparison: Comparison | None) -> Message:
     if trials and all(trial.outcome in ENDED_EARLY for trial in trials):
-        return tr("No rank can be compared: every trial ended early.")
+        return Message("verdict.all_ended_early")
     if comparison is not None and not comparison.loss:
-        return tr("No rank can be compared: an interval needs at least two held-out rows.")
+        return Message("verdict.one_row")
     if comparison is not None and not comparison.seeds:
-        return tr("No rank can be compared: no seed survived in all ranks.")
+        return Message("verdict.no_common_seed")
     ended = sum(trial.outcome == "finished" for trial in trials)
     if trials and ended == sum(trial.outcome not in NOT_COMPARED for trial in trials):
-        return tr("No rank can be compared: the last finite held-out losses are of different steps.")
-    return tr("Not finished: {ended} of {total} trials have their final held-out loss.", ended=ended, total=len(trials))
+        return Message("verdict.different_steps")
+    return Message("verdict.not_finished", ended=ended, total=len(trials))
 
 
 def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:

@@ -10,6 +10,7 @@ from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
 from lorascope.analysis.readings_schema import ReadingsSection
 from lorascope.analysis.section import Interval, Section
+from lorascope.message import Sentences
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
@@ -268,7 +269,7 @@ class VerdictSection(Section):
 
     kind: VerdictKind
     """The verdict in one word."""
-    text: str
+    text: Sentences
     """The verdict in words, with the numbers."""
     seeds: int = 0
     """Seeds behind the differences: the replications. With 1 the intervals cover held-out rows only."""
@@ -351,7 +352,3 @@ class StudySummary(Section):
     """What was predicted before anything was measured, beside what then was."""
     costs: CostsSection | None = None
     """What the ranks cost beside each other, and the run as a whole."""
-
-    def to_json(self) -> str:
-        """Write summary.json's text: the same bytes for the same records."""
-        return self.model_dump_json(indent=2) + "\n"

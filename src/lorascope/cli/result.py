@@ -9,6 +9,7 @@ from lorascope.analysis import StudySummary
 from lorascope.cli.columns import Column, table
 from lorascope.cli.wording import ending, loss
 from lorascope.text.numbers import format_count, format_seconds
+from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 
@@ -32,7 +33,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
         console.print(Text(saved, style="dim"))
     console.print()
     console.print(Text(recommendation(summary), style="bold"))
-    console.print(Text(summary.verdict.text))
+    console.print(Text(say(summary.verdict.text)))
     console.print(Text(summary.readings.naive.text, style="dim"))
     for caution in summary.cautions:
         console.print(Text(f"- {caution.text}", style="dim"))

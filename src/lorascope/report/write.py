@@ -18,6 +18,8 @@ from lorascope.report.provenance import environment_facts, method_text, study_fa
 from lorascope.report.sections import chapters
 from lorascope.report.view import rank_table
 from lorascope.text.language import current_language, language, tr
+from lorascope.text.say import say
+from lorascope.text.summary_json import summary_json
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -87,7 +89,7 @@ def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     if ending:
         with language("en"):
             summary = summarize_data(data)
-    _replace(paths.summary_json, summary.to_json().encode())
+    _replace(paths.summary_json, summary_json(summary).encode())
     return paths
 
 
@@ -103,6 +105,7 @@ def render(template: str, summary: StudySummary, pictures: Mapping[str, Picture]
     )
     environment.filters["md"] = escape_markdown
     environment.filters["fence"] = fence_of
+    environment.filters["say"] = say
     environment.globals["tr"] = tr
     return environment.get_template(template).render(
         ending=_ending(),

@@ -54,7 +54,7 @@ def trn(one: str, many: str, count: int, /, **values: object) -> str:
     forms = _messages(_CODE.get()).get(one)
     # English has two forms, and no other language here has more than one
     form = forms[0] if forms else one if count == 1 else many
-    return _finish(form.format(count=count, **values))
+    return _finish(form.format(**{"count": count, **values}))
 
 
 def later(message: str, /) -> str:

@@ -4,7 +4,7 @@ A template names its values in braces, with the way each is written behind a col
 ``{excess:interval}``, or a format of Python's own. A message inside a message is rendered first; several are a list.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import Formatter
 
 from lorascope.message import Message, Value
@@ -28,20 +28,21 @@ KINDS: Mapping[str, Callable[..., str]] = {
 """How a value is written, by the name that stands behind the colon."""
 
 
-def say(message: Message) -> str:
-    """Render a message in the language in use. Raises KeyError for an unknown code: each is listed in SENTENCES."""
+def say(message: Message | Sequence[Message]) -> str:
+    """Render a message, or several behind one another, in the language in use.
+
+    Raises KeyError for an unknown code: each is listed in SENTENCES.
+    """
+    if not isinstance(message, Message):
+        return " ".join(map(say, message))
     sentence = SENTENCES[message.code]
     values = {name: _Written(value) for name, value in message.values.items()}
     if isinstance(sentence, Plural):
-        count = message.values[sentence.count]
+        counted = message.values[sentence.count]
+        count = len(counted) if isinstance(counted, tuple) else counted
         assert isinstance(count, int)
         return trn(sentence.one, sentence.many, count, **values)
     return tr(sentence, **values)
-
-
-def say_all(messages: Iterable[Message]) -> str:
-    """Render several messages as sentences behind one another."""
-    return " ".join(map(say, messages))
 
 
 class _Written:

@@ -14,6 +14,7 @@ from lorascope.errors import InputError
 from lorascope.records import GpuSample, SystemSample
 from lorascope.text.language import LANGUAGES, current_language, retell, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
+from lorascope.text.say import say
 from lorascope.units import format_bytes
 from lorascope.web.snapshot import Look
 from lorascope.web.state import State, TrialStand
@@ -245,5 +246,6 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["say"] = say
     environment.globals["tr"] = tr
     return environment

@@ -10,6 +10,7 @@ from lorascope.analysis import StudySummary, load_study, summarize, summarize_da
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import language
+from lorascope.text.say import say
 from support.korean import foreign, undecided
 
 MakeStudy = Callable[..., Path]
@@ -17,7 +18,7 @@ TWO = {8: 1.3, 128: 1.2}
 
 
 def told(summary: StudySummary) -> Iterator[str]:
-    yield summary.verdict.text
+    yield say(summary.verdict.text)
     for advice in summary.recommendation.__dict__.values():
         yield from (advice.reason, advice.change)
     yield from (caution.text for caution in summary.cautions)
@@ -52,7 +53,8 @@ def test_every_sentence_is_korean_and_has_the_numbers_of_the_english_one(make_st
     english = summarize(folder)
     with language("ko"):
         korean = summarize(folder)
-    for text, original in zip(told(korean), told(english), strict=True):
+        texts = list(told(korean))
+    for text, original in zip(texts, told(english), strict=True):
         assert foreign(text) == set(), text
         assert not undecided(text), text
         assert (text == "") == (original == "")
@@ -64,7 +66,8 @@ def test_numbers_are_the_same_in_both(make_study: MakeStudy) -> None:
     english = summarize(folder)
     with language("ko"):
         korean = summarize(folder)
-    for text, original in zip(told(korean), told(english), strict=True):
+        texts = list(told(korean))
+    for text, original in zip(texts, told(english), strict=True):
         losses = [re.findall(r"\d\.\d{4}", one) for one in (text, original)]
         assert sorted(losses[0]) == sorted(losses[1])
     assert [part.eval_loss for part in korean.ranks] == [part.eval_loss for part in english.ranks]

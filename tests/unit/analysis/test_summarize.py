@@ -17,6 +17,8 @@ from lorascope.errors import InputError
 from lorascope.records import EvalRecord, TrialOutcome
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.say import say
+from lorascope.text.summary_json import summary_json
 
 MakeStudy = Callable[..., Path]
 
@@ -68,13 +70,13 @@ def test_without_a_solo_measurement_its_numbers_are_null(make_study: MakeStudy) 
 
 def test_one_seed_is_said_in_the_verdict_and_in_the_cautions(make_study: MakeStudy) -> None:
     one = summarize(make_study())
-    assert "not of seeds" in one.verdict.text
+    assert "not of seeds" in say(one.verdict.text)
     assert "one_seed" in kinds(one)
 
 
 def test_seeds_are_averaged(make_study: MakeStudy) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), seeds=(0, 1)), floors={8: 1.3, 128: 1.2}))
-    assert "One seed" not in summary.verdict.text
+    assert "One seed" not in say(summary.verdict.text)
     assert "one_seed" not in kinds(summary)
     part = summary.ranks[0]
     assert part.seeds == 2
@@ -92,7 +94,7 @@ def test_another_seed_of_the_same_rank_is_the_noise_floor(make_study: MakeStudy)
     assert noise.typical == pytest.approx(math.sqrt(sum(gap**2 for gap in apart) / 6), rel=1e-9)
     assert noise.largest == pytest.approx(max(apart), rel=1e-9)
     assert noise.difference_sd == pytest.approx(stdev(a - b for a, b in zip(losses[8], losses[128], strict=True)))
-    assert f"Noise floor: two seeds of the same rank end {noise.typical:.4f}" in summary.verdict.text
+    assert f"Noise floor: two seeds of the same rank end {noise.typical:.4f}" in say(summary.verdict.text)
     assert (summary.verdict.seeds, summary.verdict.rank_matters) == (3, True)
 
 
@@ -120,7 +122,7 @@ def test_ranks_without_a_seed_in_common_are_not_compared(make_study: MakeStudy) 
     done = {"r8-s1": 40, "r128-s0": 40}
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=done, outcomes=lost))
     assert summary.verdict.kind == "nothing_to_compare"
-    assert "no seed survived in all ranks" in summary.verdict.text
+    assert "no seed survived in all ranks" in say(summary.verdict.text)
     assert all(part.excess_loss is None and part.eval_loss_ci95 is not None for part in summary.ranks)
 
 
@@ -170,7 +172,7 @@ def test_a_learning_rate_that_kept_all_seeds_goes_before_one_that_lost_a_seed(ma
 def test_an_interrupted_study_speaks_for_the_step_it_reached(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45}))
     assert not summary.study.complete
-    assert summary.verdict.text.startswith("So far, at step 40 of 80: ")
+    assert say(summary.verdict.text).startswith("So far, at step 40 of 80: ")
     assert "unfinished" in kinds(summary)
     assert {trial.outcome for trial in summary.trials} == {"running"}
 
@@ -178,7 +180,7 @@ def test_an_interrupted_study_speaks_for_the_step_it_reached(make_study: MakeStu
 def test_ranks_at_different_steps_are_not_compared(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r256": 45}))
     assert summary.verdict.kind == "nothing_to_compare"
-    assert "2 of 3 trials" in summary.verdict.text
+    assert "2 of 3 trials" in say(summary.verdict.text)
     assert summary.recommendation.quality.rank is None
     assert all(part.excess_loss is None and part.eval_loss is not None for part in summary.ranks)
 
@@ -198,13 +200,13 @@ def test_an_empty_store_has_a_summary(tmp_path: Path) -> None:
     assert [part.rank for part in summary.ranks] == [4, 8]
     assert kinds(summary) >= {"unfinished"}
     assert summary.environment is None
-    jsonschema.validate(json.loads(summary.to_json()), summary_schema())
+    jsonschema.validate(json.loads(summary_json(summary)), summary_schema())
 
 
 def test_every_trial_lost_is_a_summary_too(make_study: MakeStudy) -> None:
     outcomes = {name: outcome for name in ("r8", "r128", "r256") for name, outcome in ended(name, "failed", 0).items()}
     summary = summarize(make_study(done={"r8": 0, "r128": 0, "r256": 0}, outcomes=outcomes))
-    assert "every trial ended early" in summary.verdict.text
+    assert "every trial ended early" in say(summary.verdict.text)
 
 
 def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeStudy) -> None:
@@ -217,7 +219,7 @@ def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeSt
         store.put_outcome(TrialOutcome(trial_id="r8", state="diverged", steps=80, message="loss is NaN"))
     summary = summarize(folder)
     assert summary.trials[0].eval_step == 60
-    text = summary.to_json()
+    text = summary_json(summary)
     jsonschema.validate(json.loads(text, parse_constant=pytest.fail), summary_schema())
 
 
@@ -249,15 +251,15 @@ def test_little_data_is_said(make_study: MakeStudy) -> None:
 def test_one_held_out_row_has_no_interval(make_study: MakeStudy) -> None:
     summary = summarize(make_study(n_eval=1))
     assert all(part.eval_loss is not None and part.eval_loss_ci95 is None for part in summary.ranks)
-    assert "two held-out rows" in summary.verdict.text
+    assert "two held-out rows" in say(summary.verdict.text)
 
 
 def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
     schema = summary_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(json.loads(summary.to_json()), schema)
-    assert StudySummary.model_validate_json(summary.to_json()) == summary
+    jsonschema.validate(json.loads(summary_json(summary)), schema)
+    assert StudySummary.model_validate(summary.model_dump()) == summary
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from string import Formatter
 import pytest
 from babel.messages.catalog import Message
 
-from catalogs import TRANSLATED, calls, extract, read
+from catalogs import TRANSLATED, calls, extract, forms, read
 from lorascope.metrics import METRICS
 
 SAME_IN_ALL = {
@@ -18,10 +18,6 @@ SAME_IN_ALL = {
 
 def messages(code: str) -> list[Message]:
     return [message for message in read(code) if message.id]
-
-
-def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else text
 
 
 def fields(text: str) -> set[tuple[str, str | None, str | None]]:

@@ -13,6 +13,7 @@ import pytest
 import lorascope
 from lorascope import Study
 from lorascope.errors import InputError
+from lorascope.text.say import say
 
 MakeStudy = Callable[..., Path]
 NOTEBOOK = Path(__file__).parents[3] / "examples" / "read_a_study.ipynb"
@@ -29,7 +30,7 @@ def test_importing_lorascope_costs_nothing_until_a_study_is_opened() -> None:
 def test_a_study_shows_its_verdict_and_ranks_as_html_with_outside_names_as_text(make_study: MakeStudy) -> None:
     study = Study.open(make_study(model="<script>alert(1)</script>"))
     shown = study._repr_html_()
-    assert study.summary.verdict.text in html.unescape(shown)
+    assert say(study.summary.verdict.text) in html.unescape(shown)
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
     assert shown.count("<tr>") == 1 + 3

@@ -31,6 +31,8 @@ from lorascope.report.write import escape_markdown, render
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.say import say
+from lorascope.text.summary_json import summary_json
 
 MakeStudy = Callable[..., Path]
 HOSTILE = "evil/<script>alert(1)</script>|`*x*`[y](z)"
@@ -87,7 +89,7 @@ def test_all_files_are_written_and_nothing_else_is_left(report: ReportPaths) -> 
     assert set((folder / "charts").iterdir()) == {*report.charts, *svgs}
     written = json.loads(report.summary_json.read_text(encoding="utf-8"))
     jsonschema.validate(written, summary_schema())
-    assert written == json.loads(summarize(folder).to_json())
+    assert written == json.loads(summary_json(summarize(folder)))
 
 
 def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: ReportPaths) -> None:
@@ -142,7 +144,7 @@ def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(repor
     text = Page(report.report_html.read_text(encoding="utf-8")).text
     summary = summarize(report.report_html.parent)
     parts = [
-        summary.verdict.text,
+        say(summary.verdict.text),
         summary.readings.naive.text,
         "Which rank to use",
         summary.recommendation.efficient.reason,

@@ -1,27 +1,21 @@
-"""What the data supports: which ranks are adequate, and whether that can be told at all."""
+"""The verdict: which ranks the data shows to be adequate, and whether that can be told at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.summary import ClaimsSection, VerdictKind, VerdictSection
 from lorascope.analysis.verdict.claims import Claims, claims
-from lorascope.analysis.verdict.wording import (
-    adequate_text,
-    equivalent_text,
-    few_text,
-    in_scope,
-    single_text,
-    still_falling_text,
-    unsettled_text,
-)
+from lorascope.message import Message, Sentences
 from lorascope.records import EvalRecord
 
 LEAST = 20
 """Fewer steps or held-out rows than this support no verdict, however narrow an interval of so few rows comes out."""
+FEW_DEGREES = 20
+"""Below this a t interval is noticeably wider than it would be with a known variance (2.09 against 1.96)."""
 
 
 def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
-    """Say whether the held-out loss fell in the last interval at its average pace since the start, or faster.
+    """Return True if the held-out loss fell in the last interval at its average pace since the start, or faster.
 
     Needs three evaluations, the first before training. A fall below the tolerance does not count.
     """
@@ -41,27 +35,33 @@ def decide_verdict(comparison: Comparison, tolerance: float, *, falling: bool, r
     """
     seeds = len(comparison.seeds)
     if len(comparison.excess) == 1:
-        return VerdictSection(kind="nothing_to_compare", text=single_text(comparison), seeds=seeds)
+        alone = Message("verdict.one_rank", rank=comparison.best)
+        return VerdictSection(kind="nothing_to_compare", text=(alone,), seeds=seeds)
     tests = claims(comparison.excess, comparison.differences, tolerance)
     parts = tuple(
         ClaimsSection(rank=rank, adequate_p=found.adequate, inadequate_p=found.inadequate, worse_p=found.worse)
         for rank, found in tests.items()
     )
-    if comparison.step is None or min(comparison.step, rows) < LEAST:
-        return VerdictSection(kind="too_short", text=few_text(comparison, rows, LEAST), seeds=seeds, claims=parts)
-    if falling:
-        return VerdictSection(kind="too_short", text=still_falling_text(comparison), seeds=seeds, claims=parts)
-    kind, text = _decide(comparison, tests, tolerance)
+    too_short = _too_short(comparison, falling, rows)
+    if too_short is not None:
+        return VerdictSection(kind="too_short", text=(too_short,), seeds=seeds, claims=parts)
+    kind, found = _decide(comparison, tests, tolerance)
     return VerdictSection(
         kind=kind,
-        text=in_scope(text, comparison.seeds),
+        text=(_in_scope(found, comparison.seeds),),
         seeds=seeds,
         rank_matters=any(found.is_worse for found in tests.values()) if seeds > 1 else None,
         claims=parts,
     )
 
 
-def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: float) -> tuple[VerdictKind, str]:
+def _too_short(comparison: Comparison, falling: bool, rows: int) -> Message | None:
+    if comparison.step is None or min(comparison.step, rows) < LEAST:
+        return Message("verdict.few", steps=comparison.step, rows=rows, least=LEAST)
+    return Message("verdict.still_falling", rank=comparison.best) if falling else None
+
+
+def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: float) -> tuple[VerdictKind, Sentences]:
     """Name the smallest adequate rank, unless a smaller one is undecided and may well be adequate.
 
     A smaller rank that is shown to be worse, by an estimate above the tolerance, keeps no verdict waiting: so near to
@@ -69,14 +69,62 @@ def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: floa
     """
     enough = [rank for rank, found in tests.items() if found.is_adequate]
     if len(enough) == len(tests) and not any(found.is_worse for found in tests.values()):
-        return "no_measurable_difference", equivalent_text(tests, tolerance)
-    unsettled = [
+        return "no_measurable_difference", (_equivalent(tests, tolerance),)
+    unsettled = tuple(
         rank
         for rank, found in tests.items()
         if not (found.is_adequate or found.is_inadequate)
         and (not enough or rank < min(enough))
         and not (found.is_worse and comparison.excess[rank].value > tolerance)
-    ]
+    )
     if unsettled or not enough:
-        return "too_short", unsettled_text(comparison, unsettled, enough, tolerance)
-    return "adequate", adequate_text(comparison, tests, min(enough), tolerance)
+        return "too_short", _unsettled(comparison, unsettled, enough, tolerance)
+    return "adequate", tuple(_adequate(comparison, tests, min(enough), tolerance))
+
+
+def _equivalent(tests: Mapping[int, Claims], tolerance: float) -> Message:
+    p = max(found.adequate for found in tests.values())
+    return Message("verdict.equivalent", first=min(tests), last=max(tests), tolerance=tolerance, p=p)
+
+
+def _unsettled(
+    comparison: Comparison, unsettled: tuple[int, ...], enough: Sequence[int], tolerance: float
+) -> Sentences:
+    """Name the ranks that could be the smallest adequate one, and what would settle it.
+
+    Seeds where they limit the differences, which then have few degrees of freedom; else rows.
+    """
+    open_ranks = Message("verdict.unsettled", ranks=unsettled, tolerance=tolerance)
+    shown = (Message("verdict.smallest_shown", rank=min(enough)),) if enough else ()
+    fewest = min(found.degrees for found in comparison.differences.values())
+    return open_ranks, *shown, Message("verdict.more_seeds" if fewest < FEW_DEGREES else "verdict.more_rows")
+
+
+def _adequate(
+    comparison: Comparison, tests: Mapping[int, Claims], smallest: int, tolerance: float
+) -> Iterator[Message]:
+    """Name the smallest adequate rank, and what is known of the smaller ones."""
+    excess, p = comparison.excess[smallest], tests[smallest].adequate
+    if smallest == comparison.best:
+        yield Message("verdict.adequate_and_lowest", rank=smallest, p=p)
+    else:
+        yield Message(
+            "verdict.adequate", rank=smallest, p=p, best=comparison.best, high=excess.high, tolerance=tolerance
+        )
+    if tests[smallest].is_worse:
+        yield Message("verdict.above_another", excess=excess)
+    smaller = [rank for rank in comparison.excess if rank < smallest]
+    if smaller:
+        closest = min(smaller, key=lambda rank: comparison.excess[rank].value)
+        code = "verdict.smaller" if len(smaller) == 1 else "verdict.closest_smaller"
+        yield Message(code, rank=closest, excess=comparison.excess[closest])
+    unsure = tuple(rank for rank in smaller if not tests[rank].is_inadequate)
+    if unsure:
+        yield Message("verdict.not_shown", ranks=unsure)
+
+
+def _in_scope(found: Sentences, seeds: Sequence[int]) -> Message:
+    """State what a verdict covers: rows and seeds, or the rows of one seed."""
+    if len(seeds) > 1:
+        return Message("verdict.of_seeds", verdict=found, seeds=len(seeds))
+    return Message("verdict.of_one_seed", verdict=found, seed=seeds[0])

@@ -10,4 +10,4 @@ class Plural:
     one: str
     many: str
     count: str
-    """Name of the value that decides."""
+    """Name of the value that decides: a count, or a list, whose length does."""

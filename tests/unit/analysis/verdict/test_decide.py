@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.analysis.summary import NoiseFloorSection, RankSection, RecommendationSection
+from lorascope.analysis.summary import RankSection, RecommendationSection
 from lorascope.analysis.verdict.claims import claims
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.recommend import recommend
-from lorascope.analysis.verdict.wording import noise_text
+from lorascope.message import Message
 from lorascope.records import EvalRecord
+from lorascope.text.say import say
 from support.sequences import SEEDS, Excesses, compared
 
 TOLERANCE = 0.005
@@ -42,7 +43,7 @@ NEAR_TOLERANCE = (0.007, 0.002)
 def test_the_verdict_follows_the_tests(excesses: Excesses, kind: str, names: str) -> None:
     verdict = decide_verdict(compared(excesses), TOLERANCE, falling=False, rows=200)
     assert verdict.kind == kind
-    assert names in verdict.text
+    assert names in say(verdict.text)
 
 
 def test_a_difference_that_could_not_be_shown_is_not_equality() -> None:
@@ -71,16 +72,16 @@ def test_rank_matters_where_a_difference_is_shown_over_seeds() -> None:
 def test_one_seed_speaks_for_itself_only() -> None:
     one = decide_verdict(compared({8: WORSE, 256: BEST}, seeds=(4,)), TOLERANCE, falling=False, rows=200)
     assert (one.kind, one.seeds) == ("adequate", 1)
-    assert one.text.startswith("In seed 4 alone, rank 256 is the smallest adequate rank")
-    assert "not of seeds" in one.text
+    assert say(one.text).startswith("In seed 4 alone, rank 256 is the smallest adequate rank")
+    assert "not of seeds" in say(one.text)
     several = decide_verdict(compared({8: WORSE, 256: BEST}), TOLERANCE, falling=False, rows=200)
-    assert "and of seeds (3 seeds)" in several.text
+    assert "and of seeds (3 seeds)" in say(several.text)
 
 
 def test_seeds_are_asked_for_where_they_limit_the_verdict() -> None:
-    few = {8: OPEN, 256: BEST}
-    assert "Run more seeds." in decide_verdict(compared(few, degrees=4), TOLERANCE, falling=False, rows=200).text
-    assert "Hold out more rows" in decide_verdict(compared(few, degrees=199), TOLERANCE, falling=False, rows=200).text
+    for degrees, remedy in ((4, "Run more seeds."), (199, "Hold out more rows")):
+        comparison = compared({8: OPEN, 256: BEST}, degrees=degrees)
+        assert remedy in say(decide_verdict(comparison, TOLERANCE, falling=False, rows=200).text)
 
 
 def test_p_values_are_shown_for_every_rank() -> None:
@@ -100,8 +101,8 @@ def test_a_handful_of_rows_or_steps_supports_no_verdict() -> None:
     few_rows = decide_verdict(clear, TOLERANCE, falling=False, rows=4)
     few_steps = decide_verdict(replace(clear, step=3), TOLERANCE, falling=False, rows=200)
     assert few_rows.kind == few_steps.kind == "too_short"
-    assert "80 steps, 4 held-out rows" in few_rows.text
-    assert "3 steps, 200 held-out rows" in few_steps.text
+    assert "80 steps, 4 held-out rows" in say(few_rows.text)
+    assert "3 steps, 200 held-out rows" in say(few_steps.text)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +125,8 @@ def test_still_falling_compares_the_last_pace_with_the_average(losses: tuple[flo
 
 
 def test_the_noise_floor_in_words() -> None:
-    noise = NoiseFloorSection(pairs=1, typical=0.0021, largest=0.0021, difference_sd=None)
-    assert "0.0021 nats a token apart (root mean square of 1 pair)" in noise_text(noise)
+    noise = Message("verdict.noise_floor", pairs=1, typical=0.0021)
+    assert "0.0021 nats a token apart (root mean square of 1 pair)" in say(noise)
 
 
 def part(rank: int, seconds: float | None) -> RankSection:
