@@ -118,7 +118,7 @@ def test_the_table_fits_a_narrow_terminal(
     assert "base " in out
     (left_out,) = [line for line in out.splitlines() if "too narrow for" in line]
     assert "MFLOPs/token" in out[out.index(left_out) :]
-    assert "Every rank fits into the memory." in out
+    assert "Every rank fits in memory." in out
 
 
 def test_eighty_columns_hold_every_part_of_the_peak(
@@ -136,8 +136,8 @@ def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str
     resolved = planned(lorascope, *flags, limit)
     assert [part["beyond_limits"] for part in resolved["ranks"]] == [[], ["max_adapter_mb"]]
     assert resolved["unchecked_limits"] == []
-    assert "Beyond the limits: rank 4 by its adapter " in lorascope("plan", *flags, limit)[1]
-    assert "No rank is planned to go beyond the limits." in lorascope("plan", *flags, "--max-memory=1TB")[1]
+    assert "Over the limits: rank 4 by its adapter " in lorascope("plan", *flags, limit)[1]
+    assert "No rank is predicted to exceed the limits." in lorascope("plan", *flags, "--max-memory=1TB")[1]
     assert "the limits" not in lorascope("plan", *flags)[1]
 
 
@@ -148,9 +148,9 @@ def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
     assert planned(lorascope, *flags)["unchecked_limits"] == ["max_seconds"]
     out = lorascope("plan", *flags)[1]
     assert "max_seconds was not checked" in out
-    assert "beyond the limits" not in out
+    assert "the limits" not in out
     out = " ".join(lorascope("plan", *flags, "--max-steps=9")[1].split())
-    assert "The start, held-out evaluations, measuring ranks alone" in out
+    assert "Startup, held-out evaluations, solo runs" in out
 
 
 def test_a_larger_rank_that_comes_out_quicker_is_said(
@@ -159,9 +159,9 @@ def test_a_larger_rank_that_comes_out_quicker_is_said(
     def quicker(*arguments: object, **named: object) -> CostPrediction:
         return replace(predict(*arguments, **named), step_seconds=1 / (1 + sum(arguments[3])))
 
-    assert not any("comes out quicker" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
+    assert not any("predicted to be faster" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
     monkeypatch.setattr(plan, "predict", quicker)
-    assert any("comes out quicker" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
+    assert any("predicted to be faster" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])
 
 
 def write_config(folder: Path, **config: object) -> str:

@@ -174,7 +174,7 @@ def test_ctrl_c_in_a_terminal(
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=60)
     assert program.returncode == 130, out + err
-    assert err == "lorascope: stopped; the same command goes on from what is saved\n"
+    assert err == "lorascope: stopped; run the same command to continue\n"
     left = read_study(tmp_path / "study")
     done = len(left.steps["r2"])
     assert 0 < done < 4000

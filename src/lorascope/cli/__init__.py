@@ -1,4 +1,4 @@
-"""The command line: one small file a command, heavy imports inside the command."""
+"""Command line: one small file per command, with heavy imports inside the command."""
 
 from lorascope.cli.app import main
 

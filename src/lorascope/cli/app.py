@@ -1,4 +1,4 @@
-"""The commands together, and how errors leave the program."""
+"""Program entry point: the commands, and errors as messages and exit codes."""
 
 import io
 import os
@@ -18,7 +18,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-# Named by path, with their first line, so that `lorascope --help` imports none of them.
+# Named by path so that `lorascope --help` imports none of them; a test keeps the summaries equal to the docstrings.
 for position, (name, summary) in enumerate(
     {
         "run": "Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.",
@@ -26,20 +26,22 @@ for position, (name, summary) in enumerate(
         "report": "Write the report, its Markdown and summary.json from a study's records, and print the path.",
         "serve": "Show a study in the browser while it runs and afterwards, or all studies of a folder.",
         "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",
-        "doctor": "Say what this machine offers: versions, devices, memory, disk, the demo's model. Needs no network.",
+        "doctor": "Show versions, devices, memory, disk and the demo's model on this machine. Needs no network.",
     }.items()
 ):
     app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position)
 
 
-_AGAIN = "free space or permissions, then run the same command: what was written is kept"
+_DISK_REMEDY = "free space or permissions, then run the same command: what was written is kept"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 a trial failed, 2 bad input, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a sign gets a question mark, not a traceback
+            stream.reconfigure(
+                errors="replace"
+            )  # an encoding without a character gets a question mark, not a traceback
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -48,20 +50,20 @@ def _run(arguments: list[str]) -> int:
         result = app(arguments, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError:
-        # Its message is on standard error already.
+        # cyclopts has printed its message already
         return InputError.exit_code
     except (KeyboardInterrupt, Interrupted):
-        print("lorascope: stopped; the same command goes on from what is saved", file=sys.stderr)  # noqa: T201
+        print("lorascope: stopped; run the same command to continue", file=sys.stderr)  # noqa: T201
         return Interrupted.exit_code
     except LorascopeError as error:
         print(f"lorascope: {_without_secrets(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except BrokenPipeError:
-        # The reader of a pipe went away; Python would complain once more when it closes standard output.
+        # the reader of the pipe is gone; Python would report that again when it closes standard output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, sqlite3.Error) as error:
-        print(f"lorascope: {_without_secrets(error)}\n  -> {_AGAIN}", file=sys.stderr)  # noqa: T201
+        print(f"lorascope: {_without_secrets(error)}\n  -> {_DISK_REMEDY}", file=sys.stderr)  # noqa: T201
         return LorascopeError.exit_code
     return result if isinstance(result, int) else 0
 

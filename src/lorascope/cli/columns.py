@@ -1,4 +1,4 @@
-"""Tables that give up their least needed columns where the terminal is narrow."""
+"""Terminal tables that drop their least important columns on narrow terminals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ _GAP = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """A heading, its cells, and when to give it up."""
+    """A table column."""
 
     heading: str
     cells: Sequence[str]
-    rank: int = 0
-    """Columns with the highest number go first; 0 is never given up."""
+    priority: int = 0
+    """0 is always shown; the column with the highest number is dropped first."""
     left: bool = False
-    """Align to the left: words, not numbers."""
+    """Align left, for words."""
 
 
-def fit(columns: Sequence[Column], width: int) -> list[Column]:
-    """Leave out columns until the rest fits in ``width`` characters, and those whose cells are all empty."""
+def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
+    """Drop columns without any text, and then further ones until the rest fits in ``width`` characters."""
     kept = [column for column in columns if any(column.cells)]
     while sum(_width(column) + _GAP for column in kept) - _GAP > width:
-        spare = max(kept, key=lambda column: column.rank, default=None)
-        if spare is None or spare.rank == 0:
+        last = max(kept, key=lambda column: column.priority)
+        if last.priority == 0:
             break
-        kept.remove(spare)
+        kept.remove(last)
     return kept
 
 
-def table(columns: Sequence[Column], width: int) -> Table:
-    """Draw the columns that fit; a cell is never broken into two lines."""
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    kept = fit(columns, width)
+def make_table(columns: Sequence[Column], width: int) -> Table:
+    """Lay out the columns that fit, without breaking cells into lines."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    kept = fit_columns(columns, width)
     for column in kept:
-        drawn.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+        table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
     for cells in zip(*(column.cells for column in kept), strict=True):
-        drawn.add_row(*(Text(cell) for cell in cells))
-    return drawn
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
 
 
 def _width(column: Column) -> int:

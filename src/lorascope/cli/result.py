@@ -1,4 +1,4 @@
-"""The end of a run: ranks side by side, the recommendation, and where everything is."""
+"""Result of a run for the terminal: the table of ranks, the recommendation, paths."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope.analysis import StudySummary
-from lorascope.cli.columns import Column, table
-from lorascope.cli.wording import ending, loss
+from lorascope.cli.columns import Column, make_table
+from lorascope.cli.formatting import format_loss, outcome_line
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
@@ -16,17 +16,17 @@ from lorascope.units import format_bytes
 def show_result(console: Console, summary: StudySummary, folder: Path, report: Path) -> None:
     """Print the result of a study."""
     console.print()
-    console.print(table(_columns(summary), console.width))
+    console.print(make_table(_columns(summary), console.width))
     seeds = max(rank.seeds for rank in summary.ranks)
     over = f"rows and {seeds} seeds" if seeds > 1 else "rows, one seed"
     note = (
-        f"Losses in nats a token, intervals over held-out {over}. Step and peak memory of each rank alone; "
-        "runtime: steps x step."
+        f"Losses in nats per token, intervals over held-out {over}. Step time and peak memory from solo runs; "
+        "runtime: steps x step time."
     )
     console.print(Text(note, style="dim"))
     for trial in summary.trials:
         if trial.outcome not in ("finished", "stopped"):
-            console.print(Text(ending(trial.trial_id, trial.outcome, trial.message), style="bold red"))
+            console.print(Text(outcome_line(trial.trial_id, trial.outcome, trial.message), style="bold red"))
     budget = summary.study.budget
     if budget is not None and budget.stopped_trials:
         saved = f"Early exit stopped {budget.stopped_trials} trials: {budget.share:.0%} of the whole grid's tokens."
@@ -38,13 +38,13 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     for caution in summary.cautions:
         console.print(Text(f"- {caution.text}", style="dim"))
     console.print()
-    # Paths are for copying: they must not be broken into lines.
+    # paths are copied, so they must not be broken into lines
     console.print(f"report:   {report}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"adapters: {folder / 'adapters'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def recommendation(summary: StudySummary) -> str:
-    """Write the recommendation in one sentence: the rank and why, or what the data does not support."""
+    """State the recommended rank and the reason in one sentence, or why there is none."""
     advice = summary.recommendation.efficient
     if advice.rank is None:
         return advice.reason
@@ -62,19 +62,19 @@ def _columns(summary: StudySummary) -> list[Column]:
     counts = [rank.trainable_parameters for rank in ranks]
     return [
         Column(heading="rank", cells=[str(rank.rank) for rank in ranks]),
-        Column(heading="scale", cells=["" if r.scale is None else f"{r.scale:.4g}" for r in ranks], rank=7),
-        Column(heading="best rate", cells=["" if rate is None else f"{rate:g}" for rate in rates], rank=5),
-        Column(heading="params", cells=["" if n is None else format_count(n) for n in counts], rank=3),
-        Column(heading="held-out", cells=[loss(rank.eval_loss) for rank in ranks]),
+        Column(heading="scale", cells=["" if r.scale is None else f"{r.scale:.4g}" for r in ranks], priority=7),
+        Column(heading="best rate", cells=["" if rate is None else f"{rate:g}" for rate in rates], priority=5),
+        Column(heading="params", cells=["" if n is None else format_count(n) for n in counts], priority=3),
+        Column(heading="held-out", cells=[format_loss(rank.eval_loss) for rank in ranks]),
         Column(
             heading="95 % interval",
             cells=["" if pair is None else f"{pair[0]:.4f}–{pair[1]:.4f}" for pair in intervals],
-            rank=1,
+            priority=1,
         ),
-        Column(heading="train", cells=[loss(rank.train_loss) for rank in ranks], rank=4),
-        Column(heading="step", cells=[_seconds(rank.step_seconds) for rank in ranks], rank=6),
-        Column(heading="runtime", cells=[_seconds(rank.runtime_seconds) for rank in ranks], rank=2),
-        Column(heading="peak", cells=[_bytes(rank.peak_memory_bytes) for rank in ranks], rank=2),
+        Column(heading="train", cells=[format_loss(rank.train_loss) for rank in ranks], priority=4),
+        Column(heading="step", cells=[_seconds(rank.step_seconds) for rank in ranks], priority=6),
+        Column(heading="runtime", cells=[_seconds(rank.runtime_seconds) for rank in ranks], priority=2),
+        Column(heading="peak", cells=[_bytes(rank.peak_memory_bytes) for rank in ranks], priority=2),
     ]
 
 

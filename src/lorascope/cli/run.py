@@ -1,4 +1,4 @@
-"""``lorascope run``: carry a study out, or continue one."""
+"""``lorascope run``: run a study, or continue one."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from lorascope.cli.flags import given_fields, make_flags
-from lorascope.cli.gc_pause import importing
+from lorascope.cli.gc_pause import pause_gc
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
 
@@ -39,7 +39,7 @@ def run(
     study
         A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
     out
-        Folder of the study; one that is there is continued. Default: studies/PRESET or studies/MODEL-DATASET.
+        Folder of the study; an existing one is continued. Default: studies/PRESET or studies/MODEL-DATASET.
     json
         Write summary.json to standard output and progress to standard error.
     serve
@@ -51,7 +51,7 @@ def run(
 
 
 def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
-    """Read the study that a command line names, and return its name, the default preset's where it names none."""
+    """Return the name of the study, by default that of the demo preset, and its spec with the flags applied."""
     given = given_fields(flags)
     if study is None and not {"model", "dataset"} & given.keys():
         study = DEFAULT_PRESET
@@ -72,7 +72,7 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
             from lorascope.web.subprocess import served_beside
 
             view.note(f"watch it at {stack.enter_context(served_beside(folder))}")
-        with importing():
+        with pause_gc():
             from lorascope.run.study import run_study
 
         run_study(spec, folder, progress=view, command=shlex.join(["lorascope", *sys.argv[1:]]))
@@ -98,7 +98,7 @@ def _folder_name(study: str | None, spec: StudySpec) -> str:
 
 
 def _slug(source: str) -> str:
-    """Turn a hub id, path or built-in name into its last part, safe as a folder name."""
+    """Return the last part of a hub id, path or built-in name as a folder name."""
     name = Path(source.removeprefix("builtin:")).stem if Path(source).suffix in _SUFFIXES else Path(source).name
     return re.sub(r"[^\w.]+", "-", name.removeprefix("builtin:")).strip("-.").lower() or "study"
 

@@ -1,4 +1,4 @@
-"""What is known of a running study, gathered from its events; how it looks is decided elsewhere."""
+"""State of a running study, built from progress events and shown by the terminal views."""
 
 import math
 import time
@@ -14,7 +14,7 @@ _RATE_STEPS = 20
 
 @dataclass(kw_only=True)
 class TrialRow:
-    """One trial as it stands."""
+    """Progress of one trial."""
 
     trial: TrialRecord
     step: int = 0
@@ -25,11 +25,11 @@ class TrialRow:
 
     @property
     def train_loss(self) -> float | None:
-        """Mean loss in nats a token, weighted towards the last steps; None before the first."""
+        """Exponential moving average of the loss in nats per token; None before the first step."""
         return self._loss / self._weight if self._weight else None
 
     def add(self, record: StepRecord) -> None:
-        """Count one step; a loss that is not finite shows in the trial's outcome instead."""
+        """Add one step; a loss that is not finite is left to the trial's outcome."""
         self.step = record.step
         loss = record.nats / record.target_tokens if record.target_tokens else math.nan
         if math.isfinite(loss):
@@ -37,8 +37,8 @@ class TrialRow:
             self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
 
 
-class Board:
-    """The state that a view shows; follows the Progress protocol."""
+class RunState:
+    """Progress of all trials; implements the Progress protocol."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -46,30 +46,30 @@ class Board:
         self._first_step: float | None = None
         self._steps_seen = 0
         self._rates: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)
-        self.doing = "starting"
+        self.activity = "starting"
         self.total_steps = 0
         self.rows: dict[str, TrialRow] = {}
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since the board was made."""
+        """Seconds since the run started."""
         return self._clock() - self._started
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens of all trials in a second of stepping, over the last steps; None during warm-up."""
+        """Tokens of all trials per second of the last steps; None during warm-up."""
         seconds = sum(seconds for _, seconds in self._rates)
         return sum(tokens for tokens, _ in self._rates) / seconds if seconds else None
 
     @property
     def tenths_done(self) -> int:
-        """Full tenths of the planned steps that are done or will not be."""
+        """Tenths of the planned steps that were done or skipped, rounded down."""
         planned = len(self.rows) * self.total_steps
         return 10 * (planned - self._steps_left) // planned if planned else 0
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the last step at the pace so far, evaluations included; None where none can be told."""
+        """Estimated seconds to the last step, evaluations included; None before the first step and after the last."""
         if self._first_step is None or not self._steps_left:
             return None
         return (self._clock() - self._first_step) / self._steps_seen * self._steps_left
@@ -79,24 +79,24 @@ class Board:
         return sum(self.total_steps - row.step for row in self.rows.values() if row.state in {"waiting", "running"})
 
     def phase(self, text: str) -> None:
-        """Remember what is being done."""
-        self.doing = text
+        """Set the current activity."""
+        self.activity = text
 
     def note(self, text: str) -> None:
-        """Leave notes to the view."""
+        """Ignore notes, which views print."""
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
-        """Make a row for every trial of a pack, below those of the packs before."""
+        """Add a row for every trial of a group, after those of earlier groups."""
         self.total_steps = resolved.total_steps
         self.rows = self.rows | {trial.trial_id: TrialRow(trial=trial) for trial in trials}
         for record in done:
             self.rows[record.trial_id].add(record)
 
     def cost(self, record: CostRecord) -> None:
-        """Leave costs to the view."""
+        """Ignore costs, which views print."""
 
     def step(self, records: Sequence[StepRecord]) -> None:
-        """Count a step of the trials that took it."""
+        """Add a step to the trials that took it."""
         if not records:
             return
         if self._first_step is None:
@@ -110,12 +110,12 @@ class Board:
             row.add(record)
 
     def evaluation(self, record: EvalRecord) -> None:
-        """Remember a trial's latest held-out loss."""
+        """Set a trial's latest held-out loss."""
         tokens = sum(record.example_target_tokens)
         if tokens:
             self.rows[record.trial_id].eval_loss = math.fsum(record.example_nats) / tokens
 
     def outcome(self, outcome: TrialOutcome) -> None:
-        """Remember how a trial ended."""
+        """Set how a trial ended."""
         row = self.rows[outcome.trial_id]
         row.step, row.state = outcome.steps, outcome.state

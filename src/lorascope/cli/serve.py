@@ -1,4 +1,4 @@
-"""``lorascope serve``: watch studies in a browser."""
+"""``lorascope serve``: show studies in a browser."""
 
 import contextlib
 from pathlib import Path
@@ -19,18 +19,18 @@ def serve(
 ) -> int:
     """Show a study in the browser while it runs and afterwards, or all studies of a folder.
 
-    Nothing is written, and a run that is shown is not slowed down.
+    Writes nothing and does not slow down a running study.
 
     Parameters
     ----------
     folder
         Folder of a study, or a folder that holds studies.
     host
-        Address to listen on. Any but this machine's own asks visitors for the token in the address that is printed.
+        Address to listen on. Unless it is a loopback address, visitors need the token in the printed address.
     port
-        Port to listen on; 0 takes any that is free.
+        Port to listen on; 0 takes any free port.
     open
-        Show the page in the browser.
+        Open the page in the browser.
     """
     import webbrowser
 
@@ -40,7 +40,7 @@ def serve(
     check_root(folder)
     listener, token = listen(host, port), make_token(host)
     shown = address(listener, host, token)
-    print(f"{shown}  (Ctrl-C ends it)", flush=True)  # noqa: T201
+    print(f"{shown}  (Ctrl-C stops it)", flush=True)  # noqa: T201
     if open:
         webbrowser.open(shown)
     from lorascope.web.server import serve as serve_page

@@ -30,8 +30,8 @@ _SAMPLED_STEPS = 32
 """Steps whose rows are cut into passes to know the mean step and the largest pass."""
 _JOINT_STEPS = 4
 _ODD_TIMES = (
-    "A larger rank comes out quicker than a smaller one: the pace of this machine changed while it was timed. Plan "
-    "again when nothing else computes."
+    "A larger rank is predicted to be faster than a smaller one: the speed of this machine changed while it was timed. "
+    "Plan again when it is idle."
 )
 _READ_BYTES = 10_000_000
 """A larger file of rows is not tokenised for a plan."""

@@ -75,7 +75,7 @@ def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(monkeypatch, 
 def test_an_interrupted_run_is_exit_code_130(monkeypatch, capsys, error):
     replaced_run(monkeypatch, error)
     assert run() == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err
 
 
 def test_no_arguments_run_the_demo(asked):

@@ -2,80 +2,80 @@ import math
 
 import pytest
 
-from lorascope.cli.run_state import Board
+from lorascope.cli.run_state import RunState
 
 
 def test_pace_and_time_left_follow_the_steps(script):
-    board = Board(script.clock)
+    state = RunState(script.clock)
     script.clock.now = 100.0
-    script.begin(board)
-    assert board.seconds_left is None
-    assert board.tenths_done == 0
-    script.step(board, 1, warmup=True)
-    assert board.tokens_per_second is None
-    assert board.seconds_left == pytest.approx(19)
-    script.step(board, 2)
-    assert board.tokens_per_second == pytest.approx(200)
-    assert board.tenths_done == 1
-    assert board.elapsed_seconds == pytest.approx(102)
+    script.begin(state)
+    assert state.seconds_left is None
+    assert state.tenths_done == 0
+    script.step(state, 1, warmup=True)
+    assert state.tokens_per_second is None
+    assert state.seconds_left == pytest.approx(19)
+    script.step(state, 2)
+    assert state.tokens_per_second == pytest.approx(200)
+    assert state.tenths_done == 1
+    assert state.elapsed_seconds == pytest.approx(102)
 
 
 def test_a_continued_study_counts_only_its_own_pace(script):
-    board = Board(script.clock)
-    script.begin(board, done_steps=15)
-    assert board.tenths_done == 7
-    script.step(board, 16)
-    assert board.seconds_left == pytest.approx(4)
+    state = RunState(script.clock)
+    script.begin(state, done_steps=15)
+    assert state.tenths_done == 7
+    script.step(state, 16)
+    assert state.seconds_left == pytest.approx(4)
 
 
 def test_a_continued_study_goes_on_with_its_smoothed_losses(script):
-    whole, continued = Board(script.clock), Board(script.clock)
+    whole, continued = RunState(script.clock), RunState(script.clock)
     script.begin(whole)
     for step in (1, 2, 3):
         script.step(whole, step)
     script.begin(continued, done_steps=3)
-    for board in (whole, continued):
-        script.step(board, 4, loss=1.0)
+    for state in (whole, continued):
+        script.step(state, 4, loss=1.0)
     assert 1.0 < continued.rows["r8"].train_loss == whole.rows["r8"].train_loss < 1.5
 
 
 def test_a_trial_announced_as_running_is_still_to_be_done(script):
-    board = Board(script.clock)
-    script.begin(board)
-    script.end(board, "running", steps=5)
-    assert board.tenths_done == 2
+    state = RunState(script.clock)
+    script.begin(state)
+    script.end(state, "running", steps=5)
+    assert state.tenths_done == 2
 
 
 def test_a_trial_that_ended_early_has_nothing_left_to_do(script):
-    board = Board(script.clock)
-    script.begin(board)
-    script.end(board, "oom", "no memory")
-    assert board.tenths_done == 10
-    assert {row.state for row in board.rows.values()} == {"oom"}
+    state = RunState(script.clock)
+    script.begin(state)
+    script.end(state, "oom", "no memory")
+    assert state.tenths_done == 10
+    assert {row.state for row in state.rows.values()} == {"oom"}
 
 
 def test_losses_are_nats_a_token_smoothed_without_a_start_bias(script):
-    board = Board(script.clock)
-    script.begin(board)
-    row = board.rows["r8"]
+    state = RunState(script.clock)
+    script.begin(state)
+    row = state.rows["r8"]
     assert row.train_loss is None
-    script.step(board, 1, loss=2.0)
+    script.step(state, 1, loss=2.0)
     assert row.train_loss == pytest.approx(2.0)
-    script.step(board, 2, loss=1.0)
+    script.step(state, 2, loss=1.0)
     assert row.train_loss == pytest.approx((0.9 * 2.0 + 1.0) / 1.9)
-    script.step(board, 3, loss=math.nan)
+    script.step(state, 3, loss=math.nan)
     assert row.train_loss == pytest.approx((0.9 * 2.0 + 1.0) / 1.9)
-    script.evaluate(board, 3, 1.25)
+    script.evaluate(state, 3, 1.25)
     assert row.eval_loss == pytest.approx(1.25)
 
 
 def test_a_further_pack_adds_its_trials_to_those_that_ended(script):
-    board = Board(script.clock)
-    script.begin(board)
-    script.end(board, steps=20)
-    assert board.tenths_done == 10
+    state = RunState(script.clock)
+    script.begin(state)
+    script.end(state, steps=20)
+    assert state.tenths_done == 10
     script.spec = script.spec.model_copy(update={"ranks": (16,)})
-    script.begin(board)
-    assert list(board.rows) == ["r8", "r128", "r16"]
-    assert [row.state for row in board.rows.values()] == ["finished", "finished", "waiting"]
-    assert board.tenths_done == 6
+    script.begin(state)
+    assert list(state.rows) == ["r8", "r128", "r16"]
+    assert [row.state for row in state.rows.values()] == ["finished", "finished", "waiting"]
+    assert state.tenths_done == 6

@@ -3,10 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
-from lorascope.cli.columns import Column, fit
+from lorascope.cli.columns import Column, fit_columns
 from lorascope.cli.live import LiveView, draw
 from lorascope.cli.plain import PlainView
-from lorascope.cli.run_state import Board
+from lorascope.cli.run_state import RunState
 from lorascope.records import CostRecord
 from lorascope.spec.schema import StudySpec
 
@@ -21,20 +21,20 @@ COST = CostRecord(
 )
 
 
-def drawn(board, width, height=40):
+def drawn(state, width, height=40):
     console = Console(file=io.StringIO(), width=width, height=height)
-    console.print(draw(board, width, height, 1_300_000_000))
+    console.print(draw(state, width, height, 1_300_000_000))
     return console.file.getvalue()
 
 
 def running(script, spec=None):
     script.spec = spec or script.spec
-    board = Board(script.clock)
-    script.begin(board)
-    board.phase("training")
-    script.evaluate(board, 0, 2.0)
-    script.step(board, 1)
-    return board
+    state = RunState(script.clock)
+    script.begin(state)
+    state.phase("training")
+    script.evaluate(state, 0, 2.0)
+    script.step(state, 1)
+    return state
 
 
 def test_the_wide_table_has_every_trial_and_the_whole(script):
@@ -70,12 +70,12 @@ def test_columns_go_in_their_order_and_empty_ones_always(script):
     columns = [
         Column(heading="rank", cells=["8"]),
         Column(heading="never", cells=[""]),
-        Column(heading="second", cells=["x"], rank=1),
-        Column(heading="first", cells=["x"], rank=2),
+        Column(heading="second", cells=["x"], priority=1),
+        Column(heading="first", cells=["x"], priority=2),
     ]
-    assert [column.heading for column in fit(columns, 100)] == ["rank", "second", "first"]
-    assert [column.heading for column in fit(columns, 15)] == ["rank", "second"]
-    assert [column.heading for column in fit(columns, 1)] == ["rank"]
+    assert [column.heading for column in fit_columns(columns, 100)] == ["rank", "second", "first"]
+    assert [column.heading for column in fit_columns(columns, 15)] == ["rank", "second"]
+    assert [column.heading for column in fit_columns(columns, 1)] == ["rank"]
 
 
 def test_the_live_view_redraws_and_prints_notes_above(script):
@@ -89,7 +89,7 @@ def test_the_live_view_redraws_and_prints_notes_above(script):
         script.evaluate(view, 1, 1.75)
         script.end(view, "diverged", "the loss is not finite")
     text = console.file.getvalue()
-    for shown in ("rows are padded", "rank 8 alone: 2.00 s a step, peak memory 1.20 GB", "1.7500", "diverged"):
+    for shown in ("rows are padded", "rank 8 solo: 2.00 s per step, peak memory 1.20 GB", "1.7500", "diverged"):
         assert shown in text
 
 
@@ -110,7 +110,7 @@ def test_plain_lines_come_at_tenths_and_after_silence(script):
     assert lines[:2] == ["loading the model", "note: rows are padded"]
     assert lines[2].startswith("2 trials of 20 steps: a/model on rows.json, 400 rows, 48 held out")
     assert lines[2].endswith("scale 4 at rank 8, 0.25 at rank 128")
-    assert lines[3].startswith("rank 8 alone")
+    assert lines[3].startswith("rank 8 solo")
     assert lines[4] == "step 0: held-out loss r8 2.0000, r128 2.0000"
     steps = [line for line in lines if "train loss" in line]
     assert [line.split(":")[0] for line in steps] == [f"step {step}/20" for step in range(2, 21, 2)]
