@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lorascope.measure.environment import environment
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, SystemSample, TrialOutcome
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, SystemSample, TrialOutcome, TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -23,28 +23,24 @@ def write(folder: Path, spec: StudySpec, *, total_steps: int, done: int) -> None
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     trials = plan_trials(spec)
     with StudyStore.create(folder / "study.db") as store:
-        store.put_resolved(_facts(total_steps))
-        store.put_environment(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command="lorascope run"))
-        store.put_trials(trials)
+        store.put(_facts(total_steps))
+        store.put(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command="lorascope run"))
+        store.put_all(trials)
         for trial in trials:
             for first in range(1, done + 1, _PORTION):
-                store.append_steps(
-                    list(_steps(trial.trial_id, range(first, min(first + _PORTION, done + 1)), total_steps))
-                )
+                store.put_all(list(_steps(trial.trial_id, range(first, min(first + _PORTION, done + 1)), total_steps)))
             every = max(1, total_steps // 10)
-            store.append_evaluations(
-                [_evaluation(trial.trial_id, step, total_steps) for step in range(0, done + 1, every)]
-            )
+            store.put_all([_evaluation(trial.trial_id, step, total_steps) for step in range(0, done + 1, every)])
             state = "finished" if done == total_steps else "running"
-            store.put_outcome(TrialOutcome(trial_id=trial.trial_id, state=state, steps=done, message=""))
-        store.append_samples([_sample(second) for second in range(1, 61)])
+            store.put(TrialOutcome(trial_id=trial.trial_id, state=state, steps=done, message=""))
+        store.put_all([_sample(second) for second in range(1, 61)])
 
 
 def append(folder: Path, step: int, *, total_steps: int) -> None:
     """Write one more step of every trial."""
     with StudyStore.create(folder / "study.db") as store:
-        store.append_steps(
-            [record for trial in store.trials() for record in _steps(trial.trial_id, [step], total_steps)]
+        store.put_all(
+            [record for trial in store.read(TrialRecord) for record in _steps(trial.trial_id, [step], total_steps)]
         )
 
 

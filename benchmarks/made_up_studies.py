@@ -153,8 +153,8 @@ def _finished_study(spec: StudySpec, rows: int) -> StudyData:
         folder = Path(name)
         (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
         with StudyStore.create(folder / "study.db") as store:
-            store.put_resolved(resolved)
-            store.put_trials(trials)
+            store.put(resolved)
+            store.put_all(trials)
             for trial in trials:
-                store.put_outcome(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=STEPS, message=""))
+                store.put(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=STEPS, message=""))
         return load_study(folder)

@@ -66,13 +66,13 @@ def write_store(folder: Path, trials: int, steps: int) -> int:
     planned = plan_trials(spec)
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     with StudyStore.create(folder / "study.db") as store:
-        store.put_resolved(_facts(steps))
-        store.put_trials(planned)
+        store.put(_facts(steps))
+        store.put_all(planned)
         for number, trial in enumerate(planned):
             _write_trial(store, trial, steps, np.random.default_rng(number))
         for rank in spec.ranks:
             _write_cost(store, rank)
-        store.append_samples(
+        store.put_all(
             [
                 SystemSample(
                     seconds=float(second), rss_bytes=10**9 + second * 1000, cpu_percent=190.0,
@@ -99,7 +99,7 @@ def _write_trial(store: StudyStore, trial: TrialRecord, steps: int, rng: np.rand
     falling = floor + (2.4 - floor) * np.exp(-6 * np.arange(steps) / steps)
     nats = 1_500 * (falling + rng.normal(0, 0.08, steps))
     for begin in range(0, steps, _BATCH):
-        store.append_steps(
+        store.put_all(
             [
                 StepRecord(
                     trial_id=trial.trial_id, step=place + 1, nats=float(nats[place]), target_tokens=1_500, tokens=2_000,
@@ -111,7 +111,7 @@ def _write_trial(store: StudyStore, trial: TrialRecord, steps: int, rng: np.rand
     rows = np.random.default_rng(7).normal(0, 0.5, EVAL_ROWS)
     for number in range(EVALUATIONS + 1):
         loss = float(falling[max(0, number * steps // EVALUATIONS - 1)])
-        store.append_evaluations(
+        store.put_all(
             [
                 EvalRecord(
                     trial_id=trial.trial_id, step=number * steps // EVALUATIONS,
@@ -120,19 +120,19 @@ def _write_trial(store: StudyStore, trial: TrialRecord, steps: int, rng: np.rand
                 )
             ]
         )  # fmt: skip
-    store.put_outcome(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=steps, message=""))
+    store.put(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=steps, message=""))
 
 
 def _write_cost(store: StudyStore, rank: int) -> None:
     size = 200_000 * rank
-    store.put_adapter(
+    store.put(
         AdapterRecord(
             rank=rank, trainable_parameters=50_000 * rank, parameter_bytes=size, gradient_bytes=size,
             optimizer_bytes=2 * size,
         )
     )  # fmt: skip
     seconds = 0.3 + rank / 4_000
-    store.put_cost(
+    store.put(
         CostRecord(
             rank=rank, step_seconds=(1.0, seconds, seconds), warmup_steps=1, step_tokens=(2_000,) * 3,
             peak_memory_bytes=2 * 10**9 + 5 * size, base_memory_bytes=10**9,

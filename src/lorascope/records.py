@@ -5,14 +5,17 @@ division happens once, where a loss is read.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from lorascope.record_registry import record
 
 OutcomeState = Literal["running", "finished", "stopped", "diverged", "oom", "failed"]
 """``stopped``: its learning rate fell behind and left early, as planned."""
+TokenCounts = Annotated[tuple[int, ...], "int32"]
+"""Tokens of each row; the store keeps four bytes for each."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("trials", key=("trial_id",), ordered=True)
 class TrialRecord:
     """One adapter's training, as planned."""
 
@@ -26,7 +29,7 @@ class TrialRecord:
     seed: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("steps", key=("trial_id", "step"))
 class StepRecord:
     """One optimizer step of one trial."""
 
@@ -48,14 +51,14 @@ class StepRecord:
     """True for the first steps of a process, which no average includes."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("evaluations", key=("trial_id", "step"))
 class EvalRecord:
     """Held-out loss of one trial after a number of steps, kept for every example."""
 
     trial_id: str
     step: int
     example_nats: tuple[float, ...]
-    example_target_tokens: tuple[int, ...]
+    example_target_tokens: TokenCounts
     seconds: float
 
     @property
@@ -65,7 +68,7 @@ class EvalRecord:
         return math.fsum(self.example_nats) / tokens if tokens and all(map(math.isfinite, self.example_nats)) else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("costs", key=("rank",))
 class CostRecord:
     """What one rank costs when it trains alone (solo), from a short measurement."""
 
@@ -84,7 +87,7 @@ class CostRecord:
     """Readings sampled in time while the rank trained alone."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("adapters", key=("rank",))
 class AdapterRecord:
     """Exact size of one rank's adapter, from its tensors."""
 
@@ -95,7 +98,7 @@ class AdapterRecord:
     optimizer_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("samples")
 class SystemSample:
     """The process at one moment of a run."""
 
@@ -110,7 +113,7 @@ class SystemSample:
     """The machine's count of bytes that went between its processors and memory; None where it keeps none."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("outcomes", key=("trial_id",))
 class TrialOutcome:
     """How a trial stands or ended."""
 
@@ -122,7 +125,7 @@ class TrialOutcome:
     """Why, for the states that need a reason; empty otherwise."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("resolved", key=())
 class ResolvedStudy:
     """What the study was in the end, after every default and automatic choice."""
 
@@ -155,7 +158,7 @@ class ResolvedStudy:
     """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("environments")
 class Environment:
     """Where numbers came from."""
 
@@ -177,7 +180,7 @@ class Environment:
     command: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("spectra", key=("trial_id", "layer"), ordered=True)
 class SpectrumRecord:
     """What one trained adapter does in one layer."""
 
@@ -188,7 +191,7 @@ class SpectrumRecord:
     """Of scale * B A, descending: as many as the rank, or as the layer's smaller side where that is less."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("truncations", key=("trial_id", "rank"))
 class TruncationRecord:
     """Held-out loss of a trained adapter cut to a smaller rank, kept for every example."""
 
@@ -197,7 +200,7 @@ class TruncationRecord:
     rank: int
     """The rank it was cut to."""
     example_nats: tuple[float, ...]
-    example_target_tokens: tuple[int, ...]
+    example_target_tokens: TokenCounts
     seconds: float
 
 
@@ -205,7 +208,7 @@ BASE_MODEL = ""
 """Stands for the base model where a trial is named."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("forgetting", key=("trial_id",))
 class ForgettingRecord:
     """Loss on a text that has nothing to do with the rows, kept for every window of it."""
 
@@ -216,14 +219,14 @@ class ForgettingRecord:
     text_hash: str
     """SHA-256 of the windows' tokens: only records of equal hash can be compared."""
     window_nats: tuple[float, ...]
-    window_target_tokens: tuple[int, ...]
+    window_target_tokens: TokenCounts
     seconds: float
 
 
 PredictedThing = Literal["alone", "joint", "full"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("predictions", key=("what", "rank"))
 class PredictionRecord:
     """What a step was predicted to cost before anything was measured; its memory is that of the largest pass."""
 
@@ -255,7 +258,7 @@ class PredictionRecord:
         return held + self.activation_bytes + self.rest_bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("solo_runs", key=("rank", "turn"), ordered=True)
 class SoloRun:
     """One rank alone for a few steps on the study's typical batch; the turns of all ranks alternate.
 
@@ -302,7 +305,7 @@ class SoloRun:
     """Bytes of these products' operands and results, each moved once."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("machine_rates", key=())
 class MachineRates:
     """What the device did of the simplest work when costs were measured."""
 
@@ -313,7 +316,7 @@ class MachineRates:
     """Of a copy that no cache holds, read and written bytes together."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@record("gpu_samples")
 class GpuSample:
     """One GPU at one moment, as NVIDIA's management library tells; None is a counter that it does not support."""
 

@@ -14,6 +14,7 @@ import pytest
 
 import long_studies
 from lorascope.errors import InputError
+from lorascope.records import StepRecord, TrialRecord
 from lorascope.store import StudyStore
 from support.browser import address_in, program
 
@@ -27,8 +28,11 @@ def recorded(folder: Path) -> dict[str, dict[int, float]]:
     """Loss of every step in the store."""
     with StudyStore.open(folder / "study.db") as store:
         return {
-            trial.trial_id: {record.step: record.nats / record.target_tokens for record in store.steps(trial.trial_id)}
-            for trial in store.trials()
+            trial.trial_id: {
+                record.step: record.nats / record.target_tokens
+                for record in store.read(StepRecord, trial_id=trial.trial_id)
+            }
+            for trial in store.read(TrialRecord)
         }
 
 

@@ -28,7 +28,7 @@ def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
 
 def turns_of(folder: Path) -> list[SoloRun]:
     with StudyStore.open(folder / "study.db") as store:
-        return store.solo_runs()
+        return store.read(SoloRun)
 
 
 def test_ranks_go_up_and_down_so_that_drift_favours_none() -> None:

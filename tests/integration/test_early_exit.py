@@ -12,6 +12,7 @@ import pytest
 from lorascope.analysis import summarize
 from lorascope.engine import loop
 from lorascope.errors import Interrupted
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialRecord
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -93,13 +94,13 @@ def test_the_summary_compares_finished_trials_and_counts_what_was_saved(undistur
     assert budget is not None
     assert budget.stopped_trials == sum(trial.outcome == "stopped" for trial in summary.trials)
     with StudyStore.open(undisturbed / "study.db") as store:
-        names = [trial.trial_id for trial in store.trials()]
-        resolved = store.resolved()
+        names = [trial.trial_id for trial in store.read(TrialRecord)]
+        resolved = store.read_one(ResolvedStudy)
         assert resolved is not None
         assert resolved.eval_tokens is not None
-        trained = sum(step.tokens for name in names for step in store.steps(name))
+        trained = sum(step.tokens for name in names for step in store.read(StepRecord, trial_id=name))
         # The base was evaluated once; its record stands with every trial
-        evaluated = 1 + sum(record.step > 0 for name in names for record in store.evaluations(name))
+        evaluated = 1 + sum(record.step > 0 for name in names for record in store.read(EvalRecord, trial_id=name))
     assert budget.tokens == trained + evaluated * resolved.eval_tokens
     assert budget.tokens < budget.exhaustive_tokens
     assert budget.share == pytest.approx(budget.tokens / budget.exhaustive_tokens, rel=1e-6)

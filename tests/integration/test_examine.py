@@ -48,9 +48,9 @@ def examined(folder: Path) -> Examined:
     """Everything that was stored, without what no two runs share: times."""
     with StudyStore.open(folder / "study.db") as store:
         return (
-            store.spectra(),
-            [replace(record, seconds=0.0) for record in store.truncations()],
-            {name: replace(record, seconds=0.0) for name, record in store.forgetting().items()},
+            store.read(SpectrumRecord),
+            [replace(record, seconds=0.0) for record in store.read(TruncationRecord)],
+            [replace(record, seconds=0.0) for record in store.read(ForgettingRecord)],
         )
 
 

@@ -14,6 +14,7 @@ from lorascope.costmodel import plan
 from lorascope.costmodel.calibration import find_calibration
 from lorascope.costmodel.cost_types import CostPrediction
 from lorascope.costmodel.model import predict
+from lorascope.records import AdapterRecord, PredictionRecord, ResolvedStudy, SoloRun
 from lorascope.run.predict import update_calibration
 from lorascope.store import StudyStore
 from support.studies import execute, study_of
@@ -44,7 +45,11 @@ def test_a_plan_says_what_the_run_finds(
     )  # fmt: skip
     execute(spec, tmp_path / "study")
     with StudyStore.open(tmp_path / "study" / "study.db") as store:
-        adapters, found, predictions = store.adapters(), store.resolved(), store.predictions()
+        adapters, found, predictions = (
+            store.read(AdapterRecord),
+            store.read_one(ResolvedStudy),
+            store.read(PredictionRecord),
+        )
     assert found is not None
     assert (resolved["base_parameters"], resolved["total_steps"]) == (found.base_parameters, found.total_steps)
     assert resolved["adapted_modules"] == len(found.target_modules)
@@ -91,8 +96,8 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
     }
     # turns unlike each other teach nothing where another study has taught
     with StudyStore.create(tmp_path / "study" / "study.db") as store:
-        turn = store.solo_runs()[0]
-        store.put_solo_run(replace(turn, step_seconds=tuple(9 * seconds for seconds in turn.step_seconds)))
+        turn = store.read(SoloRun)[0]
+        store.put(replace(turn, step_seconds=tuple(9 * seconds for seconds in turn.step_seconds)))
     update_calibration(tmp_path / "study" / "study.db")
     assert find_calibration(predicted["device"], "float32", resolved["base_parameters"]) == known
 

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorascope.analysis import summarize
+from lorascope.records import ResolvedStudy
 from lorascope.spec.load import dump_spec, load_spec
 from lorascope.store import StudyStore
 from support.studies import KINDS, execute, own_logits, read_study, study_of
@@ -180,6 +181,6 @@ def test_rows_mean_the_same_in_every_kind_of_file(
         folder = tmp_path / f"study-{Path(source).suffix}"
         execute(study_of(model_folders["llama"], source, max_steps=1, ranks=(2,)), folder)
         with StudyStore.open(folder / "study.db") as store:
-            hashes[source] = store.resolved().data_hash
+            hashes[source] = store.read_one(ResolvedStudy).data_hash
     assert len(hashes) == 5
     assert len(set(hashes.values())) == 1

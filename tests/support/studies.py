@@ -100,9 +100,12 @@ class Left:
 
 def read_study(folder: Path) -> Left:
     with StudyStore.open(folder / "study.db") as store:
-        names = [trial.trial_id for trial in store.trials()]
-        steps = {name: [replace(r, seconds=0.0, warmup=False) for r in store.steps(name)] for name in names}
-        evaluations = {name: [replace(r, seconds=0.0) for r in store.evaluations(name)] for name in names}
+        names = [trial.trial_id for trial in store.read(TrialRecord)]
+        steps = {
+            name: [replace(r, seconds=0.0, warmup=False) for r in store.read(StepRecord, trial_id=name)]
+            for name in names
+        }
+        evaluations = {name: [replace(r, seconds=0.0) for r in store.read(EvalRecord, trial_id=name)] for name in names}
         outcomes = store.outcomes()
     files = sorted((folder / "adapters").rglob("*.*"))
     adapters = {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}

@@ -53,7 +53,7 @@ def write_trial(
     store: StudyStore, trial_id: str, *, floor: float, steps: int, done: int, n_eval: int, seed: int, noise: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    store.append_steps(
+    store.put_all(
         [
             StepRecord(
                 trial_id=trial_id, step=n, nats=200 * (curve(floor, n - 1, steps) + rng.normal(0, 0.08)),
@@ -74,19 +74,19 @@ def write_trial(
                     example_target_tokens=(20,) * n_eval, seconds=1.0,
                 )
             )  # fmt: skip
-    store.append_evaluations(evaluations)
+    store.put_all(evaluations)
 
 
 def write_cost(store: StudyStore, rank: int) -> None:
     base = 1_000_000_000
-    store.put_adapter(
+    store.put(
         AdapterRecord(
             rank=rank, trainable_parameters=rank * 50_000, parameter_bytes=rank * 200_000,
             gradient_bytes=rank * 200_000, optimizer_bytes=rank * 400_000,
         )
     )  # fmt: skip
     seconds = 0.4 + rank / 1000
-    store.put_cost(
+    store.put(
         CostRecord(
             rank=rank, step_seconds=(2.0, seconds, seconds + 0.1, seconds - 0.1), warmup_steps=1,
             step_tokens=(250, 260, 270, 240), peak_memory_bytes=base + rank * 1_000_000, base_memory_bytes=base,
@@ -114,9 +114,9 @@ def write_study(
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     with StudyStore.create(folder / "study.db") as store:
         trials = plan_trials(spec)
-        store.put_resolved(facts_of(steps, n_eval, model))
-        store.put_environment(ENVIRONMENT)
-        store.put_trials(trials)
+        store.put(facts_of(steps, n_eval, model))
+        store.put(ENVIRONMENT)
+        store.put_all(trials)
         for number, trial in enumerate(trials):
             ran = (done or {}).get(trial.trial_id, steps)
             floor = floors[trial.rank] + abs(np.log10(trial.learning_rate / 3e-4)) * 0.2
@@ -126,7 +126,7 @@ def write_study(
             state = TrialOutcome(
                 trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=""
             )
-            store.put_outcome((outcomes or {}).get(trial.trial_id, state))
+            store.put((outcomes or {}).get(trial.trial_id, state))
         for rank in spec.ranks if costs else ():
             write_cost(store, rank)
     return folder

@@ -95,24 +95,24 @@ def load_study(folder: Path) -> StudyData:
 
 
 def _read(store: StudyStore, spec: StudySpec) -> StudyData:
-    trials = tuple(store.trials())
-    turns = tuple(store.solo_runs())
+    trials = tuple(store.read(TrialRecord))
+    turns = tuple(store.read(SoloRun))
     return StudyData(
         spec=spec,
-        resolved=store.resolved(),
-        environments=tuple(store.environments()),
+        resolved=store.read_one(ResolvedStudy),
+        environments=tuple(store.read(Environment)),
         trials=trials,
         outcomes=store.outcomes(),
-        adapters={record.rank: record for record in store.adapters()},
-        costs=costs_by_rank(turns, store.costs()),
+        adapters={record.rank: record for record in store.read(AdapterRecord)},
+        costs=costs_by_rank(turns, store.read(CostRecord)),
         steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
-        evaluations={trial.trial_id: tuple(store.evaluations(trial.trial_id)) for trial in trials},
-        spectra=tuple(store.spectra()),
-        truncations=tuple(store.truncations()),
-        forgetting=store.forgetting(),
-        predictions=tuple(store.predictions()),
+        evaluations={trial.trial_id: tuple(store.read(EvalRecord, trial_id=trial.trial_id)) for trial in trials},
+        spectra=tuple(store.read(SpectrumRecord)),
+        truncations=tuple(store.read(TruncationRecord)),
+        forgetting={record.trial_id: record for record in store.read(ForgettingRecord)},
+        predictions=tuple(store.read(PredictionRecord)),
         solo_runs=turns,
-        machine_rates=store.machine_rates(),
-        samples=tuple(store.samples()),
-        gpu_samples=tuple(store.gpu_samples()),
+        machine_rates=store.read_one(MachineRates),
+        samples=tuple(store.read(SystemSample)),
+        gpu_samples=tuple(store.read(GpuSample)),
     )

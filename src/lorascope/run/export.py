@@ -8,7 +8,7 @@ import torch
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
 from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
-from lorascope.records import ResolvedStudy
+from lorascope.records import ResolvedStudy, TrialRecord
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder, check_writable
@@ -58,7 +58,7 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
 
 def _find(place: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
     with StudyStore.open(place.store) as store:
-        resolved, ranks = store.resolved(), sorted({trial.rank for trial in store.trials()})
+        resolved, ranks = store.read_one(ResolvedStudy), sorted({trial.rank for trial in store.read(TrialRecord)})
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
     source = place.adapters / f"r{rank}"

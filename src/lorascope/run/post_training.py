@@ -80,7 +80,7 @@ class Examination:
 
     def _spectrum(self, trial_id: str) -> None:
         self.progress.phase(f"examining {trial_id}: singular values")
-        self.store.append_spectra(
+        self.store.put_all(
             [
                 SpectrumRecord(trial_id=trial_id, layer=layer, singular_values=tuple(principal(update)[1].tolist()))
                 for layer, update in self._updates(trial_id).items()
@@ -98,7 +98,7 @@ class Examination:
             self.study.spec,
             check_stop=self.check_stop,
         )
-        self.store.append_forgetting(
+        self.store.put(
             ForgettingRecord(
                 trial_id=trial_id,
                 text=self.study.spec.forgetting_text,
@@ -117,7 +117,7 @@ class Examination:
             self.progress.phase(f"examining {trial_id}: held-out loss when cut to rank {rank}")
             self._attach({layer: update.first(rank) for layer, update in whole.items()})
             nats, seconds = example_nats(self.study.frozen, 0, held_out, self.study.spec, check_stop=self.check_stop)
-            self.store.append_truncation(
+            self.store.put(
                 TruncationRecord(
                     trial_id=trial_id,
                     rank=rank,
@@ -155,12 +155,12 @@ def _missing(place: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: 
     Without a ``text_hash`` those on any one text do, since the text need not be there to say that all is done.
     """
     best = best_trials(place)
-    examined = {record.trial_id for record in store.spectra()}
-    known = {trial_id: record.text_hash for trial_id, record in store.forgetting().items()}
+    examined = {record.trial_id for record in store.read(SpectrumRecord)}
+    known = {record.trial_id: record.text_hash for record in store.read(ForgettingRecord)}
     current = text_hash or known.get(BASE_MODEL)
     wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
     top = max(best, default=1)
-    done = {record.rank for record in store.truncations() if record.trial_id == best.get(top)}
+    done = {record.rank for record in store.read(TruncationRecord) if record.trial_id == best.get(top)}
     return _Missing(
         spectra=tuple(trial_id for trial_id in best.values() if trial_id not in examined),
         forgetting=tuple(trial_id for trial_id in wanted if trial_id not in known or known[trial_id] != current),

@@ -21,7 +21,7 @@ from lorascope.costmodel.plan import full_finetuning_config
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.workload import steps_of
 from lorascope.measure.memory import MemoryMeter, release_memory
-from lorascope.records import CostRecord, PredictedThing, PredictionRecord, TrialRecord
+from lorascope.records import CostRecord, PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.solo_run import choose_batches
 from lorascope.store import StudyStore
@@ -88,9 +88,9 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
 def update_calibration(path: Path) -> None:
     """Keep what a finished study showed about its device; nothing where it was not measured or not predicted."""
     with StudyStore.open(path) as store:
-        resolved, turns = store.resolved(), store.solo_runs()
-        costs = costs_by_rank(turns, store.costs())
-        predictions = store.predictions()
+        resolved, turns = store.read_one(ResolvedStudy), store.read(SoloRun)
+        costs = costs_by_rank(turns, store.read(CostRecord))
+        predictions = store.read(PredictionRecord)
         steps = joint_steps(columns.where(~columns.warmup) for columns in map(store.step_columns, store.outcomes()))
     records = {record.rank: record for record in predictions if record.what == "alone"}
     both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]

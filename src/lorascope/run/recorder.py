@@ -42,17 +42,17 @@ class StudyRecorder:
 
     def steps(self, records: Sequence[StepRecord]) -> None:
         """Keep one step of every trial."""
-        self._patience.write(partial(self._store.append_steps, records))
+        self._patience.write(partial(self._store.put_all, records))
         self._progress.step(records)
 
     def evaluation(self, record: EvalRecord) -> None:
         """Keep a held-out evaluation."""
-        self._patience.write(partial(self._store.append_evaluations, [record]))
+        self._patience.write(partial(self._store.put, record))
         self._progress.evaluation(record)
 
     def outcome(self, outcome: TrialOutcome) -> None:
         """Keep how a trial stands."""
-        self._patience.write(partial(self._store.put_outcome, outcome))
+        self._patience.write(partial(self._store.put, outcome))
         self._progress.outcome(outcome)
 
     def ended(self, trials: Sequence[TrainingTrial], outcomes: Sequence[TrialOutcome]) -> None:
@@ -63,7 +63,7 @@ class StudyRecorder:
         for trial, outcome in zip(trials, outcomes, strict=True):
             if outcome.state == "finished":
                 self._patience.write(partial(self._save_adapter, trial))
-        self._patience.write(partial(self._store.put_outcomes, outcomes))
+        self._patience.write(partial(self._store.put_all, outcomes))
         for outcome in outcomes:
             self._progress.outcome(outcome)
 

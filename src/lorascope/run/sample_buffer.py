@@ -21,7 +21,7 @@ _GROUP_SECONDS = 10.0
 @contextmanager
 def sampling(store: StudyStore, device: torch.device) -> Iterator[None]:
     """Sample in the background and keep the readings, in time behind those of earlier starts."""
-    earlier = store.samples()
+    earlier = store.read(SystemSample)
     keeper = _Keeper(store, earlier[-1].seconds if earlier else 0.0)
     try:
         with SystemSampler(_SAMPLE_SECONDS, keeper.take, gpus_of(device)):
@@ -60,7 +60,5 @@ class _Keeper:
         samples, self._samples = self._samples, []
         gpu_samples, self._gpu_samples = self._gpu_samples, []
         with suppress(sqlite3.OperationalError):  # where the disk refuses, readings are lost and no more
-            self._store.append_samples(samples)
-            if gpu_samples:
-                self._store.append_gpu_samples(gpu_samples)
+            self._store.put_all([*samples, *gpu_samples])
         self._written_at = time.monotonic()

@@ -16,7 +16,7 @@ from lorascope.engine.oom import is_out_of_memory
 from lorascope.measure.machine_rates import machine_rates
 from lorascope.measure.sampler import SystemSampler
 from lorascope.modeling.adapters.adapter import attach
-from lorascope.records import CostRecord, GpuSample, TrialRecord
+from lorascope.records import CostRecord, GpuSample, MachineRates, SoloRun, TrialRecord
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.progress import Progress
 from lorascope.run.sample_buffer import gpus_of
@@ -51,9 +51,9 @@ def measure_costs(
     if not missing:
         return
     effort = _EFFORTS[study.spec.cost]
-    if store.machine_rates() is None:
+    if store.read_one(MachineRates) is None:
         with _unless_out_of_memory(progress, "the machine's rates were measured"):
-            store.put_machine_rates(machine_rates(study.device, study.frozen.model.dtype))
+            store.put(machine_rates(study.device, study.frozen.model.dtype))
     batches = choose_batches(study, by_rank[min(by_rank)].seed)
     failed: set[int] = set()
     for rank, number in missing:
@@ -65,7 +65,7 @@ def measure_costs(
         failed.add(rank)
         with _unless_out_of_memory(progress, f"rank {rank} was measured alone"):
             with _gpu_sampling(store, study.device, rank):
-                store.put_solo_run(turn.take(effort.steps, last=last))
+                store.put(turn.take(effort.steps, last=last))
             failed.remove(rank)
         attach(study.frozen.layers, [])
         if last and rank not in failed:
@@ -74,7 +74,7 @@ def measure_costs(
 
 def _cost_so_far(store: StudyStore, rank: int) -> CostRecord:
     """Put a rank's turns together, its memory on the base of the ranks that are through."""
-    turns = store.solo_runs()
+    turns = store.read(SoloRun)
     through = {turn.rank for turn in turns if turn.heaviest_tokens is not None} | {rank}
     return costs_by_rank([turn for turn in turns if turn.rank in through], ())[rank]
 
@@ -99,8 +99,8 @@ def _missing(store: StudyStore, spec: StudySpec, ranks: Iterable[int]) -> list[t
     """List (rank, turn) in the order to take them; what an earlier version measured counts as quick."""
     if spec.cost == "off":
         return []
-    known = {cost.rank for cost in store.costs()} if spec.cost == "quick" else set()
-    done = {(turn.rank, turn.turn) for turn in store.solo_runs()}
+    known = {cost.rank for cost in store.read(CostRecord)} if spec.cost == "quick" else set()
+    done = {(turn.rank, turn.turn) for turn in store.read(SoloRun)}
     order = turn_order(ranks, _EFFORTS[spec.cost].turns)
     return [(rank, turn) for rank, turn in order if (rank, turn) not in done and rank not in known]
 
@@ -115,7 +115,7 @@ def _gpu_sampling(store: StudyStore, device: torch.device, rank: int) -> Iterato
     found: list[GpuSample] = []
     with SystemSampler(_GPU_SECONDS, lambda _, samples: found.extend(samples), gpus):
         yield
-    store.append_gpu_samples([replace(sample, rank=rank) for sample in found])
+    store.put_all([replace(sample, rank=rank) for sample in found])
 
 
 def turn_order(ranks: Iterable[int], turns: int) -> list[tuple[int, int]]:

@@ -18,7 +18,15 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import kept_memory, release_memory
 from lorascope.modeling.adapters.adapter import attach
-from lorascope.records import OutcomeState, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import (
+    EvalRecord,
+    OutcomeState,
+    PredictionRecord,
+    ResolvedStudy,
+    StepRecord,
+    TrialOutcome,
+    TrialRecord,
+)
 from lorascope.run.adapters import choose_adapters, save_adapter
 from lorascope.run.group_shards import GroupCheckpoints, GroupShard
 from lorascope.run.limits import check_measured
@@ -60,7 +68,7 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
             lock.acquire()
         if place.store.exists():
             with StudyStore.create(place.store) as store:
-                before = store.resolved()
+                before = store.read_one(ResolvedStudy)
                 trained = before is not None and pending_round(spec, store, before.total_steps) is None
                 if trained and is_measured(store, spec) and is_examined(place, store, spec):
                     begin_folder(place, spec)
@@ -109,7 +117,7 @@ class _Run:
 
     def measure_costs(self, trials: Sequence[TrialRecord]) -> None:
         """Predict what the ranks of these trials cost, then measure it alone, as far as that is not known."""
-        if self.study.spec.cost != "off" and not self.store.predictions():
+        if self.study.spec.cost != "off" and not self.store.read(PredictionRecord):
             self._predict()
         measure_costs(self.study, self.store, trials, progress=self.progress, check_stop=self.stop.check)
 
@@ -117,7 +125,7 @@ class _Run:
         """Store what the ranks and the first pack will cost; a study goes on without where that cannot be told."""
         self.progress.phase("predicting what each rank costs")
         try:
-            self.store.put_predictions(predict_study(self.study, next_trials(self.study.spec, [], {})))
+            self.store.put_all(predict_study(self.study, next_trials(self.study.spec, [], {})))
         except (InputError, KeyError, MemoryError, OSError, RuntimeError) as error:
             if not (isinstance(error, InputError | KeyError) or is_out_of_memory(error)):
                 raise
@@ -127,16 +135,14 @@ class _Run:
 def _execute(run: _Run, command: str) -> None:
     study, store = run.study, run.store
     device_name = torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else cpu_model()
-    store.put_resolved(study.resolved)
-    store.put_environment(
-        environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command)
-    )
+    store.put(study.resolved)
+    store.put(environment(device=str(study.device), device_name=device_name, seeds=study.spec.seeds, command=command))
     study.frozen.limit.on_lower = partial(_smaller_passes, run)
     search_round, ended = run.pending(), True
     with sampling(store, study.device), run.stop.deferred():
         if search_round is None:
-            run.measure_costs(store.trials())
-            run.progress.begin(study.resolved, store.trials(), _steps_done(store, store.trials(), {}))
+            run.measure_costs(store.read(TrialRecord))
+            run.progress.begin(study.resolved, store.read(TrialRecord), _steps_done(store, store.read(TrialRecord), {}))
             for outcome in store.outcomes().values():
                 run.progress.outcome(outcome)
         while search_round is not None and ended:
@@ -153,8 +159,8 @@ def _execute(run: _Run, command: str) -> None:
 
 def _run_round(run: _Run, search_round: SearchRound) -> bool:
     """Train one pack, in parts where memory does not hold it, and say whether all of it ended by itself."""
-    known = {trial.trial_id for trial in run.store.trials()}
-    run.store.put_trials([trial for trial in search_round.trials if trial.trial_id not in known])
+    known = {trial.trial_id for trial in run.store.read(TrialRecord)}
+    run.store.put_all([trial for trial in search_round.trials if trial.trial_id not in known])
     files = GroupCheckpoints(place=run.place, search_round=search_round, store=run.store, note=run.progress.note)
     shards = files.open_shards()
     kept = {trial.trial_id: shard.steps_done for shard in shards for trial in shard.trials}
@@ -179,7 +185,7 @@ def _run_round(run: _Run, search_round: SearchRound) -> bool:
 
 def _steps_done(store: StudyStore, trials: Sequence[TrialRecord], kept: Mapping[str, int]) -> list[StepRecord]:
     """Return the steps of an earlier run: all of a trial that ended, and what is ``kept`` of one that goes on."""
-    records = [record for trial in trials for record in store.steps(trial.trial_id)]
+    records = [record for trial in trials for record in store.read(StepRecord, trial_id=trial.trial_id)]
     return [record for record in records if record.step <= kept.get(record.trial_id, record.step)]
 
 
@@ -210,7 +216,7 @@ def _attempt(run: _Run, search_round: SearchRound, shard: GroupShard, recorder: 
             trials.append(TrainingTrial(record, run.study.spec, layers, dtype))  # noqa: PERF401 - kept when one fails
         shard.restore(trials)
         for trial in trials:
-            run.store.put_adapter(trial.adapter_record())
+            run.store.put(trial.adapter_record())
         check_measured(run.place.path, run.study.spec)
         _train(run, search_round, shard, recorder, trials)
     except (LorascopeError, sqlite3.Error):
@@ -270,7 +276,7 @@ def _train(
 def _losses_by_step(store: StudyStore, trials: Sequence[TrialRecord]) -> dict[int, dict[str, float]]:
     losses: dict[int, dict[str, float]] = {}
     for trial in trials:
-        for record in store.evaluations(trial.trial_id):
+        for record in store.read(EvalRecord, trial_id=trial.trial_id):
             if record.loss is not None:
                 losses.setdefault(record.step, {})[trial.trial_id] = record.loss
     return losses

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from lorascope.records import TrialRecord
+from lorascope.records import EvalRecord, TrialRecord
 from lorascope.search.halving import Rival, Rungs
 from lorascope.search.rates import next_rate
 from lorascope.search.steps import exits_early, rung_steps
@@ -39,7 +39,7 @@ def pending_round(spec: StudySpec, store: StudyStore, total_steps: int) -> Searc
     """Return the first pack that has not ended; None when the study is complete."""
     outcomes = store.outcomes()
     finished = [name for name, outcome in outcomes.items() if outcome.state == "finished"]
-    losses = {name: loss for name in finished if (loss := store.evaluations(name)[-1].loss) is not None}
+    losses = {name: loss for name in finished if (loss := store.read(EvalRecord, trial_id=name)[-1].loss) is not None}
     before: list[TrialRecord] = []
     number = 0
     while trials := next_trials(spec, before, losses):
@@ -56,7 +56,7 @@ def pending_round(spec: StudySpec, store: StudyStore, total_steps: int) -> Searc
             rivals=_rivals(before, losses, store),
             falling=spec.lr_scheduler_type != "constant",
         )
-    base = next((record for trial in before for record in store.evaluations(trial.trial_id)[:1]), None)
+    base = next((record for trial in before for record in store.read(EvalRecord, trial_id=trial.trial_id)[:1]), None)
     return SearchRound(number=number, trials=trials, rungs=rungs, base_nats=base.example_nats if base else None)
 
 
@@ -131,7 +131,7 @@ def _rivals(before: Sequence[TrialRecord], losses: Mapping[str, float], store: S
     rivals = {}
     for rank in {trial.rank for trial in finished}:
         best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
-        records = store.evaluations(best.trial_id)
+        records = store.read(EvalRecord, trial_id=best.trial_id)
         curve = {record.step: loss for record in records if (loss := record.loss) is not None}
         rivals[rank] = Rival(learning_rate=best.learning_rate, losses=curve)
     return rivals

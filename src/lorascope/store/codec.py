@@ -1,14 +1,18 @@
-"""How a record's field becomes a SQLite value and comes back equal, bit for bit."""
+"""Encode a record's field as a SQLite value and decode it to an equal one, bit for bit."""
 
 import json
 import math
 import struct
+import types
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import numpy as np
+
+from lorascope.message import Message
+from lorascope.records import TokenCounts
 
 T = TypeVar("T")
 SqlValue = str | int | float | bytes | None
@@ -17,10 +21,12 @@ _TYPE_NAMES = {str: "s", int: "i", float: "f", bytes: "b", type(None): "n"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Codec:
-    """Two functions that undo each other."""
+    """Two functions that undo each other, and the column that holds their values."""
 
+    affinity: Literal["TEXT", "INTEGER", "REAL", "BLOB"]
     encode: Callable[[Any], SqlValue]
     decode: Callable[[Any], Any]
+    nullable: bool = False
 
 
 def _same(value: T) -> T:
@@ -42,12 +48,8 @@ def _decode_float(value: SqlValue) -> float:
     return value
 
 
-def _encode_optional(value: float | None) -> SqlValue:
-    return None if value is None else _encode_float(value)
-
-
-def _decode_optional(value: SqlValue) -> float | None:
-    return None if value is None else _decode_float(value)
+def _plain(affinity: Literal["TEXT", "INTEGER", "BLOB"]) -> Codec:
+    return Codec(affinity=affinity, encode=_same, decode=_same)
 
 
 def _array(dtype: str) -> Codec:
@@ -57,7 +59,52 @@ def _array(dtype: str) -> Codec:
     def decode(blob: bytes) -> tuple[float, ...]:
         return tuple(np.frombuffer(blob, dtype=dtype).tolist())
 
-    return Codec(encode=encode, decode=decode)
+    return Codec(affinity="BLOB", encode=encode, decode=decode)
+
+
+def _json(pack: Callable[[Any], object], unpack: Callable[[Any], object]) -> Codec:
+    def encode(value: object) -> str:
+        return json.dumps(pack(value), ensure_ascii=False)
+
+    def decode(text: str) -> object:
+        return unpack(json.loads(text))
+
+    return Codec(affinity="TEXT", encode=encode, decode=decode)
+
+
+_BY_TYPE: dict[Any, Codec] = {
+    str: _plain("TEXT"),
+    int: _plain("INTEGER"),
+    bytes: _plain("BLOB"),
+    bool: Codec(affinity="INTEGER", encode=int, decode=bool),
+    float: Codec(affinity="REAL", encode=_encode_float, decode=_decode_float),
+    Message: Codec(affinity="TEXT", encode=Message.to_json, decode=Message.of_json),
+    tuple[float, ...]: _array("<f8"),
+    tuple[int, ...]: _array("<i8"),
+    TokenCounts: _array("<i4"),
+    tuple[str, ...]: _json(list, tuple),
+    tuple[Message, ...]: _json(
+        lambda messages: [message.to_json() for message in messages], lambda texts: tuple(map(Message.of_json, texts))
+    ),
+    dict[str, str]: _json(_same, _same),
+}
+
+
+def codec_of(hint: object) -> Codec:
+    """Return the codec of a field's type. Raises TypeError for a type that no codec keeps exactly."""
+    if get_origin(hint) is types.UnionType:
+        (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
+        codec = codec_of(inner)
+        return replace(codec, encode=_unless_none(codec.encode), decode=_unless_none(codec.decode), nullable=True)
+    if get_origin(hint) is Literal:
+        return _BY_TYPE[str]
+    if hint not in _BY_TYPE:
+        raise TypeError(f"the store has no codec for {hint}")
+    return _BY_TYPE[hint]
+
+
+def _unless_none(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else function(value)
 
 
 def checksum(values: Iterable[SqlValue]) -> int:
@@ -70,33 +117,3 @@ def checksum(values: Iterable[SqlValue]) -> int:
             data = value if isinstance(value, bytes) else str(value).encode()
         total = zlib.crc32(f"{_TYPE_NAMES[type(value)]}{len(data)}:".encode() + data, total)
     return total
-
-
-def _encode_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _decode_tuple(text: str) -> tuple[Any, ...]:
-    return tuple(json.loads(text))
-
-
-PLAIN = Codec(encode=_same, decode=_same)
-BOOL = Codec(encode=int, decode=bool)
-FLOAT = Codec(encode=_encode_float, decode=_decode_float)
-OPTIONAL_FLOAT = Codec(encode=_encode_optional, decode=_decode_optional)
-FLOAT64_ARRAY = _array("<f8")
-INT32_ARRAY = _array("<i4")
-INT64_ARRAY = _array("<i8")
-TEXT_TUPLE = Codec(encode=_encode_json, decode=_decode_tuple)
-TEXT_DICT = Codec(encode=_encode_json, decode=json.loads)
-
-BY_TYPE: dict[Any, Codec] = {
-    bool: BOOL,
-    float: FLOAT,
-    float | None: OPTIONAL_FLOAT,
-    tuple[float, ...]: FLOAT64_ARRAY,
-    tuple[int, ...]: INT64_ARRAY,
-    tuple[str, ...]: TEXT_TUPLE,
-    dict[str, str]: TEXT_DICT,
-}
-"""The codec of each field type; every other type is a SQLite type already."""

@@ -1,7 +1,7 @@
-"""The steps of a trial as columns: a study of a million steps is read in a second, without a record for each.
+"""Columns of a trial's steps: a study of a million steps is read in a second, without a record for each step.
 
-Those of a long trial that ended are kept once more as one block, with one checksum: reading a row for each takes most
-of a report's time.
+When a long trial ends, the store also keeps its steps as one block with one checksum: reading a row for each step
+would take most of a report's time.
 
 Shapes: T steps.
 """
@@ -13,23 +13,31 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from lorascope.record_registry import record
 from lorascope.records import StepRecord
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# A value that SQLite cannot hold is stored as its eight bytes (see codec.py): NaN, which becomes infinity here, since
-# all that counts of it is that it is not finite, and -0.0, which is 0.
 IS_LONG = "SELECT 1 FROM steps WHERE trial_id = ? LIMIT 1 OFFSET 5000"
 """Finds a row where a trial has more steps than are read and verified one by one."""
-PUT_BLOCK = "INSERT OR REPLACE INTO step_blocks (trial_id, data, checksum) VALUES (?, ?, ?)"
 DROP_BLOCK = "DELETE FROM step_blocks WHERE trial_id = ?"
-GET_BLOCK = "SELECT data, checksum FROM step_blocks WHERE trial_id = ?"
+# A value that SQLite cannot hold is stored as its eight bytes (see codec.py): NaN, which becomes infinity here because
+# readers only ask whether a loss is finite, and -0.0, which becomes 0.
 SELECT = """SELECT step,
     CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,
     target_tokens, tokens, CAST(seconds AS REAL), warmup
     FROM steps WHERE trial_id = ? ORDER BY step"""
+
+
+@record("step_blocks", key=("trial_id",))
+class StepBlock:
+    """All steps of a long trial that ended."""
+
+    trial_id: str
+    data: bytes
+    """Of ``StepColumns.to_bytes``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,7 +53,7 @@ class StepColumns:
     tokens: Ints
     """[T]"""
     seconds: Floats
-    """[T], of the whole pack's step."""
+    """[T], wall time of the trial group's step."""
     warmup: Bools
     """[T]"""
 
@@ -65,7 +73,7 @@ class StepColumns:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> "StepColumns":
-        """Take what ``to_bytes`` made."""
+        """Decode the bytes of ``to_bytes``. Raises ValueError for a length that is no whole number of steps."""
         width = 5 * 8 + 1
         n_steps, odd = divmod(len(data), width)
         if odd:

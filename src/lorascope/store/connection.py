@@ -1,4 +1,4 @@
-"""Opening the file: who may open it, how, and what is refused."""
+"""Open the SQLite file of a store: create it, verify it, and refuse files that are damaged or not its own."""
 
 import contextlib
 import sqlite3
@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from lorascope import __version__
 from lorascope.errors import InputError
-from lorascope.store.migrations import APPLICATION_ID, MIGRATIONS, application, migrate, version
+from lorascope.store.tables import SCHEMA, SCHEMA_VERSION
 
+APPLICATION_ID = 0x4C6F5261
+"""Marks a SQLite file as a study store ("LoRa")."""
 WAIT_SECONDS = 10.0
 _PASSING = {
     sqlite3.SQLITE_BUSY,
@@ -23,27 +26,29 @@ _PASSING = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-"""What SQLite says of the disk and of other programs, not of the file's content."""
+"""Errors of the disk or of other programs that hold the file; they say nothing about its content."""
 _UNDECODABLE = (AssertionError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error)
-"""What decoding a damaged row raises."""
+"""Errors that decoding a damaged row raises."""
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open a new or existing store for writing, brought to this version. Raises InputError."""
+    """Open a new or existing store for writing. Raises InputError."""
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", remedy="make the folder, or give another one")
     connection = _connect(path, mode="rwc")
     try:
         with damage_is_clear(path):
-            _refuse_foreign(connection, path, new_allowed=True)
+            is_new = _is_unclaimed(connection)
+            if not is_new:
+                _refuse_foreign(connection, path)
             _verify(connection)
             # Where shared memory does not work (some network drives), SQLite answers with the journal it kept.
             with contextlib.suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA journal_mode = WAL")
             # A checkpoint on disk must never know more steps than the store does after a power loss.
             connection.execute("PRAGMA synchronous = FULL")
-            if version(connection) < len(MIGRATIONS):
-                migrate(connection)
+            if is_new:
+                _create_tables(connection)
     except (InputError, sqlite3.Error):
         connection.close()
         raise
@@ -51,31 +56,25 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open an existing store so that nothing can be written; one of an older version is a copy in memory.
+    """Open an existing store so that nothing can be written.
 
     Raises:
-        InputError: it is missing, no store, damaged, or of a newer version.
+        InputError: it is missing, no store, damaged, or of another version.
     """
     if not path.is_file():
         raise InputError(f"there is no study store at {path}", remedy="give the folder of a study that has started")
     connection = _connect(path, mode="ro")
     try:
         with damage_is_clear(path):
-            _refuse_foreign(connection, path, new_allowed=False)
-            if version(connection) == len(MIGRATIONS):
-                return connection
-            copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            connection.backup(copy)
-            migrate(copy)
+            _refuse_foreign(connection, path)
     except (InputError, sqlite3.Error):
         connection.close()
         raise
-    connection.close()
-    return copy
+    return connection
 
 
 def verify_store(path: Path) -> None:
-    """Read the whole file for its structure; what a row holds is verified when it is read. Raises InputError."""
+    """Verify the structure of the whole file; rows are verified when they are read. Raises InputError."""
     with contextlib.closing(_connect(path, mode="ro")) as connection, damage_is_clear(path):
         _verify(connection)
 
@@ -89,7 +88,7 @@ def _verify(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def damage_is_clear(path: Path) -> Iterator[None]:
-    """Turn what SQLite and our codecs raise for a damaged file into an InputError with the remedy."""
+    """Turn the errors of SQLite and of the codecs for a damaged file into an InputError with the remedy."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -103,7 +102,7 @@ def damage_is_clear(path: Path) -> Iterator[None]:
 
 def disconnect_writer(connection: sqlite3.Connection) -> None:
     """Close and, where no reader holds it open, leave one plain file without companions."""
-    with contextlib.suppress(sqlite3.DatabaseError):  # what is wrong was said when it was found
+    with contextlib.suppress(sqlite3.DatabaseError):  # damage was reported when it was found
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
@@ -134,28 +133,53 @@ def _probed(address: str) -> sqlite3.Connection:
     return connection
 
 
-def _refuse_foreign(connection: sqlite3.Connection, path: Path, *, new_allowed: bool) -> None:
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if new_allowed and empty and application(connection) == 0:
-        return
-    if application(connection) != APPLICATION_ID:
+def _create_tables(connection: sqlite3.Connection) -> None:
+    """Create all tables in one transaction or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_unclaimed(connection):  # no other process was faster
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except sqlite3.Error:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _is_unclaimed(connection: sqlite3.Connection) -> bool:
+    """Return True for a database without tables that no program has marked as its own."""
+    counts = _number(connection, "SELECT count(*) FROM sqlite_schema"), _number(connection, "PRAGMA application_id")
+    return counts == (0, 0)
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    if _number(connection, "PRAGMA application_id") != APPLICATION_ID:
         raise _not_a_store(path)
-    if version(connection) > len(MIGRATIONS):
+    if _number(connection, "PRAGMA user_version") != SCHEMA_VERSION:
+        writer = _writer_of(connection)
         raise InputError(
-            f"{path} was written by a newer lorascope (store version {version(connection)}, "
-            f"this one reads up to {len(MIGRATIONS)})",
-            remedy=f"upgrade lorascope{_writer_of(connection)}",
+            f"{path} was written by another version of lorascope"
+            f" ({f'{writer}, ' if writer else ''}this is {__version__}), which stores other records",
+            remedy=f"read it with {f'lorascope {writer}' if writer else 'the version that wrote it'},"
+            " or start the study anew with --out",
         )
 
 
-def _writer_of(connection: sqlite3.Connection) -> str:
-    """Name the version that can read the store, where it says so in the place that this version knows."""
+def _number(connection: sqlite3.Connection, sql: str) -> int:
+    number: int = connection.execute(sql).fetchone()[0]
+    return number
+
+
+def _writer_of(connection: sqlite3.Connection) -> str | None:
+    """Return the version of lorascope that wrote the store, if its last environment says so."""
     try:
         query = "SELECT lorascope_version FROM environments ORDER BY number DESC LIMIT 1"
         row = connection.execute(query).fetchone()
     except sqlite3.Error:
         row = None
-    return f" to {row[0]} or later" if row else ""
+    return str(row[0]) if row else None
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

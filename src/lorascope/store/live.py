@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lorascope.records import EvalRecord, GpuSample, SystemSample
-from lorascope.store import tables
 from lorascope.store.study import StudyStore
+from lorascope.store.tables import table_of
 
 _LARGEST = "1.7976931348623157e308"
 _STEPS = f"""SELECT max(step), max(step), sum(nats), sum(target_tokens), min(nats / target_tokens),
@@ -70,7 +70,7 @@ class LiveStore(StudyStore):
 
     def examined(self) -> int:
         """Count the records that are no part of training: costs, spectra, cuts, losses on the generic text."""
-        parts = ("costs", "cost_turns", "spectra", "truncations", "forgetting")
+        parts = ("costs", "solo_runs", "spectra", "truncations", "forgetting")
         return sum(self._number(f"SELECT count(*) FROM {name}") for name in parts)  # noqa: S608 - own names
 
     def last_step(self, trial_id: str) -> int:
@@ -83,14 +83,13 @@ class LiveStore(StudyStore):
 
     def last_sample(self) -> tuple[int, SystemSample] | None:
         """Return the newest reading of the process with its number; None before the first."""
-        found = self._read(tables.SAMPLES, "ORDER BY number DESC LIMIT 1")
+        found = self._select(SystemSample, "", order="ORDER BY number DESC LIMIT 1")
         return (self._number("SELECT max(number) FROM samples"), found[0]) if found else None
 
     def last_gpu_samples(self) -> list[GpuSample]:
         """Read the newest reading of every GPU; empty without one."""
-        return self._read(
-            tables.GPU_SAMPLES, "WHERE number IN (SELECT max(number) FROM gpu_samples GROUP BY uuid) ORDER BY uuid"
-        )
+        newest = "WHERE number IN (SELECT max(number) FROM gpu_samples GROUP BY uuid)"
+        return self._select(GpuSample, newest, order="ORDER BY uuid")
 
     def step_buckets(self, trial_id: str, *, after: int, size: int) -> list[Bucket]:
         """Join every ``size`` of a trial's steps behind ``after``; steps without a finite loss are left out."""
@@ -98,12 +97,12 @@ class LiveStore(StudyStore):
 
     def sample_buckets(self, column: str, *, after: int, size: int) -> list[Bucket]:
         """Join every ``size`` readings of one column of the samples behind number ``after``."""
-        assert column in tables.SAMPLES.codecs
+        assert column in table_of(SystemSample).codecs
         return self._buckets(_SAMPLES.format(column), after, size)
 
     def evaluations_after(self, trial_id: str, step: int) -> list[EvalRecord]:
         """Read a trial's evaluations behind a step."""
-        return self._read(tables.EVALUATIONS, "WHERE trial_id = ? AND step > ? ORDER BY step", trial_id, step)
+        return self._select(EvalRecord, "WHERE trial_id = ? AND step > ?", trial_id, step)
 
     def recent_step_seconds(self, trial_id: str) -> float | None:
         """Average the wall time of the trial's last steps; None while there is none but warm-up."""

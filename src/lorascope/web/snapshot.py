@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from lorascope.records import EvalRecord, GpuSample, ResolvedStudy, SystemSample
+from lorascope.records import EvalRecord, GpuSample, ResolvedStudy, SystemSample, TrialRecord
 from lorascope.spec.schema import StudySpec
 from lorascope.store.live import Bucket, LiveStore
 from lorascope.units import to_gigabytes, to_minutes
@@ -51,9 +51,10 @@ class Watch:
                 for line in self.lines.values():
                     line.doubt()
                 self._starts = starts
-            outcomes, resolved = store.outcomes(), store.resolved()
+            outcomes, resolved = store.outcomes(), store.read_one(ResolvedStudy)
             trials = tuple(
-                stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id)) for trial in store.trials()
+                stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id))
+                for trial in store.read(TrialRecord)
             )
             for trial in trials:
                 self._follow_trial(store, trial.trial.trial_id, version)

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lorascope.errors import InputError
+from lorascope.records import TrialRecord
 from lorascope.spec.load import load_spec
 from lorascope.store.live import LiveStore, is_being_made
 from lorascope.text.language import language, tr
@@ -118,7 +119,8 @@ class _Row:
         with LiveStore.open(self._folder / "study.db") as store, store.snapshot():
             outcomes = store.outcomes()
             self._trials = tuple(
-                stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id)) for trial in store.trials()
+                stand(trial, outcomes.get(trial.trial_id), store.last_step(trial.trial_id))
+                for trial in store.read(TrialRecord)
             )
             return _best(store, self._trials)
 

@@ -215,8 +215,8 @@ def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeSt
         trial_id="r8", step=80, example_nats=(math.nan,) * 200, example_target_tokens=(20,) * 200, seconds=1
     )
     with StudyStore.create(folder / "study.db") as store:
-        store.append_evaluations([nan])
-        store.put_outcome(TrialOutcome(trial_id="r8", state="diverged", steps=80, message="loss is NaN"))
+        store.put(nan)
+        store.put(TrialOutcome(trial_id="r8", state="diverged", steps=80, message="loss is NaN"))
     summary = summarize(folder)
     assert summary.trials[0].eval_step == 60
     text = summary_json(summary)
@@ -227,16 +227,16 @@ def test_overfitting_and_no_improvement_are_said(make_study: MakeStudy) -> None:
     folder = make_study()
     rows = {"example_target_tokens": (20,) * 200, "seconds": 1.0}
     with StudyStore.create(folder / "study.db") as store:
-        store.append_evaluations([EvalRecord(trial_id="r8", step=80, example_nats=(60.0,) * 200, **rows)])
+        store.put_all([EvalRecord(trial_id="r8", step=80, example_nats=(60.0,) * 200, **rows)])
     assert kinds(summarize(folder)) >= {"eval_loss_rising", "no_improvement"}
 
 
 def test_a_rank_that_only_learns_its_training_rows_by_heart_is_said(make_study: MakeStudy) -> None:
     folder = make_study()
     with StudyStore.create(folder / "study.db") as store:
-        last = store.evaluations("r8")[-1]
+        last = store.read(EvalRecord, trial_id="r8")[-1]
         low = tuple(nats - 10 for nats in last.example_nats)
-        store.append_evaluations(
+        store.put_all(
             [EvalRecord(trial_id="r8", step=80, example_nats=low, example_target_tokens=(20,) * 200, seconds=1.0)]
         )
     summary = summarize(folder)

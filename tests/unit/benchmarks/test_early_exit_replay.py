@@ -34,12 +34,12 @@ def write_study(folder: Path, *, turning: bool = False, eval_steps: int = 2, see
     (folder / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     rows = np.random.default_rng(0).normal(0, 0.3, ROWS)
     with StudyStore.create(folder / "study.db") as store:
-        store.put_resolved(RESOLVED)
-        store.put_trials(plan_trials(spec))
+        store.put(RESOLVED)
+        store.put_all(plan_trials(spec))
         for trial in plan_trials(spec):
             name, excess = trial.trial_id, EXCESS[RATES.index(trial.learning_rate)]
-            store.put_outcome(TrialOutcome(trial_id=name, state="finished", steps=STEPS, message=""))
-            store.append_steps(
+            store.put(TrialOutcome(trial_id=name, state="finished", steps=STEPS, message=""))
+            store.put_all(
                 [
                     StepRecord(
                         trial_id=name, step=step, nats=1.0, target_tokens=STEP_TOKENS, tokens=STEP_TOKENS,
@@ -50,7 +50,7 @@ def write_study(folder: Path, *, turning: bool = False, eval_steps: int = 2, see
             )  # fmt: skip
             for step in range(0, STEPS + 1, eval_steps):
                 loss = 1.0 + (1.0 - excess if turning and step < STEPS else excess) + rows
-                store.append_evaluations(
+                store.put_all(
                     [
                         EvalRecord(
                             trial_id=name, step=step, example_nats=tuple((10 * loss).tolist()),

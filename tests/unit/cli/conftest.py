@@ -108,20 +108,20 @@ class Recorder:
         self.store, self.view = store, view
 
     def begin(self, resolved, trials, done):
-        self.store.put_resolved(resolved)
-        self.store.put_trials(trials)
+        self.store.put(resolved)
+        self.store.put_all(trials)
         self.view.begin(resolved, trials, done)
 
     def step(self, records):
-        self.store.append_steps(records)
+        self.store.put_all(records)
         self.view.step(records)
 
     def evaluation(self, record):
-        self.store.append_evaluations([record])
+        self.store.put(record)
         self.view.evaluation(record)
 
     def outcome(self, outcome):
-        self.store.put_outcome(outcome)
+        self.store.put(outcome)
         self.view.outcome(outcome)
 
 
@@ -137,7 +137,7 @@ class FakeRun:
         (folder / "study.yaml").write_text(dump_spec(spec))
         script = Script(spec=spec)
         with StudyStore.create(folder / "study.db") as store:
-            store.put_environment(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command=command))
+            store.put(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command=command))
             view = Recorder(store, progress)
             script.begin(view)
             script.evaluate(view, 0, 2.0)

@@ -13,6 +13,7 @@ from lorascope.charts.registry import draw
 from lorascope.errors import InputError
 from lorascope.records import (
     BASE_MODEL,
+    EvalRecord,
     ForgettingRecord,
     GpuSample,
     MachineRates,
@@ -147,18 +148,16 @@ def whole(make_study: MakeStudy) -> Path:
     folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={lost.trial_id: 60}, outcomes={lost.trial_id: lost})
     last = "r128-lr0.0003-s0"
     with StudyStore.create(folder / "study.db") as store:
-        rows = store.evaluations(last)[-1]
+        rows = store.read(EvalRecord, trial_id=last)[-1]
         nats, tokens = rows.example_nats, rows.example_target_tokens
-        store.append_truncation(
-            TruncationRecord(trial_id=last, rank=8, example_nats=nats, example_target_tokens=tokens, seconds=1.0)
-        )
+        store.put(TruncationRecord(trial_id=last, rank=8, example_nats=nats, example_target_tokens=tokens, seconds=1.0))
         for trial in ("r8-lr0.0003-s0", last):
             layers = [(f"layers.{layer}.{kind}", kind) for layer in range(2) for kind in ("q_proj", "k_proj")]
-            store.append_spectra(
+            store.put_all(
                 [SpectrumRecord(trial_id=trial, layer=name, singular_values=(2.0, 1.0)) for name, _ in layers]
             )
         for number, trial in enumerate((BASE_MODEL, "r8-lr0.0003-s0", last)):
-            store.append_forgetting(
+            store.put(
                 ForgettingRecord(
                     trial_id=trial, text=BUILTIN_TEXT, text_hash="h", window_nats=(20.0, 30.0 + number, 40.0),
                     window_target_tokens=(10,) * 3, seconds=1.0,
@@ -166,12 +165,12 @@ def whole(make_study: MakeStudy) -> Path:
             )  # fmt: skip
         for rank in spec.ranks:
             for number in range(2):
-                store.put_solo_run(turn_of(rank, number))
-            store.append_gpu_samples([gpu_of(rank, number) for number in range(5)])
-        store.put_machine_rates(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=1e10))
+                store.put(turn_of(rank, number))
+            store.put_all([gpu_of(rank, number) for number in range(5)])
+        store.put(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=1e10))
         whats = (("alone", 8), ("alone", 128), ("joint", 0), ("full", 0))
-        store.put_predictions([prediction_of(what, rank, 1.2) for what, rank in whats])
-        store.append_samples(
+        store.put_all([prediction_of(what, rank, 1.2) for what, rank in whats])
+        store.put_all(
             [
                 SystemSample(
                     seconds=float(n), rss_bytes=BASE + n, cpu_percent=150.0, device_allocated_bytes=n,

@@ -24,7 +24,7 @@ from lorascope.charts.colors import rank_colors
 from lorascope.charts.render_pool import Drawers, share_out
 from lorascope.cli import main
 from lorascope.errors import InputError
-from lorascope.records import SpectrumRecord, TrialOutcome
+from lorascope.records import Environment, SpectrumRecord, TrialOutcome
 from lorascope.report import ReportPaths, write_report
 from lorascope.report.view import claims_table, rank_table
 from lorascope.report.write import escape_markdown, render
@@ -194,7 +194,7 @@ def test_a_layer_s_name_from_outside_cannot_leave_the_page_s_data(make_study: Ma
     folder = make_study()
     hostile = "layers.0.</script><script>alert(1)</script>'+datum+\"<!--"
     with StudyStore.create(folder / "study.db") as store:
-        store.append_spectra([SpectrumRecord(trial_id="r256", layer=hostile, singular_values=(2.0, 1.0))])
+        store.put_all([SpectrumRecord(trial_id="r256", layer=hostile, singular_values=(2.0, 1.0))])
     paths = write_report(folder)
     html = paths.report_html.read_text(encoding="utf-8")
     page = Page(html)
@@ -214,7 +214,7 @@ def test_a_command_from_outside_stays_in_its_block_of_markdown(make_study: MakeS
     folder = make_study()
     command = "lorascope run --dataset '```` \n# not a heading'"
     with StudyStore.create(folder / "study.db") as store:
-        store.put_environment(replace(store.environments()[0], command=command))
+        store.put(replace(store.read(Environment)[0], command=command))
     text = render("report.md.j2", summarize(folder), {})
     assert f"`````sh\n{command}\n`````\n" in text
 
@@ -361,7 +361,7 @@ def test_a_study_that_was_only_planned_has_a_report_that_says_so(tmp_path: Path)
     assert "<script" not in paths.report_html.read_text(encoding="utf-8")
 
 
-def test_a_store_of_a_newer_version_is_one_clear_error(
+def test_a_store_of_another_version_is_one_clear_error(
     make_study: MakeStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_study()
@@ -371,7 +371,7 @@ def test_a_store_of_a_newer_version_is_one_clear_error(
         main(["report", str(folder)])
     assert ended.value.code == 2
     message = capsys.readouterr().err
-    assert "written by a newer lorascope" in message
+    assert "written by another version of lorascope" in message
     assert "Traceback" not in message
 
 

@@ -74,6 +74,6 @@ def _run() -> Callable[..., object]:
 def resolved(make_study: Callable[..., Path]) -> ResolvedStudy:
     """Of a study of 100 steps."""
     with StudyStore.open(make_study(steps=100) / "study.db") as store:
-        found = store.resolved()
+        found = store.read_one(ResolvedStudy)
     assert found is not None
     return found

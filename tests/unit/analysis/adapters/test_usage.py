@@ -11,7 +11,7 @@ from lorascope.analysis import StudySummary, load_study, summarize
 from lorascope.analysis.adapters.usage import effective_rank, energy_rank
 from lorascope.charts.usage import cut_curve, use_by_layer
 from lorascope.charts.usage_specs import cut_curve_spec, use_by_layer_spec
-from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, EvalRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -59,12 +59,12 @@ def study(make_study: MakeStudy) -> Path:
     """Two ranks; rank 16 cut to 1, 2, 4 and 8; two kinds of modules in two layers."""
     folder = make_study(floors={4: 1.3, 16: 1.2})
     with StudyStore.create(folder / "study.db") as store:
-        whole = np.array(store.evaluations("r16")[-1].example_nats)
+        whole = np.array(store.read(EvalRecord, trial_id="r16")[-1].example_nats)
         cuts = ((1, 0.3, 0.0), (2, 0.004, 0.1), (4, 0.004, 0.001), (8, 0.001, 0.001))
         for rank, extra, noise in cuts:
-            store.append_truncation(cut_of(whole, rank, extra, noise))
+            store.put(cut_of(whole, rank, extra, noise))
         for trial in ("r4", "r16"):
-            store.append_spectra(
+            store.put_all(
                 [
                     spectrum(trial, "0.q_proj", 1.0, 1.0),
                     spectrum(trial, "0.v_proj", 3.0, 0.0),
@@ -72,9 +72,9 @@ def study(make_study: MakeStudy) -> Path:
                     spectrum(trial, "1.v_proj", 2.0, 2.0),
                 ]
             )
-        store.append_forgetting(forgotten(BASE_MODEL, (20.0, 30.0, 40.0)))
-        store.append_forgetting(forgotten("r4", (21.0, 31.0, 41.0)))
-        store.append_forgetting(forgotten("r16", (20.0, 30.0, 41.5), "another text"))
+        store.put(forgotten(BASE_MODEL, (20.0, 30.0, 40.0)))
+        store.put(forgotten("r4", (21.0, 31.0, 41.0)))
+        store.put(forgotten("r16", (20.0, 30.0, 41.5), "another text"))
     return folder
 
 
@@ -109,14 +109,14 @@ def test_cuts_are_compared_with_the_whole_on_the_same_rows(study: Path) -> None:
 
 def test_no_cut_is_adequate_where_a_larger_one_is_not(study: Path) -> None:
     with StudyStore.create(study / "study.db") as store:
-        whole = np.array(store.evaluations("r16")[-1].example_nats)
-        store.append_truncation(cut_of(whole, 8, 0.2))
+        whole = np.array(store.read(EvalRecord, trial_id="r16")[-1].example_nats)
+        store.put(cut_of(whole, 8, 0.2))
     assert summarize(study).truncation.adequate_rank is None
 
 
 def test_a_cut_without_a_finite_loss_has_none(study: Path) -> None:
     with StudyStore.create(study / "study.db") as store:
-        store.append_truncation(cut_of(np.full(200, math.nan), 1, 0.0))
+        store.put(cut_of(np.full(200, math.nan), 1, 0.0))
     cut = summarize(study).truncation.cuts[0]
     assert (cut.eval_loss, cut.excess_loss, cut.excess_loss_ci95) == (None, None, None)
 
@@ -135,10 +135,10 @@ def test_forgetting_is_the_change_on_the_same_text(study: Path) -> None:
 def test_other_rates_than_the_best_do_not_count(make_study: MakeStudy) -> None:
     folder = make_study(spec=StudySpec(ranks=(16,), learning_rates=(3e-4, 3e-2)), floors={16: 1.2})
     with StudyStore.create(folder / "study.db") as store:
-        store.append_spectra([spectrum("r16-lr0.03", "0.q_proj", 1.0)])
+        store.put(spectrum("r16-lr0.03", "0.q_proj", 1.0))
     assert summarize(folder).spectra == ()
     with StudyStore.create(folder / "study.db") as store:
-        store.append_spectra([spectrum("r16-lr0.0003", "0.q_proj", 1.0, 1.0)])
+        store.put(spectrum("r16-lr0.0003", "0.q_proj", 1.0, 1.0))
     assert [part.effective_rank for part in summarize(folder).spectra] == [pytest.approx(2.0)]
 
 

@@ -54,10 +54,10 @@ def measured(make_study: Callable[..., Path]) -> Callable[..., Path]:
         folder = make_study(spec=StudySpec(ranks=ranks), floors=dict.fromkeys(ranks, 1.2))
         with StudyStore.create(folder / "study.db") as store:
             for turn in turns:
-                store.put_solo_run(turn)
-            store.append_gpu_samples(gpus)
+                store.put(turn)
+            store.put_all(gpus)
             if rates is not None:
-                store.put_machine_rates(rates)
+                store.put(rates)
         return folder
 
     return write

@@ -18,7 +18,7 @@ RECORD = PredictionRecord(
 
 def summary_of(folder, *records: PredictionRecord):
     with StudyStore.create(folder / "study.db") as store:
-        store.put_predictions(records)
+        store.put_all(records)
     return summarize(folder)
 
 

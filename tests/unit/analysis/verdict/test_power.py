@@ -9,6 +9,7 @@ import pytest
 
 from lorascope.analysis import load_study, summarize, summarize_data
 from lorascope.analysis.summary import StudySummary
+from lorascope.records import Environment
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -93,13 +94,11 @@ def test_a_study_continued_elsewhere_is_said_with_what_changed(make_study: MakeS
     folder = make_study()
     assert caution(summarize(folder), "environment_changed") is None
     with StudyStore.create(folder / "study.db") as store:
-        (first,) = store.environments()
-        store.put_environment(first)
+        (first,) = store.read(Environment)
+        store.put(first)
     assert caution(summarize(folder), "environment_changed") is None
     with StudyStore.create(folder / "study.db") as store:
-        store.put_environment(
-            replace(first, cpu="Another processor", packages={**first.packages, "torch": "2.7.0", "peft": "0.1"})
-        )
+        store.put(replace(first, cpu="Another processor", packages={**first.packages, "torch": "2.7.0", "peft": "0.1"}))
     text = caution(summarize(folder), "environment_changed")
     assert text is not None
     assert "torch 2.6.0, later 2.7.0" in text
