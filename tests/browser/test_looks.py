@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.charts.data import smooth
+from lorascope.charts.downsample import smooth
 
 Open = Callable[..., Any]
 HERE = {"127.0.0.1"}

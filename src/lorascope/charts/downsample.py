@@ -1,8 +1,9 @@
-"""Fewer points of a long curve, without losing its peaks.
+"""Downsample a long curve without losing its peaks, and smooth it.
 
 Shapes: T points, G groups of neighbours.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,10 +14,7 @@ Ints = NDArray[np.int64]
 
 
 def keep_peaks(values_T: Floats, most: int) -> Ints:
-    """Find at most ``most`` places that keep the curve's look: of each group its lowest and its highest, and both ends.
-
-    All places where there are no more than ``most``.
-    """
+    """Find at most ``most`` indices that keep the curve's shape: each group's lowest and highest, and both ends."""
     n_points = len(values_T)
     if n_points <= most:
         return np.arange(n_points)
@@ -36,6 +34,17 @@ def group_sums(values_T: Floats | Ints, groups: int) -> Floats:
 def group_ends(n_points: int, groups: int) -> Ints:
     """Find the last place of each of these groups, [G]."""
     return _edges(n_points, groups)[1:] - 1
+
+
+def smooth(losses: Sequence[float]) -> tuple[float, ...]:
+    """Average exponentially over about a twentieth of the points, without bias towards a start value."""
+    keep = 1 - 1 / max(len(losses) / 20, 1)
+    smoothed, total, weight = [], 0.0, 0.0
+    for loss in losses:
+        total = keep * total + loss
+        weight = keep * weight + 1
+        smoothed.append(total / weight)
+    return tuple(smoothed)
 
 
 def _edges(n_points: int, groups: int) -> Ints:

@@ -1,4 +1,4 @@
-"""What the specifications of all charts share: size, looks, colours of ranks, intervals, the choice of ranks."""
+"""Shared pieces of Vega-Lite specifications: size, theme, colours of ranks, intervals, selection of ranks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +13,16 @@ HEIGHT = 230
 INK = "#5b6270"
 """Axes and text on white; a page puts its own text colour in its place."""
 WHOLE_NUMBERS = {"format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
-"""For an axis of steps: with few of them ticks fall between two, where a label would be a wrong number."""
+"""Axis of steps: with few steps, ticks fall between two, where a label would be wrong."""
 GRID = "#80879433"
-"""Fine lines that are seen on white and on the dark page."""
+"""Visible on white and on the dark page."""
 RAW_OPACITY = 0.25
-LABEL_ROOM = 26
+LABEL_MARGIN = 26
 """Pixels kept free beyond the ends of intervals."""
 LINE_HEIGHT = 13
 """Pixels between direct labels."""
 CHOICE = "rank_choice"
-"""Selection of ranks, bound to the legend; a page links those of all its charts."""
+"""Name of the selection of ranks, bound to the legend; a page links it across its charts."""
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -31,11 +31,17 @@ Rows = list[dict[str, Any]]
 def interval_layers(
     rows: Rows, x: Spec, title: str, color: Spec, *, lines: Sequence[tuple[float, str]], digits: str = ".4f"
 ) -> list[Spec]:
-    """Draw ``value`` with its interval ``low`` to ``high``, labelled at its ``end`` of it, and named dashed lines.
+    """Draw a point with its interval for each row, and named dashed lines.
 
-    A value stands on the side of its interval that no line runs through.
+    Args:
+        rows: with ``value``, ``low``, ``high``, and ``end``, the end of the interval that carries the label.
+        x: the horizontal axis.
+        title: of the vertical axis.
+        color: of points and intervals.
+        lines: value and name of each line.
+        digits: format of the values.
     """
-    scale = {"zero": False, "padding": LABEL_ROOM}
+    scale = {"zero": False, "padding": LABEL_MARGIN}
     y = {"field": "low", "type": "quantitative", "title": title, "scale": scale}
     data = {"values": rows}
     tips = [
@@ -68,7 +74,7 @@ def interval_layers(
 
 
 def dashed_line(value: float, words: str) -> list[Spec]:
-    """Draw a line across at a value of y, named behind the right edge, where nothing else is."""
+    """Draw a horizontal line, named outside the right edge."""
     data = {"values": [{"at": value, "words": words}]}
     y = {"field": "at", "type": "quantitative"}
     return [
@@ -79,7 +85,7 @@ def dashed_line(value: float, words: str) -> list[Spec]:
 
 
 def rank_axis(ranks: Sequence[int]) -> Spec:
-    """Give each rank its place along, those without a value too, so that charts of ranks stand alike."""
+    """Give every rank a place, also those without a value, so that charts of ranks line up."""
     names = [str(rank) for rank in sorted(ranks)]
     return {
         "field": "rank", "type": "nominal", "title": metric_title("rank"), "sort": names,
@@ -88,7 +94,7 @@ def rank_axis(ranks: Sequence[int]) -> Spec:
 
 
 def color_of_rank(ranks: Sequence[int], *, legend: bool = True) -> Spec:
-    """Colour by the field ``rank``, the same colour for a rank in every chart."""
+    """Colour by the field ``rank``; a rank has the same colour in every chart."""
     colors = rank_colors(ranks)
     shown = _rank_legend() if legend else None
     names = [str(rank) for rank in colors]
@@ -97,7 +103,7 @@ def color_of_rank(ranks: Sequence[int], *, legend: bool = True) -> Spec:
 
 
 def dash_of_rank(ranks: Sequence[int]) -> Spec:
-    """Dash by the field ``rank``, so that lines differ in black and white; in one legend with the colours."""
+    """Dash by the field ``rank``, for print without colour; colours and dashes share a legend."""
     dashes = rank_dash(ranks)
     names = [str(rank) for rank in dashes]
     scale = {"domain": names, "range": list(dashes.values())}
@@ -111,23 +117,38 @@ def _rank_legend() -> Spec:
     }  # fmt: skip
 
 
+def text_above(rows: Rows, x: Spec, y: Spec) -> Spec:
+    """Write ``words`` above each row's ``value``."""
+    mark = {"type": "text", "dy": -8, "fontSize": 12, "color": INK}
+    return {"data": {"values": rows}, "mark": mark, "encoding": {"x": x, "y": y, "text": {"field": "words"}}}
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Choose the divisor and the unit's sign for an axis that reaches to ``seconds``."""
+    if seconds >= 3 * 3600:
+        return 3600.0, tr("h")
+    if seconds >= 3 * 60:
+        return 60.0, tr("min")
+    return 1.0, tr("s")
+
+
 def legend_choice() -> Spec:
-    """Let ranks be chosen by their legend."""
+    """Select ranks by their legend."""
     return {"name": CHOICE, "select": {"type": "point", "fields": ["rank"], "toggle": "true"}, "bind": "legend"}
 
 
 def chosen(opacity: float) -> Spec:
-    """Show chosen ranks with this opacity, and others hardly; all while none is chosen."""
+    """Fade ranks that are not selected; selected ones, or all if none is, have this opacity."""
     return {"condition": {"param": CHOICE, "value": opacity}, "value": 0.06}
 
 
 def cross() -> Spec:
-    """Mark what ended early."""
+    """Mark a trial that ended early."""
     return {"type": "point", "shape": "cross", "angle": 45, "size": 140, "filled": True, "opacity": 1}
 
 
 def finish(layers: Sequence[Spec], *, height: int = HEIGHT, params: Sequence[Spec] = ()) -> Spec:
-    """Give a chart the size and the looks that all have."""
+    """Put layers into a chart of the shared size and theme."""
     text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     config: Spec = {
         "font": font_family(),

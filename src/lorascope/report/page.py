@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lorascope.charts.chart import Chart
 from lorascope.charts.colors import rank_colors
-from lorascope.charts.registry import Picture
 from lorascope.text.language import tr
 
 _SCRIPT = Path(__file__).parent / "templates" / "report.js"
@@ -24,10 +24,10 @@ def script_policy(scripts: Iterable[str]) -> str:
     return " ".join(f"'sha256-{digest}'" for digest in hashes)
 
 
-def page_data(pictures: Mapping[str, Picture], ranks: Sequence[int]) -> str:
+def page_data(charts: Mapping[str, Chart], ranks: Sequence[int]) -> str:
     """Write what the script reads as JSON that may stand inside a script element."""
     content = {
-        "charts": {name: picture.page_spec for name, picture in pictures.items()},
+        "charts": {name: chart.page_spec for name, chart in charts.items()},
         "ranks": {str(rank): color for rank, color in rank_colors(ranks).items()},
         "words": {
             "ranks": tr("Show ranks"),

@@ -42,12 +42,10 @@ class Study:
         """Every chart of the report as an Altair chart, by name."""
         import altair as alt  # noqa: PLC0415 - only who looks at charts waits for it
 
-        from lorascope.charts.registry import draw  # noqa: PLC0415
+        from lorascope.charts.registry import make_charts  # noqa: PLC0415
 
-        found = draw(self.data, self.summary)
-        return {
-            name: alt.Chart.from_dict(picture.page_spec | {"title": picture.title}) for name, picture in found.items()
-        }
+        found = make_charts(self.data, self.summary)
+        return {name: alt.Chart.from_dict(chart.page_spec | {"title": chart.title}) for name, chart in found.items()}
 
     def frame(self, of: FrameKind = "ranks") -> "pd.DataFrame":
         """Return ranks, trials, steps or evaluations as a pandas table, columns as in summary.json and the records.

@@ -9,13 +9,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.charts.chart import Chart
 from lorascope.charts.fonts import check_fonts
-from lorascope.charts.registry import Picture, draw
+from lorascope.charts.registry import make_charts
 from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
 from lorascope.charts.vega import Spec
 from lorascope.report.page import page_data, page_script, script_policy
 from lorascope.report.provenance import environment_facts, method_text, study_facts
-from lorascope.report.sections import chapters
+from lorascope.report.sections import report_sections
 from lorascope.report.view import rank_table
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.say import say
@@ -69,23 +70,23 @@ def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     data = load_study(folder)
     check_fonts()
     summary = summarize_data(data)
-    pictures = draw(data, summary)
-    drawn = draw_charts({name: picture.spec for name, picture in pictures.items()})
+    charts = make_charts(data, summary)
+    drawn = draw_charts({name: chart.spec for name, chart in charts.items()})
     ending = _ending()
     paths = ReportPaths(
         summary_json=folder / "summary.json",
         report_md=folder / f"report{ending}.md",
         report_html=folder / f"report{ending}.html",
-        charts=tuple(folder / "charts" / f"{name}{ending}.png" for name in pictures),
+        charts=tuple(folder / "charts" / f"{name}{ending}.png" for name in charts),
     )
-    if pictures:
+    if charts:
         (folder / "charts").mkdir(exist_ok=True)
     for path, drawing in zip(paths.charts, drawn.values(), strict=True):
         _replace(path, drawing.png)
         _replace(path.with_suffix(".svg"), drawing.svg.encode())
-    _replace(paths.report_md, render("report.md.j2", summary, pictures).encode())
-    page = _page_parts(pictures, drawn, data.ranks)
-    _replace(paths.report_html, render("report.html.j2", summary, pictures, page).encode())
+    _replace(paths.report_md, render("report.md.j2", summary, charts).encode())
+    page = _page_parts(charts, drawn, data.ranks)
+    _replace(paths.report_html, render("report.html.j2", summary, charts, page).encode())
     if ending:
         with language("en"):
             summary = summarize_data(data)
@@ -93,7 +94,7 @@ def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     return paths
 
 
-def render(template: str, summary: StudySummary, pictures: Mapping[str, Picture], page: PageParts | None = None) -> str:
+def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], page: PageParts | None = None) -> str:
     """Fill one template; without ``page`` there are no charts to point at."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -111,24 +112,20 @@ def render(template: str, summary: StudySummary, pictures: Mapping[str, Picture]
         ending=_ending(),
         summary=summary,
         language=current_language(),
-        pictures=pictures,
         page=page,
         ranks=rank_table(summary),
-        chapters=chapters(summary, pictures),
+        sections=report_sections(summary, charts.values()),
         study_facts=study_facts(summary),
         environment_facts=environment_facts(summary),
         method=method_text(summary),
     )
 
 
-def _page_parts(pictures: Mapping[str, Picture], drawn: Mapping[str, Drawing], ranks: Sequence[int]) -> PageParts:
-    scripts = (script(), page_script()) if pictures else ()
+def _page_parts(charts: Mapping[str, Chart], drawn: Mapping[str, Drawing], ranks: Sequence[int]) -> PageParts:
+    scripts = (script(), page_script()) if charts else ()
     return PageParts(
-        figures={
-            name: svg_to_html(drawn[name].svg, label=f"{picture.title}. {picture.caption}")
-            for name, picture in pictures.items()
-        },
-        data=page_data(pictures, ranks),
+        figures={name: svg_to_html(drawn[name].svg, label=chart.alt_text) for name, chart in charts.items()},
+        data=page_data(charts, ranks),
         scripts=scripts,
         policy=script_policy(scripts),
     )

@@ -1,7 +1,7 @@
 """The report's charts, as parts of the page."""
 
 from lorascope.analysis import StudyData, StudySummary
-from lorascope.charts.registry import draw
+from lorascope.charts.registry import make_charts
 from lorascope.web.live_charts import Chart, Part
 
 _GROWING = ("train_loss", "eval_loss", "memory_over_time")
@@ -11,7 +11,7 @@ _GROWING = ("train_loss", "eval_loss", "memory_over_time")
 def summary_charts(data: StudyData, summary: StudySummary) -> list[Part]:
     """Take all charts of the report that are made from the summary."""
     return [
-        Chart(name=picture.name, title=picture.title, caption=picture.caption, spec=picture.page_spec).part()
-        for picture in draw(data, summary).values()
-        if picture.name not in _GROWING
+        Chart(name=chart.name, title=chart.title, caption=chart.caption, spec=chart.page_spec).part()
+        for chart in make_charts(data, summary).values()
+        if chart.name not in _GROWING
     ]

@@ -10,15 +10,29 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
-from lorascope.charts import data as charts
 from lorascope.charts.colors import rank_colors, rank_dash
-from lorascope.charts.cost_specs import memory_split_spec, rank_series_spec, trade_off_spec
-from lorascope.charts.costs import TradeOff, gpu_series, loss_against_memory, loss_against_runtime, memory_split
-from lorascope.charts.data import Curve
-from lorascope.charts.gains import GainPoint, gain_spec
-from lorascope.charts.rates import eval_loss_by_rate, loss_by_rate_spec
+from lorascope.charts.downsample import smooth
+from lorascope.charts.plots import loss_by_step
+from lorascope.charts.plots.eval_loss_by_rate import eval_loss_by_rate, loss_by_rate_spec
+from lorascope.charts.plots.gain_per_doubling import GainPoint, gain_spec
+from lorascope.charts.plots.gpu import gpu_series
+from lorascope.charts.plots.loss_against_cost import (
+    TradeOff,
+    loss_against_memory,
+    loss_against_runtime,
+    trade_off_spec,
+)
+from lorascope.charts.plots.loss_by_rank import eval_loss_by_rank, excess_loss_by_rank, loss_by_rank_spec
+from lorascope.charts.plots.loss_by_step import (
+    Curve,
+    LossByStep,
+    eval_loss_by_step,
+    loss_by_step_spec,
+    train_loss_by_step,
+)
+from lorascope.charts.plots.memory_split import memory_split, memory_split_spec
 from lorascope.charts.render import to_html, to_png, to_svg
-from lorascope.charts.specs import loss_by_rank_spec, loss_by_step_spec
+from lorascope.charts.series import rank_series_spec
 from lorascope.records import GpuSample, TrialOutcome
 from lorascope.spec.schema import StudySpec
 
@@ -65,7 +79,7 @@ def test_black_and_white_print_tells_eight_ranks_apart() -> None:
 
 def test_the_training_curve_has_every_step(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
-    chart = charts.train_loss_by_step(data, summary)
+    chart = train_loss_by_step(data, summary)
     assert [curve.rank for curve in chart.curves] == [8, 128, 256]
     first = chart.curves[0]
     assert first.steps == tuple(range(1, 81))
@@ -75,8 +89,8 @@ def test_the_training_curve_has_every_step(make_study: MakeStudy) -> None:
 def test_a_long_curve_is_thinned_and_keeps_its_peaks(make_study: MakeStudy) -> None:
     data, summary = study(make_study(steps=1300))
     steps = data.steps["r8"]
-    curve = charts.train_loss_by_step(data, summary).curves[0]
-    assert 500 <= len(curve.steps) <= charts.MAX_POINTS
+    curve = train_loss_by_step(data, summary).curves[0]
+    assert 500 <= len(curve.steps) <= loss_by_step.MAX_POINTS
     assert (curve.steps[0], curve.steps[-1]) == (1, 1300)
     assert (min(curve.losses), max(curve.losses)) == (steps.losses.min(), steps.losses.max())
     assert list(curve.losses) == [steps.losses[step - 1] for step in curve.steps]
@@ -86,8 +100,8 @@ def test_a_long_curve_is_smoothed_before_it_is_thinned(make_study: MakeStudy) ->
     data, summary = study(make_study(steps=1200))
     steps = data.steps["r8"]
     pairs = (steps.nats[0::2] + steps.nats[1::2]) / (steps.target_tokens[0::2] + steps.target_tokens[1::2])
-    expected = dict(zip(range(2, 1201, 2), charts.smooth(pairs.tolist()), strict=True))
-    curve = charts.train_loss_by_step(data, summary).curves[0]
+    expected = dict(zip(range(2, 1201, 2), smooth(pairs.tolist()), strict=True))
+    curve = train_loss_by_step(data, summary).curves[0]
     shown = [(step, loss) for step, loss in zip(curve.steps, curve.smoothed, strict=True) if step % 2 == 0]
     assert len(shown) > 100
     assert [loss for _, loss in shown] == pytest.approx([expected[step] for step, _ in shown])
@@ -95,7 +109,7 @@ def test_a_long_curve_is_smoothed_before_it_is_thinned(make_study: MakeStudy) ->
 
 def test_curves_run_along_tokens_and_along_the_time_of_the_rank_alone(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
-    train, held_out = charts.train_loss_by_step(data, summary), charts.eval_loss_by_step(data, summary)
+    train, held_out = train_loss_by_step(data, summary), eval_loss_by_step(data, summary)
     assert train.curves[0].tokens == tuple(260 * step for step in range(1, 81))
     assert held_out.curves[0].tokens == tuple(260 * step for step in (0, 20, 40, 60, 80))
     alone = summary.ranks[1].step_seconds
@@ -107,7 +121,7 @@ def test_curves_run_along_tokens_and_along_the_time_of_the_rank_alone(make_study
 
 def test_time_is_not_offered_where_it_was_not_measured(make_study: MakeStudy) -> None:
     data, summary = study(make_study(costs=False))
-    held_out = charts.eval_loss_by_step(data, summary)
+    held_out = eval_loss_by_step(data, summary)
     assert held_out.curves[0].seconds == ()
     offered = [choice["field"] for choice in loss_by_step_spec(held_out, data.ranks)["usermeta"]["x"]]
     assert offered == ["step", "tokens"]
@@ -116,12 +130,12 @@ def test_time_is_not_offered_where_it_was_not_measured(make_study: MakeStudy) ->
 def test_trials_beside_a_rank_s_best_stand_behind_with_few_points(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, steps=400))
-    chart = charts.train_loss_by_step(data, summary)
+    chart = train_loss_by_step(data, summary)
     assert [curve.trial_id for curve in chart.curves] == ["r8-lr0.0003-s0", "r128-lr0.0003-s0"]
     assert {curve.trial_id for curve in chart.others} == {trial.trial_id for trial in summary.trials} - {
         curve.trial_id for curve in chart.curves
     }
-    assert max(len(curve.steps) for curve in chart.others) <= charts.MAX_OTHER_POINTS
+    assert max(len(curve.steps) for curve in chart.others) <= loss_by_step.MAX_OTHER_POINTS
     drawn = loss_by_step_spec(chart, data.ranks)
     behind = next(layer for layer in drawn["layer"] if layer.get("transform") == [{"filter": "others"}])
     assert {row["trial"] for row in behind["data"]["values"]} == {curve.trial_id for curve in chart.others}
@@ -131,7 +145,7 @@ def test_trials_beside_a_rank_s_best_stand_behind_with_few_points(make_study: Ma
 def test_a_loss_that_rose_out_of_sight_does_not_flatten_the_others() -> None:
     calm = Curve(rank=8, steps=(1, 2), losses=(2.0, 1.0), smoothed=(2.0, 1.0), ended_early=False)
     lost = Curve(rank=16, steps=(1, 2), losses=(2.0, 90.0), smoothed=(2.0, 90.0), ended_early=True)
-    spec = loss_by_step_spec(charts.LossBySteps(metric="train_loss", curves=(calm, lost)), (8, 16))
+    spec = loss_by_step_spec(LossByStep(metric="train_loss", curves=(calm, lost)), (8, 16))
     low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert 0.5 < low < 1 < 3 < high < 3.5
     cross = next(layer for layer in spec["layer"] if layer["mark"].get("shape") == "cross")
@@ -140,16 +154,16 @@ def test_a_loss_that_rose_out_of_sight_does_not_flatten_the_others() -> None:
 
 
 def test_smoothing_is_a_weighted_mean_without_a_start_value() -> None:
-    assert charts.smooth([2.0] * 50) == pytest.approx((2.0,) * 50)
-    assert charts.smooth([3.0, 1.0]) == (3.0, 1.0)
+    assert smooth([2.0] * 50) == pytest.approx((2.0,) * 50)
+    assert smooth([3.0, 1.0]) == (3.0, 1.0)
     keep = 1 - 20 / 40
-    assert charts.smooth([3.0, 1.0] + [0.0] * 38)[1] == pytest.approx((keep * 3 + 1) / (keep + 1))
-    assert charts.smooth([]) == ()
+    assert smooth([3.0, 1.0] + [0.0] * 38)[1] == pytest.approx((keep * 3 + 1) / (keep + 1))
+    assert smooth([]) == ()
 
 
 def test_the_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
-    curve = charts.eval_loss_by_step(data, summary).curves[2]
+    curve = eval_loss_by_step(data, summary).curves[2]
     assert curve.steps == (0, 20, 40, 60, 80)
     assert curve.losses[0] == summary.trials[2].base_eval_loss
     assert curve.losses[-1] == summary.trials[2].eval_loss
@@ -159,7 +173,7 @@ def test_the_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> N
 def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> None:
     lost = {"r128": TrialOutcome(trial_id="r128", state="diverged", steps=30, message="")}
     data, summary = study(make_study(done={"r128": 30}, outcomes=lost))
-    chart = charts.train_loss_by_step(data, summary)
+    chart = train_loss_by_step(data, summary)
     assert [curve.ended_early for curve in chart.curves] == [False, True, False]
     assert chart.curves[1].steps[-1] == 30
     marks = [layer["mark"] for layer in loss_by_step_spec(chart, data.ranks)["layer"]]
@@ -168,7 +182,7 @@ def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> 
 
 def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
     _, summary = study(make_study())
-    loss, excess = charts.eval_loss_by_rank(summary), charts.excess_loss_by_rank(summary)
+    loss, excess = eval_loss_by_rank(summary), excess_loss_by_rank(summary)
     assert [(point.value, (point.low, point.high)) for point in loss.points] == [
         (part.eval_loss, part.eval_loss_ci95) for part in summary.ranks
     ]
@@ -178,22 +192,22 @@ def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
 
 def test_one_rank_has_no_excess_to_draw(make_study: MakeStudy) -> None:
     _, summary = study(make_study(floors={8: 1.2}))
-    assert charts.excess_loss_by_rank(summary).points == ()
+    assert excess_loss_by_rank(summary).points == ()
 
 
 def test_a_study_without_steps_has_empty_curves(make_study: MakeStudy) -> None:
     data, summary = study(make_study(done={"r8": 0, "r128": 0, "r256": 0}))
-    assert charts.train_loss_by_step(data, summary).curves == ()
-    assert charts.eval_loss_by_rank(summary).points == ()
+    assert train_loss_by_step(data, summary).curves == ()
+    assert eval_loss_by_rank(summary).points == ()
 
 
 def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     specs = [
-        loss_by_step_spec(charts.train_loss_by_step(data, summary), data.ranks),
-        loss_by_step_spec(charts.eval_loss_by_step(data, summary), data.ranks),
-        loss_by_rank_spec(charts.eval_loss_by_rank(summary), data.ranks),
-        loss_by_rank_spec(charts.excess_loss_by_rank(summary), data.ranks),
+        loss_by_step_spec(train_loss_by_step(data, summary), data.ranks),
+        loss_by_step_spec(eval_loss_by_step(data, summary), data.ranks),
+        loss_by_rank_spec(eval_loss_by_rank(summary), data.ranks),
+        loss_by_rank_spec(excess_loss_by_rank(summary), data.ranks),
     ]
     for spec, title in zip(specs, ("training loss", "held-out loss", "held-out loss", "excess over"), strict=True):
         text = json.dumps(spec)
@@ -205,7 +219,7 @@ def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) 
 
 def test_a_value_stands_on_its_side_of_the_tolerance(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
-    spec = loss_by_rank_spec(charts.excess_loss_by_rank(summary), data.ranks)
+    spec = loss_by_rank_spec(excess_loss_by_rank(summary), data.ranks)
     below, above, tolerance = (layer for layer in spec["layer"] if layer["mark"]["type"] == "text")
 
     def ranks(layer: dict) -> list[str]:
@@ -229,7 +243,7 @@ def test_the_line_of_the_tolerance_crosses_no_label() -> None:
 
 def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
-    spec = loss_by_rank_spec(charts.eval_loss_by_rank(summary), data.ranks)
+    spec = loss_by_rank_spec(eval_loss_by_rank(summary), data.ranks)
     assert to_png(spec).startswith(b"\x89PNG")
     svg = to_svg(spec)
     assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"

@@ -3,9 +3,8 @@
 import pytest
 
 from lorascope.charts import fonts
-from lorascope.charts.data import LossByRank, RankPoint
+from lorascope.charts.plots.loss_by_rank import LossByRank, RankPoint, loss_by_rank_spec
 from lorascope.charts.render import to_png, to_svg
-from lorascope.charts.specs import loss_by_rank_spec
 from lorascope.errors import InputError
 from lorascope.text.language import language
 

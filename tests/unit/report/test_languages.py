@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.analysis import load_study, summarize_data
 from lorascope.charts import fonts
-from lorascope.charts.registry import draw
+from lorascope.charts.registry import make_charts
 from lorascope.errors import InputError
 from lorascope.records import (
     BASE_MODEL,
@@ -205,15 +205,15 @@ def test_a_korean_report_of_everything_has_no_english_left(whole: Path) -> None:
     data = replace(data, resolved=resolved)
     with language("ko"):
         summary = summarize_data(data)
-        pictures = draw(data, summary)
-        markdown = render("report.md.j2", summary, pictures)
-    assert len(pictures) >= 20
+        charts = make_charts(data, summary)
+        markdown = render("report.md.j2", summary, charts)
+    assert len(charts) >= 20
     assert summary.predicted is not None
     # Commands, files, and what the study names itself
     bare = re.sub(r"```.*?```|\]\([^)]*\)|lorascope export [^\n]*", "", markdown, flags=re.DOTALL)
     bare = re.sub(r"made-up/\w+|A processor|abc1234|d{12}|e{12}|g\+\+", "", bare.replace("\\", ""))
     assert foreign(bare) - CODE == set()
     assert not undecided(markdown)
-    for picture in pictures.values():
-        for text in words_of(picture.page_spec):
-            assert foreign(text) - CODE == set(), picture.name
+    for chart in charts.values():
+        for text in words_of(chart.page_spec):
+            assert foreign(text) - CODE == set(), chart.name

@@ -9,8 +9,8 @@ import pytest
 
 from lorascope.analysis import StudySummary, load_study, summarize
 from lorascope.analysis.adapters.usage import effective_rank, energy_rank
-from lorascope.charts.usage import cut_curve, use_by_layer
-from lorascope.charts.usage_specs import cut_curve_spec, use_by_layer_spec
+from lorascope.charts.plots.effective_rank import use_by_layer, use_by_layer_spec
+from lorascope.charts.plots.truncated_loss import truncation_curve, truncation_spec
 from lorascope.records import BASE_MODEL, EvalRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -145,12 +145,12 @@ def test_other_rates_than_the_best_do_not_count(make_study: MakeStudy) -> None:
 def test_a_study_that_was_not_examined_has_none_of_it(make_study: MakeStudy) -> None:
     summary: StudySummary = summarize(make_study())
     assert (summary.spectra, summary.truncation, summary.generic_text) == ((), None, None)
-    assert cut_curve(summary) is None
+    assert truncation_curve(summary) is None
 
 
 def test_the_charts_show_the_summary(study: Path) -> None:
     data, summary = load_study(study), summarize(study)
-    curve = cut_curve(summary)
+    curve = truncation_curve(summary)
     assert curve.cuts == (
         *((cut.rank, cut.eval_loss) for cut in summary.truncation.cuts), (16, summary.ranks[1].eval_loss)
     )  # fmt: skip
@@ -158,7 +158,7 @@ def test_the_charts_show_the_summary(study: Path) -> None:
     use = use_by_layer(data, summary)
     assert (use.top, [kind for kind, _ in use.kinds]) == (16, ["q_proj", "v_proj"])
     assert use.kinds[0][1] == pytest.approx((2.0, 4.0))
-    cuts, layers = cut_curve_spec(curve, data.ranks), use_by_layer_spec(use)
+    cuts, layers = truncation_spec(curve, data.ranks), use_by_layer_spec(use)
     assert cuts["layer"][0]["encoding"]["x"]["scale"]["type"] == "log"
     assert cuts["layer"][0]["encoding"]["y"]["title"] == "held-out loss (nats/token)"
     assert len(layers["layer"][0]["data"]["values"] if "data" in layers["layer"][0] else layers["data"]["values"]) == 4

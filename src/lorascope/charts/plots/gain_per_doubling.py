@@ -1,25 +1,38 @@
-"""What a larger rank gains, and what each rank made the model forget."""
+"""Gain in held-out loss for each doubling of the rank."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lorascope.analysis import StudySummary
-from lorascope.charts.data import LossByRank
-from lorascope.charts.vega import Spec, color_of_rank, finish, interval_layers, rank_axis
+from lorascope.analysis import StudyData, StudySummary
+from lorascope.charts.chart import Chart
+from lorascope.charts.vega import Spec, color_of_rank, finish, interval_layers
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GainPoint:
-    """What the step from one rank to the next larger one gains for each doubling, nats a token."""
+    """Gain of one rank's step to the next larger one for each doubling, nats a token."""
 
     smaller: int
     larger: int
     value: float
     low: float
     high: float
+
+
+def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+    """Make the chart where neighbouring ranks have a held-out loss."""
+    points = gain_per_doubling(summary)
+    if points:
+        yield Chart(
+            name="gain_per_doubling",
+            section="larger_ranks",
+            title=tr("Gain for each doubling of the rank"),
+            caption=tr("What each step to the next larger rank gains for every doubling on its way; 95% intervals."),
+            spec=gain_spec(points, summary.study.tolerance, study.ranks),
+        )
 
 
 def gain_per_doubling(summary: StudySummary) -> tuple[GainPoint, ...]:
@@ -51,21 +64,8 @@ def gain_spec(points: Sequence[GainPoint], tolerance: float, ranks: Sequence[int
 
 
 def _free_end(point: GainPoint, reach: float, tolerance: float) -> str:
-    """Choose the end of an interval whose label, an eighth of the chart high, no line runs through."""
-    room = reach / 8
-    above = any(point.high <= line <= point.high + room for line in (0.0, tolerance))
-    below = any(point.low - room <= line <= point.low for line in (0.0, tolerance))
+    """Choose the end of an interval where no line crosses the label, an eighth of the chart high."""
+    height = reach / 8
+    above = any(point.high <= line <= point.high + height for line in (0.0, tolerance))
+    below = any(point.low - height <= line <= point.low for line in (0.0, tolerance))
     return "low" if above and not below else "high"
-
-
-def forgetting_spec(data: LossByRank, ranks: Sequence[int]) -> Spec:
-    """Draw each rank's change on the generic text, and the base model as a dashed line at 0."""
-    rows = [
-        {"rank": str(point.rank), "value": point.value, "low": point.low, "high": point.high,
-         "end": "high" if point.value >= 0 else "low"}
-        for point in data.points
-    ]  # fmt: skip
-    x = rank_axis(ranks)
-    color = color_of_rank(ranks, legend=False)
-    lines = [(0.0, tr("base model"))]
-    return finish(interval_layers(rows, x, metric_title("forgetting"), color, lines=lines, digits="+.4f"))

@@ -1,9 +1,12 @@
-"""Vega-Lite specifications of the charts of an adapter's use."""
+"""Effective rank of the largest rank's adapter, layer by layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from lorascope.charts.usage import CutCurve, UseByLayer
-from lorascope.charts.vega import Spec, color_of_rank, finish
+from lorascope.analysis import StudyData, StudySummary
+from lorascope.analysis.adapters.usage import effective_rank, examined_trials, module_kind
+from lorascope.charts.chart import Chart
+from lorascope.charts.vega import Spec, finish
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
 
@@ -12,30 +15,45 @@ _KIND_COLORS = ("#b0417a", "#4f8a1f", "#7a7f8c", "#9a5b3c", "#2f8fa8", "#8a6fd1"
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
 
 
-def cut_curve_spec(data: CutCurve, ranks: Sequence[int]) -> Spec:
-    """Draw the cuts as a line in the colour of their rank, and the trained ranks as diamonds in theirs."""
-    top = str(data.top)
-    cuts = [{"rank": top, "at": rank, "loss": loss} for rank, loss in data.cuts]
-    trained = [{"rank": str(rank), "at": rank, "loss": loss} for rank, loss in data.trained]
-    places = sorted({rank for rank, _ in (*data.cuts, *data.trained)})
-    x = {
-        "field": "at", "type": "quantitative", "title": metric_title("rank"),
-        "scale": {"type": "log", "base": 2, "nice": False}, "axis": {"values": places, "format": "d", "grid": False},
-    }  # fmt: skip
-    y = {"field": "loss", "type": "quantitative", "title": metric_title("eval_loss"), "scale": {"zero": False}}
-    tips = [
-        {"field": "at", "type": "quantitative", "title": metric_title("rank")},
-        {"field": "loss", "type": "quantitative", "format": ".4f", "title": metric_title("eval_loss")},
-    ]
-    encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "tooltip": tips}
-    line = {"type": "line", "strokeWidth": 2, "point": {"size": 40}}
-    diamonds = {"type": "point", "shape": "diamond", "size": 110, "filled": True, "opacity": 1}
-    return finish(
-        [
-            {"data": {"values": cuts}, "mark": line, "encoding": encoding},
-            {"data": {"values": trained}, "mark": diamonds, "encoding": encoding},
-        ]
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UseByLayer:
+    """Effective rank of each layer of one adapter."""
+
+    top: int
+    """Rank of the adapter."""
+    kinds: tuple[tuple[str, tuple[float, ...]], ...]
+    """Kind of module, and the effective rank in each layer of that kind, in the model's order."""
+
+
+def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+    """Make the chart where an adapter was examined."""
+    use = use_by_layer(study, summary)
+    if use is not None:
+        yield Chart(
+            name="effective_rank",
+            section="spectra",
+            title=tr("Effective rank by layer"),
+            caption=tr(
+                "Directions that the update of rank {rank} uses in each layer, from the input to the output.",
+                rank=use.top,
+            ),
+            spec=use_by_layer_spec(use),
+        )
+
+
+def use_by_layer(data: StudyData, summary: StudySummary) -> UseByLayer | None:
+    """Take the effective ranks of the largest examined rank; None where no adapter was examined."""
+    examined = examined_trials(data, summary.ranks, summary.trials)
+    if not examined:
+        return None
+    top = max(examined)
+    kinds: dict[str, list[float]] = {}
+    for record in data.spectra:
+        if record.trial_id == examined[top].trial_id:
+            kinds.setdefault(module_kind(record.layer), []).append(effective_rank(record.singular_values))
+    if not kinds:
+        return None
+    return UseByLayer(top=top, kinds=tuple((kind, tuple(values)) for kind, values in kinds.items()))
 
 
 def use_by_layer_spec(data: UseByLayer) -> Spec:

@@ -1,12 +1,14 @@
-"""What was predicted of each rank's cost beside what then was measured."""
+"""Predicted and measured time of a step, and peak memory, by rank."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.analysis import StudySummary
+from lorascope.analysis import StudyData, StudySummary
+from lorascope.charts.chart import Chart
 from lorascope.charts.vega import INK, Spec, color_of_rank, finish, rank_axis
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
 from lorascope.units import to_megabytes
 
 
@@ -17,6 +19,29 @@ class Prediction:
     rank: int
     predicted: float
     measured: float
+
+
+def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+    """Make both charts where ranks have both numbers."""
+    caption = tr("Circle: measured. Diamond: predicted before anything was measured.")
+    steps = predictions(summary, "step_seconds")
+    if steps:
+        yield Chart(
+            name="predicted_step",
+            section="predictions",
+            title=tr("Time of a step, predicted and measured"),
+            caption=caption,
+            spec=prediction_spec(steps, metric_title("step_seconds"), study.ranks),
+        )
+    memory = predictions(summary, "peak_memory_bytes")
+    if memory:
+        yield Chart(
+            name="predicted_memory",
+            section="predictions",
+            title=tr("Peak memory, predicted and measured"),
+            caption=caption,
+            spec=prediction_spec(memory, metric_title("peak_memory_bytes", unit="MB"), study.ranks),
+        )
 
 
 def predictions(summary: StudySummary, what: Literal["step_seconds", "peak_memory_bytes"]) -> tuple[Prediction, ...]:
@@ -32,7 +57,7 @@ def predictions(summary: StudySummary, what: Literal["step_seconds", "peak_memor
 
 
 def prediction_spec(points: Sequence[Prediction], y_title: str, ranks: Sequence[int]) -> Spec:
-    """Draw what was measured as a filled point, and the prediction as a hollow diamond, from 0."""
+    """Draw measurements as filled points and predictions as hollow diamonds, from 0."""
     rows = [
         {"rank": str(point.rank), "kind": kind, "value": value}
         for point in points

@@ -1,28 +1,16 @@
-"""Held-out loss against learning rate: how each rank's best rate was found."""
+"""Held-out loss by rank and learning rate: a heat map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from lorascope.analysis import StudySummary
-from lorascope.charts.vega import INK, Spec, chosen, color_of_rank, cross, dash_of_rank, finish, legend_choice
+from lorascope.analysis import StudyData, StudySummary
+from lorascope.charts.chart import Chart
+from lorascope.charts.vega import INK, Spec, finish
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
 
 ROW_HEIGHT = 34
-"""Pixels of one rank in the heat map."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RatePoint:
-    """One learning rate of one rank."""
-
-    rank: int
-    learning_rate: float
-    loss: float
-    """Last held-out loss, nats a token, mean over the seeds that got furthest; at most the base model's."""
-    finished: bool
-    """False where no trial of this rate went to its end."""
+"""Pixels of one rank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,20 +28,21 @@ class HeatCell:
     """True at the rank's best learning rate."""
 
 
-def eval_loss_by_rate(summary: StudySummary) -> tuple[RatePoint, ...]:
-    """Take the last held-out loss of every rate that has one; none where each rank was given a single rate."""
-    points = []
-    for part in summary.ranks:
-        for rate in part.learning_rates if len(part.learning_rates) > 1 else ():
-            trials = [t for t in summary.trials if (t.rank, t.learning_rate) == (part.rank, rate)]
-            ended = [t for t in trials if t.outcome == "finished"]
-            losses = [t.eval_loss for t in ended or trials if t.eval_loss is not None]
-            if losses:
-                base = max((t.base_eval_loss for t in trials if t.base_eval_loss is not None), default=max(losses))
-                points.append(
-                    RatePoint(rank=part.rank, learning_rate=rate, loss=min(fmean(losses), base), finished=bool(ended))
-                )
-    return tuple(points)
+def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+    """Make the heat map where several learning rates were tried."""
+    del study
+    cells = eval_loss_map(summary)
+    if cells:
+        yield Chart(
+            name="eval_loss_map",
+            section="learning_rates",
+            title=tr("Held-out loss by rank and learning rate"),
+            caption=tr(
+                "Mean over seeds; the darker, the lower. In a frame: each rank's best rate. × marks a trial that did "
+                "not finish."
+            ),
+            spec=loss_map_spec(cells),
+        )
 
 
 def eval_loss_map(summary: StudySummary) -> tuple[HeatCell, ...]:
@@ -76,37 +65,6 @@ def eval_loss_map(summary: StudySummary) -> tuple[HeatCell, ...]:
         )
         for cell in grid
     )
-
-
-def loss_by_rate_spec(points: Sequence[RatePoint], ranks: Sequence[int]) -> Spec:
-    """Draw a line through each rank's finished rates, and a cross at the last loss of every other."""
-    rate, loss = metric_title("learning_rate"), metric_title("eval_loss")
-    tried = sorted({point.learning_rate for point in points})
-    x = {
-        "field": "rate", "type": "quantitative", "title": rate,
-        "scale": {"type": "log", "nice": False, "padding": 14}, "axis": {"format": "~g", "values": tried},
-    }  # fmt: skip
-    y = {"field": "loss", "type": "quantitative", "title": loss, "scale": {"zero": False}}
-    tips = [
-        {"field": "rank", "title": metric_title("rank")},
-        {"field": "rate", "type": "quantitative", "format": "~g", "title": rate},
-        {"field": "loss", "type": "quantitative", "format": ".4f", "title": loss},
-    ]
-    encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "opacity": chosen(1.0)}
-    line = {"type": "line", "strokeWidth": 2}
-    spots = {"type": "point", "filled": True, "size": 55}
-    ended = {"values": _rate_rows(points, finished=True)}
-    layers: list[Spec] = [
-        {"name": "ranks", "params": [legend_choice()], "data": ended,
-         "mark": line, "encoding": encoding | {"strokeDash": dash_of_rank(ranks)}},
-        {"data": ended, "mark": spots, "encoding": encoding | {"tooltip": tips}},
-    ]  # fmt: skip
-    stopped = _rate_rows(points, finished=False)
-    if stopped:
-        layers.append(
-            {"data": {"values": stopped}, "mark": cross() | {"size": 90}, "encoding": encoding | {"tooltip": tips}}
-        )
-    return finish(layers)
 
 
 def loss_map_spec(cells: Sequence[HeatCell]) -> Spec:
@@ -148,11 +106,3 @@ def loss_map_spec(cells: Sequence[HeatCell]) -> Spec:
 def _cell_words(cell: HeatCell) -> str:
     loss = "" if cell.loss is None else f"{cell.loss:.4f}" if cell.loss < 100 else f"{cell.loss:.3g}"
     return loss if cell.finished else f"{loss} ×".strip()
-
-
-def _rate_rows(points: Sequence[RatePoint], *, finished: bool) -> list[dict[str, object]]:
-    return [
-        {"rank": str(point.rank), "rate": point.learning_rate, "loss": point.loss}
-        for point in points
-        if point.finished == finished
-    ]

@@ -1,0 +1,44 @@
+"""A chart of a study: its words and its Vega-Lite specifications."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lorascope.charts.vega import Spec
+
+SectionName = Literal[
+    "loss_curves",
+    "learning_rates",
+    "larger_ranks",
+    "truncation",
+    "spectra",
+    "costs",
+    "predictions",
+    "trade_offs",
+    "forgetting",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """One chart in the language in use."""
+
+    name: str
+    """File name without its ending."""
+    section: SectionName
+    """Section of the report that shows it."""
+    title: str
+    caption: str
+    """Explains the marks."""
+    spec: Spec
+    interactive_spec: Spec | None = None
+    """Differs from ``spec`` in what answers the pointer; None where nothing does."""
+
+    @property
+    def page_spec(self) -> Spec:
+        """The specification for a browser."""
+        return self.interactive_spec or self.spec
+
+    @property
+    def alt_text(self) -> str:
+        """Text for readers who cannot see the chart."""
+        return f"{self.title}. {self.caption}"

@@ -1,0 +1,131 @@
+"""Trade-offs: excess loss against runtime and against peak memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.analysis import StudyData, StudySummary
+from lorascope.charts.chart import Chart
+from lorascope.charts.vega import (
+    HEIGHT,
+    INK,
+    LABEL_MARGIN,
+    LINE_HEIGHT,
+    Spec,
+    color_of_rank,
+    dashed_line,
+    finish,
+    time_unit,
+)
+from lorascope.text.language import tr
+from lorascope.text.metrics import metric_title
+from lorascope.units import to_megabytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TradeOff:
+    """A rank's excess over the best rank, with its 95% interval, and its cost."""
+
+    rank: int
+    excess: float
+    low: float
+    high: float
+    cost: float
+    pareto: bool
+    """True where no other rank is as good in loss, time of a step and peak memory and better in one of them."""
+
+
+def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+    """Make both charts where costs were measured."""
+    tolerance = summary.study.tolerance
+    caption = tr("Filled: no other rank is as good in loss, time and memory and better in one of them. Hollow: one is.")
+    by_time = loss_against_runtime(summary)
+    if by_time:
+        divisor, unit = time_unit(max(point.cost for point in by_time))
+        x_title = metric_title("runtime_seconds", unit=unit)
+        yield Chart(
+            name="loss_against_time",
+            section="trade_offs",
+            title=tr("Loss against time"),
+            caption=caption,
+            spec=trade_off_spec(by_time, x_title, tolerance, study.ranks, divisor=divisor),
+        )
+    by_memory = loss_against_memory(summary)
+    if by_memory:
+        x_title = metric_title("peak_memory_bytes", unit="MB")
+        yield Chart(
+            name="loss_against_memory",
+            section="trade_offs",
+            title=tr("Loss against memory"),
+            caption=caption,
+            spec=trade_off_spec(by_memory, x_title, tolerance, study.ranks),
+        )
+
+
+def loss_against_runtime(summary: StudySummary) -> tuple[TradeOff, ...]:
+    """Pair each rank's excess with the time of training it alone, in seconds."""
+    return _trade_offs(summary, {part.rank: part.runtime_seconds for part in summary.ranks})
+
+
+def loss_against_memory(summary: StudySummary) -> tuple[TradeOff, ...]:
+    """Pair each rank's excess with its peak memory, in MB."""
+    peaks = {part.rank: part.peak_memory_bytes for part in summary.ranks}
+    return _trade_offs(summary, {rank: None if peak is None else to_megabytes(peak) for rank, peak in peaks.items()})
+
+
+def _trade_offs(summary: StudySummary, costs: Mapping[int, float | None]) -> tuple[TradeOff, ...]:
+    points = []
+    for part in summary.ranks:
+        cost = costs[part.rank]
+        if part.excess_loss is not None and part.excess_loss_ci95 is not None and cost is not None:
+            low, high = part.excess_loss_ci95
+            on_front = part.pareto is True
+            points.append(
+                TradeOff(rank=part.rank, excess=part.excess_loss, low=low, high=high, cost=cost, pareto=on_front)
+            )
+    return tuple(points) if len(points) > 1 else ()
+
+
+def trade_off_spec(
+    points: Sequence[TradeOff], x_title: str, tolerance: float, ranks: Sequence[int], *, divisor: float = 1.0
+) -> Spec:
+    """Draw each rank at its cost, divided by ``divisor``, and its excess; filled in the Pareto set."""
+    x = {"field": "cost", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8},
+         "scale": {"zero": False, "padding": LABEL_MARGIN}}  # fmt: skip
+    y = {"field": "low", "type": "quantitative", "title": metric_title("excess_loss"),
+         "scale": {"zero": False, "padding": LABEL_MARGIN}}  # fmt: skip
+    ends = [tolerance, *(end for point in points for end in (point.low, point.high))]
+    gap = 0.7 * LINE_HEIGHT / HEIGHT * (max(ends) - min(ends))
+    rows = [
+        {"rank": str(point.rank), "words": f"r {point.rank}", "cost": point.cost / divisor, "pareto": point.pareto,
+         "value": point.excess, "low": point.low, "high": point.high,
+         "label": _label_place(point.excess, tolerance, gap)}
+        for point in points
+    ]  # fmt: skip
+    color = color_of_rank(ranks, legend=False)
+    tips = [
+        {"field": "rank", "title": metric_title("rank")},
+        {"field": "cost", "type": "quantitative", "title": x_title, "format": ",.4~g"},
+        {"field": "value", "type": "quantitative", "title": metric_title("excess_loss"), "format": ".4f"},
+    ]
+    value = {**y, "field": "value"}
+    layers: list[Spec] = [
+        {"data": {"values": rows}, "mark": {"type": "rule", "strokeWidth": 1.5},
+         "encoding": {"x": x, "y": y, "y2": {"field": "high"}, "color": color}},
+        *(
+            {"data": {"values": [row for row in rows if row["pareto"] == filled]},
+             "mark": {"type": "point", "size": 90, "filled": filled, "opacity": 1, "strokeWidth": 2},
+             "encoding": {"x": x, "y": value, "color": color, "tooltip": tips}}
+            for filled in (True, False)
+        ),
+        {"data": {"values": rows}, "mark": {"type": "text", "dx": 9, "align": "left", "fontSize": 12, "color": INK},
+         "encoding": {"x": x, "y": {**y, "field": "label"}, "text": {"field": "words"}}},
+        *dashed_line(tolerance, tr("tolerance")),
+    ]  # fmt: skip
+    return finish(layers)
+
+
+def _label_place(value: float, line: float, gap: float) -> float:
+    """Move a label at ``value`` at least ``gap`` away from the line."""
+    if abs(value - line) >= gap:
+        return value
+    return line + gap if value >= line else line - gap
