@@ -1,7 +1,7 @@
-"""One run at a time in a study's folder.
+"""Lock a study's folder so that one process at a time runs the study.
 
-The operating system holds the lock and lets go of it when the process ends, however it ends. The file says who holds
-it, for people, for whoever watches, and for file systems that lock nothing.
+The operating system holds the lock and releases it when the process ends, however it ends. The file names the owner:
+for messages, for the live page, and for file systems without locks.
 """
 
 import contextlib
@@ -10,19 +10,22 @@ import json
 import os
 import socket
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
+from filelock import lock_descriptor
 
 from lorascope.errors import InputError
 
-if sys.platform != "win32":
-    import fcntl
-
 _UNSUPPORTED = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
+_OPEN_FILES_STAY = sys.platform == "win32"
+"""True where the system refuses to remove a file that a process has open."""
+_REMOVE_TRIES = 20
+_RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +39,11 @@ class Owner:
 
     @classmethod
     def this_process(cls) -> Self:
-        """Describe the process that asks."""
+        """Describe the calling process."""
         return cls(host=socket.gethostname(), pid=os.getpid(), started=psutil.Process().create_time())
 
     def is_gone(self) -> bool:
-        """Say whether the process is known to have ended; one of another machine never is."""
+        """Return True if the process is known to have ended; False for a process of another machine."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -51,50 +54,41 @@ class Owner:
         except psutil.Error:
             return False
 
+    def to_bytes(self) -> bytes:
+        """Encode as JSON behind one space: Windows lets other processes read all but the first byte, which is locked."""
+        return b" " + json.dumps(asdict(self)).encode()
+
 
 def read_owner(path: Path) -> Owner | None:
-    """Read who holds a lock or held it last; None where nobody does, or the file says nothing of use."""
+    """Read the present or last owner of a lock; None without the file or where it names no owner."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb", buffering=0) as file:
+            file.seek(1)
+            fields = json.loads(file.read())
         return Owner(host=str(fields["host"]), pid=int(fields["pid"]), started=float(fields["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _lock_file(number: int) -> bool:
-    """Lock an open file until it is closed; False where the system cannot. Raises BlockingIOError when it is taken."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return False
-        raise
-    return True
-
-
 class FolderLock:
-    """Held inside its ``with`` block; the file goes with it."""
+    """A lock that its ``with`` block releases; the file exists only while it is held or after its owner was killed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._number: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock; does nothing where this object holds it.
+        """Take the lock; do nothing if this object holds it.
 
         Raises:
-            InputError: a run that lives holds it.
+            InputError: another run holds it.
         """
         while self._number is None:
             number = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 self._take(number)
-                # who held it before may have removed the file after this one was opened
-                if os.path.samestat(os.fstat(number), self._path.stat()):
+                # The owner before may have removed the file after this process opened it.
+                if _OPEN_FILES_STAY or os.path.samestat(os.fstat(number), self._path.stat()):
                     self._number = number
             except FileNotFoundError:
                 continue
@@ -102,7 +96,7 @@ class FolderLock:
                 if self._number is None:
                     os.close(number)
         os.truncate(self._number, 0)
-        os.write(self._number, json.dumps(asdict(Owner.this_process())).encode())
+        os.write(self._number, Owner.this_process().to_bytes())
 
     def __enter__(self) -> Self:
         return self
@@ -110,22 +104,34 @@ class FolderLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._number is not None:
+        if self._number is None:
+            return
+        number, self._number = self._number, None
+        if not _OPEN_FILES_STAY:  # while it is locked: once closed, the file may be another run's
+            self._remove()
+        os.close(number)
+        if _OPEN_FILES_STAY:  # fails where another run took it, and has it open
+            self._remove()
+
+    def _remove(self) -> None:
+        for _ in range(_REMOVE_TRIES if _OPEN_FILES_STAY else 1):
             with contextlib.suppress(OSError):  # a lock file that is left behind locks nothing
-                self._path.unlink()
-            os.close(self._number)
-            self._number = None
+                self._path.unlink(missing_ok=True)
+                return
+            time.sleep(_RETRY_SECONDS)  # the live page may be reading it
 
     def _take(self, number: int) -> None:
         owner = read_owner(self._path)
         try:
-            locked = _lock_file(number)
-        except BlockingIOError:
-            raise self._taken(owner) from None
-        if not locked and owner is not None and not owner.is_gone():
-            raise self._taken(owner)
+            taken = not lock_descriptor(number, blocking=False)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            taken = owner is not None and not owner.is_gone()
+        if taken:
+            raise self._in_use(owner)
 
-    def _taken(self, owner: Owner | None) -> InputError:
+    def _in_use(self, owner: Owner | None) -> InputError:
         who = f"process {owner.pid} on {owner.host}" if owner else "another process"
         return InputError(
             f"{self._path.parent} is in use: {who} runs this study",

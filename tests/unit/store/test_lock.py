@@ -1,12 +1,11 @@
 """One owner at a time, whoever it is and however the one before ended."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(number: int, operation: int) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    monkeypatch.setattr("fcntl.flock", flock)
 
 
 @pytest.mark.usefixtures("no_locks")
@@ -100,16 +99,54 @@ def test_where_nothing_can_be_locked_the_owner_is_asked_for(path: Path) -> None:
         program.wait()
         take(path)
     elsewhere = replace(Owner.this_process(), host="elsewhere")
-    path.write_text(json.dumps(asdict(elsewhere)), encoding="utf-8")
+    path.write_bytes(elsewhere.to_bytes())
     with pytest.raises(InputError, match=r"on elsewhere .*\n.*delete .*study\.lock"):
         take(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', "\x00" * 40])
+@pytest.mark.parametrize("content", ["", "{", " {", " []", ' {"host": 1}', "\x00" * 40])
 def test_a_file_that_names_nobody_locks_nothing(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     assert read_owner(path) is None
     take(path)
+
+
+@pytest.fixture
+def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Windows: a file that a process has open cannot be removed. Returns the calls that closed and removed."""
+    calls: list[str] = []
+    unlink, close = Path.unlink, os.close
+
+    def refuse_open(path: Path, *, missing_ok: bool = False) -> None:
+        calls.append("remove")
+        if calls.count("close") == 0 or calls.count("remove") == 1:  # at first a reader has it open
+            raise PermissionError(errno.EACCES, "the process cannot access the file", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    def note_close(number: int) -> None:
+        calls.append("close")
+        close(number)
+
+    monkeypatch.setattr(lock, "_OPEN_FILES_STAY", True)
+    monkeypatch.setattr(Path, "unlink", refuse_open)
+    monkeypatch.setattr(lock.os, "close", note_close)
+    return calls
+
+
+def test_where_open_files_stay_the_lock_is_closed_and_then_removed(path: Path, open_files_stay: list[str]) -> None:
+    with FolderLock(path) as held:
+        held.acquire()
+        assert path.exists()
+        open_files_stay.clear()
+    assert open_files_stay == ["close", "remove", "remove"]
+    assert not path.exists()
+
+
+def test_the_owner_is_read_without_the_byte_that_windows_locks(path: Path) -> None:
+    with FolderLock(path) as held:
+        held.acquire()
+        assert path.read_bytes()[:1] == b" "
+        assert read_owner(path) == Owner.this_process()
 
 
 def test_of_many_that_start_at_once_one_at_a_time_holds_it(tmp_path: Path, path: Path) -> None:

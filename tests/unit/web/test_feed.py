@@ -1,9 +1,7 @@
 """What a page is told of a study that is written meanwhile."""
 
-import json
 import math
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -11,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from lorascope.records import Environment, GpuSample, StepRecord, SystemSample, TrialOutcome
 from lorascope.store import StudyStore
 from lorascope.store import connection as connect
+from lorascope.store.lock import Owner
 from lorascope.web import feed as feed_module
 from lorascope.web.feed import Feed
 from lorascope.web.liveness import Pulse
@@ -219,8 +217,7 @@ def test_an_old_store_is_not_taken_for_one_that_is_written(make_study: MakeStudy
 
 def lock(folder: Path, **changes: object) -> None:
     """Write the lock as a run does that this process carries out."""
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    (folder / "study.lock").write_text(json.dumps(owner | changes), encoding="utf-8")
+    (folder / "study.lock").write_bytes(replace(Owner.this_process(), **changes).to_bytes())
 
 
 def test_the_lock_of_a_run_says_more_than_the_age_of_its_records(make_study: MakeStudy) -> None:
@@ -252,7 +249,7 @@ def test_a_study_whose_run_was_killed_at_its_very_end_is_not_finished(make_study
 
 def test_a_lock_that_says_nothing_is_no_lock(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
-    for text in ("", "5", "[]", "{}", '{"host": 1}', "\udcff"):
+    for text in ("", " 5", " []", " {}", ' {"host": 1}', " \udcff"):
         (folder / "study.lock").write_bytes(text.encode("utf-8", "surrogateescape"))
         assert Feed(folder, "en").update("")[1]["state"]["name"] == "running"
 
