@@ -26,6 +26,7 @@ check: $(VENV)/.check-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+	$(BIN)/python tools/sizes.py
 
 # The catalogs of messages, brought up to date with the code; what is new has to be translated by hand.
 words: setup

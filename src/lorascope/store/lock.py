@@ -55,7 +55,7 @@ class Owner:
             return False
 
     def to_bytes(self) -> bytes:
-        """Encode as JSON behind one space: Windows lets other processes read all but the first byte, which is locked."""
+        """Encode as JSON behind one space, as other processes cannot read the locked first byte on Windows."""
         return b" " + json.dumps(asdict(self)).encode()
 
 
