@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lorascope.measure.environment import environment
+from lorascope.message import Message
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, SystemSample, TrialOutcome, TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
@@ -32,7 +33,7 @@ def write(folder: Path, spec: StudySpec, *, total_steps: int, done: int) -> None
             every = max(1, total_steps // 10)
             store.put_all([_evaluation(trial.trial_id, step, total_steps) for step in range(0, done + 1, every)])
             state = "finished" if done == total_steps else "running"
-            store.put(TrialOutcome(trial_id=trial.trial_id, state=state, steps=done, message=""))
+            store.put(TrialOutcome(trial_id=trial.trial_id, state=state, steps=done, message=None))
         store.put_all([_sample(second) for second in range(1, 61)])
 
 
@@ -80,9 +81,11 @@ def _sample(second: int) -> SystemSample:
 
 def _facts(total_steps: int) -> ResolvedStudy:
     return ResolvedStudy(
-        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="", packing=True,
-        packing_reason="", train_examples=8 * total_steps, eval_examples=_ROWS, train_tokens=8 * _TOKENS * total_steps,
+        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="float32",
+        dtype_reason=Message("asked"), packing=True,
+        packing_reason=Message("asked"), train_examples=8 * total_steps, eval_examples=_ROWS,
+        train_tokens=8 * _TOKENS * total_steps,
         train_target_tokens=_TOKENS * total_steps, eval_target_tokens=20 * _ROWS, total_steps=total_steps,
         base_parameters=134_515_008, target_modules=("layers.0.q_proj",), data_hash="made up", model_hash="",
-        data_notes=(), kernels=False, kernels_reason="", eval_tokens=20 * _ROWS,
+        data_notes=(), kernels=False, kernels_reason=Message("asked"), eval_tokens=20 * _ROWS,
     )  # fmt: skip

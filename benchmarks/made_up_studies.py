@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorascope.analysis.study_data import StudyData, load_study
+from lorascope.message import Message
 from lorascope.records import EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
@@ -143,10 +144,12 @@ def _finished_study(spec: StudySpec, rows: int) -> StudyData:
     """Write and read a study that is finished but for its evaluations."""
     trials = plan_trials(spec)
     resolved = ResolvedStudy(
-        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="", packing=True,
-        packing_reason="", train_examples=8 * STEPS, eval_examples=rows, train_tokens=1, train_target_tokens=1,
+        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="float32",
+        dtype_reason=Message("asked"), packing=True,
+        packing_reason=Message("asked"), train_examples=8 * STEPS, eval_examples=rows, train_tokens=1,
+        train_target_tokens=1,
         eval_target_tokens=rows * MEAN_TOKENS, total_steps=STEPS, base_parameters=1, target_modules=(), data_hash="",
-        model_hash="", data_notes=(), kernels=False, kernels_reason="",
+        model_hash="", data_notes=(), kernels=False, kernels_reason=Message("asked"),
         eval_tokens=rows * MEAN_TOKENS,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
@@ -156,5 +159,5 @@ def _finished_study(spec: StudySpec, rows: int) -> StudyData:
             store.put(resolved)
             store.put_all(trials)
             for trial in trials:
-                store.put(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=STEPS, message=""))
+                store.put(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=STEPS, message=None))
         return load_study(folder)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lorascope.message import Message
 from lorascope.records import (
     AdapterRecord,
     CostRecord,
@@ -86,11 +87,11 @@ def write_store(folder: Path, trials: int, steps: int) -> int:
 
 def _facts(steps: int) -> ResolvedStudy:
     return ResolvedStudy(
-        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="bfloat16", dtype_reason="made up",
-        packing=True, packing_reason="made up", train_examples=8 * steps, eval_examples=EVAL_ROWS,
+        model="made-up/model", dataset="made-up/rows", device="cpu", dtype="bfloat16", dtype_reason=Message("asked"),
+        packing=True, packing_reason=Message("asked"), train_examples=8 * steps, eval_examples=EVAL_ROWS,
         train_tokens=2_000 * steps, train_target_tokens=1_500 * steps, eval_target_tokens=20 * EVAL_ROWS,
         total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj",), data_hash="d",
-        model_hash="m", data_notes=(), kernels=True, kernels_reason="made up", eval_tokens=26 * EVAL_ROWS,
+        model_hash="m", data_notes=(), kernels=True, kernels_reason=Message("asked"), eval_tokens=26 * EVAL_ROWS,
     )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def _write_trial(store: StudyStore, trial: TrialRecord, steps: int, rng: np.rand
                 )
             ]
         )  # fmt: skip
-    store.put(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=steps, message=""))
+    store.put(TrialOutcome(trial_id=trial.trial_id, state="finished", steps=steps, message=None))
 
 
 def _write_cost(store: StudyStore, rank: int) -> None:

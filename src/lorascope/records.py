@@ -7,6 +7,7 @@ division happens once, where a loss is read.
 import math
 from typing import Annotated, Literal
 
+from lorascope.message import Message
 from lorascope.record_registry import record
 
 OutcomeState = Literal["running", "finished", "stopped", "diverged", "oom", "failed"]
@@ -121,8 +122,8 @@ class TrialOutcome:
     state: OutcomeState
     steps: int
     """Optimizer steps done."""
-    message: str
-    """Why, for the states that need a reason; empty otherwise."""
+    message: Message | None
+    """Why, for the states that need a reason."""
 
 
 @record("resolved", key=())
@@ -133,10 +134,10 @@ class ResolvedStudy:
     dataset: str
     device: str
     dtype: str
-    dtype_reason: str
+    dtype_reason: Message
     packing: bool
     """True: rows are packed without padding. False: rows are padded."""
-    packing_reason: str
+    packing_reason: Message
     train_examples: int
     eval_examples: int
     train_tokens: int
@@ -149,11 +150,11 @@ class ResolvedStudy:
     """Full names of the adapted modules."""
     data_hash: str
     model_hash: str
-    data_notes: tuple[str, ...]
-    """What was done to the rows, one sentence each: cut, dropped, duplicates."""
+    data_notes: tuple[Message, ...]
+    """What was done to the rows: truncated, dropped, duplicates."""
     kernels: bool
     """True: compiled kernels computed a step."""
-    kernels_reason: str
+    kernels_reason: Message
     eval_tokens: int | None
     """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""
 

@@ -7,6 +7,7 @@ import torch
 
 from lorascope.modeling.backends.cpu import build
 from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.text.say import say
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +15,7 @@ def own_kernels() -> Kernels:
     """The kernels as a run has them."""
     library, how = build.load_kernels()
     if library is None:
-        pytest.skip(how)
+        pytest.skip(say(how))
     return Kernels(library)
 
 
@@ -39,7 +40,7 @@ def _built(*flags: str) -> Kernels:
         patch.setattr(build, "_FLAGS", flags)
         library, how = build.load_kernels.__wrapped__()
     if library is None:
-        pytest.skip(how)
+        pytest.skip(say(how))
     return Kernels(library)
 
 

@@ -17,6 +17,7 @@ from lorascope.engine import verify as adaptation
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
+from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.patch_modules import fuse, unfuse
@@ -24,6 +25,7 @@ from lorascope.modeling.load import hash_weights
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.search.trials import plan_trials
 from support.groups import make_spec, prepared, run_pack
+from support.messages import ASKED
 from support.references import random
 from support.tiny_models import TARGETS, VOCABULARY, make_examples, make_model, make_splits
 
@@ -78,8 +80,8 @@ def test_which_modules_are_replaced(own_kernels: Kernels, kind: str, expected: d
     assert replaced(frozen.model) == expected
     # even where no module is replaced there are attention, dropout and loss
     assert frozen.kernels is not None
-    assert f"{sum(expected.values())} modules replaced" in reasons.kernels
-    assert ("the model's own" in reasons.packing) == frozen.packing
+    assert reasons.kernels.values["modules"] == sum(expected.values())
+    assert (reasons.packing == Message("packing.agrees")) == frozen.packing
 
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -307,7 +309,7 @@ def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monke
     )
     assert frozen.kernels is None
     assert frozen.packing
-    assert "computed by the compiled kernels differ by" in reasons.kernels
+    assert reasons.kernels.code == "kernels.differ"
     assert replaced(frozen.model) == {}
 
 
@@ -322,17 +324,17 @@ def test_a_model_that_fails_with_the_kernels_does_without(
         make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=True
     )
     assert frozen.kernels is None
-    assert reasons.kernels == "this model cannot be computed by the compiled kernels (what is this?)"
+    assert reasons.kernels == Message("kernels.refused", error="what is this?")
     assert replaced(frozen.model) == {}
 
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_without_kernels_a_study_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
-    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, "no C++ compiler is here"))
+    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=packing, kernels=True
     )
-    assert (frozen.kernels, reasons.kernels) == (None, "no C++ compiler is here")
+    assert (frozen.kernels, reasons.kernels) == (None, Message("kernels.no_compiler"))
     assert replaced(frozen.model) == {}
     kept = run_pack(make_spec(), frozen=frozen)
     assert [len(kept.losses(trial)) for trial in ("r2", "r4", "r8")] == [6, 6, 6]
@@ -343,4 +345,4 @@ def test_kernels_are_not_used_unless_asked(monkeypatch: pytest.MonkeyPatch) -> N
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=False
     )
-    assert (frozen.kernels, reasons.kernels) == (None, "as asked")
+    assert (frozen.kernels, reasons.kernels) == (None, ASKED)

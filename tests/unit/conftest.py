@@ -20,6 +20,7 @@ from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
 DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
@@ -27,13 +28,13 @@ DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
 
 def facts_of(steps: int, n_eval: int, model: str = "made-up/model") -> ResolvedStudy:
     return ResolvedStudy(
-        model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason="faster on this CPU",
-        packing=True, packing_reason="packed logits equal padded ones", kernels=True,
-        kernels_reason="compiled with g++", train_examples=8 * steps // 2,
+        model=model, dataset="made-up/rows", device="cpu", dtype="float32", dtype_reason=verbatim("faster on this CPU"),
+        packing=True, packing_reason=verbatim("packed logits equal padded ones"), kernels=True,
+        kernels_reason=verbatim("compiled with g++"), train_examples=8 * steps // 2,
         eval_examples=n_eval, train_tokens=51_000, train_target_tokens=40_000, eval_target_tokens=20 * n_eval,
         total_steps=steps, base_parameters=134_515_008, target_modules=("layers.0.q_proj", "layers.0.v_proj"),
         eval_tokens=26 * n_eval,
-        data_hash="d" * 12, model_hash="e" * 12, data_notes=("3 rows were cut at 128 tokens.",),
+        data_hash="d" * 12, model_hash="e" * 12, data_notes=(verbatim("3 rows were cut at 128 tokens."),),
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def write_study(
                 store, trial.trial_id, floor=floor, steps=steps, done=ran, n_eval=n_eval, seed=number, noise=noise
             )
             state = TrialOutcome(
-                trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=""
+                trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=None
             )
             store.put((outcomes or {}).get(trial.trial_id, state))
         for rank in spec.ranks if costs else ():

@@ -46,7 +46,6 @@ from lorascope.message import Message, Sentences
 from lorascope.records import CostRecord, TrialOutcome, TrialRecord
 from lorascope.search.trials import planned_rates
 from lorascope.store.columns import StepColumns
-from lorascope.text.language import retell
 from lorascope.text.say import say
 from lorascope.units import from_megabytes, parse_bytes
 
@@ -147,12 +146,12 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
         eval_target_tokens=resolved.eval_target_tokens if resolved else None,
         device=resolved.device if resolved else None,
         dtype=resolved.dtype if resolved else None,
-        dtype_reason=retell(resolved.dtype_reason) if resolved else None,
+        dtype_reason=say(resolved.dtype_reason) if resolved else None,
         packing=resolved.packing if resolved else None,
-        packing_reason=retell(resolved.packing_reason) if resolved else None,
+        packing_reason=say(resolved.packing_reason) if resolved else None,
         kernels=resolved.kernels if resolved else None,
-        kernels_reason=retell(resolved.kernels_reason) if resolved else None,
-        data_notes=tuple(map(retell, resolved.data_notes)) if resolved else (),
+        kernels_reason=say(resolved.kernels_reason) if resolved else None,
+        data_notes=tuple(map(say, resolved.data_notes)) if resolved else (),
         data_hash=resolved.data_hash if resolved else None,
         model_hash=resolved.model_hash if resolved else None,
         adapted_modules=len(resolved.target_modules) if resolved else None,
@@ -183,7 +182,7 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialSection:
         learning_rate=trial.learning_rate,
         seed=trial.seed,
         outcome=outcome.state if outcome else "running" if len(steps) else "not_started",
-        message=retell(outcome.message) if outcome else "",
+        message=say(outcome.message) if outcome and outcome.message else "",
         steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
         eval_loss=last.loss if last else None,

@@ -12,6 +12,7 @@ from lorascope.cli.formatting import format_loss, outcome_line, scales, solo_cos
 from lorascope.cli.run_state import RunState
 from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.text.numbers import format_count
+from lorascope.text.say import say
 
 _LINE_SECONDS = 15.0
 
@@ -91,7 +92,8 @@ class PlainView:
         """Write how a trial ended."""
         self._state.outcome(outcome)
         if outcome.state != "running":
-            self._write(outcome_line(outcome.trial_id, f"{outcome.state} after {outcome.steps} steps", outcome.message))
+            reason = say(outcome.message) if outcome.message else ""
+            self._write(outcome_line(outcome.trial_id, f"{outcome.state} after {outcome.steps} steps", reason))
 
     def _write_evaluations(self) -> None:
         if self._evaluated:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.cli.run import StudyFlags, read_study
+from lorascope.text.say import say
 
 if TYPE_CHECKING:
     from lorascope.costmodel.plan import PlannedCost, StudyPlan
@@ -74,7 +75,7 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
             "factor": known.factor,
             "joint_factor": known.joint_factor,
         },
-        "notes": planned.notes,
+        "notes": [say(note) for note in planned.notes],
     }
 
 

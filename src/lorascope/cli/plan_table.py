@@ -8,6 +8,7 @@ from rich.text import Text
 
 from lorascope.cli.columns import Column, fit_columns, make_table
 from lorascope.text.numbers import format_count, format_seconds
+from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def show_plan(console: Console, plan: "StudyPlan") -> None:
         )
     for line in _lines(plan):
         console.print(Text(line))
-    for note in (*plan.notes, _trust(plan)):
+    for note in (*map(say, plan.notes), _trust(plan)):
         console.print(Text(note, style="dim"))
 
 

@@ -15,6 +15,7 @@ from lorascope.costmodel.workload import assumed_rows, evaluation_of, steps_of
 from lorascope.data.dataset import Example
 from lorascope.data.row_order import total_steps
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.modeling.load import ModelSource, load_tokenizer
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.targets import check_ranks, find_targets, swap_in
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 _SAMPLED_STEPS = 32
 """Steps whose rows are cut into passes to know the mean step and the largest pass."""
 _JOINT_STEPS = 4
-_ODD_TIMES = (
-    "A larger rank is predicted to be faster than a smaller one: the speed of this machine changed while it was timed. "
-    "Plan again when it is idle."
-)
 _READ_BYTES = 10_000_000
 """A larger file of rows is not tokenised for a plan."""
 
@@ -90,7 +87,7 @@ class StudyPlan:
     """The finished study that corrected times; None without one."""
     limits: tuple["Limit", ...]
     """What was given on memory, time and size."""
-    notes: tuple[str, ...]
+    notes: tuple[Message, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +164,7 @@ class _Planner:
     rows: _Rows
     calibration: Calibration | None
 
-    def plan(self, *, adapted_modules: int, notes: Sequence[str]) -> StudyPlan:
+    def plan(self, *, adapted_modules: int, notes: Sequence[Message]) -> StudyPlan:
         known = self.rows.total_steps or _SAMPLED_STEPS
         alone = self._steps(min(known, _SAMPLED_STEPS), adapters=1)
         group = [trial.rank for trial in next_trials(self.spec, [], {})]
@@ -175,7 +172,7 @@ class _Planner:
         joint = self._cost(group, together, joint=len(group) > 1)
         ranks = tuple(PlannedRank(rank=rank, cost=self._cost([rank], alone)) for rank in sorted(self.spec.ranks))
         if any(more.cost.step_seconds < less.cost.step_seconds for less, more in pairwise(ranks)):
-            notes = [*notes, _ODD_TIMES]
+            notes = [*notes, Message("plan.odd_times")]
         training = joint.runtime_seconds
         if training is not None:
             training *= len(plan_trials(self.spec)) / len(group)

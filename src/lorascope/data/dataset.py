@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lorascope.message import Message
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Example:
@@ -39,8 +41,8 @@ class Splits:
     """SHA-256, in hex, over all token ids, masks and the split."""
     format: str
     """How columns became text, such as ``alpaca``."""
-    notes: tuple[str, ...]
-    """What was done to the rows, one sentence each."""
+    notes: tuple[Message, ...]
+    """What was done to the rows."""
 
 
 def hash_halves(halves: Iterable[tuple[Example, ...]]) -> str:

@@ -14,18 +14,8 @@ from lorascope.data.formats.rendered_row import Rendered
 from lorascope.data.sources.load import load_rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
 from lorascope.errors import InputError
+from lorascope.message import Message, Value
 from lorascope.spec.schema import StudySpec
-from lorascope.text.language import later
-
-_BLANK = later("Rows of {split!r} without text, dropped from {rows:,}: {count:,}.")
-_CUT = later("Rows of {split!r} cut at max_length ({tokens} tokens), of {rows:,}: {count:,}.")
-_NO_TARGET = later(
-    "Rows of {split!r} without a target token within max_length ({tokens} tokens), dropped from {rows:,}: {count:,}."
-)
-_SHARED_PROMPT = later("Training rows with the prompt of a held-out row, dropped: {count:,}.")
-_FEWER = later("Held-out rows, instead of {asked}, as rows of one prompt stay together: {count}.")
-_TRAIN_REPEATS = later("Training rows that repeat another row exactly, kept: {count:,}.")
-_EVAL_REPEATS = later("Held-out rows that repeat another one exactly, dropped: {count:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,7 +25,7 @@ class _Rows:
     keys: tuple[tuple[str, str], ...]
     """Prompt and whole text."""
     examples: tuple[Example, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Message, ...]
 
 
 def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
@@ -89,7 +79,7 @@ def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokeniz
             remedy=f"fill the columns that are read ({', '.join(chosen.columns)}), or choose another format",
         )
     rows = _tokenise(spec, rendered, chosen, tokenizer, split)
-    blank = _note(len(dataset) - len(rendered), _BLANK, split=split, rows=len(dataset))
+    blank = _note(len(dataset) - len(rendered), "rows.blank", split=split, rows=len(dataset))
     return replace(rows, notes=blank + rows.notes)
 
 
@@ -115,8 +105,8 @@ def _tokenise(
     if not examples:
         raise _no_targets(spec, len(rendered), needed)
     n_lost = len(rendered) - len(examples)
-    values = {"split": split, "tokens": spec.max_length, "rows": len(rendered)}
-    notes = _note(n_cut, _CUT, **values) + _note(n_lost, _NO_TARGET, **values)
+    values: dict[str, Value] = {"split": split, "tokens": spec.max_length, "rows": len(rendered)}
+    notes = _note(n_cut, "rows.truncated", **values) + _note(n_lost, "rows.no_target", **values)
     return _Rows(keys=tuple(keys), examples=tuple(examples), notes=notes)
 
 
@@ -133,7 +123,9 @@ def _no_targets(spec: StudySpec, n_rows: int, needed: Sequence[int]) -> InputErr
     )
 
 
-def _split_by_seed(spec: StudySpec, rows: _Rows) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[str, ...]]:
+def _split_by_seed(
+    spec: StudySpec, rows: _Rows
+) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Message, ...]]:
     n_rows = len(rows.examples)
     n_eval = spec.eval_examples or default_eval_rows(n_rows)
     if n_rows < n_eval + spec.per_device_train_batch_size:
@@ -150,16 +142,16 @@ def _split_by_seed(spec: StudySpec, rows: _Rows) -> tuple[tuple[Example, ...], t
         )
     notes = rows.notes
     if len(halves.eval) < n_eval:
-        notes += (_FEWER.format(asked=n_eval, count=len(halves.eval)),)
-    notes += _note(halves.train_repeats, _TRAIN_REPEATS)
-    notes += _note(halves.eval_repeats, _EVAL_REPEATS)
+        notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(halves.eval)),)
+    notes += _note(halves.train_repeats, "rows.train_repeats")
+    notes += _note(halves.eval_repeats, "rows.eval_repeats")
     examples = rows.examples
     return tuple(examples[row] for row in halves.train), tuple(examples[row] for row in halves.eval), notes
 
 
 def _split_by_name(
     spec: StudySpec, rows: _Rows, other: _Rows
-) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[str, ...]]:
+) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Message, ...]]:
     different = [row for row, is_first in enumerate(first_occurrences(other.keys)) if is_first]
     n_eval = spec.eval_examples or len(different)
     if len(different) < n_eval:
@@ -173,11 +165,11 @@ def _split_by_name(
     kept = [row for row, (prompt, _) in enumerate(rows.keys) if prompt not in held_prompts]
     repeats = len(kept) - sum(first_occurrences([rows.keys[row] for row in kept]))
     notes = rows.notes + other.notes
-    notes += _note(len(rows.keys) - len(kept), _SHARED_PROMPT)
-    notes += _note(repeats, _TRAIN_REPEATS)
-    notes += _note(len(other.keys) - len(different), _EVAL_REPEATS)
+    notes += _note(len(rows.keys) - len(kept), "rows.shared_prompt")
+    notes += _note(repeats, "rows.train_repeats")
+    notes += _note(len(other.keys) - len(different), "rows.eval_repeats")
     return tuple(rows.examples[row] for row in kept), tuple(other.examples[row] for row in held), notes
 
 
-def _note(count: int, message: str, **values: object) -> tuple[str, ...]:
-    return (message.format(count=count, **values),) if count else ()
+def _note(count: int, code: str, **values: Value) -> tuple[Message, ...]:
+    return (Message(code, count=count, **values),) if count else ()

@@ -11,13 +11,13 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.instrumentation import Probe
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
+from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.search.halving import Rungs
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
-from lorascope.text.language import later
 
 WARMUP_STEPS = 1
 """First steps of a process whose time is kept but flagged: memory is being mapped and caches are cold."""
@@ -101,7 +101,7 @@ def _stop_at_rung(group: TrialGroup, active: Sequence[TrainingTrial], step: int)
     planned = [*(trial.record for trial in group.trials), *group.others]
     trials_to_stop = group.rungs.trials_to_stop(step, planned, losses | dict(group.others_losses.get(step, {})))
     for trial in active:
-        trial.stopped = trials_to_stop.get(trial.record.trial_id, "")
+        trial.stopped = trials_to_stop.get(trial.record.trial_id)
     return _drop_ended(group, active)
 
 
@@ -136,7 +136,7 @@ def _evaluate(group: TrialGroup, active: Sequence[TrainingTrial], step: int) -> 
                 check_stop=group.check_stop,
             )
         if not all(map(math.isfinite, nats)):
-            trial.diverged = later("the held-out loss after step {step} is not finite").format(step=step)
+            trial.diverged = Message("trial.eval_not_finite", step=step)
             continue
         record = EvalRecord(
             trial_id=trial.record.trial_id,

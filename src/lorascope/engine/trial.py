@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import torch
 
+from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
 from lorascope.spec.schema import StudySpec
-from lorascope.text.language import later
 
 EXPLODED_NATS = 100.0
 """A mean loss above this is no training any more: guessing blindly among 256,000 tokens costs 12.5 nats."""
@@ -36,17 +36,17 @@ class TrainingTrial:
             fused=self.adapter.flat.device.type in {"cpu", "cuda"},
         )
         self.steps_done = 0
-        self.diverged = ""
-        """Why the trial cannot go on; empty while it can."""
-        self.stopped = ""
-        """Why the trial is not worth going on with; empty while it is."""
+        self.diverged: Message | None = None
+        """Why the trial cannot go on; None while it can."""
+        self.stopped: Message | None = None
+        """Why the trial is not worth going on with; None while it is."""
         self.eval_loss: float | None = None
         """Latest held-out loss in nats a token; None before the first evaluation of this process."""
 
     @property
     def has_left(self) -> bool:
         """Whether the trial takes no further step."""
-        return bool(self.diverged or self.stopped)
+        return (self.diverged or self.stopped) is not None
 
     def update(self, *, loss: float, learning_rate: float, max_grad_norm: float) -> float:
         """Clip this trial's own gradient, take one optimizer step, and return the norm before clipping.
@@ -57,10 +57,10 @@ class TrainingTrial:
         assert grad is not None
         norm = torch.linalg.vector_norm(grad).item()
         if not math.isfinite(norm):
-            self.diverged = later("the gradient of step {step} is not finite").format(step=self.steps_done + 1)
+            self.diverged = Message("trial.gradient_not_finite", step=self.steps_done + 1)
             return norm
         if loss > EXPLODED_NATS:
-            self.diverged = f"the loss of step {self.steps_done + 1} exploded ({loss:.4g} nats a token)"
+            self.diverged = Message("trial.exploded", step=self.steps_done + 1, loss=loss)
             return norm
         if max_grad_norm > 0 and norm > max_grad_norm:
             grad.mul_(max_grad_norm / (norm + 1e-6))

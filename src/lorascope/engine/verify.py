@@ -16,12 +16,12 @@ from lorascope.data.dataset import Example
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.microbatch import with_prefix_groups
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.build import load_kernels
 from lorascope.modeling.backends.cpu.patch_modules import Depth, fuse, unfuse
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.modeling.targets import find_targets, swap_in
-from lorascope.text.language import later
 
 _CHECKED_ROWS = 4
 _CHECKED_TOKENS = 128
@@ -38,8 +38,8 @@ _REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
 class Reasons(NamedTuple):
     """Why a model's rows are packed or padded, and why compiled kernels are used or not."""
 
-    packing: str
-    kernels: str
+    packing: Message
+    kernels: Message
 
 
 def prepare_model(
@@ -77,7 +77,7 @@ def prepare_model(
     if packing and kernels:  # nearly every model takes both, and then no slower way has to be tried
         fused, reason = _fuse(replace(frozen, packing=True), check, ("layers", "attention"))
         if fused.kernels is not None:
-            return fused, Reasons(packing=later("packed logits agree with the model's own"), kernels=reason)
+            return fused, Reasons(packing=Message("packing.agrees"), kernels=reason)
     check = replace(check, rounding=_difference(frozen, examples, reference))
     if check.rounding > _TOLERANCE[model.dtype]:
         frozen = replace(frozen, chunked_head=False)
@@ -87,10 +87,10 @@ def prepare_model(
             f"this model gives other logits for padded rows than for single ones (they differ by {check.rounding:.0%})",
             remedy="try --dtype float32, or another model",
         )
-    frozen, packing_reason = _pack(frozen, check) if packing else (frozen, later("as asked"))
+    frozen, packing_reason = _pack(frozen, check) if packing else (frozen, Message("asked"))
     # padded rows have attention of their own
     depths: tuple[Depth, ...] = ("layers", "attention", "modules") if frozen.packing else ("modules",)
-    frozen, kernels_reason = _fuse(frozen, check, depths) if kernels else (frozen, later("as asked"))
+    frozen, kernels_reason = _fuse(frozen, check, depths) if kernels else (frozen, Message("asked"))
     return frozen, Reasons(packing=packing_reason, kernels=kernels_reason)
 
 
@@ -110,42 +110,36 @@ class _Check:
         return difference <= max(_TOLERANCE[dtype], min(2 * self.rounding, _LARGEST_ROUNDING))
 
 
-def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, str]:
+def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, Message]:
     packed = replace(frozen, packing=True)
     try:
         difference = check.difference(packed)
     except _REFUSALS as error:
-        return frozen, later("this model cannot take packed rows ({error})").format(error=_first_line(error))
+        return frozen, Message("packing.refused", error=_first_line(error))
     if check.agrees(difference, frozen.model.dtype):
-        reason = later("packed and padded logits agree to {difference:.1e} on this model")
-        return packed, reason.format(difference=difference)
-    reason = later("packed logits differ from padded ones by {difference:.1%} on this model")
-    return frozen, reason.format(difference=difference)
+        return packed, Message("packing.agrees_within", difference=difference)
+    return frozen, Message("packing.differs", difference=difference)
 
 
-def _fuse(frozen: FrozenModel, check: _Check, depths: Sequence[Depth]) -> tuple[FrozenModel, str]:
+def _fuse(frozen: FrozenModel, check: _Check, depths: Sequence[Depth]) -> tuple[FrozenModel, Message]:
     """Let the kernels compute the model, to the first of the depths at which its logits stay."""
     if frozen.device.type != "cpu":
-        reason = later("the compiled kernels are for CPUs, and this runs on {device}")
-        return frozen, reason.format(device=frozen.device)
+        return frozen, Message("kernels.cpu_only", device=str(frozen.device))
     library, how = load_kernels()
     if library is None:
         return frozen, how
     kernels = Kernels(library)
-    fused, reason = replace(frozen, kernels=kernels), ""
+    fused, reason = replace(frozen, kernels=kernels), how
     for depth in depths:
         replaced = fuse(frozen.model, kernels, depth=depth)
         try:
             difference = check.difference(fused)
         except _REFUSALS as error:
-            refused = later("this model cannot be computed by the compiled kernels ({error})")
-            reason = refused.format(error=_first_line(error))
+            reason = Message("kernels.refused", error=_first_line(error))
         else:
             if check.agrees(difference, frozen.model.dtype):
-                fits = later("{how}; {modules} modules replaced, logits agree to {difference:.1e} on this model")
-                return fused, fits.format(how=how, modules=len(replaced), difference=difference)
-            differs = later("logits computed by the compiled kernels differ by {difference:.1%} on this model")
-            reason = differs.format(difference=difference)
+                return fused, Message("kernels.agree", how=how, modules=len(replaced), difference=difference)
+            reason = Message("kernels.differ", difference=difference)
         unfuse(replaced)
     return frozen, reason
 

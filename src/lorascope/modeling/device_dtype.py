@@ -5,8 +5,8 @@ import time
 import torch
 
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.modeling.backends.cpu.build import supports_bfloat16_matmul
-from lorascope.text.language import later
 
 _WORTH = 1.2
 """bfloat16 must multiply at least this much faster to be worth its rounding."""
@@ -33,30 +33,28 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """Return the base's precision and the reason in a few words.
+def choose_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, Message]:
+    """Return the base's precision and the reason.
 
     ``auto`` asks Torch on a GPU. A CPU with instructions that multiply bfloat16 is not timed, as one moment of a busy
     machine must not decide; on others one matrix product of a language model's size is, in both precisions.
     """
     if dtype != "auto":
-        return getattr(torch, dtype), later("as asked")
+        return getattr(torch, dtype), Message("asked")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.bfloat16, later("the GPU supports bfloat16")
-        return torch.float32, later("the GPU does not support bfloat16")
+            return torch.bfloat16, Message("dtype.gpu_bfloat16")
+        return torch.float32, Message("dtype.gpu_float32")
     return _choose_on_cpu()
 
 
-def _choose_on_cpu() -> tuple[torch.dtype, str]:
+def _choose_on_cpu() -> tuple[torch.dtype, Message]:
     if supports_bfloat16_matmul():
-        return torch.bfloat16, later("this CPU has instructions that multiply bfloat16")
+        return torch.bfloat16, Message("dtype.cpu_instructions")
     ratio = _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
     if ratio >= _WORTH:
-        reason = later("this CPU multiplies bfloat16 {ratio:.1f} times as fast as float32")
-        return torch.bfloat16, reason.format(ratio=ratio)
-    reason = later("this CPU multiplies bfloat16 only {ratio:.1f} times as fast as float32")
-    return torch.float32, reason.format(ratio=ratio)
+        return torch.bfloat16, Message("dtype.cpu_faster", ratio=ratio)
+    return torch.float32, Message("dtype.cpu_slower", ratio=ratio)
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
-from lorascope.text.language import later
 
 ALL_LINEAR = "all-linear"
 
@@ -112,7 +112,7 @@ def swap_in(model: PreTrainedModel, targets: tuple[str, ...]) -> dict[str, Multi
     return layers
 
 
-def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -> list[str]:
+def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -> list[Message]:
     """Refuse ranks that no layer can use; return a note for each that only some layers can use in full.
 
     Raises:
@@ -130,6 +130,5 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
         short = _endings(name for name, limit in limits.items() if limit < rank)
         if short:
             limit = min(limits.values())
-            note = later("Rank {rank} is more than the update of some layers can have ({layers}: {limit} at most).")
-            notes.append(note.format(rank=rank, layers=short, limit=limit))
+            notes.append(Message("rank.above_layers", rank=rank, layers=short, limit=limit))
     return notes

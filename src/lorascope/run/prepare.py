@@ -14,6 +14,7 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import Reasons, prepare_model
 from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads
+from lorascope.message import Message
 from lorascope.modeling.device_dtype import choose_dtype, resolve_device
 from lorascope.modeling.load import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
 from lorascope.modeling.targets import check_ranks
@@ -21,7 +22,7 @@ from lorascope.records import ResolvedStudy
 from lorascope.run.limits import check_adapter_sizes
 from lorascope.run.progress import Progress
 from lorascope.spec.schema import StudySpec
-from lorascope.text.language import later
+from lorascope.text.say import say
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +74,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progr
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec, device)
     for note in slower:
-        progress.note(note)
+        progress.note(say(note))
     notes = check_ranks(frozen.layers, spec.ranks)
     check_adapter_sizes(frozen.layers, spec, dtype)
     resolved = ResolvedStudy(
@@ -120,12 +121,12 @@ def _check_same(before: ResolvedStudy, now: ResolvedStudy, found: Reasons) -> No
         )
     if before.packing != now.packing:
         raise InputError(
-            f"this machine cannot pack the rows as the study's first run did ({found.packing})",
+            f"this machine cannot pack the rows as the study's first run did ({say(found.packing)})",
             remedy="continue it where it began, or start a new study with --out",
         )
     if before.kernels != now.kernels:
         raise InputError(
-            f"this study began with compiled kernels, and this machine has none ({found.kernels})",
+            f"this study began with compiled kernels, and this machine has none ({say(found.kernels)})",
             remedy="continue it where it began, or start a new study with --out",
         )
 
@@ -148,26 +149,20 @@ def _check_rows_fit(model: PreTrainedModel, rows: Sequence[Example], spec: Study
         )
 
 
-def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec, device: torch.device) -> tuple[str, ...]:
+def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec, device: torch.device) -> tuple[Message, ...]:
     """Say what was asked for, or is expected, and cannot be had here."""
     notes = []
     if spec.kernels and frozen.kernels is None and device.type == "cpu":
-        note = later("Steps are computed without compiled kernels, which takes longer ({reason}).")
-        notes.append(note.format(reason=reasons.kernels))
+        notes.append(Message("note.no_kernels", reason=reasons.kernels))
     if spec.share_prefixes == "always" and not frozen.can_share:
-        note = later(
-            "Every row computes its prefix by itself, although share_prefixes is always: sharing needs packing and "
-            "compiled kernels ({reason})."
-        )
         why = reasons.kernels if frozen.packing else reasons.packing
         asked = next((f"{name}: false" for name in ("packing", "kernels") if not getattr(spec, name)), why)
-        notes.append(note.format(reason=asked))
+        notes.append(Message("note.no_sharing", reason=asked))
     return tuple(notes)
 
 
-def _dropout_note(config: object) -> tuple[str, ...]:
+def _dropout_note(config: object) -> tuple[Message, ...]:
     names = ("dropout", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout")
     rates = {name: getattr(config, name, None) for name in names}
     used = ", ".join(f"{name} {rate}" for name, rate in rates.items() if isinstance(rate, float) and rate > 0)
-    note = later("The frozen base runs without its own dropout ({used}).")
-    return (note.format(used=used),) if used else ()
+    return (Message("note.no_base_dropout", used=used),) if used else ()

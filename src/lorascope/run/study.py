@@ -17,6 +17,7 @@ from lorascope.errors import InputError, Interrupted, LorascopeError
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
 from lorascope.measure.memory import kept_memory, release_memory
+from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import (
     EvalRecord,
@@ -43,7 +44,6 @@ from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
 from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder
-from lorascope.text.language import later
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
@@ -285,11 +285,8 @@ def _losses_by_step(store: StudyStore, trials: Sequence[TrialRecord]) -> dict[in
 def _outcomes_of(error: Exception, steps: Mapping[str, int]) -> list[TrialOutcome]:
     """Make what an error was the outcome of trials that did so many steps; call it while the error is handled."""
     state: OutcomeState = "failed"
-    message = mask_credentials(traceback.format_exc())
+    message = Message("verbatim", text=mask_credentials(traceback.format_exc()))
     if is_out_of_memory(error):
         state = "oom"
-        message = later(
-            "{error} (memory does not hold this trial alone: leave the rank out, adapt fewer layers (target_modules), "
-            "or shorten rows (max_length))"
-        ).format(error=error)
+        message = Message("trial.oom", error=str(error))
     return [TrialOutcome(trial_id=name, state=state, steps=done, message=message) for name, done in steps.items()]

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from lorascope.message import Message
 from lorascope.records import TrialRecord
-from lorascope.text.language import later
 
-_BEHIND = later("held-out loss {loss:.4f} after step {step}, the best learning rate's {lowest:.4f}")
 MARGIN_NATS = 0.06
 """A higher rate this close to the best stays beside it: what it still suffers from goes as learning rates fall. In a
 real study one that was behind by 0.045 at three eighths was ahead in the end (docs/decisions, early exit)."""
@@ -37,7 +36,9 @@ class Rungs:
     falling: bool = True
     """Whether learning rates fall towards the end. Where they do not, a lower rate may stay beside the best as well."""
 
-    def trials_to_stop(self, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, str]:
+    def trials_to_stop(
+        self, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]
+    ) -> dict[str, Message]:
         """Return the trials that stop after ``step``, each with its reason.
 
         Of n rates of a rank, the better half stays at the first rung, a quarter at the second (rounded up), and one
@@ -50,7 +51,7 @@ class Rungs:
         """
         if step not in self.steps:
             return {}
-        found: dict[str, str] = {}
+        found: dict[str, Message] = {}
         for rank in {trial.rank for trial in planned}:
             rates = {trial.learning_rate for trial in planned if trial.rank == rank}
             there = [trial for trial in planned if trial.rank == rank and trial.trial_id in losses]
@@ -65,7 +66,7 @@ class Rungs:
             stay = self._stay(means, math.ceil(len(rates) / 2 ** (1 + self.steps.index(step))))
             lowest = min(means.values(), default=math.nan)
             found |= {
-                trial.trial_id: _BEHIND.format(loss=means[trial.learning_rate], step=step, lowest=lowest)
+                trial.trial_id: Message("trial.behind", loss=means[trial.learning_rate], step=step, lowest=lowest)
                 for trial in there
                 if trial.learning_rate not in stay
             }

@@ -58,7 +58,7 @@ def trn(one: str, many: str, count: int, /, **values: object) -> str:
 
 
 def later(message: str, /) -> str:
-    """Mark a message that is written in English here and translated, with ``tr`` or ``retell``, where it is shown."""
+    """Mark a message that is written in English here and translated, with ``tr``, where it is shown."""
     return message
 
 

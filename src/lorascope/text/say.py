@@ -51,6 +51,9 @@ class _Written:
     def __init__(self, value: Value) -> None:
         self._value = value
 
+    def __repr__(self) -> str:
+        return repr(self._value)
+
     def __format__(self, kind: str) -> str:
         if kind in KINDS:
             return KINDS[kind](self._value)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lorascope.message import Message
 from lorascope.records import ResolvedStudy, TrialOutcome, TrialRecord
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
@@ -22,7 +23,7 @@ class TrialStand:
     trial: TrialRecord
     outcome: str
     """A TrialState of summary.json."""
-    message: str
+    message: Message | None
     steps: int
 
 
@@ -30,7 +31,7 @@ def stand(trial: TrialRecord, outcome: TrialOutcome | None, last_step: int) -> T
     """Put together what is known of a trial; its records know its steps while it runs, its outcome afterwards."""
     state = outcome.state if outcome else "running" if last_step else "not_started"
     steps = outcome.steps if outcome and state != "running" else last_step
-    return TrialStand(trial=trial, outcome=state, message=outcome.message if outcome else "", steps=steps)
+    return TrialStand(trial=trial, outcome=state, message=outcome.message if outcome else None, steps=steps)
 
 
 def state_of(trials: Sequence[TrialStand], *, alive: bool, left_open: bool) -> State:

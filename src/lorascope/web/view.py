@@ -11,8 +11,9 @@ from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.records import GpuSample, SystemSample
-from lorascope.text.language import LANGUAGES, current_language, retell, tr, trn
+from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
@@ -233,8 +234,9 @@ def _interval(interval: Interval | None) -> str:
     return "" if interval is None else tr("{low} to {high}", low=loss(interval[0]), high=loss(interval[1]))
 
 
-def _last_line(message: str) -> str:
-    return retell(message).strip().splitlines()[-1] if message.strip() else ""
+def _last_line(message: Message | None) -> str:
+    """Write a reason; of a long one, such as a traceback, the last line tells what happened."""
+    return say(message).strip().splitlines()[-1] if message else ""
 
 
 @cache

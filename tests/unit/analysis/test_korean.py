@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
+from lorascope.message import Message
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import language
@@ -76,7 +77,7 @@ def test_numbers_are_the_same_in_both(make_study: MakeStudy) -> None:
 def test_trials_that_ended_early_are_told_in_korean(make_study: MakeStudy) -> None:
     ends = {"r8": "diverged", "r128": "oom"}
     outcomes = {
-        name: TrialOutcome(trial_id=name, state=state, steps=40, message="the gradient of step 41 is not finite")
+        name: TrialOutcome(trial_id=name, state=state, steps=40, message=Message("trial.gradient_not_finite", step=41))
         for name, state in ends.items()
     }
     data = load_study(make_study(done=dict.fromkeys(ends, 40), outcomes=outcomes))

@@ -14,6 +14,7 @@ from lorascope.analysis.readings_schema import DoublingSection
 from lorascope.analysis.summary import RankSection
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
+from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
 
@@ -161,7 +162,7 @@ def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
 def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_grid(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
     lost = "r128-lr0.0001"
-    outcome = TrialOutcome(trial_id=lost, state="diverged", steps=40, message="a reason")
+    outcome = TrialOutcome(trial_id=lost, state="diverged", steps=40, message=verbatim("a reason"))
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={lost: 40}, outcomes={lost: outcome}))
     assert [order.learning_rate for order in summary.readings.naive.orders] == [3e-4]
     cells = {(cell.rank, cell.learning_rate): cell for cell in summary.readings.grid}

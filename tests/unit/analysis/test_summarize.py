@@ -19,6 +19,7 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
+from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
 
@@ -28,7 +29,7 @@ def kinds(summary: StudySummary) -> set[str]:
 
 
 def ended(trial_id: str, state: str, steps: int) -> dict[str, TrialOutcome]:
-    return {trial_id: TrialOutcome(trial_id=trial_id, state=state, steps=steps, message="a reason")}
+    return {trial_id: TrialOutcome(trial_id=trial_id, state=state, steps=steps, message=verbatim("a reason"))}
 
 
 def test_a_finished_study_names_the_smallest_adequate_rank(make_study: MakeStudy) -> None:
@@ -216,7 +217,7 @@ def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeSt
     )
     with StudyStore.create(folder / "study.db") as store:
         store.put(nan)
-        store.put(TrialOutcome(trial_id="r8", state="diverged", steps=80, message="loss is NaN"))
+        store.put(TrialOutcome(trial_id="r8", state="diverged", steps=80, message=verbatim("loss is NaN")))
     summary = summarize(folder)
     assert summary.trials[0].eval_step == 60
     text = summary_json(summary)
@@ -270,7 +271,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
 def test_a_stopped_trial_is_neither_compared_nor_a_failure(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
     names = [f"r{rank}-lr0.001" for rank in (8, 128)]
-    stops = {name: TrialOutcome(trial_id=name, state="stopped", steps=40, message="behind") for name in names}
+    stops = {name: TrialOutcome(trial_id=name, state="stopped", steps=40, message=verbatim("behind")) for name in names}
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=dict.fromkeys(names, 40), outcomes=stops))
     assert summary.study.complete
     assert [part.best_learning_rate for part in summary.ranks] == [3e-4, 3e-4]
@@ -281,7 +282,7 @@ def test_a_stopped_trial_is_neither_compared_nor_a_failure(make_study: MakeStudy
 def test_the_budget_counts_training_and_held_out_tokens(make_study: MakeStudy) -> None:
     """80 steps of 260 tokens, 200 held-out rows of 26, evaluations after 20, 40, 60 and 80 steps."""
     spec = StudySpec(ranks=(8,), learning_rates=(1e-4, 3e-4, 1e-3), seeds=(0, 1), early_exit=False)
-    stopped = TrialOutcome(trial_id="r8-lr0.001-s1", state="stopped", steps=20, message="behind")
+    stopped = TrialOutcome(trial_id="r8-lr0.001-s1", state="stopped", steps=20, message=verbatim("behind"))
     budget = summarize(
         make_study(spec=spec, floors={8: 1.3}, done={"r8-lr0.001-s1": 20}, outcomes={"r8-lr0.001-s1": stopped})
     ).study.budget

@@ -12,6 +12,7 @@ from lorascope.modeling.backends.cpu.autograd import RowAttention
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
 from lorascope.search.trials import plan_trials
+from lorascope.text.say import say
 from support.groups import make_spec
 from support.references import make_rows
 from support.tiny_models import CONFIGS, TARGETS, make_examples, make_model, make_splits
@@ -78,7 +79,7 @@ def test_products_into_a_given_result_are_seen_and_replayed_elsewhere() -> None:
 def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_row_that_sees_it() -> None:
     library, how = build.load_kernels()
     if library is None:
-        pytest.skip(how)
+        pytest.skip(say(how))
     heads, kv_heads, features = 4, 2, 8
     rows = make_rows((5, 3), parents=(-1, 0))
     q, k, v = (torch.randn(8, n, features, requires_grad=True) for n in (heads, kv_heads, kv_heads))
@@ -96,7 +97,7 @@ def test_what_adapters_multiply_is_replayed_in_the_precision_of_the_base() -> No
     """Their weights are float32 and rounded inside of the kernels."""
     library, how = build.load_kernels()
     if library is None or not Kernels(library).supports_matmul(torch.zeros(1, 1, dtype=torch.bfloat16)):
-        pytest.skip(f"no products of bfloat16 of our own here ({how})")
+        pytest.skip(f"no products of bfloat16 of our own here ({say(how)})")
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "intermediate_size": 96}
     model, spec = make_model("llama", torch.bfloat16, vocabulary=64, **sizes), make_spec(ranks=(32,))
     frozen, _ = prepare_model(model, TARGETS["llama"], make_splits().train, packing=True, kernels=True)

@@ -12,15 +12,16 @@ from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from support.messages import ASKED
 
 STEPS, ROWS, STEP_TOKENS, EVAL_TOKENS = 16, 12, 100, 50
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 EXCESS = (0.3, 0.1, 0.0, 0.2)
 RESOLVED = ResolvedStudy(
-    model="m", dataset="d", device="cpu", dtype="float32", dtype_reason="", packing=True, packing_reason="",
+    model="m", dataset="d", device="cpu", dtype="float32", dtype_reason=ASKED, packing=True, packing_reason=ASKED,
     train_examples=64, eval_examples=ROWS, train_tokens=800, train_target_tokens=800, eval_target_tokens=10 * ROWS,
     total_steps=STEPS, base_parameters=1, target_modules=("q",), data_hash="", model_hash="", data_notes=(),
-    kernels=False, kernels_reason="", eval_tokens=EVAL_TOKENS,
+    kernels=False, kernels_reason=ASKED, eval_tokens=EVAL_TOKENS,
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def write_study(folder: Path, *, turning: bool = False, eval_steps: int = 2, see
         store.put_all(plan_trials(spec))
         for trial in plan_trials(spec):
             name, excess = trial.trial_id, EXCESS[RATES.index(trial.learning_rate)]
-            store.put(TrialOutcome(trial_id=name, state="finished", steps=STEPS, message=""))
+            store.put(TrialOutcome(trial_id=name, state="finished", steps=STEPS, message=None))
             store.put_all(
                 [
                     StepRecord(

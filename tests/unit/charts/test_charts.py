@@ -35,6 +35,7 @@ from lorascope.charts.render import to_html, to_png, to_svg
 from lorascope.charts.series import rank_series_spec
 from lorascope.records import GpuSample, TrialOutcome
 from lorascope.spec.schema import StudySpec
+from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
 
@@ -171,7 +172,7 @@ def test_the_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> N
 
 
 def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> None:
-    lost = {"r128": TrialOutcome(trial_id="r128", state="diverged", steps=30, message="")}
+    lost = {"r128": TrialOutcome(trial_id="r128", state="diverged", steps=30, message=None)}
     data, summary = study(make_study(done={"r128": 30}, outcomes=lost))
     chart = train_loss_by_step(data, summary)
     assert [curve.ended_early for curve in chart.curves] == [False, True, False]
@@ -255,7 +256,7 @@ def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
 
 def test_every_rate_s_last_loss_stands_in_the_chart_of_rates(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
-    stopped = TrialOutcome(trial_id="r8-lr0.0001", state="stopped", steps=20, message="behind")
+    stopped = TrialOutcome(trial_id="r8-lr0.0001", state="stopped", steps=20, message=verbatim("behind"))
     folder = make_study(
         spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-lr0.0001": 20}, outcomes={"r8-lr0.0001": stopped}
     )

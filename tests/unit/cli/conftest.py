@@ -6,22 +6,24 @@ import pytest
 
 from lorascope.errors import Interrupted
 from lorascope.measure.environment import environment
+from lorascope.message import Message
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from support.messages import ASKED, verbatim
 
 RESOLVED = ResolvedStudy(
     model="a/model",
     dataset="rows.json",
     device="cpu",
     dtype="float32",
-    dtype_reason="no bf16 here",
+    dtype_reason=verbatim("no bf16 here"),
     packing=True,
-    packing_reason="",
+    packing_reason=ASKED,
     kernels=True,
-    kernels_reason="",
+    kernels_reason=ASKED,
     eval_tokens=60,
     train_examples=400,
     eval_examples=48,
@@ -91,7 +93,7 @@ class Script:
                 )
             )
 
-    def end(self, view, state="finished", message="", steps=20):
+    def end(self, view, state="finished", message=None, steps=20):
         for trial in self.trials:
             view.outcome(TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=message))
 
@@ -130,7 +132,7 @@ class FakeRun:
     """Stands for run_study: keeps what it was asked, plays a script and writes real records."""
 
     state: str = "finished"
-    message: str = ""
+    message: Message | None = None
 
     def __call__(self, spec, folder, *, progress, command):
         folder.mkdir(parents=True)

@@ -13,6 +13,7 @@ from lorascope.cli.result import show_result
 from lorascope.errors import InputError, Interrupted
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
+from support.messages import verbatim
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def test_json_alone_is_on_standard_output(fake_run, capsys):
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
 def test_a_trial_that_did_not_finish_is_exit_code_1(fake_run, capsys, state):
-    fake_run.state, fake_run.message = state, "for a reason"
+    fake_run.state, fake_run.message = state, verbatim("for a reason")
     assert run("--ranks", "8", "--out", "here") == 1
     assert f"r8 {state}: for a reason" in capsys.readouterr().out
 

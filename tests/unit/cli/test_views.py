@@ -7,8 +7,10 @@ from lorascope.cli.columns import Column, fit_columns
 from lorascope.cli.live import LiveView, draw
 from lorascope.cli.plain import PlainView
 from lorascope.cli.run_state import RunState
+from lorascope.message import Message
 from lorascope.records import CostRecord
 from lorascope.spec.schema import StudySpec
+from support.messages import verbatim
 
 COST = CostRecord(
     rank=8,
@@ -87,7 +89,7 @@ def test_the_live_view_redraws_and_prints_notes_above(script):
         view.cost(COST)
         script.step(view, 1)
         script.evaluate(view, 1, 1.75)
-        script.end(view, "diverged", "the loss is not finite")
+        script.end(view, "diverged", Message("trial.eval_not_finite", step=20))
     text = console.file.getvalue()
     for shown in ("rows are padded", "rank 8 solo: 2.00 s per step, peak memory 1.20 GB", "1.7500", "diverged"):
         assert shown in text
@@ -138,7 +140,7 @@ def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script):
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
-        script.end(view, "failed", "Traceback (most recent call last):\n  File ...\nKeyError: 'q_proj'\n")
+        script.end(view, "failed", verbatim("Traceback (most recent call last):\n  File ...\nKeyError: 'q_proj'\n"))
     assert stream.getvalue().splitlines()[1] == "r8 failed after 20 steps: KeyError: 'q_proj'"
 
 
@@ -156,5 +158,5 @@ def test_a_trial_that_was_stopped_says_why(script):
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
-        script.end(view, "stopped", "held-out loss 1.2 after step 3, the best learning rate's 1.0", steps=3)
+        script.end(view, "stopped", Message("trial.behind", loss=1.2, step=3, lowest=1.0), steps=3)
     assert stream.getvalue().splitlines()[1].startswith("r8 stopped after 3 steps: held-out loss 1.2")

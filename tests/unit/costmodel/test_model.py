@@ -20,6 +20,7 @@ from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
+from lorascope.text.say import say
 from support.tiny_models import TARGETS, make_examples, make_model
 
 SHAPE = ModelShape(
@@ -213,7 +214,7 @@ def test_activations_are_those_that_autograd_keeps(kind: str, kernels: bool) -> 
     frozen, reasons = prepare_model(model, spec.target_modules, rows, packing=True, kernels=kernels)
     assert frozen.packing
     if kernels and frozen.kernels is None:
-        pytest.skip(reasons.kernels)
+        pytest.skip(say(reasons.kernels))
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, torch.float32)
     attach(frozen.layers, [trial.adapter])
     measured = kept_bytes(frozen, list(rows)) - kept_bytes(frozen, list(rows[:16]))

@@ -4,6 +4,7 @@ import pytest
 
 from lorascope.data.prepare import prepare
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
 
 
@@ -52,7 +53,7 @@ def test_the_reference_set_up(write_rows, tokenizer):
     assert (splits.format, len(splits.train), len(splits.eval)) == ("template", 36, 4)
     assert max(example.n_tokens for example in splits.train) == 40
     cut = [row for row in rows[:40] if n_tokens(row, tokenizer) > 40]
-    assert splits.notes == (f"Rows of 'train[:50%]' cut at max_length (40 tokens), of 40: {len(cut)}.",)
+    assert splits.notes == (Message("rows.truncated", split="train[:50%]", tokens=40, rows=40, count=len(cut)),)
 
 
 def n_tokens(row, tokenizer):
@@ -67,15 +68,13 @@ def test_what_was_done_to_rows_is_said(write_rows, tokenizer):
         {"prompt": "a prompt that fills every token there is " * 3, "completion": "sum"},
     ]
     splits = prepare(StudySpec(dataset=write_rows(rows), max_length=20), tokenizer)
-    assert len(splits.train) + len(splits.eval) == 20 + any(
-        "Training rows that repeat" in note for note in splits.notes
-    )
+    assert len(splits.train) + len(splits.eval) == 20 + any(note.code == "rows.train_repeats" for note in splits.notes)
     assert splits.notes[:2] == (
-        "Rows of 'train' without text, dropped from 23: 1.",
-        "Rows of 'train' without a target token within max_length (20 tokens), dropped from 22: 1.",
+        Message("rows.blank", split="train", rows=23, count=1),
+        Message("rows.no_target", split="train", tokens=20, rows=22, count=1),
     )
     assert len(splits.notes) == 3
-    assert "repeat another" in splits.notes[2]
+    assert splits.notes[2].code in {"rows.train_repeats", "rows.eval_repeats"}
 
 
 def test_rows_of_one_prompt_stay_together(write_rows, tokenizer):
@@ -84,7 +83,7 @@ def test_rows_of_one_prompt_stay_together(write_rows, tokenizer):
     assert (len(splits.train), len(splits.eval)) == (24, 6)
     held = {text[0] for text in texts(splits.eval, tokenizer)}
     assert held.isdisjoint(text[0] for text in texts(splits.train, tokenizer))
-    assert splits.notes == ("Held-out rows, instead of 8, as rows of one prompt stay together: 6.",)
+    assert splits.notes == (Message("rows.fewer_held_out", asked=8, count=6),)
 
 
 def test_training_rows_with_a_held_out_prompt_are_dropped(write_rows, tokenizer):
@@ -94,8 +93,8 @@ def test_training_rows_with_a_held_out_prompt_are_dropped(write_rows, tokenizer)
     assert texts(splits.train, tokenizer) == [f"add {n}sum {n}</s>" for n in range(5, 20)]
     assert texts(splits.eval, tokenizer) == [f"add {n}other {n}</s>" for n in range(5)]
     assert splits.notes == (
-        "Training rows with the prompt of a held-out row, dropped: 5.",
-        "Held-out rows that repeat another one exactly, dropped: 1.",
+        Message("rows.shared_prompt", count=5),
+        Message("rows.eval_repeats", count=1),
     )
     few = prepare(spec.model_copy(update={"eval_examples": 2}), tokenizer)
     assert (len(few.train), len(few.eval)) == (18, 2)

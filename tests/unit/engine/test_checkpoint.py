@@ -17,6 +17,7 @@ from lorascope.errors import LorascopeError
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from support.groups import make_spec, prepared, run_pack
+from support.messages import verbatim
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_trial_that_has_left_is_on_record_and_not_in_the_file(
     spec: StudySpec, frozen: FrozenModel, tmp_path: Path
 ) -> None:
     trials = fresh(spec, frozen)
-    trials[0].diverged = "for a reason"
+    trials[0].diverged = verbatim("for a reason")
     save_checkpoint(tmp_path / "pack.safetensors", trials)
     assert read_steps(tmp_path / "pack.safetensors") == {"r4": 0}
 

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.modeling import device_dtype as precision
 from lorascope.modeling.device_dtype import choose_dtype, resolve_device
+from lorascope.text.say import say
+from support.messages import ASKED
 
 CPU = torch.device("cpu")
 
@@ -25,7 +28,7 @@ def test_auto_takes_bfloat16_where_it_multiplies_faster(
     monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
     dtype, why = choose_dtype("auto", CPU)
     assert dtype == chosen
-    assert reason in why
+    assert reason in say(why)
 
 
 def test_a_busy_moment_does_not_decide_where_the_processor_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,20 +36,20 @@ def test_a_busy_moment_does_not_decide_where_the_processor_multiplies_bfloat16(m
     monkeypatch.setattr(precision, "_product_seconds", {torch.float32: 1.0, torch.bfloat16: 4.0}.__getitem__)
     dtype, why = choose_dtype("auto", CPU)
     assert dtype == torch.bfloat16
-    assert "instructions" in why
+    assert why == Message("dtype.cpu_instructions")
 
 
 def test_auto_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "supports_bfloat16_matmul", lambda: False)
     dtype, why = choose_dtype("auto", CPU)
     assert dtype in {torch.float32, torch.bfloat16}
-    assert "times as fast" in why
+    assert why.code in {"dtype.cpu_faster", "dtype.cpu_slower"}
 
 
 @pytest.mark.parametrize("name", ["float32", "float64", "bfloat16"])
 def test_what_was_asked_for_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_product_seconds", lambda dtype: 1 / 0)
-    assert choose_dtype(name, CPU) == (getattr(torch, name), "as asked")
+    assert choose_dtype(name, CPU) == (getattr(torch, name), ASKED)
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -54,7 +57,7 @@ def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, supported: bool) -> Non
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     dtype, why = choose_dtype("auto", torch.device("cuda"))
     assert dtype == (torch.bfloat16 if supported else torch.float32)
-    assert ("not" in why) != supported
+    assert why == Message("dtype.gpu_bfloat16" if supported else "dtype.gpu_float32")
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

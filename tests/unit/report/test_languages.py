@@ -11,6 +11,7 @@ from lorascope.analysis import load_study, summarize_data
 from lorascope.charts import fonts
 from lorascope.charts.registry import make_charts
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.records import (
     BASE_MODEL,
     EvalRecord,
@@ -30,6 +31,7 @@ from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.language import current_language, language
 from support.korean import foreign, undecided
+from support.messages import ASKED
 
 MakeStudy = Callable[..., Path]
 
@@ -143,7 +145,7 @@ def whole(make_study: MakeStudy) -> Path:
     """A study that has everything a report can show."""
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1), max_memory="4GB")
     lost = TrialOutcome(
-        trial_id="r128-lr0.0001-s1", state="diverged", steps=60, message="the gradient of step 61 is not finite"
+        trial_id="r128-lr0.0001-s1", state="diverged", steps=60, message=Message("trial.gradient_not_finite", step=61)
     )
     folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={lost.trial_id: 60}, outcomes={lost.trial_id: lost})
     last = "r128-lr0.0003-s0"
@@ -199,8 +201,9 @@ def test_a_korean_report_of_everything_has_no_english_left(whole: Path) -> None:
     assert data.resolved is not None
     # As the program itself says them; those of the made-up study are nobody's words
     resolved = replace(
-        data.resolved, data_notes=("Training rows that repeat another row exactly, kept: 3.",),
-        dtype_reason="the GPU supports bfloat16", packing_reason="as asked", kernels_reason="compiled with g++",
+        data.resolved, data_notes=(Message("rows.train_repeats", count=3),),
+        dtype_reason=Message("dtype.gpu_bfloat16"), packing_reason=ASKED,
+        kernels_reason=Message("kernels.compiled", compiler="g++"),
     )  # fmt: skip
     data = replace(data, resolved=resolved)
     with language("ko"):

@@ -33,6 +33,7 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
+from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
 HOSTILE = "evil/<script>alert(1)</script>|`*x*`[y](z)"
@@ -236,7 +237,7 @@ def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: ReportPa
 
 def test_trials_are_listed_where_a_rank_has_several_or_one_did_not_finish(make_study: MakeStudy) -> None:
     assert "## The trials" not in render("report.md.j2", summarize(make_study()), {})
-    lost = {"r256": TrialOutcome(trial_id="r256", state="oom", steps=30, message="out of memory at step 31")}
+    lost = {"r256": TrialOutcome(trial_id="r256", state="oom", steps=30, message=verbatim("out of memory at step 31"))}
     text = render("report.md.j2", summarize(make_study(done={"r256": 30}, outcomes=lost)), {})
     assert "## The trials" in text
     assert "out of memory: out of memory at step 31" in text

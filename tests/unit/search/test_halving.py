@@ -2,6 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from lorascope.message import Message
 from lorascope.records import TrialRecord
 from lorascope.search.halving import MARGIN_NATS, Rival, Rungs
 from lorascope.search.steps import evaluation_steps, exits_early, rung_steps
@@ -85,7 +86,7 @@ def test_an_added_rate_leaves_when_it_is_behind_the_best_of_before() -> None:
 
 def test_the_reason_names_the_losses() -> None:
     reasons = RUNGS.trials_to_stop(9, planned(), losses(1.0, 1.25, 1.5, 2.0))
-    assert reasons["r8-lr0.0003"] == "held-out loss 1.2500 after step 9, the best learning rate's 1.0000"
+    assert reasons["r8-lr0.0003"] == Message("trial.behind", loss=1.25, step=9, lowest=1.0)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ from lorascope.store import connection as connect
 from lorascope.store.codec import codec_of
 from lorascope.store.columns import StepColumns
 from lorascope.store.tables import CHECKSUM, SCHEMA_VERSION, table_of
+from support.messages import verbatim
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -92,12 +93,12 @@ def evaluation(trial_id: str = "r8", number: int = 1) -> EvalRecord:
 
 
 RESOLVED = ResolvedStudy(
-    model="m", dataset="d", device="cpu", dtype="float32", dtype_reason="faster here", packing=True,
-    packing_reason="logits agree", kernels=False,
-    kernels_reason="no compiler", eval_tokens=None,
+    model="m", dataset="d", device="cpu", dtype="float32", dtype_reason=verbatim("faster here"), packing=True,
+    packing_reason=verbatim("logits agree"), kernels=False,
+    kernels_reason=verbatim("no compiler"), eval_tokens=None,
     train_examples=1, eval_examples=2, train_tokens=3, train_target_tokens=4,
     eval_target_tokens=5, total_steps=6, base_parameters=7, target_modules=("a.q_proj", "b.q_proj"), data_hash="h",
-    model_hash="g", data_notes=("1 row was cut",),
+    model_hash="g", data_notes=(verbatim("1 row was cut"),),
 )  # fmt: skip
 ENVIRONMENT = Environment(
     started="2026-01-02T03:04:05+00:00", lorascope_version="0", commit=None, python="3", packages={"torch": "2"},
@@ -175,7 +176,7 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
         base_memory_bytes=7, memory_samples_bytes=(2**40, 5),
     )  # fmt: skip
     adapter = AdapterRecord(rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4)
-    outcome = TrialOutcome(trial_id="r8", state="finished", steps=1, message="")
+    outcome = TrialOutcome(trial_id="r8", state="finished", steps=1, message=None)
     sample = SystemSample(
         seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None
     )
@@ -483,7 +484,7 @@ def test_steps_come_back_as_columns_with_what_sqlite_cannot_hold(tmp_path: Path)
 
 
 def outcome(state: OutcomeState) -> TrialOutcome:
-    return TrialOutcome(trial_id="r8", state=state, steps=5_001, message="")
+    return TrialOutcome(trial_id="r8", state=state, steps=5_001, message=None)
 
 
 def test_the_steps_of_a_long_trial_that_ended_are_one_block_with_a_checksum(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lorascope.web import feed as feed_module
 from lorascope.web.feed import Feed
 from lorascope.web.liveness import Pulse
 from lorascope.web.state import QUIET_SECONDS
+from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
 DONE = {"r8": 40, "r128": 40, "r256": 40}
@@ -149,7 +150,7 @@ def test_steps_without_a_finite_loss_leave_a_gap(make_study: MakeStudy) -> None:
         bad = [math.nan, math.inf, -math.inf]
         store.put_all([replace(step_of("r8", 41 + n, 1.0), nats=nats) for n, nats in enumerate(bad)])
         store.put_all([replace(step_of("r8", 44, 1.0), target_tokens=0), step_of("r8", 45, 1.25)])
-        store.put(TrialOutcome(trial_id="r8", state="diverged", steps=44, message="loss is nan <b>here</b>"))
+        store.put(TrialOutcome(trial_id="r8", state="diverged", steps=44, message=verbatim("loss is nan <b>here</b>")))
     update = everything(Feed(folder, "en"))
     points = update["lines"]["train"]["r8"]["points"]
     assert [point[1] for point in points][-2:] == [40, 45]
@@ -202,7 +203,7 @@ def test_the_state_follows_the_run(make_study: MakeStudy) -> None:
     assert feed.update("")[1]["state"]["name"] == "running"
     with StudyStore.create(folder / "study.db") as store:
         for name in DONE:
-            store.put(TrialOutcome(trial_id=name, state="finished", steps=80, message=""))
+            store.put(TrialOutcome(trial_id=name, state="finished", steps=80, message=None))
     feed.update("")
     feed._pulse._changed_at = time.monotonic() - QUIET_SECONDS
     assert feed.update("")[1]["state"]["name"] == "finished"

@@ -6,6 +6,7 @@ from lorascope.records import ResolvedStudy, TrialOutcome
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.web.state import TrialStand, seconds_left, stand, state_of
+from support.messages import verbatim
 
 SPEC = StudySpec(ranks=(8, 128), eval_steps=25)
 TRIALS = plan_trials(SPEC)
@@ -13,7 +14,7 @@ TRIALS = plan_trials(SPEC)
 
 def stands(*outcomes: str, steps: int = 10) -> list[TrialStand]:
     trials = zip(itertools.cycle(TRIALS), outcomes, strict=False)
-    return [TrialStand(trial=trial, outcome=outcome, message="", steps=steps) for trial, outcome in trials]
+    return [TrialStand(trial=trial, outcome=outcome, message=None, steps=steps) for trial, outcome in trials]
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,9 @@ def test_the_state_of_a_study(outcomes: tuple[str, ...], alive: bool, left_open:
 
 def test_a_trial_that_ended_has_the_steps_of_its_outcome() -> None:
     """The step at which it diverged is on record, but was not done."""
-    outcome = TrialOutcome(trial_id="r8", state="diverged", steps=4, message="why")
+    outcome = TrialOutcome(trial_id="r8", state="diverged", steps=4, message=verbatim("why"))
     assert stand(TRIALS[0], outcome, 5).steps == 4
-    assert stand(TRIALS[0], TrialOutcome(trial_id="r8", state="running", steps=0, message=""), 5).steps == 5
+    assert stand(TRIALS[0], TrialOutcome(trial_id="r8", state="running", steps=0, message=None), 5).steps == 5
     assert stand(TRIALS[0], None, 0).outcome == "not_started"
 
 

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from lorascope.message import Message
 from lorascope.paths import cache_folder
-from lorascope.text.language import later
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = (
@@ -41,24 +41,23 @@ _SECONDS = 120
 
 
 @cache
-def load_kernels() -> tuple[ctypes.CDLL | None, str]:
+def load_kernels() -> tuple[ctypes.CDLL | None, Message]:
     """Return the kernels and how they came about, or None and why there are none."""
     if sys.platform != "linux":
-        return None, later("the compiled kernels are for Linux")
+        return None, Message("kernels.linux_only")
     compiler = find_compiler()
     if compiler is None:
-        return None, later("no C++ compiler is here")
+        return None, Message("kernels.no_compiler")
     name = Path(compiler).name
     try:
-        return ctypes.CDLL(str(_built(compiler))), later("compiled with {compiler}").format(compiler=name)
+        return ctypes.CDLL(str(_built(compiler))), Message("kernels.compiled", compiler=name)
     except subprocess.CalledProcessError as error:
         why = _complaint(error.stderr) or f"exit code {error.returncode}"
-        return None, later("{compiler} could not compile them: {error}").format(compiler=name, error=why)
+        return None, Message("kernels.not_compiled", compiler=name, error=why)
     except subprocess.TimeoutExpired:
-        reason = later("{compiler} did not compile them in {seconds} seconds")
-        return None, reason.format(compiler=name, seconds=_SECONDS)
+        return None, Message("kernels.timeout", compiler=name, seconds=_SECONDS)
     except OSError as error:
-        return None, later("they could not be built and loaded: {error}").format(error=error)
+        return None, Message("kernels.not_loaded", error=str(error))
 
 
 def find_compiler() -> str | None:

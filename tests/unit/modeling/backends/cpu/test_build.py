@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.message import Message
 from lorascope.modeling.backends.cpu import build
+from lorascope.text.say import say
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the compiled kernels are for Linux")
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="no C++ compiler is here")
@@ -62,7 +64,7 @@ def test_a_library_is_compiled_once_for_all_processes(make_compiler: MakeCompile
     calls = make_compiler("COMPILE")
     library, how = build.load_kernels()
     assert answer(library) == 42
-    assert how == "compiled with some-c++"
+    assert how == Message("kernels.compiled", compiler="some-c++")
     build.load_kernels()
     build.load_kernels.cache_clear()  # what another process would begin with
     assert answer(build.load_kernels()[0]) == 42
@@ -107,14 +109,14 @@ def test_without_a_compiler_there_are_no_kernels(
         monkeypatch.setenv("PATH", str(tmp_path))
     else:
         monkeypatch.setenv("CXX", named)
-    assert build.load_kernels() == (None, "no C++ compiler is here")
+    assert build.load_kernels() == (None, Message("kernels.no_compiler"))
     assert not cache.exists()
 
 
 def test_elsewhere_than_on_linux_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, make_compiler: MakeCompiler) -> None:
     calls = make_compiler("exit 1")
     monkeypatch.setattr(build.sys, "platform", "darwin")
-    assert build.load_kernels() == (None, "the compiled kernels are for Linux")
+    assert build.load_kernels() == (None, Message("kernels.linux_only"))
     assert not calls.read_text(encoding="utf-8")
 
 
@@ -131,21 +133,21 @@ def test_what_a_compiler_complains_of_is_the_reason(
     make_compiler: MakeCompiler, cache: Path, then: str, why: str
 ) -> None:
     make_compiler(then)
-    assert build.load_kernels() == (None, f"some-c++ could not compile them: {why}")
+    assert build.load_kernels() == (None, Message("kernels.not_compiled", compiler="some-c++", error=why))
     assert not list((cache / "kernels").iterdir())
 
 
 def test_a_compiler_that_hangs_is_stopped(make_compiler: MakeCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
     make_compiler("exec sleep 60")
     monkeypatch.setattr(build, "_SECONDS", 0.5)
-    assert build.load_kernels() == (None, "some-c++ did not compile them in 0.5 seconds")
+    assert build.load_kernels() == (None, Message("kernels.timeout", compiler="some-c++", seconds=0.5))
 
 
 def test_a_library_that_cannot_be_loaded_is_a_reason(make_compiler: MakeCompiler) -> None:
     make_compiler('for made; do :; done; echo "no library" > "$made"')
     library, how = build.load_kernels()
     assert library is None
-    assert how.startswith("they could not be built and loaded: ")
+    assert how.code == "kernels.not_loaded"
 
 
 def test_a_cache_that_cannot_be_written_is_a_reason(make_compiler: MakeCompiler, cache: Path) -> None:
@@ -153,15 +155,15 @@ def test_a_cache_that_cannot_be_written_is_a_reason(make_compiler: MakeCompiler,
     cache.write_text("a file where the folder should be", encoding="utf-8")
     library, how = build.load_kernels()
     assert library is None
-    assert str(cache) in how
+    assert str(cache) in say(how)
     assert not calls.read_text(encoding="utf-8")
 
 
 @needs_compiler
 def test_nothing_is_loaded_from_where_others_may_write(make_compiler: MakeCompiler, cache: Path) -> None:
     make_compiler("COMPILE")
-    refused = (None, f"they could not be built and loaded: others may write to {cache / 'kernels'}; "
-               "set LORASCOPE_CACHE to a folder of your own")  # fmt: skip
+    error = f"others may write to {cache / 'kernels'}; set LORASCOPE_CACHE to a folder of your own"
+    refused = (None, Message("kernels.not_loaded", error=error))
     assert build.load_kernels()[0] is not None
     for folder, mode, allowed in (
         (cache / "kernels", 0o770, False),
@@ -190,5 +192,5 @@ def test_nothing_is_loaded_from_a_folder_of_somebody_else(
         monkeypatch.setattr(build.os, "getuid", lambda: 4321)
     library, how = build.load_kernels()
     assert library is None
-    assert "others may write" in how
+    assert "others may write" in say(how)
     assert not calls.read_text(encoding="utf-8")
