@@ -40,7 +40,7 @@ def test_links_lead_to_files_and_headings(page) -> None:
 
 
 def program_names() -> set[str]:
-    """Fields and values of the study, the summary and the records, and names of commands' parameters."""
+    """Fields and values of the study, the summary and the records, names of commands' parameters and of modules."""
     found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
     schema = summary_schema()
     for part in (schema, *schema["$defs"].values()):
@@ -51,7 +51,7 @@ def program_names() -> set[str]:
         found |= set(getattr(record, "__dataclass_fields__", ()))
     for field in StudySpec.model_json_schema()["properties"].values():
         found |= set(field.get("enum", ()))
-    return found
+    return found | {module.stem for module in (ROOT / "src" / "lorascope").rglob("*.py")}
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
