@@ -1,6 +1,7 @@
 """``lorascope plan``: predict the cost of a study before training."""
 
 import json as json_format
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -11,7 +12,7 @@ from lorascope.cli.run import StudyFlags, read_study
 from lorascope.text.say import say
 
 if TYPE_CHECKING:
-    from lorascope.costmodel.plan import PlannedCost, StudyPlan
+    from lorascope.costmodel.plan import StudyPlan
 
 
 def plan(
@@ -58,37 +59,18 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         "ranks": [
             {
                 "rank": part.rank,
-                **_cost_facts(part.cost),
+                **asdict(part.cost),
                 "beyond_limits": [limit.field for limit in planned.limits if limit.exceeded(part.cost)],
             }
             for part in planned.ranks
         ],
         "unchecked_limits": [limit.field for limit in planned.limits if limit.taken(planned.ranks[0].cost) is None],
-        "joint": {"trials": planned.joint_trials, **_cost_facts(planned.joint)},
-        "full_fine_tuning": _cost_facts(planned.full),
+        "joint": {"trials": planned.joint_trials, **asdict(planned.joint)},
+        "full_fine_tuning": asdict(planned.full),
         "training_seconds": planned.training_seconds,
         "evaluation_seconds": planned.evaluation_seconds,
         "calibration": None
         if known is None
-        else {
-            "base_parameters": known.parameters,
-            "factor": known.factor,
-            "joint_factor": known.joint_factor,
-        },
+        else {"base_parameters": known.parameters, "factor": known.factor, "joint_factor": known.joint_factor},
         "notes": [say(note) for note in planned.notes],
-    }
-
-
-def _cost_facts(cost: "PlannedCost") -> dict[str, Any]:
-    split = cost.memory_split
-    parts = ("base", "adapter", "gradient", "optimizer", "activation", "rest")
-    names = (
-        "trainable_parameters", "adapter_bytes", "flops_per_token", "bytes_per_step", "step_seconds",
-        "runtime_seconds", "peak_memory_bytes",
-    )  # fmt: skip
-    return {
-        **{name: getattr(cost, name) for name in names},
-        "memory_split": {f"{part}_bytes": getattr(split, part) for part in parts},
-        "fits": cost.fits,
-        "largest_batch": cost.largest_batch,
     }

@@ -84,7 +84,7 @@ def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> lis
     parts = [
         Column(
             heading=heading,
-            cells=[format_bytes(getattr(cost.memory_split, part)) for cost in costs],
+            cells=[format_bytes(getattr(cost.memory_split, f"{part}_bytes")) for cost in costs],
             priority=_PRIORITIES.get(part, 0),
         )
         for part, heading in _PARTS.items()

@@ -1,4 +1,4 @@
-"""What the cost model computes with: a model's shape, how a program trains, steps, and what comes out. No Torch."""
+"""Inputs and outputs of the cost model: model shapes, training configurations, steps, predictions. No Torch."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -6,14 +6,14 @@ from typing import Literal, NamedTuple, Protocol
 VALUE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
-class Product(NamedTuple):
+class Matmul(NamedTuple):
     """A matrix product, [rows, inner] times [inner, columns]."""
 
     rows: int
     inner: int
     columns: int
-    form: Literal["nt", "nn", "tn"]
-    """Which factor is stored transposed: ``nt`` the second, ``tn`` the first."""
+    layout: Literal["nt", "nn", "tn"]
+    """Which factor is stored transposed, as in BLAS: ``nt`` the second, ``tn`` the first."""
 
     @property
     def flops(self) -> int:
@@ -22,35 +22,35 @@ class Product(NamedTuple):
 
     @property
     def values(self) -> int:
-        """Count the numbers that are read and written once."""
+        """Count the elements of operands and result."""
         return self.rows * self.inner + self.inner * self.columns + self.rows * self.columns
 
 
-class Machine(Protocol):
-    """How fast something computes."""
+class Hardware(Protocol):
+    """Speed of a device."""
 
     @property
     def overlaps(self) -> bool:
-        """True: operations are launched while earlier ones run."""
+        """True if operations are launched asynchronously, while earlier ones run."""
 
     @property
     def launch_seconds(self) -> float:
         """Time to launch one operation."""
 
-    def product_seconds(self, product: Product, dtype: str) -> float:
-        """Return the time of one product."""
+    def matmul_seconds(self, matmul: Matmul, dtype: str) -> float:
+        """Return the time of one matrix product."""
 
     def attention_seconds(self, flops: float, dtype: str) -> float:
-        """Return the time of attention that takes so many operations."""
+        """Return the time of attention with this many operations."""
 
     def bytes_seconds(self, n_bytes: float) -> float:
-        """Return the time that so many bytes of weights and their states take through memory."""
+        """Return the time to move weights and optimizer states through memory."""
 
     def activation_seconds(self, n_bytes: float) -> float:
-        """Return the time that operations other than products take for so many bytes of activations."""
+        """Return the time that elementwise operations take to move activations through memory."""
 
-    def settle(self) -> bool:
-        """Measure again what was asked for, all side by side; False where nothing is measured."""
+    def refine(self) -> bool:
+        """Repeat all measurements and keep their medians; False where nothing is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,55 +61,55 @@ class LinearShape:
     n_out: int
     adapted: bool
     count: float
-    """Layers that a token goes through; of routed experts only those it is sent to."""
+    """Layers that a token passes through; of routed experts only the active ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
-    """A language model as the cost model sees it. Features are summed over all layers, for one token."""
+    """A causal language model in numbers. Features are summed over all layers, for one token."""
 
     parameters: int
     linears: tuple[LinearShape, ...]
     """All linear layers but the output head."""
     width: int
-    """Features that the output head reads."""
+    """Input features of the output head."""
     vocabulary: int
     blocks: int
     norms: int
     norm_features: int
-    """Inputs of all normalisations."""
+    """Input features of all normalisations."""
     wide_norms: bool
-    """True: normalisations compute in float32 and keep that copy, as Transformers' RMSNorm does."""
+    """True if normalisations compute in float32 and keep that copy, as Transformers' RMSNorm does."""
     query_features: int
     key_value_features: int
     """Keys and values together."""
     heads: int
-    """Attention heads of all layers together."""
+    """Attention heads of all layers."""
     hidden_features: int
     """Between the two projections of all feed-forward layers."""
     gated: bool
-    """True: feed-forward layers multiply two projections."""
+    """True if feed-forward layers multiply two projections."""
     kept_by_activation: int
-    """Values that the activation function keeps for each value it reads."""
+    """Values that the activation function saves for backward, per value that it reads."""
     inputs: int
-    """Different inputs of linear layers."""
+    """Distinct input features of linear layers."""
     adapted_inputs: int
-    """Different inputs of adapted layers."""
+    """Distinct input features of adapted layers."""
 
     @property
     def per_rank(self) -> int:
-        """Parameters of an adapter, divided by its rank."""
+        """Adapter parameters per unit of rank."""
         return sum(round(part.count) * (part.n_in + part.n_out) for part in self.linears if part.adapted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
-    """How a program trains: what it stores for each trained parameter and what it keeps of a pass."""
+    """How a program trains: bytes it stores and moves per trained parameter, and what it saves for backward."""
 
     dtype: str
-    """Precision of the base and its products."""
+    """Precision of the base and of its matrix products."""
     low_rank_dtype: str
-    """Precision of the products with an adapter."""
+    """Precision of the adapters' matrix products."""
     weight_bytes: int = 4
     """Of a trained parameter."""
     copy_bytes: int = 0
@@ -118,27 +118,27 @@ class TrainingConfig:
     optimizer_bytes: int = 8
     """AdamW's two averages."""
     update_bytes: int = 44
-    """That an update moves for a parameter: a fused AdamW reads 16 and writes 12, the norm reads 4, clipping moves 8,
-    zeroing 4."""
+    """Moved per parameter and update: a fused AdamW reads 16 and writes 12, the norm reads 4, clipping moves 8, zeroing
+    4."""
     rounding_bytes: int = 0
-    """That a pass moves for a parameter of its adapters because products have a lower precision than weights: kernels
-    read 2 more in each direction, a cast reads 4 and writes 2."""
+    """Moved per adapter parameter and micro-batch if products have a lower precision than weights: kernels read 2 more
+    in each direction, a cast reads 4 and writes 2."""
     adapter_launches: int = 10
     """Operations of an adapter in a layer, both directions."""
     gradient_at_peak: bool = True
-    """True: gradients have their memory while activations are kept."""
+    """True if gradients are allocated while activations are kept."""
     fused: bool = False
-    """True: compiled kernels compute normalisation, gating and attention and keep their inputs only."""
+    """True if compiled kernels compute normalisation, gating and attention and save only their inputs."""
     chunk: int | None = 512
     """Tokens whose logits exist at once; None: all."""
-    product_factor: float = 1.0
-    """How much longer than measured alone products with the base's weights take in a step."""
+    matmul_factor: float = 1.0
+    """Time of the base's products within a step relative to their time in isolation."""
     low_rank_factor: float = 1.0
-    """The same of products with an adapter."""
-    holes: float = 0.0
-    """Memory that lies idle between a pass's activations, as a share of them."""
+    """The same for the adapters' products."""
+    heap_overhead: float = 0.0
+    """Unused memory between the activations of a micro-batch, as a share of them."""
     trains_base: bool = False
-    """True: full fine-tuning."""
+    """True for full fine-tuning."""
 
 
 class MicroBatch(NamedTuple):
@@ -148,10 +148,10 @@ class MicroBatch(NamedTuple):
     """Computed tokens of each adapter's rows."""
     targets: int
     """Tokens that the loss is taken on."""
-    squares: int
-    """Sum of the squared lengths of the rows."""
-    scores: int = 0
-    """The same over rows whose attention scores are kept for the way back."""
+    squared_lengths: int
+    """Sum of the squared row lengths."""
+    kept_scores: int = 0
+    """The same over rows whose attention scores are saved for backward."""
 
 
 class Step(NamedTuple):
@@ -159,33 +159,34 @@ class Step(NamedTuple):
 
     microbatches: tuple[MicroBatch, ...]
     tokens: int
-    """Real tokens of one adapter's rows."""
+    """Tokens of one adapter's rows, without padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemorySplit:
-    """Bytes at the peak of a step."""
+    """Peak memory of a step by what holds it."""
 
-    base: int
-    adapter: int
-    gradient: int
-    optimizer: int
-    activation: int
-    rest: int
+    base_bytes: int
+    adapter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    rest_bytes: int
 
     @property
-    def total(self) -> int:
-        """Add the parts up."""
-        return self.base + self.adapter + self.gradient + self.optimizer + self.activation + self.rest
+    def total_bytes(self) -> int:
+        """Sum of all parts."""
+        states = self.adapter_bytes + self.gradient_bytes + self.optimizer_bytes
+        return self.base_bytes + states + self.activation_bytes + self.rest_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostPrediction:
-    """What a step costs."""
+    """Predicted cost of a step."""
 
     trained_parameters: int
     step_seconds: float
     step_flops: float
     step_bytes: float
-    """Bytes through memory, counting each operand of each product once."""
+    """Memory traffic, with each operand of each product counted once."""
     memory: MemorySplit

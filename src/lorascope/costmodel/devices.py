@@ -7,31 +7,31 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorascope.costmodel.cost_types import VALUE_BYTES, Product
+from lorascope.costmodel.cost_types import VALUE_BYTES, Matmul
 from lorascope.units import GIGABYTE
 
-PRODUCT_SHARE = 0.7
-"""Share of the published product rate that large products reach."""
+MATMUL_SHARE = 0.7
+"""Share of the published matmul rate that large products reach."""
 BANDWIDTH_SHARE = 0.8
 """Share of the published bandwidth that long reads and writes reach."""
 ATTENTION_SHARE = 0.35
-"""Share of the published product rate that attention over rows reaches: its products are small."""
+"""Share of the published matmul rate that attention reaches, whose products are small."""
 LAUNCH_SECONDS = 6e-6
-"""Time that Python and Torch take to launch an operation, a mean over both directions."""
+"""Time that Python and Torch take to launch an operation, averaged over both directions."""
 CONTEXT_BYTES = 600_000_000
-"""Memory that the driver, its libraries and their workspace take beside the tensors."""
+"""Memory of the driver, its libraries and their workspace."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """A device as its maker describes it."""
+    """A device with its published figures."""
 
     name: str
     memory_bytes: int
     bandwidth: float
-    """Bytes a second."""
+    """Bytes per second."""
     rates: Mapping[str, float]
-    """Dense products of each precision, without sparsity and accumulated in float32: operations a second."""
+    """Operations per second of dense products in each precision, accumulated in float32."""
 
 
 def _device(name: str, gigabytes: int, gigabytes_a_second: float, **teraflops: float) -> Device:
@@ -63,21 +63,21 @@ DEVICES = {
 
 
 def known_devices() -> str:
-    """List the names that ``find_device`` knows."""
+    """List the names of all devices."""
     return ", ".join(device.name for device in DEVICES.values())
 
 
 def find_device(name: str) -> Device | None:
-    """Find a device by its name here, in any spelling; None where it is not listed."""
+    """Find a device by its name, whatever its case and separators; None if it is not listed."""
     return DEVICES.get(_plain(name))
 
 
 _OTHER_BOARDS = {"laptop", "ti", "super", "nvl", "d", "mig", "grid"}
-"""Words of a driver's name that make it another board than the listed one, or a part of one."""
+"""Words in a driver's name that denote a different board, or a partition of one."""
 
 
 def recognise(full_name: str) -> Device | None:
-    """Find the device that a driver's name means, such as ``NVIDIA A100-SXM4-80GB``; None for a board not listed."""
+    """Find the device by its driver's name, such as ``NVIDIA A100-SXM4-80GB``; None for a board that is not listed."""
     words = set(_plain(full_name).replace("nvidia", "").replace("geforce", "").replace("tesla", "").split("-"))
     if words & _OTHER_BOARDS or {"h100", "pcie"} <= words or any(re.fullmatch(r"\d+[qcab]", word) for word in words):
         return None
@@ -91,29 +91,29 @@ def _plain(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """A Machine made of a device's published figures."""
+    """Hardware model from a device's published figures."""
 
     device: Device
     overlaps: bool = True
     launch_seconds: float = LAUNCH_SECONDS
 
-    def product_seconds(self, product: Product, dtype: str) -> float:
-        """Return the longer of the product's arithmetic and its operands' way through memory."""
-        arithmetic = product.flops / (PRODUCT_SHARE * self.device.rates[dtype])
-        return max(arithmetic, self.bytes_seconds(product.values * VALUE_BYTES[dtype]))
+    def matmul_seconds(self, matmul: Matmul, dtype: str) -> float:
+        """Return the time of the arithmetic or of the memory traffic, whichever is longer."""
+        arithmetic = matmul.flops / (MATMUL_SHARE * self.device.rates[dtype])
+        return max(arithmetic, self.bytes_seconds(matmul.values * VALUE_BYTES[dtype]))
 
     def attention_seconds(self, flops: float, dtype: str) -> float:
-        """Return the time of attention, whose products are small ones."""
+        """Return the time of attention with this many operations."""
         return flops / (ATTENTION_SHARE * self.device.rates[dtype])
 
     def bytes_seconds(self, n_bytes: float) -> float:
-        """Return the time that so many bytes take through memory."""
+        """Return the time to move bytes through memory."""
         return n_bytes / (BANDWIDTH_SHARE * self.device.bandwidth)
 
     def activation_seconds(self, n_bytes: float) -> float:
-        """Return the same: a GPU's arithmetic keeps up with its memory."""
+        """Return the same: memory limits a GPU's elementwise operations."""
         return self.bytes_seconds(n_bytes)
 
-    def settle(self) -> bool:
+    def refine(self) -> bool:
         """Do nothing: these rates are published."""
         return False

@@ -1,13 +1,13 @@
-"""What a training step costs, from shapes alone: operations, bytes, memory by part, seconds. Pure numbers, no Torch.
+"""Analytical cost model of a training step: operations, memory traffic, seconds and peak memory, from shapes alone.
 
 Principles (docs/decisions has the reasons, docs/numbers.md the definitions):
 
-- A product takes as long as its arithmetic or its operands' way through memory, whichever is longer (the roofline of
-  Williams, Waterman and Patterson, CACM 2009). So a low-rank product, which reads as much as a wide one and computes
-  little, costs nearly the same for all small ranks.
-- What is no product moves bytes: kept activations are touched by both directions, an adapter's weights by the update.
-- Every operation has to be launched. On a GPU launching runs beside the work, on a CPU before it.
-- Memory is counted in parts; the peak of a step lies where its largest pass keeps all activations.
+- A matrix product takes the time of its arithmetic or of its memory traffic, whichever is longer (the roofline model of
+  Williams, Waterman and Patterson, CACM 2009). A low-rank product reads as much as a wide one and computes little, so
+  that it costs nearly the same for all small ranks.
+- Everything else is memory traffic: both directions touch saved activations, the update touches an adapter's weights.
+- Every operation has to be launched. A GPU overlaps launches with work, a CPU does not.
+- Memory peaks when the largest micro-batch has saved all its activations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from statistics import fmean
 from lorascope.costmodel.cost_types import (
     VALUE_BYTES,
     CostPrediction,
-    Machine,
+    Hardware,
+    Matmul,
     MemorySplit,
     MicroBatch,
     ModelShape,
-    Product,
     Step,
     TrainingConfig,
 )
 
-TOUCHES = 5
-"""How often a kept activation goes through memory: written and read forward, read backward, its gradient written and
+_TOUCHES = 5
+"""How often a saved activation moves through memory: written and read forward, read backward, its gradient written and
 read."""
 
 
@@ -52,35 +52,34 @@ def predict(
     config: TrainingConfig,
     steps: Sequence[Step],
     ranks: Sequence[int],
-    machine: Machine,
+    hardware: Hardware,
     *,
     rest_bytes: int = 0,
 ) -> CostPrediction:
-    """Predict the mean step of these, and the peak memory of the largest.
+    """Predict the mean time of some steps and their highest peak memory.
 
     Args:
         shape: the model.
-        recipe: how it is trained.
-        steps: steps as they would be taken, at least one.
-        ranks: rank of each adapter, in the order of ``Pass.slots``; none in full fine-tuning.
-        machine: what computes.
-        rest_bytes: memory that is neither the model's nor the training's.
+        config: how it is trained.
+        steps: at least one.
+        ranks: rank of each adapter, in the order of ``MicroBatch.slots``; none in full fine-tuning.
+        hardware: speed of the device.
+        rest_bytes: memory of neither the model nor its training.
     """
-    works = [_step_work(shape, config, step, ranks, machine) for step in steps]
-    seconds = [_elapsed(work, machine) for work in works]
+    works = [_step_work(shape, config, step, ranks, hardware) for step in steps]
     trained = _trained(shape, config, ranks)
     microbatches = [one for step in steps for one in step.microbatches]
     memory = MemorySplit(
-        base=0 if config.trains_base else shape.parameters * VALUE_BYTES[config.dtype],
-        adapter=trained * (config.weight_bytes + config.copy_bytes),
-        gradient=trained * config.gradient_bytes,
-        optimizer=trained * config.optimizer_bytes,
-        activation=max(_activation_bytes(shape, config, one, ranks) for one in microbatches),
-        rest=rest_bytes,
+        base_bytes=0 if config.trains_base else shape.parameters * VALUE_BYTES[config.dtype],
+        adapter_bytes=trained * (config.weight_bytes + config.copy_bytes),
+        gradient_bytes=trained * config.gradient_bytes,
+        optimizer_bytes=trained * config.optimizer_bytes,
+        activation_bytes=max(_activation_bytes(shape, config, one, ranks) for one in microbatches),
+        rest_bytes=rest_bytes,
     )
     return CostPrediction(
         trained_parameters=trained,
-        step_seconds=fmean(seconds),
+        step_seconds=fmean(_elapsed(work, hardware) for work in works),
         step_flops=fmean(work.flops for work in works),
         step_bytes=fmean(work.n_bytes for work in works),
         memory=memory if config.gradient_at_peak else _without_overlap(memory),
@@ -92,109 +91,104 @@ def _trained(shape: ModelShape, config: TrainingConfig, ranks: Sequence[int]) ->
 
 
 def _without_overlap(memory: MemorySplit) -> MemorySplit:
-    """Let gradients take the place of activations, which are gone when the last of them is there."""
-    if memory.activation >= memory.gradient:
-        return replace(memory, gradient=0)
-    return replace(memory, activation=0)
+    """Drop the smaller of gradients and activations, which are never allocated at the same time."""
+    smaller = "gradient_bytes" if memory.activation_bytes >= memory.gradient_bytes else "activation_bytes"
+    return replace(memory, **{smaller: 0})
 
 
 def forward_seconds(
-    shape: ModelShape, config: TrainingConfig, microbatches: Sequence[MicroBatch], rank: int, machine: Machine
+    shape: ModelShape, config: TrainingConfig, microbatches: Sequence[MicroBatch], rank: int, hardware: Hardware
 ) -> float:
-    """Predict the time of an evaluation: the forward half of each pass."""
+    """Predict the time of an evaluation: the forward half of each micro-batch."""
     total = _Work()
     for one in microbatches:
-        for products, dtype, factor in (
-            (_products(shape, config, one), config.dtype, config.product_factor),
-            (_low_rank_products(shape, one, [rank]), config.low_rank_dtype, config.low_rank_factor),
+        for matmuls, dtype, factor in (
+            (_base_matmuls(shape, config, one), config.dtype, config.matmul_factor),
+            (_low_rank_matmuls(shape, one, [rank]), config.low_rank_dtype, config.low_rank_factor),
         ):
-            work = _product_work([pair for pair in products if pair[0].form == "nt"], dtype, machine)
-            total += replace(work, seconds=factor * work.seconds)
-        n_bytes = 2 * _kept_bytes(shape, config) * sum(one.slots)
-        total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
+            total += _matmul_work([pair for pair in matmuls if pair[0].layout == "nt"], dtype, factor, hardware)
+        n_bytes = 2 * _token_bytes(shape, config) * sum(one.slots)
+        total += _Work(n_bytes=n_bytes, seconds=hardware.activation_seconds(n_bytes))
         total += _Work(launches=_launches(shape, config, 1) / 3)
-        total += _attention_work(shape, config, one, machine, share=2 / 7)
-    return _elapsed(total, machine)
+        total += _attention_work(shape, config, one, hardware, share=2 / 7)
+    return _elapsed(total, hardware)
 
 
-def _elapsed(work: _Work, machine: Machine) -> float:
-    launching = work.launches * machine.launch_seconds
-    return max(work.seconds, launching) if machine.overlaps else work.seconds + launching
+def _elapsed(work: _Work, hardware: Hardware) -> float:
+    launching = work.launches * hardware.launch_seconds
+    return max(work.seconds, launching) if hardware.overlaps else work.seconds + launching
 
 
-def _step_work(shape: ModelShape, config: TrainingConfig, step: Step, ranks: Sequence[int], machine: Machine) -> _Work:
+def _step_work(
+    shape: ModelShape, config: TrainingConfig, step: Step, ranks: Sequence[int], hardware: Hardware
+) -> _Work:
     total = _Work()
     for one in step.microbatches:
-        products = _product_work(_products(shape, config, one), config.dtype, machine)
-        total += replace(products, seconds=config.product_factor * products.seconds)
-        low_rank = _product_work(_low_rank_products(shape, one, ranks), config.low_rank_dtype, machine)
-        total += replace(low_rank, seconds=config.low_rank_factor * low_rank.seconds)
-        n_bytes = TOUCHES * pass_bytes(shape, config, one, ranks)
-        total += _Work(n_bytes=n_bytes, seconds=machine.activation_seconds(n_bytes))
-        # a pass rounds its adapters' weights, and adds their gradients to those before: read, read, written, after they
-        # were written once
-        there = [rank for slots, rank in zip(one.slots, ranks, strict=False) if slots]
-        n_bytes = (4 * config.gradient_bytes + config.rounding_bytes) * _trained(shape, config, there)
-        total += _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
+        total += _matmul_work(_base_matmuls(shape, config, one), config.dtype, config.matmul_factor, hardware)
+        low_rank = _low_rank_matmuls(shape, one, ranks)
+        total += _matmul_work(low_rank, config.low_rank_dtype, config.low_rank_factor, hardware)
+        n_bytes = _TOUCHES * saved_bytes(shape, config, one, ranks)
+        total += _Work(n_bytes=n_bytes, seconds=hardware.activation_seconds(n_bytes))
+        # a micro-batch rounds its adapters' weights and accumulates their gradients: written, then read, read, written
+        present = [rank for slots, rank in zip(one.slots, ranks, strict=False) if slots]
+        n_bytes = (4 * config.gradient_bytes + config.rounding_bytes) * _trained(shape, config, present)
+        total += _Work(n_bytes=n_bytes, seconds=hardware.bytes_seconds(n_bytes))
         total += _Work(launches=_launches(shape, config, sum(slots > 0 for slots in one.slots)))
-        total += _attention_work(shape, config, one, machine, share=1.0)
+        total += _attention_work(shape, config, one, hardware, share=1.0)
     n_bytes = _trained(shape, config, ranks) * config.update_bytes
-    return total + _Work(n_bytes=n_bytes, seconds=machine.bytes_seconds(n_bytes))
+    return total + _Work(n_bytes=n_bytes, seconds=hardware.bytes_seconds(n_bytes))
 
 
-def _product_work(products: Sequence[tuple[Product, float]], dtype: str, machine: Machine) -> _Work:
+def _matmul_work(matmuls: Sequence[tuple[Matmul, float]], dtype: str, factor: float, hardware: Hardware) -> _Work:
     return _Work(
-        flops=sum(product.flops * count for product, count in products),
-        n_bytes=sum(product.values * count for product, count in products) * VALUE_BYTES[dtype],
-        seconds=sum(machine.product_seconds(product, dtype) * count for product, count in products),
+        flops=sum(matmul.flops * count for matmul, count in matmuls),
+        n_bytes=sum(matmul.values * count for matmul, count in matmuls) * VALUE_BYTES[dtype],
+        seconds=factor * sum(hardware.matmul_seconds(matmul, dtype) * count for matmul, count in matmuls),
     )
 
 
-def _products(shape: ModelShape, config: TrainingConfig, one: MicroBatch) -> list[tuple[Product, float]]:
-    """List the products with the base's weights: forward, and back to the inputs."""
+def _base_matmuls(shape: ModelShape, config: TrainingConfig, one: MicroBatch) -> list[tuple[Matmul, float]]:
+    """List the products with the base's weights: forward, and backward to the inputs."""
     n = sum(one.slots)
-    found: list[tuple[Product, float]] = []
-    for part in shape.linears:
-        found.append((Product(n, part.n_in, part.n_out, "nt"), part.count))
-        found.append((Product(n, part.n_out, part.n_in, "nn"), part.count))
+    layers = [(n, part.n_in, part.n_out, part.count) for part in shape.linears]
+    found: list[tuple[Matmul, float]] = []
+    for rows, n_in, n_out, count in [*layers, (one.targets, shape.width, shape.vocabulary, 1)]:
+        found.append((Matmul(rows, n_in, n_out, "nt"), count))
+        found.append((Matmul(rows, n_out, n_in, "nn"), count))
         if config.trains_base:
-            found.append((Product(part.n_out, n, part.n_in, "tn"), part.count))
-    found.append((Product(one.targets, shape.width, shape.vocabulary, "nt"), 1))
-    found.append((Product(one.targets, shape.vocabulary, shape.width, "nn"), 1))
-    if config.trains_base:
-        found.append((Product(shape.vocabulary, one.targets, shape.width, "tn"), 1))
+            found.append((Matmul(n_out, rows, n_in, "tn"), count))
     return found
 
 
-def _low_rank_products(shape: ModelShape, one: MicroBatch, ranks: Sequence[int]) -> list[tuple[Product, float]]:
+def _low_rank_matmuls(shape: ModelShape, one: MicroBatch, ranks: Sequence[int]) -> list[tuple[Matmul, float]]:
     """List the six products of each adapter in each adapted layer, for its own rows."""
-    found: list[tuple[Product, float]] = []
+    found: list[tuple[Matmul, float]] = []
     for n, rank in zip(one.slots, ranks, strict=False):
         for part in shape.linears if n else ():
             if part.adapted:
-                found += [(product, part.count) for product in _adapter_products(n, part.n_in, part.n_out, rank)]
+                found += [(matmul, part.count) for matmul in _adapter_matmuls(n, part.n_in, part.n_out, rank)]
     return found
 
 
-def _adapter_products(n: int, n_in: int, n_out: int, rank: int) -> Iterator[Product]:
-    yield Product(n, n_in, rank, "nt")  # h = x A^T
-    yield Product(n, rank, n_out, "nt")  # y += h B^T
-    yield Product(n, n_out, rank, "nn")  # dh = dy B
-    yield Product(rank, n, n_in, "tn")  # dA = dh^T x
-    yield Product(rank, n, n_out, "tn")  # dB^T = h^T dy
-    yield Product(n, rank, n_in, "nn")  # dx += dh A
+def _adapter_matmuls(n: int, n_in: int, n_out: int, rank: int) -> Iterator[Matmul]:
+    yield Matmul(n, n_in, rank, "nt")  # h = x A^T
+    yield Matmul(n, rank, n_out, "nt")  # y += h B^T
+    yield Matmul(n, n_out, rank, "nn")  # dh = dy B
+    yield Matmul(rank, n, n_in, "tn")  # dA = dh^T x
+    yield Matmul(rank, n, n_out, "tn")  # dB^T = h^T dy
+    yield Matmul(n, rank, n_in, "nn")  # dx += dh A
 
 
 def _attention_work(
-    shape: ModelShape, config: TrainingConfig, one: MicroBatch, machine: Machine, *, share: float
+    shape: ModelShape, config: TrainingConfig, one: MicroBatch, hardware: Hardware, *, share: float
 ) -> _Work:
-    """Count attention's own products: two forward and five backward, over the half of the scores that is not masked."""
-    flops = share * 7 * one.squares * shape.query_features
-    return _Work(flops=flops, seconds=machine.attention_seconds(flops, config.dtype))
+    """Count attention's two products forward and five backward, over the half of the scores that is not masked."""
+    flops = share * 7 * one.squared_lengths * shape.query_features
+    return _Work(flops=flops, seconds=hardware.attention_seconds(flops, config.dtype))
 
 
 def _launches(shape: ModelShape, config: TrainingConfig, adapters: int) -> float:
-    """Count operations of a pass, both directions. Transformers' own RMSNorm and rotary attention take many each."""
+    """Count the operations of a micro-batch, both directions. Eager RMSNorm and rotary attention take many each."""
     norm = 2 if config.fused or not shape.wide_norms else 16
     block = (4 if config.fused else 30) + (2 if config.fused and shape.gated else 8)
     linears = sum(part.count for part in shape.linears)
@@ -202,45 +196,43 @@ def _launches(shape: ModelShape, config: TrainingConfig, adapters: int) -> float
     return norm * shape.norms + block * shape.blocks + 2 * linears + config.adapter_launches * adapted * adapters
 
 
-def _kept_bytes(shape: ModelShape, config: TrainingConfig) -> int:
-    """Return what a pass keeps for each token until it goes back, adapters left out."""
+def _token_bytes(shape: ModelShape, config: TrainingConfig) -> int:
+    """Return the bytes saved for backward per token, without those of adapters."""
     value = VALUE_BYTES[config.dtype]
     wide = shape.wide_norms and not config.fused
     norms = shape.norm_features * (max(value, 4) if wide else value)
     attention = (2 * shape.query_features + shape.key_value_features) * value + 4 * shape.heads
-    own = shape.kept_by_activation + 2 * shape.gated
-    feed_forward = shape.hidden_features * value * (2 if config.fused and shape.gated else own)
+    eager = shape.kept_by_activation + 2 * shape.gated
+    feed_forward = shape.hidden_features * value * (2 if config.fused and shape.gated else eager)
     inputs = shape.inputs if config.trains_base else shape.adapted_inputs
     return norms + attention + feed_forward + inputs * value
 
 
-def pass_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch, ranks: Sequence[int]) -> int:
-    """Return what a pass keeps of its activations."""
+def saved_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch, ranks: Sequence[int]) -> int:
+    """Return the bytes of activations that a micro-batch saves for backward."""
     low_rank = sum(part.count for part in shape.linears if part.adapted)
     hidden = sum(n * rank for n, rank in zip(one.slots, ranks, strict=False)) * low_rank
-    kept = _kept_bytes(shape, config) * sum(one.slots)
-    scores = one.scores * shape.heads * VALUE_BYTES[config.dtype]
-    if one.scores:  # which then take the place of attention's outputs
-        kept -= (shape.query_features * VALUE_BYTES[config.dtype] + 4 * shape.heads) * sum(one.slots)
-    return kept + scores + round(hidden * VALUE_BYTES[config.low_rank_dtype])
+    saved = _token_bytes(shape, config) * sum(one.slots)
+    scores = one.kept_scores * shape.heads * VALUE_BYTES[config.dtype]
+    if one.kept_scores:  # in place of attention's outputs
+        saved -= (shape.query_features * VALUE_BYTES[config.dtype] + 4 * shape.heads) * sum(one.slots)
+    return saved + scores + round(hidden * VALUE_BYTES[config.low_rank_dtype])
 
 
-def slot_bytes(shape: ModelShape, config: TrainingConfig, rank: int) -> tuple[int, int]:
-    """Return what the head holds at its largest, and what each further token of a pass keeps."""
-    one = MicroBatch(slots=(1,), targets=0, squares=1)
-    full = MicroBatch(slots=(1,), targets=config.chunk or 512, squares=1)
-    return (
-        _activation_bytes(shape, config, full, [rank]) - _activation_bytes(shape, config, one, [rank]),
-        _activation_bytes(shape, config, one, [rank]),
-    )
+def activation_growth(shape: ModelShape, config: TrainingConfig, rank: int) -> tuple[int, int]:
+    """Return the bytes of the output head at its largest, and of each further token of a micro-batch."""
+    one = MicroBatch(slots=(1,), targets=0, squared_lengths=1)
+    full = one._replace(targets=config.chunk or 512)
+    token = _activation_bytes(shape, config, one, [rank])
+    return _activation_bytes(shape, config, full, [rank]) - token, token
 
 
 def _activation_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch, ranks: Sequence[int]) -> int:
-    """Return the most that a pass holds: all it keeps, with the head's logits or the last block's gradients on top."""
+    """Return the peak of activations: all that are saved, plus the head's logits or the last block's gradients."""
     value = VALUE_BYTES[config.dtype]
     at_once = one.targets if config.chunk is None else min(one.targets, config.chunk)
     # without kernels the loss makes log probabilities in float32, and their gradient in the base's precision
     logits = at_once * shape.vocabulary * (value if config.fused else 2 * value + 4)
     states = 2 * one.targets * shape.width * value
     block = sum(one.slots) * 3 * shape.hidden_features // max(1, shape.blocks) * value
-    return round((1 + config.holes) * (pass_bytes(shape, config, one, ranks) + max(logits + states, block)))
+    return round((1 + config.heap_overhead) * (saved_bytes(shape, config, one, ranks) + max(logits + states, block)))

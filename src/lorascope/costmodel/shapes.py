@@ -1,4 +1,4 @@
-"""From a Torch model, on any device, to the shape that the cost model computes with. Reads no weights."""
+"""Model shape for the cost model, read from a Torch model on any device without its weights."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,18 +14,18 @@ from lorascope.errors import InputError
 from lorascope.modeling.adapters.lora import linear_features
 
 _ATTENTION = "att"
-"""Part of the name of every attention module: self_attn, attention, attn."""
+"""Common part of the names of attention modules: self_attn, attention, attn."""
 
 
 def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
     """Read a model's shape.
 
     Args:
-        model: a causal language model, perhaps with multi-rank layers swapped in.
+        model: a causal language model, with or without multi-rank layers.
         targets: full names of the adapted layers.
 
     Raises:
-        InputError: the configuration lacks what attention is computed from.
+        InputError: the model has no output head, or its configuration lacks the dimensions of attention.
     """
     adapted = frozenset(targets)
     head = model.get_output_embeddings()
@@ -81,7 +81,7 @@ def _number(config: object, name: str) -> int:
 
 
 def _norms(model: nn.Module) -> dict[str, int]:
-    """Return the features of each normalisation by name; those inside of attention heads count for one head."""
+    """Return the features of each normalisation by name; one inside attention counts for a single head."""
     found = {}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -91,13 +91,13 @@ def _norms(model: nn.Module) -> dict[str, int]:
 
 
 def _inputs(layers: dict[str, nn.Linear | Conv1D]) -> int:
-    """Add up the features of different inputs: layers of one module with equally many features read the same."""
+    """Sum the features of distinct inputs: layers of one module with the same number of features share theirs."""
     parents = {(name.rpartition(".")[0], linear_features(module)[0]) for name, module in layers.items()}
     return sum(features for _, features in parents)
 
 
 def _hidden_features(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> int:
-    """Add up what lies between the two projections of each feed-forward layer: what its last projection reads."""
+    """Sum the hidden features of feed-forward layers: the inputs of their last projections."""
     dense = 0
     for name, module in layers.items():
         n_in, n_out = linear_features(module)
@@ -107,7 +107,7 @@ def _hidden_features(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) ->
 
 
 def _kept_by_activation(config: PretrainedConfig) -> int:
-    """Return how many values the activation function keeps for each that it reads, found by trying it."""
+    """Count the values that the activation function saves for backward per input value, by running it."""
     names = (getattr(config, name, None) for name in ("hidden_act", "hidden_activation", "activation_function"))
     function = ACT2FN[next((name for name in names if isinstance(name, str) and name in ACT2FN), "relu")]
     kept: dict[int, torch.Tensor] = {}
@@ -128,7 +128,7 @@ def _is_gated(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> bool:
 
 
 def _experts(model: PreTrainedModel | nn.Module) -> tuple[LinearShape, ...]:
-    """Return routed experts that are stored together, [experts, out, in]: a token goes through a few of them."""
+    """Return routed experts, which are stored as [experts, out, in] and of which a token passes through a few."""
     config = getattr(model, "config", None)
     chosen = getattr(config, "num_experts_per_tok", None)
     found = []

@@ -1,4 +1,4 @@
-"""Which passes the steps of a study are made of, from its rows, cut as the engine cuts them."""
+"""Micro-batches of a study's steps and evaluations, planned from its rows by the engine's own code."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,18 +15,18 @@ from lorascope.modeling.packing.packed_layout import SLOT_MULTIPLE
 from lorascope.spec.schema import StudySpec
 
 
-def steps_of(
+def sample_steps(
     spec: StudySpec, examples: Sequence[Example], steps: Sequence[int], *, adapters: int, padded: bool, kernels: bool
 ) -> tuple[Step, ...]:
-    """Cut the rows of some steps into passes.
+    """Plan the micro-batches of some steps.
 
     Args:
         spec: the study.
         examples: its training rows.
         steps: which steps, counted from 0.
-        adapters: trials of the pack, all on the same rows.
-        padded: whether rows are padded.
-        kernels: whether the compiled kernels compute, which rows that share a prefix need.
+        adapters: trials of the group, all on the same rows.
+        padded: True if rows are padded rather than packed.
+        kernels: True if the compiled kernels compute, which shared prefixes need.
     """
     share = kernels and not padded and _shares(spec, training=True)
     scores = not kernels and not padded
@@ -37,16 +37,16 @@ def steps_of(
     return tuple(found)
 
 
-def evaluation_of(
+def evaluation_microbatches(
     spec: StudySpec, examples: Sequence[Example], *, padded: bool, kernels: bool
 ) -> tuple[MicroBatch, ...]:
-    """Cut held-out rows into passes."""
+    """Plan the micro-batches of an evaluation."""
     share = kernels and not padded and _shares(spec, training=False)
     return _step(spec, examples, adapters=1, padded=padded, share=share, scores=False).microbatches
 
 
 def assumed_rows(n_rows: int, length: int) -> tuple[Example, ...]:
-    """Make rows of one length that are targets throughout, for data that is not read; none begins like another."""
+    """Make rows of one length for data that is not read: all tokens are targets, and no two rows share a prefix."""
     mask = np.ones(length, dtype=bool)
     mask[0] = False
     return tuple(Example(input_ids=np.full(length, row), target_mask=mask) for row in range(n_rows))
@@ -61,12 +61,12 @@ def _step(spec: StudySpec, rows: Sequence[Example], *, adapters: int, padded: bo
     trials = [[MicroBatchRow(example=row, adapter=adapter) for row in rows] for adapter in range(adapters)]
     microbatches = plan_microbatches(trials, tokens_per_pass=spec.tokens_per_pass, padded=padded, share=share)
     return Step(
-        microbatches=tuple(_pass(one, adapters=adapters, padded=padded, scores=scores) for one in microbatches),
+        microbatches=tuple(_microbatch(one, adapters=adapters, padded=padded, scores=scores) for one in microbatches),
         tokens=sum(row.n_tokens for row in rows),
     )
 
 
-def _pass(rows: Sequence[MicroBatchRow], *, adapters: int, padded: bool, scores: bool) -> MicroBatch:
+def _microbatch(rows: Sequence[MicroBatchRow], *, adapters: int, padded: bool, scores: bool) -> MicroBatch:
     slots = [0] * adapters
     longest = max(row.example.n_tokens for row in rows)
     for adapter, own in groupby(rows, key=lambda row: row.adapter):
@@ -75,9 +75,9 @@ def _pass(rows: Sequence[MicroBatchRow], *, adapters: int, padded: bool, scores:
     return MicroBatch(
         slots=tuple(slots),
         targets=sum(row.example.n_targets for row in rows),
-        squares=sum(length**2 for length in lengths),
-        # longer rows go through Torch's own attention, which keeps none
-        scores=sum(length**2 for length in lengths if length <= LONG_ROW) if scores else 0,
+        squared_lengths=sum(length**2 for length in lengths),
+        # longer rows use Torch's fused attention, which saves no scores
+        kept_scores=sum(length**2 for length in lengths if length <= LONG_ROW) if scores else 0,
     )
 
 

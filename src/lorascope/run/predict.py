@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,14 @@ from lorascope.analysis.cost.predicted import group_size
 from lorascope.analysis.cost.solo_runs import costs_by_rank, paces_apart, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import JointSteps, joint_steps
 from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
-from lorascope.costmodel.cost_types import Machine, TrainingConfig
-from lorascope.costmodel.cpu_bench import ThisCpu
+from lorascope.costmodel.cost_types import Hardware, TrainingConfig
+from lorascope.costmodel.cpu_bench import CpuBenchmark
 from lorascope.costmodel.devices import Roofline, recognise
-from lorascope.costmodel.machine import device_key, lorascope_config
+from lorascope.costmodel.machine import device_key
 from lorascope.costmodel.model import predict
-from lorascope.costmodel.plan import full_finetuning_config
 from lorascope.costmodel.shapes import model_shape
-from lorascope.costmodel.workload import steps_of
+from lorascope.costmodel.training_config import full_finetuning_config, lorascope_config
+from lorascope.costmodel.workload import sample_steps
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.records import CostRecord, PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.prepare import PreparedStudy
@@ -36,8 +36,8 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     Times are those of the typical batch, memory that of the heaviest one, as they are measured.
     """
     dtype = str(study.frozen.model.dtype).removeprefix("torch.")
-    machine = _machine(study.device, dtype)
-    if machine is None:
+    hardware = _hardware(study.device, dtype)
+    if hardware is None:
         return []
     config = lorascope_config(dtype, kernels=study.frozen.kernels is not None, on_cpu=study.device.type == "cpu")
     if not study.frozen.chunked_head:
@@ -48,7 +48,7 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     batches = choose_batches(study, study.spec.seeds[0])
 
     def record(what: PredictedThing, ranks: Sequence[int], config: TrainingConfig, adapters: int) -> PredictionRecord:
-        steps = steps_of(
+        steps = sample_steps(
             study.spec,
             study.splits.train,
             (batches.typical, batches.heaviest),
@@ -57,8 +57,8 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
             kernels=study.frozen.kernels is not None,
         )
         factor = 1.0 if known is None else known.joint_factor if what == "joint" else known.factor
-        typical = predict(shape, config, steps[:1], ranks, machine)
-        memory = predict(shape, config, steps, ranks, machine, rest_bytes=rest).memory
+        typical = predict(shape, config, steps[:1], ranks, hardware)
+        memory = predict(shape, config, steps, ranks, hardware, rest_bytes=rest).memory
         return PredictionRecord(
             what=what,
             rank=ranks[0] if what == "alone" else 0,
@@ -68,12 +68,7 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
             factor=factor,
             step_flops=typical.step_flops,
             step_bytes=typical.step_bytes,
-            base_bytes=memory.base,
-            adapter_bytes=memory.adapter,
-            gradient_bytes=memory.gradient,
-            optimizer_bytes=memory.optimizer,
-            activation_bytes=memory.activation,
-            rest_bytes=memory.rest,
+            **asdict(memory),
         )
 
     def everything() -> list[PredictionRecord]:
@@ -82,7 +77,7 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
         return [*alone, joint, record("full", [], full_finetuning_config(config), 1)]
 
     found = everything()
-    return everything() if machine.settle() else found
+    return everything() if hardware.refine() else found
 
 
 def update_calibration(path: Path) -> None:
@@ -137,9 +132,9 @@ def _predicted(record: PredictionRecord) -> float:
     return record.step_seconds / record.factor / record.tokens
 
 
-def _machine(device: torch.device, dtype: str) -> Machine | None:
+def _hardware(device: torch.device, dtype: str) -> Hardware | None:
     if device.type == "cpu":
-        return ThisCpu()
+        return CpuBenchmark()
     known = recognise(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     return Roofline(known) if known is not None and dtype in known.rates else None
 

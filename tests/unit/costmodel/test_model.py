@@ -1,4 +1,4 @@
-"""The cost model by hand, and beside what the engine really makes and keeps."""
+"""The cost model against figures by hand, and against what the engine allocates and saves."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorascope.costmodel import cpu_bench as this_cpu
-from lorascope.costmodel.cost_types import LinearShape, MicroBatch, ModelShape, Product, Step, TrainingConfig
-from lorascope.costmodel.devices import BANDWIDTH_SHARE, DEVICES, PRODUCT_SHARE, Roofline, find_device, recognise
-from lorascope.costmodel.machine import lorascope_config
-from lorascope.costmodel.model import pass_bytes, predict
-from lorascope.costmodel.plan import full_finetuning_config
+from lorascope.costmodel import cpu_bench
+from lorascope.costmodel.cost_types import LinearShape, Matmul, MicroBatch, ModelShape, Step, TrainingConfig
+from lorascope.costmodel.devices import BANDWIDTH_SHARE, DEVICES, MATMUL_SHARE, Roofline, find_device, recognise
+from lorascope.costmodel.model import predict, saved_bytes
 from lorascope.costmodel.shapes import model_shape
+from lorascope.costmodel.training_config import full_finetuning_config, lorascope_config
 from lorascope.data.dataset import Example
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
@@ -32,33 +31,38 @@ SHAPE = ModelShape(
     width=10, vocabulary=30, blocks=2, norms=2, norm_features=20, wide_norms=True, query_features=20,
     key_value_features=40, heads=4, hidden_features=40, gated=False, kept_by_activation=1, inputs=60, adapted_inputs=20,
 )  # fmt: skip
-RECIPE = TrainingConfig(dtype="bfloat16", low_rank_dtype="bfloat16", fused=True)
-STEP = Step(microbatches=(MicroBatch(slots=(100,), targets=50, squares=1000),), tokens=100)
+CONFIG = TrainingConfig(dtype="bfloat16", low_rank_dtype="bfloat16", fused=True)
+STEP = Step(microbatches=(MicroBatch(slots=(100,), targets=50, squared_lengths=1000),), tokens=100)
 L4 = Roofline(DEVICES["l4"])
 
 
 def test_operations_are_four_a_frozen_weight_and_six_a_trained_one() -> None:
-    found = predict(SHAPE, RECIPE, [STEP], [3], L4)
+    found = predict(SHAPE, CONFIG, [STEP], [3], L4)
     assert found.trained_parameters == 3 * 2 * (10 + 20)
     frozen, head, attention = 2 * 200 + 2 * 200, 30 * 10, 7 * 1000 * 20
     assert found.step_flops == 100 * (4 * frozen + 6 * found.trained_parameters) + 50 * 4 * head + attention
 
 
 def test_memory_by_part() -> None:
-    memory = predict(SHAPE, RECIPE, [STEP], [3], L4, rest_bytes=7).memory
-    assert (memory.base, memory.adapter, memory.gradient, memory.optimizer) == (2000, 180 * 4, 180 * 4, 180 * 8)
+    memory = predict(SHAPE, CONFIG, [STEP], [3], L4, rest_bytes=7).memory
+    assert (memory.base_bytes, memory.adapter_bytes, memory.gradient_bytes, memory.optimizer_bytes) == (
+        2000,
+        180 * 4,
+        180 * 4,
+        180 * 8,
+    )
     # norms, queries with their outputs, keys and values, feed-forward, inputs of adapters; a log sum a head
     kept = 100 * (2 * (20 + 2 * 20 + 40 + 40 + 20) + 4 * 4)
     low_rank, head = 100 * 2 * 3 * 2, 50 * 30 * 2 + 2 * 50 * 10 * 2
-    assert memory.activation == kept + low_rank + max(head, 100 * 3 * 20 * 2)
-    assert memory.total == 2000 + 180 * 16 + memory.activation + 7
+    assert memory.activation_bytes == kept + low_rank + max(head, 100 * 3 * 20 * 2)
+    assert memory.total_bytes == 2000 + 180 * 16 + memory.activation_bytes + 7
 
 
-def test_every_pass_rounds_the_weights_of_its_adapters() -> None:
-    rounding = replace(RECIPE, rounding_bytes=12)
+def test_every_microbatch_rounds_the_weights_of_its_adapters() -> None:
+    rounding = replace(CONFIG, rounding_bytes=12)
     for microbatches in (1, 2):
         step = Step(microbatches=STEP.microbatches * microbatches, tokens=100 * microbatches)
-        with_it, without = (predict(SHAPE, config, [step], [3], L4).step_bytes for config in (rounding, RECIPE))
+        with_it, without = (predict(SHAPE, config, [step], [3], L4).step_bytes for config in (rounding, CONFIG))
         assert with_it - without == microbatches * 12 * 180
 
 
@@ -70,24 +74,24 @@ def test_full_fine_tuning_has_a_copy_and_lora_none(dtype: str, copied: int) -> N
     assert full.update_bytes - lora.update_bytes == 3 * copied  # it is made once an update
 
 
-def test_a_heap_keeps_holes_between_activations() -> None:
-    found = predict(SHAPE, RECIPE, [STEP], [3], L4).memory
-    with_holes = predict(SHAPE, replace(RECIPE, holes=0.5), [STEP], [3], L4).memory
-    assert with_holes == replace(found, activation=round(1.5 * found.activation))
+def test_heap_overhead_scales_activations() -> None:
+    found = predict(SHAPE, CONFIG, [STEP], [3], L4).memory
+    with_overhead = predict(SHAPE, replace(CONFIG, heap_overhead=0.5), [STEP], [3], L4).memory
+    assert with_overhead == replace(found, activation_bytes=round(1.5 * found.activation_bytes))
 
 
-def test_products_with_adapters_may_take_longer_in_a_step() -> None:
-    slower = replace(RECIPE, low_rank_factor=2.0)
+def test_low_rank_factor_scales_the_products_of_adapters() -> None:
+    slower = replace(CONFIG, low_rank_factor=2.0)
     low_rank, twice = (
         predict(SHAPE, config, [STEP], [3], L4).step_seconds - predict(SHAPE, config, [STEP], [], L4).step_seconds
-        for config in (RECIPE, slower)
+        for config in (CONFIG, slower)
     )
     assert low_rank <= twice <= 2 * low_rank
-    assert predict(SHAPE, slower, [STEP], [], L4) == predict(SHAPE, RECIPE, [STEP], [], L4)
+    assert predict(SHAPE, slower, [STEP], [], L4) == predict(SHAPE, CONFIG, [STEP], [], L4)
 
 
-def test_this_cpu_times_everything_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for first is timed once; settled, the median of three rounds counts, each of them of everything."""
+def test_cpu_benchmark_refines_by_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first figure is one measurement; refined, it is the median of three rounds that repeat all of them."""
     asked: list[str] = []
     took = {"product": iter((1.0, 5.0, 3.0)), "activation": iter((4.0, 2.0, 9.0))}
 
@@ -97,48 +101,48 @@ def test_this_cpu_times_everything_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append(name)
         return next(took[name])
 
-    monkeypatch.setattr(this_cpu, "_typical", typical)
-    cpu, product = this_cpu.ThisCpu(), Product(64, 32, 16, "nt")
-    assert cpu.product_seconds(product, "float32") == 1.0
+    monkeypatch.setattr(cpu_bench, "_median_seconds", typical)
+    cpu, product = cpu_bench.CpuBenchmark(), Matmul(64, 32, 16, "nt")
+    assert cpu.matmul_seconds(product, "float32") == 1.0
     once = cpu.activation_seconds(8.0)
     assert asked == ["product", "activation"]
-    assert cpu.settle()
+    assert cpu.refine()
     assert asked == 3 * ["product", "activation"]
-    assert cpu.product_seconds(product, "float32") == 3.0
+    assert cpu.matmul_seconds(product, "float32") == 3.0
     assert cpu.activation_seconds(8.0) == once
 
 
-def test_gradients_take_the_place_of_activations_where_they_are_made_late() -> None:
-    late = replace(RECIPE, gradient_at_peak=False)
-    early, found = predict(SHAPE, RECIPE, [STEP], [3], L4), predict(SHAPE, late, [STEP], [3], L4)
-    assert found.memory.total == early.memory.total - early.memory.gradient
+def test_gradients_and_activations_do_not_overlap_without_gradient_at_peak() -> None:
+    late = replace(CONFIG, gradient_at_peak=False)
+    early, found = predict(SHAPE, CONFIG, [STEP], [3], L4), predict(SHAPE, late, [STEP], [3], L4)
+    assert found.memory.total_bytes == early.memory.total_bytes - early.memory.gradient_bytes
 
 
-def test_a_pack_costs_its_ranks_and_one_base() -> None:
-    together = Step(microbatches=(MicroBatch(slots=(100, 100), targets=100, squares=2000),), tokens=100)
-    joint = predict(SHAPE, RECIPE, [together], [3, 5], L4)
-    alone = [predict(SHAPE, RECIPE, [STEP], [rank], L4) for rank in (3, 5)]
+def test_a_trial_group_costs_its_ranks_and_one_base() -> None:
+    together = Step(microbatches=(MicroBatch(slots=(100, 100), targets=100, squared_lengths=2000),), tokens=100)
+    joint = predict(SHAPE, CONFIG, [together], [3, 5], L4)
+    alone = [predict(SHAPE, CONFIG, [STEP], [rank], L4) for rank in (3, 5)]
     assert joint.trained_parameters == sum(one.trained_parameters for one in alone)
     assert joint.step_flops == sum(one.step_flops for one in alone)
-    assert joint.memory.base == alone[0].memory.base
-    assert joint.memory.optimizer == sum(one.memory.optimizer for one in alone)
+    assert joint.memory.base_bytes == alone[0].memory.base_bytes
+    assert joint.memory.optimizer_bytes == sum(one.memory.optimizer_bytes for one in alone)
 
 
 def test_full_fine_tuning_has_no_frozen_base() -> None:
-    full = replace(RECIPE, copy_bytes=2, trains_base=True)
+    full = replace(CONFIG, copy_bytes=2, trains_base=True)
     found = predict(SHAPE, full, [STEP], [], L4)
     assert found.trained_parameters == SHAPE.parameters
-    assert found.memory.base == 0
-    assert found.memory.total - found.memory.activation == 1000 * (4 + 2 + 4 + 8)
+    assert found.memory.base_bytes == 0
+    assert found.memory.total_bytes - found.memory.activation_bytes == 1000 * (4 + 2 + 4 + 8)
     assert found.step_flops == 100 * 6 * 800 + 50 * 6 * 300 + 7 * 1000 * 20
 
 
 def test_a_low_rank_product_waits_for_memory_and_a_wide_one_for_arithmetic() -> None:
-    low, lower = Product(1024, 4096, 16, "nt"), Product(1024, 4096, 8, "nt")
-    assert L4.product_seconds(low, "bfloat16") == pytest.approx(low.values * 2 / (BANDWIDTH_SHARE * 300e9))
-    assert L4.product_seconds(low, "bfloat16") / L4.product_seconds(lower, "bfloat16") < 1.02
-    wide = Product(1024, 4096, 4096, "nt")
-    assert L4.product_seconds(wide, "bfloat16") == pytest.approx(wide.flops / (PRODUCT_SHARE * 121e12))
+    low, lower = Matmul(1024, 4096, 16, "nt"), Matmul(1024, 4096, 8, "nt")
+    assert L4.matmul_seconds(low, "bfloat16") == pytest.approx(low.values * 2 / (BANDWIDTH_SHARE * 300e9))
+    assert L4.matmul_seconds(low, "bfloat16") / L4.matmul_seconds(lower, "bfloat16") < 1.02
+    wide = Matmul(1024, 4096, 4096, "nt")
+    assert L4.matmul_seconds(wide, "bfloat16") == pytest.approx(wide.flops / (MATMUL_SHARE * 121e12))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def spec_of(kind: str, rank: int) -> StudySpec:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sizes_are_those_of_the_trial(kind: str, dtype: torch.dtype) -> None:
+def test_predicted_sizes_equal_those_of_the_trial(kind: str, dtype: torch.dtype) -> None:
     model, spec = make_model(kind, dtype), spec_of(kind, 3)
     frozen, _ = prepare_model(model, spec.target_modules, make_examples(6), packing=True, kernels=False)
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, dtype)
@@ -181,14 +185,14 @@ def test_sizes_are_those_of_the_trial(kind: str, dtype: torch.dtype) -> None:
     found = predict(model_shape(model, frozen.layers), config, [STEP], [3], L4)
     record = trial.adapter_record()
     assert found.trained_parameters == record.trainable_parameters
-    assert found.memory.gradient == record.gradient_bytes
-    assert found.memory.optimizer == record.optimizer_bytes
-    assert found.memory.adapter == record.parameter_bytes
-    assert found.memory.base == sum(p.numel() * p.element_size() for p in model.parameters())
+    assert found.memory.gradient_bytes == record.gradient_bytes
+    assert found.memory.optimizer_bytes == record.optimizer_bytes
+    assert found.memory.adapter_bytes == record.parameter_bytes
+    assert found.memory.base_bytes == sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def kept_bytes(frozen: FrozenModel, rows: list[Example]) -> int:
-    """Bytes that autograd keeps of one pass, each memory once, weights left out."""
+    """Bytes that autograd saves for one micro-batch, each storage once, without weights."""
     weights = {p.untyped_storage().data_ptr() for p in frozen.model.parameters()}
     for layer in frozen.layers.values():
         weights |= {t.untyped_storage().data_ptr() for a in layer.adapters for t in (a.A, a.B)}
@@ -207,7 +211,7 @@ def kept_bytes(frozen: FrozenModel, rows: list[Example]) -> int:
 
 
 @pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
-def test_activations_are_those_that_autograd_keeps(kind: str, kernels: bool) -> None:
+def test_predicted_activations_are_those_that_autograd_saves(kind: str, kernels: bool) -> None:
     # what each further token keeps: twice the rows less once the rows leaves out what does not grow
     model, spec = make_model(kind, torch.float32), spec_of(kind, 4)
     rows = make_examples(32, shortest=16, longest=16)
@@ -219,5 +223,5 @@ def test_activations_are_those_that_autograd_keeps(kind: str, kernels: bool) -> 
     attach(frozen.layers, [trial.adapter])
     measured = kept_bytes(frozen, list(rows)) - kept_bytes(frozen, list(rows[:16]))
     shape, config = model_shape(model, frozen.layers), lorascope_config("float32", kernels=kernels, on_cpu=False)
-    one = MicroBatch(slots=(16 * 16,), targets=0, squares=16**3, scores=0 if kernels else 16**3)
-    assert pass_bytes(shape, config, one, [4]) == pytest.approx(measured, rel=0.1)
+    one = MicroBatch(slots=(16 * 16,), targets=0, squared_lengths=16**3, kept_scores=0 if kernels else 16**3)
+    assert saved_bytes(shape, config, one, [4]) == pytest.approx(measured, rel=0.1)

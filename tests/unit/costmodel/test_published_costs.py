@@ -1,6 +1,6 @@
-"""The cost model beside figures that others published, with configurations written down from the models' shapes.
+"""The cost model against published figures, with configurations written from the models' shapes.
 
-Every figure follows from the principles in docs/numbers.md and the recipe of the program that was measured.
+Every figure follows from the principles in docs/numbers.md and the training configuration of the measured program.
 """
 
 from dataclasses import replace
@@ -47,9 +47,13 @@ def shape_of(config: PretrainedConfig, targets: tuple[str, ...] | str) -> ModelS
 
 
 def rows(n_rows: int, length: int) -> list[Step]:
-    """One pass of rows of one length, all tokens targets."""
+    """One micro-batch of rows of one length, all tokens targets."""
     tokens = n_rows * length
-    return [Step(microbatches=(MicroBatch(slots=(tokens,), targets=tokens, squares=tokens * length),), tokens=tokens)]
+    return [
+        Step(
+            microbatches=(MicroBatch(slots=(tokens,), targets=tokens, squared_lengths=tokens * length),), tokens=tokens
+        )
+    ]
 
 
 def costs(
@@ -60,7 +64,7 @@ def costs(
 
 def state_bytes(found: CostPrediction) -> int:
     memory = found.memory
-    return memory.adapter + memory.optimizer + found.trained_parameters * 4
+    return memory.adapter_bytes + memory.optimizer_bytes + found.trained_parameters * 4
 
 
 def test_peft_llama_3b_rank_32_to_64() -> None:
@@ -77,7 +81,7 @@ def test_peft_llama_3b_rank_32_to_64() -> None:
 def test_torchtune_llama_7b_rank_8_to_64_on_all_linear_layers() -> None:
     shape = shape_of(LLAMA_2_7B, "all-linear")
     low, high = costs(shape, TORCHTUNE, rows(2, 256), (8, 64), "a100-80gb")
-    assert (high.memory.total - low.memory.total) / 1e9 == pytest.approx(1.17, rel=0.15)
+    assert (high.memory.total_bytes - low.memory.total_bytes) / 1e9 == pytest.approx(1.17, rel=0.15)
 
 
 @pytest.mark.parametrize("gpu", ["t4", "l4", "rtx-3090"])
@@ -89,4 +93,4 @@ def test_opt_350m_ratios_of_runtime(gpu: str) -> None:
     low, middle, high = (one.step_seconds for one in found)
     assert middle / low == pytest.approx(3150.7 / 2979.7, abs=0.04)
     assert high / low == pytest.approx(3377.9 / 2979.7, abs=0.04)
-    assert [round(one.memory.total / 1e9, 1) for one in found] == [3.1, 3.2, 3.4]
+    assert [round(one.memory.total_bytes / 1e9, 1) for one in found] == [3.1, 3.2, 3.4]
