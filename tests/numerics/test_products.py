@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -315,9 +316,8 @@ def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch
 
 
 @pytest.mark.parametrize("kind", sorted(WIDE))
-def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(own_kernels: Kernels, kind: str) -> None:
-    if not own_kernels.supports_matmul(torch.zeros(1, 1, dtype=BF16)):
-        pytest.skip("this processor has no products of bfloat16")
+@pytest.mark.usefixtures("model_kernels")
+def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(kind: str) -> None:
     model = make_model(kind, BF16, vocabulary=64, **WIDE[kind])
     exact, _ = gradient(copy.deepcopy(model).double(), kind, kernels=False)
     plain, none = gradient(copy.deepcopy(model), kind, kernels=False)
@@ -363,20 +363,18 @@ def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kern
         assert torch.equal(one, three)
 
 
-def test_products_are_counted_as_torch_s_own_are(own_kernels: Kernels) -> None:
+def test_products_are_counted_as_torch_s_own_are(product_kernels: Kernels) -> None:
     """A step counts the same work whoever makes its products."""
-    if not own_kernels.supports_matmul(torch.zeros(1, 1, dtype=BF16)):
-        pytest.skip("this processor has no products of bfloat16")
     layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
     counts = []
-    for run in (lambda: FrozenProduct.apply(x, layer, own_kernels, None), lambda: layer(x)):
+    for run in (lambda: FrozenProduct.apply(x, layer, product_kernels, None), lambda: layer(x)):
         with ProductCounter() as counted:
             run().sum().backward()
         counts.append((counted.flops, counted.bytes))
     assert counts[0] == counts[1]
-    made = make_adapted(own_kernels, (8,), (64,), n_in=64, n_out=32, dropped=False)
+    made = make_adapted(product_kernels, (8,), (64,), n_in=64, n_out=32, dropped=False)
     with ProductCounter() as counted:
-        compute(own_kernels, [made])
+        compute(product_kernels, [made])
     assert counted.flops == 3 * 2 * 64 * 8 * (64 + 32) + 2 * 2 * (64 + BARE) * 64 * 32
 
 
@@ -402,15 +400,14 @@ def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, 
     assert not is_plain(layer, nn.Linear)
 
 
-def test_memory_that_is_not_there_is_an_error_of_its_own(own_kernels: Kernels) -> None:
+@pytest.mark.parametrize("level", ["tiles", "vectors"])
+def test_missing_memory_is_a_memory_error(level: str) -> None:
     """In a process of its own, as the kernels' memory is kept."""
-    if not own_kernels.supports_matmul(torch.zeros(1, 1, dtype=BF16)):
-        pytest.skip("this processor has no products of bfloat16")
     code = """
-import resource, torch
-from lorascope.modeling.backends.cpu.build import load_kernels
-from lorascope.modeling.backends.cpu.bindings import Kernels
-kernels = Kernels(load_kernels()[0])
+import resource, sys, torch
+sys.path.insert(0, sys.argv[1])
+from support.kernels import kernels_of
+kernels = kernels_of(sys.argv[2])
 x, weight = torch.ones(32, 8192, dtype=torch.bfloat16), torch.ones(8192, 8192, dtype=torch.bfloat16)
 kernels.linear_forward(x[:, :32].contiguous(), [(weight[:32, :32].contiguous(), None)])
 with open("/proc/self/statm") as file:
@@ -422,5 +419,6 @@ except MemoryError as error:
     print(error)
 print(kernels.linear_forward(x[:, :32].contiguous(), [(weight[:32, :32].contiguous(), None)])[0][0, 0].item())
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    tests = str(Path(__file__).parents[1])
+    run = subprocess.run([sys.executable, "-c", code, tests, level], capture_output=True, text=True, check=False)
     assert run.stdout == "no memory for linear_forward\n32.0\n", run.stderr

@@ -3,17 +3,17 @@ import torch
 from torch import nn
 
 from bound import Form, attention_seconds, record_products, recorded_attention, replay_seconds
+from lorascope.engine import verify
 from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
-from lorascope.modeling.backends.cpu import build
 from lorascope.modeling.backends.cpu.autograd import RowAttention
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
 from lorascope.search.trials import plan_trials
-from lorascope.text.say import say
 from support.groups import make_spec
+from support.kernels import kernels_of, load_level
 from support.references import make_rows
 from support.tiny_models import CONFIGS, TARGETS, make_examples, make_model, make_splits
 
@@ -77,15 +77,13 @@ def test_products_into_a_given_result_are_seen_and_replayed_elsewhere() -> None:
 
 
 def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_row_that_sees_it() -> None:
-    library, how = build.load_kernels()
-    if library is None:
-        pytest.skip(say(how))
+    kernels = kernels_of("own")
     heads, kv_heads, features = 4, 2, 8
     rows = make_rows((5, 3), parents=(-1, 0))
     q, k, v = (torch.randn(8, n, features, requires_grad=True) for n in (heads, kv_heads, kv_heads))
     before = Kernels.attention_forward
     with recorded_attention() as found:
-        RowAttention.apply(q, k, v, AttentionPlan(rows=rows, scaling=1.0), Kernels(library)).sum().backward()
+        RowAttention.apply(q, k, v, AttentionPlan(rows=rows, scaling=1.0), kernels).sum().backward()
     assert Kernels.attention_forward is before
     scores = (1 + 2 + 3 + 4 + 5) + (6 + 7 + 8)
     assert sum(product.flops for product in found) == (2 + 4) * 2 * heads * features * scores
@@ -93,11 +91,10 @@ def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_r
     assert attention_seconds([]) == 0
 
 
-def test_what_adapters_multiply_is_replayed_in_the_precision_of_the_base() -> None:
+def test_what_adapters_multiply_is_replayed_in_the_precision_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their weights are float32 and rounded inside of the kernels."""
-    library, how = build.load_kernels()
-    if library is None or not Kernels(library).supports_matmul(torch.zeros(1, 1, dtype=torch.bfloat16)):
-        pytest.skip(f"no products of bfloat16 of our own here ({say(how)})")
+    kernels_of("vectors")
+    monkeypatch.setattr(verify, "load_kernels", lambda: load_level("vectors"))
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "intermediate_size": 96}
     model, spec = make_model("llama", torch.bfloat16, vocabulary=64, **sizes), make_spec(ranks=(32,))
     frozen, _ = prepare_model(model, TARGETS["llama"], make_splits().train, packing=True, kernels=True)
