@@ -1,4 +1,4 @@
-"""A browser, real studies to train, and studies made up to be shown."""
+"""Visitors in a browser, real studies to train, and made-up studies to show."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The page in a real browser, beside real runs."""
+"""The page in a real browser, with real runs."""
 
 import contextlib
 import signal
@@ -6,17 +6,21 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
 import long_studies
+from lorascope.charts.downsample import smooth
 from lorascope.errors import InputError
 from lorascope.records import StepRecord, TrialRecord
 from lorascope.store import StudyStore
-from support.browser import address_in, program
+from support.browser import WAIT_SECONDS, address_in, program
 
 Open = Callable[..., Any]
 StudyFile = Callable[..., Path]
@@ -24,77 +28,79 @@ HERE = {"127.0.0.1"}
 TOTAL_STEPS = 80
 
 
-def recorded(folder: Path) -> dict[str, dict[int, float]]:
-    """Loss of every step in the store."""
+def recorded(folder: Path) -> dict[str, list[StepRecord]]:
+    """Steps in the store."""
     with StudyStore.open(folder / "study.db") as store:
-        return {
-            trial.trial_id: {
-                record.step: record.nats / record.target_tokens
-                for record in store.read(StepRecord, trial_id=trial.trial_id)
-            }
-            for trial in store.read(TrialRecord)
-        }
+        return {trial.trial_id: store.read(StepRecord, trial_id=trial.trial_id) for trial in store.read(TrialRecord)}
+
+
+def last_steps(folder: Path) -> dict[str, float]:
+    return {name: float(records[-1].step) for name, records in recorded(folder).items() if records}
 
 
 def check_lines(lines: dict[str, list[list[float]]], folder: Path) -> None:
-    """Every step is in exactly one point, in order, and the lowest and the highest are those of its steps."""
-    for name, losses in recorded(folder).items():
-        points = lines[name]
-        assert [point[0] for point in points] == sorted({point[0] for point in points})
-        assert points[-1][1] == max(losses)
-        before = 0
-        for _, last, mean, low, high in points:
-            inside = [losses[step] for step in range(before + 1, int(last) + 1)]
-            assert low == pytest.approx(min(inside), rel=1e-12)
-            assert high == pytest.approx(max(inside), rel=1e-12)
-            assert low <= mean * (1 + 1e-12)
-            assert mean <= high * (1 + 1e-12)
-            before = int(last)
+    """Every step is in exactly one point, in order; values, lowest and highest are those of its steps."""
+    for name, records in recorded(folder).items():
+        ends = [int(point[0]) for point in lines[name]]
+        assert ends == sorted(set(ends))
+        assert ends[-1] == records[-1].step
+        groups = [records[begin:end] for begin, end in pairwise([0, *ends])]
+        losses = [[step.nats / step.target_tokens for step in group] for group in groups]
+        means = [sum(s.nats for s in group) / sum(s.target_tokens for s in group) for group in groups]
+        for place, expected in enumerate((smooth(means), map(min, losses), map(max, losses)), 1):
+            assert [point[place] for point in lines[name]] == pytest.approx(list(expected), rel=1e-5)
 
 
-def wait_for_end(page: str) -> bool:
-    """Say whether an address stops being served within some seconds."""
+def serves(page: str) -> bool:
+    """Whether an address accepts connections."""
     parts = urlsplit(page)
-    for _ in range(100):
-        try:
-            socket.create_connection((parts.hostname, parts.port), timeout=2).close()
-        except OSError:
-            return True
-        time.sleep(0.2)
-    return False
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def wait_for_steps(run: subprocess.Popen[str], folder: Path, count: int) -> None:
-    """Wait until a run has recorded so many steps, and hold it there."""
-    done = 0
-    while done < count:
+    """Wait until a run has recorded so many steps, and stop it there for the time being."""
+
+    def done() -> bool:
         assert run.poll() is None, run.communicate()[0]
-        time.sleep(0.1)
         with contextlib.suppress(InputError):  # there is no store yet
-            done = min(map(len, recorded(folder).values()), default=0)
+            return min(map(len, recorded(folder).values()), default=0) >= count
+        return False
+
+    wait_until(done)
     run.send_signal(signal.SIGSTOP)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_run_is_watched_killed_continued_and_watched_to_its_end(
     visit: Open, study_file: StudyFile, tmp_path: Path
 ) -> None:
-    """The run is held now and then, so that what is seen does not depend on who is faster."""
-    study, folder = study_file(max_steps=400, eval_steps=100), tmp_path / "study"
+    """The run is stopped now and then, so that the test does not depend on which process is faster."""
+    study, folder = study_file(max_steps=200, eval_steps=50), tmp_path / "study"
     with program("run", study, "--out", folder) as run:
         wait_for_steps(run, folder, 20)
         with program("serve", folder, "--port", 0) as server:
             seen = visit(address_in(server))
             seen.state("running")
             seen.points(">= 40")
-            before = seen.lines("train")
+            before = seen.wait_for_lines("train", partial(last_steps, folder))
             run.send_signal(signal.SIGCONT)
-            wait_for_steps(run, folder, int(before["r2"][-1][1]) + 5)
+            wait_for_steps(run, folder, int(before["r2"][-1][0]) + 5)
+            check_lines(seen.wait_for_lines("train", partial(last_steps, folder)), folder)
             seen.points(f"> {sum(map(len, before.values()))}")
-            check_lines(seen.lines("train"), folder)
             seen.page.reload()
+            check_lines(seen.wait_for_lines("train", partial(last_steps, folder)), folder)
             seen.points(f"> {sum(map(len, before.values()))}")
-            check_lines(seen.lines("train"), folder)
 
             run.send_signal(signal.SIGKILL)
             run.wait()
@@ -103,27 +109,25 @@ def test_a_run_is_watched_killed_continued_and_watched_to_its_end(
 
             with program("run", study, "--out", folder) as again:
                 seen.state("running")
-                said = again.communicate(timeout=150)[0]
+                said = again.communicate(timeout=600)[0]
                 assert again.returncode == 0, said
             seen.state("finished")
-            check_lines(seen.lines("train"), folder)
-            assert [point[1] for point in seen.lines("eval")["r2"]] == [0, 100, 200, 300, 400]
+            check_lines(seen.wait_for_lines("train", partial(last_steps, folder)), folder)
+            assert [point[0] for point in seen.lines("eval")["r2"]] == [0, 50, 100, 150, 200]
             assert "2 trials are complete" in seen.page.inner_text("[data-part=status]")
             seen.wait("document.querySelector('[data-part=result] .verdict')")
             assert seen.asked == HERE
             assert seen.errors == []
 
 
-def test_a_new_point_is_seen_within_two_seconds(visit: Open, growing: Path) -> None:
+def test_new_points_are_drawn_as_they_are_written(visit: Open, growing: Path) -> None:
     with program("serve", growing, "--port", 0) as server:
         seen = visit(address_in(server))
         seen.points("=== 120")
-        seen.page.wait_for_timeout(2000)
         for step in (41, 42, 43):
             long_studies.append(growing, step, total_steps=TOTAL_STEPS)
-            began = time.monotonic()
             seen.points(f"=== {3 * step}")
-            assert time.monotonic() - began < 2.0
+            check_lines(seen.lines("train"), growing)
 
 
 def test_a_lost_connection_misses_nothing_and_repeats_nothing(visit: Open, growing: Path) -> None:
@@ -142,7 +146,7 @@ def test_a_lost_connection_misses_nothing_and_repeats_nothing(visit: Open, growi
         assert not seen.page.is_visible("#lost")
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_run_shows_its_own_page_and_takes_it_along(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
     study = study_file(max_steps=100_000, ranks=(2,))
     with program("run", study, "--out", tmp_path / "study", "--serve") as run:
@@ -152,26 +156,26 @@ def test_a_run_shows_its_own_page_and_takes_it_along(visit: Open, study_file: St
         seen.points("> 5")
         run.send_signal(signal.SIGINT)
         seen.state("interrupted")
-        assert run.wait(60) == 130
+        assert run.wait(WAIT_SECONDS) == 130
         seen.wait("!document.getElementById('lost').hidden")
-    assert wait_for_end(address)
+    wait_until(lambda: not serves(address))
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(600)
 def test_a_page_goes_with_a_run_that_is_killed(study_file: StudyFile, tmp_path: Path) -> None:
     with program("run", study_file(max_steps=100_000), "--out", tmp_path / "study", "--serve") as run:
         address = address_in(run)
-        time.sleep(3)
+        wait_until(lambda: bool(urlopen(address, timeout=WAIT_SECONDS).read()))
         run.send_signal(signal.SIGKILL)
         run.wait()
-    assert wait_for_end(address)
+    wait_until(lambda: not serves(address))
 
 
 def test_a_port_in_use_is_one_clear_error(growing: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with program("serve", growing, "--port", port) as server:
-            said = server.communicate(timeout=60)[0]
+            said = server.communicate(timeout=WAIT_SECONDS)[0]
     assert server.returncode == 2
     assert said == (
         f"lorascope: port {port} on 127.0.0.1 is in use\n  -> give another --port, or 0 for any that is free\n"

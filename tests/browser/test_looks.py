@@ -1,12 +1,9 @@
-"""The page at every width, in the light and in the dark, for whoever reads it."""
+"""The page at several widths, in light and dark, for every reader."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from lorascope.charts.downsample import smooth
 
 Open = Callable[..., Any]
 HERE = {"127.0.0.1"}
@@ -23,7 +20,7 @@ def test_pages_fit_and_can_be_read(visit: Open, served: str, place: str, width: 
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
     seen = visit(f"{served}{place}lang={code}", **options)
     if place == "/?":
-        seen.wait("document.querySelectorAll('[data-list] a').length === 2")
+        seen.wait("document.querySelectorAll('[data-part=list] a').length === 2")
     else:
         seen.wait("document.querySelector('[data-part=result] .verdict')")
         seen.wait("document.querySelector('[data-chart=train_loss] canvas')")
@@ -57,11 +54,3 @@ def test_studies_are_chosen_and_compared(visit: Open, served: str) -> None:
     seen.page.get_by_role("button", name="Compare the chosen").click()
     seen.wait("document.querySelectorAll('[data-part=result] .verdict').length === 2")
     assert not seen.page.is_visible("#different-rows")
-
-
-def test_the_page_smooths_as_the_report_does(visit: Open, served: str) -> None:
-    seen = visit(f"{served}/study/first")
-    for count in (1, 7, 20, 21, 400):
-        losses = [2 + math.sin(n) for n in range(count)]
-        found = seen.page.evaluate(f"import('/assets/charts.js').then(charts => charts.smooth({losses}))")
-        assert found == pytest.approx(list(smooth(losses)), rel=1e-12)

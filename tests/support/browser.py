@@ -1,4 +1,4 @@
-"""Programs whose page is looked at, and one visitor of it."""
+"""Programs that serve a page, and a visitor of it in a browser."""
 
 import os
 import re
@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
+"""Generous: a test waits for a condition, never for a time."""
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -24,7 +25,7 @@ class Visit:
     asked: set[str] = field(default_factory=set)
 
     def wait(self, expression: str) -> None:
-        """Wait until a JavaScript expression holds; Playwright's own way of waiting is refused by the page's policy."""
+        """Wait until a JavaScript expression is true; the page's policy forbids Playwright's own way of waiting."""
         end = time.monotonic() + WAIT_SECONDS
         while not self.page.evaluate(f"!!({expression})"):
             assert time.monotonic() < end, f"{expression} {self.errors}"
@@ -35,19 +36,30 @@ class Visit:
         self.wait(f"document.querySelector('[data-study]').dataset.state === '{state}'")
 
     def points(self, condition: str) -> None:
-        """Wait until the number of points drawn as training loss fulfils a condition."""
+        """Wait until the number of points drawn as training loss meets a condition."""
         self.wait(f"Number(document.querySelector('[data-chart=train_loss]')?.dataset.points) {condition}")
 
     def lines(self, kind: str) -> dict[str, list[list[float]]]:
-        """Return the points the page holds."""
-        code = f"import('/assets/page.js').then(page => [...page.studies.values()][0].charts.lines.{kind} ?? {{}})"
-        found: dict[str, list[list[float]]] = self.page.evaluate(code)
+        """Return the points (x, value, lowest, highest) that the page holds, by line."""
+        lines = f"[...page.studies.values()][0].charts.lines.{kind} ?? {{}}"
+        points = f"Object.entries({lines}).map(([name, line]) => [name, line.points])"
+        found: dict[str, list[list[float]]] = self.page.evaluate(
+            f"import('/assets/page.js').then(page => Object.fromEntries({points}))"
+        )
         return found
+
+    def wait_for_lines(self, kind: str, last: Callable[[], dict[str, float]]) -> dict[str, list[list[float]]]:
+        """Wait until each line ends at its ``last`` horizontal value, and return the lines."""
+        end = time.monotonic() + WAIT_SECONDS
+        while {name: line[-1][0] for name, line in self.lines(kind).items()} != last():
+            assert time.monotonic() < end, self.errors
+            self.page.wait_for_timeout(50)
+        return self.lines(kind)
 
 
 @contextmanager
 def program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run lorascope in a process of its own, and see that it is gone afterwards."""
+    """Run lorascope in a process, and kill it afterwards if it still runs."""
     command = [sys.executable, "-m", "lorascope", *map(str, arguments)]
     started = subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT

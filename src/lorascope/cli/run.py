@@ -69,9 +69,9 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
         stack.enter_context(view)
         view.phase("starting")
         if serve:
-            from lorascope.web.subprocess import served_beside
+            from lorascope.web.subprocess import serve_in_subprocess
 
-            view.note(f"watch it at {stack.enter_context(served_beside(folder))}")
+            view.note(f"watch it at {stack.enter_context(serve_in_subprocess(folder))}")
         with pause_gc():
             from lorascope.run.study import run_study
 

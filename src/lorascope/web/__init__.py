@@ -1,1 +1,1 @@
-"""The live page: what a study's records say while they are written, read-only and without torch."""
+"""The live page of a study: read-only, without Torch."""

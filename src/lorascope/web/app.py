@@ -1,4 +1,4 @@
-"""The page's addresses. All of them are read-only, and none of them names a file."""
+"""HTTP routes of the page. All are read-only, and none takes a file name."""
 
 import asyncio
 import hashlib
@@ -18,14 +18,15 @@ from starlette.routing import Route
 from lorascope.charts.render import script
 from lorascope.text.language import LANGUAGES, language, tr
 from lorascope.web import view
-from lorascope.web.feed import Feed, Update
-from lorascope.web.studies import Shelf
+from lorascope.web.monitor import StudyMonitor
+from lorascope.web.parts import Parts, render_study
+from lorascope.web.studies import Studies
 
-LOOK_SECONDS = 0.5
-BEAT_SECONDS = 5.0
+POLL_SECONDS = 0.5
+HEARTBEAT_SECONDS = 5.0
 RETRY_MS = 1000
-MOST_STUDIES = 8
-"""Studies beside each other; more are not readable."""
+MAX_STUDIES = 8
+"""Studies that can be compared; more columns are not readable."""
 _STATIC = Path(__file__).parent / "static"
 _SCRIPT = "vega.js"
 _ASSETS = {_SCRIPT, *(path.name for path in _STATIC.iterdir())}
@@ -33,19 +34,19 @@ _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
 class Page:
-    """The application.
+    """The web application.
 
     Args:
-        shelf: what is shown.
-        closing: says that the server is about to end, so that streams end too.
+        studies: the studies to show.
+        closing: whether the server is about to stop; streams then send a last update and end.
     """
 
-    def __init__(self, shelf: Shelf, closing: Callable[[], bool] = lambda: False) -> None:
-        self._shelf = shelf
+    def __init__(self, studies: Studies, closing: Callable[[], bool] = lambda: False) -> None:
+        self._studies = studies
         self._closing = closing
 
     def app(self) -> Starlette:
-        """Return it with its routes."""
+        """Return the application with its routes."""
         return Starlette(
             routes=[
                 Route("/", self.home),
@@ -60,8 +61,8 @@ class Page:
     async def home(self, request: Request) -> Response:
         """Show the one study, or the list of them."""
         code = chosen_language(request)
-        if self._shelf.single:
-            return self._study(request, next(iter(self._shelf.studies())), code)
+        if self._studies.single:
+            return self._study(request, next(iter(self._studies.folders())), code)
         with language(code):
             return page(request, "index.html.j2", code, title=tr("Studies"), stream=f"/events?lang={code}")
 
@@ -70,18 +71,18 @@ class Page:
         return self._study(request, request.path_params["name"], chosen_language(request))
 
     def _study(self, request: Request, name: str, code: str) -> Response:
-        self._feeds([name], code)
+        self._monitors([name], code)
         with language(code):
             return page(request, "study.html.j2", code, title=name, name=name, stream=stream_address([name], code))
 
     async def compare(self, request: Request) -> Response:
-        """Show studies beside each other."""
+        """Show studies side by side."""
         code = chosen_language(request)
         names = list(dict.fromkeys(request.query_params.getlist("study")))
         with language(code):
-            if not 2 <= len(names) <= MOST_STUDIES:
-                raise HTTPException(400, tr("Choose two to {most} studies to compare.", most=MOST_STUDIES))
-            self._feeds(names, code)
+            if not 2 <= len(names) <= MAX_STUDIES:
+                raise HTTPException(400, tr("Choose two to {most} studies to compare.", most=MAX_STUDIES))
+            self._monitors(names, code)
             return page(
                 request,
                 "compare.html.j2",
@@ -92,66 +93,74 @@ class Page:
             )
 
     async def events(self, request: Request) -> Response:
-        """Stream what changes, as server-sent events."""
+        """Stream updates as server-sent events."""
         code = chosen_language(request)
-        names = list(dict.fromkeys(request.query_params.getlist("study")))[:MOST_STUDIES]
-        seen = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        names = list(dict.fromkeys(request.query_params.getlist("study")))[:MAX_STUDIES]
         if names:
-            source = partial(news, dict(zip(names, self._feeds(names, code), strict=True)))
+            read = partial(study_parts, self._monitors(names, code), code)
         else:
-            source = partial(listing_news, self._shelf, code)
+            read = partial(list_parts, self._studies, code)
         return StreamingResponse(
-            self._stream(source, seen), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            self._stream(read), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
 
-    async def _stream(self, source: Callable[[str], tuple[str, Update] | None], seen: str) -> AsyncIterator[str]:
+    async def _stream(self, read: Callable[[], Parts]) -> AsyncIterator[str]:
+        """Send all parts, then whole parts when they change (null when they go), and heartbeats in between."""
         yield f"retry: {RETRY_MS}\n\n"
-        said = time.monotonic()
+        sent: Parts = {}
+        sent_at = time.monotonic()
         while True:
             closing = self._closing()
-            found = await asyncio.to_thread(source, seen)
-            if found is not None:
-                seen, update = found
-                yield f"id: {seen}\ndata: {json.dumps(update, ensure_ascii=False, allow_nan=False)}\n\n"
-                said = time.monotonic()
-            elif time.monotonic() - said >= BEAT_SECONDS:
-                yield "event: beat\ndata: 1\n\n"
-                said = time.monotonic()
+            parts = await asyncio.to_thread(read)
+            update = changed_parts(sent, parts)
+            if update:
+                yield f"data: {encode(update)}\n\n"
+                sent, sent_at = parts, time.monotonic()
+            elif time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
+                yield "event: heartbeat\ndata: 1\n\n"
+                sent_at = time.monotonic()
             if closing:
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
-    def _feeds(self, names: Sequence[str], code: str) -> list[Feed]:
-        feeds = {name: self._shelf.feed(name, code) for name in names}
-        for name, feed in feeds.items():
-            if feed is None:
+    def _monitors(self, names: Sequence[str], code: str) -> dict[str, StudyMonitor]:
+        monitors = {}
+        for name in names:
+            monitor = self._studies.monitor(name)
+            if monitor is None:
                 with language(code):
                     raise HTTPException(404, tr("There is no study {name} here.", name=name))
-        return [feed for feed in feeds.values() if feed is not None]
+            monitors[name] = monitor
+        return monitors
 
 
-def news(feeds: Mapping[str, Feed], seen: str) -> tuple[str, Update] | None:
-    """Gather what changed in several studies after the versions named in ``seen``: one for each, commas between."""
-    versions = seen.split(",")
-    if len(versions) != len(feeds):
-        versions = [""] * len(feeds)
-    updates = {}
-    for place, (name, feed) in enumerate(feeds.items()):
-        found = feed.update(versions[place])
-        if found is not None:
-            versions[place], updates[name] = found
-    return (",".join(versions), {"studies": updates}) if updates else None
+def study_parts(monitors: Mapping[str, StudyMonitor], code: str) -> Parts:
+    """Return the parts of studies, named by study and part."""
+    return {
+        f"{study}/{name}": part
+        for study, monitor in monitors.items()
+        for name, part in render_study(monitor.poll(), code).items()
+    }
 
 
-def listing_news(shelf: Shelf, code: str, seen: str) -> tuple[str, Update] | None:
-    """Return the list of studies where it is not the one that was seen."""
-    listing = shelf.listing(code)
-    version = hashlib.sha256(listing.encode()).hexdigest()[:16]
-    return None if version == seen else (version, {"list": listing})
+def list_parts(studies: Studies, code: str) -> Parts:
+    """Return the list of studies as the one part of its page."""
+    return {"/list": studies.render_list(code)}
+
+
+def changed_parts(sent: Parts, parts: Parts) -> Parts:
+    """Return the parts that differ from those sent; None for each that is gone."""
+    changed = {name: part for name, part in parts.items() if name not in sent or sent[name] != part}
+    return changed | dict.fromkeys(sent.keys() - parts.keys())
+
+
+def encode(parts: Parts) -> str:
+    """Return parts as one line of JSON."""
+    return json.dumps(parts, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def chosen_language(request: Request) -> str:
-    """Return the language asked for: by ``lang``, else the first known one the browser prefers, else English."""
+    """Return the language of ``lang``, else the first known one that the browser prefers, else English."""
     asked = request.query_params.get("lang")
     if asked is not None:
         if asked not in LANGUAGES:
@@ -165,14 +174,14 @@ def chosen_language(request: Request) -> str:
 
 
 def stream_address(names: Sequence[str], code: str) -> str:
-    """Return the address of the events of these studies."""
+    """Return the address of the event stream of studies."""
     return "/events?" + urlencode([("lang", code), *(("study", name) for name in names)])
 
 
 def page(
     request: Request, template: str, code: str, *, stream: str = "", status: int = 200, **values: object
 ) -> Response:
-    """Fill a page."""
+    """Render a page."""
     others = [(key, value) for key, value in request.query_params.multi_items() if key != "lang"]
     query = {each: urlencode([*others, ("lang", each)]) for each in LANGUAGES}
     with language(code):
@@ -181,7 +190,7 @@ def page(
 
 
 async def error_page(request: Request, error: Exception) -> Response:
-    """Say what is wrong with an address."""
+    """Render an HTTP error."""
     assert isinstance(error, HTTPException)
     code = request.query_params.get("lang", "")
     code = code if code in LANGUAGES else LANGUAGES[0]
@@ -191,7 +200,7 @@ async def error_page(request: Request, error: Exception) -> Response:
 
 
 async def asset(request: Request) -> Response:
-    """Hand over a script, a style or the icon; what the browser has already is not sent again."""
+    """Return a script, a style sheet or the icon; 304 where the browser has it already."""
     name = request.path_params["name"]
     if name not in _ASSETS:
         raise HTTPException(404, "Not found")
@@ -204,6 +213,6 @@ async def asset(request: Request) -> Response:
 
 @cache
 def asset_content(name: str) -> tuple[bytes, str]:
-    """Return an asset's bytes and a name for this version of them."""
+    """Return an asset's bytes and their entity tag."""
     content = script().encode() if name == _SCRIPT else (_STATIC / name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'

@@ -1,4 +1,4 @@
-"""Who may look: only this machine by default, under no foreign name, with nothing of anybody else's on the page."""
+"""Access control: known host names, an optional token, and security headers."""
 
 import hmac
 import ipaddress
@@ -28,15 +28,15 @@ _SAFE_METHODS = ("GET", "HEAD")
 
 
 class Guard:
-    """Wraps the page: refuses foreign host names and, where a token is set, visitors without it; adds the headers.
+    """Middleware that refuses unknown host names and, if a token is set, requests without it; adds the headers.
 
-    A web page elsewhere can make a browser ask this address under a name of its own (DNS rebinding). Such a request
-    carries that name, so only addresses in numbers, ``localhost`` and the names given are answered.
+    Another site can point its own host name at this address (DNS rebinding). A browser sends that name along, so only
+    numeric addresses, ``localhost`` and the given names are answered.
 
     Args:
-        app: what is guarded.
+        app: the application to protect.
         names: host names that are answered.
-        token: what a visitor must know; None on loopback.
+        token: token that visitors need; None on loopback.
     """
 
     def __init__(self, app: ASGIApp, *, names: tuple[str, ...] = (), token: str | None = None) -> None:
@@ -57,9 +57,9 @@ class Guard:
         await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        """Return what answers instead of the page; None where nothing stands against it."""
+        """Return the response that refuses or redirects a request; None where it is allowed."""
         headers = Headers(scope=scope)
-        if not self._knows(headers.get("host", "")):
+        if not self._is_known(headers.get("host", "")):
             return PlainTextResponse("This page is not served under that host name.\n", status_code=421)
         if scope["method"] not in _SAFE_METHODS:
             return PlainTextResponse("This page can only be read.\n", status_code=405, headers={"allow": "GET, HEAD"})
@@ -68,8 +68,8 @@ class Guard:
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if self._is_token(given.pop("token", [""])[-1]):
             query = urlencode(given, doseq=True)
-            place = "/" + scope["path"].lstrip("/")  # two slashes would lead to another machine
-            answer = RedirectResponse(place + (f"?{query}" if query else ""), status_code=303)
+            path = "/" + scope["path"].lstrip("/")  # two slashes would redirect to another host
+            answer = RedirectResponse(path + (f"?{query}" if query else ""), status_code=303)
             answer.set_cookie(_cookie_name(scope), self._token, httponly=True, samesite="strict")
             return answer
         if self._is_token(_cookie(headers.get("cookie", ""), _cookie_name(scope))):
@@ -80,7 +80,7 @@ class Guard:
     def _is_token(self, given: str) -> bool:
         return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
 
-    def _knows(self, host: str) -> bool:
+    def _is_known(self, host: str) -> bool:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         name = name.strip("[]").lower()
         if name in self._names:
@@ -89,22 +89,22 @@ class Guard:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        # Without a token only this machine's own addresses are meant.
+        # Without a token only loopback addresses are served.
         return address.is_loopback or self._token is not None
 
 
 def own_names(host: str) -> tuple[str, ...]:
-    """Return the names under which a machine that listens on ``host`` may be asked for."""
+    """Return the host names of a machine that listens on ``host``."""
     return () if is_loopback(host) else (host, socket.gethostname())
 
 
 def _cookie_name(scope: Scope) -> str:
-    """Name the cookie by the port: a browser sends a host's cookies to all its ports, and each page has its token."""
+    """Name the cookie by the port: a browser sends a host's cookies to all its ports, and each page has a token."""
     server = scope.get("server")
     return f"{COOKIE}_{server[1]}" if server else COOKIE
 
 
 def _cookie(header: str, name: str) -> str:
-    """Find a cookie beside whatever others the host has."""
+    """Return a cookie of a Cookie header; empty where it is missing."""
     pairs = (part.strip().partition("=") for part in header.split(";"))
     return next((value.strip('"') for key, _, value in pairs if key == name), "")

@@ -1,76 +1,61 @@
-"""The page's charts of lines that grow: specifications without rows, which the page fills in as they come."""
+"""Charts of the page: those of live lines, whose rows the browser fills in, and the report's."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from lorascope.analysis import StudyData, StudySummary
+from lorascope.charts.registry import make_charts
 from lorascope.charts.vega import INK, RAW_OPACITY, WHOLE_NUMBERS, Spec, color_of_rank, cross, finish
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
-from lorascope.web.snapshot import Look
+from lorascope.web.snapshot import Snapshot
 
-Part = dict[str, Any]
-"""A chart as it is sent to the page."""
+ChartPart = dict[str, Any]
+"""A chart as it is sent to the page; ``lines`` names the series that the browser draws into it."""
 _TICKS = {"tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 6}
-ENDS = ("bottom", "top")
-"""Parameters that hold the ends of the axis of losses, which the page sets from the lines it shows."""
+_AXIS_ENDS = ("bottom", "top")
+"""Parameters for the ends of the loss axis, which the browser sets from the lines it shows."""
+_LIVE = ("train_loss", "eval_loss", "memory_over_time")
+"""Charts of the report that live lines replace."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chart:
-    """One chart for the page."""
-
-    name: str
-    title: str
-    caption: str
-    spec: Spec
-    lines: str | None = None
-    """Which lines the page draws into it; None where the rows are in the specification."""
-
-    def part(self) -> Part:
-        """Return what is sent."""
-        return {"name": self.name, "title": self.title, "caption": self.caption, "spec": self.spec, "lines": self.lines}
+def summary_charts(data: StudyData, summary: StudySummary) -> list[ChartPart]:
+    """Return the report's charts except those that live lines replace."""
+    return [
+        _chart(chart.name, chart.title, chart.caption, chart.page_spec)
+        for chart in make_charts(data, summary).values()
+        if chart.name not in _LIVE
+    ]
 
 
-def line_charts(look: Look) -> list[Part]:
-    """Make the charts of training loss, held-out loss and memory of the process."""
-    ranks = sorted(look.spec.ranks)
+def live_charts(snapshot: Snapshot) -> list[ChartPart]:
+    """Return the charts of training loss, held-out loss and process memory, without rows."""
+    if not snapshot.trials:
+        return []
+    ranks = sorted(snapshot.spec.ranks)
     beyond = tr("Losses far above the start are cut off.")
     raw = tr("Bold: exponential average over a twentieth of the run. Faint, for up to 6 lines: each step.")
     base = tr("Step 0 is the base model before training.")
+    train, held_out = _loss_lines("train_loss", ranks, raw=True), _loss_lines("eval_loss", ranks, raw=False)
     charts = [
-        Chart(
-            name="train_loss",
-            title=tr("Training loss by step"),
-            caption=f"{raw} {beyond}",
-            spec=_loss_lines("train_loss", ranks, raw=True),
-            lines="train",
-        ),
-        Chart(
-            name="eval_loss",
-            title=tr("Held-out loss by step"),
-            caption=f"{base} {beyond}",
-            spec=_loss_lines("eval_loss", ranks, raw=False),
-            lines="eval",
-        ),
+        _chart("train_loss", tr("Training loss by step"), f"{raw} {beyond}", train, "train"),
+        _chart("eval_loss", tr("Held-out loss by step"), f"{base} {beyond}", held_out, "eval"),
     ]
-    if look.sample is not None:
-        charts.append(
-            Chart(
-                name="process_memory",
-                title=tr("Memory of the process"),
-                caption=tr("Of the whole process, over the time it was at work. Faint: lowest and highest reading."),
-                spec=_memory_lines(gpu=look.sample.device_allocated_bytes is not None),
-                lines="memory",
-            )
-        )
-    return [chart.part() for chart in charts]
+    if snapshot.sample is not None:
+        caption = tr("Of the whole process, over the time it was at work. Faint: lowest and highest reading.")
+        spec = _memory_lines(gpu=snapshot.sample.device_allocated_bytes is not None)
+        charts.append(_chart("process_memory", tr("Memory of the process"), caption, spec, "memory"))
+    return charts
+
+
+def _chart(name: str, title: str, caption: str, spec: Spec, lines: str | None = None) -> ChartPart:
+    return {"name": name, "title": title, "caption": caption, "spec": spec, "lines": lines}
 
 
 def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     """Draw a line for each trial in the colour of its rank, and a cross where it ended early."""
-    bottom, top = ({"expr": end} for end in ENDS)
+    bottom, top = ({"expr": end} for end in _AXIS_ENDS)
     y = _axis("y", metric_title(metric), scale={"domainMin": bottom, "domainMax": top, "nice": False, "zero": False})
     x = _axis("x", metric_title("step"), axis=_TICKS | WHOLE_NUMBERS)
     encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "detail": {"field": "trial"}}
@@ -82,7 +67,7 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
         tips = {"tooltip": _tooltip(metric)}
         layers.append(_layer("bold", {"type": "circle", "size": 30, "opacity": 1, "clip": True}, encoding | tips))
     layers.append(_layer("ended", cross(), encoding))
-    return finish(layers, params=[{"name": end, "value": 1} for end in ENDS])
+    return finish(layers, params=[{"name": end, "value": 1} for end in _AXIS_ENDS])
 
 
 def _memory_lines(*, gpu: bool) -> Spec:

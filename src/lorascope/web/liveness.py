@@ -1,4 +1,4 @@
-"""Whether a run is at work in a study's folder, told from outside and without touching it."""
+"""Tell from outside whether a run is at work in a study's folder."""
 
 import math
 import socket
@@ -6,29 +6,30 @@ import time
 from pathlib import Path
 
 from lorascope.store.lock import read_owner
-from lorascope.web.state import QUIET_SECONDS
 
+QUIET_SECONDS = 15.0
+"""A run samples its process every second; without a write for this long it counts as gone."""
 _LOCK = "study.lock"
 _FILES = ("study.yaml", "study.db", "study.db-wal")
 Signature = tuple[tuple[int, int, int], ...]
 
 
 def signature(folder: Path) -> Signature:
-    """Return what changes whenever the study or its store is written or replaced; empty where there is none."""
+    """Return inode, size and time of the study's files; changes with every write; empty where there are none."""
     found = []
     for name in _FILES:
         try:
-            resolved = (folder / name).stat()
+            stat = (folder / name).stat()
         except OSError:
             continue
-        found.append((resolved.st_ino, resolved.st_size, resolved.st_mtime_ns))
+        found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(found)
 
 
-class Pulse:
-    """Tells whether a run is at work: by the lock a run holds, else by how long ago the store changed.
+class Liveness:
+    """Liveness of a run: its lock's owner, or without a lock the time since the last write.
 
-    The lock file names its owner and goes with it; one whose owner is gone says that the run was killed.
+    The lock file names its owner and is deleted with it; a lock whose owner is gone means that the run was killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,26 +38,26 @@ class Pulse:
         self._changed_at = -math.inf
         self._locks = False
 
-    def beat(self) -> bool:
-        """Look once more and say whether the store changed since the last time."""
+    def check_files(self) -> bool:
+        """Return True if the files changed since the last check."""
         now = signature(self._folder)
         if now == self._seen:
             return False
         if self._seen:
             self._changed_at = time.monotonic()
         elif now:
-            # The first look has only the file's own time to go by.
+            # At the first check only the file's own time is known.
             newest = max(changed for _, _, changed in now) / 1e9
             self._changed_at = time.monotonic() - max(0.0, time.time() - newest)
         self._seen = now
         return True
 
     def forget(self) -> None:
-        """Take the next look for the first one."""
+        """Treat the next check as the first."""
         self._seen = ()
 
-    def alive(self) -> bool:
-        """Say whether a run is at work."""
+    def is_running(self) -> bool:
+        """Return True if a run is at work."""
         owner = read_owner(self._folder / _LOCK)
         if owner is not None:
             self._locks = True
@@ -67,5 +68,5 @@ class Pulse:
         return time.monotonic() - self._changed_at < QUIET_SECONDS
 
     def left_open(self) -> bool:
-        """Say whether the last run went away without closing the study."""
+        """Return True if the last run ended without closing the study."""
         return (self._folder / _LOCK).is_file() or (self._folder / "checkpoints").is_dir()

@@ -1,121 +1,99 @@
-"""A line that grows without end, kept as the few points a chart can show."""
+"""Thinned series: losses and memory over time as few points, read incrementally."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from lorascope.store.live import Bucket
+import numpy as np
+
+from lorascope.charts.downsample import keep_peaks
+from lorascope.records import EvalRecord
+from lorascope.store.live import Bucket, LiveStore
+from lorascope.web.snapshot import Snapshot
 
 MAX_POINTS = 200
-"""Most points of one line. Each has a lowest and a highest value, so that these are as many as its chart has pixels."""
+"""Points of one line. Each has a lowest and a highest value, so these are as many as its chart has pixels."""
+MEMORY_COLUMNS = ("rss_bytes", "device_allocated_bytes")
 
-Point = tuple[int, float, float, float, float]
-"""Number of the bucket, x, mean, lowest, highest."""
+Line = Sequence[Bucket]
+Series = Mapping[str, Mapping[str, Line]]
+"""Lines by chart ("train", "eval", "memory") and by trial id or column."""
 
 
-class LiveSeries:
-    """Neighbouring rows joined so that at most ``MAX_POINTS`` remain; each keeps its lowest and highest value.
+def bucket_size(last: int) -> int:
+    """Return the smallest power of two that splits positions 0 to ``last`` into at most ``MAX_POINTS`` buckets."""
+    return 1 << (last // MAX_POINTS).bit_length()
 
-    Bucket n holds the positions from n * size on. Its size doubles when there are too many, so that a line of any
-    length has between half and all of the points, and nobody has to know how long it will be. Every point remembers
-    the version that changed it last: who has seen a version gets what came after it, once.
+
+class LineReader:
+    """Read one line again and again while it grows.
+
+    Bucket n holds the positions from n * size on, so only the last bucket changes until the size does.
     """
 
     def __init__(self) -> None:
-        self.size = 1
-        self._buckets: list[Bucket] = []
-        self._versions: list[int] = []
-        self._cleared = 0
+        self.buckets: Line = []
+        self._last = -1
+        self._size = 0
 
-    def clear(self, version: int) -> None:
-        """Forget all points."""
-        self.size = 1
-        self._buckets, self._versions = [], []
-        self._cleared = version
+    def invalidate(self) -> None:
+        """Read everything again when the line next changes."""
+        self._size = 0
 
-    def fit(self, position: int) -> None:
-        """Make room for rows up to a position before an empty line is filled."""
-        while not self._buckets and position >= self.size * MAX_POINTS:
-            self.size *= 2
-
-    def extend(self, buckets: Sequence[Bucket], version: int) -> None:
-        """Add rows behind the last one, in their order."""
-        for bucket in buckets:
-            if self._buckets and self._number(self._buckets[-1]) == self._number(bucket):
-                self._buckets[-1] = _joined(self._buckets[-1], bucket)
-                self._versions[-1] = version
-            else:
-                self._buckets.append(bucket)
-                self._versions.append(version)
-        while len(self._buckets) > MAX_POINTS:
-            self._halve(version)
-
-    def since(self, version: int) -> tuple[bool, list[Point]]:
-        """Return whether the line starts anew, and the points that came or changed after a version."""
-        anew = self._cleared > version
-        found = zip(self._buckets, self._versions, strict=True)
-        return anew, [self._point(bucket) for bucket, at in found if anew or at > version]
-
-    @property
-    def last(self) -> float | None:
-        """The mean of the last tenth of the line; None without any point."""
-        newest = self._buckets[-max(1, len(self._buckets) // 10) :]
-        weight = sum(bucket.weight for bucket in newest)
-        return sum(bucket.total for bucket in newest) / weight if weight else None
-
-    def _halve(self, version: int) -> None:
-        before, self._buckets = self._buckets, []
-        self.size *= 2
-        for bucket in before:
-            if self._buckets and self._number(self._buckets[-1]) == self._number(bucket):
-                self._buckets[-1] = _joined(self._buckets[-1], bucket)
-            else:
-                self._buckets.append(bucket)
-        self._versions = [version] * len(self._buckets)
-        self._cleared = version
-
-    def _number(self, bucket: Bucket) -> int:
-        return bucket.position // self.size
-
-    def _point(self, bucket: Bucket) -> Point:
-        return self._number(bucket), bucket.x, bucket.total / bucket.weight, bucket.low, bucket.high
+    def update(self, last: int, size: int, read: Callable[[int, int], Line]) -> Line:
+        """Return the line up to position ``last``. ``read(after, size)`` returns the buckets after a position."""
+        if last != self._last:
+            if size != self._size or last < self._last:
+                self.buckets = []
+            begin = self.buckets[-1].position // size * size if self.buckets else 0
+            self.buckets = [*self.buckets[:-1], *read(begin - 1, size)]
+            self._last, self._size = last, size
+        return self.buckets
 
 
-class Follower:
-    """Keeps a curve level with rows that grow, and that are cut back when a run continues from its checkpoint.
+class SeriesReader:
+    """Read all series of one study again and again while they grow."""
 
-    ``sparse`` rows, such as evaluations, do not stand at every position and begin at 0.
-    """
+    def __init__(self) -> None:
+        self._lines: defaultdict[tuple[str, str], LineReader] = defaultdict(LineReader)
+        self._starts = 0
 
-    def __init__(self, *, sparse: bool = False) -> None:
-        self.curve = LiveSeries()
-        self._sparse = sparse
-        self._before_first = -1 if sparse else 0
-        self._last = self._before_first
-        self._doubted = False
-
-    def doubt(self) -> None:
-        """Expect that rows may have been cut back: read all of them again when they next change."""
-        self._doubted = True
-
-    def follow(self, last: int, read: Callable[[int, int], Sequence[Bucket]], version: int) -> bool:
-        """Take in what was written up to position ``last`` and say whether there was any; ``read(after, size)``."""
-        if last == self._last:
-            return False
-        if last < self._last or self._doubted:
-            self.curve.clear(version)
-            self._last, self._doubted = self._before_first, False
-        if not self._sparse:
-            self.curve.fit(last)
-        self.curve.extend(read(self._last, self.curve.size), version)
-        self._last = last
-        return True
+    def read(self, store: LiveStore, snapshot: Snapshot) -> Series:
+        """Read what is new; call it in the ``read_transaction`` of the snapshot."""
+        if snapshot.starts != self._starts:
+            # A run that continues deletes the steps after its checkpoint and writes them again.
+            for line in self._lines.values():
+                line.invalidate()
+            self._starts = snapshot.starts
+        train, evals = {}, {}
+        for trial in snapshot.trials:
+            name, last = trial.trial.trial_id, store.last_step(trial.trial.trial_id)
+            train[name] = self._lines["train", name].update(last, bucket_size(last), partial(store.step_buckets, name))
+            last = trial.evaluation.step if trial.evaluation else -1
+            evals[name] = _thin(self._lines["eval", name].update(last, 1, partial(_read_evaluations, store, name)))
+        last = store.last_sample_number()
+        memory = {
+            column: self._lines["memory", column].update(last, bucket_size(last), partial(store.sample_buckets, column))
+            for column in MEMORY_COLUMNS
+        }
+        return {"train": train, "eval": evals, "memory": memory}
 
 
-def _joined(first: Bucket, second: Bucket) -> Bucket:
-    return replace(
-        second,
-        total=first.total + second.total,
-        weight=first.weight + second.weight,
-        low=min(first.low, second.low),
-        high=max(first.high, second.high),
-    )
+def recent_mean(line: Line) -> float | None:
+    """Return the weighted mean over the last tenth of a line; None without points."""
+    recent = line[-max(1, len(line) // 10) :]
+    return sum(bucket.total for bucket in recent) / sum(bucket.weight for bucket in recent) if recent else None
+
+
+def _read_evaluations(store: LiveStore, trial_id: str, after: int, _size: int) -> Line:
+    return [bucket for record in store.evaluations_after(trial_id, after) if (bucket := _bucket(record)) is not None]
+
+
+def _bucket(record: EvalRecord) -> Bucket | None:
+    loss, weight = record.loss, sum(record.example_target_tokens)
+    return None if loss is None else Bucket(record.step, record.step, loss * weight, weight, loss, loss)
+
+
+def _thin(line: Line) -> Line:
+    """Keep the lowest and the highest of neighbouring evaluations: they are unevenly spaced."""
+    return [line[place] for place in keep_peaks(np.array([bucket.low for bucket in line]), MAX_POINTS)]

@@ -1,4 +1,4 @@
-"""Serve the page until a signal comes."""
+"""Web server of the page."""
 
 import contextlib
 import os
@@ -11,24 +11,24 @@ import uvicorn
 
 from lorascope.web.app import Page, asset_content
 from lorascope.web.auth import Guard, own_names
-from lorascope.web.studies import Shelf
+from lorascope.web.studies import Studies
 
 _NICE = 10
-_STREAMS_END_SECONDS = 3
-_MOST_CONNECTIONS = 64
+_SHUTDOWN_SECONDS = 5
+_MAX_CONNECTIONS = 64
 
 
 def serve(
-    listener: socket.socket, folder: Path, *, host: str, token: str | None, in_run: Callable[[], bool] | None = None
+    listener: socket.socket, folder: Path, *, host: str, token: str | None, run_alive: Callable[[], bool] | None = None
 ) -> None:
-    """Serve until a signal comes. Lowers this process's priority: a run goes first.
+    """Serve until a signal arrives. Lowers this process's priority: a run goes first.
 
     Args:
-        listener: from ``listen``.
-        folder: of a study, or of studies.
-        host: what was listened on.
-        token: what visitors must know; None for no token.
-        in_run: says whether the run that shows its own page is at work; None outside a run.
+        listener: the socket from ``listen``.
+        folder: folder of a study, or of studies.
+        host: address of the socket.
+        token: token that visitors need; None for no token.
+        run_alive: whether the run that serves its own page is alive; None outside a run.
     """
     with contextlib.suppress(OSError, AttributeError):
         os.nice(_NICE)
@@ -36,10 +36,10 @@ def serve(
     def closing() -> bool:
         return server.should_exit
 
-    def at_work() -> bool:
-        return in_run is not None and in_run() and not closing()
+    def alive() -> bool:
+        return run_alive is not None and run_alive() and not closing()
 
-    app = Page(Shelf(folder, in_run=at_work if in_run else None), closing).app()
+    app = Page(Studies(folder, run_alive=alive if run_alive else None), closing).app()
     server = uvicorn.Server(
         uvicorn.Config(
             Guard(app, names=own_names(host), token=token),
@@ -51,10 +51,10 @@ def serve(
             loop="asyncio",
             http="h11",
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_graceful_shutdown=_STREAMS_END_SECONDS,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
     )
-    # Bundling the script that draws takes seconds; begin before the first visitor asks.
+    # Bundling the drawing script takes seconds; start before the first request.
     threading.Thread(target=asset_content, args=("vega.js",), daemon=True).start()
     server.run(sockets=[listener])

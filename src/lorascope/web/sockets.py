@@ -1,4 +1,4 @@
-"""Where the page listens. Imports nothing heavy: a run opens the socket, and its memory is measured."""
+"""Socket, address and token of the page. Imports nothing heavy: a run opens the socket, and its memory is measured."""
 
 import errno
 import ipaddress
@@ -10,30 +10,30 @@ from lorascope.errors import InputError
 
 HOST = "127.0.0.1"
 PORT = 8501
-_LAST_PORT = 65535
-_WAITING = 64
+_MAX_PORT = 65535
+_BACKLOG = 64
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket the page is served on.
+    """Open the socket that the page is served on.
 
     Raises:
         InputError: the address or the port cannot be used.
     """
-    if not 0 <= port <= _LAST_PORT:
-        raise InputError(f"there is no port {port}", remedy=f"give a --port from 0 to {_LAST_PORT}")
+    if not 0 <= port <= _MAX_PORT:
+        raise InputError(f"there is no port {port}", remedy=f"give a --port from 0 to {_MAX_PORT}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InputError(f"{host} is no address of this machine: {error}", remedy="give another --host") from error
-    prefix_group, kind, protocol, _, place = found[0]
-    listener = socket.socket(prefix_group, kind, protocol)
+    family, kind, protocol, _, socket_address = found[0]
+    listener = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":
-            # A port whose last connections have not run out may be taken at once; one that is served may not.
+            # Allows a port whose last connections are still closing, but not one that is in use.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen(_WAITING)
+        listener.bind(socket_address)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise _refusal(host, port, error) from error
@@ -49,12 +49,12 @@ def _refusal(host: str, port: int, error: OSError) -> InputError:
 
 
 def make_token(host: str) -> str | None:
-    """Return what visitors must know; None where only this machine can ask."""
+    """Return a random token; None for a loopback address, which needs none."""
     return None if is_loopback(host) else secrets.token_urlsafe(24)
 
 
 def address(listener: socket.socket, host: str, token: str | None) -> str:
-    """Return what to type into a browser."""
+    """Return the URL of the page."""
     port = listener.getsockname()[1]
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
     shown = f"[{name}]" if ":" in name else name
@@ -62,7 +62,7 @@ def address(listener: socket.socket, host: str, token: str | None) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address is reached from this machine only."""
+    """Return True if an address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

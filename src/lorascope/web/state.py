@@ -1,50 +1,58 @@
-"""Whether a study runs, and how long it still will: pure functions of what its store and its folder say."""
+"""Study state, trial states and the time left, as pure functions of the records."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.message import Message
-from lorascope.records import ResolvedStudy, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
 
 State = Literal["preparing", "running", "interrupted", "finished", "failed"]
-QUIET_SECONDS = 15.0
-"""A run writes a reading of its process every second; one that wrote nothing for this long is taken for gone."""
 _OPEN = ("not_started", "running")
 _FAILED = ("oom", "failed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrialStand:
-    """One trial as it stands."""
+class TrialStatus:
+    """How a trial stands."""
 
     trial: TrialRecord
     outcome: str
     """A TrialState of summary.json."""
     message: Message | None
     steps: int
+    evaluation: EvalRecord | None
+    """Its last evaluation."""
+
+    @property
+    def is_open(self) -> bool:
+        """Return True until the trial ends."""
+        return self.outcome in _OPEN
 
 
-def stand(trial: TrialRecord, outcome: TrialOutcome | None, last_step: int) -> TrialStand:
-    """Put together what is known of a trial; its records know its steps while it runs, its outcome afterwards."""
+def trial_status(
+    trial: TrialRecord, outcome: TrialOutcome | None, last_step: int, evaluation: EvalRecord | None = None
+) -> TrialStatus:
+    """Combine a trial's records. While it runs, its steps are counted; afterwards its outcome says how many it did."""
     state = outcome.state if outcome else "running" if last_step else "not_started"
     steps = outcome.steps if outcome and state != "running" else last_step
-    return TrialStand(trial=trial, outcome=state, message=outcome.message if outcome else None, steps=steps)
+    message = outcome.message if outcome else None
+    return TrialStatus(trial=trial, outcome=state, message=message, steps=steps, evaluation=evaluation)
 
 
-def state_of(trials: Sequence[TrialStand], *, alive: bool, left_open: bool) -> State:
-    """Say how the study stands.
+def study_state(trials: Sequence[TrialStatus], *, running: bool, left_open: bool) -> State:
+    """Return the state of a study.
 
     Args:
-        trials: those planned so far; none before the run has prepared itself.
-        alive: whether a run is at work.
-        left_open: whether a run went away without closing the study: its lock or its checkpoints are still there.
+        trials: trials planned so far; empty while the run prepares.
+        running: whether a run is at work.
+        left_open: whether the last run ended without closing the study: its lock or checkpoints still exist.
     """
-    if alive:
+    if running:
         return "running" if trials else "preparing"
-    if not trials or any(trial.outcome in _OPEN for trial in trials):
+    if not trials or any(trial.is_open for trial in trials):
         return "interrupted"
     if any(trial.outcome in _FAILED for trial in trials) or all(t.outcome == "diverged" for t in trials):
         return "failed"
@@ -52,27 +60,21 @@ def state_of(trials: Sequence[TrialStand], *, alive: bool, left_open: bool) -> S
 
 
 def seconds_left(
-    trials: Iterable[TrialStand],
-    spec: StudySpec,
-    resolved: ResolvedStudy | None,
-    *,
-    step_seconds: float | None,
-    evaluation_seconds: Mapping[str, float],
+    trials: Iterable[TrialStatus], spec: StudySpec, resolved: ResolvedStudy | None, *, step_seconds: float | None
 ) -> float | None:
-    """Estimate the time to the end of the pack in training; None where it cannot be told.
+    """Estimate the time until the trial group in training ends; None where it cannot be estimated.
 
     Args:
-        trials: all trials; those that are open train together.
+        trials: all trials; the open ones train together.
         spec: the study.
-        facts: what the study is; None while it is being prepared.
-        step_seconds: wall time of one of the pack's recent steps.
-        evaluation_seconds: how long each trial's last evaluation took, by trial id.
+        resolved: the resolved study; None while the run prepares.
+        step_seconds: wall time of one of the group's recent steps.
     """
-    group = [trial for trial in trials if trial.outcome in _OPEN]
-    in_turns = len({trial.steps for trial in group}) > 1  # where memory does not hold them all
-    if not group or resolved is None or step_seconds is None or in_turns:
+    group = [trial for trial in trials if trial.is_open]
+    one_by_one = len({trial.steps for trial in group}) > 1  # memory does not hold the whole group
+    if not group or resolved is None or step_seconds is None or one_by_one:
         return None
-    done = min(trial.steps for trial in group)
-    rounds = sum(step > done for step in evaluation_steps(spec, resolved.total_steps))
-    each_round = sum(evaluation_seconds.get(trial.trial.trial_id, 0.0) for trial in group)
-    return (resolved.total_steps - done) * step_seconds + rounds * each_round
+    done = group[0].steps
+    evaluations = sum(step > done for step in evaluation_steps(spec, resolved.total_steps))
+    evaluation_seconds = sum(trial.evaluation.seconds for trial in group if trial.evaluation)
+    return (resolved.total_steps - done) * step_seconds + evaluations * evaluation_seconds

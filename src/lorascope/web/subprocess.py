@@ -1,4 +1,4 @@
-"""The page of a run, in a process beside it."""
+"""Subprocess that serves the page of a run."""
 
 import contextlib
 import multiprocessing
@@ -12,15 +12,15 @@ from pathlib import Path
 from lorascope.errors import InputError
 from lorascope.web.sockets import HOST, PORT, address, listen
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def served_beside(folder: Path) -> Iterator[str]:
-    """Serve a study's page from a process of its own within this block, and give its address.
+def serve_in_subprocess(folder: Path) -> Iterator[str]:
+    """Serve a study's page from a subprocess within this block, and yield its address.
 
-    The page then shares neither Python's lock nor Torch with the run, and goes away with it, however it ends. Where
-    the usual port is in use, perhaps by the page of another run, any free one is taken.
+    The subprocess shares neither Python's global lock nor Torch with the run, and ends with it, even if the run is
+    killed. If the default port is in use, perhaps by another run's page, a free one is taken.
     """
     try:
         listener = listen(HOST, PORT)
@@ -47,15 +47,15 @@ def _serve_for_parent(listener: socket.socket, folder: Path) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     if hasattr(os, "setsid"):
-        # Ctrl-C in a terminal is for the run, which then takes some seconds to save itself; the page shows them.
+        # Ctrl-C in a terminal is for the run, which then saves its state for some seconds; the page shows that.
         os.setsid()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    from lorascope.web.server import serve  # noqa: PLC0415 - the run's own process shall not load what draws and serves
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    from lorascope.web.server import serve  # noqa: PLC0415 - keeps charts and server out of the run's process
 
-    serve(listener, folder, host=HOST, token=None, in_run=parent.is_alive)
+    serve(listener, folder, host=HOST, token=None, run_alive=parent.is_alive)
 
 
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """End this process when the run is gone, also when it was killed."""
+def _exit_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Terminate this process when the run ends, even if it was killed."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)

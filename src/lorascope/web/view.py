@@ -1,24 +1,25 @@
-"""What the page says, as pieces of HTML; everything from outside is escaped by the templates."""
+"""HTML of the page; the templates escape all values."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.charts.colors import rank_colors
-from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.records import GpuSample, SystemSample
+from lorascope.spec.schema import StudySpec
 from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
-from lorascope.web.snapshot import Look
-from lorascope.web.state import State, TrialStand
+from lorascope.web.monitor import LiveStudy
+from lorascope.web.series import Series, recent_mean
+from lorascope.web.snapshot import Snapshot
+from lorascope.web.state import State, TrialStatus
 
 NONE = "–"
 
@@ -28,60 +29,51 @@ def render(template: str, /, **values: object) -> str:
     return _templates().get_template(template).render(code=current_language(), languages=LANGUAGES, **values)
 
 
-def head(look: Look) -> str:
-    """Say what is studied."""
-    named = look.resolved or look.spec
+def head(study: LiveStudy) -> str:
+    """Name the model and the rows, with the facts of the study."""
+    assert study.spec is not None
+    named = (study.snapshot and study.snapshot.resolved) or study.spec
     title = tr("{model} on {dataset}", model=named.model, dataset=named.dataset)
-    return render("head.html.j2", title=title, facts=_facts(look))
+    return render("head.html.j2", title=title, facts=_facts(study.spec, study.snapshot))
 
 
-def status(look: Look | None, state: State) -> str:
-    """Say how the study stands, what is left, and what its process takes."""
+def status(snapshot: Snapshot | None, state: State) -> str:
+    """Show the study's state, the time left and the readings of its process."""
     return render(
         "status.html.j2",
         state=state,
         label=state_label(state),
-        text=_state_text(look, state),
-        readings=_readings(look, state) if look else (),
+        text=_state_text(snapshot, state),
+        readings=_readings(snapshot, state) if snapshot else (),
     )
 
 
-def trials(look: Look, state: State) -> str:
+def trials(snapshot: Snapshot, series: Series, state: State) -> str:
     """Show every trial planned so far."""
-    colors = rank_colors(look.spec.ranks)
-    total = look.resolved.total_steps if look.resolved else None
+    statuses = snapshot.trials
     return render(
         "trials.html.j2",
-        rows=look.trials,
-        colors=colors,
-        total=total,
-        several_rates=len({trial.trial.learning_rate for trial in look.trials}) > 1,
-        several_seeds=len({trial.trial.seed for trial in look.trials}) > 1,
-        train={name: loss(value) for name, value in look.train_losses.items()},
-        held_out={name: loss(value) for name, value in look.eval_losses.items()},
+        rows=statuses,
+        colors=rank_colors(snapshot.spec.ranks),
+        total=snapshot.resolved.total_steps if snapshot.resolved else None,
+        several_rates=len({trial.trial.learning_rate for trial in statuses}) > 1,
+        several_seeds=len({trial.trial.seed for trial in statuses}) > 1,
+        train={name: loss(recent_mean(line)) for name, line in series["train"].items()},
+        held_out={
+            trial.trial.trial_id: loss(trial.evaluation.loss if trial.evaluation else None) for trial in statuses
+        },
         states=_trial_states(state),
-        reasons={trial.trial.trial_id: _last_line(trial.message) for trial in look.trials},
-        unknown=NONE,
+        reasons={trial.trial.trial_id: _last_line(trial.message) for trial in statuses},
     )
 
 
-def marks(look: Look) -> list[dict[str, object]]:
-    """Say of each trial what its line needs: its rank, and whether it ended where it should not."""
-    ended = ("diverged", "oom", "failed")
-    return [
-        {
-            "id": trial.trial.trial_id,
-            "rank": str(trial.trial.rank),
-            "learning_rate": f"{trial.trial.learning_rate:g}",
-            "seed": str(trial.trial.seed),
-            "ended": trial.outcome in ended,
-        }
-        for trial in look.trials
-    ]
+def study_list(studies: Mapping[str, LiveStudy]) -> str:
+    """Show studies in a table."""
+    return render("list.html.j2", rows=[_list_row(name, study) for name, study in studies.items()])
 
 
 def result(summary: StudySummary) -> str:
-    """Show what the records say so far: verdict, recommendations, ranks, cautions."""
+    """Show the summary: verdict, recommendations, ranks, cautions."""
     colors = rank_colors([part.rank for part in summary.ranks])
     advice = summary.recommendation
     constrained = tr("Within the limits") if summary.study.limited else tr("Where memory is scarce")
@@ -95,16 +87,14 @@ def result(summary: StudySummary) -> str:
         ),
         colors=colors,
         rows=[(part.rank, _rank_cells(part)) for part in summary.ranks if part.eval_loss is not None],
-        # whether a run is at work, which its records do not know, stands above
+        # The status above says whether a run is at work.
         cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )
 
 
-def problem(error: InputError | sqlite3.Error, folder: Path) -> str:
-    """Say why the records cannot be read."""
-    if isinstance(error, InputError):
-        return render("problem.html.j2", problem=error.problem, remedy=error.remedy)
-    return render("problem.html.j2", problem=f"{folder / 'study.db'}: {error}", remedy=tr("It is tried again."))
+def problem(problem: str, remedy: str) -> str:
+    """Say why the records cannot be read; empty where they can."""
+    return problem and render("problem.html.j2", problem=problem, remedy=remedy or tr("It is tried again."))
 
 
 def loss(value: float | None) -> str:
@@ -123,19 +113,46 @@ def state_label(state: State) -> str:
     }[state]
 
 
-def steps_done(look: Look) -> tuple[int, int]:
-    """Count the steps done and planned, over all trials; those that ended early are planned no further."""
-    total = look.resolved.total_steps if look.resolved else 0
-    planned = sum(total if trial.outcome in ("not_started", "running") else trial.steps for trial in look.trials)
-    return sum(trial.steps for trial in look.trials), planned
+def _list_row(name: str, study: LiveStudy) -> Mapping[str, str]:
+    spec = study.spec
+    statuses = study.snapshot.trials if study.snapshot else ()
+    return {
+        "name": name,
+        "address": f"/study/{quote(name, safe='')}?lang={current_language()}",
+        "state": study.state,
+        "label": state_label(study.state),
+        "done": tr("{done} steps", done=f"{sum(trial.steps for trial in statuses):,}"),
+        "model": study.problem[0] or (spec.model if spec else ""),
+        "dataset": spec.dataset if spec else "",
+        "ranks": _ranks(spec) if spec else "",
+        "best": _best(statuses),
+    }
 
 
-def _state_text(look: Look | None, state: State) -> str:
-    if look is None or not look.trials:
+def _best(trials: Sequence[TrialStatus]) -> str:
+    evaluated = [
+        (trial.evaluation.loss, trial.trial.rank) for trial in trials if trial.evaluation and trial.evaluation.step
+    ]
+    losses = [(value, rank) for value, rank in evaluated if value is not None]
+    if not losses:
+        return NONE
+    value, rank = min(losses)
+    return tr("{loss} at rank {rank}", loss=loss(value), rank=rank)
+
+
+def _steps_done(snapshot: Snapshot) -> tuple[int, int]:
+    """Count the steps done and planned over all trials; an ended trial plans no more."""
+    total = snapshot.resolved.total_steps if snapshot.resolved else 0
+    planned = sum(total if trial.is_open else trial.steps for trial in snapshot.trials)
+    return sum(trial.steps for trial in snapshot.trials), planned
+
+
+def _state_text(snapshot: Snapshot | None, state: State) -> str:
+    if snapshot is None or not snapshot.trials:
         if state == "interrupted":
             return tr("Nothing is recorded, and no run is at work. The same command starts or continues the study.")
         return tr("The model and the rows are being made ready; nothing is recorded yet.")
-    done, planned = (f"{count:,}" for count in steps_done(look))
+    done, planned = (f"{count:,}" for count in _steps_done(snapshot))
     if state == "interrupted":
         return tr(
             "No run is at work; {done} of {planned} steps are recorded. The same command continues the study.",
@@ -143,28 +160,28 @@ def _state_text(look: Look | None, state: State) -> str:
             planned=planned,
         )
     if state == "running":
-        if any(trial.outcome in ("not_started", "running") for trial in look.trials):
+        if any(trial.is_open for trial in snapshot.trials):
             return tr("{done} of {planned} steps of all trials", done=done, planned=planned)
         return tr("Training is done; the adapters are being examined, or further trials prepared.")
-    return _ending(look.trials)
+    return _ending(snapshot.trials)
 
 
-def _ending(trials: Sequence[TrialStand]) -> str:
+def _ending(trials: Sequence[TrialStatus]) -> str:
     failed = sum(trial.outcome in ("oom", "failed", "diverged") for trial in trials)
     if not failed:
         return trn("{count} trial is complete.", "{count} trials are complete.", len(trials))
     return trn("1 of {all} trials failed.", "{count} of {all} trials failed.", failed, all=len(trials))
 
 
-def _readings(look: Look, state: State) -> list[tuple[str, str]]:
-    """Give the time left and what the process takes, while there is one."""
+def _readings(snapshot: Snapshot, state: State) -> list[tuple[str, str]]:
+    """Return the time left and the readings of the process while it runs."""
     if state != "running":
         return []
     readings = []
-    if look.seconds_left is not None:
-        readings.append((tr("time left, about"), format_seconds(look.seconds_left)))
-    process = _process(look.sample) if look.sample else []
-    return readings + process + [reading for gpu in look.gpus for reading in _gpu(gpu)]
+    if snapshot.seconds_left is not None:
+        readings.append((tr("time left, about"), format_seconds(snapshot.seconds_left)))
+    process = _process(snapshot.sample) if snapshot.sample else []
+    return readings + process + [reading for gpu in snapshot.gpus for reading in _gpu(gpu)]
 
 
 def _process(sample: SystemSample) -> list[tuple[str, str]]:
@@ -189,21 +206,24 @@ def _gpu(gpu: GpuSample) -> list[tuple[str, str]]:
     return found
 
 
-def _facts(look: Look) -> list[tuple[str, str]]:
-    found = [(tr("ranks"), ", ".join(str(rank) for rank in sorted(look.spec.ranks)))]
-    if look.resolved is not None:
+def _facts(spec: StudySpec, snapshot: Snapshot | None) -> list[tuple[str, str]]:
+    found = [(tr("ranks"), _ranks(spec))]
+    resolved = snapshot.resolved if snapshot else None
+    if resolved is not None:
         rows = tr(
             "{train} to train on, {held_out} held out",
-            train=format_count(look.resolved.train_examples),
-            held_out=format_count(look.resolved.eval_examples),
+            train=format_count(resolved.train_examples),
+            held_out=format_count(resolved.eval_examples),
         )
-        found += [(tr("rows"), rows), (tr("steps of a trial"), f"{look.resolved.total_steps:,}")]
-        found.append(
-            (tr("precision"), tr("{dtype} on {device}", dtype=look.resolved.dtype, device=look.resolved.device))
-        )
-    if look.starts > 1:
-        found.append((tr("runs"), f"{look.starts:,}"))
+        found += [(tr("rows"), rows), (tr("steps of a trial"), f"{resolved.total_steps:,}")]
+        found.append((tr("precision"), tr("{dtype} on {device}", dtype=resolved.dtype, device=resolved.device)))
+    if snapshot and snapshot.starts > 1:
+        found.append((tr("runs"), f"{snapshot.starts:,}"))
     return found
+
+
+def _ranks(spec: StudySpec) -> str:
+    return ", ".join(str(rank) for rank in sorted(spec.ranks))
 
 
 def _trial_states(state: State) -> Mapping[str, str]:
@@ -235,7 +255,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _last_line(message: Message | None) -> str:
-    """Write a reason; of a long one, such as a traceback, the last line tells what happened."""
+    """Return the reason; of a traceback, the last line says what happened."""
     return say(message).strip().splitlines()[-1] if message else ""
 
 

@@ -13,7 +13,7 @@ from lorascope.charts import plots, registry
 from lorascope.charts.chart import SectionName
 from lorascope.charts.registry import make_charts
 from lorascope.report import write_report
-from lorascope.web.pictures import summary_charts
+from lorascope.web.live_charts import summary_charts
 from support import seeds_chart
 
 MakeStudy = Callable[..., Path]

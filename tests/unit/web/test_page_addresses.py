@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +16,7 @@ from lorascope.errors import InputError
 from lorascope.store import StudyStore
 from lorascope.web import app as app_module
 from lorascope.web.app import Page, asset_content
-from lorascope.web.studies import Shelf, check_root
+from lorascope.web.studies import Studies, check_root
 
 BuildStudy = Callable[..., Path]
 ASSETS = ("page.js", "charts.js", "page.css", "icon.svg", "vega.js")
@@ -34,74 +35,68 @@ def studies(build_study: BuildStudy, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def kept(studies: Path):
-    """An application that keeps what it has read from request to request; its streams look once."""
-    return Page(Shelf(studies), lambda: True).app()
+    """An application that keeps its monitors from request to request; its streams send once."""
+    return Page(Studies(studies), lambda: True).app()
 
 
-@pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams end after what they have to say."""
-    monkeypatch.setattr(app_module, "LOOK_SECONDS", 0.0)
+def app_of(root: Path):
+    """The application over a folder; its streams send once and end."""
+    return Page(Studies(root), lambda: True).app()
 
 
-def app_of(root: Path, *, looks: int = 1):
-    """The application over a folder; its streams look so often and end."""
-    left = [looks]
-
-    def closing() -> bool:
-        left[0] -= 1
-        return left[0] <= 0
-
-    return Page(Shelf(root), closing).app()
+def updates(body: bytes) -> list[dict]:
+    return [json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line.startswith("data: ")]
 
 
-def events(body: bytes) -> list[tuple[str, dict]]:
-    found = []
-    for block in body.decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        if "id" in fields:
-            found.append((fields["id"], json.loads(fields["data"])))
-    return found
-
-
-def test_one_study_is_the_home_page_and_several_are_a_list(ask, studies: Path, once: None) -> None:
+def test_one_study_is_the_home_page_and_several_are_a_list(ask, studies: Path) -> None:
     home = ask(app_of(studies / "first"), "/")
     assert home.status == 200
     assert 'data-study="first"' in home.text
     assert 'data-stream="/events?lang=en&amp;study=first"' in home.text
     listed = ask(app_of(studies), "/")
-    assert "data-list" in listed.text
-    [(version, update)] = events(ask(app_of(studies), "/events?lang=en").body)
-    assert '<a href="/study/first?lang=en">first</a>' in update["list"]
-    assert "/study/sec%20ond?lang=en" in update["list"]
-    assert "other" not in update["list"]
-    assert events(ask(app_of(studies), f"/events?lang=en&after={version}").body) == []
+    assert 'data-part="list"' in listed.text
+    [update] = updates(ask(app_of(studies), "/events?lang=en").body)
+    assert '<a href="/study/first?lang=en">first</a>' in update["/list"]
+    assert "/study/sec%20ond?lang=en" in update["/list"]
+    assert "other" not in update["/list"]
 
 
-def test_a_stream_names_what_it_sent_and_goes_on_from_there(ask, studies: Path, once: None) -> None:
-    app = app_of(studies, looks=4)
-    [*_, (seen, _)] = events(ask(app, "/events?study=first&study=sec%20ond").body)
-    assert seen.count(",") == 1
-    again = ask(app_of(studies), "/events?study=first&study=sec%20ond", headers={"last-event-id": seen})
-    assert events(again.body)[0][1]["studies"]["first"]["anew"], "another server knows nothing of this version"
+def test_a_new_stream_gets_every_part_of_its_studies(ask, studies: Path) -> None:
+    page = Page(Studies(studies), lambda: True)
+    for app in (page.app(), page.app(), app_of(studies)):
+        [update] = updates(ask(app, "/events?study=first&study=sec%20ond").body)
+        for study, trials in (("first", {"r8", "r128", "r256"}), ("sec ond", {"r4", "r16"})):
+            assert {f"{study}/{part}" for part in ("head", "status", "state", "trials", "live_charts")} <= update.keys()
+            assert {f"{study}/lines/train/{trial}" for trial in trials} <= update.keys()
 
 
-def test_the_same_server_repeats_nothing(ask, studies: Path, once: None) -> None:
-    page = Page(Shelf(studies), lambda: True)
-    sent = events(ask(page.app(), "/events?study=first").body)
-    first = sent[0][1]["studies"]["first"]
-    assert set(first["lines"]["train"]) == {"r8", "r128", "r256"}
-    page._shelf.feed("first", "en")._summary_thread.join(60)
-    seen = sent[0][0]
-    for address, headers in (
-        (f"/events?study=first&after={seen}", {}),
-        ("/events?study=first", {"last-event-id": seen}),
-    ):
-        rest = events(ask(page.app(), address, headers=headers).body)
-        assert all("lines" not in update["studies"]["first"] for _, update in rest)
+def stream(page: Page, polls: list[dict], monkeypatch: pytest.MonkeyPatch, *, heartbeat: float = 99.0) -> Any:
+    """Everything that a stream sends while its polls return these parts, one after the other."""
+    monkeypatch.setattr(app_module, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(app_module, "HEARTBEAT_SECONDS", heartbeat)
+    left = [*polls]
+    page._closing = lambda: len(left) == 1
+
+    async def read() -> list[str]:
+        return [message async for message in page._stream(lambda: left.pop(0))]
+
+    return read()
 
 
-def test_studies_beside_each_other(ask, studies: Path) -> None:
+def test_a_stream_sends_whole_parts_that_changed_and_null_for_those_that_are_gone(
+    run, studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls = [{"a": 1, "b": [1]}, {"a": 1, "b": [1]}, {"a": 1, "b": [1, 2]}, {"b": [1, 2], "c": None}]
+    sent = run(stream(Page(Studies(studies)), polls, monkeypatch))
+    assert updates("".join(sent).encode()) == [{"a": 1, "b": [1]}, {"b": [1, 2]}, {"a": None, "c": None}]
+
+
+def test_an_unchanged_study_sends_nothing_but_heartbeats(run, studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = run(stream(Page(Studies(studies)), [{}] * 3, monkeypatch, heartbeat=0.0))
+    assert sent == ["retry: 1000\n\n"] + ["event: heartbeat\ndata: 1\n\n"] * 3
+
+
+def test_studies_are_compared_side_by_side(ask, studies: Path) -> None:
     answer = ask(app_of(studies), "/compare?study=first&study=sec%20ond")
     assert answer.status == 200
     assert answer.text.count("data-study=") == 2
@@ -140,16 +135,16 @@ def test_no_address_makes_an_error(ask, kept, path: str, names: list[str], lang:
         assert "<script>" not in answer.text
 
 
-def test_names_are_escaped(ask, build_study: BuildStudy, tmp_path: Path, once: None) -> None:
+def test_names_are_escaped(ask, build_study: BuildStudy, tmp_path: Path) -> None:
     build_study(tmp_path / "<img src=x onerror=alert(1)>", model="<b>model</b>")
     build_study(tmp_path / "\"'><script>alert(1)</script>".replace("/", "\N{DIVISION SLASH}"))
     pages = [ask(app_of(tmp_path), "/").text]
-    [(_, update)] = events(ask(app_of(tmp_path), "/events").body)
-    pages.append(update["list"])
-    for name in Shelf(tmp_path).studies():
+    [update] = updates(ask(app_of(tmp_path), "/events").body)
+    pages.append(update["/list"])
+    for name in Studies(tmp_path).folders():
         pages.append(ask(app_of(tmp_path), f"/study/{quote(name, safe='')}").text)
-        [(_, update)] = events(ask(app_of(tmp_path), f"/events?study={quote(name, safe='')}").body)
-        pages += [part for part in update["studies"][name].values() if isinstance(part, str)]
+        [update] = updates(ask(app_of(tmp_path), f"/events?study={quote(name, safe='')}").body)
+        pages += [part for part in update.values() if isinstance(part, str)]
     assert len(pages) > 10
     for page in pages:
         for bad in ("<img src=x", "<script>alert", "<b>model"):
@@ -188,32 +183,17 @@ def test_a_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> N
         check_root(studies / "notes.txt")
 
 
-def test_an_empty_study_is_a_page(ask, tmp_path: Path, studies: Path, once: None) -> None:
+def test_an_empty_study_is_a_page(ask, tmp_path: Path, studies: Path) -> None:
     """The folder is there before the records are."""
     spec = tmp_path / "new" / "study.yaml"
     spec.parent.mkdir()
     spec.write_bytes((studies / "first" / "study.yaml").read_bytes())
     for age, words in ((0, "are being made ready"), (3600, "no run is at work")):
         os.utime(spec, (time.time() - age,) * 2)
-        [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
-        assert update["studies"]["new"]["problem"] == ""
-        assert words in update["studies"]["new"]["status"]
+        [update] = updates(ask(app_of(tmp_path / "new"), "/events?study=new").body)
+        assert update["new/problem"] == ""
+        assert words in update["new/status"]
     StudyStore.create(tmp_path / "new" / "study.db").close()
-    [(_, update)] = events(ask(app_of(tmp_path / "new"), "/events?study=new").body)
-    assert update["studies"]["new"]["problem"] == ""
-    assert "nothing is recorded yet" in update["studies"]["new"]["status"]
-
-
-def test_the_stream_beats_while_nothing_happens(run, studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "BEAT_SECONDS", 0.0)
-    monkeypatch.setattr(app_module, "LOOK_SECONDS", 0.0)
-    left = [3]
-
-    def closing() -> bool:
-        left[0] -= 1
-        return left[0] == 0
-
-    async def read() -> list[str]:
-        return [part async for part in Page(Shelf(studies), closing)._stream(lambda seen: None, "")]
-
-    assert run(read()) == ["retry: 1000\n\n"] + ["event: beat\ndata: 1\n\n"] * 3
+    [update] = updates(ask(app_of(tmp_path / "new"), "/events?study=new").body)
+    assert update["new/problem"] == ""
+    assert "nothing is recorded yet" in update["new/status"]

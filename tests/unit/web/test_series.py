@@ -1,12 +1,18 @@
-"""Thinning keeps peaks and sums; whoever comes back gets every point once."""
+"""Thinned series keep peaks and sums, and incremental reads return what one read returns."""
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 
-from lorascope.store.live import Bucket
-from lorascope.web.series import MAX_POINTS, Follower, LiveSeries
+import long_studies
+from lorascope.records import StepRecord
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+from lorascope.store.live import Bucket, LiveStore
+from lorascope.web.series import MAX_POINTS, LineReader, SeriesReader, bucket_size, recent_mean
+from lorascope.web.snapshot import read_snapshot
 
 
 def row(position: int, value: float, weight: float = 2.0) -> Bucket:
@@ -33,116 +39,117 @@ def joined(buckets: list[Bucket], size: int) -> list[Bucket]:
 
 
 class Written:
-    """Rows as a store holds them; counts what was read."""
+    """Rows as a store holds them; counts the rows that are read."""
 
     def __init__(self) -> None:
         self.rows: list[Bucket] = []
+        self.n_read = 0
 
     @property
     def last(self) -> int:
         return self.rows[-1].position if self.rows else 0
 
     def read(self, after: int, size: int) -> list[Bucket]:
-        return joined([bucket for bucket in self.rows if bucket.position > after], size)
+        new = [bucket for bucket in self.rows if bucket.position > after]
+        self.n_read += len(new)
+        return joined(new, size)
+
+    def update(self, line: LineReader) -> list[Bucket]:
+        return list(line.update(self.last, bucket_size(self.last), self.read))
 
 
 @pytest.mark.parametrize("count", [1, MAX_POINTS - 1, MAX_POINTS, 5000, 100_000])
 def test_a_line_of_any_length_is_few_points_with_its_peaks_and_its_mean(count: int) -> None:
-    written = rows(count)
-    written[count // 2] = row(count // 2 + 1, 40.0)
-    curve = LiveSeries()
-    curve.extend(written, 1)
-    _, points = curve.since(0)
-    assert len(points) <= MAX_POINTS
-    assert count < MAX_POINTS or len(points) >= MAX_POINTS // 2
-    assert max(high for *_, high in points) == 40.0
-    assert min(low for *_, low, _ in points) == min(bucket.low for bucket in written)
-    assert points[-1][1] == count
-    assert sum(b.total for b in curve._buckets) == pytest.approx(math.fsum(b.total for b in written), rel=1e-12)
+    store = Written()
+    store.rows = rows(count)
+    store.rows[count // 2] = row(count // 2 + 1, 40.0)
+    line = store.update(LineReader())
+    assert len(line) <= MAX_POINTS
+    assert count < MAX_POINTS or len(line) >= MAX_POINTS // 2
+    assert max(bucket.high for bucket in line) == 40.0
+    assert min(bucket.low for bucket in line) == min(bucket.low for bucket in store.rows)
+    assert line[-1].x == count
+    assert sum(b.total for b in line) == pytest.approx(math.fsum(b.total for b in store.rows), rel=1e-12)
 
 
 @pytest.mark.parametrize("portions", [[1] * 900, [300, 1, 1, 2000, 5, 400], [4000]])
-def test_it_does_not_matter_in_what_portions_rows_come(portions: list[int]) -> None:
-    store, follower = Written(), Follower()
-    for version, portion in enumerate(portions, 1):
+def test_portions_of_rows_give_the_same_line_as_all_at_once(portions: list[int]) -> None:
+    store, reader = Written(), LineReader()
+    for portion in portions:
         store.rows += rows(portion, store.last + 1)
-        follower.follow(store.last, store.read, version)
-    whole = joined(store.rows, follower.curve.size)
-    _, points = follower.curve.since(0)
-    assert [point[1] for point in points] == [bucket.x for bucket in whole]
-    assert [point[2] for point in points] == pytest.approx([b.total / b.weight for b in whole], rel=1e-12)
-    assert [point[3:] for point in points] == [(bucket.low, bucket.high) for bucket in whole]
+        line = store.update(reader)
+    assert line == joined(store.rows, bucket_size(store.last))
 
 
-def test_who_saw_any_version_has_the_whole_line_after_the_next_answer() -> None:
-    """As the page does it: points are put in place by their number, and a line that starts anew is emptied first."""
+def test_a_line_that_grows_and_is_cut_back_is_always_the_one_in_the_store() -> None:
     chance = random.Random(5)
-    store, follower = Written(), Follower()
-    seen, page = 0, []
-    for version in range(1, 300):
+    store, reader = Written(), LineReader()
+    for _ in range(300):
         if chance.random() < 0.05:
             store.rows = store.rows[: chance.randint(0, len(store.rows))]
-            follower.doubt()
+            reader.invalidate()
         else:
             store.rows += rows(chance.randint(0, 40), store.last + 1)
-        follower.follow(store.last, store.read, version)
-        if chance.random() < 0.4:
-            anew, points = follower.curve.since(seen)
-            page = [] if anew else page
-            for point in points:
-                if page and page[-1][0] == point[0]:
-                    page[-1] = point
-                else:
-                    page.append(point)
-            seen = version
-            assert page == follower.curve.since(0)[1]
-            assert follower.curve.since(seen) == (False, [])
-            assert len({point[0] for point in page}) == len(page)
+        line = store.update(reader)
+        assert line == joined(store.rows, bucket_size(store.last))
+        assert len({bucket.position // bucket_size(store.last) for bucket in line}) == len(line) <= MAX_POINTS
 
 
-def test_nothing_new_sends_nothing_and_one_row_sends_one_point() -> None:
-    store, follower = Written(), Follower()
+def test_an_update_reads_only_the_last_bucket_again() -> None:
+    store, reader = Written(), LineReader()
     store.rows = rows(3000)
-    assert follower.follow(store.last, store.read, 1)
-    assert not follower.follow(store.last, store.read, 2)
-    assert follower.curve.since(1) == (False, [])
+    line = store.update(reader)
+    store.n_read = 0
+    assert store.update(reader) == line
+    assert store.n_read == 0
     store.rows += rows(1, store.last + 1)
-    follower.follow(store.last, store.read, 3)
-    assert len(follower.curve.since(1)[1]) == 1
+    store.update(reader)
+    assert 1 <= store.n_read <= bucket_size(store.last)
 
 
-def test_a_run_that_continues_from_its_checkpoint_is_followed_back() -> None:
-    store, follower = Written(), Follower()
+def test_a_resumed_run_that_dropped_steps_is_read_again() -> None:
+    store, reader = Written(), LineReader()
     store.rows = rows(10)
-    follower.follow(store.last, store.read, 1)
+    store.update(reader)
     store.rows = store.rows[:6]
-    follower.follow(store.last, store.read, 2)
-    anew, points = follower.curve.since(1)
-    assert anew
-    assert [point[1] for point in points] == [1, 2, 3, 4, 5, 6]
+    assert [bucket.x for bucket in store.update(reader)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_run_that_was_cut_back_and_is_further_already_is_read_again() -> None:
-    """Between two looks rows were dropped and came again with other values, and more."""
-    store, follower = Written(), Follower()
+def test_a_resumed_run_that_is_further_already_is_read_again() -> None:
+    """Between two polls rows were dropped and written again with other values, and more of them."""
+    store, reader = Written(), LineReader()
     store.rows = rows(10)
-    follower.follow(store.last, store.read, 1)
-    follower.doubt()
-    assert not follower.follow(store.last, store.read, 2)
+    before = store.update(reader)
+    reader.invalidate()
+    assert store.update(reader) == before
     store.rows = [*store.rows[:6], *(row(position, 9.0) for position in range(7, 13))]
-    follower.follow(store.last, store.read, 3)
-    assert [point[2] for point in follower.curve.since(0)[1]][6:] == [9.0] * 6
+    assert [bucket.mean for bucket in store.update(reader)][6:] == [9.0] * 6
 
 
 def test_evaluations_far_apart_stay_apart() -> None:
-    follower = Follower(sparse=True)
     records = [row(0, 2.0), row(25_000, 1.5), row(25_010, 1.4), row(100_000, 1.2)]
-    follower.follow(100_000, lambda after, size: [record for record in records if record.position > after], 1)
-    assert [point[1] for point in follower.curve.since(0)[1]] == [0, 25_000, 25_010, 100_000]
+    line = LineReader().update(100_000, 1, lambda after, size: [row for row in records if row.position > after])
+    assert [bucket.x for bucket in line] == [0, 25_000, 25_010, 100_000]
 
 
-def test_the_last_tenth_is_what_stands_in_the_table() -> None:
-    curve = LiveSeries()
-    assert curve.last is None
-    curve.extend([row(step, 5.0) for step in range(1, 91)] + [row(step, 1.0) for step in range(91, 101)], 1)
-    assert curve.last == pytest.approx(1.0)
+def test_the_recent_mean_is_that_of_the_last_tenth() -> None:
+    assert recent_mean([]) is None
+    line = [row(step, 5.0) for step in range(1, 91)] + [row(step, 1.0) for step in range(91, 101)]
+    assert recent_mean(line) == pytest.approx(1.0)
+
+
+def test_lines_of_a_store_hold_every_step_once(tmp_path: Path) -> None:
+    long_studies.write(tmp_path / "study", StudySpec(ranks=(8,)), total_steps=1000, done=900)
+    with StudyStore.open(tmp_path / "study" / "study.db") as store:
+        nats = {record.step: record.nats for record in store.read(StepRecord, trial_id="r8")}
+    with LiveStore.open(tmp_path / "study" / "study.db") as store, store.read_transaction():
+        series = SeriesReader().read(store, read_snapshot(store, StudySpec(ranks=(8,))))
+    begin, line = 1, series["train"]["r8"]
+    for bucket in line:
+        inside = [nats[step] for step in range(begin, int(bucket.x) + 1)]
+        assert bucket.total == pytest.approx(math.fsum(inside), rel=1e-12)
+        assert (bucket.low, bucket.high) == (min(inside) / 200, max(inside) / 200)
+        begin = int(bucket.x) + 1
+    assert begin == 901
+    assert [bucket.x for bucket in series["eval"]["r8"]] == list(range(0, 901, 100))
+    assert len(series["memory"]["rss_bytes"]) == 60

@@ -2,23 +2,30 @@ import itertools
 
 import pytest
 
-from lorascope.records import ResolvedStudy, TrialOutcome
+from lorascope.records import EvalRecord, ResolvedStudy, TrialOutcome
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
-from lorascope.web.state import TrialStand, seconds_left, stand, state_of
+from lorascope.web.state import TrialStatus, seconds_left, study_state, trial_status
 from support.messages import verbatim
 
 SPEC = StudySpec(ranks=(8, 128), eval_steps=25)
 TRIALS = plan_trials(SPEC)
 
 
-def stands(*outcomes: str, steps: int = 10) -> list[TrialStand]:
-    trials = zip(itertools.cycle(TRIALS), outcomes, strict=False)
-    return [TrialStand(trial=trial, outcome=outcome, message=None, steps=steps) for trial, outcome in trials]
+def evaluation(seconds: float) -> EvalRecord:
+    return EvalRecord(trial_id="", step=25, example_nats=(1.0,), example_target_tokens=(1,), seconds=seconds)
+
+
+def statuses(*outcomes: str, steps: int = 10, evaluations: tuple[EvalRecord | None, ...] = ()) -> list[TrialStatus]:
+    trials = zip(itertools.cycle(TRIALS), outcomes, evaluations or itertools.repeat(None), strict=False)
+    return [
+        TrialStatus(trial=trial, outcome=outcome, message=None, steps=steps, evaluation=found)
+        for trial, outcome, found in trials
+    ]
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "alive", "left_open", "state"),
+    ("outcomes", "running", "left_open", "state"),
     [
         ((), True, False, "preparing"),
         ((), False, False, "interrupted"),
@@ -33,29 +40,27 @@ def stands(*outcomes: str, steps: int = 10) -> list[TrialStand]:
         (("diverged", "diverged"), False, False, "failed"),
     ],
 )
-def test_the_state_of_a_study(outcomes: tuple[str, ...], alive: bool, left_open: bool, state: str) -> None:
-    assert state_of(stands(*outcomes), alive=alive, left_open=left_open) == state
+def test_the_state_of_a_study(outcomes: tuple[str, ...], running: bool, left_open: bool, state: str) -> None:
+    assert study_state(statuses(*outcomes), running=running, left_open=left_open) == state
 
 
 def test_a_trial_that_ended_has_the_steps_of_its_outcome() -> None:
     """The step at which it diverged is on record, but was not done."""
     outcome = TrialOutcome(trial_id="r8", state="diverged", steps=4, message=verbatim("why"))
-    assert stand(TRIALS[0], outcome, 5).steps == 4
-    assert stand(TRIALS[0], TrialOutcome(trial_id="r8", state="running", steps=0, message=None), 5).steps == 5
-    assert stand(TRIALS[0], None, 0).outcome == "not_started"
+    assert trial_status(TRIALS[0], outcome, 5).steps == 4
+    assert trial_status(TRIALS[0], TrialOutcome(trial_id="r8", state="running", steps=0, message=None), 5).steps == 5
+    assert trial_status(TRIALS[0], None, 0).outcome == "not_started"
 
 
 def test_the_time_left_is_that_of_the_steps_and_evaluations_to_come(resolved: ResolvedStudy) -> None:
     """100 steps, 40 done: 60 of 2 s, and evaluations after 50, 75 and 100 that take 3 s and 4 s."""
-    left = seconds_left(
-        stands("running", "running", steps=40), SPEC, resolved, step_seconds=2.0,
-        evaluation_seconds={"r8": 3.0, "r128": 4.0},
-    )  # fmt: skip
+    trials = statuses("running", "running", steps=40, evaluations=(evaluation(3.0), evaluation(4.0)))
+    left = seconds_left(trials, SPEC, resolved, step_seconds=2.0)
     assert left == pytest.approx(60 * 2 + 3 * 7)
 
 
 def test_no_time_is_told_where_none_can_be(resolved: ResolvedStudy) -> None:
-    running, ended = stands("running", "running"), stands("finished", "finished")
-    assert seconds_left(running, SPEC, None, step_seconds=2.0, evaluation_seconds={}) is None
-    assert seconds_left(running, SPEC, resolved, step_seconds=None, evaluation_seconds={}) is None
-    assert seconds_left(ended, SPEC, resolved, step_seconds=2.0, evaluation_seconds={}) is None
+    running, ended = statuses("running", "running"), statuses("finished", "finished")
+    assert seconds_left(running, SPEC, None, step_seconds=2.0) is None
+    assert seconds_left(running, SPEC, resolved, step_seconds=None) is None
+    assert seconds_left(ended, SPEC, resolved, step_seconds=2.0) is None

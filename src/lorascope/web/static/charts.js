@@ -1,5 +1,4 @@
-// The charts of one study. Specifications come from the server, the same that the report draws; the points of growing
-// lines come a few at a time and are kept here.
+// The charts of one study. Specifications come from the server, as the report draws them; rows of live lines are made here.
 const INK = "#5b6270"; // the colour of text in specifications, replaced by the page's own
 const MARGIN = 92; // of an axis, its title and the ends of its labels
 const LABEL = 60; // behind the right edge of the charts that have one
@@ -9,28 +8,16 @@ const ERRORS_ONLY = 1; // an empty layer is no reason for a warning
 const DRAW_MS = 900; // at least between two drawings of a chart, and more where drawing takes long, so that pages scroll
 const SLOWEST_MS = 1400;
 const DRAWING_SHARE = 5;
-const MOST_RAW_LINES = 6; // single steps of more lines only hide the averages
+const MAX_RAW_LINES = 6; // single steps of more lines only hide the averages
 const DUE_MS = 1500;
-
-export function smooth(values) {
-  // The average of analysis: exponential over a twentieth of the points, without the pull towards a start value.
-  const keep = 1 - 1 / Math.max(values.length / 20, 1);
-  let total = 0;
-  let weight = 0;
-  return values.map((value) => {
-    total = keep * total + value;
-    weight = keep * weight + 1;
-    return total / weight;
-  });
-}
 
 export class Charts {
   constructor(element) {
     this.element = element;
-    this.beside = [this];
+    this.compared = [this];
+    this.lines = {};
     this.hidden = new Set();
     this.charts = new Map();
-    this.clear();
     this.sight = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         const chart = this.charts.get(entry.target.dataset.chart);
@@ -46,37 +33,16 @@ export class Charts {
     document.addEventListener("visibilitychange", () => this.draw());
   }
 
-  clear() {
-    this.lines = {};
-    this.marks = new Map();
-  }
-
-  take(update) {
-    for (const mark of update.marks ?? []) this.marks.set(mark.id, mark);
-    for (const [chart, lines] of Object.entries(update.lines ?? {})) {
-      for (const [name, { anew, points }] of Object.entries(lines)) this.extend(chart, name, anew, points);
-    }
-    if (update.lines_charts) this.place("lines", update.lines_charts);
-    if (update.charts) this.place("summary", update.charts);
-    if (update.marks) this.offerRanks();
-    for (const chart of this.charts.values()) {
-      if (!chart.lines || update.lines?.[chart.lines] || update.marks) chart.stale = true;
-    }
-  }
-
-  extend(chart, name, anew, points) {
-    const lines = (this.lines[chart] ??= {});
-    if (anew || !(name in lines)) lines[name] = [];
-    const line = lines[name];
-    for (const point of points) {
-      if (line.length && line.at(-1)[0] === point[0]) line[line.length - 1] = point;
-      else line.push(point);
-    }
+  setLine(kind, name, line) {
+    const lines = (this.lines[kind] ??= {});
+    if (line) lines[name] = line;
+    else delete lines[name];
+    for (const chart of this.charts.values()) if (chart.lines === kind) chart.stale = true;
+    this.offerRanks();
   }
 
   place(group, charts) {
     const container = this.element.querySelector(`[data-charts="${group}"]`);
-    if (!container) return;
     const names = new Set(charts.map((chart) => chart.name));
     for (const section of [...container.children]) {
       if (!names.has(section.dataset.chart)) {
@@ -114,9 +80,9 @@ export class Charts {
   }
 
   offerRanks() {
-    const ranks = [...new Set([...this.marks.values()].map((mark) => mark.rank))].sort((a, b) => a - b);
+    const ranks = [...new Set(Object.values(this.lines.train ?? {}).map((line) => line.rank))].sort((a, b) => a - b);
     const place = this.element.querySelector("[data-ranks]");
-    if (!place || place.dataset.ranks === ranks.join()) return;
+    if (place.dataset.ranks === ranks.join()) return;
     place.dataset.ranks = ranks.join();
     place.hidden = ranks.length < 2;
     for (const old of place.querySelectorAll("button")) old.remove();
@@ -207,46 +173,40 @@ export class Charts {
   }
 
   content(kind) {
-    const ends = kind === "memory" ? [] : this.beside.map((charts) => charts.ends(kind)).filter((pair) => pair !== null);
-    if (!ends.length) return { rows: this.rows(kind), ends: {} };
+    const ends = this.compared.map((charts) => charts.ends(kind)).filter((pair) => pair !== null);
     const [bottom, top] = [Math.min(...ends.map(([low]) => low)), Math.max(...ends.map(([, high]) => high))];
-    return { rows: this.rows(kind), ends: { bottom, top } };
+    return { rows: this.rows(kind), ends: ends.length ? { bottom, top } : {} };
   }
 
   shown(kind) {
-    const lines = Object.entries(this.lines[kind] ?? {}).filter(([, points]) => points.length);
-    return kind === "memory" ? lines : lines.filter(([name]) => !this.hidden.has(this.marks.get(name)?.rank));
+    return Object.entries(this.lines[kind] ?? {}).filter(([, line]) => !this.hidden.has(line.rank));
   }
 
   rows(kind) {
-    const raw = [];
-    const bold = [];
-    const ended = [];
+    const [raw, bold, ended] = [[], [], []];
     const lines = this.shown(kind);
-    const single = kind === "memory" || (kind === "train" && lines.length <= MOST_RAW_LINES);
-    for (const [name, points] of lines) {
-      const mark = this.marks.get(name);
-      const about = { trial: name, rank: mark?.rank };
-      const means = points.map((point) => point[2]);
-      const level = kind === "train" ? smooth(means) : means;
-      points.forEach(([number, x, , low, high], place) => {
-        if (single) raw.push({ ...about, x, y: low, n: 2 * number });
-        if (single && high !== low) raw.push({ ...about, x, y: high, n: 2 * number + 1 });
-        bold.push({ ...about, x, y: level[place] });
+    for (const [trial, line] of lines) {
+      const about = { trial, rank: line.rank };
+      line.points.forEach(([x, y, low = y, high = y], place) => {
+        if (lines.length <= MAX_RAW_LINES) {
+          raw.push({ ...about, x, y: low, n: 2 * place });
+          if (high !== low) raw.push({ ...about, x, y: high, n: 2 * place + 1 });
+        }
+        bold.push({ ...about, x, y });
       });
-      if (mark?.ended) ended.push(bold.at(-1));
+      if (line.ended) ended.push(bold.at(-1));
     }
     return { raw_rows: raw, bold_rows: bold, ended_rows: ended };
   }
 
-  // The ends of the axis: what shoots far above the start diverges, and would press all lines flat.
+  // The ends of the loss axis: what rises far above the start diverges, and would press all lines flat.
   ends(kind) {
-    const lines = this.shown(kind).map(([, points]) => points);
-    if (!lines.length) return null;
-    const highest = (points) => Math.max(...points.map((point) => point[4]));
+    const lines = this.shown(kind).map(([, line]) => line.points.map(([, y, low = y, high = y]) => [low, high]));
+    if (kind === "memory" || !lines.length) return null;
+    const highest = (points) => Math.max(...points.map(([, high]) => high));
     const start = Math.max(...lines.map((points) => highest(points.slice(0, 3))));
-    const low = Math.min(...lines.map((points) => Math.min(...points.map((point) => point[3]))));
-    const top = Math.min(Math.max(...lines.map(highest)), start + Math.max(start - low, 0.1 * Math.abs(start)));
+    const low = Math.min(...lines.flat().map(([lowest]) => lowest));
+    const top = Math.min(highest(lines.flat()), start + Math.max(start - low, 0.1 * Math.abs(start)));
     const margin = 0.04 * (top - low) || 0.01;
     return [low - margin, top + margin];
   }

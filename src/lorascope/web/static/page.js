@@ -1,15 +1,14 @@
-// Shows what the server says has changed. All words and tables come from the server as escaped HTML; this file keeps
-// the connection, the points of the lines, and the charts.
+// Shows the parts of the page that the server sends. A part comes whole whenever it changes: words and tables as escaped
+// HTML, charts as specifications, lines as points.
 import { Charts } from "/assets/charts.js";
 
-const SILENCE_MS = 12000; // the server says something every five seconds
+const SILENCE_MS = 12000; // the server sends something every five seconds
 export const studies = new Map();
 for (const element of document.querySelectorAll("[data-study]")) {
   studies.set(element.dataset.study, { element, charts: new Charts(element), hash: null });
 }
 
 function show(element, html) {
-  if (!element) return;
   const open = element.querySelector("details")?.open;
   const scroll = element.querySelector(".scroll")?.scrollLeft;
   const chosen = new Set([...element.querySelectorAll("input:checked")].map((box) => box.value));
@@ -23,18 +22,16 @@ function show(element, html) {
   }
 }
 
-function apply(study, update) {
-  if (update.anew) study.charts.clear();
-  for (const name of ["problem", "head", "status", "trials", "result"]) {
-    if (name in update) show(study.element.querySelector(`[data-part="${name}"]`), update[name]);
-  }
-  if ("data_hash" in update) study.hash = update.data_hash;
-  if ("state" in update) announce(study.element, update.state);
-  study.charts.take(update);
+function apply(study, [part, chart, line], value) {
+  if (part === "lines") study.charts.setLine(chart, line, value);
+  else if (part === "live_charts" || part === "summary_charts") study.charts.place(part, value ?? []);
+  else if (part === "state") announce(study.element, value);
+  else if (part === "data_hash") study.hash = value;
+  else show(study.element.querySelector(`[data-part="${part}"]`), value ?? "");
 }
 
 function announce(element, { name, label }) {
-  // Said aloud when it changes; the counts beside it change every second and are not.
+  // Announced when it changes; the counts next to it change every second and are not.
   element.dataset.state = name;
   element.querySelector("[data-said]").textContent = `${element.dataset.study}: ${label}`;
   if (studies.size === 1) document.title = `${label} · ${element.dataset.study}`;
@@ -45,10 +42,9 @@ function compareRows() {
   const hashes = new Set([...studies.values()].map((study) => study.hash).filter((hash) => hash !== null));
   if (note) note.hidden = hashes.size < 2;
   const all = [...studies.values()].map((study) => study.charts);
-  for (const charts of all) charts.beside = hashes.size === 1 ? all : [charts];
+  for (const charts of all) charts.compared = hashes.size === 1 ? all : [charts];
 }
 
-let seen = "";
 let source = null;
 let heard = Date.now();
 const lost = document.getElementById("lost");
@@ -59,21 +55,20 @@ function hear() {
 }
 
 function receive(event) {
-  seen = event.lastEventId;
   hear();
-  const update = JSON.parse(event.data);
-  if (update.list !== undefined) show(document.querySelector("[data-list]"), update.list);
-  for (const [name, part] of Object.entries(update.studies ?? {})) apply(studies.get(name), part);
+  for (const [path, value] of Object.entries(JSON.parse(event.data))) {
+    const [study, ...part] = path.split("/");
+    apply(studies.get(study), part, value);
+  }
   compareRows();
-  for (const study of studies.values()) study.charts.draw();
+  for (const { charts } of studies.values()) charts.draw();
 }
 
 function connect() {
   source?.close();
-  const after = seen ? `&after=${encodeURIComponent(seen)}` : "";
-  source = new EventSource(`${document.body.dataset.stream}${after}`);
+  source = new EventSource(document.body.dataset.stream);
   source.onmessage = receive;
-  source.addEventListener("beat", hear);
+  source.addEventListener("heartbeat", hear);
   source.onerror = () => { lost.hidden = false; };
 }
 
