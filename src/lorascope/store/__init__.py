@@ -1,4 +1,4 @@
-"""The study's records on disk: one SQLite file, one writer, exact values back."""
+"""Store the records of a study in one SQLite file: one writer, many readers, exact values."""
 
 from lorascope.store.connection import verify_store
 from lorascope.store.lock import FolderLock

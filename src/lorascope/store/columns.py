@@ -7,7 +7,7 @@ Shapes: T steps.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 
 import numpy as np
@@ -59,7 +59,7 @@ class StepColumns:
 
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[float, ...]]) -> "StepColumns":
-        """Take rows of the fields in their order; whole numbers are exact up to 2^53."""
+        """Build from rows of the fields in their order; integers are exact up to 2^53."""
         table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 6)
         step, target_tokens, tokens = (table[:, place].astype(np.int64) for place in (0, 2, 3))
         nats, seconds = table[:, 1].copy(), table[:, 4].copy()
@@ -68,7 +68,7 @@ class StepColumns:
 
     @classmethod
     def of_records(cls, records: Iterable[StepRecord]) -> "StepColumns":
-        """Take records of one trial, in their order."""
+        """Build from records of one trial, in their order."""
         return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup) for r in records)
 
     @classmethod
@@ -96,19 +96,12 @@ class StepColumns:
         return len(self.step)
 
     def until(self, step: int) -> "StepColumns":
-        """Keep the steps up to and with ``step``."""
+        """Keep the steps up to and including ``step``."""
         return self.where(self.step <= step)
 
     def where(self, kept: Bools) -> "StepColumns":
         """Keep the steps that are True in ``kept`` [T]."""
-        return StepColumns(
-            step=self.step[kept],
-            nats=self.nats[kept],
-            target_tokens=self.target_tokens[kept],
-            tokens=self.tokens[kept],
-            seconds=self.seconds[kept],
-            warmup=self.warmup[kept],
-        )
+        return StepColumns(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
     @property
     def finite(self) -> "StepColumns":

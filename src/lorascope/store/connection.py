@@ -14,7 +14,7 @@ from lorascope.store.tables import SCHEMA, SCHEMA_VERSION
 APPLICATION_ID = 0x4C6F5261
 """Marks a SQLite file as a study store ("LoRa")."""
 WAIT_SECONDS = 10.0
-_PASSING = {
+_TRANSIENT = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
@@ -27,7 +27,7 @@ _PASSING = {
     sqlite3.SQLITE_READONLY,
 }
 """Errors of the disk or of other programs that hold the file; they say nothing about its content."""
-_UNDECODABLE = (AssertionError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error)
+_DECODING_ERRORS = (AssertionError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error)
 """Errors that decoding a damaged row raises."""
 
 
@@ -37,15 +37,15 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         raise InputError(f"there is no folder {path.parent}", remedy="make the folder, or give another one")
     connection = _connect(path, mode="rwc")
     try:
-        with damage_is_clear(path):
+        with damage_as_input_error(path):
             is_new = _is_unclaimed(connection)
             if not is_new:
                 _refuse_foreign(connection, path)
             _verify(connection)
-            # Where shared memory does not work (some network drives), SQLite answers with the journal it kept.
+            # Without shared memory (some network drives) SQLite keeps its rollback journal.
             with contextlib.suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA journal_mode = WAL")
-            # A checkpoint on disk must never know more steps than the store does after a power loss.
+            # After a power loss the store must hold every step that a checkpoint on disk counts.
             connection.execute("PRAGMA synchronous = FULL")
             if is_new:
                 _create_tables(connection)
@@ -65,7 +65,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         raise InputError(f"there is no study store at {path}", remedy="give the folder of a study that has started")
     connection = _connect(path, mode="ro")
     try:
-        with damage_is_clear(path):
+        with damage_as_input_error(path):
             _refuse_foreign(connection, path)
     except (InputError, sqlite3.Error):
         connection.close()
@@ -75,7 +75,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 def verify_store(path: Path) -> None:
     """Verify the structure of the whole file; rows are verified when they are read. Raises InputError."""
-    with contextlib.closing(_connect(path, mode="ro")) as connection, damage_is_clear(path):
+    with contextlib.closing(_connect(path, mode="ro")) as connection, damage_as_input_error(path):
         _verify(connection)
 
 
@@ -87,15 +87,15 @@ def _verify(connection: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def damage_is_clear(path: Path) -> Iterator[None]:
+def damage_as_input_error(path: Path) -> Iterator[None]:
     """Turn the errors of SQLite and of the codecs for a damaged file into an InputError with the remedy."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a record that breaks a rule
-    except (sqlite3.DatabaseError, *_UNDECODABLE) as error:
+        raise  # a record that breaks a constraint, or a bug of ours
+    except (sqlite3.DatabaseError, *_DECODING_ERRORS) as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _PASSING:
+        if code is not None and code & 0xFF in _TRANSIENT:
             raise
         raise _damaged(path, error) from error
 
@@ -111,19 +111,19 @@ def disconnect_writer(connection: sqlite3.Connection) -> None:
 def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
     address = f"file:{quote(str(path.absolute()))}?mode={mode}"
     try:
-        return _probed(address)
+        return _open_checked(address)
     except sqlite3.OperationalError as error:
         companion = path.with_name(path.name + "-wal")
-        # A store left in WAL mode on a read-only disk: its companion files cannot be made, and nobody can be writing.
+        # A store left in WAL mode on a read-only disk: its companion files cannot be made, and no process can write.
         if mode == "ro" and not companion.exists() and "unable to open" in str(error):
-            return _probed(address + "&immutable=1")
+            return _open_checked(address + "&immutable=1")
         raise InputError(f"cannot open {path}: {error}", remedy="check the path and its permissions") from error
     except sqlite3.DatabaseError as error:
         foreign = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB
         raise (_not_a_store(path) if foreign else _damaged(path, error)) from error
 
 
-def _probed(address: str) -> sqlite3.Connection:
+def _open_checked(address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

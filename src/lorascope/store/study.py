@@ -12,7 +12,7 @@ from lorascope.records import StepRecord, TrialOutcome
 from lorascope.store import columns
 from lorascope.store.codec import SqlValue
 from lorascope.store.columns import StepBlock, StepColumns
-from lorascope.store.connection import connect_reader, connect_writer, damage_is_clear, disconnect_writer
+from lorascope.store.connection import connect_reader, connect_writer, damage_as_input_error, disconnect_writer
 from lorascope.store.tables import R, Record, table_of
 
 
@@ -96,7 +96,7 @@ class StudyStore:
 
     def count_steps(self, trial_id: str, last: int) -> int:
         """Count a trial's steps up to ``last``."""
-        with self._lock, damage_is_clear(self._path):
+        with self._lock, damage_as_input_error(self._path):
             query = "SELECT count(*) FROM steps WHERE trial_id = ? AND step BETWEEN 1 AND ?"
             number: int = self._connection.execute(query, (trial_id, last)).fetchone()[0]
         return number
@@ -108,7 +108,7 @@ class StudyStore:
         are not, as verifying each step would take most of a report's time.
         """
         block = self.read_one(StepBlock, trial_id=trial_id)
-        with self._lock, damage_is_clear(self._path):
+        with self._lock, damage_as_input_error(self._path):
             if block is not None:
                 return StepColumns.of_bytes(block.data)
             if self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is not None:
@@ -117,7 +117,7 @@ class StudyStore:
 
     def _keep_block(self, trial_id: str) -> None:
         """Also keep the steps of a long trial as one block."""
-        with self._lock, damage_is_clear(self._path):
+        with self._lock, damage_as_input_error(self._path):
             if self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is None:
                 return
             data = StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,))).to_bytes()
@@ -125,13 +125,13 @@ class StudyStore:
 
     def _select(self, kind: type[R], condition: str, *arguments: SqlValue, order: str | None = None) -> list[R]:
         table = table_of(kind)
-        with self._lock, damage_is_clear(self._path):
+        with self._lock, damage_as_input_error(self._path):
             sql = f"{table.select_sql} {condition} {order or table.order_sql}"
             return [table.decode(row) for row in self._connection.execute(sql, arguments).fetchall()]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, damage_is_clear(self._path):
+        with self._lock, damage_as_input_error(self._path):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection

@@ -457,8 +457,8 @@ def test_where_nothing_can_be_mapped_into_memory_the_store_works_without_a_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite's own stand-in for a network share: locks are files, and there is no shared memory."""
-    original = connect._probed
-    monkeypatch.setattr(connect, "_probed", lambda address: original(f"{address}&vfs=unix-dotfile"))
+    original = connect._open_checked
+    monkeypatch.setattr(connect, "_open_checked", lambda address: original(f"{address}&vfs=unix-dotfile"))
     with StudyStore.create(tmp_path / "study.db") as store:
         store.put(step())
         assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
