@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from lorascope.analysis import StudyData, load_study
 from lorascope.errors import InputError
 from lorascope.records import TrialRecord
+from lorascope.search.best import mean_losses
 from lorascope.search.halving import Rungs
-from lorascope.search.rounds import mean_losses, next_trials
+from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps, rung_steps
 from lorascope.search.trials import plan_trial
 from lorascope.spec.schema import StudySpec

@@ -12,6 +12,14 @@ from lorascope.record_registry import record
 
 OutcomeState = Literal["running", "finished", "stopped", "diverged", "oom", "failed"]
 """``stopped``: its learning rate fell behind and left early, as planned."""
+AS_PLANNED = frozenset({"finished", "stopped"})
+"""States in which a trial ended as planned."""
+UNSUCCESSFUL = frozenset({"diverged", "oom", "failed"})
+"""States in which a trial ended, but not as planned."""
+SETTLED = AS_PLANNED | {"diverged"}
+"""States in which a trial is not trained again; the next run trains a trial again that failed or ran out of memory."""
+NOT_COMPARED = UNSUCCESSFUL | {"stopped"}
+"""States in which a trial's losses are not compared with those of other ranks."""
 TokenCounts = Annotated[tuple[int, ...], "int32"]
 """Tokens of each row; the store keeps four bytes for each."""
 

@@ -50,7 +50,7 @@ def examined(folder: Path) -> Examined:
         return (
             store.read(SpectrumRecord),
             [replace(record, seconds=0.0) for record in store.read(TruncationRecord)],
-            [replace(record, seconds=0.0) for record in store.read(ForgettingRecord)],
+            {record.trial_id: replace(record, seconds=0.0) for record in store.read(ForgettingRecord)},
         )
 
 

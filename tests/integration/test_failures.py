@@ -178,7 +178,7 @@ def killed(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A study that failed in its last evaluation; returns its newest checkpoint."""
     checkpoint_every_step(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(study, "choose_adapters", lambda place: None)
+        patch.setattr(study, "choose_adapters", lambda place, store: None)
         patch.setattr(loop, "_evaluate", lambda group, active, step: active if step < 4 else 1 / 0)
         execute(spec, tmp_path / "study")
     return tmp_path / "study" / "checkpoints" / "pack-0.safetensors"

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.estimates.losses import final_train_loss
-from lorascope.analysis.estimates.ranks import ENDED_EARLY, RankChoice
+from lorascope.analysis.estimates.ranks import RankChoice
 from lorascope.analysis.readings_schema import GridSection, NaiveSection, OrderSection
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RecommendationSection, TrialSection
+from lorascope.records import UNSUCCESSFUL
 from lorascope.text.language import tr
 from lorascope.text.numbers import nats
 
@@ -73,7 +74,7 @@ def read_naively(
 
 def _side(data: StudyData, trials: Sequence[TrialSection], rate: float) -> Side | None:
     """Put the ranks side by side at the last evaluation that all of them have, over the seeds that all of them have."""
-    usable = [t for t in trials if t.learning_rate == rate and t.outcome not in ENDED_EARLY]
+    usable = [t for t in trials if t.learning_rate == rate and t.outcome not in UNSUCCESSFUL]
     seeds = set.intersection(*({trial.seed for trial in usable if trial.rank == rank} for rank in data.ranks))
     shown = [trial for trial in usable if trial.seed in seeds]
     losses = [

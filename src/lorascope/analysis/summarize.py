@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from lorascope.analysis.adapters.usage import (
     examined_trials,
     generic_text_part,
@@ -19,10 +17,11 @@ from lorascope.analysis.cost.memory import memory_part
 from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.cost.predicted import predicted_part
 from lorascope.analysis.cost.solo import with_costs
+from lorascope.analysis.cost.solo_runs import measured_cost
 from lorascope.analysis.cost.whole_run import costs_part
-from lorascope.analysis.estimates.losses import Estimate, final_train_loss, last_finite
+from lorascope.analysis.estimates.losses import Estimate, final_train_loss
 from lorascope.analysis.estimates.noise_floor import noise_floor
-from lorascope.analysis.estimates.ranks import ENDED_EARLY, NOT_COMPARED, Comparison, RankChoice, choose, compare
+from lorascope.analysis.estimates.ranks import Comparison, RankChoice, choose, compare
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
@@ -39,12 +38,14 @@ from lorascope.analysis.summary import (
 )
 from lorascope.analysis.verdict.cautions import find_cautions
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
-from lorascope.analysis.verdict.limits import limits_of, recommend_within
+from lorascope.analysis.verdict.limits import recommend_within
 from lorascope.analysis.verdict.recommend import no_advice, recommend
 from lorascope.analysis.verdict.sensitivity import with_changes
 from lorascope.message import Message, Sentences
-from lorascope.records import CostRecord, TrialOutcome, TrialRecord
+from lorascope.records import NOT_COMPARED, UNSUCCESSFUL, CostRecord, TrialOutcome, TrialRecord
+from lorascope.search.best import last_finite
 from lorascope.search.trials import planned_rates
+from lorascope.spec.limits import limits_of
 from lorascope.store.columns import StepColumns
 from lorascope.text.say import say
 from lorascope.units import from_megabytes, parse_bytes
@@ -123,7 +124,7 @@ def _noise(noise: NoiseFloorSection | None) -> Sentences:
 
 
 def _why_not_compared(trials: Sequence[TrialSection], comparison: Comparison | None) -> Message:
-    if trials and all(trial.outcome in ENDED_EARLY for trial in trials):
+    if trials and all(trial.outcome in UNSUCCESSFUL for trial in trials):
         return Message("verdict.all_ended_early")
     if comparison is not None and not comparison.loss:
         return Message("verdict.one_row")
@@ -202,8 +203,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
     loss = comparison.loss.get(rank) if comparison else None
     excess = comparison.excess.get(rank) if comparison else None
     adapter, cost = data.adapters.get(rank), data.costs.get(rank)
-    seconds = _step_seconds(cost)
-    steps = data.resolved.total_steps if data.resolved else None
+    alone = measured_cost(rank, adapter, cost, data.resolved.total_steps if data.resolved else None)
     return RankSection(
         rank=rank,
         lora_alpha=next((trial.lora_alpha for trial in data.trials if trial.rank == rank), None),
@@ -215,14 +215,14 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         excess_loss_ci95=_interval(excess),
         train_loss=choice.train_loss if choice else None,
         trainable_parameters=adapter.trainable_parameters if adapter else None,
-        adapter_bytes=adapter.parameter_bytes if adapter else None,
+        adapter_bytes=alone.adapter_bytes,
         training_state_bytes=(
             adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes if adapter else None
         ),
-        step_seconds=seconds,
-        runtime_seconds=seconds * steps if seconds is not None and steps is not None else None,
+        step_seconds=alone.step_seconds,
+        runtime_seconds=alone.runtime_seconds,
         tokens_per_second=_tokens_per_second(cost),
-        peak_memory_bytes=cost.peak_memory_bytes if cost else None,
+        peak_memory_bytes=alone.peak_memory_bytes,
         memory=memory_part([cost.memory_samples_bytes], [(cost.memory_samples_bytes, 0)]) if cost else None,
         scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
         learning_rates=data.rates[rank],
@@ -232,11 +232,6 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
 
 def _interval(estimate: Estimate | None) -> Interval | None:
     return (estimate.low, estimate.high) if estimate else None
-
-
-def _step_seconds(cost: CostRecord | None) -> float | None:
-    measured = cost.step_seconds[cost.warmup_steps :] if cost else ()
-    return float(np.median(measured)) if measured else None
 
 
 def _tokens_per_second(cost: CostRecord | None) -> float | None:

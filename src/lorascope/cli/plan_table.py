@@ -116,9 +116,13 @@ def _lines(plan: "StudyPlan") -> list[str]:
 
 
 def _limits(plan: "StudyPlan") -> list[str]:
+    if not plan.limits:
+        return []
+    from lorascope.analysis.verdict.limits import describe  # it imports what reads studies: half a second
+
     known = [limit for limit in plan.limits if limit.taken(plan.ranks[0].cost) is not None]
     beyond = {
-        part.rank: ", ".join(limit.describe(part.cost) for limit in known if limit.exceeded(part.cost))
+        part.rank: ", ".join(describe(limit, part.cost) for limit in known if limit.exceeded(part.cost))
         for part in plan.ranks
     }
     needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items() if what)

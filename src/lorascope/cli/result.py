@@ -8,6 +8,7 @@ from rich.text import Text
 from lorascope.analysis import StudySummary
 from lorascope.cli.columns import Column, make_table
 from lorascope.cli.formatting import format_loss, outcome_line
+from lorascope.records import AS_PLANNED
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
@@ -25,7 +26,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     )
     console.print(Text(note, style="dim"))
     for trial in summary.trials:
-        if trial.outcome not in ("finished", "stopped"):
+        if trial.outcome not in AS_PLANNED:
             console.print(Text(outcome_line(trial.trial_id, trial.outcome, trial.message), style="bold red"))
     budget = summary.study.budget
     if budget is not None and budget.stopped_trials:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lorascope.cli.flags import given_fields, make_flags
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.records import AS_PLANNED
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
 
@@ -88,7 +89,7 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
         from lorascope.cli.result import show_result
 
         show_result(console, summary, folder, report.report_html)
-    return 0 if all(trial.outcome in ("finished", "stopped") for trial in summary.trials) else 1
+    return 0 if all(trial.outcome in AS_PLANNED for trial in summary.trials) else 1
 
 
 def _folder_name(study: str | None, spec: StudySpec) -> str:

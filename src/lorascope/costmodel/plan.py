@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorascope.costmodel.calibration import Calibration, find_calibration
 from lorascope.costmodel.cost_types import MemorySplit, ModelShape, Step, TrainingConfig
@@ -23,10 +22,8 @@ from lorascope.modeling.targets import check_ranks, find_targets, swap_in
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps
 from lorascope.search.trials import plan_trials
+from lorascope.spec.limits import Limit, limits_of
 from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
-
-if TYPE_CHECKING:
-    from lorascope.analysis.verdict.limits import Limit
 
 _SAMPLED_STEPS = 32
 """Steps whose micro-batches give the mean step and the largest micro-batch."""
@@ -86,7 +83,7 @@ class StudyPlan:
     evaluation_seconds: float | None
     calibration: Calibration | None
     """The calibration that scaled times; None without one."""
-    limits: tuple["Limit", ...]
+    limits: tuple[Limit, ...]
     """The study's limits on memory, time and size."""
     notes: tuple[Message, ...]
 
@@ -194,16 +191,9 @@ class _Planner:
             training_seconds=training,
             evaluation_seconds=self._evaluation_seconds(),
             calibration=self.calibration,
-            limits=self._limits(),
+            limits=limits_of(self.spec),
             notes=tuple(notes),
         )
-
-    def _limits(self) -> tuple["Limit", ...]:
-        if all(given is None for given in (self.spec.max_memory, self.spec.max_seconds, self.spec.max_adapter_mb)):
-            return ()
-        from lorascope.analysis.verdict.limits import limits_of  # noqa: PLC0415 - imports what reads studies: half a second
-
-        return limits_of(self.spec)
 
     def _steps(self, n: int, *, adapters: int) -> tuple[Step, ...]:
         padded, kernels = not self.spec.packing, self.machine.kernels

@@ -4,11 +4,13 @@ import contextlib
 import os
 import shutil
 
-from lorascope.analysis import summarize
 from lorascope.atomic import sync_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapters.peft_io import save_peft
+from lorascope.records import EvalRecord, TrialRecord
 from lorascope.run.prepare import PreparedStudy
+from lorascope.search.best import best_rates, latest_losses, representative_trials
+from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
 
@@ -32,24 +34,32 @@ def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial)
     sync_folder(folder.parent)
 
 
-def best_trials(place: StudyFolder) -> dict[int, str]:
-    """Name the trial whose adapter stands for each rank: the first seed at its best learning rate, by rank, ascending.
+def evaluations_by_trial(store: StudyStore) -> dict[str, list[EvalRecord]]:
+    """Read the held-out evaluations of all trials, those of each in order."""
+    found: dict[str, list[EvalRecord]] = {}
+    for record in store.read(EvalRecord):
+        found.setdefault(record.trial_id, []).append(record)
+    return found
+
+
+def best_trials(place: StudyFolder, store: StudyStore) -> dict[int, str]:
+    """Return the trial whose adapter stands for each rank: the first seed at its best learning rate, ranks ascending.
 
     A rank of which no such trial finished is left out.
     """
-    summary = summarize(place.path)
-    best: dict[int, str] = {}
-    for rank in summary.ranks:
-        for trial in summary.trials:
-            wanted = (trial.rank, trial.learning_rate) == (rank.rank, rank.best_learning_rate)
-            if wanted and trial.outcome == "finished" and (place.adapters / trial.trial_id).is_dir():
-                best.setdefault(rank.rank, trial.trial_id)
-    return best
+    trials, outcomes = store.read(TrialRecord), store.outcomes()
+    rates = best_rates(trials, latest_losses(outcomes, evaluations_by_trial(store)))
+
+    def usable(trial_id: str) -> bool:
+        finished = trial_id in outcomes and outcomes[trial_id].state == "finished"
+        return finished and (place.adapters / trial_id).is_dir()
+
+    return representative_trials(trials, rates, usable)
 
 
-def choose_adapters(place: StudyFolder) -> None:
+def choose_adapters(place: StudyFolder, store: StudyStore) -> None:
     """Make ``adapters/r<rank>`` the adapter of each rank's best learning rate and first seed, by links."""
-    for rank, trial_id in best_trials(place).items():
+    for rank, trial_id in best_trials(place, store).items():
         source, chosen = place.adapters / trial_id, place.adapters / f"r{rank}"
         if source != chosen:
             shutil.rmtree(chosen, ignore_errors=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from lorascope.engine.checkpoint import load_checkpoint, read_steps
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
-from lorascope.records import TrialOutcome, TrialRecord
-from lorascope.search.rounds import ENDED, SearchRound
+from lorascope.records import SETTLED, TrialOutcome, TrialRecord
+from lorascope.search.rounds import SearchRound
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
@@ -83,7 +83,7 @@ class GroupCheckpoints:
         for path in self.place.checkpoints.glob(".tmp*"):  # what a kill leaves of a file that safetensors was writing
             path.unlink()
         outcomes = self.store.outcomes()
-        ended = {name for name, outcome in outcomes.items() if outcome.state in ENDED}
+        ended = {name for name, outcome in outcomes.items() if outcome.state in SETTLED}
         shards = self.shards(
             (trial for trial in self.search_round.trials if trial.trial_id not in ended), set_aside=True
         )

@@ -1,15 +1,17 @@
 """Limits that no rank can keep are refused before joint training: by shapes first, then by the solo measurements."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
-from lorascope.analysis import summarize
-from lorascope.analysis.verdict.limits import enough_megabytes, limits_of, nearest_text, remedy_text
+from lorascope.analysis.cost.solo_runs import costs_by_rank, measured_cost
+from lorascope.analysis.verdict.limits import enough_megabytes, nearest_text, remedy_text
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
+from lorascope.records import AdapterRecord, CostRecord, SoloRun
+from lorascope.spec.limits import limits_of
 from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
 from lorascope.units import format_bytes, from_megabytes
 
 
@@ -35,7 +37,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     )
 
 
-def check_measured(folder: Path, spec: StudySpec) -> None:
+def check_measured(store: StudyStore, spec: StudySpec, total_steps: int) -> None:
     """Refuse to train when every rank was measured to be beyond a limit.
 
     Raises:
@@ -44,6 +46,8 @@ def check_measured(folder: Path, spec: StudySpec) -> None:
     limits = limits_of(spec)
     if not limits:
         return
-    ranks = summarize(folder).ranks
-    if all(any(limit.exceeded(part) for limit in limits) for part in ranks):
-        raise InputError(nearest_text(limits, ranks), remedy=remedy_text(limits, ranks))
+    adapters = {adapter.rank: adapter for adapter in store.read(AdapterRecord)}
+    alone = costs_by_rank(store.read(SoloRun), store.read(CostRecord))
+    costs = [measured_cost(rank, adapters.get(rank), alone.get(rank), total_steps) for rank in sorted(spec.ranks)]
+    if all(any(limit.exceeded(cost) for limit in limits) for cost in costs):
+        raise InputError(nearest_text(limits, costs), remedy=remedy_text(limits, costs))

@@ -154,7 +154,7 @@ def _missing(place: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: 
 
     Without a ``text_hash`` those on any one text do, since the text need not be there to say that all is done.
     """
-    best = best_trials(place)
+    best = best_trials(place, store)
     examined = {record.trial_id for record in store.read(SpectrumRecord)}
     known = {record.trial_id: record.text_hash for record in store.read(ForgettingRecord)}
     current = text_hash or known.get(BASE_MODEL)

@@ -20,6 +20,7 @@ from lorascope.measure.memory import kept_memory, release_memory
 from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import (
+    SETTLED,
     EvalRecord,
     OutcomeState,
     PredictionRecord,
@@ -28,7 +29,7 @@ from lorascope.records import (
     TrialOutcome,
     TrialRecord,
 )
-from lorascope.run.adapters import choose_adapters, save_adapter
+from lorascope.run.adapters import choose_adapters, evaluations_by_trial, save_adapter
 from lorascope.run.group_shards import GroupCheckpoints, GroupShard
 from lorascope.run.limits import check_measured
 from lorascope.run.post_training import Examination, is_examined
@@ -39,7 +40,7 @@ from lorascope.run.recorder import StudyRecorder
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_schedule import is_measured, measure_costs
-from lorascope.search.rounds import ENDED, SearchRound, next_trials, pending_round
+from lorascope.search.rounds import SearchRound, next_trials, pending_round
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
@@ -69,10 +70,10 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
         if place.store.exists():
             with StudyStore.create(place.store) as store:
                 before = store.read_one(ResolvedStudy)
-                trained = before is not None and pending_round(spec, store, before.total_steps) is None
+                trained = before is not None and _pending(spec, store, before.total_steps) is None
                 if trained and is_measured(store, spec) and is_examined(place, store, spec):
                     begin_folder(place, spec)
-                    _finalize(place, calibrate=False)
+                    _finalize(place, store, calibrate=False)
                     progress.note("this study is complete; nothing was trained")
                     return
         study = prepare_study(spec, before, progress)
@@ -82,6 +83,10 @@ def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str
         begin_folder(place, spec)
         with StudyStore.create(place.store) as store:
             _execute(_Run(study=study, store=store, place=place, progress=progress, stop=stop), command)
+
+
+def _pending(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:
+    return pending_round(spec, store.outcomes(), evaluations_by_trial(store), total_steps)
 
 
 def _take_new_folder(place: StudyFolder, spec: StudySpec, lock: FolderLock) -> None:
@@ -113,7 +118,7 @@ class _Run:
 
     def pending(self) -> SearchRound | None:
         """Return the pack to train now."""
-        return pending_round(self.study.spec, self.store, self.study.resolved.total_steps)
+        return _pending(self.study.spec, self.store, self.study.resolved.total_steps)
 
     def measure_costs(self, trials: Sequence[TrialRecord]) -> None:
         """Predict what the ranks of these trials cost, then measure it alone, as far as that is not known."""
@@ -152,9 +157,9 @@ def _execute(run: _Run, command: str) -> None:
             study=study, store=store, place=run.place, progress=run.progress, check_stop=run.stop.check
         ).execute()
     if search_round is None:
-        _finalize(run.place, calibrate=True)
+        _finalize(run.place, store, calibrate=True)
     else:
-        choose_adapters(run.place)
+        choose_adapters(run.place, store)
 
 
 def _run_round(run: _Run, search_round: SearchRound) -> bool:
@@ -192,12 +197,12 @@ def _steps_done(store: StudyStore, trials: Sequence[TrialRecord], kept: Mapping[
 def _ended(run: _Run, search_round: SearchRound) -> dict[str, TrialOutcome]:
     outcomes = run.store.outcomes()
     names = [trial.trial_id for trial in search_round.trials if trial.trial_id in outcomes]
-    return {name: outcomes[name] for name in names if outcomes[name].state in ENDED}
+    return {name: outcomes[name] for name in names if outcomes[name].state in SETTLED}
 
 
-def _finalize(place: StudyFolder, *, calibrate: bool) -> None:
+def _finalize(place: StudyFolder, store: StudyStore, *, calibrate: bool) -> None:
     """Name each rank's adapter, learn from costs just measured, and remove what only an unfinished study needs."""
-    choose_adapters(place)
+    choose_adapters(place, store)
     if calibrate:
         update_calibration(place.store)
     shutil.rmtree(place.checkpoints, ignore_errors=True)
@@ -217,7 +222,7 @@ def _attempt(run: _Run, search_round: SearchRound, shard: GroupShard, recorder: 
         shard.restore(trials)
         for trial in trials:
             run.store.put(trial.adapter_record())
-        check_measured(run.place.path, run.study.spec)
+        check_measured(run.store, run.study.spec, run.study.resolved.total_steps)
         _train(run, search_round, shard, recorder, trials)
     except (LorascopeError, sqlite3.Error):
         raise

@@ -1,49 +1,57 @@
-"""The packs of a study, one after the other: the grid, learning rates beyond an edge of it, then the other seeds.
+"""Rounds of a learning-rate search: the grid, rates beyond an edge of it, then the other seeds.
 
-Which pack comes next follows from the records alone, so that a study that was stopped takes the same course.
+The next round follows from the records alone, so that a study that was stopped takes the same course.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
-from lorascope.records import EvalRecord, TrialRecord
+from lorascope.records import SETTLED, EvalRecord, TrialOutcome, TrialRecord
+from lorascope.search.best import best_rate, latest_losses, mean_losses
 from lorascope.search.halving import Rival, Rungs
 from lorascope.search.rates import next_rate
 from lorascope.search.steps import exits_early, rung_steps
 from lorascope.search.trials import plan_trial, plan_trials, planned_rates
 from lorascope.spec.schema import StudySpec
-from lorascope.store import StudyStore
 
 TIE_NATS = 0.01
 """Rates that end this close to a rank's best at the first seed are trained at the other seeds too."""
-ENDED = {"finished", "diverged", "stopped"}
-"""A trial in one of these is not trained again; out of memory and failures are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchRound:
-    """One pack of a study."""
+    """Trials that are trained before the search goes on."""
 
     number: int
     """Counted from 0."""
     trials: tuple[TrialRecord, ...]
     rungs: Rungs
     base_nats: tuple[float, ...] | None
-    """Nats of each held-out row before the first step, where an earlier pack has them."""
+    """Nats of each held-out row before the first step, where an earlier round has them."""
 
 
-def pending_round(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:
-    """Return the first pack that has not ended; None when the study is complete."""
-    outcomes = store.outcomes()
-    finished = [name for name, outcome in outcomes.items() if outcome.state == "finished"]
-    losses = {name: loss for name in finished if (loss := store.read(EvalRecord, trial_id=name)[-1].loss) is not None}
+def pending_round(
+    spec: StudySpec,
+    outcomes: Mapping[str, TrialOutcome],
+    evaluations: Mapping[str, Sequence[EvalRecord]],
+    total_steps: int,
+) -> SearchRound | None:
+    """Return the first round that has not ended; None when the search is complete.
+
+    Args:
+        spec: the study.
+        outcomes: by trial id.
+        evaluations: of each trial in order, by trial id.
+        total_steps: optimizer steps of a trial.
+    """
+    losses = latest_losses(outcomes, evaluations)
+    settled = {name for name, outcome in outcomes.items() if outcome.state in SETTLED}
     before: list[TrialRecord] = []
     number = 0
     while trials := next_trials(spec, before, losses):
-        if not all(trial.trial_id in outcomes and outcomes[trial.trial_id].state in ENDED for trial in trials):
+        if not all(trial.trial_id in settled for trial in trials):
             break
         before += trials
         number += 1
@@ -53,19 +61,19 @@ def pending_round(spec: StudySpec, store: StudyStore, total_steps: int) -> Searc
     if {trial.seed for trial in trials} == {spec.seeds[0]}:
         rungs = Rungs(
             steps=rung_steps(spec, total_steps),
-            rivals=_rivals(before, losses, store),
+            rivals=_rivals(before, losses, evaluations),
             falling=spec.lr_scheduler_type != "constant",
         )
-    base = next((record for trial in before for record in store.read(EvalRecord, trial_id=trial.trial_id)[:1]), None)
+    base = next((record for trial in before for record in evaluations.get(trial.trial_id, ())[:1]), None)
     return SearchRound(number=number, trials=trials, rungs=rungs, base_nats=base.example_nats if base else None)
 
 
 def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> tuple[TrialRecord, ...]:
-    """Return the trials of the next pack; none when the study is complete.
+    """Return the trials of the next round; none when the search is complete.
 
     Args:
         spec: the study.
-        before: the trials of the packs before, all of which ended; none before the first.
+        before: the trials of the rounds before, all of which ended; none before the first.
         losses: the final held-out losses, in nats a token, of those that finished, by trial id.
     """
     seeds = spec.seeds[:1] if exits_early(spec) else spec.seeds
@@ -90,25 +98,14 @@ def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[
     return tuple(trial for trial in at_all_seeds if trial.trial_id not in known)
 
 
-def mean_losses(rank: int, trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> dict[float, float]:
-    """Return the mean loss over seeds of each learning rate of a rank; only rates with the most seeds are compared."""
-    by_rate: dict[float, list[float]] = {}
-    for trial in trials:
-        if trial.rank == rank and trial.trial_id in losses:
-            by_rate.setdefault(trial.learning_rate, []).append(losses[trial.trial_id])
-    most = max(map(len, by_rate.values()), default=0)
-    return {rate: fmean(found) for rate, found in by_rate.items() if len(found) == most}
-
-
 def _rate_beyond_edge(
     spec: StudySpec, rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]
 ) -> float | None:
-    """Return the rate to try beside the best one where that lies at an edge, within the limit of the study."""
+    """Return the next rate beyond the best one where that lies at an edge of the grid and the study allows more."""
     grid, tried = planned_rates(spec, rank), {trial.learning_rate for trial in before if trial.rank == rank}
-    means = mean_losses(rank, before, losses)
-    if len(grid) < 2 or not means:
+    best = best_rate(rank, before, losses)
+    if len(grid) < 2 or best is None:
         return None
-    best = min(means, key=lambda rate: means[rate])
     side: Literal["above", "below"]
     if best == max(tried):
         side, added = "above", sum(rate > max(grid) for rate in tried)
@@ -126,12 +123,13 @@ def _rates_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, f
     return [rate for rate, loss in means.items() if loss <= min(means.values()) + TIE_NATS]
 
 
-def _rivals(before: Sequence[TrialRecord], losses: Mapping[str, float], store: StudyStore) -> dict[int, Rival]:
+def _rivals(
+    before: Sequence[TrialRecord], losses: Mapping[str, float], evaluations: Mapping[str, Sequence[EvalRecord]]
+) -> dict[int, Rival]:
     finished = [trial for trial in before if trial.trial_id in losses]
     rivals = {}
     for rank in {trial.rank for trial in finished}:
         best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
-        records = store.read(EvalRecord, trial_id=best.trial_id)
-        curve = {record.step: loss for record in records if (loss := record.loss) is not None}
+        curve = {record.step: loss for record in evaluations[best.trial_id] if (loss := record.loss) is not None}
         rivals[rank] = Rival(learning_rate=best.learning_rate, losses=curve)
     return rivals

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.message import Message
-from lorascope.records import EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
+from lorascope.records import SETTLED, UNSUCCESSFUL, EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
 
 State = Literal["preparing", "running", "interrupted", "finished", "failed"]
 _OPEN = ("not_started", "running")
-_FAILED = ("oom", "failed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +53,7 @@ def study_state(trials: Sequence[TrialStatus], *, running: bool, left_open: bool
         return "running" if trials else "preparing"
     if not trials or any(trial.is_open for trial in trials):
         return "interrupted"
-    if any(trial.outcome in _FAILED for trial in trials) or all(t.outcome == "diverged" for t in trials):
+    if any(trial.outcome in UNSUCCESSFUL - SETTLED for trial in trials) or all(t.outcome == "diverged" for t in trials):
         return "failed"
     return "interrupted" if left_open else "finished"
 

@@ -10,7 +10,7 @@ from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.message import Message
-from lorascope.records import GpuSample, SystemSample
+from lorascope.records import UNSUCCESSFUL, GpuSample, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
@@ -167,7 +167,7 @@ def _state_text(snapshot: Snapshot | None, state: State) -> str:
 
 
 def _ending(trials: Sequence[TrialStatus]) -> str:
-    failed = sum(trial.outcome in ("oom", "failed", "diverged") for trial in trials)
+    failed = sum(trial.outcome in UNSUCCESSFUL for trial in trials)
     if not failed:
         return trn("{count} trial is complete.", "{count} trials are complete.", len(trials))
     return trn("1 of {all} trials failed.", "{count} of {all} trials failed.", failed, all=len(trials))

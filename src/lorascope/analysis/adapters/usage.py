@@ -14,12 +14,13 @@ from lorascope.analysis.adapters.schema import (
     SpectrumSection,
     TruncationSection,
 )
-from lorascope.analysis.estimates.losses import Floats, last_finite
+from lorascope.analysis.estimates.losses import Floats
 from lorascope.analysis.estimates.paired import SeedRows, differences
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord
+from lorascope.search.best import last_finite, representative_trials
 
 
 def effective_rank(singular_values: Sequence[float]) -> float:
@@ -52,15 +53,12 @@ def module_kind(layer: str) -> str:
 def examined_trials(
     data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]
 ) -> dict[int, TrialSection]:
-    """Find the trial of each rank that was examined: the first seed at its best learning rate, by rank, ascending."""
-    examined = {record.trial_id for record in data.spectra}
-    found: dict[int, TrialSection] = {}
-    for rank in ranks:
-        for trial in trials:
-            wanted = (trial.rank, trial.learning_rate) == (rank.rank, rank.best_learning_rate)
-            if wanted and trial.trial_id in examined:
-                found.setdefault(rank.rank, trial)
-    return found
+    """Return the trial of each rank whose adapter was analysed, by rank, ascending."""
+    analysed = {record.trial_id for record in data.spectra}
+    rates = {part.rank: part.best_learning_rate for part in ranks if part.best_learning_rate is not None}
+    by_id = {trial.trial_id: trial for trial in trials}
+    chosen = representative_trials(data.trials, rates, analysed.__contains__)
+    return {rank: by_id[trial_id] for rank, trial_id in chosen.items()}
 
 
 def spectra_parts(data: StudyData, examined: Mapping[int, TrialSection]) -> tuple[SpectrumSection, ...]:

@@ -6,11 +6,41 @@ taken off: the memory of that turn is read above what was there before, and put 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
 
-from lorascope.records import CostRecord, SoloRun
+import numpy as np
+
+from lorascope.records import AdapterRecord, CostRecord, SoloRun
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredCost:
+    """What a rank alone takes; None where it was not measured."""
+
+    rank: int
+    adapter_bytes: int | None
+    step_seconds: float | None
+    """Median step after the warm-up."""
+    runtime_seconds: float | None
+    """Of all training steps."""
+    peak_memory_bytes: int | None
+
+
+def measured_cost(
+    rank: int, adapter: AdapterRecord | None, cost: CostRecord | None, total_steps: int | None
+) -> MeasuredCost:
+    """Put together what a rank alone takes, for as many steps as its trials train."""
+    measured = cost.step_seconds[cost.warmup_steps :] if cost else ()
+    seconds = float(np.median(measured)) if measured else None
+    return MeasuredCost(
+        rank=rank,
+        adapter_bytes=adapter.parameter_bytes if adapter else None,
+        step_seconds=seconds,
+        runtime_seconds=seconds * total_steps if seconds is not None and total_steps is not None else None,
+        peak_memory_bytes=cost.peak_memory_bytes if cost else None,
+    )
 
 
 def cost_of(turns: Sequence[SoloRun]) -> CostRecord:

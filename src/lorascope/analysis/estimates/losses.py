@@ -1,13 +1,11 @@
 """Losses of records: a sum of nats divided by a count of target tokens."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorascope.records import EvalRecord
 from lorascope.store.columns import StepColumns
 
 Floats = NDArray[np.float64]
@@ -19,12 +17,6 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def last_finite(records: Sequence[EvalRecord]) -> EvalRecord | None:
-    """Find the last evaluation after training began that has a finite loss."""
-    trained = [record for record in records if record.step > 0 and record.loss is not None]
-    return trained[-1] if trained else None
 
 
 def final_train_loss(steps: StepColumns, steps_per_epoch: int | None) -> float | None:

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorascope.analysis.estimates.losses import Estimate, last_finite
+from lorascope.analysis.estimates.losses import Estimate
 from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences, losses
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.claims import shown_above
-from lorascope.records import EvalRecord
-
-ENDED_EARLY = ("diverged", "oom", "failed")
-NOT_COMPARED = (*ENDED_EARLY, "stopped")
+from lorascope.records import NOT_COMPARED, EvalRecord
+from lorascope.search.best import best_rates, last_finite, latest_losses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,20 +55,12 @@ class Comparison:
 
 
 def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankChoice]:
-    """Find the best learning rate of every rank that has a held-out loss; trials that ended early do not count.
-
-    A learning rate with more surviving seeds goes before a lower loss, so that the seeds that failed are not hidden.
-    """
-    choices = {}
-    for rank in data.ranks:
-        candidates = [
-            choice
-            for learning_rate in data.rates[rank]
-            if (choice := _candidate(data, trials, rank, learning_rate)) is not None
-        ]
-        if candidates:
-            choices[rank] = min(candidates, key=lambda choice: (-len(choice.trials), choice.rows.loss))
-    return choices
+    """Return every rank that has a held-out loss at its best learning rate, with the trials that are compared."""
+    losses = latest_losses(data.outcomes, data.evaluations)
+    return {
+        rank: _choice(data, rank, rate, [trial for trial in trials if trial.trial_id in losses])
+        for rank, rate in best_rates(data.trials, losses).items()
+    }
 
 
 def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -> Comparison | None:
@@ -143,18 +133,10 @@ def seed_rows(records: Sequence[EvalRecord]) -> SeedRows:
     return SeedRows(nats=nats[:, tokens > 0], target_tokens=tokens[tokens > 0])
 
 
-def _candidate(data: StudyData, trials: Sequence[TrialSection], rank: int, learning_rate: float) -> RankChoice | None:
-    usable = tuple(
-        trial
-        for trial in trials
-        if (trial.rank, trial.learning_rate) == (rank, learning_rate)
-        and trial.outcome not in NOT_COMPARED
-        and trial.eval_loss is not None
-    )
-    records = [record for trial in usable if (record := last_finite(data.evaluations[trial.trial_id])) is not None]
-    if not records:
-        return None
-    return RankChoice(rank=rank, learning_rate=learning_rate, trials=usable, rows=seed_rows(records))
+def _choice(data: StudyData, rank: int, rate: float, trials: Sequence[TrialSection]) -> RankChoice:
+    used = tuple(trial for trial in trials if (trial.rank, trial.learning_rate) == (rank, rate))
+    records = [record for trial in used if (record := last_finite(data.evaluations[trial.trial_id])) is not None]
+    return RankChoice(rank=rank, learning_rate=rate, trials=used, rows=seed_rows(records))
 
 
 def _mean(values: Sequence[float]) -> float | None:

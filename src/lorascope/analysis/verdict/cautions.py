@@ -2,11 +2,11 @@
 
 from lorascope.analysis.cost.cautions import memory_not_returned, unsteady_steps
 from lorascope.analysis.estimates.paired import LEVEL
-from lorascope.analysis.estimates.ranks import ENDED_EARLY
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionSection, TrialSection
 from lorascope.analysis.verdict.claims import shown_above
 from lorascope.analysis.verdict.power import below_capacity, environment_changed, underpowered
+from lorascope.records import UNSUCCESSFUL
 from lorascope.search.trials import planned_rates
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import tr
@@ -54,7 +54,7 @@ def _unfinished(findings: Findings) -> CautionSection | None:
 
 
 def _ended_early(findings: Findings) -> CautionSection | None:
-    ended = [_ending(trial) for trial in findings.trials if trial.outcome in ENDED_EARLY]
+    ended = [_ending(trial) for trial in findings.trials if trial.outcome in UNSUCCESSFUL]
     if not ended:
         return None
     text = tr("Trials that ended early are left out of the comparison: {trials}.", trials="; ".join(ended))

@@ -3,103 +3,61 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Protocol
 
 from lorascope.analysis.summary import AdviceSection, RankSection, RecommendationSection
-from lorascope.spec.schema import StudySpec
+from lorascope.spec.limits import Limit, RankCost, within, worst_share
 from lorascope.text.language import later, tr
 from lorascope.text.numbers import format_seconds, interval
-from lorascope.units import format_bytes, from_megabytes, parse_bytes, to_megabytes
+from lorascope.units import format_bytes, to_megabytes
 
 
-class Cost(Protocol):
-    """What is held against limits, measured or planned; None where it is not known."""
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How a limit and what it limits are written."""
 
-    @property
-    def adapter_bytes(self) -> int | None:
-        """Of the adapter's file."""
-
-    @property
-    def runtime_seconds(self) -> float | None:
-        """Of all training steps, alone."""
-
-    @property
-    def peak_memory_bytes(self) -> int | None:
-        """Of the rank alone."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limit:
-    """One limit and what it limits."""
-
-    field: str
-    """Field of the study."""
     label: str
     """In English."""
-    most: float
-    taken: Callable[[Cost], float | None]
     shown: Callable[[float], str]
     enough: Callable[[float], str]
     """Writes a limit that the user can give and that an amount stays within."""
 
-    def share(self, part: Cost) -> float:
-        """Divide what the rank takes by the limit; infinite where that is not known."""
-        taken = self.taken(part)
-        return math.inf if taken is None else taken / self.most
 
-    def exceeded(self, part: Cost) -> bool:
-        """Say whether the rank is known to take more."""
-        return 1 < self.share(part) < math.inf
+class RankedCost(RankCost, Protocol):
+    """The cost of a rank that is named."""
 
-    def describe(self, part: Cost) -> str:
-        """Write what the rank takes and the limit."""
-        taken = self.taken(part)
-        label, most = tr(self.label), self.shown(self.most)
-        if taken is None:
-            return tr("{label} not measured (limit {most})", label=label, most=most)
-        return tr("{label} {amount} (limit {most})", label=label, amount=self.shown(taken), most=most)
+    @property
+    def rank(self) -> int:
+        """The rank."""
 
 
-def limits_of(spec: StudySpec) -> tuple[Limit, ...]:
-    """List the limits that were given."""
-    memory = parse_bytes(spec.max_memory) if spec.max_memory is not None else None
-    size = from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb is not None else None
-    known = (
-        ("max_memory", later("peak memory"), memory, "peak_memory_bytes", format_bytes, _enough_memory),
-        ("max_seconds", later("training alone"), spec.max_seconds, "runtime_seconds", format_seconds, _enough_seconds),
-        ("max_adapter_mb", later("adapter"), size, "adapter_bytes", format_bytes, enough_megabytes),
-    )
-    return tuple(
-        Limit(field=field, label=label, most=most, taken=attrgetter(name), shown=shown, enough=enough)
-        for field, label, most, name, shown, enough in known
-        if most is not None
-    )
+def describe(limit: Limit, part: RankCost) -> str:
+    """Write what the rank takes and the limit."""
+    taken, words = limit.taken(part), _WORDS[limit.field]
+    label, most = tr(words.label), words.shown(limit.most)
+    if taken is None:
+        return tr("{label} not measured (limit {most})", label=label, most=most)
+    return tr("{label} {amount} (limit {most})", label=label, amount=words.shown(taken), most=most)
 
 
-def nearest_text(limits: Sequence[Limit], parts: Sequence[RankSection]) -> str:
+def nearest_text(limits: Sequence[Limit], parts: Sequence[RankedCost]) -> str:
     """Say that no rank is within all limits, and which comes nearest."""
-    nearest = min(parts, key=lambda part: _worst(limits, part))
-    over = [limit.describe(nearest) for limit in limits if limit.share(nearest) > 1]
+    nearest = min(parts, key=lambda part: worst_share(limits, part))
+    over = [describe(limit, nearest) for limit in limits if limit.share(nearest) > 1]
     return tr(
         "no rank is within the limits; rank {rank} comes nearest: {over}", rank=nearest.rank, over=", ".join(over)
     )
 
 
-def remedy_text(limits: Sequence[Limit], parts: Sequence[RankSection]) -> str:
+def remedy_text(limits: Sequence[Limit], parts: Sequence[RankedCost]) -> str:
     """Say how far the limits would have to be raised for the nearest rank."""
-    nearest = min(parts, key=lambda part: _worst(limits, part))
+    nearest = min(parts, key=lambda part: worst_share(limits, part))
     raised = " and ".join(
-        f"{limit.field} to {limit.enough(taken)}"
+        f"{limit.field} to {_WORDS[limit.field].enough(taken)}"
         for limit in limits
         if limit.exceeded(nearest) and (taken := limit.taken(nearest)) is not None
     )
     return f"raise {raised} and run the same command, or ask for smaller ranks in a new folder"
-
-
-def within(limits: Sequence[Limit], part: RankSection) -> bool:
-    """Say whether a rank keeps every limit."""
-    return _worst(limits, part) <= 1
 
 
 def recommend_within(
@@ -126,7 +84,7 @@ def recommend_within(
     constrained = efficient
     if efficient.rank is not None:
         chosen = ranks[efficient.rank]
-        reasons = (efficient.reason, *_price(chosen), *(limit.describe(chosen) for limit in limits))
+        reasons = (efficient.reason, *_price(chosen), *(describe(limit, chosen) for limit in limits))
         change = " ".join(filter(None, (efficient.change, _change(limits, ranks, free))))
         constrained = AdviceSection(rank=chosen.rank, reason="; ".join(reasons), change=change)
     return RecommendationSection(quality=quality, efficient=efficient, constrained=constrained)
@@ -155,7 +113,7 @@ def _price(part: RankSection) -> tuple[str, ...]:
 def _change(limits: Sequence[Limit], ranks: Mapping[int, RankSection], free: RecommendationSection) -> str:
     """Say what the ranks beyond the limits would need."""
     beyond = {
-        rank: ", ".join(limit.describe(part) for limit in limits if limit.share(part) > 1)
+        rank: ", ".join(describe(limit, part) for limit in limits if limit.share(part) > 1)
         for rank, part in ranks.items()
         if not within(limits, part)
     }
@@ -182,5 +140,8 @@ def _enough_seconds(seconds: float) -> str:
     return f"{math.ceil(seconds)}"
 
 
-def _worst(limits: Sequence[Limit], part: RankSection) -> float:
-    return max(limit.share(part) for limit in limits)
+_WORDS = {
+    "max_memory": _Words(later("peak memory"), format_bytes, _enough_memory),
+    "max_seconds": _Words(later("training alone"), format_seconds, _enough_seconds),
+    "max_adapter_mb": _Words(later("adapter"), format_bytes, enough_megabytes),
+}

@@ -169,7 +169,7 @@ def _curve(
         steps=tuple(steps),
         losses=tuple(losses[0]),
         smoothed=tuple(losses[1]),
-        ended_early=trial.outcome in ("diverged", "oom", "failed"),
+        ended_early=trial.outcome in UNSUCCESSFUL,
         trial_id=trial.trial_id,
         tokens=tuple(tokens.tolist()) if len(done) else (),
         seconds=tuple(step * alone for step in steps) if alone is not None else (),

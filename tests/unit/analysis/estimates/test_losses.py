@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lorascope.analysis.estimates.losses import final_train_loss, final_window, last_finite
+from lorascope.analysis.estimates.losses import final_train_loss, final_window
 from lorascope.records import EvalRecord, StepRecord
 from lorascope.store.columns import StepColumns
 
@@ -31,14 +31,6 @@ def test_a_loss_weighs_tokens_not_rows() -> None:
 def test_a_loss_that_is_not_finite_is_none(bad: float) -> None:
     assert evaluation(1, (bad, 1.0), (1, 1)).loss is None
     assert evaluation(1, (), ()).loss is None
-
-
-def test_the_last_finite_evaluation_after_training_began_is_taken() -> None:
-    records = [evaluation(0, (9.0,), (1,)), evaluation(5, (3.0,), (1,)), evaluation(9, (math.nan,), (1,))]
-    found = last_finite(records)
-    assert found is not None
-    assert found.step == 5
-    assert last_finite(records[:1]) is None
 
 
 @pytest.mark.parametrize(

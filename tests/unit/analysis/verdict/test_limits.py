@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import summarize
-from lorascope.analysis.verdict.limits import limits_of, remedy_text, within
+from lorascope.analysis.verdict.limits import remedy_text
 from lorascope.analysis.verdict.sensitivity import is_enough, may_be_enough, needed_tolerance
+from lorascope.spec.limits import limits_of, within
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from support.sequences import compared

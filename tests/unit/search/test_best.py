@@ -1,0 +1,56 @@
+"""The best learning rate of a rank and the trial that stands for it: one policy for adapters and report."""
+
+import math
+
+from lorascope.records import EvalRecord, OutcomeState, TrialOutcome, TrialRecord
+from lorascope.search.best import best_rates, last_finite, latest_losses, representative_trials
+from lorascope.search.trials import plan_trials
+from lorascope.spec.schema import StudySpec
+
+RATES = (2e-3, 1e-3)
+
+
+def evaluation(step: int, nats: float, trial_id: str = "t") -> EvalRecord:
+    return EvalRecord(trial_id=trial_id, step=step, example_nats=(nats,), example_target_tokens=(1,), seconds=0.1)
+
+
+def outcome(trial_id: str, state: OutcomeState) -> TrialOutcome:
+    return TrialOutcome(trial_id=trial_id, state=state, steps=1, message="")
+
+
+def grid() -> tuple[TrialRecord, ...]:
+    return plan_trials(StudySpec(ranks=(64, 8), learning_rates=RATES, seeds=(3, 1)))
+
+
+def test_the_last_finite_evaluation_after_training_began_is_taken() -> None:
+    records = [evaluation(0, 9.0), evaluation(5, 3.0), evaluation(9, math.nan)]
+    found = last_finite(records)
+    assert found is not None
+    assert found.step == 5
+    assert last_finite(records[:1]) is None
+
+
+def test_trials_that_ended_before_the_last_step_have_no_loss_to_compare() -> None:
+    states: tuple[OutcomeState, ...] = ("running", "finished", "stopped", "diverged", "oom", "failed")
+    outcomes = {state: outcome(state, state) for state in states}
+    evaluations = {name: [evaluation(0, 9.0, name), evaluation(2, 1.5, name)] for name in (*states, "without")}
+    assert latest_losses(outcomes, evaluations) == {"running": 1.5, "finished": 1.5, "without": 1.5}
+
+
+def test_the_rate_with_most_seeds_goes_before_the_lowest_loss_and_ranks_ascend() -> None:
+    losses = {"r8-lr0.001-s3": 1.0, "r8-lr0.002-s3": 2.0, "r8-lr0.002-s1": 2.0, "r64-lr0.001-s1": 3.0}
+    assert list(best_rates(grid(), losses).items()) == [(8, 2e-3), (64, 1e-3)]
+    assert best_rates(grid(), {}) == {}
+
+
+def test_of_equal_rates_the_lowest_is_best_in_whatever_order_they_were_given() -> None:
+    assert best_rates(grid(), {"r8-lr0.002-s3": 1.0, "r8-lr0.001-s3": 1.0}) == {8: 1e-3}
+
+
+def test_the_first_usable_seed_at_the_best_rate_stands_for_its_rank() -> None:
+    rates = {8: 1e-3, 64: 2e-3}
+    assert representative_trials(grid(), rates, lambda _: True) == {8: "r8-lr0.001-s3", 64: "r64-lr0.002-s3"}
+    assert representative_trials(grid(), rates, lambda name: name.endswith("s1")) == {
+        8: "r8-lr0.001-s1", 64: "r64-lr0.002-s1",
+    }  # fmt: skip
+    assert representative_trials(grid(), rates, lambda name: name.startswith("r64")) == {64: "r64-lr0.002-s3"}
