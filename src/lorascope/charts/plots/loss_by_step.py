@@ -26,6 +26,7 @@ from lorascope.charts.vega import (
     finish,
     legend_choice,
 )
+from lorascope.records import UNSUCCESSFUL
 from lorascope.store.columns import StepColumns
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
