@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from lorascope.analysis import summarize_data
 from lorascope.charts.downsample import smooth
+from lorascope.records import UNSUCCESSFUL
 from lorascope.text.language import language
 from lorascope.units import to_gigabytes, to_minutes
 from lorascope.web import view
@@ -50,7 +51,7 @@ def render_result(result: Result, code: str) -> Parts:
 def _lines(study: LiveStudy, snapshot: Snapshot) -> Iterator[tuple[str, object]]:
     """Yield the lines that have points, named by chart and by trial id or column."""
     for trial in snapshot.trials:
-        name, ended = trial.trial.trial_id, trial.outcome in ("diverged", "oom", "failed")
+        name, ended = trial.trial.trial_id, trial.outcome in UNSUCCESSFUL
         for chart, points in (
             ("train", _smoothed(study.series["train"][name])),
             ("eval", [_point(bucket.x, bucket.mean) for bucket in study.series["eval"][name]]),
