@@ -25,7 +25,7 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorascope.measure.flops import PRODUCTS
+from lorascope.measure.flops import MATMULS
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
 from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, watched_products
@@ -76,7 +76,7 @@ class ProductRecorder(TorchDispatchMode):
         del types
         keywords = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in PRODUCTS:
+        if name in MATMULS:
             written = [bool(a.alias_info and a.alias_info.is_write) for a in func._schema.arguments]
             names = [a.name for a in func._schema.arguments]
             self.products.append(
@@ -84,7 +84,7 @@ class ProductRecorder(TorchDispatchMode):
                     operation=func,
                     arguments=tuple(self._operand(value, written[i]) for i, value in enumerate(args)),
                     keywords={key: self._operand(value, written[names.index(key)]) for key, value in keywords.items()},
-                    flops=_flops(args, *PRODUCTS[name]),
+                    flops=_flops(args, *MATMULS[name]),
                 )
             )
         return func(*args, **keywords)

@@ -16,7 +16,7 @@ from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
-from lorascope.measure.memory import kept_memory
+from lorascope.measure.memory import retain_freed_memory
 from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
 from lorascope.search.trials import plan_trials
@@ -72,7 +72,7 @@ def train_lorascope(job: Job) -> Result:
     )
     before = psutil.Process().memory_info().rss
     start = time.perf_counter()
-    with kept_memory(study.device):
+    with retain_freed_memory(study.device):
         train_group(group)
         train_seconds = time.perf_counter() - start
         measured = Result(

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
-from lorascope.measure.flops import ProductCounter
+from lorascope.measure.flops import MatmulCounter
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.backends.cpu.autograd import FrozenProduct, GatedFeedForward, is_plain
@@ -368,12 +368,12 @@ def test_products_are_counted_as_torch_s_own_are(product_kernels: Kernels) -> No
     layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
     counts = []
     for run in (lambda: FrozenProduct.apply(x, layer, product_kernels, None), lambda: layer(x)):
-        with ProductCounter() as counted:
+        with MatmulCounter() as counted:
             run().sum().backward()
         counts.append((counted.flops, counted.bytes))
     assert counts[0] == counts[1]
     made = make_adapted(product_kernels, (8,), (64,), n_in=64, n_out=32, dropped=False)
-    with ProductCounter() as counted:
+    with MatmulCounter() as counted:
         compute(product_kernels, [made])
     assert counted.flops == 3 * 2 * 64 * 8 * (64 + 32) + 2 * 2 * (64 + BARE) * 64 * 32
 

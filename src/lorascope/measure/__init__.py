@@ -1,1 +1,1 @@
-"""Clock, memory and the machine: where the numbers of a study come from."""
+"""Measurement of time, memory and the machine."""

@@ -1,4 +1,4 @@
-"""Control-group limits: how much CPU time and memory a container or a service leaves this process.
+"""Control-group limits: the CPU time and memory that a container or service allows this process.
 
 Both versions are read, v2 (``cpu.max``, ``memory.max``) and v1 (``cpu.cfs_quota_us``, ``memory.limit_in_bytes``). A
 group also limits the groups below it, so the smallest limit on the way to the root counts. Source: the kernel's

@@ -1,4 +1,4 @@
-"""Time of optimizer steps on a clock that waits for the device and owns its count."""
+"""Step timer on a device-synchronised clock."""
 
 import time
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from lorascope.engine.instrumentation import Phase
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given; the CPU is always done."""
+    """Wait until a GPU has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class StepClock:
-    """A Probe that times each step from the device's being idle to its being idle again.
+    """Probe that times each step, from an idle device to an idle device.
 
     Args:
-        device: what has to be waited for.
-        now: source of time in seconds, for tests.
+        device: synchronised before each reading of the clock.
+        now: clock in seconds, replaced in tests.
     """
 
     def __init__(self, device: torch.device, now: Callable[[], float] = time.perf_counter) -> None:
@@ -27,7 +27,7 @@ class StepClock:
         self._now = now
         self._began: float | None = None
         self.step_seconds: list[float] = []
-        """Seconds of every step, in order; evaluations, saving and anything else between steps are no part of it."""
+        """Seconds of every step, without what happens between steps, such as evaluations."""
         self.step_tokens: list[int] = []
 
     def step_begins(self) -> None:
@@ -36,7 +36,7 @@ class StepClock:
         self._began = self._now()
 
     def phase_begins(self, phase: Phase) -> None:
-        """Let it pass: the clock times whole steps, since on a GPU the parts of one overlap."""
+        """Do nothing: only whole steps are timed, since the phases of one overlap on a GPU."""
 
     def step_ends(self, *, tokens: int) -> float:
         """Stop the clock and return the step's seconds."""

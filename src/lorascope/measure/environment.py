@@ -40,10 +40,10 @@ _THREAD_VARIABLES = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}
 _NAMES = r"token|secret|password|passwd|signature|credential|(?<![a-z])(?:sig|key)"
 _SECRET_VARIABLE = re.compile(rf"(?i){_NAMES}")
 _SECRET_LENGTH = 8
-"""Shorter values of such variables are switches: TOKENIZERS_PARALLELISM=false."""
+"""Shorter values are switches: TOKENIZERS_PARALLELISM=false."""
 _CREDENTIALS = (
     (re.compile(r"(\w://)[^/\s@]+@"), r"\1***@"),
-    # behind a blank only where a flag stands before it: "has no end token" is a sentence
+    # with a blank only after a flag: "has no end token" is a sentence
     (re.compile(rf"(?i)((?:{_NAMES})\s*[=:]\s*|--?[\w-]*(?:{_NAMES})\s+)[^\s&'\"]+"), r"\1***"),
     (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer ***"),
     (re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|AKIA)[\w-]{8,}"), r"\1***"),
@@ -71,7 +71,7 @@ def environment(*, device: str, device_name: str, seeds: Sequence[int], command:
 
 
 def mask_credentials(text: str) -> str:
-    """Replace passwords, tokens and keys in a text by ``***``, those of the environment wherever they stand."""
+    """Replace passwords, tokens and keys in a text by ``***``, also the values of secret environment variables."""
     for name, value in os.environ.items():
         if len(value) >= _SECRET_LENGTH and _SECRET_VARIABLE.search(name):
             text = text.replace(value, "***")
@@ -81,7 +81,7 @@ def mask_credentials(text: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the version of each installed package that can change a number."""
+    """Return the versions of installed packages that can change results."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -92,12 +92,12 @@ def package_versions() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """Return the processor's name as it calls itself."""
+    """Return the processor's model name."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the instruction sets the processor lists; empty where the system does not say."""
+    """Return the processor's instruction sets; empty where the system lists none."""
     return frozenset((_cpuinfo("flags") or "").split())
 
 
@@ -130,7 +130,7 @@ def limit_threads() -> None:
 
 
 def source_commit() -> str | None:
-    """Return the commit of the checkout lorascope runs from, if it does, with ``-dirty`` if files changed."""
+    """Return the commit of the checkout that lorascope runs from, ``-dirty`` if files changed; None outside one."""
     git = shutil.which("git")
     if git is None or not (_SOURCE_ROOT / ".git").exists():
         return None
@@ -159,6 +159,6 @@ def _cpuinfo(key: str) -> str | None:
 
 
 def _threads() -> int:
-    """Ask torch, if it is loaded, how many threads it computes with."""
+    """Return the number of Torch's threads, if Torch is loaded."""
     get_num_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
     return int(get_num_threads()) if get_num_threads is not None else usable_cores()

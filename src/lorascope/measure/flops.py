@@ -1,4 +1,4 @@
-"""What a step has to do, whatever the time: its matrix products, and what it keeps for the way back."""
+"""Counters of matmul operations and of the bytes that autograd saves for backward."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, watched_products
 
-PRODUCTS = {
+MATMULS = {
     "mm": (0, 1, -1),
     "addmm": (1, 2, -1),
     "addmm_": (1, 2, -1),
@@ -21,21 +21,21 @@ PRODUCTS = {
     "mkldnn_linear": (0, 1, 0),
     "_linear_pointwise": (0, 1, 0),
 }
-"""Operations that are one matrix product: where its factors stand, and the second one's dimension that it keeps."""
+"""ATen operations with one matrix product: positions of its factors, and the output dimension of the second one."""
 
 
-class ProductCounter(TorchDispatchMode):
-    """Counts the matrix products inside a ``with`` block, those of the compiled kernels included.
+class MatmulCounter(TorchDispatchMode):
+    """Counts the operations of matrix products in a ``with`` block, those of the compiled kernels included.
 
-    Products inside of attention (Torch's fused one, the kernels' own) are not seen, so that the counts are the least a
-    step does. A product of [M, K] and [K, N] is 2 M K N operations.
+    The counts are a lower bound: products inside fused attention are not seen. A product of [M, K] and [K, N] counts
+    2 M K N operations.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
         self.bytes = 0
-        """Of operands and results, each moved once."""
+        """Of operands and results, each counted once."""
         self._kernels = ExitStack()
 
     def __enter__(self) -> Self:
@@ -60,42 +60,42 @@ class ProductCounter(TorchDispatchMode):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         result = operation(*arguments, **(keywords or {}))
-        places = PRODUCTS.get(operation.overloadpacket.__name__)
-        if places is not None:
-            first, second, kept = arguments[places[0]], arguments[places[1]], places[2]
-            self.flops += 2 * first.numel() * second.shape[kept]
+        signature = MATMULS.get(operation.overloadpacket.__name__)
+        if signature is not None:
+            first, second, dimension = arguments[signature[0]], arguments[signature[1]], signature[2]
+            self.flops += 2 * first.numel() * second.shape[dimension]
             self.bytes += first.nbytes + second.nbytes + result.nbytes
         return result
 
 
-class SavedTensors:
-    """Counts the bytes that forward passes save for their backward.
+class SavedTensorCounter:
+    """Counts the bytes that autograd saves for backward.
 
     Args:
-        known: tensors that are there anyway, such as weights.
+        known: tensors to leave out, such as weights.
     """
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         self._known = {_storage(tensor) for tensor in known}
-        self._pass: dict[int, int] = {}
+        self._saved: dict[int, int] = {}
         self.largest_bytes = 0
-        """Of the pass that saved most."""
+        """Of the micro-batch that saved most."""
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count what is saved in the block."""
+        """Count the tensors saved in the block."""
         with torch.autograd.graph.saved_tensors_hooks(self._save, _unchanged):
             yield
 
     def microbatch_ends(self) -> None:
-        """End one pass's forward."""
-        self.largest_bytes = max(self.largest_bytes, sum(self._pass.values()))
-        self._pass = {}
+        """End the forward of one micro-batch."""
+        self.largest_bytes = max(self.largest_bytes, sum(self._saved.values()))
+        self._saved = {}
 
     def _save(self, tensor: torch.Tensor) -> torch.Tensor:
-        place = _storage(tensor)
-        if place not in self._known:
-            self._pass[place] = tensor.untyped_storage().nbytes()
+        storage = _storage(tensor)
+        if storage not in self._known:
+            self._saved[storage] = tensor.untyped_storage().nbytes()
         return tensor
 
 

@@ -1,4 +1,4 @@
-"""How fast the device does the simplest work: one large matrix product, and one large copy."""
+"""Peak rates of the device, measured: one large matrix product and one large copy."""
 
 import time
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from lorascope.measure.clock import synchronise
 from lorascope.records import MachineRates
 
 _SIDE = {"cpu": 1024, "cuda": 8192}
-"""Of the square matrices: a product of tenths of a second at most."""
+"""Rows of the square matrices, whose product takes tenths of a second at most."""
 _COPY_BYTES = 256_000_000
-"""More than any cache holds."""
+"""Larger than any cache."""
 _SECONDS = 0.3
-_MOST = 20
+_MAX_REPEATS = 20
 
 
 def machine_rates(device: torch.device, dtype: torch.dtype) -> MachineRates:
-    """Measure both rates in about a second; each is that of the fastest of several tries."""
+    """Measure both rates in about a second, each from the fastest of several repeats."""
     side = _SIDE[device.type]
-    one, other = (torch.full((side, side), 0.5, dtype=dtype, device=device) for _ in range(2))
-    result = torch.empty_like(one)
-    product = _fastest(device, lambda: torch.mm(one, other, out=result))
+    a, b = (torch.full((side, side), 0.5, dtype=dtype, device=device) for _ in range(2))
+    result = torch.empty_like(a)
+    product = _fastest(device, lambda: torch.mm(a, b, out=result))
     source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy = _fastest(device, lambda: target.copy_(source))
@@ -33,11 +33,11 @@ def machine_rates(device: torch.device, dtype: torch.dtype) -> MachineRates:
 
 
 def _fastest(device: torch.device, work: Callable[[], object]) -> float:
-    """Repeat some work, the first time apart, and return the shortest time."""
+    """Return the shortest time of several repeats after a first one."""
     work()
     synchronise(device)
     fastest, began = float("inf"), time.perf_counter()
-    for _ in range(_MOST):
+    for _ in range(_MAX_REPEATS):
         start = time.perf_counter()
         work()
         synchronise(device)

@@ -1,4 +1,4 @@
-"""Memory while something runs: what the process holds, or on a GPU what Torch allocated."""
+"""Memory meter: resident memory of the process, or Torch's allocations on a GPU."""
 
 import ctypes
 import gc
@@ -16,14 +16,14 @@ from lorascope.measure.peak_memory import AllocatorPeak, MemoryMethod, PeakCount
 
 INTERVAL_SECONDS = 0.02
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt(3): how much may lie free at the heap's end, and what is mapped by itself."""
-_KEPT_BYTES = 2**31 - 1
-_USUAL_BYTES = 2**25
-"""What glibc itself takes for the latter at most, and half of what it then takes for the former."""
+"""Parameters of glibc's mallopt(3): free bytes kept at the end of the heap, and the size from which mmap is used."""
+_MAX_BYTES = 2**31 - 1
+_MAX_DYNAMIC_BYTES = 2**25
+"""The highest value that glibc itself gives the latter; the former is twice that."""
 
 
 def release_memory(device: torch.device) -> None:
-    """Give freed memory back, so that the next reading does not show what ran before."""
+    """Return freed memory to the system, so that it does not count in the next reading."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -32,25 +32,25 @@ def release_memory(device: torch.device) -> None:
 
 
 @contextmanager
-def kept_memory(device: torch.device) -> Iterator[None]:
-    """In the block, keep what is freed for what is wanted next, as Torch's allocator on a GPU does.
+def retain_freed_memory(device: torch.device) -> Iterator[None]:
+    """In the block, keep freed memory in the process for later allocations, as Torch's allocator on a GPU does.
 
-    A step frees and wants tensors of many megabytes. glibc gives them back to the system, which has to map and clear
-    their pages anew. After the block all that is free is given back, and thresholds are what glibc raises them to by
-    itself. With another C library nothing changes.
+    A step frees and allocates tensors of many megabytes. glibc would return them to the system, which then has to map
+    and clear their pages again. After the block free memory is returned, and the thresholds are the highest that glibc
+    itself chooses. Other C libraries are left alone.
     """
     libc = None if device.type == "cuda" else _glibc()
     if libc is None:
         yield
         return
-    libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-    if not libc.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES):  # refused by releases that know a limit
-        libc.mallopt(_MMAP_THRESHOLD, _USUAL_BYTES)
+    libc.mallopt(_TRIM_THRESHOLD, _MAX_BYTES)
+    if not libc.mallopt(_MMAP_THRESHOLD, _MAX_BYTES):  # some releases have a lower limit
+        libc.mallopt(_MMAP_THRESHOLD, _MAX_DYNAMIC_BYTES)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, _USUAL_BYTES)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_BYTES)
+        libc.mallopt(_MMAP_THRESHOLD, _MAX_DYNAMIC_BYTES)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _MAX_DYNAMIC_BYTES)
         release_memory(device)
 
 
@@ -60,7 +60,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 class MemoryMeter:
-    """Reads memory in time, from a thread, and the peak of each phase inside a ``with`` block."""
+    """Samples memory from a thread and records the peak of each phase in a ``with`` block."""
 
     def __init__(self, device: torch.device, *, counter: PeakCounter | None = None) -> None:
         self._device = device
@@ -71,34 +71,34 @@ class MemoryMeter:
         self._counter = counter or peak_counter(device, self.read)
         self.samples_bytes: list[int] = []
         self.base_bytes = 0
-        """Read on entry."""
+        """Bytes in use on entry."""
         self.peaks_bytes: dict[str, int] = {}
-        """Highest of each phase by its name; what came before the first one is under the empty name."""
+        """Peak of each phase by name; the empty name is the time before the first phase."""
 
     @property
     def method(self) -> MemoryMethod:
-        """Return who says how high a peak was."""
+        """Return how peaks are measured."""
         return self._counter.method
 
     @property
     def peak_bytes(self) -> int:
-        """Return the highest of all phases that have ended."""
+        """Return the highest peak of all phases that have ended."""
         return max(self.peaks_bytes.values())
 
     @property
     def reserved_bytes(self) -> int | None:
-        """Return the most that Torch's allocator on a GPU had reserved; None elsewhere."""
+        """Return the most that Torch's CUDA allocator reserved; None on a CPU."""
         return self._counter.reserved_bytes if isinstance(self._counter, AllocatorPeak) else None
 
     def read(self) -> int:
-        """Return bytes in use now: allocated on the GPU, resident on the CPU."""
+        """Return bytes in use: allocated on a GPU, resident on a CPU."""
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device)
         resident: int = self._process.memory_info().rss
         return resident
 
     def begin(self, phase: str) -> None:
-        """End the phase that is, and begin one; a name that comes again goes on."""
+        """End the current phase and begin another; a repeated name continues its phase."""
         peak = self._counter.take()
         self.peaks_bytes[self._phase] = max(self.peaks_bytes.get(self._phase, 0), peak)
         self._phase = phase
@@ -122,4 +122,4 @@ class MemoryMeter:
             reading = self.read()
             self.samples_bytes.append(reading)
             if isinstance(self._counter, SampledPeak):
-                self._counter.see(reading)
+                self._counter.observe(reading)

@@ -1,7 +1,7 @@
-"""Bytes between processors and memory, where the machine counts them for its users.
+"""Memory traffic of the machine, from the processor's memory bandwidth monitoring.
 
-Linux offers the count of servers' processors (Intel's and AMD's memory bandwidth monitoring) as files once an
-administrator has mounted resctrl. The performance counters that hold it too are for administrators alone.
+Linux exposes the counters of Intel's and AMD's server processors as files once an administrator has mounted resctrl.
+Performance counters, which have the same figure, need administrator rights.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ _RESCTRL = Path("/sys/fs/resctrl")
 
 
 class MemoryTraffic:
-    """The machine's count of bytes moved, of all its programs together.
+    """Counter of the bytes that all programs moved between processor and memory.
 
     Args:
         folder: where resctrl is mounted.
@@ -21,13 +21,13 @@ class MemoryTraffic:
         self._first: int | None = None
 
     def read(self) -> int | None:
-        """Return the bytes since this object's first reading; None where the machine counts none, or cannot now.
+        """Return the bytes since this object's first reading, or None where they are not counted.
 
-        The machine counts on between two runs of a study, whose readings shall not hold what it did then.
+        The counter goes on between two runs of a study, and that traffic must not appear in either.
         """
         try:
             counts = [int(file.read_text(encoding="ascii")) for file in self._files]
-        except (OSError, ValueError):  # "Unavailable" and "Error" are what the files may say instead
+        except (OSError, ValueError):  # the files may hold "Unavailable" or "Error"
             return None
         if not counts:
             return None

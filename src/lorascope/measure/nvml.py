@@ -1,4 +1,4 @@
-"""What NVIDIA's management library says of the GPUs that this process may use."""
+"""GPU counters through NVML, NVIDIA's management library, for the GPUs that this process may use."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ _UUID_KINDS = ("GPU-", "MIG-")
 
 
 class Gpus:
-    """Reads counters of GPUs inside a ``with`` block; without a driver there are none.
+    """Reads counters of GPUs in a ``with`` block; without a driver there are none.
 
     A counter that a device does not support is None, and a device that is lost is left out from then on.
 
     Args:
-        only: the UUID of the one to read, or its place among those visible; None: all that are visible.
-        environ: where CUDA_VISIBLE_DEVICES is looked up.
+        only: UUID of the GPU to read, or its index among the visible ones; None: all visible GPUs.
+        environ: holds CUDA_VISIBLE_DEVICES.
     """
 
     def __init__(self, only: str | int | None = None, environ: Mapping[str, str] = os.environ) -> None:
@@ -29,7 +29,7 @@ class Gpus:
         self._handles: dict[str, tuple[Any, str]] = {}
 
     def __enter__(self) -> Self:
-        import pynvml  # noqa: PLC0415 - loaded only where a GPU is to be read
+        import pynvml  # noqa: PLC0415 - needed only with a GPU
 
         self._nvml = pynvml
         try:
@@ -50,7 +50,7 @@ class Gpus:
             self._ask(self._nvml.nvmlShutdown)
 
     def sample(self, seconds: float) -> list[GpuSample]:
-        """Read every GPU that is there."""
+        """Read every GPU that still answers."""
         found = []
         for uuid in list(self._handles):
             try:
@@ -60,7 +60,7 @@ class Gpus:
         return found
 
     def _chosen(self) -> list[Any]:
-        """Find the devices; as CUDA does, stop at the first name that is none."""
+        """Find the devices; as in CUDA, the first invalid name ends the list."""
         nvml = self._nvml
         if isinstance(self._only, str):
             names: list[str | int] = [self._only]
@@ -83,7 +83,7 @@ class Gpus:
         exact = self._ask(lambda: nvml.nvmlDeviceGetHandleByUUID(name))
         if exact is not None:
             return exact
-        # CUDA takes the beginning of a UUID for the whole where only one device has it
+        # CUDA accepts an unambiguous prefix of a UUID
         handles = [self._handle(index) for index in range(self._ask(nvml.nvmlDeviceGetCount) or 0)]
         alike = [handle for handle in handles if handle is not None and self._uuid(handle).startswith(name)]
         return alike[0] if len(alike) == 1 else None
@@ -99,7 +99,7 @@ class Gpus:
         handle, name = self._handles[uuid]
 
         def ask(functions: str, *arguments: int) -> Any:  # noqa: ANN401
-            """Ask the first of several functions, newest first, that bindings and driver both have."""
+            """Call the first of several functions, newest first, that both bindings and driver support."""
             for function in functions.split():
                 try:
                     return getattr(nvml, f"nvmlDeviceGet{function}")(handle, *arguments)
@@ -129,7 +129,7 @@ class Gpus:
         )
 
     def _ask(self, question: Callable[[], T]) -> T | None:
-        """Return an answer, or None where the device has none."""
+        """Return an answer, or None if the device refuses."""
         try:
             return question()
         except self._nvml.NVMLError:
@@ -137,10 +137,10 @@ class Gpus:
 
 
 def visible_gpus(environ: Mapping[str, str]) -> list[str | int] | None:
-    """Read CUDA_VISIBLE_DEVICES as CUDA does: places or UUIDs, up to the first that is neither.
+    """Parse CUDA_VISIBLE_DEVICES as CUDA does: indices or UUIDs, up to the first invalid one.
 
     Returns:
-        None where all are visible, else the names in their order.
+        Names in their order, or None if all devices are visible.
     """
     text = environ.get("CUDA_VISIBLE_DEVICES")
     if text is None:
@@ -148,7 +148,7 @@ def visible_gpus(environ: Mapping[str, str]) -> list[str | int] | None:
     names: list[str | int] = []
     for part in (part.strip() for part in text.split(",")):
         name: str | int = int(part) if part.isascii() and part.isdigit() else part
-        if name in names:  # CUDA shows no device at all then
+        if name in names:  # CUDA then hides all devices
             return []
         if isinstance(name, str) and not name.startswith(_UUID_KINDS):
             break
@@ -157,5 +157,5 @@ def visible_gpus(environ: Mapping[str, str]) -> list[str | int] | None:
 
 
 def _gone(nvml: Any) -> tuple[int, ...]:  # noqa: ANN401 - a module
-    """List the errors after which a device does not come back; any other says that one counter is not there."""
+    """List the errors that mean a lost device; any other means a missing counter."""
     return (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_UNINITIALIZED, nvml.NVML_ERROR_DRIVER_NOT_LOADED)

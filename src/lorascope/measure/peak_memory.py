@@ -1,7 +1,6 @@
-"""The highest memory since the last look, by the most exact means there is.
+"""Peak memory counters: Torch's allocator on a GPU, the kernel's high-water mark on Linux, samples elsewhere.
 
-Readings in time miss what is held for a moment, so that the process's own count is asked where somebody keeps one:
-Torch's allocator on a GPU, and on Linux the kernel, whose high-water mark a process may reset.
+Samples miss short allocations. A process may reset its high-water mark on Linux, which makes peaks of phases exact.
 """
 
 import re
@@ -15,27 +14,27 @@ MemoryMethod = Literal["allocator", "kernel", "sampled"]
 _SELF = Path("/proc/self")
 _HIGH_WATER = re.compile(rb"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 _RESET = "5"
-"""Written to clear_refs it sets the high-water mark to what is resident now: proc(5), since Linux 4.0."""
+"""Written to clear_refs, it resets the high-water mark to the current resident size: proc(5), since Linux 4.0."""
 
 
 class PeakCounter(Protocol):
-    """Says how high memory rose since it was last asked."""
+    """Measures the peak since the last reading."""
 
     method: MemoryMethod
 
     def take(self) -> int:
-        """Return the highest bytes since the last call, and begin anew."""
+        """Return the highest bytes since the last call, and start over."""
 
 
 class AllocatorPeak:
-    """Torch's count of what it allocated on a GPU, and of what it reserved."""
+    """Peak of Torch's CUDA allocator: allocated and reserved bytes."""
 
     method: MemoryMethod = "allocator"
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.reserved_bytes = 0
-        """Highest so far."""
+        """Highest so far, over all calls."""
         torch.cuda.reset_peak_memory_stats(device)
 
     def take(self) -> int:
@@ -50,7 +49,7 @@ class KernelPeak:
     """The kernel's high-water mark of resident memory.
 
     Raises:
-        OSError: this system keeps none, or does not let it be reset.
+        OSError: the system has no high-water mark, or does not let it be reset.
     """
 
     method: MemoryMethod = "kernel"
@@ -74,7 +73,7 @@ class KernelPeak:
 
 
 class SampledPeak:
-    """The highest of readings at each look and in between, where nobody counts."""
+    """Highest of sampled readings."""
 
     method: MemoryMethod = "sampled"
 
@@ -82,8 +81,8 @@ class SampledPeak:
         self._read = read
         self._highest = read()
 
-    def see(self, n_bytes: int) -> None:
-        """Take a reading into account."""
+    def observe(self, n_bytes: int) -> None:
+        """Add a reading."""
         self._highest = max(self._highest, n_bytes)
 
     def take(self) -> int:
@@ -94,7 +93,7 @@ class SampledPeak:
 
 
 def peak_counter(device: torch.device, read: Callable[[], int]) -> PeakCounter:
-    """Choose the best counter for a device; ``read`` says what is in use now."""
+    """Choose the most exact counter for a device; ``read`` returns the bytes in use."""
     if device.type == "cuda":
         return AllocatorPeak(device)
     try:

@@ -1,4 +1,4 @@
-"""The process, and the GPUs it trains on, read in the background while a study runs."""
+"""Background sampler of the process and of the GPUs that it trains on."""
 
 import sqlite3
 import sys
@@ -20,15 +20,15 @@ Sink = Callable[[SystemSample, Sequence[GpuSample]], None]
 
 
 class SystemSampler:
-    """Give ``sink`` a reading every ``interval_seconds`` and a last one at the end, from a thread of its own.
+    """Passes a sample to ``sink`` every ``interval_seconds``, and a last one at the end, from its own thread.
 
-    All devices are opened, read and closed in that thread, and the sink is called in it, so that nothing which hangs
-    there holds up what is measured. An error there ends the sampling, not the run.
+    The thread opens, reads and closes all devices and calls the sink, so that a driver that hangs does not block
+    training. An error in it ends the sampling, not the run.
 
     Args:
-        interval_seconds: from the end of one reading to the next.
-        sink: takes the process's reading and those of its GPUs.
-        gpus: the GPUs to read; None: none.
+        interval_seconds: time between the end of one sample and the next.
+        sink: receives the process's sample and those of its GPUs.
+        gpus: GPUs to read, if any.
     """
 
     def __init__(self, interval_seconds: float, sink: Sink, gpus: Gpus | None = None) -> None:
@@ -61,7 +61,7 @@ class SystemSampler:
     def _read_until_stopped(self, gpus: Gpus | None) -> None:
         start = time.perf_counter()
         process, traffic = psutil.Process(), MemoryTraffic()
-        # psutil's first CPU reading has nothing to compare with; it only starts the interval.
+        # the first call only starts psutil's interval
         process.cpu_percent()
         stopped = False
         while not stopped:
@@ -78,7 +78,7 @@ class SystemSampler:
 
 
 def _device_allocated_bytes() -> int | None:
-    """Sum torch's allocations over the GPUs, without being the one that imports torch or starts CUDA."""
+    """Sum Torch's allocations over all GPUs, without importing Torch or initialising CUDA."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is None or not hasattr(cuda, "is_initialized") or not cuda.is_initialized():
         return None

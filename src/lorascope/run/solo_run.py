@@ -14,7 +14,7 @@ from lorascope.engine.loop import WARMUP_STEPS
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
-from lorascope.measure.flops import ProductCounter, SavedTensors
+from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import SoloRun, TrialRecord
@@ -70,7 +70,7 @@ class _CostProbe:
 
     clock: StepClock
     meter: MemoryMeter
-    saved: SavedTensors | None = None
+    saved: SavedTensorCounter | None = None
     """Told when a forward ends, where what it saved is counted."""
     cpu_seconds: list[float] = field(default_factory=list)
     _cpu_began: float = 0.0
@@ -102,8 +102,8 @@ class _Taken:
     cpu_seconds: float
     held_bytes: int
     warmup_samples: int
-    products: ProductCounter | None
-    saved: SavedTensors | None
+    products: MatmulCounter | None
+    saved: SavedTensorCounter | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +161,7 @@ class SoloRunner:
         alone = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype)
         attach(frozen.layers, [alone.adapter])
         known = (*frozen.model.parameters(), *frozen.model.buffers(), *alone.adapter.tensors())
-        saved, products = SavedTensors(known) if last else None, ProductCounter() if self.number == 0 else None
+        saved, products = SavedTensorCounter(known) if last else None, MatmulCounter() if self.number == 0 else None
         probe = _CostProbe(StepClock(self.study.device), meter, saved)
         with saved.counting() if saved else nullcontext(), products or nullcontext():
             self._step(alone, batches.heaviest if last else batches.typical, probe)

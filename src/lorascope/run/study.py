@@ -16,7 +16,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import InputError, Interrupted, LorascopeError
 from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import cpu_model, environment, mask_credentials
-from lorascope.measure.memory import kept_memory, release_memory
+from lorascope.measure.memory import release_memory, retain_freed_memory
 from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import (
@@ -271,7 +271,7 @@ def _train(
         others_losses=_losses_by_step(run.store, others),
     )
     try:
-        with kept_memory(run.study.device):
+        with retain_freed_memory(run.study.device):
             train_group(group)
     except Interrupted:
         recorder.save(trials)

@@ -71,7 +71,7 @@ V1 = "9:name=systemd:/a\n4:memory:/docker/ab\n2:cpu,cpuacct:/docker/ab\n0::/\n"
     ],
     ids=["none", "v2", "v2-max", "v2-above", "v2-smallest", "v2-namespace", "v1", "v1-container-root", "v1-unlimited"],
 )  # fmt: skip
-def test_the_smallest_limit_on_the_way_to_the_root_counts(
+def test_cgroup_limit_is_the_smallest_on_the_way_to_the_root(
     tmp_path: Path, membership: str, files: Mapping[str, str], quota: float | None, limit: int | None
 ) -> None:
     places = make_groups(tmp_path, membership, files)
@@ -79,6 +79,6 @@ def test_the_smallest_limit_on_the_way_to_the_root_counts(
     assert memory_limit(*places) == limit
 
 
-def test_a_system_without_control_groups_has_no_limit(tmp_path: Path) -> None:
+def test_no_cgroups_means_no_limit(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path, tmp_path / "absent") is None
     assert memory_limit(tmp_path, tmp_path / "absent") is None

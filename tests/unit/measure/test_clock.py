@@ -29,7 +29,7 @@ class Hands:
         return self.seconds
 
 
-def test_it_times_steps_and_nothing_between_them() -> None:
+def test_step_clock_times_only_steps() -> None:
     hands = Hands()
     timer = StepClock(torch.device("cpu"), hands)
     for length, between, tokens in ((0.5, 7.0, 30), (0.25, 9.0, 20)):
@@ -41,7 +41,7 @@ def test_it_times_steps_and_nothing_between_them() -> None:
     assert timer.step_tokens == [30, 20]
 
 
-def test_it_waits_for_the_device_before_it_looks_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_clock_synchronises_before_each_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     hands, waited = Hands(), []
 
     def synchronise(device: torch.device) -> None:
@@ -56,7 +56,7 @@ def test_it_waits_for_the_device_before_it_looks_at_the_time(monkeypatch: pytest
     assert waited == [torch.device("cpu")] * 2
 
 
-def test_a_step_that_was_abandoned_is_not_counted() -> None:
+def test_step_clock_ignores_an_abandoned_step() -> None:
     hands = Hands()
     timer = StepClock(torch.device("cpu"), hands)
     timer.step_begins()
@@ -67,7 +67,7 @@ def test_a_step_that_was_abandoned_is_not_counted() -> None:
     assert timer.step_seconds == [1.0]
 
 
-def test_an_end_without_a_beginning_is_our_own_bug() -> None:
+def test_step_clock_asserts_that_a_step_began() -> None:
     timer = StepClock(torch.device("cpu"), Hands())
     with pytest.raises(AssertionError, match="had not begun"):
         timer.step_ends(tokens=1)
@@ -112,7 +112,7 @@ class SlowLog(Kept):
         self.hands.seconds += 1000.0
 
 
-def test_irregular_logging_evaluations_and_a_resume_leave_every_step_s_time_exact(tmp_path: Path) -> None:
+def test_step_times_are_exact_across_logging_evaluations_and_resume(tmp_path: Path) -> None:
     spec, frozen, state = make_spec(tokens_per_pass=24, eval_steps=2), prepared("llama"), tmp_path / "pack.safetensors"
     kept: list[StepRecord] = []
     expected: list[float] = []

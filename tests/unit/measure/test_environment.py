@@ -7,7 +7,7 @@ from lorascope.measure import environment as module
 from lorascope.measure.environment import environment, mask_credentials, source_commit
 
 
-def test_the_record_describes_this_machine():
+def test_environment_describes_this_machine():
     record = environment(device="cpu", device_name="here", seeds=[3, 4], command="lorascope run --hf-token abc")
     assert record.seeds == (3, 4)
     assert record.cpu
@@ -34,7 +34,7 @@ def test_credentials_are_masked(text, masked):
     assert mask_credentials(text) == masked
 
 
-def test_what_is_no_credential_stays():
+def test_text_without_credentials_is_unchanged():
     text = "lorascope run --model facebook/opt-350m --tokens-per-pass 512 --dataset keys.json --out monkey/design=4"
     assert mask_credentials(text) == text
 
@@ -44,7 +44,7 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
 
 
-def test_the_commit_is_that_of_the_checkout_lorascope_runs_from(tmp_path, monkeypatch):
+def test_source_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     monkeypatch.setattr(module, "_SOURCE_ROOT", checkout)
@@ -59,7 +59,7 @@ def test_the_commit_is_that_of_the_checkout_lorascope_runs_from(tmp_path, monkey
     assert source_commit() == f"{commit}-dirty"
 
 
-def test_without_proc_cpuinfo_the_platform_names_the_processor(tmp_path, monkeypatch):
+def test_cpu_model_falls_back_to_the_platform_without_cpuinfo(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_CPUINFO", tmp_path / "absent")
     assert module.cpu_model()
     assert module.cpu_flags() == frozenset()
@@ -72,13 +72,13 @@ def test_without_proc_cpuinfo_the_platform_names_the_processor(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("affinity", "quota", "cores"), [(8, None, 8), (8, 2.0, 2), (8, 2.6, 3), (8, 0.1, 1), (1, 4.0, 1)]
 )
-def test_a_quota_limits_the_usable_cores(monkeypatch, affinity, quota, cores):
+def test_usable_cores_follow_affinity_and_cpu_quota(monkeypatch, affinity, quota, cores):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(affinity)))
     monkeypatch.setattr(module, "cpu_quota", lambda: quota)
     assert module.usable_cores() == cores
 
 
-def test_a_container_limits_the_usable_memory(monkeypatch):
+def test_usable_memory_follows_the_limit_of_a_container(monkeypatch):
     total = module.psutil.virtual_memory().total
     for limit, usable in ((None, total), (2 * total, total), (5, 5)):
         monkeypatch.setattr(module, "memory_limit", lambda limit=limit: limit)
@@ -88,7 +88,7 @@ def test_a_container_limits_the_usable_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("before", "cores", "chosen", "after"), [(4, 2, None, 2), (1, 2, None, 1), (4, 2, "4", 4), (2, 2, None, 2)]
 )
-def test_torch_gets_no_more_threads_than_cores_unless_the_user_chose(monkeypatch, before, cores, chosen, after):
+def test_threads_are_limited_to_usable_cores_unless_the_user_chose(monkeypatch, before, cores, chosen, after):
     threads = [before]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
     monkeypatch.setattr(torch, "set_num_threads", threads.append)

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from lorascope.measure.flops import ProductCounter, SavedTensors
+from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
 from lorascope.measure.machine_rates import machine_rates
 
 F32 = torch.float32.itemsize
 
 
-def test_products_are_counted_with_their_operands_and_nothing_else_is() -> None:
+def test_matmul_counter_counts_products_only() -> None:
     a, b, c = torch.ones(3, 5), torch.ones(5, 7), torch.ones(3, 7)
-    with ProductCounter() as counted:
+    with MatmulCounter() as counted:
         (a @ b).exp().sum()
         c.addmm_(a, b)
         torch.bmm(a.expand(2, 3, 5), b.expand(2, 5, 7))
@@ -19,17 +19,17 @@ def test_products_are_counted_with_their_operands_and_nothing_else_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_linear_layer_s_way_back_counts_too(dtype: torch.dtype) -> None:
+def test_matmul_counter_counts_the_backward_of_a_linear_layer(dtype: torch.dtype) -> None:
     layer, x = torch.nn.Linear(5, 7, bias=False).to(dtype), torch.ones(3, 5, dtype=dtype, requires_grad=True)
-    with ProductCounter() as counted:
+    with MatmulCounter() as counted:
         layer(x).sum().backward()
     assert counted.flops == 3 * (2 * 3 * 5 * 7)
     assert counted.bytes == 3 * (3 * 5 + 5 * 7 + 3 * 7) * dtype.itemsize
 
 
-def test_what_a_pass_saves_for_its_backward_is_counted_once_and_weights_are_not() -> None:
+def test_saved_tensors_are_counted_once_without_weights() -> None:
     weight = torch.ones(10, 10, requires_grad=True)
-    saved = SavedTensors([weight])
+    saved = SavedTensorCounter([weight])
     for rows in (4, 6, 2):
         x = torch.ones(rows, 10)
         with saved.counting():
@@ -41,7 +41,7 @@ def test_what_a_pass_saves_for_its_backward_is_counted_once_and_weights_are_not(
     weight.grad = None
 
 
-def test_the_machine_s_rates_are_those_of_the_work_done() -> None:
+def test_machine_rates_follow_the_timed_work() -> None:
     rates = machine_rates(torch.device("cpu"), torch.float32)
     assert rates.dtype == "float32"
     assert 1e9 < rates.flops_per_second < 1e15

@@ -30,7 +30,7 @@ def sampled() -> SampledPeak:
 
 
 @pytest.mark.parametrize("make", [KernelPeak, sampled])
-def test_each_phase_has_the_peak_of_what_was_allocated_in_it(make: Callable[[], PeakCounter]) -> None:
+def test_memory_meter_has_the_peak_of_each_phase(make: Callable[[], PeakCounter]) -> None:
     amounts = {"forward": (150, 40), "backward": (90, 220), "optimizer": (60,), "evaluation": (120,)}
     release_memory(CPU)
     with MemoryMeter(CPU, counter=make()) as meter:
@@ -51,7 +51,7 @@ def test_each_phase_has_the_peak_of_what_was_allocated_in_it(make: Callable[[], 
     assert meter.read() - meter.base_bytes == pytest.approx(0, abs=NEAR)
 
 
-def test_a_phase_that_comes_again_goes_on() -> None:
+def test_memory_meter_continues_a_repeated_phase() -> None:
     with MemoryMeter(CPU) as meter:
         for size in (45, 90, 40):
             meter.begin("forward")
@@ -61,7 +61,7 @@ def test_a_phase_that_comes_again_goes_on() -> None:
     assert meter.peaks_bytes["forward"] - meter.base_bytes == pytest.approx(90 * MB, abs=NEAR)
 
 
-def test_readings_come_in_time_and_a_meter_that_is_left_at_once_still_has_one() -> None:
+def test_memory_meter_samples_at_intervals_and_at_least_once() -> None:
     with MemoryMeter(CPU) as meter:
         held = fill(80 * MB)
         time.sleep(0.3)
@@ -73,7 +73,7 @@ def test_readings_come_in_time_and_a_meter_that_is_left_at_once_still_has_one() 
     del held
 
 
-def test_reading_takes_less_than_a_hundredth_of_its_interval() -> None:
+def test_memory_reading_takes_under_a_hundredth_of_its_interval() -> None:
     """In processor time, which other programs do not change."""
     meter = MemoryMeter(CPU)
     start = time.thread_time()
@@ -82,7 +82,7 @@ def test_reading_takes_less_than_a_hundredth_of_its_interval() -> None:
     assert time.thread_time() - start < 0.01 * 200 * INTERVAL_SECONDS
 
 
-def test_the_thread_ends_with_the_block() -> None:
+def test_memory_thread_ends_with_the_block() -> None:
     with pytest.raises(KeyError), MemoryMeter(CPU) as meter:
         raise KeyError
     n_samples = len(meter.samples_bytes)
@@ -90,7 +90,7 @@ def test_the_thread_ends_with_the_block() -> None:
     assert len(meter.samples_bytes) == n_samples
 
 
-def test_a_system_without_a_high_water_mark_is_told(tmp_path: Path) -> None:
+def test_kernel_peak_refuses_a_system_without_high_water_mark(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="clear_refs"):
         KernelPeak(tmp_path / "absent")
     (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t 5 kB\n")
@@ -103,7 +103,7 @@ def test_a_system_without_a_high_water_mark_is_told(tmp_path: Path) -> None:
 
 HELD = """
 import ctypes, numpy as np, sys, torch
-from lorascope.measure.memory import MemoryMeter, kept_memory, release_memory
+from lorascope.measure.memory import MemoryMeter, retain_freed_memory, release_memory
 if not ctypes.CDLL(None).mallopt(-3, 2**31 - 1):
     sys.exit(print("refused"))
 cpu = torch.device("cpu")
@@ -116,21 +116,21 @@ def held():
     return (MemoryMeter(cpu).read() - before) / 1e6
 found = []
 try:
-    with kept_memory(cpu):
+    with retain_freed_memory(cpu):
         found.append(held())
         raise KeyboardInterrupt
 except KeyboardInterrupt:
     found.append(held())
-with kept_memory(torch.device("cuda")):
+with retain_freed_memory(torch.device("cuda")):
     found.append(held())
 sys.platform = "darwin"
-with kept_memory(cpu):
+with retain_freed_memory(cpu):
     found.append(held())
 print(*found)
 """
 
 
-def test_what_training_frees_is_kept_until_it_ends() -> None:
+def test_freed_memory_is_retained_until_the_block_ends() -> None:
     """Not on a GPU, nor where there is no glibc. In a process of its own, whose memory nobody has cut up."""
     done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
     if done.stdout == "refused\n":

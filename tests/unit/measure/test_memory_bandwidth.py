@@ -10,7 +10,7 @@ def domain(root: Path, name: str, text: str) -> Path:
     return folder / "mbm_total_bytes"
 
 
-def test_the_counts_of_all_memory_domains_are_added_and_begin_with_the_first_reading(tmp_path: Path) -> None:
+def test_memory_traffic_sums_all_domains_since_the_first_reading(tmp_path: Path) -> None:
     first = domain(tmp_path, "mon_L3_00", "1000\n")
     domain(tmp_path, "mon_L3_01", "234\n")
     traffic = MemoryTraffic(tmp_path)
@@ -23,7 +23,7 @@ def test_the_counts_of_all_memory_domains_are_added_and_begin_with_the_first_rea
     assert traffic.read() is None
 
 
-def test_a_machine_that_counts_nothing_has_no_reading(tmp_path: Path) -> None:
+def test_memory_traffic_is_none_without_counters(tmp_path: Path) -> None:
     assert MemoryTraffic(tmp_path / "absent").read() is None
     (tmp_path / "mon_data" / "mon_L3_00").mkdir(parents=True)
     assert MemoryTraffic(tmp_path).read() is None

@@ -68,7 +68,7 @@ def names(samples: list) -> list[str]:
     return [sample["uuid"] for sample in samples]
 
 
-def test_every_counter_of_several_devices_is_read(call: Call) -> None:
+def test_nvml_reads_every_counter_of_several_gpus(call: Call) -> None:
     first, second = call(READ, "null", 2)
     assert names(first) == names(second) == UUIDS
     assert first[0] == {
@@ -80,20 +80,20 @@ def test_every_counter_of_several_devices_is_read(call: Call) -> None:
     assert second[0]["memory_used_bytes"] == 2 * 10**9
 
 
-def test_a_counter_that_a_device_does_not_support_is_none_and_the_others_are_read(call: Call) -> None:
+def test_nvml_counter_without_support_is_none(call: Call) -> None:
     ((poor,),) = call(READ, "1", 1)
     unknown = {"utilization_percent", "memory_utilization_percent", "power_watts", "throttle_reasons", "rank"}
     assert {name for name, value in poor.items() if value is None} == unknown
     assert poor["name"] == "Test T4"
 
 
-def test_a_device_that_is_lost_is_left_out_and_the_others_go_on(call: Call) -> None:
+def test_nvml_leaves_out_a_lost_gpu(call: Call) -> None:
     assert [names(samples) for samples in call(READ, "null", 4, NVML_STUB_LOST="0:2")] == [
         UUIDS, UUIDS, UUIDS[1:], UUIDS[1:],
     ]  # fmt: skip
 
 
-def test_sampling_goes_on_without_a_device_that_is_lost(call: Call) -> None:
+def test_sampler_goes_on_without_a_lost_gpu(call: Call) -> None:
     found = call(SAMPLE, NVML_STUB_LOST="2:3")
     assert found[:3] == [UUIDS] * 3
     assert found[3:] == [UUIDS[:2]] * (len(found) - 3)
@@ -118,18 +118,18 @@ def test_sampling_goes_on_without_a_device_that_is_lost(call: Call) -> None:
         ("1", 4, []),
     ],
 )
-def test_only_the_devices_that_cuda_would_show_are_read(
+def test_nvml_reads_only_gpus_visible_to_cuda(
     call: Call, visible: str, only: str | int | None, seen: list[int]
 ) -> None:
     (samples,) = call(READ, json.dumps(only), 1, CUDA_VISIBLE_DEVICES=visible)
     assert names(samples) == [UUIDS[place] for place in seen]
 
 
-def test_without_a_driver_there_are_no_devices() -> None:
+def test_nvml_without_a_driver_has_no_gpus() -> None:
     with Gpus(environ={}) as gpus:
         assert gpus.sample(0.0) == []
 
 
-def test_the_variable_is_read_as_cuda_reads_it() -> None:
+def test_cuda_visible_devices_is_parsed_as_cuda_does() -> None:
     assert visible_gpus({}) is None
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": " 1 , MIG-x, GPU-y,no-name,0"}) == [1, "MIG-x", "GPU-y"]

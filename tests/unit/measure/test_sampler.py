@@ -14,7 +14,7 @@ def nowhere(sample, gpus):
     pass
 
 
-def test_samples_come_at_intervals_and_once_at_the_end():
+def test_sampler_samples_at_intervals_and_at_the_end():
     samples = []
     with SystemSampler(0.02, lambda sample, gpus: samples.append(sample)):
         time.sleep(0.15)
@@ -26,7 +26,7 @@ def test_samples_come_at_intervals_and_once_at_the_end():
     assert len(samples) == count
 
 
-def test_a_short_run_has_one_sample_and_does_not_wait_for_the_interval():
+def test_sampler_gives_a_short_run_one_sample_without_waiting():
     samples = []
     start = time.perf_counter()
     with SystemSampler(60.0, lambda *found: samples.append(found)):
@@ -35,7 +35,7 @@ def test_a_short_run_has_one_sample_and_does_not_wait_for_the_interval():
     assert [gpus for _, gpus in samples] == [()]
 
 
-def test_the_error_of_the_block_is_raised_and_sampling_stops():
+def test_sampler_stops_on_an_error_of_the_block():
     with pytest.raises(RuntimeError, match="of the run"), SystemSampler(60.0, nowhere):
         raise RuntimeError("of the run")
     assert "lorascope-sampler" not in [thread.name for thread in threading.enumerate()]
@@ -59,7 +59,7 @@ class Stuck(Gpus):
         return []
 
 
-def test_a_device_that_hangs_holds_up_neither_the_run_nor_its_end():
+def test_sampler_does_not_wait_for_a_hanging_device():
     gpus = Stuck()
     start = time.perf_counter()
     with SystemSampler(0.01, nowhere, gpus):
@@ -70,7 +70,7 @@ def test_a_device_that_hangs_holds_up_neither_the_run_nor_its_end():
     gpus.released.set()
 
 
-def test_a_process_that_cannot_be_read_ends_sampling_only(monkeypatch):
+def test_sampler_ends_when_the_process_cannot_be_read(monkeypatch):
     def refuse(process):
         raise psutil.AccessDenied
 
@@ -81,7 +81,7 @@ def test_a_process_that_cannot_be_read_ends_sampling_only(monkeypatch):
     assert samples == []
 
 
-def test_device_memory_is_read_only_from_a_torch_that_has_started_cuda(monkeypatch):
+def test_sampler_reads_device_memory_only_with_cuda_initialised(monkeypatch):
     def sample_with(started):
         cuda = SimpleNamespace(
             is_initialized=lambda: started, device_count=lambda: 2, memory_allocated=lambda index: 100 + index
