@@ -6,19 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from lorascope.charts import vega
 from lorascope.charts.downsample import keep_peaks
 from lorascope.charts.label_layout import spread
-from lorascope.charts.vega import (
-    HEIGHT,
-    LINE_HEIGHT,
-    WIDTH,
-    Spec,
-    chosen,
-    color_of_rank,
-    dash_of_rank,
-    finish,
-    legend_choice,
-)
+from lorascope.charts.vega import Spec
 
 MAX_POINTS = 600
 """Points of one series."""
@@ -45,17 +36,17 @@ def rank_series_spec(series: Sequence[Series], x_title: str, y_title: str, ranks
     """Draw a line over time for each rank, named at its end."""
     low, high = _value_range(series)
     x, y = _line_axes(x_title, y_title, low, high)
-    ends = spread([one.values[-1] for one in series], low, high, (high - low) * LINE_HEIGHT / HEIGHT)
+    ends = spread([one.values[-1] for one in series], low, high, (high - low) * vega.LINE_HEIGHT / vega.HEIGHT)
     labels = [{"rank": one.name, "value": end, "words": f"r {one.name}"} for one, end in zip(series, ends, strict=True)]
-    encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "opacity": chosen(1.0)}
+    encoding = {"x": x, "y": y, "color": vega.color_of_rank(ranks), "opacity": vega.chosen(1.0)}
     mark = {"type": "text", "align": "left", "fontSize": 11, "fontWeight": "bold"}
     layers: list[Spec] = [
-        {"name": "ranks", "params": [legend_choice()], "data": {"values": _series_rows(series, "rank")},
-         "mark": {"type": "line", "strokeWidth": 1.5}, "encoding": encoding | {"strokeDash": dash_of_rank(ranks)}},
+        {"name": "ranks", "params": [vega.legend_choice()], "data": {"values": _series_rows(series, "rank")},
+         "mark": {"type": "line", "strokeWidth": 1.5}, "encoding": encoding | {"strokeDash": vega.dash_of_rank(ranks)}},
         {"data": {"values": labels}, "mark": mark,
-         "encoding": encoding | {"x": {"value": WIDTH + 5}, "text": {"field": "words"}}},
+         "encoding": encoding | {"x": {"value": vega.WIDTH + 5}, "text": {"field": "words"}}},
     ]  # fmt: skip
-    return finish(layers)
+    return vega.finish(layers)
 
 
 def series_spec(series: Sequence[Series], x_title: str, y_title: str) -> Spec:
@@ -70,7 +61,7 @@ def series_spec(series: Sequence[Series], x_title: str, y_title: str) -> Spec:
     layers: list[Spec] = [
         {"data": {"values": _series_rows(series, "name")}, "mark": mark, "encoding": {"x": x, "y": y, "color": color}}
     ]
-    return finish(layers)
+    return vega.finish(layers)
 
 
 def _value_range(series: Sequence[Series]) -> tuple[float, float]:

@@ -29,15 +29,13 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where an adapter was examined."""
     use = use_by_layer(study, summary)
     if use is not None:
+        caption = tr(
+            "Directions that the update of rank {rank} uses in each layer, from the input to the output.",
+            rank=use.top,
+        )
+        spec = use_by_layer_spec(use)
         yield Chart(
-            name="effective_rank",
-            section="spectra",
-            title=tr("Effective rank by layer"),
-            caption=tr(
-                "Directions that the update of rank {rank} uses in each layer, from the input to the output.",
-                rank=use.top,
-            ),
-            spec=use_by_layer_spec(use),
+            name="effective_rank", section="spectra", title=tr("Effective rank by layer"), caption=caption, spec=spec
         )
 
 

@@ -14,14 +14,10 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where the generic text was read."""
     points = forgetting_by_rank(summary)
     if points:
+        caption = tr("Above the line, the model predicts the generic text worse than before training; 95% intervals.")
+        spec = forgetting_spec(points, study.ranks)
         yield Chart(
-            name="forgetting",
-            section="forgetting",
-            title=tr("Change on the generic text"),
-            caption=tr(
-                "Above the line, the model predicts the generic text worse than before training; 95% intervals."
-            ),
-            spec=forgetting_spec(points, study.ranks),
+            name="forgetting", section="forgetting", title=tr("Change on the generic text"), caption=caption, spec=spec
         )
 
 

@@ -18,13 +18,9 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
         "gpu_utilization": tr("Time in which the GPU computed (%)"),
     }
     for name, series in gpu_series(study).items():
-        yield Chart(
-            name=name,
-            section="costs",
-            title=titles[name],
-            caption=tr("While each rank trained alone, as NVIDIA's library tells."),
-            spec=rank_series_spec(series, tr("time (s)"), titles[name], study.ranks),
-        )
+        caption = tr("While each rank trained alone, as NVIDIA's library tells.")
+        spec = rank_series_spec(series, tr("time (s)"), titles[name], study.ranks)
+        yield Chart(name=name, section="costs", title=titles[name], caption=caption, spec=spec)
 
 
 def gpu_series(study: StudyData) -> dict[str, tuple[Series, ...]]:

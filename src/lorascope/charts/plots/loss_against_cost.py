@@ -4,18 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis import StudyData, StudySummary
+from lorascope.charts import vega
 from lorascope.charts.chart import Chart
-from lorascope.charts.vega import (
-    HEIGHT,
-    INK,
-    LABEL_MARGIN,
-    LINE_HEIGHT,
-    Spec,
-    color_of_rank,
-    dashed_line,
-    finish,
-    time_unit,
-)
+from lorascope.charts.vega import Spec
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
 from lorascope.units import to_megabytes
@@ -36,29 +27,16 @@ class TradeOff:
 
 def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make both charts where costs were measured."""
-    tolerance = summary.study.tolerance
     caption = tr("Filled: no other rank is as good in loss, time and memory and better in one of them. Hollow: one is.")
-    by_time = loss_against_runtime(summary)
-    if by_time:
-        divisor, unit = time_unit(max(point.cost for point in by_time))
-        x_title = metric_title("runtime_seconds", unit=unit)
-        yield Chart(
-            name="loss_against_time",
-            section="trade_offs",
-            title=tr("Loss against time"),
-            caption=caption,
-            spec=trade_off_spec(by_time, x_title, tolerance, study.ranks, divisor=divisor),
-        )
-    by_memory = loss_against_memory(summary)
-    if by_memory:
-        x_title = metric_title("peak_memory_bytes", unit="MB")
-        yield Chart(
-            name="loss_against_memory",
-            section="trade_offs",
-            title=tr("Loss against memory"),
-            caption=caption,
-            spec=trade_off_spec(by_memory, x_title, tolerance, study.ranks),
-        )
+    by_time, by_memory = loss_against_runtime(summary), loss_against_memory(summary)
+    divisor, unit = vega.time_unit(max((point.cost for point in by_time), default=0.0))
+    for points, name, title, x_title, scale in (
+        (by_time, "time", tr("Loss against time"), metric_title("runtime_seconds", unit=unit), divisor),
+        (by_memory, "memory", tr("Loss against memory"), metric_title("peak_memory_bytes", unit="MB"), 1.0),
+    ):
+        if points:
+            spec = trade_off_spec(points, x_title, summary.study.tolerance, study.ranks, divisor=scale)
+            yield Chart(name=f"loss_against_{name}", section="trade_offs", title=title, caption=caption, spec=spec)
 
 
 def loss_against_runtime(summary: StudySummary) -> tuple[TradeOff, ...]:
@@ -90,18 +68,18 @@ def trade_off_spec(
 ) -> Spec:
     """Draw each rank at its cost, divided by ``divisor``, and its excess; filled in the Pareto set."""
     x = {"field": "cost", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8},
-         "scale": {"zero": False, "padding": LABEL_MARGIN}}  # fmt: skip
+         "scale": {"zero": False, "padding": vega.LABEL_MARGIN}}  # fmt: skip
     y = {"field": "low", "type": "quantitative", "title": metric_title("excess_loss"),
-         "scale": {"zero": False, "padding": LABEL_MARGIN}}  # fmt: skip
+         "scale": {"zero": False, "padding": vega.LABEL_MARGIN}}  # fmt: skip
     ends = [tolerance, *(end for point in points for end in (point.low, point.high))]
-    gap = 0.7 * LINE_HEIGHT / HEIGHT * (max(ends) - min(ends))
+    gap = 0.7 * vega.LINE_HEIGHT / vega.HEIGHT * (max(ends) - min(ends))
     rows = [
         {"rank": str(point.rank), "words": f"r {point.rank}", "cost": point.cost / divisor, "pareto": point.pareto,
          "value": point.excess, "low": point.low, "high": point.high,
          "label": _label_place(point.excess, tolerance, gap)}
         for point in points
     ]  # fmt: skip
-    color = color_of_rank(ranks, legend=False)
+    color = vega.color_of_rank(ranks, legend=False)
     tips = [
         {"field": "rank", "title": metric_title("rank")},
         {"field": "cost", "type": "quantitative", "title": x_title, "format": ",.4~g"},
@@ -117,11 +95,12 @@ def trade_off_spec(
              "encoding": {"x": x, "y": value, "color": color, "tooltip": tips}}
             for filled in (True, False)
         ),
-        {"data": {"values": rows}, "mark": {"type": "text", "dx": 9, "align": "left", "fontSize": 12, "color": INK},
+        {"data": {"values": rows},
+         "mark": {"type": "text", "dx": 9, "align": "left", "fontSize": 12, "color": vega.INK},
          "encoding": {"x": x, "y": {**y, "field": "label"}, "text": {"field": "words"}}},
-        *dashed_line(tolerance, tr("tolerance")),
+        *vega.dashed_line(tolerance, tr("tolerance")),
     ]  # fmt: skip
-    return finish(layers)
+    return vega.finish(layers)
 
 
 def _label_place(value: float, line: float, gap: float) -> float:

@@ -8,24 +8,11 @@ import numpy as np
 
 from lorascope.analysis import StudyData, StudySummary
 from lorascope.analysis.summary import RankSection, TrialSection
+from lorascope.charts import vega
 from lorascope.charts.chart import Chart
 from lorascope.charts.downsample import Floats, group_ends, group_sums, keep_peaks, smooth
 from lorascope.charts.label_layout import spread
-from lorascope.charts.vega import (
-    HEIGHT,
-    LINE_HEIGHT,
-    RAW_OPACITY,
-    WHOLE_NUMBERS,
-    WIDTH,
-    Rows,
-    Spec,
-    chosen,
-    color_of_rank,
-    cross,
-    dash_of_rank,
-    finish,
-    legend_choice,
-)
+from lorascope.charts.vega import Rows, Spec
 from lorascope.records import UNSUCCESSFUL
 from lorascope.store.columns import StepColumns
 from lorascope.text.language import tr
@@ -189,7 +176,7 @@ def loss_by_step_spec(data: LossByStep, ranks: Sequence[int], *, along: Along = 
         hover: add points that answer the pointer, for a browser.
     """
     low, high, clip = _loss_range(data)
-    x: Spec = {"type": "quantitative", "axis": {"tickCount": 8} | (WHOLE_NUMBERS if along == "step" else {})}
+    x: Spec = {"type": "quantitative", "axis": {"tickCount": 8} | (vega.WHOLE_NUMBERS if along == "step" else {})}
     x |= next(choice for choice in _x_axes(data) if choice["field"] == along)
     y: Spec = {"field": "smoothed", "type": "quantitative", "title": metric_title(data.metric)}
     y["scale"] = {"zero": False, "domain": [low, high]}
@@ -197,8 +184,8 @@ def loss_by_step_spec(data: LossByStep, ranks: Sequence[int], *, along: Along = 
     if hover:
         layers.append(_hover_layer(data, x, y))
     for layer in layers:
-        layer["encoding"]["color"] = color_of_rank(ranks)
-    spec = finish(layers, params=[{"name": "raw", "value": True}, {"name": "others", "value": False}])
+        layer["encoding"]["color"] = vega.color_of_rank(ranks)
+    spec = vega.finish(layers, params=[{"name": "raw", "value": True}, {"name": "others", "value": False}])
     spec["data"] = {"values": [row for curve in data.curves for row in _curve_rows(curve)]}
     spec["usermeta"] = {"x": _x_axes(data), "raw": data.smoothed, "others": bool(data.others)}
     return spec
@@ -209,16 +196,16 @@ def _line_layers(data: LossByStep, ranks: Sequence[int], x: Spec, y: Spec, *, cl
     line: Spec = {"type": "line", "clip": clip}
     layers: list[Spec] = []
     if data.smoothed:
-        fields = {"x": x, "y": {**y, "field": "loss"}, "opacity": chosen(RAW_OPACITY)}
+        fields = {"x": x, "y": {**y, "field": "loss"}, "opacity": vega.chosen(vega.RAW_OPACITY)}
         layers.append({"transform": [{"filter": "raw"}], "mark": line | {"strokeWidth": 1}, "encoding": fields})
     if data.others:
         rows = [row | {"trial": curve.trial_id} for curve in data.others for row in _curve_rows(curve)]
-        fields = {"x": x, "y": y, "detail": {"field": "trial"}, "opacity": chosen(0.45)}
+        fields = {"x": x, "y": y, "detail": {"field": "trial"}, "opacity": vega.chosen(0.45)}
         faint: Spec = {"data": {"values": rows}, "transform": [{"filter": "others"}], "encoding": fields}
         layers.append(faint | {"mark": line | {"strokeWidth": 1, "clip": True}})
     bold = line | {"strokeWidth": 2} | ({} if data.smoothed else {"point": {"size": 30}})
-    fields = {"x": x, "y": y, "strokeDash": dash_of_rank(ranks), "opacity": chosen(1.0)}
-    layers.append({"name": "ranks", "params": [legend_choice()], "mark": bold, "encoding": fields})
+    fields = {"x": x, "y": y, "strokeDash": vega.dash_of_rank(ranks), "opacity": vega.chosen(1.0)}
+    layers.append({"name": "ranks", "params": [vega.legend_choice()], "mark": bold, "encoding": fields})
     return layers
 
 
@@ -254,14 +241,16 @@ def _end_layers(curves: Sequence[Curve], x: Spec, y: Spec) -> list[Spec]:
     ended = [_curve_rows(curve)[-1] for curve in curves if curve.ended_early]
     if ended:
         rows: Rows = [row | {"smoothed": min(row["smoothed"], high)} for row in ended]
-        layers.append({"data": {"values": rows}, "mark": cross(), "encoding": {"x": x, "y": y, "opacity": chosen(1.0)}})
-    places = spread([curve.smoothed[-1] for curve in curves], low, high, (high - low) * LINE_HEIGHT / HEIGHT)
+        layers.append(
+            {"data": {"values": rows}, "mark": vega.cross(), "encoding": {"x": x, "y": y, "opacity": vega.chosen(1.0)}}
+        )
+    places = spread([curve.smoothed[-1] for curve in curves], low, high, (high - low) * vega.LINE_HEIGHT / vega.HEIGHT)
     rows = [
         {"rank": str(curve.rank), "smoothed": place, "words": f"r {curve.rank}"}
         for curve, place in zip(curves, places, strict=True)
     ]
     mark = {"type": "text", "align": "left", "fontSize": 11, "fontWeight": "bold"}
-    fields = {"x": {"value": WIDTH + 5}, "y": y, "text": {"field": "words"}, "opacity": chosen(1.0)}
+    fields = {"x": {"value": vega.WIDTH + 5}, "y": y, "text": {"field": "words"}, "opacity": vega.chosen(1.0)}
     return [*layers, {"data": {"values": rows}, "mark": mark, "encoding": fields}]
 
 

@@ -15,12 +15,10 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     del summary
     series = memory_over_time(study)
     if series:
+        caption = tr("Memory of the process over the whole study, all trials and measurements together.")
+        spec = series_spec(series, tr("time (min)"), metric_title("memory"))
         yield Chart(
-            name="memory_over_time",
-            section="costs",
-            title=tr("Memory over the study"),
-            caption=tr("Memory of the process over the whole study, all trials and measurements together."),
-            spec=series_spec(series, tr("time (min)"), metric_title("memory")),
+            name="memory_over_time", section="costs", title=tr("Memory over the study"), caption=caption, spec=spec
         )
 
 

@@ -30,13 +30,9 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where memory was measured."""
     shares = memory_split(study, summary)
     if shares:
-        yield Chart(
-            name="memory_split",
-            section="costs",
-            title=tr("Peak memory by part"),
-            caption=tr("What the memory at each rank's peak was, one rank alone. 1 MB is 10^6 bytes."),
-            spec=memory_split_spec(shares, study.ranks),
-        )
+        caption = tr("What the memory at each rank's peak was, one rank alone. 1 MB is 10^6 bytes.")
+        spec = memory_split_spec(shares, study.ranks)
+        yield Chart(name="memory_split", section="costs", title=tr("Peak memory by part"), caption=caption, spec=spec)
 
 
 def memory_split(study: StudyData, summary: StudySummary) -> tuple[MemoryShare, ...]:

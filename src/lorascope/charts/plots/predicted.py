@@ -9,7 +9,9 @@ from lorascope.charts.chart import Chart
 from lorascope.charts.vega import INK, Spec, color_of_rank, finish, rank_axis
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
-from lorascope.units import to_megabytes
+from lorascope.units import MEGABYTE
+
+Cost = Literal["step_seconds", "peak_memory_bytes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,35 +26,25 @@ class Prediction:
 def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make both charts where ranks have both numbers."""
     caption = tr("Circle: measured. Diamond: predicted before anything was measured.")
-    steps = predictions(summary, "step_seconds")
-    if steps:
-        yield Chart(
-            name="predicted_step",
-            section="predictions",
-            title=tr("Time of a step, predicted and measured"),
-            caption=caption,
-            spec=prediction_spec(steps, metric_title("step_seconds"), study.ranks),
-        )
-    memory = predictions(summary, "peak_memory_bytes")
-    if memory:
-        yield Chart(
-            name="predicted_memory",
-            section="predictions",
-            title=tr("Peak memory, predicted and measured"),
-            caption=caption,
-            spec=prediction_spec(memory, metric_title("peak_memory_bytes", unit="MB"), study.ranks),
-        )
+    kinds: tuple[tuple[Cost, str, str, str | None], ...] = (
+        ("step_seconds", "predicted_step", tr("Time of a step, predicted and measured"), None),
+        ("peak_memory_bytes", "predicted_memory", tr("Peak memory, predicted and measured"), "MB"),
+    )
+    for cost, name, title, unit in kinds:
+        points = predictions(summary, cost)
+        if points:
+            spec = prediction_spec(points, metric_title(cost, unit=unit), study.ranks)
+            yield Chart(name=name, section="predictions", title=title, caption=caption, spec=spec)
 
 
-def predictions(summary: StudySummary, what: Literal["step_seconds", "peak_memory_bytes"]) -> tuple[Prediction, ...]:
+def predictions(summary: StudySummary, cost: Cost) -> tuple[Prediction, ...]:
     """Take the ranks that have both numbers: seconds, or MB."""
     found = []
-    for cost in summary.predicted.ranks if summary.predicted else ():
-        value = getattr(cost, what)
-        if cost.rank is not None and value.measured is not None:
-            pair = (value.predicted, value.measured)
-            predicted, measured = map(to_megabytes, pair) if what == "peak_memory_bytes" else pair
-            found.append(Prediction(rank=cost.rank, predicted=predicted, measured=measured))
+    for part in summary.predicted.ranks if summary.predicted else ():
+        value = getattr(part, cost)
+        if part.rank is not None and value.measured is not None:
+            scale = MEGABYTE if cost == "peak_memory_bytes" else 1
+            found.append(Prediction(rank=part.rank, predicted=value.predicted / scale, measured=value.measured / scale))
     return tuple(found)
 
 

@@ -23,13 +23,9 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where steps were measured."""
     runtimes = runtime_by_rank(summary)
     if runtimes:
-        yield Chart(
-            name="runtime",
-            section="costs",
-            title=tr("Runtime"),
-            caption=tr("All training steps of one rank alone: their number times the median of the measured steps."),
-            spec=runtime_spec(runtimes, study.ranks),
-        )
+        caption = tr("All training steps of one rank alone: their number times the median of the measured steps.")
+        spec = runtime_spec(runtimes, study.ranks)
+        yield Chart(name="runtime", section="costs", title=tr("Runtime"), caption=caption, spec=spec)
 
 
 def runtime_by_rank(summary: StudySummary) -> tuple[Runtime, ...]:
