@@ -7,11 +7,25 @@ from rich.text import Text
 
 from lorascope.analysis import StudySummary
 from lorascope.cli.columns import Column, make_table
-from lorascope.cli.formatting import format_loss, outcome_line
+from lorascope.cli.formatting import outcome_line
 from lorascope.records import AS_PLANNED
-from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
-from lorascope.units import format_bytes
+from lorascope.text.tables.ranks import rank_columns
+from lorascope.text.tables.table import NONE
+
+COLUMNS = {
+    "rank": ("rank", 0),
+    "scale": ("scale", 7),
+    "best_learning_rate": ("best rate", 5),
+    "trainable_parameters": ("params", 3),
+    "eval_loss": ("held-out", 0),
+    "interval": ("95 % interval", 1),
+    "train_loss": ("train", 4),
+    "step_seconds": ("step", 6),
+    "runtime_seconds": ("runtime", 2),
+    "peak_memory_bytes": ("peak", 2),
+}
+"""Columns of the table of ranks: heading and priority."""
 
 
 def show_result(console: Console, summary: StudySummary, folder: Path, report: Path) -> None:
@@ -56,32 +70,14 @@ def recommendation(summary: StudySummary) -> str:
 
 
 def _columns(summary: StudySummary) -> list[Column]:
-    ranks = summary.ranks
-    several_rates = len(summary.study.learning_rates) > 1
-    rates = [rank.best_learning_rate if several_rates else None for rank in ranks]
-    intervals = [rank.eval_loss_ci95 for rank in ranks]
-    counts = [rank.trainable_parameters for rank in ranks]
+    """Write the columns that have a value, and the held-out loss in any case."""
+    written = {name: [column.cell(part) for part in summary.ranks] for name, column in rank_columns().items()}
+    ends = [part.eval_loss_ci95 for part in summary.ranks]
+    written["interval"] = [NONE if pair is None else f"{pair[0]:.4f}–{pair[1]:.4f}" for pair in ends]
+    if len(summary.study.learning_rates) == 1:
+        del written["best_learning_rate"]
     return [
-        Column(heading="rank", cells=[str(rank.rank) for rank in ranks]),
-        Column(heading="scale", cells=["" if r.scale is None else f"{r.scale:.4g}" for r in ranks], priority=7),
-        Column(heading="best rate", cells=["" if rate is None else f"{rate:g}" for rate in rates], priority=5),
-        Column(heading="params", cells=["" if n is None else format_count(n) for n in counts], priority=3),
-        Column(heading="held-out", cells=[format_loss(rank.eval_loss) for rank in ranks]),
-        Column(
-            heading="95 % interval",
-            cells=["" if pair is None else f"{pair[0]:.4f}–{pair[1]:.4f}" for pair in intervals],
-            priority=1,
-        ),
-        Column(heading="train", cells=[format_loss(rank.train_loss) for rank in ranks], priority=4),
-        Column(heading="step", cells=[_seconds(rank.step_seconds) for rank in ranks], priority=6),
-        Column(heading="runtime", cells=[_seconds(rank.runtime_seconds) for rank in ranks], priority=2),
-        Column(heading="peak", cells=[_bytes(rank.peak_memory_bytes) for rank in ranks], priority=2),
+        Column(heading=heading, cells=written[name], priority=priority)
+        for name, (heading, priority) in COLUMNS.items()
+        if name == "eval_loss" or {*written.get(name, ())} - {NONE}
     ]
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else format_seconds(value)
-
-
-def _bytes(value: int | None) -> str:
-    return "" if value is None else format_bytes(value)

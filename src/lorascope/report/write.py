@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
 from lorascope.charts.chart import Chart
+from lorascope.charts.colors import rank_colors
 from lorascope.charts.fonts import check_fonts
 from lorascope.charts.registry import make_charts
 from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
@@ -17,10 +18,10 @@ from lorascope.charts.vega import Spec
 from lorascope.report.page import page_data, page_script, script_policy
 from lorascope.report.provenance import environment_facts, method_text, study_facts
 from lorascope.report.sections import report_sections
-from lorascope.report.view import rank_table
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
+from lorascope.text.tables.ranks import rank_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -113,6 +114,7 @@ def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], pa
         summary=summary,
         language=current_language(),
         page=page,
+        colors=rank_colors([part.rank for part in summary.ranks]),
         ranks=rank_table(summary),
         sections=report_sections(summary, charts.values()),
         study_facts=study_facts(summary),

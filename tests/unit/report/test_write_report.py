@@ -26,13 +26,13 @@ from lorascope.cli import main
 from lorascope.errors import InputError
 from lorascope.records import Environment, SpectrumRecord, TrialOutcome
 from lorascope.report import ReportPaths, write_report
-from lorascope.report.view import claims_table, rank_table
 from lorascope.report.write import escape_markdown, render
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
+from lorascope.text.tables.ranks import claims_table, rank_table
 from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]

@@ -1,0 +1,1 @@
+"""Tables of a summary as people read them, for report, page and terminal."""

@@ -1,0 +1,43 @@
+"""Table of trials, and the names of their outcomes."""
+
+from dataclasses import replace
+
+from lorascope.analysis.summary import StudySummary, TrialSection
+from lorascope.text.language import tr
+from lorascope.text.tables.table import Table, loss_cell, make_table
+
+
+def trial_table(summary: StudySummary) -> Table:
+    """Show every trial and how it ended."""
+    table = make_table(
+        summary.trials,
+        [trial.rank for trial in summary.trials],
+        (tr("trial"), lambda trial: trial.trial_id),
+        (tr("rank"), lambda trial: str(trial.rank)),
+        (tr("alpha"), lambda trial: f"{trial.lora_alpha:g}"),
+        (tr("learning rate"), lambda trial: f"{trial.learning_rate:g}"),
+        (tr("seed"), lambda trial: str(trial.seed)),
+        (tr("outcome"), _outcome),
+        (tr("steps"), lambda trial: str(trial.steps)),
+        (tr("training loss"), lambda trial: loss_cell(trial.train_loss)),
+        (tr("held-out loss"), lambda trial: loss_cell(trial.eval_loss)),
+    )
+    return replace(table, style="trials")
+
+
+def _outcome(trial: TrialSection) -> str:
+    name = outcome_name(trial.outcome)
+    return f"{name}: {trial.message}" if trial.message else name
+
+
+def outcome_name(outcome: str) -> str:
+    """Name how a trial stands or ended."""
+    return {
+        "not_started": tr("not started"),
+        "running": tr("not finished"),
+        "finished": tr("finished"),
+        "stopped": tr("stopped early"),
+        "diverged": tr("diverged"),
+        "oom": tr("out of memory"),
+        "failed": tr("failed"),
+    }[outcome]
