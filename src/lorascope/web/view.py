@@ -15,13 +15,16 @@ from lorascope.spec.schema import StudySpec
 from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
+from lorascope.text.tables.ranks import RankColumn, rank_columns
+from lorascope.text.tables.table import NONE, loss_cell
+from lorascope.text.tables.trials import outcome_names
 from lorascope.units import format_bytes
 from lorascope.web.monitor import LiveStudy
 from lorascope.web.series import Series, recent_mean
 from lorascope.web.snapshot import Snapshot
 from lorascope.web.state import State, TrialStatus
 
-NONE = "–"
+RANK_COLUMNS = ("eval_loss", "excess_loss", "step_seconds", "peak_memory_bytes")
 
 
 def render(template: str, /, **values: object) -> str:
@@ -58,9 +61,9 @@ def trials(snapshot: Snapshot, series: Series, state: State) -> str:
         total=snapshot.resolved.total_steps if snapshot.resolved else None,
         several_rates=len({trial.trial.learning_rate for trial in statuses}) > 1,
         several_seeds=len({trial.trial.seed for trial in statuses}) > 1,
-        train={name: loss(recent_mean(line)) for name, line in series["train"].items()},
+        train={name: loss_cell(recent_mean(line)) for name, line in series["train"].items()},
         held_out={
-            trial.trial.trial_id: loss(trial.evaluation.loss if trial.evaluation else None) for trial in statuses
+            trial.trial.trial_id: loss_cell(trial.evaluation.loss if trial.evaluation else None) for trial in statuses
         },
         states=_trial_states(state),
         reasons={trial.trial.trial_id: _last_line(trial.message) for trial in statuses},
@@ -74,7 +77,7 @@ def study_list(studies: Mapping[str, LiveStudy]) -> str:
 
 def result(summary: StudySummary) -> str:
     """Show the summary: verdict, recommendations, ranks, cautions."""
-    colors = rank_colors([part.rank for part in summary.ranks])
+    columns = [rank_columns()[name] for name in RANK_COLUMNS]
     advice = summary.recommendation
     constrained = tr("Within the limits") if summary.study.limited else tr("Where memory is scarce")
     return render(
@@ -85,8 +88,9 @@ def result(summary: StudySummary) -> str:
             (tr("Where time counts too"), advice.efficient),
             (constrained, advice.constrained),
         ),
-        colors=colors,
-        rows=[(part.rank, _rank_cells(part)) for part in summary.ranks if part.eval_loss is not None],
+        colors=rank_colors([part.rank for part in summary.ranks]),
+        columns=columns,
+        rows=[(part.rank, _rank_cells(columns, part)) for part in summary.ranks if part.eval_loss is not None],
         # The status above says whether a run is at work.
         cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )
@@ -95,11 +99,6 @@ def result(summary: StudySummary) -> str:
 def problem(problem: str, remedy: str) -> str:
     """Say why the records cannot be read; empty where they can."""
     return problem and render("problem.html.j2", problem=problem, remedy=remedy or tr("It is tried again."))
-
-
-def loss(value: float | None) -> str:
-    """Write a loss in nats a token."""
-    return NONE if value is None else f"{value:.4f}"
 
 
 def state_label(state: State) -> str:
@@ -137,7 +136,7 @@ def _best(trials: Sequence[TrialStatus]) -> str:
     if not losses:
         return NONE
     value, rank = min(losses)
-    return tr("{loss} at rank {rank}", loss=loss(value), rank=rank)
+    return tr("{loss} at rank {rank}", loss=loss_cell(value), rank=rank)
 
 
 def _steps_done(snapshot: Snapshot) -> tuple[int, int]:
@@ -227,31 +226,20 @@ def _ranks(spec: StudySpec) -> str:
 
 
 def _trial_states(state: State) -> Mapping[str, str]:
-    return {
-        "not_started": tr("waiting"),
-        "running": tr("interrupted") if state == "interrupted" else tr("in training"),
-        "finished": tr("finished"),
-        "stopped": tr("stopped early"),
-        "diverged": tr("diverged"),
-        "oom": tr("out of memory"),
-        "failed": tr("failed"),
-    }
+    running = tr("interrupted") if state == "interrupted" else tr("in training")
+    return outcome_names() | {"not_started": tr("waiting"), "running": running}
 
 
-def _rank_cells(part: RankSection) -> Sequence[str]:
-    lowest = part.excess_loss == 0 and part.excess_loss_ci95 == (0.0, 0.0)
-    return (
-        loss(part.eval_loss),
-        _interval(part.eval_loss_ci95),
-        tr("lowest") if lowest else loss(part.excess_loss),
-        "" if lowest else _interval(part.excess_loss_ci95),
-        NONE if part.step_seconds is None else format_seconds(part.step_seconds),
-        NONE if part.peak_memory_bytes is None else format_bytes(part.peak_memory_bytes),
-    )
+def _rank_cells(columns: Sequence[RankColumn], part: RankSection) -> list[tuple[str, str]]:
+    """Return the text of each cell, and of its interval."""
+    return [(column.cell(part), _interval(column.interval(part))) for column in columns]
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else tr("{low} to {high}", low=loss(interval[0]), high=loss(interval[1]))
+    if interval is None:
+        return ""
+    low, high = map(loss_cell, interval)
+    return tr("{low} to {high}", low=low, high=high)
 
 
 def _last_line(message: Message | None) -> str:

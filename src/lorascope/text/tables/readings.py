@@ -5,7 +5,7 @@ from lorascope.analysis.summary import StudySummary
 from lorascope.text.language import tr
 from lorascope.text.tables.ranks import rank_columns
 from lorascope.text.tables.table import NONE, Table, drop_empty, interval_cell, loss_cell, make_table, optional
-from lorascope.text.tables.trials import outcome_name
+from lorascope.text.tables.trials import outcome_names
 from lorascope.units import format_bytes
 
 
@@ -67,4 +67,4 @@ def grid_table(summary: StudySummary) -> Table:
 
 def _loss(cell: GridSection) -> str:
     loss = loss_cell(cell.eval_loss)
-    return loss if cell.outcome == "finished" else f"{loss} ({outcome_name(cell.outcome)})"
+    return loss if cell.outcome == "finished" else f"{loss} ({outcome_names()[cell.outcome]})"

@@ -26,12 +26,12 @@ def trial_table(summary: StudySummary) -> Table:
 
 
 def _outcome(trial: TrialSection) -> str:
-    name = outcome_name(trial.outcome)
+    name = outcome_names()[trial.outcome]
     return f"{name}: {trial.message}" if trial.message else name
 
 
-def outcome_name(outcome: str) -> str:
-    """Name how a trial stands or ended."""
+def outcome_names() -> dict[str, str]:
+    """Return the names of outcomes, and of trials that have none yet."""
     return {
         "not_started": tr("not started"),
         "running": tr("not finished"),
@@ -40,4 +40,4 @@ def outcome_name(outcome: str) -> str:
         "diverged": tr("diverged"),
         "oom": tr("out of memory"),
         "failed": tr("failed"),
-    }[outcome]
+    }
