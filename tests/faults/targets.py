@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from lorascope.data.sources.files import READERS, read_file
-from lorascope.data.formats.template import compile_template
+from lorascope.data.formats.rendering import compile_template
 from lorascope.engine.checkpoint import read_steps
 from lorascope.errors import InputError, LorascopeError
 from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, read_updates

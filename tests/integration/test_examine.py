@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorascope.analysis import summarize
 from lorascope.data.dataset import Example
-from lorascope.data.forgetting_text import read_generic_text
+from lorascope.data.forgetting_text import read_forgetting_text
 from lorascope.data.prepare import prepare
 from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
@@ -108,7 +108,7 @@ def test_the_losses_are_those_of_plain_transformers_and_peft(
 ) -> None:
     """The base on the generic text, a trained adapter on it, and an exported cut on the held-out rows."""
     tokenizer = AutoTokenizer.from_pretrained(spec.model)
-    generic, held_out = read_generic_text(spec, tokenizer), prepare(spec, tokenizer).eval
+    generic, held_out = read_forgetting_text(spec, tokenizer), prepare(spec, tokenizer).eval
     _, truncations, forgetting = examined(study)
     assert forgetting[BASE_MODEL].window_nats == pytest.approx(plain_nats(base_of(spec), generic.windows), rel=1e-9)
     adapted = peft.PeftModel.from_pretrained(base_of(spec), study / "adapters" / "r3")

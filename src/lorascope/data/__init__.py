@@ -1,4 +1,4 @@
-"""From the rows a user names to token ids and loss masks.
+"""Data pipeline: from the rows that a user names to token ids and loss masks.
 
 Importing this package imports neither transformers nor datasets; ``prepare`` and ``sources`` do.
 """

@@ -1,6 +1,6 @@
-"""Text to token ids and the mask of the loss.
+"""Tokenisation and the loss mask.
 
-The mask follows characters: prompt and completion are tokenised together, once, as the model will meet them.
+Prompt and completion are tokenised together, as the model meets them; the mask follows from character offsets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,55 +12,56 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.dataset import Example
-from lorascope.data.formats.rendered_row import Rendered
+from lorascope.data.formats.rendering import RenderedRow
 
-TEXTS_AT_ONCE = 1000
-"""Texts given to the tokenizer together: enough for its threads, little memory for their offsets."""
+_BATCH_ROWS = 1000
+"""Rows tokenised at once: enough for the tokenizer's threads, little memory for offsets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Encoded:
-    """One row's tokens before they are cut: [L] both."""
+class TokenizedRow:
+    """One row's tokens before truncation, [L] both."""
 
     input_ids: npt.NDArray[np.int64]
     target_mask: npt.NDArray[np.bool_]
 
-    def cut(self, max_length: int) -> Example | None:
-        """Cut at ``max_length`` tokens; None where no target is left, or nothing to predict one from."""
+    def truncate(self, max_length: int) -> Example | None:
+        """Truncate to ``max_length`` tokens; None if no target is left."""
         mask = self.target_mask[:max_length]
         return Example(input_ids=self.input_ids[:max_length], target_mask=mask) if mask.any() else None
 
 
 def encode(
-    rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, *, is_chat: bool, completion_only: bool
-) -> Iterator[Encoded]:
+    rows: Sequence[RenderedRow], tokenizer: PreTrainedTokenizerBase, *, is_chat: bool, completion_only: bool
+) -> Iterator[TokenizedRow]:
     """Tokenise rows in order.
 
-    Special tokens at the front are the tokenizer's own, and one end token closes each row as a target; a chat
-    template brings both itself.
+    The tokenizer adds its special tokens in front, and each row ends with one end token as a target; a chat template
+    adds both itself.
     """
-    for start in range(0, len(rows), TEXTS_AT_ONCE):
-        some = rows[start : start + TEXTS_AT_ONCE]
-        parts = _with_offsets(some, tokenizer, is_chat) if tokenizer.is_fast else _in_pieces(some, tokenizer, is_chat)
+    for start in range(0, len(rows), _BATCH_ROWS):
+        batch = rows[start : start + _BATCH_ROWS]
+        tokenise = _by_offsets if tokenizer.is_fast else _by_pieces
+        parts = tokenise(batch, tokenizer, is_chat)
         for ids, mask in parts:
             yield _finish(ids, mask if completion_only else np.ones(len(ids), bool), tokenizer, is_chat=is_chat)
 
 
 def mask_by_characters(offsets: npt.NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
-    """Mark the tokens ([L, 2] offsets: from, to) that hold a character of a span: [L].
+    """Return the mask [L] of tokens with a character in a span, from offsets [L, 2] (start, end).
 
-    A token across a border belongs to the completion. A token without width (tokenizers may trim white space off)
-    belongs to the span that it stands inside or at the end of, as what was trimmed lay before it.
+    A token across the start of a span belongs to it. An empty token (tokenizers may trim white space) belongs to the
+    span that it is in or ends, as the trimmed text preceded it.
     """
     mask = np.zeros(len(offsets), dtype=bool)
     starts, ends = offsets[:, 0], offsets[:, 1]
-    for first, behind in spans:
-        mask |= (ends > first) & ((starts < behind) | ((starts == ends) & (ends == behind)))
+    for first, end in spans:
+        mask |= (ends > first) & ((starts < end) | ((starts == ends) & (ends == end)))
     return mask
 
 
-def _with_offsets(
-    rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, is_chat: bool
+def _by_offsets(
+    rows: Sequence[RenderedRow], tokenizer: PreTrainedTokenizerBase, is_chat: bool
 ) -> Iterator[tuple[list[int], npt.NDArray[np.bool_]]]:
     batch = tokenizer(
         [row.text for row in rows],
@@ -74,10 +75,10 @@ def _with_offsets(
         yield ids, mask_by_characters(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), row.spans)
 
 
-def _in_pieces(
-    rows: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, is_chat: bool
+def _by_pieces(
+    rows: Sequence[RenderedRow], tokenizer: PreTrainedTokenizerBase, is_chat: bool
 ) -> Iterator[tuple[list[int], npt.NDArray[np.bool_]]]:
-    """Tokenise prompt and completion apart, for tokenizers that cannot say which characters a token holds."""
+    """Tokenise prompt and completion separately, for tokenizers without offsets."""
     for row in rows:
         borders = [0, *(border for span in row.spans for border in span), len(row.text)]
         ids: list[int] = []
@@ -92,7 +93,7 @@ def _in_pieces(
 
 
 def starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Say whether the tokenizer puts its start token before this text."""
+    """Return True if the tokenizer puts its start token before this text."""
     bare = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     whole = tokenizer(text, verbose=False)["input_ids"]
     return tokenizer.bos_token_id is not None and whole[:1] == [tokenizer.bos_token_id] and bare[:1] != whole[:1]
@@ -100,10 +101,10 @@ def starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _finish(
     ids: list[int], mask: npt.NDArray[np.bool_], tokenizer: PreTrainedTokenizerBase, *, is_chat: bool
-) -> Encoded:
+) -> TokenizedRow:
     if not is_chat:
         if len(ids) < 2 or ids[-1] != tokenizer.eos_token_id:
             ids, mask = [*ids, tokenizer.eos_token_id], np.append(mask, True)
         mask[-1] = True
     mask[:1] = False
-    return Encoded(input_ids=np.asarray(ids, dtype=np.int64), target_mask=mask)
+    return TokenizedRow(input_ids=np.asarray(ids, dtype=np.int64), target_mask=mask)

@@ -1,4 +1,4 @@
-"""A text that has nothing to do with the rows, in windows: what a model loses on it, training made it forget."""
+"""Forgetting text: windows of unrelated text, on which a higher loss after training shows forgetting."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from lorascope.errors import InputError
 from lorascope.spec.schema import BUILTIN_TEXT, NO_TEXT, StudySpec
 
 WINDOWS = 32
-"""Most windows that are read: with windows of 256 tokens, what a pass over 64 short rows costs."""
+"""Most windows read; they cost as much as 64 short rows."""
 FEWEST_WINDOWS = 8
-"""An interval of fewer windows would say little."""
+"""Fewer windows give no useful interval."""
 WINDOW_TOKENS = 256
 _MOST_CHARACTERS = 1_000_000
 _SHORTEST_PARAGRAPH = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class GenericText:
-    """The windows of one text."""
+class ForgettingText:
+    """Windows of one text."""
 
     windows: tuple[Example, ...]
     sha256: str
-    """Over the windows' token ids, in hex: equal windows, equal hash."""
+    """Of the windows' token ids, in hex."""
 
 
-def read_generic_text(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> GenericText | None:
-    """Cut the study's generic text into windows spread evenly over it; None where none is wanted.
+def read_forgetting_text(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> ForgettingText | None:
+    """Read windows spread evenly over the study's forgetting text; None if the study has none.
 
-    A window has at most 256 tokens, ``max_length`` where that is less, and a start token where the tokenizer puts one;
-    every token but the first is a target.
+    A window has at most 256 tokens or ``max_length``, and begins with the tokenizer's start token if it has one. Every
+    token but the first is a target.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8 or is too short.
@@ -55,7 +55,7 @@ def read_generic_text(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Ge
     chosen = sorted({round(place) for place in np.linspace(0, n_windows - 1, WINDOWS)})
     windows = tuple(_window([*start, *ids[at * length : (at + 1) * length]]) for at in chosen)
     digest = hashlib.sha256(b"".join(window.input_ids.astype("<i8").tobytes() for window in windows))
-    return GenericText(windows=windows, sha256=digest.hexdigest())
+    return ForgettingText(windows=windows, sha256=digest.hexdigest())
 
 
 def _window(ids: list[int]) -> Example:
@@ -80,9 +80,9 @@ def _read(name: str) -> str:
 
 
 def _python_reference() -> str:
-    """Join the prose of the language reference that Python carries for its ``help()``, under Python's licence.
+    """Join the prose of Python's language reference, which ``help()`` ships under Python's licence.
 
-    Prose are paragraphs of some length without indentation and grammar; one that several topics have counts once.
+    Prose means longer paragraphs without indentation and grammar; those of several topics count once.
     """
     try:
         from pydoc_data.topics import topics  # noqa: PLC0415 - some small builds of Python leave it out

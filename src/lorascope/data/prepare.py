@@ -1,4 +1,4 @@
-"""The data half of a study: from the spec's names to token ids, masks and two halves."""
+"""Data preparation: load, render, tokenise and split the rows of a study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.dataset import Example, Splits, hash_halves
+from lorascope.data.dataset import Example, Splits, hash_splits
 from lorascope.data.encode import encode
 from lorascope.data.formats.detect import Format, choose_format
-from lorascope.data.formats.rendered_row import Rendered
+from lorascope.data.formats.rendering import RenderedRow
 from lorascope.data.sources.load import load_rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
 from lorascope.errors import InputError
@@ -20,7 +20,7 @@ from lorascope.spec.schema import StudySpec
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Rows:
-    """The usable rows of one split: the same row at the same place of both."""
+    """Usable rows of one split, with equal indices."""
 
     keys: tuple[tuple[str, str], ...]
     """Prompt and whole text."""
@@ -29,7 +29,11 @@ class _Rows:
 
 
 def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
-    """Load, render, tokenise and split the rows of a study; what cannot be used is an InputError."""
+    """Load, render, tokenise and split the rows of a study.
+
+    Raises:
+        InputError: the tokenizer has no end token, or the rows cannot be used.
+    """
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer of {spec.model!r} has no end token",
@@ -58,7 +62,7 @@ def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
             f"{len(train)} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",
             remedy="give more rows, hold out fewer (eval_examples), or lower per_device_train_batch_size",
         )
-    return Splits(train=train, eval=held, data_hash=hash_halves((train, held)), format=chosen.name, notes=notes)
+    return Splits(train=train, eval=held, data_hash=hash_splits((train, held)), format=chosen.name, notes=notes)
 
 
 def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokenizer: PreTrainedTokenizerBase) -> _Rows:
@@ -66,7 +70,7 @@ def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokeniz
     if missing:
         raise InputError(
             f"split {split!r} has no column {missing[0]!r}",
-            remedy=f"the columns there are: {', '.join(dataset.column_names)}",
+            remedy=f"the columns are: {', '.join(dataset.column_names)}",
         )
     rendered = [
         row
@@ -85,28 +89,28 @@ def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokeniz
 
 def _tokenise(
     spec: StudySpec,
-    rendered: Sequence[Rendered],
+    rendered: Sequence[RenderedRow],
     chosen: Format,
     tokenizer: PreTrainedTokenizerBase,
     split: str,
 ) -> _Rows:
     keys, examples = [], []
-    n_cut = 0
+    n_truncated = 0
     needed: list[int] = []
     rows = encode(rendered, tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
     for text, encoded in zip(rendered, rows, strict=True):
-        example = encoded.cut(spec.max_length)
+        example = encoded.truncate(spec.max_length)
         if example is not None:
             keys.append((text.prompt, text.text))
             examples.append(example)
-            n_cut += len(encoded.input_ids) > spec.max_length
+            n_truncated += len(encoded.input_ids) > spec.max_length
         elif encoded.target_mask.any():
             needed.append(int(np.argmax(encoded.target_mask)) + 1)
     if not examples:
         raise _no_targets(spec, len(rendered), needed)
     n_lost = len(rendered) - len(examples)
     values: dict[str, Value] = {"split": split, "tokens": spec.max_length, "rows": len(rendered)}
-    notes = _note(n_cut, "rows.truncated", **values) + _note(n_lost, "rows.no_target", **values)
+    notes = _note(n_truncated, "rows.truncated", **values) + _note(n_lost, "rows.no_target", **values)
     return _Rows(keys=tuple(keys), examples=tuple(examples), notes=notes)
 
 
@@ -134,19 +138,19 @@ def _split_by_seed(
             f"{spec.per_device_train_batch_size}",
             remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
         )
-    halves = hold_out(rows.keys, n_eval=n_eval, seed=spec.split_seed)
-    if not halves.eval:
+    split = hold_out(rows.keys, n_eval=n_eval, seed=spec.split_seed)
+    if not split.eval:
         raise InputError(
             f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
             remedy="raise eval_examples, name an eval_split, or use the format 'text' where rows have no prompts",
         )
     notes = rows.notes
-    if len(halves.eval) < n_eval:
-        notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(halves.eval)),)
-    notes += _note(halves.train_repeats, "rows.train_repeats")
-    notes += _note(halves.eval_repeats, "rows.eval_repeats")
+    if len(split.eval) < n_eval:
+        notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(split.eval)),)
+    notes += _note(split.train_repeats, "rows.train_repeats")
+    notes += _note(split.eval_repeats, "rows.eval_repeats")
     examples = rows.examples
-    return tuple(examples[row] for row in halves.train), tuple(examples[row] for row in halves.eval), notes
+    return tuple(examples[row] for row in split.train), tuple(examples[row] for row in split.eval), notes
 
 
 def _split_by_name(

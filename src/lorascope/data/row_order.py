@@ -1,7 +1,6 @@
-"""Which rows go into which step: pure functions, so that a resumed run needs no saved state.
+"""Row order: which rows each step takes, as pure functions, so that a resumed run needs no saved state.
 
-Steps are counted as transformers' Trainer counts them: an epoch's last batch may be smaller, and so may its last
-optimizer step.
+Steps are counted as in Transformers' Trainer: an epoch's last batch may be smaller, and so may its last optimizer step.
 """
 
 import math
@@ -15,9 +14,9 @@ from lorascope.spec.schema import StudySpec
 
 
 def shuffled(n: int, *, seed: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Order 0 ... n-1 at random: [n]; ``seed`` may have several parts.
+    """Return a random permutation of 0 ... n-1, [n]; ``seed`` may have several parts.
 
-    Sorts the raw output of PCG64, the only stream NumPy promises never to change.
+    Sorts the raw output of PCG64, the only stream that NumPy guarantees never to change.
     """
     keys = np.random.PCG64(list(seed)).random_raw(n)
     return np.argsort(keys, kind="stable").astype(np.int64)
@@ -25,7 +24,7 @@ def shuffled(n: int, *, seed: Sequence[int]) -> npt.NDArray[np.int64]:
 
 @lru_cache(maxsize=16)
 def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Order the n training rows for one epoch (counted from 0): [n]."""
+    """Return the order of n training rows in one epoch (counted from 0), [n]."""
     return shuffled(n, seed=(seed, epoch))
 
 
@@ -45,7 +44,7 @@ def total_steps(spec: StudySpec, n_train: int) -> int:
 
 
 def step_rows(spec: StudySpec, n_train: int, *, seed: int, step: int) -> tuple[int, ...]:
-    """List the rows of optimizer step ``step`` (counted from 0), all its accumulated batches together."""
+    """Return the rows of optimizer step ``step`` (counted from 0), over all accumulated batches."""
     epoch, step_in_epoch = divmod(step, _steps_per_epoch(spec, n_train))
     first = step_in_epoch * _rows_per_step(spec)
     order = epoch_order(n_train, seed=seed, epoch=epoch)

@@ -1,4 +1,4 @@
-"""Which rows are held out: chosen by seed, with no prompt in both halves."""
+"""Hold-out split: rows chosen by seed, with no prompt on both sides."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ LARGEST_DEFAULT = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Halves:
-    """Row numbers of both halves, in the order of the rows, and what was left out."""
+class HoldOut:
+    """Row numbers of training and held-out rows, in order, and the repeats among them."""
 
     train: tuple[int, ...]
     eval: tuple[int, ...]
     train_repeats: int
     """Rows in ``train`` that repeat an earlier row exactly."""
     eval_repeats: int
-    """Held-out rows left out because they repeat another one exactly: counted twice they would feign precision."""
+    """Held-out rows dropped because they repeat another exactly: counted twice, they would feign precision."""
 
 
 def default_eval_rows(n_rows: int) -> int:
-    """Choose how many rows to hold out: a tenth, at least two, at most 256."""
+    """Return how many rows to hold out: a tenth, at least two, at most 256."""
     return min(LARGEST_DEFAULT, max(2, n_rows // 10))
 
 
 def first_occurrences(rows: Sequence[tuple[str, str]]) -> tuple[bool, ...]:
-    """Mark each (prompt, text) that no earlier one equals."""
+    """Return True for each (prompt, text) that repeats no earlier one."""
     seen: set[tuple[str, str]] = set()
     marks = []
     for row in rows:
@@ -36,11 +36,11 @@ def first_occurrences(rows: Sequence[tuple[str, str]]) -> tuple[bool, ...]:
     return tuple(marks)
 
 
-def hold_out(rows: Sequence[tuple[str, str]], *, n_eval: int, seed: int) -> Halves:
-    """Hold out at most ``n_eval`` different rows of (prompt, text), whole prompts at a time.
+def hold_out(rows: Sequence[tuple[str, str]], *, n_eval: int, seed: int) -> HoldOut:
+    """Hold out at most ``n_eval`` different rows of (prompt, text), all rows of a prompt together.
 
-    Prompts are visited in seeded order; one with more rows than are still wanted is passed over, so fewer rows than
-    asked for are held out only where no remaining prompt fits.
+    Prompts are visited in seeded order, and one with more rows than are still needed is skipped. Fewer rows than asked
+    for are held out only if no remaining prompt fits.
     """
     is_first = first_occurrences(rows)
     by_prompt: defaultdict[str, list[int]] = defaultdict(list)
@@ -56,7 +56,7 @@ def hold_out(rows: Sequence[tuple[str, str]], *, n_eval: int, seed: int) -> Halv
             wanted -= different
     train = tuple(row for row in range(len(rows)) if row not in held)
     evaluation = tuple(row for row in sorted(held) if is_first[row])
-    return Halves(
+    return HoldOut(
         train=train,
         eval=evaluation,
         train_repeats=sum(not is_first[row] for row in train),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lorascope.data.forgetting_text import GenericText
+from lorascope.data.forgetting_text import ForgettingText
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.measure.memory import release_memory
@@ -87,7 +87,7 @@ class Examination:
             ]
         )
 
-    def _forgetting(self, trial_id: str, generic: GenericText) -> None:
+    def _forgetting(self, trial_id: str, generic: ForgettingText) -> None:
         self.progress.phase(f"examining {trial_id or 'the base'}: loss on the generic text")
         if trial_id != BASE_MODEL:
             self._attach(self._updates(trial_id))

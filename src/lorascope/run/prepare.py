@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example, Splits
-from lorascope.data.forgetting_text import GenericText, read_generic_text
+from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import prepare
 from lorascope.data.row_order import total_steps
 from lorascope.engine.forward import FrozenModel
@@ -32,7 +32,7 @@ class PreparedStudy:
     spec: StudySpec
     resolved: ResolvedStudy
     splits: Splits
-    generic: GenericText | None
+    generic: ForgettingText | None
     frozen: FrozenModel
     source: ModelSource
     device: torch.device
@@ -57,7 +57,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progr
     tokenizer = load_tokenizer(source)
     progress.phase("reading the rows")
     splits = prepare(spec, tokenizer)
-    generic = read_generic_text(spec, tokenizer)
+    generic = read_forgetting_text(spec, tokenizer)
     progress.phase("loading the model")
     dtype, dtype_reason = choose_dtype(before.dtype if before else spec.dtype, device)
     model = load_model(source, dtype=dtype, device=device)

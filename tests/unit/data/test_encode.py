@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from transformers import ByT5Tokenizer
 
 from lorascope.data.encode import encode, mask_by_characters
-from lorascope.data.formats.rendered_row import join_pair
+from lorascope.data.formats.rendering import join_pair
 
 ascii_text = st.text(alphabet="abde ()+:.\n#Qthsumof", min_size=1, max_size=40)
 
@@ -67,7 +67,7 @@ def test_loss_on_all_tokens_leaves_out_only_the_first(tokenizer):
     assert mask[1:].all()
 
 
-def test_a_tokenizer_without_offsets_is_given_the_pieces():
+def test_a_tokenizer_without_offsets_tokenises_pieces():
     tokenizer = ByT5Tokenizer()
     encoded = encode_one(tokenizer, "Q: ", "sum")
     assert encoded.input_ids.tolist() == tokenizer("Q: sum")["input_ids"]
@@ -75,14 +75,14 @@ def test_a_tokenizer_without_offsets_is_given_the_pieces():
 
 
 @pytest.mark.parametrize("max_length", [2, 3, 4, 100])
-def test_a_cut_row_keeps_its_front_and_loses_its_end_token(tokenizer, max_length):
+def test_a_truncated_row_keeps_its_start_and_loses_its_end_token(tokenizer, max_length):
     encoded = encode_one(tokenizer, "Q", "the sum of", completion_only=True)
-    example = encoded.cut(max_length)
+    example = encoded.truncate(max_length)
     assert example is not None
     assert example.input_ids.tolist() == encoded.input_ids.tolist()[:max_length]
     assert (example.input_ids[-1] == tokenizer.eos_token_id) == (max_length >= len(encoded.input_ids))
     assert example.n_targets == example.n_tokens - 1
 
 
-def test_a_row_whose_completion_is_cut_off_is_no_example(tokenizer):
-    assert encode_one(tokenizer, "a long prompt that fills the row", "sum").cut(3) is None
+def test_a_row_without_targets_after_truncation_is_no_example(tokenizer):
+    assert encode_one(tokenizer, "a long prompt that fills the row", "sum").truncate(3) is None

@@ -16,7 +16,7 @@ def texts(examples, tokenizer):
     return [tokenizer.decode(example.input_ids) for example in examples]
 
 
-def test_rows_become_two_halves(write_rows, tokenizer):
+def test_rows_are_split_into_training_and_held_out(write_rows, tokenizer):
     splits = prepare(StudySpec(dataset=write_rows(pairs(40))), tokenizer)
     assert (len(splits.train), len(splits.eval), splits.format, splits.notes) == (36, 4, "prompt_completion", ())
     assert sorted(texts(splits.train + splits.eval, tokenizer)) == sorted(f"add {n}sum {n}</s>" for n in range(40))
@@ -26,7 +26,7 @@ def test_rows_become_two_halves(write_rows, tokenizer):
     assert not example.target_mask[0]
 
 
-def test_the_hash_tells_data_masks_and_splits_apart(write_rows, tokenizer):
+def test_data_hash_covers_tokens_masks_and_split(write_rows, tokenizer):
     path = write_rows(pairs(40))
     specs = [
         StudySpec(dataset=path),
@@ -41,7 +41,7 @@ def test_the_hash_tells_data_masks_and_splits_apart(write_rows, tokenizer):
     assert len(hashes[0]) == 64
 
 
-def test_the_reference_set_up(write_rows, tokenizer):
+def test_splits_of_the_published_study(write_rows, tokenizer):
     rows = [{"instruction": f"Add {n}.", "input": "", "output": "the sum " * n} for n in range(1, 81)]
     spec = StudySpec(
         dataset=write_rows(rows),
@@ -60,7 +60,7 @@ def n_tokens(row, tokenizer):
     return len(tokenizer(f"### Question: {row['instruction']}\n ### Answer: {row['output']}")["input_ids"]) + 1
 
 
-def test_what_was_done_to_rows_is_said(write_rows, tokenizer):
+def test_notes_count_dropped_and_truncated_rows(write_rows, tokenizer):
     rows = [
         *pairs(20),
         {"prompt": "add 0", "completion": "sum 0"},
@@ -134,7 +134,7 @@ def test_chats_and_plain_text_have_their_masks(write_rows, bos_tokenizer):
         ([{"text": ["a"]}] * 20, {}, "row 1, column 'text' holds a list", "text in every row"),
     ],
 )
-def test_what_cannot_be_used_is_refused(write_rows, tokenizer, rows, fields, said, remedy):
+def test_unusable_rows_are_refused(write_rows, tokenizer, rows, fields, said, remedy):
     with pytest.raises(InputError) as caught:
         prepare(StudySpec(dataset=write_rows(rows), **fields), tokenizer)
     assert said in caught.value.problem

@@ -68,7 +68,7 @@ def test_order_depends_on_seed_and_epoch_and_never_changes():
     assert epoch_order(8, seed=1, epoch=0).tolist() != FIRST_ORDER
 
 
-def test_importing_batches_loads_no_heavy_library():
+def test_importing_row_order_loads_no_heavy_library():
     code = "import sys, lorascope.data.row_order; print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

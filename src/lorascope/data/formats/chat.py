@@ -1,11 +1,11 @@
-"""Messages to text through the tokenizer's chat template, and where the assistant speaks."""
+"""Chat rendering: messages to text through the tokenizer's chat template, with the spans of assistant turns."""
 
 from collections.abc import Mapping, Sequence
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.formats.rendered_row import Rendered
+from lorascope.data.formats.rendering import RenderedRow
 from lorascope.errors import InputError
 
 Message = Mapping[str, object]
@@ -13,12 +13,11 @@ Message = Mapping[str, object]
 
 def render_chat(
     cells: Sequence[object], tokenizer: PreTrainedTokenizerBase, *, number: int, with_spans: bool
-) -> Rendered | None:
-    """Render one row's message lists as one conversation; None where it has no messages.
+) -> RenderedRow | None:
+    """Render one row's message lists as one conversation; None without messages.
 
-    The assistant's turns of the last list are the completion, each from behind the header that the template writes
-    for generation to the end of the turn. ``with_spans=False`` leaves their places out, for templates that rewrite
-    earlier turns and losses that need no places.
+    The assistant's turns in the last list are the completion, each from the end of the generation prompt to the end of
+    the turn. ``with_spans=False`` skips their spans, which templates that rewrite earlier turns do not allow.
     """
     lists = [_messages(cell, number) for cell in cells]
     messages = [message for part in lists for message in part]
@@ -30,7 +29,7 @@ def render_chat(
     before = messages[: turns[0]] if turns else messages
     prompt = "\n".join(f"{message['role']}: {str(message['content']).strip()}" for message in before)
     spans = tuple(_span(messages, turn, text, tokenizer, number) for turn in turns) if with_spans else ()
-    return Rendered(text=text, prompt=prompt or text, spans=spans)
+    return RenderedRow(text=text, prompt=prompt or text, spans=spans)
 
 
 def _messages(cell: object, number: int) -> list[Message]:
@@ -49,7 +48,7 @@ def _messages(cell: object, number: int) -> list[Message]:
                 f"row {number} has a message whose content is a {type(content).__name__}",
                 remedy="give every message its content as text",
             )
-        # Columns that only other messages fill arrive as None; a template must not see them.
+        # keys that only other messages have arrive as None; a template must not see them
         present = {key: value for key, value in message.items() if value is not None}
         messages.append({**present, "content": content or ""})
     return messages
@@ -82,8 +81,8 @@ def _span(
 ) -> tuple[int, int]:
     before = [""]
     if turn > 0:
-        # Some templates ignore the wish for a header, others write one that a full conversation does not have.
-        before = [_apply(messages[:turn], tokenizer, number, for_answer=wish) for wish in (True, False)]
+        # some templates ignore add_generation_prompt, others add one that a full conversation does not have
+        before = [_apply(messages[:turn], tokenizer, number, for_answer=prompt) for prompt in (True, False)]
     through = text if turn == len(messages) - 1 else _apply(messages[: turn + 1], tokenizer, number)
     starts = [len(prefix) for prefix in before if through.startswith(prefix)]
     if not starts or not text.startswith(through):

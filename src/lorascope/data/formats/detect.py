@@ -1,4 +1,4 @@
-"""Columns to text: which format the rows are in, and one row's text with the place of its completion."""
+"""Row formats: detection by column names, and rendering of rows to text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.formats.chat import render_chat
-from lorascope.data.formats.rendered_row import Rendered, cell_text, join_pair
-from lorascope.data.formats.template import compile_template
+from lorascope.data.formats.rendering import RenderedRow, cell_text, compile_template, join_pair
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 
@@ -19,10 +18,10 @@ REQUIRED: dict[FormatName, tuple[str, ...]] = {
     "alpaca": ("instruction", "output"),
     "text": ("text",),
 }
-"""Columns of each format, in the order in which formats are looked for."""
+"""Required columns of each format, in the order of detection."""
 ANSWER_COLUMNS = ("output", "completion", "response", "answer")
 
-# The wording of the Stanford Alpaca project: models are trained on and asked with exactly these characters.
+# the exact prompts of the Stanford Alpaca project
 ALPACA_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request.\n\n"
@@ -34,28 +33,28 @@ ALPACA_WITHOUT_INPUT = (
     "### Instruction:\n{instruction}\n\n### Response:"
 )
 
-Render = Callable[[Mapping[str, object], int], Rendered | None]
+Render = Callable[[Mapping[str, object], int], RenderedRow | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """How rows become text."""
+    """A row format."""
 
     name: FormatName
     columns: tuple[str, ...]
-    """Columns that are read; the others are ignored."""
+    """Columns that are read."""
     render: Render
-    """One row and its number (from 1) to its text; None where the row has none."""
+    """Render a row, given its number from 1; None for a row without text."""
     is_chat: bool
-    """The text comes from a chat template, which brings its own special tokens and its own end."""
+    """True if a chat template renders rows, which adds special tokens and an end token itself."""
     completion_only: bool
-    """Take the loss on the completion only."""
+    """True if the loss is taken on the completion only."""
 
 
 def choose_format(
     spec: StudySpec, *, columns: Sequence[str], first_row: Mapping[str, object], tokenizer: PreTrainedTokenizerBase
 ) -> Format:
-    """Find the format the spec names, or else the one the columns show."""
+    """Return the format that the spec names or the columns imply."""
     name = _format_name(spec, columns)
     if name == "text" and spec.completion_only_loss:
         raise InputError(
@@ -82,7 +81,7 @@ def _format_name(spec: StudySpec, columns: Sequence[str]) -> FormatName:
             if missing:
                 raise InputError(
                     f"the format {name!r} needs the column {missing[0]!r}, which the rows do not have",
-                    remedy=f"the columns there are: {', '.join(columns)}; {_known_formats()}",
+                    remedy=f"the columns are: {', '.join(columns)}; {_known_formats()}",
                 )
             return name
         if spec.dataset_format == "auto" and set(required) <= set(columns):
@@ -112,7 +111,7 @@ def _renderer(
     if is_chat:
         read = REQUIRED[name]
 
-        def chat(row: Mapping[str, object], number: int) -> Rendered | None:
+        def chat(row: Mapping[str, object], number: int) -> RenderedRow | None:
             return render_chat([row[column] for column in read], tokenizer, number=number, with_spans=with_spans)
 
         return read, chat
@@ -124,7 +123,7 @@ def _renderer(
     return REQUIRED[name], _render_text if name == "text" else _render_pair
 
 
-def _render_alpaca(row: Mapping[str, object], number: int) -> Rendered | None:
+def _render_alpaca(row: Mapping[str, object], number: int) -> RenderedRow | None:
     instruction, output = cell_text(row, "instruction", number), cell_text(row, "output", number)
     context = cell_text(row, "input", number) if "input" in row else ""
     if not instruction.strip() and not context.strip():
@@ -133,13 +132,13 @@ def _render_alpaca(row: Mapping[str, object], number: int) -> Rendered | None:
     return join_pair(template.format(instruction=instruction, input=context), output)
 
 
-def _render_pair(row: Mapping[str, object], number: int) -> Rendered | None:
+def _render_pair(row: Mapping[str, object], number: int) -> RenderedRow | None:
     return join_pair(cell_text(row, "prompt", number), cell_text(row, "completion", number))
 
 
-def _render_text(row: Mapping[str, object], number: int) -> Rendered | None:
+def _render_text(row: Mapping[str, object], number: int) -> RenderedRow | None:
     text = cell_text(row, "text", number)
-    return Rendered(text=text, prompt=text, spans=((0, len(text)),)) if text.strip() else None
+    return RenderedRow(text=text, prompt=text, spans=((0, len(text)),)) if text.strip() else None
 
 
 def _template_renderer(spec: StudySpec, columns: Sequence[str]) -> tuple[tuple[str, ...], Render]:
@@ -148,7 +147,7 @@ def _template_renderer(spec: StudySpec, columns: Sequence[str]) -> tuple[tuple[s
     prompt = compile_template(spec.prompt_template, field="prompt_template", columns=columns)
     completion = compile_template(completion_source, field="completion_template", columns=columns)
 
-    def render(row: Mapping[str, object], number: int) -> Rendered | None:
+    def render(row: Mapping[str, object], number: int) -> RenderedRow | None:
         if all(not cell_text(row, column, number).strip() for column in completion.columns):
             return None
         return join_pair(prompt.fill(row, number), completion.fill(row, number))

@@ -1,4 +1,4 @@
-"""The built-in data set: docstring to body, from the standard library of the running interpreter."""
+"""Built-in data set: functions of Python's standard library, docstring to body."""
 
 import ast
 import os
@@ -16,10 +16,10 @@ GENERATED = re.compile(r"auto(matically|-)?\s?generated|file is generated", re.I
 
 
 def read_stdlib() -> tuple[dict[str, str], ...]:
-    """Pair signature and docstring (``prompt``) with the body after it (``completion``), in a fixed order.
+    """Pair signature and docstring (``prompt``) with the body (``completion``) of each function, in a fixed order.
 
-    Prompt and completion together are one function's source, moved to the left margin, without its decorators. Tests,
-    generated files and exact repetitions are left out. Which functions there are depends on the Python version.
+    Together they are one function's source, dedented and without decorators. Tests, generated files and exact repeats
+    are left out. The functions depend on the Python version.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     return tuple(
@@ -33,7 +33,7 @@ def read_stdlib() -> tuple[dict[str, str], ...]:
 def _source_files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
-        # In place, so that what is left out is not walked either: site-packages may hold very many files.
+        # in place, so that os.walk skips them too: site-packages may hold very many files
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
         found += [
             Path(parent, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")
@@ -45,16 +45,16 @@ def _read_source(path: Path) -> str:
     try:
         with tokenize.open(path) as file:
             source = file.read()
-    except (SyntaxError, UnicodeDecodeError):  # the file declares another encoding than it has
+    except (SyntaxError, UnicodeDecodeError):  # wrong declared encoding
         return ""
     return "" if GENERATED.search("\n".join(source.split("\n", 10)[:10])) else source
 
 
 def _pairs(source: str) -> Iterator[tuple[str, str]]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # old escapes in strings; as errors they would lose a file
+        with warnings.catch_warnings(action="ignore"):  # invalid escapes, which would raise under -W error
             tree = ast.parse(source)
-    except SyntaxError:  # some files of the library are templates or another version's syntax
+    except SyntaxError:  # templates, or another version's syntax
         return
     lines = source.split("\n")
     for function in _outer_functions(tree):
@@ -64,7 +64,7 @@ def _pairs(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _outer_functions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Find functions and methods; one inside another is left out, as it would be in two completions."""
+    """Find functions and methods, without nested functions, which the outer body contains."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield child
@@ -78,7 +78,7 @@ def _pair(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) ->
     docstring, first = function.body[0], function.body[1]
     assert docstring.end_lineno is not None
     assert function.end_lineno is not None
-    if first.lineno <= docstring.end_lineno:  # both on one line: the border is not a line's end
+    if first.lineno <= docstring.end_lineno:  # docstring and body on one line
         return None
     margin = function.col_offset
     prompt = _moved_left(lines[function.lineno - 1 : docstring.end_lineno], margin)

@@ -1,4 +1,4 @@
-"""Rows from one local file: JSON, JSON Lines, CSV or Parquet."""
+"""Data files: JSON, JSON Lines, CSV and Parquet."""
 
 import csv
 import io
@@ -19,7 +19,11 @@ Row = Mapping[str, object]
 
 
 def read_file(path: Path) -> Dataset:
-    """Read a file by its ending; whatever keeps it from being rows is an InputError that says where."""
+    """Read a file in the format of its suffix.
+
+    Raises:
+        InputError: the file is not a table of rows; the message says where.
+    """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
@@ -60,7 +64,7 @@ def _read_json(path: Path) -> Dataset:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and text[error.pos :].startswith("{"):  # JSON Lines under another ending
+        if error.msg == "Extra data" and text[error.pos :].startswith("{"):  # JSON Lines with another suffix
             return _rows_of_lines(path, text)
         raise _not_json(path, error, line=error.lineno, at_end=error.pos >= len(text.rstrip())) from error
     except RecursionError as error:
@@ -83,7 +87,7 @@ def _read_jsonl(path: Path) -> Dataset:
 
 
 def _rows_of_lines(path: Path, text: str) -> Dataset:
-    # Split at line feeds only: str.splitlines would also cut at separators that JSON allows inside strings.
+    # str.splitlines would also split at separators that JSON allows inside strings
     lines = text.split("\n")
     last = max(number for number, line in enumerate(lines) if line.strip())
     rows = []
@@ -103,7 +107,7 @@ def _rows_of_lines(path: Path, text: str) -> Dataset:
 
 
 def _not_json(path: Path, error: json.JSONDecodeError, *, line: int, at_end: bool) -> InputError:
-    # An open string is reported where it began, which may be long before the end of a file that was cut.
+    # an unterminated string is reported where it began, perhaps long before the end of a truncated file
     if at_end or error.msg.startswith("Unterminated string"):
         problem, remedy = "ends in the middle of a value", "the file looks truncated: copy or download it again"
     else:

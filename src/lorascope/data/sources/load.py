@@ -1,4 +1,4 @@
-"""Rows by name: a hub id, a local file, a saved ``datasets`` folder, or the built-in data set."""
+"""Data sources: a hub id, a local file, a saved ``datasets`` folder, or the built-in data set."""
 
 import logging
 import re
@@ -23,7 +23,11 @@ FILE_REMEDY = "give rows as a file instead, such as --dataset rows.json (.jsonl,
 
 
 def load_rows(dataset: str, split: str) -> Dataset:
-    """Load the rows that ``split`` (``train``, ``train[:50%]``, ``train[10:20]``) takes from a data set."""
+    """Load a split (``train``, ``train[:50%]``, ``train[10:20]``) of a data set.
+
+    Raises:
+        InputError: the data set or the split does not exist, or has no rows.
+    """
     with _quiet():
         path = Path(dataset).expanduser()
         if dataset.startswith("builtin:"):
@@ -74,10 +78,10 @@ def _select(dataset: str, splits: Mapping[str, Dataset], split: str) -> Dataset:
     except ValueError as error:
         raise InputError(
             f"split {split!r} cannot be taken from {dataset!r}: {error}",
-            remedy=f"the splits there are: {there}; a part is written train[:50%] or train[10:20]",
+            remedy=f"the splits are: {there}; a part is written train[:50%] or train[10:20]",
         ) from error
     taken = [
-        # of no rows at all a range that begins behind the last one is refused
+        # select refuses a range that starts beyond the last row, even an empty one
         splits[part.splitname].select(range(part.from_, part.to) if part.from_ < part.to else [])
         for part in parts
     ]
@@ -88,7 +92,7 @@ def _load_hub(dataset: str, split: str) -> Dataset:
     try:
         if _hub_answers(dataset):
             return datasets.load_dataset(dataset, split=split)
-        with _offline():  # a data set that was loaded before is still in the cache of datasets
+        with _offline():  # a data set that was loaded before is still cached
             return datasets.load_dataset(dataset, split=split)
     except (ConnectionError, HTTPError) as error:
         raise InputError(
@@ -111,10 +115,10 @@ def _load_hub(dataset: str, split: str) -> Dataset:
 
 
 def _hub_answers(dataset: str) -> bool:
-    """Ask once: ``datasets`` itself would repeat the question for 23 seconds."""
+    """Ask once; ``datasets`` itself would retry for 23 seconds."""
     try:
         huggingface_hub.HfApi().dataset_info(dataset, timeout=10)
-    except OSError as error:  # any status the hub answered with; offline mode was asked for, by contrast
+    except OSError as error:  # an error status is an answer; offline mode, which the user chose, is not
         return not isinstance(error, ConnectionError)
     except HTTPError:
         return False
@@ -133,7 +137,7 @@ def _offline() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep progress bars and warnings of the libraries off a screen that is ours."""
+    """Silence progress bars and warnings of the libraries."""
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     datasets_bars, hub_bars = datasets.are_progress_bars_disabled(), are_progress_bars_disabled()

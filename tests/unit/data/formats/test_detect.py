@@ -23,14 +23,14 @@ def targets(rendered):
         (("text",), "text"),
     ],
 )
-def test_the_columns_show_the_format(tokenizer, columns, name):
+def test_format_is_detected_by_columns(tokenizer, columns, name):
     chosen, rendered = render(StudySpec(), dict.fromkeys(columns, "word"), tokenizer)
     assert chosen.name == name
     assert rendered is not None
     assert chosen.completion_only == (name != "text")
 
 
-def test_alpaca_has_the_known_wording(tokenizer):
+def test_alpaca_prompt_is_that_of_stanford(tokenizer):
     row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
     _, rendered = render(StudySpec(), row, tokenizer)
     assert rendered.text == (
@@ -54,7 +54,7 @@ def test_braces_in_cells_stay_text(tokenizer):
     assert render(spec, row, tokenizer)[1].text == "{output} {0}|}"
 
 
-def test_the_reference_template(tokenizer):
+def test_template_of_the_published_study(tokenizer):
     spec = StudySpec(prompt_template="### Question: {instruction}\n ### Answer: ")
     chosen, rendered = render(spec, {"instruction": "Add.", "input": "", "output": "3"}, tokenizer)
     assert chosen.columns == ("instruction", "output")
@@ -99,7 +99,7 @@ def test_only_column_names_stand_in_braces(tokenizer, template, said):
         (StudySpec(completion_only_loss=True), ("text",), "no completion"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(tokenizer, spec, columns, said):
+def test_format_with_missing_columns_is_refused(tokenizer, spec, columns, said):
     with pytest.raises(InputError) as caught:
         render(spec, dict.fromkeys(columns, "word"), tokenizer)
     assert said in caught.value.problem
@@ -160,7 +160,7 @@ def test_prompt_and_completion_may_be_messages(tokenizer):
         ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}", "rewrites earlier messages"),
     ],
 )
-def test_chat_templates_that_cannot_be_used_say_why(tokenizer, monkeypatch, template, said):
+def test_unusable_chat_templates_are_refused(tokenizer, monkeypatch, template, said):
     monkeypatch.setattr(tokenizer, "chat_template", template)
     with pytest.raises(InputError) as caught:
         render(StudySpec(), {"messages": TALK}, tokenizer)
@@ -168,6 +168,6 @@ def test_chat_templates_that_cannot_be_used_say_why(tokenizer, monkeypatch, temp
 
 
 @pytest.mark.parametrize("messages", ["hello", [{"content": "x"}], [{"role": "user", "content": ["x"]}]])
-def test_what_is_no_message_is_named_by_row(tokenizer, messages):
+def test_invalid_messages_are_refused_by_row(tokenizer, messages):
     with pytest.raises(InputError, match="row 3 h"):
         render(StudySpec(), {"messages": messages}, tokenizer, number=3)

@@ -66,7 +66,7 @@ def small_library(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: {"stdlib": str(tmp_path)}[name])
 
 
-def test_functions_become_prompt_and_completion(small_library):
+def test_builtin_rows_pair_prompt_and_completion(small_library):
     escape, top, wait = read_stdlib()
     assert escape == {"prompt": 'def escape():\n    """Old escape."""\n', "completion": '    return "\\d"'}
     assert top == {
@@ -78,7 +78,7 @@ def test_functions_become_prompt_and_completion(small_library):
     assert wait["completion"].endswith("    return inner()")
 
 
-def test_the_running_library_gives_thousands_of_whole_functions():
+def test_builtin_rows_are_thousands_of_whole_functions():
     rows = read_stdlib()
     assert len(rows) > 4000
     assert len({(row["prompt"], row["completion"]) for row in rows}) == len(rows)

@@ -27,7 +27,7 @@ def write(path, content):
         ("rows.csv", 'prompt,completion\n"a, ""b""\nc",é\n\nd,\n'),
     ],
 )
-def test_every_kind_of_file_gives_the_rows(tmp_path, name, content):
+def test_file_formats_give_equal_rows(tmp_path, name, content):
     assert read_file(write(tmp_path / name, content)).to_list() == ROWS
 
 
@@ -49,7 +49,7 @@ def test_columns_that_only_later_rows_have_are_kept(tmp_path):
     assert read_file(path).to_list() == [{"text": "a", "id": None}, {"text": "b", "id": 1}]
 
 
-def test_long_cells_are_read_and_the_limit_of_csv_is_put_back(tmp_path):
+def test_csv_reads_long_cells_and_restores_the_limit(tmp_path):
     before = csv.field_size_limit()
     assert len(read_file(write(tmp_path / "rows.csv", "text\n" + "x" * 200_000))[0]["text"]) == 200_000
     assert csv.field_size_limit() == before
@@ -95,7 +95,7 @@ def test_long_cells_are_read_and_the_limit_of_csv_is_put_back(tmp_path):
         ("rows.parquet", "PAR1 and then nothing", "not a readable Parquet file"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, name, content, said):
+def test_broken_files_are_refused_with_their_position(tmp_path, name, content, said):
     with pytest.raises(InputError) as caught:
         read_file(write(tmp_path / name, content))
     assert said in caught.value.problem

@@ -36,7 +36,7 @@ SIZES = {"train": 200, "test": 10}
         ("test+train[:1%]", "test 0", 12),
     ],
 )
-def test_a_split_takes_its_part(saved, split, first, size):
+def test_split_syntax_on_saved_data_sets(saved, split, first, size):
     rows = load_rows(saved, split)
     assert (rows[0]["text"], len(rows)) == (first, size)
 
@@ -66,7 +66,7 @@ def test_a_single_saved_data_set_is_its_split(tmp_path, capsys):
         ("train[500:600]", "has no rows"),
     ],
 )
-def test_a_split_that_is_not_there_is_named(saved, split, said):
+def test_an_unknown_split_is_refused(saved, split, said):
     with pytest.raises(InputError) as caught:
         load_rows(saved, split)
     assert said in caught.value.problem
@@ -75,7 +75,7 @@ def test_a_split_that_is_not_there_is_named(saved, split, said):
 
 
 @pytest.mark.parametrize("name", ["rows.json", "./rows", "/no/such/file.csv", "a/b/c", "rows one"])
-def test_a_path_that_is_not_there_is_named(tmp_path, monkeypatch, name):
+def test_a_missing_path_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="does not exist") as caught:
         load_rows(name, "train")
@@ -88,7 +88,7 @@ def test_an_unknown_built_in_data_set_is_refused():
     assert "builtin:python-stdlib" in caught.value.remedy
 
 
-def test_folders_without_a_whole_saved_data_set_are_refused(tmp_path, saved):
+def test_incomplete_saved_data_sets_are_refused(tmp_path, saved):
     with pytest.raises(InputError, match="holds no complete saved data set"):
         load_rows(str(tmp_path), "train")
     next((tmp_path / "saved" / "train").glob("*.arrow")).write_bytes(b"cut")
@@ -117,7 +117,7 @@ class Hub:
         return Dataset.from_dict({"text": ["a"]})
 
 
-def test_a_hub_id_is_loaded_with_its_split_and_in_silence(monkeypatch, capsys, caplog):
+def test_a_hub_id_is_loaded_with_its_split_silently(monkeypatch, capsys, caplog):
     hub = Hub(monkeypatch)
     assert len(load_rows("sahil2801/CodeAlpaca-20k", "train[:50%]")) == 1
     assert hub.asked == [("sahil2801/CodeAlpaca-20k", "train[:50%]", False)]
@@ -147,7 +147,7 @@ def test_without_the_hub_the_cache_of_datasets_is_used(monkeypatch):
         (OSError("disk full"), "disk full", "--dataset rows.json"),
     ],
 )
-def test_what_keeps_a_hub_data_set_away_is_said(monkeypatch, loading, said, remedy):
+def test_hub_errors_are_explained(monkeypatch, loading, said, remedy):
     Hub(monkeypatch, loading=loading)
     with pytest.raises(InputError, match="a/b") as caught:
         load_rows("a/b", "train")
@@ -155,7 +155,7 @@ def test_what_keeps_a_hub_data_set_away_is_said(monkeypatch, loading, said, reme
     assert remedy in caught.value.remedy
 
 
-def test_settings_of_the_libraries_are_put_back(monkeypatch):
+def test_settings_of_the_libraries_are_restored(monkeypatch):
     Hub(monkeypatch)
     level = logging.getLogger("datasets").level
     load_rows("a/b", "train")

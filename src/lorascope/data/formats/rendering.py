@@ -1,0 +1,100 @@
+"""Row rendering: one row as text with the span of its completion, and prompt templates over columns."""
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorascope.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedRow:
+    """One row as text."""
+
+    text: str
+    prompt: str
+    """The prompt, or the whole text of rows without one: never in both training and held-out rows."""
+    spans: tuple[tuple[int, int], ...]
+    """Half-open character ranges of the completion, in order, not overlapping."""
+
+
+def join_pair(prompt: str, completion: str) -> RenderedRow | None:
+    """Concatenate prompt and completion; None if the completion is blank."""
+    if not completion.strip():
+        return None
+    text = prompt + completion
+    # stripped, so that prompts that differ in white space cannot be both trained on and held out
+    return RenderedRow(text=text, prompt=prompt.strip() or text, spans=((len(prompt), len(text)),))
+
+
+def cell_text(row: Mapping[str, object], column: str, number: int) -> str:
+    """Return a cell as text; None becomes empty text, numbers are written out.
+
+    Raises:
+        InputError: the cell is nested.
+    """
+    value = row[column]
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise InputError(
+        f"row {number}, column {column!r} holds a {type(value).__name__} where text is needed",
+        remedy="give the column text in every row, or choose another column or format",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Template:
+    """A parsed template: pieces of literal text, each followed by a column or by nothing."""
+
+    pieces: tuple[tuple[str, str | None], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that it reads, in order."""
+        return tuple(dict.fromkeys(column for _, column in self.pieces if column is not None))
+
+    def fill(self, row: Mapping[str, object], number: int) -> str:
+        """Fill in one row; ``number`` counts rows from 1, for messages."""
+        return "".join(
+            literal + (cell_text(row, column, number) if column is not None else "") for literal, column in self.pieces
+        )
+
+
+def compile_template(source: str, *, field: str, columns: Sequence[str]) -> Template:
+    """Parse a template over these columns.
+
+    Raises:
+        InputError: braces hold anything but a bare column name.
+    """
+    try:
+        parsed = list(string.Formatter().parse(source))
+    except ValueError as error:
+        raise InputError(
+            f"{field} {source!r} is not a template: {error}", remedy="write braces that are text twice: {{ and }}"
+        ) from error
+    for _, name, format_spec, conversion in parsed:
+        if name is not None:
+            _check_name(name, bare=not format_spec and conversion is None, source=source, field=field, columns=columns)
+    return Template(pieces=tuple((literal, name) for literal, name, _, _ in parsed))
+
+
+def _check_name(name: str, *, bare: bool, source: str, field: str, columns: Sequence[str]) -> None:
+    known = f"the columns are: {', '.join(columns)}"
+    if name not in columns and any(sign in name for sign in ".["):
+        raise InputError(
+            f"{field} {source!r} reaches into {name!r}", remedy=f"only column names may stand in braces; {known}"
+        )
+    if not bare:
+        raise InputError(
+            f"{field} {source!r} formats {name!r} with ':' or '!'",
+            remedy=f"only column names may stand in braces, and braces that are text are written twice; {known}",
+        )
+    if name not in columns:
+        raise InputError(
+            f"{field} {source!r} names the column {name!r}, which the rows do not have",
+            remedy=f"{known}; braces that are text are written twice",
+        )
