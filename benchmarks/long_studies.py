@@ -51,7 +51,7 @@ def _steps(trial_id: str, steps: Iterable[int], total_steps: int) -> Iterable[St
         noise = float(np.sin(step * 12.9898) * 0.1)
         yield StepRecord(
             trial_id=trial_id, step=step, nats=_TOKENS * (_curve(step, total_steps) + noise), target_tokens=_TOKENS,
-            tokens=_TOKENS, learning_rate=3e-4, grad_norm=0.5, seconds=0.3, warmup=step == 1,
+            tokens=_TOKENS, learning_rate=3e-4, grad_norm=0.5, seconds=0.3, warmup=step == 1, group=0,
         )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def _write_trial(store: StudyStore, trial: TrialRecord, steps: int, rng: np.rand
             [
                 StepRecord(
                     trial_id=trial.trial_id, step=place + 1, nats=float(nats[place]), target_tokens=1_500, tokens=2_000,
-                    learning_rate=trial.learning_rate, grad_norm=0.5, seconds=0.3, warmup=place < 2,
+                    learning_rate=trial.learning_rate, grad_norm=0.5, seconds=0.3, warmup=place < 2, group=0,
                 )
                 for place in range(begin, min(begin + _BATCH, steps))
             ]

@@ -55,9 +55,13 @@ class StepRecord:
     grad_norm: float
     """Norm of the mean-loss gradient before clipping."""
     seconds: float
-    """Wall time of the whole pack's step; a rank's own time is a CostRecord."""
+    """Wall time of the group's step; the time of a rank alone is in ``SoloRun``."""
     warmup: bool
     """True for the first steps of a process, which no average includes."""
+    group: int
+    """Number of the trial group, within the study: trials with the same step and group took that step together.
+
+    It is the place in the plan, counted from 0, of the first trial that took part."""
 
 
 @record("evaluations", key=("trial_id", "step"))

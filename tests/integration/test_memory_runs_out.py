@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -117,6 +118,9 @@ def test_trials_train_in_turns_where_they_do_not_fit_together(
         assert shared >= 1
         nats = [record.nats for record in undisturbed.steps[name][:shared]]
         assert [record.nats for record in left.steps[name][:shared]] == pytest.approx(nats, rel=1e-9)
+    shared_steps = Counter((record.step, record.group) for records in left.steps.values() for record in records)
+    assert max(shared_steps.values()) == min(most, 3)  # six are halved
+    assert Counter(record.group for records in undisturbed.steps.values() for record in records[:1]) == {0: 6}
     # alone, a learning rate is compared with those that trained before it
     assert {outcome.state for outcome in left.outcomes.values()} <= {"finished", "stopped"}
     assert not (tmp_path / "study" / "checkpoints").exists()

@@ -59,7 +59,7 @@ def write_trial(
             StepRecord(
                 trial_id=trial_id, step=n, nats=200 * (curve(floor, n - 1, steps) + rng.normal(0, 0.08)),
                 target_tokens=200, tokens=260, learning_rate=3e-4 * (1 - (n - 1) / steps), grad_norm=0.5,
-                seconds=0.3, warmup=n <= 2,
+                seconds=0.3, warmup=n <= 2, group=0,
             )
             for n in range(1, done + 1)
         ]

@@ -60,6 +60,8 @@ class TrialGroup:
     """Trials that are compared with these at rungs but train at another time, for want of memory or after a stop."""
     others_losses: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Their held-out losses so far, in nats a token, by step and trial id."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Each trial's place in the study's plan, by trial id."""
 
 
 def train_group(group: TrialGroup) -> None:
@@ -87,6 +89,7 @@ def train_group(group: TrialGroup) -> None:
             probe=group.probe,
             warmup=step - first < WARMUP_STEPS,
             check_stop=group.check_stop,
+            group=group.places.get(active[0].record.trial_id, 0),
         )
         step += 1
         group.recorder.steps(records)

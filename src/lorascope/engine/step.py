@@ -28,6 +28,7 @@ def train_step(
     probe: Probe,
     warmup: bool,
     check_stop: Callable[[], None],
+    group: int = 0,
 ) -> list[StepRecord]:
     """Take one step with every trial of a pack; all of them must have done equally many steps.
 
@@ -62,6 +63,7 @@ def train_step(
             grad_norm=updates[i][1],
             seconds=seconds,
             warmup=warmup,
+            group=group,
         )
         for i, trial in enumerate(trials)
     ]

@@ -269,6 +269,7 @@ def _train(
         base_nats=search_round.base_nats,
         others=others,
         others_losses=_losses_by_step(run.store, others),
+        places={record.trial_id: place for place, record in enumerate(run.store.read(TrialRecord))},
     )
     try:
         with retain_freed_memory(run.study.device):

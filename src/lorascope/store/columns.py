@@ -7,8 +7,8 @@ Shapes: T steps.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from itertools import chain
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,15 @@ DROP_BLOCK = "DELETE FROM step_blocks WHERE trial_id = ?"
 # readers only ask whether a loss is finite, and -0.0, which becomes 0.
 SELECT = """SELECT step,
     CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,
-    target_tokens, tokens, CAST(seconds AS REAL), warmup
+    target_tokens, tokens, CAST(seconds AS REAL), warmup, "group"
     FROM steps WHERE trial_id = ? ORDER BY step"""
+
+
+_LAYOUT = np.dtype([
+    ("step", "<i8"), ("nats", "<f8"), ("target_tokens", "<i8"), ("tokens", "<i8"), ("seconds", "<f8"),
+    ("warmup", "?"), ("group", "<i8"),
+])  # fmt: skip
+_FIELDS = tuple(_LAYOUT.names or ())
 
 
 @record("step_blocks", key=("trial_id",))
@@ -56,60 +63,53 @@ class StepColumns:
     """[T], wall time of the trial group's step."""
     warmup: Bools
     """[T]"""
+    group: Ints
+    """[T]"""
 
     @classmethod
-    def of_rows(cls, rows: Iterable[tuple[float, ...]]) -> "StepColumns":
-        """Build from rows of the fields in their order; integers are exact up to 2^53."""
-        table = np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 6)
-        step, target_tokens, tokens = (table[:, place].astype(np.int64) for place in (0, 2, 3))
-        nats, seconds = table[:, 1].copy(), table[:, 4].copy()
-        warmup = table[:, 5] != 0
-        return cls(step=step, nats=nats, target_tokens=target_tokens, tokens=tokens, seconds=seconds, warmup=warmup)
+    def of_rows(cls, rows: Iterable[tuple[float, ...]]) -> Self:
+        """Build from rows of the fields in their order."""
+        return cls._of_table(np.fromiter(rows, _LAYOUT))
 
     @classmethod
-    def of_records(cls, records: Iterable[StepRecord]) -> "StepColumns":
+    def of_records(cls, records: Iterable[StepRecord]) -> Self:
         """Build from records of one trial, in their order."""
-        return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup) for r in records)
+        return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup, r.group) for r in records)
 
     @classmethod
-    def of_bytes(cls, data: bytes) -> "StepColumns":
+    def of_bytes(cls, data: bytes) -> Self:
         """Decode the bytes of ``to_bytes``. Raises ValueError for a length that is no whole number of steps."""
-        width = 5 * 8 + 1
-        n_steps, odd = divmod(len(data), width)
-        if odd:
-            raise ValueError(f"{len(data)} bytes are no columns of {width} bytes a step")
-        types = ("<i8", "<f8", "<i8", "<i8", "<f8")
-        step, nats, target_tokens, tokens, seconds = (
-            np.frombuffer(data, dtype, n_steps, 8 * n_steps * place) for place, dtype in enumerate(types)
-        )
-        warmup = np.frombuffer(data, np.bool_, n_steps, 8 * n_steps * len(types))
-        return cls(step=step, nats=nats, target_tokens=target_tokens, tokens=tokens, seconds=seconds, warmup=warmup)
+        return cls._of_table(np.frombuffer(data, _LAYOUT))
+
+    @classmethod
+    def _of_table(cls, table: NDArray[np.void]) -> Self:
+        return cls(**{name: np.ascontiguousarray(table[name]) for name in _FIELDS})
 
     def to_bytes(self) -> bytes:
-        """Return the columns one after the other, little endian: 41 bytes a step."""
-        whole = (self.step, self.nats, self.target_tokens, self.tokens, self.seconds)
-        return b"".join(
-            (*(column.astype(column.dtype.newbyteorder("<")).tobytes() for column in whole), self.warmup.tobytes())
-        )
+        """Return the steps one after the other, packed and little endian."""
+        table = np.empty(len(self), _LAYOUT)
+        for name in _FIELDS:
+            table[name] = getattr(self, name)
+        return table.tobytes()
 
     def __len__(self) -> int:
         return len(self.step)
 
-    def until(self, step: int) -> "StepColumns":
+    def until(self, step: int) -> Self:
         """Keep the steps up to and including ``step``."""
         return self.where(self.step <= step)
 
-    def where(self, kept: Bools) -> "StepColumns":
+    def where(self, kept: Bools) -> Self:
         """Keep the steps that are True in ``kept`` [T]."""
-        return StepColumns(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+        return replace(self, **{name: getattr(self, name)[kept] for name in _FIELDS})
 
     @property
-    def finite(self) -> "StepColumns":
+    def finite(self) -> Self:
         """The steps whose loss is finite."""
         return self.where(np.isfinite(self.nats))
 
     @property
-    def with_loss(self) -> "StepColumns":
+    def with_loss(self) -> Self:
         """The steps that have a finite loss a token."""
         return self.where(np.isfinite(self.nats) & (self.target_tokens > 0))
 

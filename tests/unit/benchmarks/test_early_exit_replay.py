@@ -44,7 +44,7 @@ def write_study(folder: Path, *, turning: bool = False, eval_steps: int = 2, see
                 [
                     StepRecord(
                         trial_id=name, step=step, nats=1.0, target_tokens=STEP_TOKENS, tokens=STEP_TOKENS,
-                        learning_rate=1e-3, grad_norm=1.0, seconds=1.0, warmup=False,
+                        learning_rate=1e-3, grad_norm=1.0, seconds=1.0, warmup=False, group=0,
                     )
                     for step in range(1, STEPS + 1)
                 ]

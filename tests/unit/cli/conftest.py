@@ -77,6 +77,7 @@ class Script:
                 grad_norm=1.0,
                 seconds=1.0,
                 warmup=warmup,
+                group=0,
             )
             for trial in self.trials
         ]

@@ -82,7 +82,7 @@ def bits(value: object) -> object:
 def step(trial_id: str = "r8", number: int = 1, nats: float = 1.5) -> StepRecord:
     return StepRecord(
         trial_id=trial_id, step=number, nats=nats, target_tokens=3, tokens=5, learning_rate=1e-4, grad_norm=0.5,
-        seconds=0.25, warmup=False,
+        seconds=0.25, warmup=False, group=0,
     )  # fmt: skip
 
 
@@ -504,7 +504,7 @@ def test_the_steps_of_a_long_trial_that_ended_are_one_block_with_a_checksum(tmp_
     damage("UPDATE steps SET nats = 3")
     with StudyStore.create(path) as store:
         read = store.step_columns("r8")
-        for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup"):
+        for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup", "group"):
             expected = getattr(StepColumns.of_records(written), name)
             assert np.array_equal(getattr(read, name)[1:], expected[1:]), name
         assert not np.isfinite(read.nats[0])
@@ -520,7 +520,7 @@ def test_the_steps_of_a_long_trial_that_ended_are_one_block_with_a_checksum(tmp_
         assert len(store.step_columns("r8")) == 4_000
         store.put_all(written)
         store.put(outcome("oom"))
-    damage("UPDATE step_blocks SET data = substr(data, 1, 41 * 5000)")
+    damage("UPDATE step_blocks SET data = substr(data, 1, length(data) / 5001 * 5000)")
     with (
         StudyStore.open(path) as store,
         pytest.raises(InputError, match="a row of the table step_blocks does not match"),
@@ -532,5 +532,5 @@ def test_columns_of_a_trial_too_long_to_verify_are_those_of_its_records(tmp_path
     with StudyStore.create(tmp_path / "study.db") as store:
         store.put_all([step(number=number, nats=number / 7) for number in range(1, 5_002)])
         long, verified = store.step_columns("r8"), StepColumns.of_records(store.read(StepRecord, trial_id="r8"))
-    for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup"):
+    for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup", "group"):
         assert np.array_equal(getattr(long, name), getattr(verified, name)), name

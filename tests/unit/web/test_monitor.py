@@ -60,7 +60,7 @@ def points(parts: Parts, chart: str) -> dict[str, Any]:
 def step_of(trial_id: str, step: int, loss: float) -> StepRecord:
     return StepRecord(
         trial_id=trial_id, step=step, nats=200 * loss, target_tokens=200, tokens=260, learning_rate=3e-4,
-        grad_norm=0.5, seconds=0.3, warmup=False,
+        grad_norm=0.5, seconds=0.3, warmup=False, group=0,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Steps that several trials did together, from records that hold each of them for every trial.
+"""Steps of trial groups, from records that hold each of them once for every trial.
 
 Shapes: T records of all trials, S joint steps.
 """
@@ -24,20 +24,15 @@ class JointSteps:
 
 
 def joint_steps(trials: Iterable[StepColumns]) -> JointSteps:
-    """Put the records of the same joint step together: those of one number and, to the last bit, one time."""
+    """Count each step of a trial group once."""
     columns = list(trials)
     none = np.array([], dtype=np.int64)
-    step_T = np.concatenate([none, *(steps.step for steps in columns)])
-    seconds_T = np.concatenate([none, *(steps.seconds for steps in columns)])
-    tokens_T = np.concatenate([none, *(steps.tokens for steps in columns)])
-    if not len(step_T):
-        return JointSteps(seconds=seconds_T, trials=none, tokens=none)
-    order = np.lexsort((seconds_T, step_T))
-    step_T, seconds_T, tokens_T = step_T[order], seconds_T[order], tokens_T[order]
-    begins = np.concatenate(([True], (np.diff(step_T) != 0) | (np.diff(seconds_T) != 0)))
-    first_S = np.flatnonzero(begins)
+    step_T, group_T, tokens_T = (
+        np.concatenate([none, *(getattr(steps, name) for steps in columns)]) for name in ("step", "group", "tokens")
+    )
+    seconds_T: Floats = np.concatenate([none.astype(np.float64), *(steps.seconds for steps in columns)])
+    key_T = step_T * (group_T.max(initial=0) + 1) + group_T
+    _, first_S, joint_T, trials_S = np.unique(key_T, return_index=True, return_inverse=True, return_counts=True)
     return JointSteps(
-        seconds=seconds_T[first_S],
-        trials=np.diff(np.append(first_S, len(step_T))),
-        tokens=np.add.reduceat(tokens_T, first_S),
+        seconds=seconds_T[first_S], trials=trials_S, tokens=np.bincount(joint_T, tokens_T, len(first_S)).astype(int)
     )

@@ -15,7 +15,7 @@ def curve(losses, tokens=None) -> StepColumns:
     return StepColumns.of_records(
         StepRecord(
             trial_id="t", step=n, nats=loss * count, target_tokens=count, tokens=count, learning_rate=0.1,
-            grad_norm=1.0, seconds=0.1, warmup=False,
+            grad_norm=1.0, seconds=0.1, warmup=False, group=0,
         )
         for n, (loss, count) in enumerate(zip(losses, counts, strict=True), start=1)
     )  # fmt: skip

@@ -17,7 +17,7 @@ def steps(*values: tuple[float, int]) -> StepColumns:
     return StepColumns.of_records(
         StepRecord(
             trial_id="t", step=n, nats=nats, target_tokens=tokens, tokens=tokens, learning_rate=0.1, grad_norm=1.0,
-            seconds=0.1, warmup=False,
+            seconds=0.1, warmup=False, group=0,
         )
         for n, (nats, tokens) in enumerate(values, start=1)
     )  # fmt: skip
