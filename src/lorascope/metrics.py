@@ -13,11 +13,14 @@ class Metric:
     label: str
     unit: str = ""
     """Empty for a count or a ratio."""
+    per_row: bool = False
+    """True for a mean over held-out rows: the summary has NAME and its interval NAME_ci95 for each rank, and the table
+    of ranks and a chart show them."""
 
 
 METRICS: dict[str, Metric] = {
     "train_loss": Metric("training loss", "nats/token"),
-    "eval_loss": Metric("held-out loss", "nats/token"),
+    "eval_loss": Metric("held-out loss", "nats/token", per_row=True),
     "excess_loss": Metric("excess over the best rank", "nats/token"),
     "gain_per_doubling": Metric("gain for a doubling", "nats/token per doubling"),
     "forgetting": Metric("change on the generic text", "nats/token"),
@@ -30,3 +33,5 @@ METRICS: dict[str, Metric] = {
     "memory": Metric("memory", "MB"),
     "peak_memory_bytes": Metric("peak memory", "bytes"),
 }
+
+ROW_METRICS = tuple(name for name, metric in METRICS.items() if metric.per_row)

@@ -4,11 +4,14 @@ import re
 from pathlib import Path
 
 from lorascope import records
+from lorascope.analysis import load_study, summarize_data
 from lorascope.analysis.reference import summary_reference, summary_schema
-from lorascope.analysis.summary import StudySummary
-from lorascope.metrics import METRICS
+from lorascope.analysis.summary import RankSection, StudySummary
+from lorascope.charts.registry import make_charts
+from lorascope.metrics import METRICS, ROW_METRICS
 from lorascope.text.language import language
 from lorascope.text.metrics import metric_title
+from lorascope.text.tables.ranks import rank_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 NUMBERS = (DOCS / "numbers.md").read_text(encoding="utf-8")
@@ -95,3 +98,15 @@ def test_an_axis_names_its_unit() -> None:
     assert metric_title("step") == "step"
     with language("ko"):
         assert metric_title("eval_loss") == "검증 손실 (nats/토큰)"
+
+
+def test_every_metric_per_held_out_row_has_an_interval_a_column_and_a_chart(build_study, tmp_path) -> None:
+    study = load_study(build_study(tmp_path / "study"))
+    summary = summarize_data(study)
+    charts, header = make_charts(study, summary), rank_table(summary).header
+    assert ROW_METRICS
+    for name in ROW_METRICS:
+        assert {name, f"{name}_ci95"} <= set(RankSection.model_fields)
+        assert f"{METRICS[name].label} (95% interval)" in header
+        (points,) = {len(layer["data"]["values"]) for layer in charts[f"{name}_by_rank"].spec["layer"]}
+        assert points == len(summary.ranks)

@@ -72,6 +72,11 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def upper_first(text: str) -> str:
+    """Begin a title."""
+    return text[0].upper() + text[1:]
+
+
 def lower_first(text: str) -> str:
     """Let a sentence go on after another's beginning."""
     return text[0].lower() + text[1:]

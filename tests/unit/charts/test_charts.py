@@ -22,7 +22,7 @@ from lorascope.charts.plots.loss_against_cost import (
     loss_against_runtime,
     trade_off_spec,
 )
-from lorascope.charts.plots.loss_by_rank import eval_loss_by_rank, excess_loss_by_rank, loss_by_rank_spec
+from lorascope.charts.plots.loss_by_rank import excess_loss_by_rank, loss_by_rank_spec, metric_by_rank
 from lorascope.charts.plots.loss_by_step import (
     Curve,
     LossByStep,
@@ -183,7 +183,7 @@ def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> 
 
 def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
     _, summary = study(make_study())
-    loss, excess = eval_loss_by_rank(summary), excess_loss_by_rank(summary)
+    loss, excess = metric_by_rank(summary, "eval_loss"), excess_loss_by_rank(summary)
     assert [(point.value, (point.low, point.high)) for point in loss.points] == [
         (part.eval_loss, part.eval_loss_ci95) for part in summary.ranks
     ]
@@ -199,7 +199,7 @@ def test_one_rank_has_no_excess_to_draw(make_study: MakeStudy) -> None:
 def test_a_study_without_steps_has_empty_curves(make_study: MakeStudy) -> None:
     data, summary = study(make_study(done={"r8": 0, "r128": 0, "r256": 0}))
     assert train_loss_by_step(data, summary).curves == ()
-    assert eval_loss_by_rank(summary).points == ()
+    assert metric_by_rank(summary, "eval_loss").points == ()
 
 
 def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) -> None:
@@ -207,7 +207,7 @@ def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) 
     specs = [
         loss_by_step_spec(train_loss_by_step(data, summary), data.ranks),
         loss_by_step_spec(eval_loss_by_step(data, summary), data.ranks),
-        loss_by_rank_spec(eval_loss_by_rank(summary), data.ranks),
+        loss_by_rank_spec(metric_by_rank(summary, "eval_loss"), data.ranks),
         loss_by_rank_spec(excess_loss_by_rank(summary), data.ranks),
     ]
     for spec, title in zip(specs, ("training loss", "held-out loss", "held-out loss", "excess over"), strict=True):
@@ -244,7 +244,7 @@ def test_the_line_of_the_tolerance_crosses_no_label() -> None:
 
 def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
-    spec = loss_by_rank_spec(eval_loss_by_rank(summary), data.ranks)
+    spec = loss_by_rank_spec(metric_by_rank(summary, "eval_loss"), data.ranks)
     assert to_png(spec).startswith(b"\x89PNG")
     svg = to_svg(spec)
     assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"

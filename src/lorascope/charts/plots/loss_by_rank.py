@@ -1,4 +1,4 @@
-"""Held-out loss by rank, and its excess over the best rank, with 95% intervals."""
+"""Metrics per held-out row by rank, and the excess loss over the best rank, with 95% intervals."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from lorascope.analysis import StudyData, StudySummary
 from lorascope.analysis.section import Interval
 from lorascope.charts.chart import Chart
 from lorascope.charts.vega import Spec, color_of_rank, finish, interval_layers, rank_axis
+from lorascope.metrics import ROW_METRICS
 from lorascope.text.language import tr
-from lorascope.text.metrics import metric_title
+from lorascope.text.metrics import metric_label, metric_title
+from lorascope.text.numbers import upper_first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,21 +50,19 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
             caption=caption,
             spec=loss_by_rank_spec(excess, study.ranks),
         )
-    by_rank = eval_loss_by_rank(summary)
-    if by_rank.points:
-        yield Chart(
-            name="eval_loss_by_rank",
-            section="larger_ranks",
-            title=tr("Held-out loss by rank"),
-            caption=tr("The bar is the 95% interval of each rank by itself; overlapping bars do not mean equal ranks."),
-            spec=loss_by_rank_spec(by_rank, study.ranks),
-        )
+    caption = tr("The bar is the 95% interval of each rank by itself; overlapping bars do not mean equal ranks.")
+    for metric in ROW_METRICS:
+        by_rank = metric_by_rank(summary, metric)
+        if by_rank.points:
+            title = tr("{metric} by rank", metric=upper_first(metric_label(metric)))
+            spec = loss_by_rank_spec(by_rank, study.ranks)
+            yield Chart(name=f"{metric}_by_rank", section="larger_ranks", title=title, caption=caption, spec=spec)
 
 
-def eval_loss_by_rank(summary: StudySummary) -> LossByRank:
-    """Take every rank's held-out loss and its own interval."""
-    points = rank_points((part.rank, part.eval_loss, part.eval_loss_ci95) for part in summary.ranks)
-    return LossByRank(metric="eval_loss", points=points, tolerance=None)
+def metric_by_rank(summary: StudySummary, metric: str) -> LossByRank:
+    """Take every rank's value of a metric per held-out row, and its own interval."""
+    points = rank_points((part.rank, getattr(part, metric), getattr(part, f"{metric}_ci95")) for part in summary.ranks)
+    return LossByRank(metric=metric, points=points, tolerance=None)
 
 
 def excess_loss_by_rank(summary: StudySummary) -> LossByRank:

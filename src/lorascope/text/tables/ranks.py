@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.section import Interval
 from lorascope.analysis.summary import RankSection, StudySummary
+from lorascope.metrics import ROW_METRICS
 from lorascope.text.language import tr
+from lorascope.text.metrics import metric_label
 from lorascope.text.numbers import chance, format_count, format_seconds
 from lorascope.text.tables.table import Table, drop_empty, loss_cell, make_table, optional
 from lorascope.units import format_bytes
@@ -31,7 +33,7 @@ class RankColumn:
 
 
 REPORT_COLUMNS = (
-    "rank", "eval_loss", "excess_loss", "seeds", "train_loss", "best_learning_rate", "trainable_parameters",
+    "rank", *ROW_METRICS, "excess_loss", "seeds", "train_loss", "best_learning_rate", "trainable_parameters",
     "adapter_bytes", "step_seconds", "runtime_seconds", "tokens_per_second", "peak_memory_bytes",
 )  # fmt: skip
 
@@ -41,9 +43,7 @@ def rank_columns() -> Mapping[str, RankColumn]:
     return {
         "rank": RankColumn(tr("rank"), lambda part: str(part.rank)),
         "scale": RankColumn(tr("scale"), lambda part: optional(part.scale, "{:.4g}".format)),
-        "eval_loss": RankColumn(
-            tr("held-out loss (95% interval)"), lambda part: loss_cell(part.eval_loss), lambda part: part.eval_loss_ci95
-        ),
+        **{name: _row_metric(name) for name in ROW_METRICS},
         "excess_loss": RankColumn(
             tr("above the best (95% interval)"),
             lambda part: tr("lowest") if _best(part) else loss_cell(part.excess_loss),
@@ -63,6 +63,11 @@ def rank_columns() -> Mapping[str, RankColumn]:
         "tokens_per_second": RankColumn(tr("tokens/s"), lambda part: optional(part.tokens_per_second, "{:.0f}".format)),
         "peak_memory_bytes": RankColumn(tr("peak memory"), lambda part: optional(part.peak_memory_bytes, format_bytes)),
     }
+
+
+def _row_metric(name: str) -> RankColumn:
+    heading = tr("{metric} (95% interval)", metric=metric_label(name))
+    return RankColumn(heading, lambda part: loss_cell(getattr(part, name)), lambda part: getattr(part, f"{name}_ci95"))
 
 
 def _best(part: RankSection) -> bool:
