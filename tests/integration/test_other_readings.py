@@ -11,7 +11,7 @@ from lorascope.analysis import summarize
 from lorascope.errors import InputError
 from lorascope.report import write_report
 from lorascope.spec.load import load_spec
-from lorascope.spec.schema import READING_FIELDS, StudySpec
+from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
 from support.studies import execute, read_study, study_of
 
 
@@ -45,7 +45,7 @@ def test_other_readings_of_a_finished_study_train_nothing(spec: StudySpec, tmp_p
     changes = {
         "tolerance": 3.0, "convergence_band": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6,
     }  # fmt: skip
-    assert set(changes) | {"cost"} == READING_FIELDS
+    assert set(changes) | {"cost"} == ANALYSIS_FIELDS
     changed = spec.model_copy(update=changes)
     watcher = execute(changed, folder)
     assert watcher.steps == []

@@ -1,1 +1,1 @@
-"""What the user asks for: the schema, how it is loaded, and the trials it means."""
+"""Study specification: schema, loading with all errors at once, presets."""

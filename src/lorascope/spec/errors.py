@@ -1,4 +1,4 @@
-"""What is wrong with a study, in words: pydantic's findings as problem, value and remedy."""
+"""Validation errors of a study as problem, value and remedy, from pydantic's error details."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,36 +10,37 @@ from pydantic_core import ErrorDetails
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 
-_MOST = 40
-"""More errors than a person reads at once, and more signs than the name of a field has."""
+_MOST_ERRORS = 40
+_LONGEST_NAME = 40
+"""Characters of a misspelt name that are compared with the known ones."""
 
 
-def all_errors(given: Mapping[str, object], error: ValidationError) -> list[InputError]:
-    """Explain each wrong field, then what is wrong between the fields that are right by themselves."""
-    # Of a list whose items are wrong, pydantic says too that no item is left.
+def explain_errors(given: Mapping[str, object], error: ValidationError) -> list[InputError]:
+    """Explain each invalid field, and then contradictions between the valid ones."""
+    # pydantic reports a list of invalid items as too short as well
     details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
-    # Of a list of learning rates, pydantic says too that it is not the word auto.
+    # and a list of learning rates as not being the word auto
     details = [detail for detail in details if len(detail["loc"]) == 1 or detail["type"] != "literal_error"]
-    found = {_path(detail): _explain(given, detail) for detail in details[:_MOST]}
-    if len(details) > _MOST:
-        found["..."] = InputError(f"{len(details) - _MOST} more fields are wrong", remedy="correct these first")
+    found = {_path(detail): _explain(given, detail) for detail in details[:_MOST_ERRORS]}
+    if len(details) > _MOST_ERRORS:
+        found["..."] = InputError(f"{len(details) - _MOST_ERRORS} more fields are wrong", remedy="correct these first")
     wrong = {detail["loc"][0] for detail in details if detail["loc"]}
     try:
         StudySpec.model_validate({key: value for key, value in given.items() if key not in wrong})
     except ValidationError as rest:
-        # A rule between fields may only fail because a wrong field was left out; then it says nothing new.
+        # a rule between fields may fail only because an invalid field was left out
         found |= {_path(d): _explain(given, d) for d in rest.errors() if not any(str(key) in d["msg"] for key in wrong)}
     return list(found.values())
 
 
-def closest(name: str, known: Sequence[str]) -> str:
-    """Return "did you mean ...? " for the nearest known name, or nothing where none is near."""
-    matches = difflib.get_close_matches(name[:_MOST], known, n=1)
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return "did you mean ...? " for the closest known name, or empty text if none is close."""
+    matches = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1)
     return f"did you mean {matches[0]}? " if matches else ""
 
 
 def _path(detail: ErrorDetails) -> str:
-    """Write where an error is, as ``ranks[1]``; a field that may be one of several types has one error as a whole."""
+    """Return the location of an error, such as ``ranks[1]``; a field of several types has a single one."""
     field, *rest = detail["loc"] or ("",)
     if field == "learning_rates":
         rest = [part for part in rest if not isinstance(part, str)]
@@ -56,10 +57,10 @@ def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
         fields = tuple(StudySpec.model_fields)
         return InputError(
             f"{path} is not a field of a study",
-            remedy=closest(path, fields).strip() or f"the fields are {', '.join(fields)}",
+            remedy=did_you_mean(path, fields).strip() or f"the fields are {', '.join(fields)}",
         )
-    if path in _EITHER:
-        wanted, remedy = _EITHER[path]
+    if path in _UNION_FIELDS:
+        wanted, remedy = _UNION_FIELDS[path]
         return InputError(f"{path} is {_shown(given[path])}: neither {wanted}", remedy=remedy)
     if path.startswith("learning_rates") and isinstance(detail["input"], str):
         return InputError(
@@ -70,7 +71,7 @@ def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
 
 
 def _shown(given: object) -> str:
-    """Write a list as a study file does, whatever held it."""
+    """Format a value as in a study file, tuples as lists."""
     return repr(list(given) if isinstance(given, tuple) else given)
 
 
@@ -78,13 +79,13 @@ def _remedy(detail: ErrorDetails) -> str:
     kind, field = detail["type"], str(detail["loc"][0])
     if kind == "literal_error":
         choices = get_args(StudySpec.model_fields[field].annotation)
-        return f"{closest(str(detail['input']), choices)}choose one of {', '.join(choices)}"
+        return f"{did_you_mean(str(detail['input']), choices)}choose one of {', '.join(choices)}"
     default = StudySpec.model_fields[field].default
     shown = list(default) if isinstance(default, tuple) else default
     return _REMEDIES.get(kind, "correct it") + (f"; the default is {shown}" if shown is not None else "")
 
 
-_EITHER = {
+_UNION_FIELDS = {
     "target_modules": (
         "a list of names nor text",
         "give a list of name endings such as [q_proj, v_proj], one regular expression, or all-linear",
@@ -94,18 +95,18 @@ _EITHER = {
         "give one alpha for all ranks, such as 32, or one for each rank, such as 16,32,64",
     ),
 }
-"""Of fields that may be one of two things: what was wanted, and the remedy."""
+"""What fields of two types accept, and the remedy."""
 
-_WHOLE, _NUMBER, _SWITCH = "give a whole number", "give a number", "write true or false"
+_INTEGER, _NUMBER, _BOOLEAN = "give a whole number", "give a number", "write true or false"
 _REMEDIES = {
-    "int_type": _WHOLE,
-    "int_parsing": _WHOLE,
-    "int_from_float": _WHOLE,
+    "int_type": _INTEGER,
+    "int_parsing": _INTEGER,
+    "int_from_float": _INTEGER,
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
     "finite_number": _NUMBER,
-    "bool_type": _SWITCH,
-    "bool_parsing": _SWITCH,
+    "bool_type": _BOOLEAN,
+    "bool_parsing": _BOOLEAN,
     "string_type": "give text",
     "string_too_short": "give text that is not empty",
     "tuple_type": "write a list",

@@ -1,4 +1,4 @@
-"""Study files and flags to one StudySpec, with every error of both reported at once."""
+"""Loading of studies: file and flags to one StudySpec, with all errors reported at once."""
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -8,26 +8,28 @@ import yaml
 from pydantic import ValidationError
 
 from lorascope.errors import InputError, SpecError
-from lorascope.spec.errors import all_errors, closest
+from lorascope.spec.errors import did_you_mean, explain_errors
 from lorascope.spec.schema import StudySpec
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
 def load_spec(path: Path | None, overrides: Mapping[str, object]) -> StudySpec:
-    """Read a study file, let ``overrides`` replace its fields, and fill the rest with defaults.
+    """Read a study file and apply ``overrides`` and defaults.
 
-    Raises SpecError with every wrong field, or InputError where the file itself cannot be read.
+    Raises:
+        SpecError: with all invalid fields.
+        InputError: the file cannot be read.
     """
     given = {**(_read_mapping(path) if path else {}), **overrides}
     try:
         return StudySpec.model_validate(given)
     except ValidationError as error:
-        raise SpecError(all_errors(given, error)) from None
+        raise SpecError(explain_errors(given, error)) from None
 
 
 def dump_spec(spec: StudySpec) -> str:
-    """Write every field as YAML, in the schema's order; ``load_spec`` reads the same study back."""
+    """Return all fields as YAML, in the schema's order, for ``load_spec`` to read back."""
     return yaml.dump(
         spec.model_dump(mode="json"),
         Dumper=_EscapingDumper,
@@ -39,7 +41,7 @@ def dump_spec(spec: StudySpec) -> str:
 
 
 class _EscapingDumper(yaml.SafeDumper):
-    """YAML in which the rarer line breaks of Unicode are escapes: written as they are, they would be read as "\\n"."""
+    """Escapes Unicode's rarer line breaks, which YAML would read as "\\n"."""
 
     def ignore_aliases(self, data: object) -> bool:
         del data
@@ -54,14 +56,15 @@ _EscapingDumper.add_representer(str, _EscapingDumper.represent_str)
 
 
 def preset_names() -> tuple[str, ...]:
-    """Return the names of the studies that come with the package."""
+    """Return the names of the package's presets."""
     return tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml")))
 
 
 def find_study(name: str) -> Path:
-    """Return the file that ``name`` means: a preset's, or else ``name`` as a path.
+    """Return the file of a preset, or else ``name`` as a path.
 
-    Raises InputError for a bare name that is neither.
+    Raises:
+        InputError: a bare name is neither.
     """
     if name in preset_names():
         return PRESET_FOLDER / f"{name}.yaml"
@@ -69,7 +72,7 @@ def find_study(name: str) -> Path:
     if len(path.parts) == 1 and not path.suffix and not _exists(path):
         raise InputError(
             f"no preset or study file is called {name!r}",
-            remedy=f"{closest(name, preset_names())}the presets are {', '.join(preset_names())}",
+            remedy=f"{did_you_mean(name, preset_names())}the presets are {', '.join(preset_names())}",
         )
     return path
 
@@ -78,18 +81,17 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        # A name too long for a file is no file.
-        return False
+        return False  # the name is too long for a file
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML where a key given twice is an error: the second would silently replace the first."""
+    """Refuses duplicate keys, of which PyYAML silently takes the last, and aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
-            # a few lines of them, each repeating the one before, would grow to more than fits into memory
-            raise yaml.MarkedYAMLError(problem="repetitions (*name) are not taken", problem_mark=mark)
+            # nested aliases grow exponentially ("billion laughs")
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -1,7 +1,7 @@
-"""The study a user asks for: one frozen object, validated once at the edge and passed whole.
+"""Schema of a study: one frozen object, validated once at the edge and passed whole.
 
-Names that PEFT, Transformers and TRL have keep their meaning here. The text under a field is its only
-documentation: ``--help`` and the reference page are made from it.
+Names of PEFT, Transformers and TRL keep their meaning. The text under a field is its only documentation: ``--help`` and
+the reference page are generated from it.
 """
 
 from typing import Annotated, Literal, Self, TypeVar
@@ -45,14 +45,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Size = Annotated[str, BeforeValidator(_is_size)]
 
 FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-"""Endings of files of rows."""
+"""Suffixes of data files."""
 
-READING_FIELDS = frozenset({"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
-"""Fields that change what is read or measured, not what is trained: a finished study may be given others."""
+ANALYSIS_FIELDS = frozenset({"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
+"""Fields that change analysis or measurement but no training; a finished study accepts new values."""
 
 
 class StudySpec(BaseModel):
-    """Everything one study depends on; two equal specs give equal results on one machine."""
+    """Everything that a study depends on; equal specs give equal results on one machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -67,91 +67,90 @@ class StudySpec(BaseModel):
     """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``."""
 
     eval_split: str | None = None
-    """Another split to hold out. Without it, held-out rows are taken from ``split`` by ``split_seed``."""
+    """Split of held-out rows. Default: rows of ``split``, chosen by ``split_seed``."""
 
     eval_examples: Annotated[int, Field(ge=2, strict=True)] | None = None
-    """How many rows to hold out, two at least. Default: a tenth of the rows, at most 256."""
+    """Number of held-out rows, at least two. Default: a tenth of the rows, at most 256."""
 
     dataset_format: DatasetFormat = "auto"
-    """How columns become text. ``auto`` decides by the column names."""
+    """Format of the rows. ``auto`` detects it by column names."""
 
     prompt_template: str | None = None
-    """Own prompt over the columns, such as ``### Question: {instruction}\\n ### Answer: ``; implies the format
+    """Prompt template over the columns, such as ``### Question: {instruction}\\n ### Answer: ``; implies the format
     ``template``."""
 
     completion_template: str | None = None
-    """Own completion over the columns, such as ``{output}``; implies the format ``template``."""
+    """Completion template over the columns, such as ``{output}``; implies the format ``template``."""
 
     completion_only_loss: bool | None = None
-    """Take the loss on the completion only. Default: yes wherever the format has a completion, else on all tokens."""
+    """Take the loss on the completion only. Default: true if the format has a completion."""
 
     max_length: Annotated[int, Field(ge=2, strict=True)] = 1024
-    """Rows are cut at this many tokens."""
+    """Rows are truncated to this many tokens."""
 
     split_seed: Seed = 0
-    """Chooses the held-out rows. The order of training rows follows each trial's seed."""
+    """Seed of the held-out rows. Training rows are shuffled by each trial's own seed."""
 
     ranks: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (8, 128, 256)
     """LoRA ranks to compare."""
 
     alpha_rule: AlphaRule = "fixed"
-    """How ``lora_alpha`` follows the rank: ``fixed`` (same alpha, scale alpha/r), ``rslora`` (same alpha, scale
-    alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_over_rank`` * r, the same scale for all ranks)."""
+    """How alpha and the scale follow the rank r: ``fixed`` (same alpha, scale alpha/r), ``rslora`` (same alpha, scale
+    alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_over_rank`` * r, same scale for all ranks)."""
 
     lora_alpha: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 32.0
-    """Alpha under the rules ``fixed`` and ``rslora``: one for all ranks, or a list with one for each rank, in their
-    order."""
+    """Alpha under the rules ``fixed`` and ``rslora``: one for all ranks, or a list with one per rank in their order."""
 
     alpha_over_rank: Positive = 4.0
-    """Alpha divided by r under the rule ``proportional``."""
+    """Alpha divided by the rank under the rule ``proportional``."""
 
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability of dropping an input of an adapter in training."""
+    """Dropout probability of an adapter's inputs in training."""
 
     target_modules: tuple[str, ...] | str | None = None
-    """Layers to adapt, as in PEFT: name endings, one regular expression, or ``all-linear``. Default: the query, key
+    """Layers to adapt, as in PEFT: name suffixes, one regular expression, or ``all-linear``. Default: the query, key
     and value projections."""
 
     learning_rates: (
         Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_no_duplicates)] | Literal["auto"]
     ) = (3e-4,)
-    """Learning rates to try for every rank, or ``auto``: three for each rank, a factor of 3 apart, around a start that
-    follows the alpha rule. Every rank is judged at its own best one."""
+    """Learning rates to try for every rank, or ``auto``: three per rank, a factor of 3 apart, around a start that
+    follows the alpha rule. Each rank is compared at its own best one."""
 
     early_exit: bool = True
-    """With three or more learning rates, stop those that fall behind in held-out loss; ranks are never stopped. The
-    first seed alone looks for each rank's rate; the other seeds are trained at the rates that are left."""
+    """With three or more learning rates, stop those that fall behind in held-out loss; ranks are never stopped. Only
+    the first seed searches; the other seeds train at the remaining rates."""
 
     max_grid_extensions: Annotated[int, Field(ge=0, strict=True)] = 2
-    """Learning rates added at most on either side where a rank's best one lies at the edge of two or more; 0 trains
-    the grid as it is."""
+    """Most learning rates added on either side of the grid while a rank's best one is at its edge; 0 never extends the
+    grid. Needs two or more learning rates."""
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_no_duplicates)] = (0,)
-    """Seeds of initial adapters, dropout and row order. All ranks of one seed see the same rows in the same order."""
+    """Seeds of adapter initialisation, dropout and row order, which is the same for all ranks of a seed."""
 
     per_device_train_batch_size: Count = 8
-    """Rows of one batch."""
+    """Rows per batch."""
 
     gradient_accumulation_steps: Count = 1
-    """Batches of one optimizer step; the loss is divided by the target tokens of all of them together."""
+    """Batches per optimizer step; the loss is divided by the target tokens of all of them."""
 
     num_train_epochs: Positive = 1.0
-    """Passes over the training rows, unless ``max_steps`` says otherwise."""
+    """Epochs over the training rows, unless ``max_steps`` is set."""
 
     max_steps: Count | None = None
     """Optimizer steps; overrides ``num_train_epochs``."""
 
     lr_scheduler_type: Scheduler = "linear"
-    """Course of the learning rate after warm-up: ``linear`` and ``cosine`` fall to zero."""
+    """Learning-rate schedule after warm-up; ``linear`` and ``cosine`` decay to zero."""
 
     warmup_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Steps in which the learning rate rises linearly; below 1, a share of all steps."""
+    """Steps of linear warm-up; below 1, a share of all steps."""
 
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's decoupled weight decay."""
 
     max_grad_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Each trial's gradient is clipped to this norm by itself; 0 turns clipping off."""
+    """Gradient norm that each trial is clipped to; 0 disables clipping."""
 
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """AdamW's decay of the gradient average."""
@@ -163,62 +162,62 @@ class StudySpec(BaseModel):
     """AdamW's epsilon."""
 
     eval_steps: Count | None = None
-    """Steps between held-out evaluations. Default: a quarter of the run, or with early exit the steps at which trials
-    may stop and half the way from there to the end. The start and the end are always evaluated."""
+    """Steps between held-out evaluations, besides those at the start and the end. Default: a quarter of the run; with
+    early exit, the steps at which trials may stop, and halfway from there to the end."""
 
     tolerance: Positive = 0.005
-    """A rank is adequate when no other has a held-out loss lower by more than this, in nats a token. 0.005 nats are
+    """A rank is adequate if no other has a held-out loss lower by more than this, in nats per token. 0.005 nats are
     0.5 % of perplexity."""
 
     convergence_band: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """A training loss is stable once its average stays this close to its final level, as a share of that level."""
+    """A training loss has converged once its moving average stays this close to its final level, as a share of it."""
 
     max_memory: Size | None = None
-    """Most memory that training one rank may take, such as ``8GB`` or ``7.5GiB``: recommended ranks stay below."""
+    """Memory limit of recommended ranks when trained solo, such as ``8GB`` or ``7.5GiB``."""
 
     max_seconds: Positive | None = None
-    """Most seconds that training one rank alone may take: recommended ranks stay below."""
+    """Time limit of recommended ranks when trained solo, in seconds."""
 
     max_adapter_mb: Positive | None = None
-    """Most MB (10^6 bytes) that an adapter's weights may take: recommended ranks stay below."""
+    """Size limit of the adapters of recommended ranks, in MB (10^6 bytes)."""
 
     cost: Cost = "quick"
-    """How long every rank is first run alone to measure its own time and memory. ``quick``: two turns, four steps and
-    one pass of an evaluation in all; ``full``: four turns, 24 steps; ``off``: not at all. Turns of different ranks
+    """Solo runs, which measure the time and memory of each rank before training. ``quick``: two runs per rank, with
+    four steps and one evaluation micro-batch in all; ``full``: four runs, 24 steps; ``off``: none. Runs of the ranks
     alternate. A finished study may be given more."""
 
     tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 3072
-    """Most tokens that go through the model at once (a longer row goes alone); bounds the memory of activations."""
+    """Most tokens of a micro-batch, unless a single row is longer; bounds the memory of activations."""
 
     share_prefixes: Literal["exact", "always", "never"] = "exact"
-    """Compute a beginning that several rows of a batch have in common once. ``exact``: where this changes nothing but
-    rounding, in evaluation and in training without LoRA dropout; ``always``: also with dropout, where the shared tokens
-    then share a dropout mask. Needs packing and the compiled kernels."""
+    """Compute prefixes that rows of a batch share only once. ``exact``: if only rounding changes, which is so in
+    evaluation and in training without LoRA dropout; ``always``: also with dropout, whose mask is then shared by the
+    prefix; ``never``. Needs packing and the compiled kernels."""
 
     packing: bool = True
-    """Pack rows without padding where the model allows it (checked when the run starts)."""
+    """Pack rows without padding if the model allows it (verified when the run starts)."""
 
     kernels: bool = True
-    """On a CPU, compute steps with kernels that are compiled once for this machine, where it has a C++ compiler and
-    they give the model's own logits (checked when the run starts)."""
+    """On a CPU, use kernels compiled once for this machine, if it has a C++ compiler and they reproduce the model's
+    logits (verified when the run starts)."""
 
     dtype: Dtype = "auto"
-    """Precision of the frozen base. Adapters, their gradients and optimizer states are float32 at least."""
+    """Precision of the frozen base. Adapters, gradients and optimizer states are float32 or wider."""
 
     device: str = Field("auto", min_length=1)
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
 
     trust_remote_code: bool = False
-    """Run code that comes with a model from the hub."""
+    """Run code that a model on the hub ships."""
 
     truncation: bool = True
-    """After training, cut the adapter of the largest rank by singular values to 1, 2, 4, ... and to the other ranks,
-    and evaluate each cut. Costs one held-out evaluation a cut: for ranks 8 and 256, eight."""
+    """After training, truncate the largest rank's adapter by singular values to ranks 1, 2, 4, ... and to the other
+    ranks, and evaluate each. Costs one held-out evaluation each: for ranks 8 and 256, eight."""
 
     forgetting_text: str = Field(BUILTIN_TEXT, min_length=1)
-    """Text whose loss is taken before training and for each rank after it, to see what was forgotten: a UTF-8 file,
-    ``builtin:python-reference`` (English prose that Python carries) or ``none``. Costs one pass over at most 32 windows
-    of 256 tokens for the base and for each rank."""
+    """Text whose loss before and after training shows what was forgotten: a UTF-8 file, ``builtin:python-reference``
+    (English prose that ships with Python) or ``none``. Costs one evaluation of at most 32 windows of 256 tokens for the
+    base and for each rank."""
 
     @model_validator(mode="before")
     @classmethod
@@ -265,11 +264,11 @@ class StudySpec(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _what_is_limited_is_measured(self) -> Self:
+    def _limits_need_solo_runs(self) -> Self:
         limits = [name for name in ("max_memory", "max_seconds") if getattr(self, name) is not None]
         if limits and self.cost == "off":
             raise _contradiction(
-                f"{limits[0]} needs each rank's own measurement, which cost off leaves out",
+                f"{limits[0]} needs the solo runs, which cost off skips",
                 "choose cost quick or full",
             )
         return self

@@ -9,7 +9,7 @@ from lorascope.atomic import write_whole
 from lorascope.errors import InputError
 from lorascope.search.trials import differences
 from lorascope.spec.load import dump_spec, load_spec
-from lorascope.spec.schema import READING_FIELDS, StudySpec
+from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
 from lorascope.units import format_bytes
 
 
@@ -68,8 +68,8 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
     check_writable(path, flag="--out")
     if folder.spec.is_file():
         there = load_spec(folder.spec, {})
-        same_reading = {field: getattr(spec, field) for field in READING_FIELDS}
-        changed = differences(there.model_copy(update=same_reading), spec)
+        same_analysis = {field: getattr(spec, field) for field in ANALYSIS_FIELDS}
+        changed = differences(there.model_copy(update=same_analysis), spec)
         if changed:
             raise InputError(
                 f"the output folder {path} holds a different study ({'; '.join(changed)})",

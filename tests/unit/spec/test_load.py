@@ -78,7 +78,7 @@ def test_a_rule_between_fields_is_not_reported_when_a_wrong_field_is_its_cause()
         ("just text", "holds a str"),
     ],
 )
-def test_a_file_that_is_no_study_is_one_input_error(tmp_path, content, said):
+def test_an_invalid_study_file_is_one_input_error(tmp_path, content, said):
     with pytest.raises(InputError) as caught:
         load_spec(write(tmp_path, content), {})
     assert type(caught.value) is InputError
@@ -166,7 +166,7 @@ def test_alphas_and_limits_load_equal(tmp_path):
     assert load_spec(write(tmp_path, dump_spec(spec)), {}) == spec
 
 
-def test_presets_load_and_say_what_the_reference_study_is():
+def test_presets_load_with_the_settings_of_the_published_study():
     specs = {name: load_spec(find_study(name), {}) for name in preset_names()}
     assert set(specs) == {"demo", "opt-350m-codealpaca", "opt-350m-codealpaca-alpha32"}
     reference = specs["opt-350m-codealpaca"]
@@ -228,7 +228,7 @@ def test_wrong_learning_rates_are_one_error_each(tmp_path, written, problem):
         ("cost_steps: 3", {"cost": "full"}, "full"),
     ],
 )
-def test_the_effort_for_costs_is_read_from_new_and_older_files(tmp_path, text, flags, cost):
+def test_cost_is_read_from_new_and_older_files(tmp_path, text, flags, cost):
     (tmp_path / "study.yaml").write_text(text)
     spec = load_spec(tmp_path / "study.yaml", flags)
     assert spec.cost == cost
