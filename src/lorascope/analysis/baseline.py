@@ -11,6 +11,7 @@ from lorascope.analysis.summary import RecommendationSection, TrialSection
 from lorascope.records import UNSUCCESSFUL
 from lorascope.text.language import tr
 from lorascope.text.numbers import nats
+from lorascope.text.say import say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +139,7 @@ def _text(
     if own is not None and own == naive:
         parts.append(tr("This study names rank {rank} too.", rank=own))
     elif own is not None:
-        reason = recommendation.efficient.reason
+        reason = say(recommendation.efficient.reason)
         parts.append(tr("This study names rank {rank} instead, {reason}.", rank=own, reason=reason))
     return " ".join(parts)
 

@@ -47,7 +47,6 @@ from lorascope.search.best import last_finite
 from lorascope.search.trials import planned_rates
 from lorascope.spec.limits import limits_of
 from lorascope.store.columns import StepColumns
-from lorascope.text.say import say
 from lorascope.units import from_megabytes, parse_bytes
 
 
@@ -101,7 +100,7 @@ def _decide(
 ) -> tuple[VerdictSection, RecommendationSection]:
     if comparison is None or comparison.step is None:
         why = _why_not_compared(trials, comparison)
-        return VerdictSection(kind="nothing_to_compare", text=(why,)), no_advice(say(why))
+        return VerdictSection(kind="nothing_to_compare", text=(why,)), no_advice(why)
     tolerance = data.spec.tolerance
     falling = any(
         still_falling(data.evaluations[trial.trial_id], tolerance) for trial in choices[comparison.best].trials
@@ -147,12 +146,12 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
         eval_target_tokens=resolved.eval_target_tokens if resolved else None,
         device=resolved.device if resolved else None,
         dtype=resolved.dtype if resolved else None,
-        dtype_reason=say(resolved.dtype_reason) if resolved else None,
+        dtype_reason=resolved.dtype_reason if resolved else None,
         packing=resolved.packing if resolved else None,
-        packing_reason=say(resolved.packing_reason) if resolved else None,
+        packing_reason=resolved.packing_reason if resolved else None,
         kernels=resolved.kernels if resolved else None,
-        kernels_reason=say(resolved.kernels_reason) if resolved else None,
-        data_notes=tuple(map(say, resolved.data_notes)) if resolved else (),
+        kernels_reason=resolved.kernels_reason if resolved else None,
+        data_notes=resolved.data_notes if resolved else (),
         data_hash=resolved.data_hash if resolved else None,
         model_hash=resolved.model_hash if resolved else None,
         adapted_modules=len(resolved.target_modules) if resolved else None,
@@ -183,7 +182,7 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialSection:
         learning_rate=trial.learning_rate,
         seed=trial.seed,
         outcome=outcome.state if outcome else "running" if len(steps) else "not_started",
-        message=say(outcome.message) if outcome and outcome.message else "",
+        message=(outcome.message,) if outcome and outcome.message else (),
         steps=_steps_done(outcome, steps),
         train_loss=final_train_loss(steps, data.steps_per_epoch),
         eval_loss=last.loss if last else None,

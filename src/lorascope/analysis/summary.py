@@ -10,7 +10,7 @@ from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
 from lorascope.analysis.readings_schema import ReadingsSection
 from lorascope.analysis.section import Interval, Section
-from lorascope.message import Sentences
+from lorascope.message import Message, Sentences
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
@@ -65,17 +65,17 @@ class StudyInfo(Section):
     """Where it ran."""
     dtype: str | None
     """Precision of the frozen base."""
-    dtype_reason: str | None
+    dtype_reason: Message | None
     """Why that precision."""
     packing: bool | None
     """True when rows were packed without padding."""
-    packing_reason: str | None
+    packing_reason: Message | None
     """Why rows were packed or padded."""
     kernels: bool | None
     """True when compiled kernels computed the steps."""
-    kernels_reason: str | None
+    kernels_reason: Message | None
     """Why they did or did not."""
-    data_notes: tuple[str, ...]
+    data_notes: tuple[Message, ...]
     """What was done to the rows, one sentence each."""
     data_hash: str | None
     """Hash of the rows."""
@@ -130,7 +130,7 @@ class TrialSection(Section):
     """Seed of the initial adapter, dropout and row order."""
     outcome: TrialState
     """How it stands or ended."""
-    message: str
+    message: Sentences
     """Why it ended so, where that needs a reason."""
     steps: int
     """Optimizer steps done."""
@@ -221,9 +221,9 @@ class AdviceSection(Section):
 
     rank: int | None
     """The rank; null when the records support none."""
-    reason: str
+    reason: Message
     """Why, with the numbers."""
-    change: str = ""
+    change: Sentences = ()
     """What would change it."""
 
 
@@ -286,7 +286,7 @@ class CautionSection(Section):
 
     kind: CautionKind
     """The reason in one word."""
-    text: str
+    text: Sentences
     """The reason in words."""
 
 

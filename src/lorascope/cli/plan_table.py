@@ -122,7 +122,7 @@ def _limits(plan: "StudyPlan") -> list[str]:
 
     known = [limit for limit in plan.limits if limit.taken(plan.ranks[0].cost) is not None]
     beyond = {
-        part.rank: ", ".join(describe(limit, part.cost) for limit in known if limit.exceeded(part.cost))
+        part.rank: ", ".join(say(describe(limit, part.cost)) for limit in known if limit.exceeded(part.cost))
         for part in plan.ranks
     }
     needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items() if what)

@@ -41,7 +41,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     console.print(Text(note, style="dim"))
     for trial in summary.trials:
         if trial.outcome not in AS_PLANNED:
-            console.print(Text(outcome_line(trial.trial_id, trial.outcome, trial.message), style="bold red"))
+            console.print(Text(outcome_line(trial.trial_id, trial.outcome, say(trial.message)), style="bold red"))
     budget = summary.study.budget
     if budget is not None and budget.stopped_trials:
         saved = f"Early exit stopped {budget.stopped_trials} trials: {budget.share:.0%} of the whole grid's tokens."
@@ -51,7 +51,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     console.print(Text(say(summary.verdict.text)))
     console.print(Text(summary.readings.naive.text, style="dim"))
     for caution in summary.cautions:
-        console.print(Text(f"- {caution.text}", style="dim"))
+        console.print(Text(f"- {say(caution.text)}", style="dim"))
     console.print()
     # paths are copied, so they must not be broken into lines
     console.print(f"report:   {report}", soft_wrap=True, highlight=False, markup=False)
@@ -62,11 +62,11 @@ def recommendation(summary: StudySummary) -> str:
     """State the recommended rank and the reason in one sentence, or why there is none."""
     advice = summary.recommendation.efficient
     if advice.rank is None:
-        return advice.reason
+        return say(advice.reason)
     if summary.study.limited:
         advice = summary.recommendation.constrained
     head = "Not settled yet; until it is, use" if summary.verdict.kind == "too_short" else "Use"
-    return f"{head} rank {advice.rank}: {advice.reason}."
+    return f"{head} rank {advice.rank}: {say(advice.reason)}."
 
 
 def _columns(summary: StudySummary) -> list[Column]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lorascope.analysis.summary import RankSection, StudyInfo, StudySummary
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_count, format_seconds, format_time
+from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 
@@ -36,7 +37,7 @@ def method_text(summary: StudySummary) -> str:
 def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
     """Name and value of what was studied, known values only."""
     study = summary.study
-    precision = f"{study.dtype} ({study.dtype_reason})" if study.dtype else None
+    precision = f"{study.dtype} ({say(study.dtype_reason)})" if study.dtype_reason else None
     rows = None if study.packing is None else tr("packed") if study.packing else tr("padded")
     kernels = None if study.kernels is None else tr("used") if study.kernels else tr("not used")
     resolved = [
@@ -60,8 +61,8 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
         (tr("steps of a trial"), _count(study.total_steps)),
         (tr("device"), study.device),
         (tr("precision of the base"), precision),
-        (tr("rows are"), f"{rows} ({study.packing_reason})" if rows else None),
-        (tr("compiled kernels"), f"{kernels} ({study.kernels_reason})" if kernels else None),
+        (tr("rows are"), f"{rows} ({say(study.packing_reason)})" if study.packing_reason else None),
+        (tr("compiled kernels"), f"{kernels} ({say(study.kernels_reason)})" if study.kernels_reason else None),
     ]
     return [(name, value) for name, value in resolved if value is not None]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.errors import InputError
 from lorascope.report.write import ReportPaths, render, write_report
+from lorascope.text.say import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,7 @@ class Study:
         return rows
 
     def _trials(self) -> list[dict[str, Any]]:
-        return [trial.model_dump() for trial in self.summary.trials]
+        return [trial.model_dump() | {"message": say(trial.message)} for trial in self.summary.trials]
 
     def _steps(self) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {"trial_id": [], "step": [], "nats": [], "target_tokens": [], "tokens": []}

@@ -1,17 +1,19 @@
 """Limits that no rank can keep are refused before joint training: by shapes first, then by the solo measurements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from lorascope.analysis.cost.solo_runs import costs_by_rank, measured_cost
-from lorascope.analysis.verdict.limits import enough_megabytes, nearest_text, remedy_text
+from lorascope.analysis.verdict.limits import RankedCost, none_within
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
 from lorascope.records import AdapterRecord, CostRecord, SoloRun
-from lorascope.spec.limits import limits_of
+from lorascope.spec.limits import Limit, limits_of, sufficient_megabytes, worst_share
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.numbers import lower_first
+from lorascope.text.say import say
 from lorascope.units import format_bytes, from_megabytes
 
 
@@ -33,7 +35,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     raise InputError(
         f"max_adapter_mb is {spec.max_adapter_mb:g}, and the nearest adapter, of rank {smallest}, takes "
         f"{format_bytes(smallest * per_rank)}",
-        remedy=f"raise it to {enough_megabytes(smallest * per_rank)}, or {lower}",
+        remedy=f"raise it to {sufficient_megabytes(smallest * per_rank)}, or {lower}",
     )
 
 
@@ -50,4 +52,15 @@ def check_measured(store: StudyStore, spec: StudySpec, total_steps: int) -> None
     alone = costs_by_rank(store.read(SoloRun), store.read(CostRecord))
     costs = [measured_cost(rank, adapters.get(rank), alone.get(rank), total_steps) for rank in sorted(spec.ranks)]
     if all(any(limit.exceeded(cost) for limit in limits) for cost in costs):
-        raise InputError(nearest_text(limits, costs), remedy=remedy_text(limits, costs))
+        raise InputError(lower_first(say(none_within(limits, costs))), remedy=remedy_text(limits, costs))
+
+
+def remedy_text(limits: Sequence[Limit], costs: Sequence[RankedCost]) -> str:
+    """State how far the limits would have to be raised for the nearest rank."""
+    nearest = min(costs, key=lambda cost: worst_share(limits, cost))
+    raised = " and ".join(
+        f"{limit.field} to {limit.sufficient(taken)}"
+        for limit in limits
+        if limit.exceeded(nearest) and (taken := limit.taken(nearest)) is not None
+    )
+    return f"raise {raised} and run the same command, or ask for smaller ranks in a new folder"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lorascope.spec.schema import StudySpec
-from lorascope.units import from_megabytes, parse_bytes
+from lorascope.units import from_megabytes, parse_bytes, to_megabytes
 
 
 class RankCost(Protocol):
@@ -49,6 +49,17 @@ class Limit:
     def exceeded(self, cost: RankCost) -> bool:
         """Return True where a rank is known to take more."""
         return 1 < self.share(cost) < math.inf
+
+    def sufficient(self, amount: float) -> str:
+        """Write a value of the field that an amount stays within."""
+        if self.field == "max_memory":
+            return f"{math.ceil(to_megabytes(amount))}MB"
+        return sufficient_megabytes(amount) if self.field == "max_adapter_mb" else f"{math.ceil(amount)}"
+
+
+def sufficient_megabytes(n_bytes: float) -> str:
+    """Write a ``max_adapter_mb`` that an adapter stays within."""
+    return f"{math.ceil(to_megabytes(n_bytes) * 1000) / 1000}"
 
 
 def limits_of(spec: StudySpec) -> tuple[Limit, ...]:

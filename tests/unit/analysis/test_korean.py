@@ -21,8 +21,8 @@ TWO = {8: 1.3, 128: 1.2}
 def told(summary: StudySummary) -> Iterator[str]:
     yield say(summary.verdict.text)
     for advice in summary.recommendation.__dict__.values():
-        yield from (advice.reason, advice.change)
-    yield from (caution.text for caution in summary.cautions)
+        yield from (say(advice.reason), say(advice.change))
+    yield from (say(caution.text) for caution in summary.cautions)
     readings = summary.readings
     yield from (readings.alpha, readings.naive.text, readings.knee_text, readings.balance)
 
@@ -83,6 +83,6 @@ def test_trials_that_ended_early_are_told_in_korean(make_study: MakeStudy) -> No
     data = load_study(make_study(done=dict.fromkeys(ends, 40), outcomes=outcomes))
     with language("ko"):
         summary = summarize_data(data)
-    text = next(caution.text for caution in summary.cautions if caution.kind == "ended_early")
-    assert "r8 40스텝 후 발산; r128 40스텝 후 메모리 부족(OOM)" in text
-    assert summary.trials[0].message == "41번째 스텝의 그래디언트가 유한하지 않음"
+        text = next(say(caution.text) for caution in summary.cautions if caution.kind == "ended_early")
+        assert "r8 40스텝 후 발산; r128 40스텝 후 메모리 부족(OOM)" in text
+        assert say(summary.trials[0].message) == "41번째 스텝의 그래디언트가 유한하지 않음"

@@ -14,6 +14,7 @@ from lorascope.analysis.readings_schema import DoublingSection
 from lorascope.analysis.summary import RankSection
 from lorascope.records import TrialOutcome
 from lorascope.spec.schema import StudySpec
+from lorascope.text.say import say
 from support.messages import verbatim
 
 MakeStudy = Callable[..., Path]
@@ -156,7 +157,9 @@ def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
     differ = summarize(make_study(spec=close, floors={8: 1.3, 128: 1.2, 256: 1.25}))
     assert (differ.readings.naive.rank, differ.recommendation.efficient.rank) == (128, 8)
     assert "would choose rank 128: rank 128 1.2" in differ.readings.naive.text
-    assert f"This study names rank 8 instead, {differ.recommendation.efficient.reason}." in differ.readings.naive.text
+    assert (
+        f"This study names rank 8 instead, {say(differ.recommendation.efficient.reason)}." in differ.readings.naive.text
+    )
 
 
 def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_grid(make_study: MakeStudy) -> None:

@@ -14,10 +14,10 @@ from lorascope.analysis import summarize
 from lorascope.analysis.reference import summary_schema
 from lorascope.analysis.summary import StudySummary
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.records import EvalRecord, TrialOutcome
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
 from support.messages import verbatim
 
@@ -71,13 +71,13 @@ def test_without_a_solo_measurement_its_numbers_are_null(make_study: MakeStudy) 
 
 def test_one_seed_is_said_in_the_verdict_and_in_the_cautions(make_study: MakeStudy) -> None:
     one = summarize(make_study())
-    assert "not of seeds" in say(one.verdict.text)
+    assert one.verdict.text[0].code == "verdict.of_one_seed"
     assert "one_seed" in kinds(one)
 
 
 def test_seeds_are_averaged(make_study: MakeStudy) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), seeds=(0, 1)), floors={8: 1.3, 128: 1.2}))
-    assert "One seed" not in say(summary.verdict.text)
+    assert summary.verdict.text[0].code == "verdict.of_seeds"
     assert "one_seed" not in kinds(summary)
     part = summary.ranks[0]
     assert part.seeds == 2
@@ -95,7 +95,7 @@ def test_another_seed_of_the_same_rank_is_the_noise_floor(make_study: MakeStudy)
     assert noise.typical == pytest.approx(math.sqrt(sum(gap**2 for gap in apart) / 6), rel=1e-9)
     assert noise.largest == pytest.approx(max(apart), rel=1e-9)
     assert noise.difference_sd == pytest.approx(stdev(a - b for a, b in zip(losses[8], losses[128], strict=True)))
-    assert f"Noise floor: two seeds of the same rank end {noise.typical:.4f}" in say(summary.verdict.text)
+    assert summary.verdict.text[-1] == Message("verdict.noise_floor", typical=noise.typical, pairs=6)
     assert (summary.verdict.seeds, summary.verdict.rank_matters) == (3, True)
 
 
@@ -123,7 +123,7 @@ def test_ranks_without_a_seed_in_common_are_not_compared(make_study: MakeStudy) 
     done = {"r8-s1": 40, "r128-s0": 40}
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=done, outcomes=lost))
     assert summary.verdict.kind == "nothing_to_compare"
-    assert "no seed survived in all ranks" in say(summary.verdict.text)
+    assert summary.verdict.text == (Message("verdict.no_common_seed"),)
     assert all(part.excess_loss is None and part.eval_loss_ci95 is not None for part in summary.ranks)
 
 
@@ -140,11 +140,19 @@ def test_a_best_learning_rate_at_the_edge_is_said(make_study: MakeStudy) -> None
 
 
 @pytest.mark.parametrize(
-    ("rule", "words"), [("proportional", "alpha = 4 r"), ("fixed", "fixed alpha of 32"), ("rslora", "may still depend")]
+    ("rule", "reason"),
+    [
+        ("proportional", Message("caution.constant_scale", multiple=4)),
+        ("fixed", Message("caution.fixed_alpha", alpha=32)),
+        ("rslora", Message("caution.rslora")),
+    ],
 )
-def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(make_study: MakeStudy, rule: str, words: str) -> None:
+def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(
+    make_study: MakeStudy, rule: str, reason: Message
+) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), alpha_rule=rule), floors={8: 1.3, 128: 1.2}))
-    assert words in next(caution.text for caution in summary.cautions if caution.kind == "one_learning_rate")
+    (text,) = (caution.text for caution in summary.cautions if caution.kind == "one_learning_rate")
+    assert text == (Message("caution.one_learning_rate", rate=3e-4, reason=reason),)
 
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
@@ -153,7 +161,7 @@ def test_a_trial_that_ended_early_keeps_its_numbers_and_leaves_the_comparison(
 ) -> None:
     summary = summarize(make_study(done={"r128": 45}, outcomes=ended("r128", state, 45)))
     trial = summary.trials[1]
-    assert (trial.outcome, trial.steps, trial.eval_step, trial.message) == (state, 45, 40, "a reason")
+    assert (trial.outcome, trial.steps, trial.eval_step, trial.message) == (state, 45, 40, (verbatim("a reason"),))
     assert trial.train_loss is not None
     assert trial.eval_loss is not None
     assert summary.ranks[1].eval_loss is None
@@ -173,7 +181,8 @@ def test_a_learning_rate_that_kept_all_seeds_goes_before_one_that_lost_a_seed(ma
 def test_an_interrupted_study_speaks_for_the_step_it_reached(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45}))
     assert not summary.study.complete
-    assert say(summary.verdict.text).startswith("So far, at step 40 of 80: ")
+    (text,) = summary.verdict.text
+    assert (text.code, text.values["step"], text.values["total"]) == ("verdict.so_far", 40, 80)
     assert "unfinished" in kinds(summary)
     assert {trial.outcome for trial in summary.trials} == {"running"}
 
@@ -181,7 +190,7 @@ def test_an_interrupted_study_speaks_for_the_step_it_reached(make_study: MakeStu
 def test_ranks_at_different_steps_are_not_compared(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r256": 45}))
     assert summary.verdict.kind == "nothing_to_compare"
-    assert "2 of 3 trials" in say(summary.verdict.text)
+    assert summary.verdict.text == (Message("verdict.not_finished", ended=2, total=3),)
     assert summary.recommendation.quality.rank is None
     assert all(part.excess_loss is None and part.eval_loss is not None for part in summary.ranks)
 
@@ -207,7 +216,7 @@ def test_an_empty_store_has_a_summary(tmp_path: Path) -> None:
 def test_every_trial_lost_is_a_summary_too(make_study: MakeStudy) -> None:
     outcomes = {name: outcome for name in ("r8", "r128", "r256") for name, outcome in ended(name, "failed", 0).items()}
     summary = summarize(make_study(done={"r8": 0, "r128": 0, "r256": 0}, outcomes=outcomes))
-    assert "every trial ended early" in say(summary.verdict.text)
+    assert summary.verdict.text == (Message("verdict.all_ended_early"),)
 
 
 def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeStudy) -> None:
@@ -252,7 +261,7 @@ def test_little_data_is_said(make_study: MakeStudy) -> None:
 def test_one_held_out_row_has_no_interval(make_study: MakeStudy) -> None:
     summary = summarize(make_study(n_eval=1))
     assert all(part.eval_loss is not None and part.eval_loss_ci95 is None for part in summary.ranks)
-    assert "two held-out rows" in say(summary.verdict.text)
+    assert summary.verdict.text == (Message("verdict.one_row"),)
 
 
 def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -> None:

@@ -6,6 +6,7 @@ from statistics import median
 from lorascope.analysis.cost.solo_runs import measured_seconds, paces_apart, runs_by_rank, training_peak
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionSection
+from lorascope.message import Message
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds
 from lorascope.units import MEGABYTE, format_bytes
@@ -32,7 +33,7 @@ def memory_not_returned(findings: Findings) -> CautionSection | None:
         "what earlier ones left.",
         left=", ".join(left),
     )
-    return CautionSection(kind="memory_not_returned", text=text)
+    return CautionSection(kind="memory_not_returned", text=(Message("verbatim", text=text),))
 
 
 def unsteady_steps(findings: Findings) -> CautionSection | None:
@@ -63,4 +64,4 @@ def unsteady_steps(findings: Findings) -> CautionSection | None:
         for smaller, larger in pairwise(seconds)
         if seconds[larger] * (1 + _UNSTEADY) < seconds[smaller]
     ]
-    return CautionSection(kind="unsteady_steps", text=" ".join(parts)) if parts else None
+    return CautionSection(kind="unsteady_steps", text=(Message("verbatim", text=" ".join(parts)),)) if parts else None

@@ -1,16 +1,15 @@
-"""Reasons to read the numbers with care. Each check is one function that says its reason or nothing."""
+"""Cautions: reasons to read the numbers with care. Each check is a function that returns its caution or None."""
 
 from lorascope.analysis.cost.cautions import memory_not_returned, unsteady_steps
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionSection, TrialSection
+from lorascope.analysis.summary import CautionKind, CautionSection, TrialSection
 from lorascope.analysis.verdict.claims import shown_above
 from lorascope.analysis.verdict.power import below_capacity, environment_changed, underpowered
+from lorascope.message import Message
 from lorascope.records import UNSUCCESSFUL
 from lorascope.search.trials import planned_rates
 from lorascope.spec.schema import StudySpec
-from lorascope.text.language import tr
-from lorascope.text.numbers import nats
 
 FEW_ROWS = 100
 """Below this many held-out rows a 95% interval depends on single rows and may be too narrow."""
@@ -41,65 +40,45 @@ def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
 
 
 def _unfinished(findings: Findings) -> CautionSection | None:
-    waiting = [trial.trial_id for trial in findings.trials if trial.outcome in ("not_started", "running")]
-    if not waiting and findings.trials:
-        return None
-    if not waiting:
-        return CautionSection(kind="unfinished", text=tr("The study has not begun."))
-    text = tr(
-        "The study is not finished: {trials} did not end. Run the same command again to continue.",
-        trials=", ".join(waiting),
-    )
-    return CautionSection(kind="unfinished", text=text)
+    waiting = tuple(trial.trial_id for trial in findings.trials if trial.outcome in ("not_started", "running"))
+    if waiting:
+        return _caution("unfinished", Message("caution.unfinished", trials=waiting))
+    return None if findings.trials else _caution("unfinished", Message("caution.not_begun"))
 
 
 def _ended_early(findings: Findings) -> CautionSection | None:
-    ended = [_ending(trial) for trial in findings.trials if trial.outcome in UNSUCCESSFUL]
-    if not ended:
-        return None
-    text = tr("Trials that ended early are left out of the comparison: {trials}.", trials="; ".join(ended))
-    return CautionSection(kind="ended_early", text=text)
+    ended = tuple(_ending(trial) for trial in findings.trials if trial.outcome in UNSUCCESSFUL)
+    return _caution("ended_early", Message("caution.ended_early", trials=ended)) if ended else None
 
 
-def _ending(trial: TrialSection) -> str:
+def _ending(trial: TrialSection) -> Message:
     if trial.outcome == "diverged":
-        return tr("{trial} diverged after {steps} steps", trial=trial.trial_id, steps=trial.steps)
+        return Message("caution.diverged", trial=trial.trial_id, steps=trial.steps)
     if trial.outcome == "oom":
-        return tr("{trial} ran out of memory after {steps} steps", trial=trial.trial_id, steps=trial.steps)
-    return tr("{trial} failed after {steps} steps", trial=trial.trial_id, steps=trial.steps)
+        return Message("caution.out_of_memory", trial=trial.trial_id, steps=trial.steps)
+    return Message("caution.failed", trial=trial.trial_id, steps=trial.steps)
 
 
 def _no_improvement(findings: Findings) -> CautionSection | None:
-    worse = [
+    worse = tuple(
         trial.trial_id
         for trial in findings.trials
         if trial.eval_loss is not None
         and trial.base_eval_loss is not None
         and trial.eval_loss >= trial.base_eval_loss
         and trial.outcome != "stopped"
-    ]
-    if not worse:
-        return None
-    text = tr("Training did not lower the held-out loss of the base model: {trials}.", trials=", ".join(worse))
-    return CautionSection(kind="no_improvement", text=text)
+    )
+    return _caution("no_improvement", Message("caution.no_improvement", trials=worse)) if worse else None
 
 
 def _eval_loss_rising(findings: Findings) -> CautionSection | None:
-    tolerance = findings.data.spec.tolerance
     rising = []
     for trial in (trial for choice in findings.choices.values() for trial in choice.trials):
         records = findings.data.evaluations[trial.trial_id]
-        losses = [loss for record in records if (loss := record.loss) is not None]
-        if trial.eval_loss is not None and trial.eval_loss > min(losses) + tolerance:
-            lowest, last = nats(min(losses)), nats(trial.eval_loss)
-            rising.append(tr("{trial} (lowest {lowest}, last {last})", trial=trial.trial_id, lowest=lowest, last=last))
-    if not rising:
-        return None
-    text = tr(
-        "The held-out loss rose again before the end, as in overfitting: {trials} nats a token.",
-        trials=", ".join(rising),
-    )
-    return CautionSection(kind="eval_loss_rising", text=text)
+        lowest, last = min(loss for record in records if (loss := record.loss) is not None), trial.eval_loss
+        if last is not None and last > lowest + findings.data.spec.tolerance:
+            rising.append(Message("caution.lowest_and_last", trial=trial.trial_id, lowest=lowest, last=last))
+    return _caution("eval_loss_rising", Message("caution.eval_loss_rising", trials=tuple(rising))) if rising else None
 
 
 def _one_learning_rate(findings: Findings) -> CautionSection | None:
@@ -107,71 +86,41 @@ def _one_learning_rate(findings: Findings) -> CautionSection | None:
     rates = {rate for rank in spec.ranks for rate in planned_rates(spec, rank)}
     if len(rates) > 1 or len(spec.ranks) == 1:
         return None
-    text = tr(
-        "All ranks were trained at one learning rate, {rate:g}; {reason}. A difference between ranks may be one of "
-        "learning rates.",
-        rate=min(rates),
-        reason=_why_rates_matter(spec),
-    )
-    return CautionSection(kind="one_learning_rate", text=text)
+    found = Message("caution.one_learning_rate", rate=min(rates), reason=_why_rates_matter(spec))
+    return _caution("one_learning_rate", found)
 
 
-def _why_rates_matter(spec: StudySpec) -> str:
+def _why_rates_matter(spec: StudySpec) -> Message:
     if spec.alpha_rule == "proportional":
-        return tr(
-            "at a constant scale (alpha = {multiple:g} r) a larger rank takes larger steps",
-            multiple=spec.alpha_over_rank,
-        )
+        return Message("caution.constant_scale", multiple=spec.alpha_over_rank)
     if spec.alpha_rule == "rslora":
-        return tr("the best learning rate may still depend on the rank")
+        return Message("caution.rslora")
     if isinstance(spec.lora_alpha, tuple):
-        return tr("each rank has an alpha and so a scale of its own")
-    return tr("at a fixed alpha of {alpha:g} the scale alpha / r is smaller for a larger rank", alpha=spec.lora_alpha)
+        return Message("caution.own_alphas")
+    return Message("caution.fixed_alpha", alpha=spec.lora_alpha)
 
 
 def _learning_rate_at_edge(findings: Findings) -> CautionSection | None:
     at_edge = []
     for rank, choice in findings.choices.items():
-        tried = findings.data.rates[rank]
-        if len(tried) > 1 and choice.learning_rate in (tried[0], tried[-1]):
-            at_edge.append(
-                tr(
-                    "rank {rank} ({rate:g} of {lowest:g} to {highest:g})",
-                    rank=rank,
-                    rate=choice.learning_rate,
-                    lowest=tried[0],
-                    highest=tried[-1],
-                )
-            )
+        tried, rate = findings.data.rates[rank], choice.learning_rate
+        if len(tried) > 1 and rate in (tried[0], tried[-1]):
+            at_edge.append(Message("caution.rate_of_rates", rank=rank, rate=rate, lowest=tried[0], highest=tried[-1]))
     if not at_edge:
         return None
-    text = tr(
-        "The best learning rate lies at the edge of those tried for {ranks}; a better one may lie outside.",
-        ranks=", ".join(at_edge),
-    )
-    return CautionSection(kind="learning_rate_at_edge", text=text)
+    return _caution("learning_rate_at_edge", Message("caution.learning_rate_at_edge", ranks=tuple(at_edge)))
 
 
 def _one_seed(findings: Findings) -> CautionSection | None:
-    if len(findings.data.spec.seeds) > 1:
-        return None
-    text = tr(
-        "One seed was run: the intervals cover the choice of held-out rows only. A second seed would show whether a "
-        "difference between ranks is more than this seed's; three or more make its interval narrow."
-    )
-    return CautionSection(kind="one_seed", text=text)
+    return None if len(findings.data.spec.seeds) > 1 else _caution("one_seed", Message("caution.one_seed"))
 
 
 def _few_eval_examples(findings: Findings) -> CautionSection | None:
     resolved = findings.data.resolved
     if resolved is None or resolved.eval_examples >= FEW_ROWS:
         return None
-    text = tr(
-        "Only {rows} rows were held out: the intervals are rough (better {enough} or more).",
-        rows=resolved.eval_examples,
-        enough=FEW_ROWS,
-    )
-    return CautionSection(kind="few_eval_examples", text=text)
+    found = Message("caution.few_eval_examples", rows=resolved.eval_examples, enough=FEW_ROWS)
+    return _caution("few_eval_examples", found)
 
 
 def _short_run(findings: Findings) -> CautionSection | None:
@@ -181,13 +130,7 @@ def _short_run(findings: Findings) -> CautionSection | None:
     epochs = resolved.total_steps / steps_per_epoch
     if epochs >= 1 and resolved.total_steps >= FEW_STEPS:
         return None
-    text = tr(
-        "The run is short: {steps} steps, {epochs:.2f} passes over the training rows. What a larger rank could still "
-        "learn may not show.",
-        steps=resolved.total_steps,
-        epochs=epochs,
-    )
-    return CautionSection(kind="short_run", text=text)
+    return _caution("short_run", Message("caution.short_run", steps=resolved.total_steps, epochs=epochs))
 
 
 def _orders_disagree(findings: Findings) -> CautionSection | None:
@@ -198,9 +141,8 @@ def _orders_disagree(findings: Findings) -> CautionSection | None:
     lowest = min(trained, key=lambda rank: trained[rank])
     if shown_above(comparison.differences, tuple(comparison.excess), 0.0)[lowest] > LEVEL:
         return None
-    text = tr(
-        "Rank {rank} has the lowest training loss, but on held-out rows it is measurably worse than rank {best}.",
-        rank=lowest,
-        best=comparison.best,
-    )
-    return CautionSection(kind="orders_disagree", text=text)
+    return _caution("orders_disagree", Message("caution.orders_disagree", rank=lowest, best=comparison.best))
+
+
+def _caution(kind: CautionKind, *text: Message) -> CautionSection:
+    return CautionSection(kind=kind, text=text)

@@ -1,16 +1,16 @@
-"""A rank for each of three wishes: lowest loss, time, memory."""
+"""Recommended ranks, one for each priority: lowest loss, time, memory."""
 
 from collections.abc import Mapping
 
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.summary import AdviceSection, RankSection, RecommendationSection, VerdictSection
 from lorascope.analysis.verdict.claims import Claims, claims
-from lorascope.text.language import tr
-from lorascope.text.numbers import format_seconds, interval, nats
-from lorascope.units import format_bytes
+from lorascope.message import Message
+
+_ONLY = Message("advice.only_rank")
 
 
-def no_advice(reason: str) -> RecommendationSection:
+def no_advice(reason: Message) -> RecommendationSection:
     """Recommend nothing, and say why."""
     advice = AdviceSection(rank=None, reason=reason)
     return RecommendationSection(quality=advice, efficient=advice, constrained=advice)
@@ -19,7 +19,7 @@ def no_advice(reason: str) -> RecommendationSection:
 def recommend(
     comparison: Comparison, ranks: Mapping[int, RankSection], verdict: VerdictSection, tolerance: float
 ) -> RecommendationSection:
-    """Choose a rank for each wish from ranks compared at one step."""
+    """Choose a rank for each priority from ranks compared at one step."""
     tests = claims(comparison.excess, comparison.differences, tolerance)
     return RecommendationSection(
         quality=_quality(comparison, tests),
@@ -31,22 +31,14 @@ def recommend(
 def _quality(comparison: Comparison, tests: Mapping[int, Claims]) -> AdviceSection:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_worse)
     if len(comparison.excess) == 1:
-        return AdviceSection(rank=rank, reason=_only())
-    loss = nats(comparison.loss[rank].value)
+        return AdviceSection(rank=rank, reason=_ONLY)
+    loss, excess = comparison.loss[rank].value, comparison.excess[rank]
     if rank != comparison.best:
-        reason = tr(
-            "smallest rank not shown to be worse than another: {loss} nats a token, {excess} above rank {best}, the "
-            "lowest",
-            loss=loss,
-            excess=interval(comparison.excess[rank].value, comparison.excess[rank].low, comparison.excess[rank].high),
-            best=comparison.best,
-        )
+        reason = Message("advice.not_shown_worse", loss=loss, excess=excess, best=comparison.best)
     elif rank == min(comparison.excess):
-        reason = tr("lowest held-out loss, {loss} nats a token, and the smallest rank", loss=loss)
+        reason = Message("advice.lowest_and_smallest", loss=loss)
     else:
-        reason = tr(
-            "lowest held-out loss, {loss} nats a token; every smaller rank compared is measurably above it", loss=loss
-        )
+        reason = Message("advice.lowest", loss=loss)
     return AdviceSection(rank=rank, reason=reason)
 
 
@@ -62,26 +54,18 @@ def _efficient(
     A larger rank that was measured to be faster was measured in a quieter moment.
     """
     candidates = [rank for rank in comparison.excess if tests[rank].is_adequate]
-    basis = tr("smallest rank shown to be within {tolerance:g} nats a token of the lowest loss", tolerance=tolerance)
+    basis = Message("advice.within_tolerance", tolerance=tolerance)
     if verdict.kind == "too_short":
         candidates = [rank for rank, excess in comparison.excess.items() if excess.value <= tolerance]
-        basis = tr(
-            "smallest rank within {tolerance:g} nats a token of the lowest loss by the estimate alone",
-            tolerance=tolerance,
-        )
+        basis = Message("advice.within_tolerance_by_estimate", tolerance=tolerance)
     elif verdict.seeds == 1:
-        basis = tr(
-            "smallest rank shown, in one seed, to be within {tolerance:g} nats a token of the lowest loss",
-            tolerance=tolerance,
-        )
+        basis = Message("advice.within_tolerance_in_one_seed", tolerance=tolerance)
     if len(comparison.excess) == 1:
-        basis = _only()
+        basis = _ONLY
     rank = min(candidates)
     seconds = ranks[rank].step_seconds
-    measured = tr("times were not measured")
-    if seconds is not None:
-        measured = tr("{time} a step alone", time=format_seconds(seconds))
-    return AdviceSection(rank=rank, reason=f"{basis}; {measured}")
+    time = Message("advice.no_times") if seconds is None else Message("advice.step_alone", step_seconds=seconds)
+    return AdviceSection(rank=rank, reason=Message("advice.reasons", reasons=(basis, time)))
 
 
 def _constrained(
@@ -89,25 +73,11 @@ def _constrained(
 ) -> AdviceSection:
     rank = min(rank for rank in comparison.excess if not tests[rank].is_inadequate)
     size = ranks[rank].training_state_bytes
-    memory = tr("least memory")
-    if size is not None:
-        memory = tr("its adapter, gradient and optimizer take {size}", size=format_bytes(size))
+    memory = Message("advice.least_memory") if size is None else Message("advice.training_state", size=size)
     if len(comparison.excess) == 1:
-        return AdviceSection(rank=rank, reason=f"{_only()}; {memory}")
-    place = tr("the lowest loss")
+        return AdviceSection(rank=rank, reason=Message("advice.reasons", reasons=(_ONLY, memory)))
+    place = Message("advice.lowest_loss")
     if rank != comparison.best:
-        place = tr(
-            "{excess} above the lowest",
-            excess=interval(comparison.excess[rank].value, comparison.excess[rank].low, comparison.excess[rank].high),
-        )
-    reason = tr(
-        "smallest rank not shown to be worse than the tolerance of {tolerance:g}: {place}; {memory}",
-        tolerance=tolerance,
-        place=place,
-        memory=memory,
-    )
+        place = Message("advice.above_lowest", excess=comparison.excess[rank])
+    reason = Message("advice.not_shown_inadequate", tolerance=tolerance, place=place, memory=memory)
     return AdviceSection(rank=rank, reason=reason)
-
-
-def _only() -> str:
-    return tr("the only rank with a held-out loss")

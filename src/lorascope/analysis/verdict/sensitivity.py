@@ -1,32 +1,34 @@
-"""What would change a recommendation, in numbers."""
+"""Sensitivity of a recommendation: the tolerances and ranks that would change it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.summary import AdviceSection, RecommendationSection
 from lorascope.analysis.verdict.claims import claims
-from lorascope.text.language import tr
-from lorascope.text.numbers import nats
+from lorascope.message import Message
 
 _HALVINGS = 40
-"""Of the range a tolerance is searched in; leaves it exact to far below a loss's last digit."""
+"""Steps of the bisection for a tolerance; they leave it exact to far below the last digit of a loss."""
+
+_SHOWN = 0.5e-4
+"""A smaller tolerance is 0 in the four decimals of a loss."""
 
 Holds = Callable[[Comparison, int, float], bool]
-"""Whether something holds of a rank under a tolerance; once it does, it does under every larger one."""
+"""Whether a claim holds for a rank under a tolerance; if it does, it holds under every larger one."""
 
 
 def is_enough(comparison: Comparison, rank: int, tolerance: float) -> bool:
-    """Say whether a rank is shown to be adequate."""
+    """Return True if a rank is shown to be adequate."""
     return claims(comparison.excess, comparison.differences, tolerance)[rank].is_adequate
 
 
 def may_be_enough(comparison: Comparison, rank: int, tolerance: float) -> bool:
-    """Say whether a rank is not shown to be inadequate."""
+    """Return True if a rank is not shown to be inadequate."""
     return not claims(comparison.excess, comparison.differences, tolerance)[rank].is_inadequate
 
 
 def with_changes(advice: RecommendationSection, comparison: Comparison, tolerance: float) -> RecommendationSection:
-    """Add to each recommended rank what would put another in its place."""
+    """Add to each recommended rank what would replace it."""
     if len(comparison.excess) < 2:
         return advice
     return RecommendationSection(
@@ -50,67 +52,44 @@ def needed_tolerance(comparison: Comparison, rank: int, holds: Holds) -> float |
     return high
 
 
-def _add(advice: AdviceSection, change: Callable[[int], list[str]]) -> AdviceSection:
+def _add(advice: AdviceSection, changes: Callable[[int], Iterator[Message]]) -> AdviceSection:
     if advice.rank is None:
         return advice
-    return advice.model_copy(update={"change": " ".join(change(advice.rank)) or tr("No smaller rank was tried.")})
+    found = tuple(changes(advice.rank)) or (Message("change.no_smaller_rank"),)
+    return advice.model_copy(update={"change": found})
 
 
-def _quality(comparison: Comparison, rank: int) -> list[str]:
-    sentences = []
+def _quality(comparison: Comparison, rank: int) -> Iterator[Message]:
     if rank != comparison.best:
-        sentences.append(tr("More rows or seeds may show it to be above rank {best}.", best=comparison.best))
+        yield Message("change.may_exceed_best", best=comparison.best)
     smaller = _smaller(comparison, rank)
     if smaller:
         closest = min(smaller, key=lambda other: comparison.excess[other].low)
-        sentences.append(
-            tr(
-                "Rank {rank} takes its place once it is not measurably above the lowest; its interval begins at {low}.",
-                rank=closest,
-                low=nats(comparison.excess[closest].low),
-            )
-        )
-    return sentences
+        yield Message("change.lowest_not_above", rank=closest, low=comparison.excess[closest].low)
 
 
-def _efficient(comparison: Comparison, rank: int, tolerance: float) -> list[str]:
-    sentences = []
+def _efficient(comparison: Comparison, rank: int, tolerance: float) -> Iterator[Message]:
     for other in _smaller(comparison, rank)[:-3:-1]:
         needed = needed_tolerance(comparison, other, is_enough)
         if needed is not None and needed > tolerance:
-            sentences.append(
-                tr("Rank {rank} is enough from a tolerance of {tolerance} on.", rank=other, tolerance=nats(needed))
-            )
+            yield Message("change.other_enough_from", rank=other, tolerance=needed)
     own = needed_tolerance(comparison, rank, is_enough)
     if own is not None and own > tolerance:
-        sentences.append(tr("It is shown to be enough from a tolerance of {tolerance} on.", tolerance=nats(own)))
-    elif own is not None and nats(own) != nats(0):
-        sentences.append(
-            tr("Below a tolerance of {tolerance} it is no longer shown to be enough.", tolerance=nats(own))
-        )
-    return sentences
+        yield Message("change.enough_from", tolerance=own)
+    elif own is not None and own >= _SHOWN:
+        yield Message("change.not_enough_below", tolerance=own)
 
 
-def _constrained(comparison: Comparison, rank: int, tolerance: float) -> list[str]:
-    sentences = []
+def _constrained(comparison: Comparison, rank: int, tolerance: float) -> Iterator[Message]:
     for other in _smaller(comparison, rank)[-1:]:
         needed = needed_tolerance(comparison, other, may_be_enough)
         if needed is not None and needed > tolerance:
-            sentences.append(
-                tr(
-                    "Rank {rank} takes its place from a tolerance of {tolerance} on.",
-                    rank=other,
-                    tolerance=nats(needed),
-                )
-            )
+            yield Message("change.other_from", rank=other, tolerance=needed)
     own = needed_tolerance(comparison, rank, may_be_enough)
-    if own is not None and nats(own) != nats(0):
-        sentences.append(
-            tr("Below a tolerance of {tolerance} it is shown to be worse than the tolerance.", tolerance=nats(own))
-        )
+    if own is not None and own >= _SHOWN:
+        yield Message("change.inadequate_below", tolerance=own)
     elif rank != comparison.best:
-        sentences.append(tr("More rows or seeds may show it to be worse than the tolerance."))
-    return sentences
+        yield Message("change.may_be_inadequate")
 
 
 def _smaller(comparison: Comparison, rank: int) -> list[int]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from lorascope.analysis.summary import StudySummary, TrialSection
 from lorascope.text.language import tr
+from lorascope.text.say import say
 from lorascope.text.tables.table import Table, loss_cell, make_table
 
 
@@ -27,7 +28,7 @@ def trial_table(summary: StudySummary) -> Table:
 
 def _outcome(trial: TrialSection) -> str:
     name = outcome_names()[trial.outcome]
-    return f"{name}: {trial.message}" if trial.message else name
+    return f"{name}: {say(trial.message)}" if trial.message else name
 
 
 def outcome_names() -> dict[str, str]:

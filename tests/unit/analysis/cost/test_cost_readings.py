@@ -16,6 +16,7 @@ from lorascope.analysis.cost.whole_run import process_part
 from lorascope.records import GpuSample, MachineRates, SoloRun, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.say import say
 
 MB = 1_000_000
 BASE = 4 * 134_515_008
@@ -181,7 +182,7 @@ def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Pat
         summary = summarize(
             measured(turn_of(8, 0, slow), turn_of(8, 1, slow), turn_of(64, 0, quick), turn_of(64, 1, quick))
         )
-        return [caution.text for caution in summary.cautions if caution.kind == "unsteady_steps"]
+        return [say(caution.text) for caution in summary.cautions if caution.kind == "unsteady_steps"]
 
     (text,) = said(4.0)
     assert text.startswith("Rank 64 took 2.00 s a step and rank 8, which computes less, 4.00 s:")
@@ -192,7 +193,7 @@ def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable
     good = summarize(measured(turn_of(8, 0), turn_of(8, 1)))
     assert not {"memory_not_returned", "unsteady_steps"} & {caution.kind for caution in good.cautions}
     behind = turn_of(8, 1, (9.0, 2.5), after_bytes=PROGRAM + BASE + 20 * MB)
-    cautions = {caution.kind: caution.text for caution in summarize(measured(turn_of(8, 0), behind)).cautions}
+    cautions = {caution.kind: say(caution.text) for caution in summarize(measured(turn_of(8, 0), behind)).cautions}
     assert "20.0 MB after rank 8" in cautions["memory_not_returned"]
     assert "rank 8 by 25%" in cautions["unsteady_steps"]
 

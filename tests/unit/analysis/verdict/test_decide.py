@@ -10,7 +10,7 @@ from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.recommend import recommend
 from lorascope.message import Message
 from lorascope.records import EvalRecord
-from lorascope.text.say import say
+from support.messages import codes, values_of
 from support.sequences import SEEDS, Excesses, compared
 
 TOLERANCE = 0.005
@@ -22,28 +22,38 @@ OPEN = (0.004, 0.004)
 NEAR_TOLERANCE = (0.007, 0.002)
 
 
+SURE = pytest.approx(0, abs=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("excesses", "kind", "names"),
+    ("excesses", "kind", "code", "values"),
     [
-        ({8: WORSE, 128: BEST, 256: EQUAL}, "adequate", "Rank 128 is the smallest adequate rank (p < 0.001)"),
-        ({8: WORSE, 128: EQUAL, 256: BEST}, "adequate", "Rank 128 is enough (p < 0.001)"),
-        ({8: EQUAL, 128: EQUAL, 256: BEST}, "no_measurable_difference", "between ranks 8 to 256"),
-        ({8: EQUAL, 128: EQUAL, 256: BEST}, "no_measurable_difference", "rank 8, is enough"),
-        ({8: SLIGHTLY_WORSE, 256: (0.0, 0.0)}, "adequate", "above another rank at all is shown too"),
-        ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "whether rank 8 is enough"),
-        ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "Rank 128 is the smallest rank shown to be enough"),
-        ({8: OPEN, 128: OPEN, 256: BEST}, "too_short", "whether ranks 8 and 128 are enough"),
-        ({8: NEAR_TOLERANCE, 128: BEST}, "adequate", "That rank 8 is not enough is likely, but not shown."),
-        ({8: WORSE, 128: BEST, 256: OPEN}, "adequate", "Rank 128 is the smallest adequate rank"),
-        ({8: BEST, 256: (0.004, 0.006)}, "too_short", "whether ranks 8 and 256 are enough"),
-        ({8: BEST}, "nothing_to_compare", "Only rank 8"),
-        ({8: WORSE, 16: (0.02, 0.002), 256: BEST}, "adequate", "16 comes closest: it exceeds the lowest by 0.0200"),
+        ({8: WORSE, 128: BEST, 256: EQUAL}, "adequate", "adequate_and_lowest", {"rank": 128, "p": SURE}),
+        ({8: WORSE, 128: EQUAL, 256: BEST}, "adequate", "adequate", {"rank": 128, "best": 256, "p": SURE}),
+        ({8: EQUAL, 128: EQUAL, 256: BEST}, "no_measurable_difference", "equivalent", {"first": 8, "last": 256}),
+        ({8: SLIGHTLY_WORSE, 256: (0.0, 0.0)}, "adequate", "above_another", {}),
+        ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "unsettled", {"ranks": (8,)}),
+        ({8: OPEN, 128: EQUAL, 256: BEST}, "too_short", "smallest_shown", {"rank": 128}),
+        ({8: OPEN, 128: OPEN, 256: BEST}, "too_short", "unsettled", {"ranks": (8, 128)}),
+        ({8: NEAR_TOLERANCE, 128: BEST}, "adequate", "not_shown", {"ranks": (8,)}),
+        ({8: WORSE, 128: BEST, 256: OPEN}, "adequate", "adequate_and_lowest", {"rank": 128}),
+        ({8: BEST, 256: (0.004, 0.006)}, "too_short", "unsettled", {"ranks": (8, 256)}),
+        ({8: BEST}, "nothing_to_compare", "one_rank", {"rank": 8}),
+        ({8: WORSE, 16: (0.02, 0.002), 256: BEST}, "adequate", "closest_smaller", {"rank": 16}),
     ],
 )
-def test_the_verdict_follows_the_tests(excesses: Excesses, kind: str, names: str) -> None:
+def test_the_verdict_follows_the_tests(excesses: Excesses, kind: str, code: str, values: dict[str, object]) -> None:
     verdict = decide_verdict(compared(excesses), TOLERANCE, falling=False, rows=200)
     assert verdict.kind == kind
-    assert names in say(verdict.text)
+    found = values_of(verdict.text, f"verdict.{code}")
+    assert {name: found[name] for name in values} == values
+
+
+def test_the_closest_smaller_rank_is_named_with_its_excess() -> None:
+    verdict = decide_verdict(compared({8: WORSE, 16: (0.02, 0.002), 256: BEST}), TOLERANCE, falling=False, rows=200)
+    value, low, high = values_of(verdict.text, "verdict.closest_smaller")["excess"]
+    assert value == pytest.approx(0.02)
+    assert low < value < high
 
 
 def test_a_difference_that_could_not_be_shown_is_not_equality() -> None:
@@ -72,16 +82,17 @@ def test_rank_matters_where_a_difference_is_shown_over_seeds() -> None:
 def test_one_seed_speaks_for_itself_only() -> None:
     one = decide_verdict(compared({8: WORSE, 256: BEST}, seeds=(4,)), TOLERANCE, falling=False, rows=200)
     assert (one.kind, one.seeds) == ("adequate", 1)
-    assert say(one.text).startswith("In seed 4 alone, rank 256 is the smallest adequate rank")
-    assert "not of seeds" in say(one.text)
+    assert codes(one.text)[:2] == ["verdict.of_one_seed", "verdict.adequate_and_lowest"]
+    assert values_of(one.text, "verdict.of_one_seed")["seed"] == 4
+    assert values_of(one.text, "verdict.adequate_and_lowest")["rank"] == 256
     several = decide_verdict(compared({8: WORSE, 256: BEST}), TOLERANCE, falling=False, rows=200)
-    assert "and of seeds (3 seeds)" in say(several.text)
+    assert values_of(several.text, "verdict.of_seeds")["seeds"] == 3
 
 
 def test_seeds_are_asked_for_where_they_limit_the_verdict() -> None:
-    for degrees, remedy in ((4, "Run more seeds."), (199, "Hold out more rows")):
+    for degrees, remedy in ((4, "verdict.more_seeds"), (199, "verdict.more_rows")):
         comparison = compared({8: OPEN, 256: BEST}, degrees=degrees)
-        assert remedy in say(decide_verdict(comparison, TOLERANCE, falling=False, rows=200).text)
+        assert codes(decide_verdict(comparison, TOLERANCE, falling=False, rows=200).text)[-1] == remedy
 
 
 def test_p_values_are_shown_for_every_rank() -> None:
@@ -101,8 +112,8 @@ def test_a_handful_of_rows_or_steps_supports_no_verdict() -> None:
     few_rows = decide_verdict(clear, TOLERANCE, falling=False, rows=4)
     few_steps = decide_verdict(replace(clear, step=3), TOLERANCE, falling=False, rows=200)
     assert few_rows.kind == few_steps.kind == "too_short"
-    assert "80 steps, 4 held-out rows" in say(few_rows.text)
-    assert "3 steps, 200 held-out rows" in say(few_steps.text)
+    assert values_of(few_rows.text, "verdict.few") == {"steps": 80, "rows": 4, "least": 20}
+    assert values_of(few_steps.text, "verdict.few") == {"steps": 3, "rows": 200, "least": 20}
 
 
 @pytest.mark.parametrize(
@@ -122,11 +133,6 @@ def test_still_falling_compares_the_last_pace_with_the_average(losses: tuple[flo
         for n, loss in enumerate(losses)
     ]
     assert still_falling(records, TOLERANCE) is falling
-
-
-def test_the_noise_floor_in_words() -> None:
-    noise = Message("verdict.noise_floor", pairs=1, typical=0.0021)
-    assert "0.0021 nats a token apart (root mean square of 1 pair)" in say(noise)
 
 
 def part(rank: int, seconds: float | None) -> RankSection:
@@ -149,50 +155,52 @@ def advised(
 def test_the_lowest_loss_and_the_least_cost_can_be_two_ranks() -> None:
     advice = advised({8: WORSE, 64: SLIGHTLY_WORSE, 128: (0.0, 0.0005)}, {8: 0.4, 64: 0.5, 128: 0.7})
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (128, 64, 64)
-    assert "0.50 s a step alone" in advice.efficient.reason
-    assert "256.0 MB" in advice.constrained.reason
+    assert values_of(advice.efficient.reason, "advice.step_alone") == {"step_seconds": 0.5}
+    assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 256_000_000}
 
 
 def test_an_open_question_is_settled_by_what_the_wish_allows() -> None:
     maybe = (0.008, 0.004)
     advice = advised({8: maybe, 64: OPEN, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.7})
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (8, 64, 8)
-    assert "0.0080 (95% interval 0.0002 to 0.0158)" in advice.quality.reason
-    assert "32.0 MB" in advice.constrained.reason
+    excess = values_of(advice.quality.reason, "advice.not_shown_worse")["excess"]
+    assert excess == pytest.approx((0.008, 0.0002, 0.0158), abs=5e-5)
+    assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 32_000_000}
 
 
 def test_the_lowest_loss_is_the_quality_when_all_smaller_ranks_are_worse() -> None:
     advice = advised({8: WORSE, 128: BEST, 256: EQUAL}, {8: 0.4, 128: 0.5, 256: 0.7})
     assert advice.quality.rank == advice.constrained.rank == 128
-    assert "every smaller rank compared is measurably above it" in advice.quality.reason
+    assert advice.quality.reason == Message("advice.lowest", loss=1.0)
 
 
 def test_a_larger_rank_is_not_efficient_for_being_measured_in_a_quieter_moment() -> None:
     advice = advised({8: EQUAL, 128: BEST}, {8: 0.9, 128: 0.5})
     assert advice.efficient.rank == 8
-    assert "0.90 s a step alone" in advice.efficient.reason
+    assert values_of(advice.efficient.reason, "advice.step_alone") == {"step_seconds": 0.9}
 
 
 def test_without_times_the_smallest_adequate_rank_is_efficient() -> None:
     advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: None, 128: None})
     assert advice.efficient.rank == 64
-    assert "times were not measured" in advice.efficient.reason
+    assert "advice.no_times" in codes(advice.efficient.reason)
 
 
 def test_what_one_seed_shows_is_advised_as_such() -> None:
     advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.6}, seeds=(0,))
-    assert advice.efficient.reason.startswith("smallest rank shown, in one seed, to be within")
+    assert "advice.within_tolerance_in_one_seed" in codes(advice.efficient.reason)
 
 
 def test_a_run_too_short_recommends_by_the_estimate_and_says_so() -> None:
     advice = advised({8: OPEN, 128: BEST}, {8: 0.4, 128: 0.5})
     assert advice.efficient.rank == 8
-    assert "by the estimate alone" in advice.efficient.reason
+    assert "advice.within_tolerance_by_estimate" in codes(advice.efficient.reason)
 
 
 def test_of_a_single_rank_nothing_is_said_to_be_shown() -> None:
     advice = advised({8: BEST}, {8: 0.4}, seeds=(0,))
-    only = "the only rank with a held-out loss"
+    only = Message("advice.only_rank")
     assert advice.quality.reason == only
-    assert advice.efficient.reason == f"{only}; 0.40 s a step alone"
-    assert advice.constrained.reason == f"{only}; its adapter, gradient and optimizer take 32.0 MB"
+    time, memory = Message("advice.step_alone", step_seconds=0.4), Message("advice.training_state", size=32_000_000)
+    assert advice.efficient.reason == Message("advice.reasons", reasons=(only, time))
+    assert advice.constrained.reason == Message("advice.reasons", reasons=(only, memory))

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import summarize
-from lorascope.analysis.verdict.limits import remedy_text
 from lorascope.analysis.verdict.sensitivity import is_enough, may_be_enough, needed_tolerance
+from lorascope.message import Message
+from lorascope.run.limits import remedy_text
 from lorascope.spec.limits import limits_of, within
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
+from support.messages import codes, values_of
 from support.sequences import compared
 
 MakeStudy = Callable[..., Path]
@@ -28,31 +30,36 @@ def test_without_limits_the_records_decide(make_study: MakeStudy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "numbers"),
+    ("limits", "code", "kept", "exceeded", "most"),
     [
-        ({"max_memory": "1.1GB"}, ("peak memory 1.06 GB (limit 1.10 GB)", "peak memory 1.26 GB (limit 1.10 GB)")),
-        ({"max_seconds": 40}, ("training alone 37.1 s (limit 40.0 s)", "training alone 52.5 s (limit 40.0 s)")),
-        ({"max_adapter_mb": 13}, ("adapter 12.8 MB (limit 13.0 MB)", "adapter 51.2 MB (limit 13.0 MB)")),
+        ({"max_memory": "1.1GB"}, "limit.peak_memory", 1.064e9, 1.256e9, 1.1e9),
+        ({"max_seconds": 40}, "limit.training_alone", 37.12, 52.48, 40),
+        ({"max_adapter_mb": 13}, "limit.adapter", 12.8e6, 51.2e6, 13e6),
     ],
 )
 def test_a_limit_leaves_the_best_rank_within_it_and_says_both_numbers(
-    make_study: MakeStudy, limits: dict, numbers: tuple[str, str]
+    make_study: MakeStudy, limits: dict, code: str, kept: float, exceeded: float, most: float
 ) -> None:
     advice = limited(make_study, **limits)
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (64, 64, 64)
-    assert "of 2 ranks within the limits" in advice.efficient.reason
-    assert numbers[0] in advice.constrained.reason
-    assert f"Beyond the limits: rank 256 by its {numbers[1]}" in advice.constrained.change
-    assert "Without limits the efficient choice is rank 256" in advice.constrained.change
+    assert values_of(advice.efficient.reason, "advice.among_within_limits")["count"] == 2
+    assert values_of(advice.constrained.reason, code) == {"amount": pytest.approx(kept), "most": most}
+    beyond = values_of(advice.constrained.change, "change.beyond_by")
+    assert beyond["rank"] == 256
+    assert values_of(beyond["what"], code) == {"amount": pytest.approx(exceeded), "most": most}
+    assert values_of(advice.constrained.change, "change.without_limits") == {"rank": 256}
 
 
 def test_one_rank_within_the_limits_is_recommended_as_such(make_study: MakeStudy) -> None:
     advice = limited(make_study, max_memory="1.02GB", max_seconds=600)
     assert advice.quality.rank == advice.efficient.rank == advice.constrained.rank == 8
-    assert advice.efficient.reason == "the only rank within the limits"
-    assert advice.constrained.reason.startswith("the only rank within the limits; its held-out loss is 0.09")
-    assert "above the lowest of all ranks; peak memory 1.01 GB (limit 1.02 GB)" in advice.constrained.reason
-    assert "training alone 32.6 s (limit 10 min 00 s)" in advice.constrained.reason
+    assert advice.efficient.reason == Message("advice.only_within_limits")
+    reason = advice.constrained.reason
+    above, memory, time = "advice.above_lowest_of_all", "limit.peak_memory", "limit.training_alone"
+    assert codes(reason) == ["advice.reasons", "advice.only_within_limits", above, memory, time]
+    assert 0.09 <= values_of(reason, above)["excess"][0] < 0.1
+    assert values_of(reason, memory) == {"amount": 1_008_000_000, "most": 1_020_000_000}
+    assert values_of(reason, time) == {"amount": pytest.approx(32.64), "most": 600}
 
 
 def test_limits_that_every_rank_keeps_change_nothing_but_are_said(make_study: MakeStudy) -> None:
@@ -61,14 +68,16 @@ def test_limits_that_every_rank_keeps_change_nothing_but_are_said(make_study: Ma
     kept = summarize(make_study(spec=spec, floors=FLOORS)).recommendation
     assert (kept.quality, kept.efficient) == (free.quality, free.efficient)
     assert kept.constrained.rank == free.constrained.rank
-    assert "Every rank is within the limits" in kept.constrained.change
+    assert "change.all_within_limits" in codes(kept.constrained.change)
 
 
 def test_limits_nothing_keeps_recommend_nothing_and_name_the_nearest(make_study: MakeStudy) -> None:
     advice = limited(make_study, max_memory="1GB", max_adapter_mb=5)
     assert advice.quality.rank is advice.efficient.rank is advice.constrained.rank is None
-    assert "rank 8 comes nearest: peak memory 1.01 GB (limit 1.00 GB)" in advice.efficient.reason
-    assert "adapter 1.6 MB" not in advice.efficient.reason
+    assert values_of(advice.efficient.reason, "limit.none_within")["rank"] == 8
+    memory = {"amount": 1_008_000_000, "most": 1_000_000_000}
+    assert values_of(advice.efficient.reason, "limit.peak_memory") == memory
+    assert "limit.adapter" not in codes(advice.efficient.reason)
 
 
 @pytest.mark.parametrize("limits", [{"max_memory": "1GB"}, {"max_seconds": 30.5}, {"max_adapter_mb": 1.25}])
@@ -85,7 +94,7 @@ def test_a_rank_that_was_not_measured_is_not_within_a_limit(make_study: MakeStud
     spec = StudySpec(ranks=tuple(FLOORS), max_memory="9GB")
     advice = summarize(make_study(spec=spec, floors=FLOORS, costs=False)).recommendation
     assert advice.constrained.rank is None
-    assert "peak memory not measured (limit 9.00 GB)" in advice.constrained.reason
+    assert "limit.peak_memory_unknown" in codes(advice.constrained.reason)
 
 
 def test_the_needed_tolerance_is_where_adequacy_begins() -> None:
@@ -107,19 +116,24 @@ def test_every_wish_says_what_would_change_it(make_study: MakeStudy) -> None:
     low = {part.rank: part.excess_loss_ci95[0] for part in summary.ranks if part.excess_loss_ci95}
     value = {part.rank: part.excess_loss for part in summary.ranks}
     advice = summary.recommendation
-    assert f"Rank 8 is enough from a tolerance of {high[8]:.4f} on" in advice.efficient.change
-    named = float(re.search(r"Rank 8 takes its place from a tolerance of ([\d.]+) on", advice.constrained.change)[1])
-    assert low[8] - 0.001 < named < value[8]  # corrected over the pairs of ranks, the interval over the ranks
-    assert f"its interval begins at {low[8]:.4f}" in advice.quality.change
+    enough = values_of(advice.efficient.change, "change.other_enough_from")
+    assert enough == {"rank": 8, "tolerance": pytest.approx(high[8], abs=5e-5)}
+    other = values_of(advice.constrained.change, "change.other_from")
+    assert other["rank"] == 8
+    # corrected over the pairs of ranks, the interval over the ranks
+    assert low[8] - 0.001 < other["tolerance"] < value[8]
+    assert values_of(advice.quality.change, "change.lowest_not_above") == {"rank": 8, "low": low[8]}
 
 
 def test_the_tolerance_named_by_the_change_does_change_the_recommendation(make_study: MakeStudy) -> None:
     ranks = tuple(FLOORS)
     free = summarize(make_study(spec=StudySpec(ranks=ranks), floors=FLOORS)).recommendation.efficient
     assert free.rank == 256
-    named = float(re.search(r"Rank 64 is enough from a tolerance of ([\d.]+) on", free.change)[1])
+    enough = [message.values for message in free.change if message.code == "change.other_enough_from"]
+    named = next(values["tolerance"] for values in enough if values["rank"] == 64)
     for tolerance, kind in ((named + 1e-4, "adequate"), (named - 1e-4, "too_short")):
         spec = StudySpec(ranks=ranks, tolerance=tolerance)
         summary = summarize(make_study(spec=spec, floors=FLOORS))
         assert (summary.verdict.kind, summary.recommendation.efficient.rank) == (kind, 64)
-        assert ("shown, in one seed, to be within" in summary.recommendation.efficient.reason) is (kind == "adequate")
+        shown = "advice.within_tolerance_in_one_seed" in codes(summary.recommendation.efficient.reason)
+        assert shown is (kind == "adequate")

@@ -9,6 +9,7 @@ import pytest
 
 from lorascope.analysis import load_study, summarize, summarize_data
 from lorascope.analysis.summary import StudySummary
+from lorascope.message import Message
 from lorascope.records import Environment
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -16,29 +17,35 @@ from lorascope.store import StudyStore
 MakeStudy = Callable[..., Path]
 
 
-def caution(summary: StudySummary, kind: str) -> str | None:
-    return next((found.text for found in summary.cautions if found.kind == kind), None)
+def caution(summary: StudySummary, kind: str) -> Message | None:
+    return next((found.text[0] for found in summary.cautions if found.kind == kind), None)
 
 
 def test_intervals_too_wide_for_the_tolerance_are_said_with_the_rows_they_would_take(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128))
     summary = summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2))
-    text = caution(summary, "underpowered")
-    assert text is not None
+    found = caution(summary, "underpowered")
+    assert found is not None
     (part,) = [part for part in summary.ranks if part.excess_loss != 0]
     assert part.excess_loss_ci95 is not None
     half = (part.excess_loss_ci95[1] - part.excess_loss_ci95[0]) / 2
-    assert f"rank {part.rank} reaches {half:.4f} to either side" in text
-    rows = math.ceil(200 * (half / 0.005) ** 2)
-    assert f"{rows:,} held-out rows." in text
-    assert "seeds in place" not in text
+    assert found == Message(
+        "caution.underpowered",
+        rank=part.rank,
+        half=pytest.approx(half),
+        tolerance=0.005,
+        times=pytest.approx((half / 0.005) ** 2),
+        rows=math.ceil(200 * (half / 0.005) ** 2),
+    )
 
 
 def test_with_several_seeds_the_seeds_it_would_take_are_said_too(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1))
-    text = caution(summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2)), "underpowered")
-    assert text is not None
-    assert "seeds in place of 2" in text
+    found = caution(summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2)), "underpowered")
+    assert found is not None
+    assert found.code == "caution.underpowered_seeds"
+    assert found.values["seeds"] == 2
+    assert found.values["more_seeds"] == math.ceil(2 * found.values["times"])
 
 
 @pytest.mark.parametrize(("floors", "noise"), [({8: 1.3, 128: 1.2}, 0.05), ({8: 1.2, 128: 1.2}, 0.001)])
@@ -61,16 +68,12 @@ def test_fewer_rows_than_a_verdict_needs_are_not_said_to_do(make_study: MakeStud
 
 
 def test_rows_that_hold_less_than_the_smallest_adapter_are_said(make_study: MakeStudy) -> None:
-    text = caution(summarize(make_study()), "below_capacity")
-    assert text is not None
+    found = caution(summarize(make_study()), "below_capacity")
+    assert found is not None
     # 400,000 parameters x 2 bits; 40,000 target tokens at 2.334 nats = 3.37 bits each
-    for shown in (
-        "rank 8 can hold 800.0 k bits",
-        "40.0 k different target tokens",
-        "at most 134.7 k",
-        "237.6 k target",
-    ):
-        assert shown in text
+    numbers = {name: found.values[name] for name in ("rank", "capacity", "tokens", "held", "enough")}
+    expected = {"rank": 8, "capacity": 800_000, "tokens": 40_000, "held": 134_700, "enough": 237_600}
+    assert numbers == pytest.approx(expected, rel=5e-4)
 
 
 @pytest.mark.parametrize(("tokens", "said"), [(237_000, True), (238_000, False)])
@@ -99,9 +102,12 @@ def test_a_study_continued_elsewhere_is_said_with_what_changed(make_study: MakeS
     assert caution(summarize(folder), "environment_changed") is None
     with StudyStore.create(folder / "study.db") as store:
         store.put(replace(first, cpu="Another processor", packages={**first.packages, "torch": "2.7.0", "peft": "0.1"}))
-    text = caution(summarize(folder), "environment_changed")
-    assert text is not None
-    assert "torch 2.6.0, later 2.7.0" in text
-    assert "peft absent, later 0.1" in text
-    assert "processor A processor, later Another processor" in text
-    assert "transformers" not in text
+    processor = Message("caution.processor")
+    assert caution(summarize(folder), "environment_changed") == Message(
+        "caution.environment_changed",
+        changes=(
+            Message("caution.changed", name="torch", before="2.6.0", after="2.7.0"),
+            Message("caution.changed", name="peft", before=Message("caution.absent"), after="0.1"),
+            Message("caution.changed", name=processor, before="A processor", after="Another processor"),
+        ),
+    )

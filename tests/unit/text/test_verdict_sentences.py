@@ -1,0 +1,254 @@
+"""Sentences of verdict, recommendation and cautions in English."""
+
+import pytest
+
+from lorascope.message import Message
+from lorascope.text.say import say
+
+EXCESS = (0.02, 0.015, 0.028)
+SHOWN = "0.0200 (95% interval 0.0150 to 0.0280)"
+LOWEST = Message("verdict.adequate_and_lowest", rank=256, p=0.0001)
+ONLY = Message("advice.only_rank")
+MEMORY = Message("limit.peak_memory", amount=1_012_000_000, most=1_000_000_000)
+NO_SECONDS = Message("limit.training_alone_unknown", most=600.0)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            Message("verdict.adequate_and_lowest", rank=128, p=0.0001),
+            "Rank 128 is the smallest adequate rank (p < 0.001); its held-out loss is the lowest of all.",
+        ),
+        (
+            Message("verdict.adequate", rank=128, p=0.0123, best=256, high=0.0031, tolerance=0.005),
+            "Rank 128 is enough (p = 0.012): its held-out loss exceeds that of rank 256, the lowest, by at most 0.0031 "
+            "nats a token (upper end of the 95% interval; tolerance 0.005).",
+        ),
+        (
+            Message("verdict.equivalent", first=8, last=256, tolerance=0.005, p=0.0001),
+            "No measurable difference between ranks 8 to 256: each is shown to be within 0.005 nats a token of every "
+            "other (p < 0.001), and none to be worse than another. The smallest, rank 8, is enough.",
+        ),
+        (
+            Message("verdict.above_another", excess=EXCESS),
+            f"That it is above another rank at all is shown too, {SHOWN}.",
+        ),
+        (
+            Message("verdict.unsettled", ranks=(8,), tolerance=0.005),
+            "Too little data to tell whether rank 8 is enough, that is within 0.005 nats a token of the lowest loss.",
+        ),
+        (
+            Message("verdict.unsettled", ranks=(8, 16, 128), tolerance=0.005),
+            "Too little data to tell whether ranks 8, 16 and 128 are enough, that is within 0.005 nats a token of the "
+            "lowest loss.",
+        ),
+        (Message("verdict.smallest_shown", rank=128), "Rank 128 is the smallest rank shown to be enough."),
+        (Message("verdict.not_shown", ranks=(8,)), "That rank 8 is not enough is likely, but not shown."),
+        (Message("verdict.not_shown", ranks=(8, 16)), "That ranks 8 and 16 are not enough is likely, but not shown."),
+        (
+            Message("verdict.one_rank", rank=8),
+            "Only rank 8 has a held-out loss, so there is nothing to compare it with.",
+        ),
+        (Message("verdict.smaller", rank=8, excess=EXCESS), f"Rank 8 exceeds the lowest by {SHOWN}."),
+        (
+            Message("verdict.closest_smaller", rank=16, excess=EXCESS),
+            f"Of the smaller ranks, 16 comes closest: it exceeds the lowest by {SHOWN}.",
+        ),
+        (
+            Message("verdict.few", steps=80, rows=4, least=20),
+            "Too short to tell: 80 steps, 4 held-out rows; a verdict needs 20 of each.",
+        ),
+        (
+            Message("verdict.of_one_seed", verdict=(LOWEST,), seed=4),
+            "In seed 4 alone, rank 256 is the smallest adequate rank (p < 0.001); its held-out loss is the lowest of "
+            "all. The intervals cover the choice of held-out rows, not of seeds: ranks may stand otherwise in another. "
+            "A second seed would show how far a difference moves from one to the next, and each further one makes its "
+            "interval narrower.",
+        ),
+        (
+            Message("verdict.of_seeds", verdict=(LOWEST, Message("verdict.more_rows")), seeds=3),
+            "Rank 256 is the smallest adequate rank (p < 0.001); its held-out loss is the lowest of all. Hold out more "
+            "rows, or train for more steps. The intervals cover the choice of held-out rows and of seeds (3 seeds).",
+        ),
+        (
+            Message("verdict.so_far", step=40, total=80, verdict=(LOWEST, Message("verdict.more_seeds"))),
+            "So far, at step 40 of 80: rank 256 is the smallest adequate rank (p < 0.001); its held-out loss is the "
+            "lowest of all. Run more seeds.",
+        ),
+        (
+            Message("verdict.noise_floor", pairs=1, typical=0.0021),
+            "Noise floor: two seeds of the same rank end 0.0021 nats a token apart (root mean square of 1 pair).",
+        ),
+        (
+            Message("verdict.noise_floor", pairs=6, typical=0.0021),
+            "Noise floor: two seeds of the same rank end 0.0021 nats a token apart (root mean square of 6 pairs).",
+        ),
+        (Message("verdict.no_common_seed"), "No rank can be compared: no seed survived in all ranks."),
+        (Message("verdict.all_ended_early"), "No rank can be compared: every trial ended early."),
+        (Message("verdict.one_row"), "No rank can be compared: an interval needs at least two held-out rows."),
+        (
+            Message("verdict.not_finished", ended=2, total=3),
+            "Not finished: 2 of 3 trials have their final held-out loss.",
+        ),
+    ],
+)
+def test_what_a_verdict_says(message: Message, text: str) -> None:
+    assert say(message) == text
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            Message("advice.reasons", reasons=(ONLY, Message("advice.step_alone", step_seconds=0.4))),
+            "the only rank with a held-out loss; 0.40 s a step alone",
+        ),
+        (
+            Message("advice.training_state", size=32_000_000),
+            "its adapter, gradient and optimizer take 32.0 MB",
+        ),
+        (
+            Message("advice.not_shown_worse", loss=1.2, excess=(0.008, 0.0002, 0.0158), best=128),
+            "smallest rank not shown to be worse than another: 1.2000 nats a token, 0.0080 (95% interval 0.0002 to "
+            "0.0158) above rank 128, the lowest",
+        ),
+        (
+            Message("advice.lowest", loss=1.2),
+            "lowest held-out loss, 1.2000 nats a token; every smaller rank compared is measurably above it",
+        ),
+        (Message("advice.no_times"), "times were not measured"),
+        (
+            Message("advice.within_tolerance_in_one_seed", tolerance=0.005),
+            "smallest rank shown, in one seed, to be within 0.005 nats a token of the lowest loss",
+        ),
+        (
+            Message("advice.within_tolerance_by_estimate", tolerance=0.005),
+            "smallest rank within 0.005 nats a token of the lowest loss by the estimate alone",
+        ),
+        (Message("advice.only_within_limits"), "the only rank within the limits"),
+        (
+            Message("advice.among_within_limits", count=2, reason=ONLY),
+            "of 2 ranks within the limits: the only rank with a held-out loss",
+        ),
+        (
+            Message("advice.above_lowest_of_all", excess=EXCESS),
+            f"its held-out loss is {SHOWN} above the lowest of all ranks",
+        ),
+        (MEMORY, "peak memory 1.01 GB (limit 1.00 GB)"),
+        (Message("limit.peak_memory_unknown", most=9e9), "peak memory not measured (limit 9.00 GB)"),
+        (Message("limit.training_alone", amount=37.12, most=600.0), "training alone 37.1 s (limit 10 min 00 s)"),
+        (Message("limit.adapter", amount=12.8e6, most=13e6), "adapter 12.8 MB (limit 13.0 MB)"),
+        (
+            Message("limit.none_within", rank=8, over=(MEMORY, NO_SECONDS)),
+            "No rank is within the limits; rank 8 comes nearest: peak memory 1.01 GB (limit 1.00 GB), training alone "
+            "not measured (limit 10 min 00 s)",
+        ),
+        (
+            Message(
+                "change.beyond_limits",
+                needs=(
+                    Message("change.beyond_by", rank=128, what=(MEMORY, NO_SECONDS)),
+                    Message("change.beyond_by", rank=256, what=(MEMORY,)),
+                ),
+            ),
+            "Beyond the limits: rank 128 by its peak memory 1.01 GB (limit 1.00 GB), training alone not measured "
+            "(limit 10 min 00 s); rank 256 by its peak memory 1.01 GB (limit 1.00 GB).",
+        ),
+        (Message("change.without_limits", rank=256), "Without limits the efficient choice is rank 256."),
+        (Message("change.all_within_limits"), "Every rank is within the limits."),
+        (
+            Message("change.other_enough_from", rank=8, tolerance=0.10062),
+            "Rank 8 is enough from a tolerance of 0.1006 on.",
+        ),
+        (
+            Message("change.other_from", rank=8, tolerance=0.09652),
+            "Rank 8 takes its place from a tolerance of 0.0965 on.",
+        ),
+        (
+            Message("change.lowest_not_above", rank=8, low=0.0965),
+            "Rank 8 takes its place once it is not measurably above the lowest; its interval begins at 0.0965.",
+        ),
+    ],
+)
+def test_what_a_recommendation_says(message: Message, text: str) -> None:
+    assert say(message) == text
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            Message("caution.underpowered", rank=8, half=0.0097, tolerance=0.005, times=3.72, rows=1045),
+            "Too few held-out rows or seeds for the effect asked about: the interval of rank 8 reaches 0.0097 to "
+            "either side, and the tolerance is 0.005 nats a token. Detecting a difference this small needs about 3.7x "
+            "as many: 1,045 held-out rows.",
+        ),
+        (
+            Message(
+                "caution.underpowered_seeds",
+                rank=8,
+                half=0.0097,
+                tolerance=0.005,
+                times=3.72,
+                rows=1045,
+                seeds=2,
+                more_seeds=8,
+            ),
+            "Too few held-out rows or seeds for the effect asked about: the interval of rank 8 reaches 0.0097 to "
+            "either side, and the tolerance is 0.005 nats a token. Detecting a difference this small needs about 3.7x "
+            "as many: 1,045 held-out rows, or 8 seeds in place of 2 where seeds make most of it.",
+        ),
+        (
+            Message(
+                "caution.below_capacity",
+                rank=8,
+                capacity=800_000.0,
+                bits=2.0,
+                tokens=40_000.0,
+                held=134_690.0,
+                bits_per_token=3.367,
+                enough=237_580.0,
+            ),
+            "The run is shorter than where low ranks are known to fall behind. By a rule of thumb rank 8 can hold "
+            "800.0 k bits (2 a parameter), and the roughly 40.0 k different target tokens trained on hold at most "
+            "134.7 k (3.37 bits a token, the base model's held-out loss). From about 237.6 k target tokens on, more "
+            "rank may help where it does not here.",
+        ),
+        (
+            Message(
+                "caution.environment_changed",
+                changes=(
+                    Message("caution.changed", name="torch", before="2.6.0", after="2.7.0"),
+                    Message("caution.changed", name="peft", before=Message("caution.absent"), after="0.1"),
+                    Message("caution.changed", name=Message("caution.processor"), before="one", after="Another"),
+                ),
+            ),
+            "The study was continued in another environment (torch 2.6.0, later 2.7.0; peft absent, later 0.1; "
+            "processor one, later Another). Losses before and after may differ in rounding, and times and memory were "
+            "measured where each rank was first run.",
+        ),
+        (
+            Message("caution.constant_scale", multiple=4.0),
+            "at a constant scale (alpha = 4 r) a larger rank takes larger steps",
+        ),
+        (
+            Message("caution.fixed_alpha", alpha=32.0),
+            "at a fixed alpha of 32 the scale alpha / r is smaller for a larger rank",
+        ),
+        (Message("caution.rslora"), "the best learning rate may still depend on the rank"),
+        (
+            Message(
+                "caution.eval_loss_rising",
+                trials=(
+                    Message("caution.lowest_and_last", trial="r8", lowest=1.2, last=1.3),
+                    Message("caution.lowest_and_last", trial="r16", lowest=1.1, last=1.4),
+                ),
+            ),
+            "The held-out loss rose again before the end, as in overfitting: r8 (lowest 1.2000, last 1.3000), r16 "
+            "(lowest 1.1000, last 1.4000) nats a token.",
+        ),
+    ],
+)
+def test_what_a_caution_says(message: Message, text: str) -> None:
+    assert say(message) == text
