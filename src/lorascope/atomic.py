@@ -1,16 +1,73 @@
-"""Files that are there whole or not at all, also after a power loss."""
+"""Atomic writes: a file or folder appears under its name complete, or not at all, also after a power loss."""
 
 import contextlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def put_in_place(aside: Path, target: Path) -> None:
-    """Give a file that was written aside its name, once its content is on disk."""
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(target)
-    sync_folder(target.parent)
+def partial_path(path: Path, *, derived: bool = False) -> Path:
+    """Return where a file or folder is written before it gets its name; see ``new_file`` for ``derived``."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial" if derived else f".{path.name}.partial")
+
+
+@contextmanager
+def new_file(path: Path, *, derived: bool = False) -> Iterator[Path]:
+    """Yield a path to write to; the file takes its name, in place of one before, where the block succeeds.
+
+    Args:
+        path: in a folder that exists.
+        derived: it can be made again. Then several processes may write it at once, and nobody waits for the disk.
+
+    Raises:
+        OSError: it cannot be written; the file before is as it was.
+    """
+    aside = partial_path(path, derived=derived)
+    try:
+        yield aside
+        if not derived:
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+        aside.replace(path)
+        if not derived:
+            sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool = False, derived: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes its name where the block succeeds.
+
+    Args:
+        path: parents are made.
+        replace: remove a folder of that name first. False: one that is not empty is an error.
+        derived: as for ``new_file``.
+
+    Raises:
+        OSError: it cannot be written, or the name is taken.
+    """
+    aside = partial_path(path, derived=derived)
+    shutil.rmtree(aside, ignore_errors=True)  # a kill leaves files there
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes, *, derived: bool = False) -> None:
+    """Write a file, text as UTF-8, in place of the one before; see ``new_file``."""
+    with new_file(path, derived=derived) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sync_folder(folder: Path) -> None:
@@ -21,10 +78,3 @@ def sync_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, in place of the one before."""
-    aside = path.with_name(f"{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    put_in_place(aside, path)

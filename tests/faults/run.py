@@ -240,7 +240,7 @@ def killed_study(case: Case) -> None:
     for at in range(case.operations // 2, case.operations, 7):
         shutil.rmtree(folder, ignore_errors=True)
         ended = case.run(folder, Plan(kind=KILL, at=at))
-        if ended.code is None and len(list(folder.rglob("pack-*.safetensors"))) >= 2:
+        if ended.code is None and len(list(folder.rglob("round-*.safetensors"))) >= 2:
             return
     raise AssertionError("no moment in which two checkpoints are there")
 
@@ -258,7 +258,7 @@ def all_series(root: Path, options: argparse.Namespace) -> Iterator[Counter[str]
         return lambda case, folder, chance: damaged(case, folder, chance, pattern)
 
     half = options.damages // 2
-    yield series("checkpoint damaged", options.damages, options.seed, cases, of("pack-*.safetensors"))
+    yield series("checkpoint damaged", options.damages, options.seed, cases, of("round-*.safetensors"))
     yield series("store of a killed study damaged", half, options.seed, cases, of("study.db*"))
     yield series("store of a finished study damaged", options.damages - half, options.seed, cases, damaged_result)
 

@@ -70,7 +70,7 @@ def template(data: bytes) -> None:
 
 
 def checkpoint(data: bytes) -> None:
-    path = _file("pack-0.safetensors")
+    path = _file("round-0.safetensors")
     path.write_bytes(data)
     with refusing(LorascopeError):
         read_steps(path)

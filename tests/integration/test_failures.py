@@ -181,7 +181,7 @@ def killed(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(study, "choose_adapters", lambda place, store: None)
         patch.setattr(loop, "_evaluate", lambda group, active, step: active if step < 4 else 1 / 0)
         execute(spec, tmp_path / "study")
-    return tmp_path / "study" / "checkpoints" / "pack-0.safetensors"
+    return tmp_path / "study" / "checkpoints" / "round-0.safetensors"
 
 
 def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
@@ -190,7 +190,7 @@ def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
     killed.write_bytes(killed.read_bytes()[:-100])
     watcher = execute(spec, tmp_path / "study")
     assert watcher.begun == [3]
-    assert any("pack-0.safetensors cannot be used" in note and "an older one" in note for note in watcher.notes)
+    assert any("round-0.safetensors cannot be used" in note and "an older one" in note for note in watcher.notes)
     execute(spec, tmp_path / "undisturbed")
     assert read_study(tmp_path / "study").steps == read_study(tmp_path / "undisturbed").steps
 
@@ -198,7 +198,7 @@ def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
 def test_without_an_older_one_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
     for checkpoint in killed.parent.iterdir():
         checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(LorascopeError, match=r"pack-0.*safetensors cannot be used"):
+    with pytest.raises(LorascopeError, match=r"round-0.*safetensors cannot be used"):
         execute(spec, tmp_path / "study")
     for checkpoint in killed.parent.iterdir():
         checkpoint.unlink()

@@ -27,6 +27,7 @@ from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore, verify_store
 from lorascope.store.columns import StepColumns
+from lorascope.store.folder import StudyFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,10 +87,11 @@ class StudyData:
 
 def load_study(folder: Path) -> StudyData:
     """Read ``study.yaml`` and ``study.db``. Raises InputError when the folder is not a study's."""
-    with StudyStore.open(folder / "study.db") as store, ThreadPoolExecutor(1) as beside:
-        verified = beside.submit(verify_store, folder / "study.db")  # SQLite reads it without Python's lock
+    study = StudyFolder(folder)
+    with StudyStore.open(study.store) as store, ThreadPoolExecutor(1) as beside:
+        verified = beside.submit(verify_store, study.store)  # SQLite reads it without Python's lock
         try:
-            return _read(store, load_spec(folder / "study.yaml", {}))
+            return _read(store, load_spec(study.spec, {}))
         finally:
             verified.result()  # damage explains whatever reading met
 

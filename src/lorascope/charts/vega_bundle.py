@@ -1,12 +1,12 @@
 """The script that draws specifications in a browser."""
 
 import contextlib
-import os
 from functools import cache
 from importlib.metadata import version
 
 import vl_convert
 
+from lorascope.atomic import write_whole
 from lorascope.paths import cache_folder
 
 
@@ -22,7 +22,5 @@ def script() -> str:
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub knows no default
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
-        temporary.write_text(bundle, encoding="utf-8")
-        temporary.replace(kept)
+        write_whole(kept, bundle, derived=True)
     return bundle

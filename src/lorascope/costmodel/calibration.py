@@ -50,7 +50,7 @@ def keep_calibration(entry: Calibration) -> None:
     folder = data_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / _FILE, json.dumps([asdict(known) for known in [*others, entry]], indent=1))
+        write_whole(folder / _FILE, json.dumps([asdict(known) for known in [*others, entry]], indent=1), derived=True)
     except OSError:
         return
 

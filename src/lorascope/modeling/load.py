@@ -5,9 +5,7 @@ import hashlib
 import importlib.util
 import io
 import logging
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from lorascope.atomic import new_folder
 from lorascope.errors import InputError
 from lorascope.paths import cache_folder
 
@@ -114,17 +113,12 @@ def _converted(gguf: Path) -> Path:
             f"the cache folder {target.parent} cannot be written ({error.strerror})",
             remedy="name another one in the environment variable LORASCOPE_CACHE",
         ) from error
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _convert(gguf, aside)
-        aside.chmod(0o755)
-        try:
-            aside.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another run converted it in the meantime
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        with new_folder(target, derived=True) as folder:
+            _convert(gguf, folder)
+    except OSError:
+        if not target.is_dir():  # else another run converted it in the meantime
+            raise
     return target
 
 

@@ -1,6 +1,5 @@
 """Write the report's files: each appears whole or not at all, and the same records give the same bytes."""
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.atomic import write_whole
 from lorascope.charts.chart import Chart
 from lorascope.charts.colors import rank_colors
 from lorascope.charts.fonts import check_fonts
@@ -18,6 +18,7 @@ from lorascope.charts.vega import Spec
 from lorascope.report.page import page_data, page_script, script_policy
 from lorascope.report.provenance import environment_facts, method_text, study_facts
 from lorascope.report.sections import report_sections
+from lorascope.store.folder import StudyFolder
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
@@ -73,25 +74,25 @@ def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     summary = summarize_data(data)
     charts = make_charts(data, summary)
     drawn = draw_charts({name: chart.spec for name, chart in charts.items()})
-    ending = _ending()
+    ending, study = _ending(), StudyFolder(folder)
     paths = ReportPaths(
-        summary_json=folder / "summary.json",
-        report_md=folder / f"report{ending}.md",
-        report_html=folder / f"report{ending}.html",
-        charts=tuple(folder / "charts" / f"{name}{ending}.png" for name in charts),
+        summary_json=study.summary,
+        report_md=study.report("md", ending),
+        report_html=study.report("html", ending),
+        charts=tuple(study.charts / f"{name}{ending}.png" for name in charts),
     )
     if charts:
-        (folder / "charts").mkdir(exist_ok=True)
+        study.charts.mkdir(exist_ok=True)
     for path, drawing in zip(paths.charts, drawn.values(), strict=True):
-        _replace(path, drawing.png)
-        _replace(path.with_suffix(".svg"), drawing.svg.encode())
-    _replace(paths.report_md, render("report.md.j2", summary, charts).encode())
+        write_whole(path, drawing.png, derived=True)
+        write_whole(path.with_suffix(".svg"), drawing.svg, derived=True)
+    write_whole(paths.report_md, render("report.md.j2", summary, charts), derived=True)
     page = _page_parts(charts, drawn, data.ranks)
-    _replace(paths.report_html, render("report.html.j2", summary, charts, page).encode())
+    write_whole(paths.report_html, render("report.html.j2", summary, charts, page), derived=True)
     if ending:
         with language("en"):
             summary = summarize_data(data)
-    _replace(paths.summary_json, summary_json(summary).encode())
+    write_whole(paths.summary_json, summary_json(summary), derived=True)
     return paths
 
 
@@ -148,12 +149,3 @@ def escape_markdown(text: str) -> str:
 def fence_of(text: str) -> str:
     """Return a fence of backticks that nothing in ``text`` can close."""
     return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

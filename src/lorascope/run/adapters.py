@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 
-from lorascope.atomic import sync_folder
+from lorascope.atomic import new_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapters.peft_io import save_peft
 from lorascope.records import EvalRecord, TrialRecord
@@ -16,22 +16,17 @@ from lorascope.store.folder import StudyFolder
 
 def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:
     """Write a trained adapter in PEFT's format to ``adapters/<trial>``, which appears when it is complete."""
-    folder = place.adapters / trial.record.trial_id
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # a kill leaves files there, also such as safetensors names at random
-    save_peft(
-        aside,
-        trial.adapter.layers,
-        study.frozen.layers,
-        base=study.source.path,
-        rank=trial.record.rank,
-        lora_alpha=trial.record.lora_alpha,
-        rslora=study.spec.alpha_rule == "rslora",
-        dropout=study.spec.lora_dropout,
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    sync_folder(folder.parent)
+    with new_folder(place.trial_adapter(trial.record.trial_id), replace=True) as folder:
+        save_peft(
+            folder,
+            trial.adapter.layers,
+            study.frozen.layers,
+            base=study.source.path,
+            rank=trial.record.rank,
+            lora_alpha=trial.record.lora_alpha,
+            rslora=study.spec.alpha_rule == "rslora",
+            dropout=study.spec.lora_dropout,
+        )
 
 
 def evaluations_by_trial(store: StudyStore) -> dict[str, list[EvalRecord]]:
@@ -52,7 +47,7 @@ def best_trials(place: StudyFolder, store: StudyStore) -> dict[int, str]:
 
     def usable(trial_id: str) -> bool:
         finished = trial_id in outcomes and outcomes[trial_id].state == "finished"
-        return finished and (place.adapters / trial_id).is_dir()
+        return finished and place.trial_adapter(trial_id).is_dir()
 
     return representative_trials(trials, rates, usable)
 
@@ -60,7 +55,7 @@ def best_trials(place: StudyFolder, store: StudyStore) -> dict[int, str]:
 def choose_adapters(place: StudyFolder, store: StudyStore) -> None:
     """Make ``adapters/r<rank>`` the adapter of each rank's best learning rate and first seed, by links."""
     for rank, trial_id in best_trials(place, store).items():
-        source, chosen = place.adapters / trial_id, place.adapters / f"r{rank}"
+        source, chosen = place.trial_adapter(trial_id), place.rank_adapter(rank)
         if source != chosen:
             shutil.rmtree(chosen, ignore_errors=True)
             shutil.copytree(source, chosen, copy_function=_link)

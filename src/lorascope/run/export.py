@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
+from lorascope.atomic import new_folder
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
 from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
@@ -38,22 +40,15 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
     if to.exists():
         raise InputError(f"{to} exists already", remedy="choose a new folder with --to")
     check_writable(to, flag="--to")
-    aside = to.with_name(f".{to.name}.partial")
-    adapter, merged = aside / "adapter", aside / "merged"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        if truncate is None:
-            adapter.mkdir()
+    with new_folder(to) as made, TemporaryDirectory(dir=to.parent) as spare:
+        adapter = Path(spare) if merge else made
+        if truncate is not None:
+            truncate_peft(source, adapter, truncate)
+        else:
             for name in (CONFIG, WEIGHTS):
                 shutil.copy2(source / name, adapter / name)
-        else:
-            truncate_peft(source, adapter, truncate)
         if merge:
-            _write_merged(place, resolved, adapter, merged)
-        (merged if merge else adapter).rename(to)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            _write_merged(place, resolved, adapter, made)
 
 
 def _find(place: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
@@ -61,7 +56,7 @@ def _find(place: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
         resolved, ranks = store.read_one(ResolvedStudy), sorted({trial.rank for trial in store.read(TrialRecord)})
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
-    source = place.adapters / f"r{rank}"
+    source = place.rank_adapter(rank)
     if resolved is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
     for name in (CONFIG, WEIGHTS):

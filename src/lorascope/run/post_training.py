@@ -128,7 +128,7 @@ class Examination:
             )
 
     def _updates(self, trial_id: str) -> dict[str, Update]:
-        return read_updates(self.place.adapters / trial_id)
+        return read_updates(self.place.trial_adapter(trial_id))
 
     def _attach(self, updates: Mapping[str, Update]) -> None:
         """Make these updates the model's one adapter."""

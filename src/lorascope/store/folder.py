@@ -4,8 +4,9 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from lorascope.atomic import write_whole
+from lorascope.atomic import partial_path, write_whole
 from lorascope.errors import InputError
 from lorascope.search.trials import differences
 from lorascope.spec.load import dump_spec, load_spec
@@ -15,43 +16,69 @@ from lorascope.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """Paths in one study's folder."""
+    """Paths of one study's files."""
 
     path: Path
 
     @property
     def spec(self) -> Path:
-        """Return the file of the resolved study."""
+        """The resolved study."""
         return self.path / "study.yaml"
 
     @property
-    def spec_aside(self) -> Path:
-        """Return the file in which the resolved study is written before it gets its name."""
-        return self.path / "study.yaml.partial"
-
-    @property
     def store(self) -> Path:
-        """Return the file of records."""
+        """All records."""
         return self.path / "study.db"
 
     @property
+    def store_log(self) -> Path:
+        """What SQLite has written and not yet taken over into the store."""
+        return self.path / "study.db-wal"
+
+    @property
     def lock(self) -> Path:
-        """Return the file that says which process runs the study; there only while one does, or was killed."""
+        """Names the process that runs the study; there only while one does, or after a kill."""
         return self.path / "study.lock"
 
     @property
     def adapters(self) -> Path:
-        """Return the folder of adapters in PEFT's format."""
+        """Folder of adapters in PEFT's format, one folder a trial and one a rank."""
         return self.path / "adapters"
+
+    def trial_adapter(self, trial_id: str) -> Path:
+        """Return the folder of a trial's adapter."""
+        return self.adapters / trial_id
+
+    def rank_adapter(self, rank: int) -> Path:
+        """Return the folder of the adapter that stands for a rank."""
+        return self.adapters / f"r{rank}"
 
     @property
     def checkpoints(self) -> Path:
-        """Return the folder of what only an unfinished study needs."""
+        """Folder of checkpoints; a finished study has none."""
         return self.path / "checkpoints"
 
-    def checkpoint(self, group: int) -> Path:
-        """Return the file from which the training of a pack continues."""
-        return self.checkpoints / f"pack-{group}.safetensors"
+    def checkpoint(self, number: int) -> Path:
+        """Return the checkpoint of a search round, counted from 0."""
+        return self.checkpoints / f"round-{number}.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        """The summary that programs read."""
+        return self.path / "summary.json"
+
+    def report(self, suffix: Literal["html", "md"], ending: str = "") -> Path:
+        """Return a report; ``ending`` names a language other than English, such as ``.ko``."""
+        return self.path / f"report{ending}.{suffix}"
+
+    @property
+    def charts(self) -> Path:
+        """Folder of the report's charts as pictures."""
+        return self.path / "charts"
+
+    def is_study(self) -> bool:
+        """Return True if the folder holds a study, whether or not it has records yet."""
+        return self.store.is_file() or self.spec.is_file()
 
 
 def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
@@ -76,7 +103,7 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
                 remedy="choose another folder with --out, or give the study's own settings to continue it",
             )
         return True
-    if path.is_dir() and any(item not in (folder.spec_aside, folder.lock) for item in path.iterdir()):
+    if path.is_dir() and any(item not in (partial_path(folder.spec), folder.lock) for item in path.iterdir()):
         raise InputError(
             f"the output folder {path} holds other files", remedy="choose an empty or new folder with --out"
         )

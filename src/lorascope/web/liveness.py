@@ -5,21 +5,20 @@ import socket
 import time
 from pathlib import Path
 
+from lorascope.store.folder import StudyFolder
 from lorascope.store.lock import read_owner
 
 QUIET_SECONDS = 15.0
 """A run samples its process every second; without a write for this long it counts as gone."""
-_LOCK = "study.lock"
-_FILES = ("study.yaml", "study.db", "study.db-wal")
 Signature = tuple[tuple[int, int, int], ...]
 
 
-def signature(folder: Path) -> Signature:
+def signature(study: StudyFolder) -> Signature:
     """Return inode, size and time of the study's files; changes with every write; empty where there are none."""
     found = []
-    for name in _FILES:
+    for path in (study.spec, study.store, study.store_log):
         try:
-            stat = (folder / name).stat()
+            stat = path.stat()
         except OSError:
             continue
         found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
@@ -33,14 +32,14 @@ class Liveness:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._study = StudyFolder(folder)
         self._seen: Signature = ()
         self._changed_at = -math.inf
         self._locks = False
 
     def check_files(self) -> bool:
         """Return True if the files changed since the last check."""
-        now = signature(self._folder)
+        now = signature(self._study)
         if now == self._seen:
             return False
         if self._seen:
@@ -58,7 +57,7 @@ class Liveness:
 
     def is_running(self) -> bool:
         """Return True if a run is at work."""
-        owner = read_owner(self._folder / _LOCK)
+        owner = read_owner(self._study.lock)
         if owner is not None:
             self._locks = True
             if owner.host == socket.gethostname():
@@ -69,4 +68,4 @@ class Liveness:
 
     def left_open(self) -> bool:
         """Return True if the last run ended without closing the study."""
-        return (self._folder / _LOCK).is_file() or (self._folder / "checkpoints").is_dir()
+        return self._study.lock.is_file() or self._study.checkpoints.is_dir()

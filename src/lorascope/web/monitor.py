@@ -11,6 +11,7 @@ from lorascope.analysis import StudyData, StudySummary, load_study, summarize_da
 from lorascope.errors import InputError
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
+from lorascope.store.folder import StudyFolder
 from lorascope.store.live import LiveStore, is_uninitialized
 from lorascope.web.liveness import Liveness
 from lorascope.web.series import Series, SeriesReader
@@ -88,11 +89,12 @@ class StudyMonitor:
 
     def _read(self) -> None:
         """Read what was written. A study that cannot be read is a problem on the page, and read again at each poll."""
-        spec_path, store_path = self._folder / "study.yaml", self._folder / "study.db"
-        if not (spec_path.is_file() or store_path.is_file()):
+        study = StudyFolder(self._folder)
+        if not study.is_study():
             return
+        store_path = study.store
         try:
-            spec = load_spec(spec_path, {})
+            spec = load_spec(study.spec, {})
             if store_path.is_file():
                 self._read_store(store_path, spec)
             self._set(spec=spec, problem=("", ""))

@@ -5,15 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lorascope.errors import InputError
+from lorascope.store.folder import StudyFolder
 from lorascope.store.live import LiveStore, is_uninitialized
 from lorascope.text.language import language
 from lorascope.web import view
 from lorascope.web.monitor import StudyMonitor
-
-
-def is_study(folder: Path) -> bool:
-    """Return True if a folder holds a study."""
-    return (folder / "study.db").is_file() or (folder / "study.yaml").is_file()
 
 
 def check_root(root: Path) -> None:
@@ -24,10 +20,11 @@ def check_root(root: Path) -> None:
     """
     if not root.is_dir():
         raise InputError(f"there is no folder {root}", remedy="give the folder of a study, or one that holds studies")
-    if is_study(root):
-        if (root / "study.db").is_file() and not is_uninitialized(root / "study.db"):
-            LiveStore.open(root / "study.db").close()
-    elif not any(is_study(folder) for folder in root.iterdir()):
+    study = StudyFolder(root)
+    if study.is_study():
+        if study.store.is_file() and not is_uninitialized(study.store):
+            LiveStore.open(study.store).close()
+    elif not any(StudyFolder(folder).is_study() for folder in root.iterdir()):
         raise InputError(f"there is no study in {root}", remedy="give the folder of a study, or one that holds studies")
 
 
@@ -42,7 +39,7 @@ class Studies:
     def __init__(self, root: Path, *, run_alive: Callable[[], bool] | None = None) -> None:
         self._root = root
         self._run_alive = run_alive
-        self.single = run_alive is not None or is_study(root)
+        self.single = run_alive is not None or StudyFolder(root).is_study()
         self._lock = threading.Lock()
         self._monitors: dict[str, StudyMonitor] = {}
         self._listed: dict[str, StudyMonitor] = {}
@@ -52,7 +49,7 @@ class Studies:
         if self.single:
             return {self._root.resolve().name: self._root}
         folders = sorted(self._root.iterdir(), key=lambda folder: folder.name) if self._root.is_dir() else []
-        return {folder.name: folder for folder in folders if is_study(folder)}
+        return {folder.name: folder for folder in folders if StudyFolder(folder).is_study()}
 
     def monitor(self, name: str) -> StudyMonitor | None:
         """Return the monitor of a study; None if there is no such study."""

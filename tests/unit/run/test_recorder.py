@@ -36,7 +36,7 @@ def test_saving_takes_at_most_two_percent_of_the_run(
     monkeypatch.setattr(recorder, "time", clock)
     monkeypatch.setattr(recorder, "save_checkpoint", save)
     made = StudyRecorder(None, Quiet(), lambda trial: None, lambda: None)
-    made.begin_shard(Path("pack-0.safetensors"))
+    made.begin_shard(Path("round-0.safetensors"))
     began = clock.now
     while clock.now < began + 100_000:
         clock.now += 1.0  # a step

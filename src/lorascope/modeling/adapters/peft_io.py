@@ -143,7 +143,7 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
         cut = principal(update)[0].first(rank)
         tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
         tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
     _write_config(target, config | {"r": rank, "lora_alpha": rank, "use_rslora": False})
 

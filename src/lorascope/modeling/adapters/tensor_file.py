@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from lorascope.atomic import put_in_place
+from lorascope.atomic import new_file
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -16,9 +16,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
-    aside = path.with_name(f"{path.name}.partial")
-    try:
-        save_file(dict(tensors), aside, metadata=dict(metadata))
-    except SafetensorError as error:  # the tensors are sound: it is the disk
-        raise OSError(str(error)) from error
-    put_in_place(aside, path)
+    with new_file(path) as aside:
+        try:
+            save_file(dict(tensors), aside, metadata=dict(metadata))
+        except SafetensorError as error:  # the tensors are sound: it is the disk
+            raise OSError(str(error)) from error

@@ -13,10 +13,10 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
+from lorascope.atomic import new_file
 from lorascope.message import Message
 from lorascope.paths import cache_folder
 
@@ -79,12 +79,10 @@ def _built(compiler: str) -> Path:
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     library = _own_folder() / f"{digest}.so"
     if not library.exists():
-        with TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
+        with new_file(library, derived=True) as made:
             # Torch's own OpenMP library, so that Torch and the kernels share one set of threads
             _run([compiler, *_FLAGS, str(_SOURCE), *map(str, openmp), "-o", str(made)])
             made.chmod(0o755)
-            made.replace(library)
     return library
 
 
