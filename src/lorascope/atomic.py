@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 
 
 def partial_path(path: Path, *, derived: bool = False) -> Path:
     """Return where a file or folder is written before it gets its name; see ``new_file`` for ``derived``."""
-    return path.with_name(f".{path.name}.{os.getpid()}.partial" if derived else f".{path.name}.partial")
+    writer = f".{os.getpid()}-{get_ident()}" if derived else ""
+    return path.with_name(f".{path.name}{writer}.partial")
 
 
 @contextmanager
@@ -19,7 +21,8 @@ def new_file(path: Path, *, derived: bool = False) -> Iterator[Path]:
 
     Args:
         path: in a folder that exists.
-        derived: it can be made again. Then several processes may write it at once, and nobody waits for the disk.
+        derived: it can be made again. Several threads and processes may then write it at once, and the disk is not
+            waited for.
 
     Raises:
         OSError: it cannot be written; the file before is as it was.
