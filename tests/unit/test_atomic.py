@@ -7,13 +7,17 @@ import pytest
 from lorascope.atomic import new_file, new_folder, partial_path, write_whole
 
 
+def break_off(aside: Path) -> None:
+    aside.write_text("half")
+    raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("derived", [False, True])
 def test_a_file_keeps_its_content_where_writing_fails(tmp_path: Path, derived: bool) -> None:
     target = tmp_path / "summary.json"
     write_whole(target, "before", derived=derived)
     with pytest.raises(ZeroDivisionError), new_file(target, derived=derived) as aside:
-        aside.write_text("half")
-        raise ZeroDivisionError
+        break_off(aside)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
     write_whole(target, "caf\u00e9\n", derived=derived)
     assert target.read_bytes() == b"caf\xc3\xa9\n"
@@ -35,7 +39,7 @@ def test_a_folder_takes_its_name_when_it_is_full(tmp_path: Path) -> None:
         assert not target.exists()
     assert [path.name for path in target.iterdir()] == ["weights"]
     with pytest.raises(ZeroDivisionError), new_folder(target, replace=True) as aside:
-        raise ZeroDivisionError
+        break_off(aside / "weights")
     assert (target / "weights").read_text() == "one"
     with new_folder(target, replace=True) as aside:
         (aside / "weights").write_text("two")
