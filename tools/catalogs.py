@@ -17,7 +17,7 @@ from lorascope.text.sentences import SENTENCES, Plural
 PACKAGE = Path(__file__).parents[1] / "src" / "lorascope"
 TRANSLATED = [code for code in LANGUAGES if code != "en"]
 NAME = re.compile(r"\{[^{}]*\}")
-TEXTS = {"tr": 1, "trn": 2, "later": 1}
+TEXTS = {"tr": 1, "trn": 2}
 """Functions that take messages, and how many they take."""
 
 
@@ -32,21 +32,20 @@ def calls() -> Iterator[tuple[Path, ast.Call, str, list[ast.expr]]]:
 def extract() -> Catalog:
     """Collect the messages of the package's code and templates."""
     found = Catalog()
-    for path, node, _, texts in calls():
+    for *_, texts in calls():
         message = tuple(text.value for text in texts if isinstance(text, ast.Constant))
         if message:
-            place = (path.relative_to(PACKAGE).as_posix(), node.lineno)
-            found.add(message if len(message) > 1 else message[0], locations=[place])
+            found.add(message if len(message) > 1 else message[0])
     for text in (text for metric in METRICS.values() for text in (metric.label, metric.unit) if text):
-        found.add(text, locations=[("metrics.py", 1)])
-    keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
+        found.add(text)
     for sentence in SENTENCES.values():
         message = (sentence.one, sentence.many) if isinstance(sentence, Plural) else sentence
         if re.search("[A-Za-z]", without_names(forms(message)[0])):  # else it says the same in every language
             found.add(message)
+    keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
     methods = [("**.j2", "jinja2"), ("**.html", "jinja2")]
-    for name, line, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
-        found.add(message, locations=[(name, line)])
+    for _, _, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
+        found.add(message)
     return found
 
 

@@ -1,8 +1,7 @@
-"""Words for people, in their language: gettext catalogs, with the English text as the key.
+"""Translation: gettext catalogs, keyed by the English text.
 
-What a program reads (summary.json, errors, the command line) stays English; reports, charts and pages are made inside
-``language(code)``. A catalog is read as it was written (``catalogs/ko/LC_MESSAGES/lorascope.po``), so that there is no
-second, compiled file that could be of another day.
+Reports, charts and pages are rendered inside ``language(code)``; summary.json, errors and the command line are English.
+A catalog is read from its source (``catalogs/ko/LC_MESSAGES/lorascope.po``): a compiled one could be out of date.
 """
 
 import re
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Literal, get_args
 
 from lorascope.errors import InputError
@@ -57,21 +55,6 @@ def trn(one: str, many: str, count: int, /, **values: object) -> str:
     return _finish(form.format(**{"count": count, **values}))
 
 
-def later(message: str, /) -> str:
-    """Mark a message that is written in English here and translated, with ``tr``, where it is shown."""
-    return message
-
-
-def retell(text: str, /) -> str:
-    """Translate a text that was made from a message and stored in English; an unknown text stays as it is."""
-    for pattern, message in _patterns(_CODE.get()):
-        found = pattern.fullmatch(text)
-        if found is not None:
-            values = {name: retell(value) for name, value in found.groupdict().items()}
-            return _finish(_without_formats(message).format(**values))
-    return text
-
-
 @cache
 def _messages(code: str) -> Mapping[str, Forms]:
     """Read a catalog: the forms by the English text, of a plural by the English singular."""
@@ -88,26 +71,6 @@ def _messages(code: str) -> Mapping[str, Forms]:
         if key and found and all(found):
             forms[key] = found
     return forms
-
-
-@cache
-def _patterns(code: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Make of every message what its texts look like; those with the most words of their own come first."""
-    found = []
-    for message, forms in _messages(code).items():
-        parts = list(Formatter().parse(message))
-        names = [name for _, name, *_ in parts if name is not None]
-        own = sum(len(words) for words, *_ in parts)
-        # "{seconds} s" and the like would take any text for one of theirs
-        if len(names) == len(set(names)) and (own >= 8 or not names):
-            pattern = "".join(re.escape(words) + (f"(?P<{name}>.+?)" if name else "") for words, name, *_ in parts)
-            found.append((own, re.compile(pattern, re.DOTALL), forms[0]))
-    return tuple((pattern, form) for _, pattern, form in sorted(found, key=lambda item: -item[0]))
-
-
-def _without_formats(message: str) -> str:
-    """Leave the names alone in the braces: their values were formatted when the text was made."""
-    return re.sub(r"\{(\w+)[^}]*\}", r"{\1}", message)
 
 
 _PARTICLES = {"은(는)": "은는", "이(가)": "이가", "을(를)": "을를", "과(와)": "과와", "(으)로": ("으로", "로")}

@@ -1,7 +1,9 @@
 import pytest
 
 from lorascope.errors import InputError
-from lorascope.text.language import LANGUAGES, current_language, language, later, retell, tr, trn
+from lorascope.message import Message
+from lorascope.text.language import LANGUAGES, current_language, language, tr, trn
+from lorascope.text.say import say
 
 
 def test_values_are_filled_in_and_counts_choose_the_form():
@@ -30,16 +32,7 @@ def test_korean_words_and_english_ones_for_a_message_without_a_translation():
     with language("ko"):
         assert tr("training loss") == "학습 손실"
         assert tr("a message nobody wrote, {name}", name=1) == "a message nobody wrote, 1"
-        one, two = (
-            trn(
-                "Noise floor: two seeds of the same rank end {typical} nats a token apart (root mean square of {count} "
-                "pair).",
-                "",
-                count,
-                typical="0.0021",
-            )
-            for count in (1, 2)
-        )
+        one, two = (say(Message("verdict.noise_floor", typical=0.0021, pairs=pairs)) for pairs in (1, 2))
     assert one.replace("1개", "2개") == two
     assert "시드 쌍 2개" in two
 
@@ -64,16 +57,3 @@ def test_korean_words_and_english_ones_for_a_message_without_a_translation():
 def test_a_korean_particle_follows_the_sound_of_its_value(rank, text):
     with language("ko"):
         assert tr("랭크 {rank}은(는) {rank}이(가) {rank}을(를) {rank}과(와) {rank}(으)로", rank=rank) == text
-
-
-def test_a_stored_english_text_is_told_in_korean():
-    stored = later("Rows of {split!r} cut at max_length ({tokens} tokens), of {rows:,}: {count:,}.")
-    text = stored.format(split="train", tokens=512, rows=2000, count=31)
-    how = later("compiled with {compiler}").format(compiler="g++")
-    kernels = later("{how}; {modules} modules replaced, logits agree to {difference:.1e} on this model")
-    assert retell(text) == text
-    with language("ko"):
-        assert retell(text) == "'train'에서 max_length(512토큰)로 잘린 샘플: 2,000개 중 31개."
-        told = retell(kernels.format(how=how, modules=91, difference=2.1e-6))
-        assert "g++" in told and "compiled" not in told and "모듈 91개" in told and "2.1e-06" in told  # noqa: PT018
-        assert retell("Traceback: it lasted 3 s") == "Traceback: it lasted 3 s"
