@@ -1,5 +1,5 @@
-"""Charts in three pure steps: data, Vega-Lite specification, picture.
+"""Charts in three pure steps: data, Vega-Lite specification, rendered image.
 
-A specification is a plain dictionary, as Vega-Lite documents it: a page takes it as JSON, ``render`` draws it, and
-Altair reads it (``Study.charts``). Nothing is imported here: only ``render`` takes long to import.
+A specification is a plain dictionary: a page takes it as JSON, ``render`` draws it, Altair reads it (``Study.charts``).
+Nothing is imported here, as ``render`` takes long to import.
 """

@@ -1,4 +1,4 @@
-"""One colour for each rank, the same in every chart, table and page."""
+"""Colours and dashes of ranks, the same in every chart, table and page."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ _ANCHORS = ((0x6A, 0x4C, 0xC8), (0x1F, 0x7F, 0xC9), (0x0F, 0x95, 0x86), (0xC0, 0
 
 
 def rank_colors(ranks: Sequence[int]) -> dict[int, str]:
-    """Give each rank a colour ``#rrggbb``, spread over the scale in ascending order of the ranks."""
+    """Map each rank to a colour ``#rrggbb``, spread over the scale in ascending order."""
     ordered = sorted(set(ranks))
     last = max(len(ordered) - 1, 1)
     return {rank: _color(position / last) for position, rank in enumerate(ordered)}
@@ -26,5 +26,5 @@ _DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [12, 4], [2, 4], [9, 2,
 
 
 def rank_dash(ranks: Sequence[int]) -> dict[int, list[int]]:
-    """Give each rank a dash of its line, so that print without colour tells ranks apart too."""
+    """Map each rank to a dash pattern, for print without colour."""
     return {rank: _DASHES[position % len(_DASHES)] for position, rank in enumerate(sorted(set(ranks)))}

@@ -1,4 +1,4 @@
-"""Fonts for languages that the fonts of a plain machine have no letters of."""
+"""Fonts with the glyphs of each language."""
 
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -10,11 +10,11 @@ from lorascope.text.language import current_language
 
 _PLAIN = "system-ui, DejaVu Sans, sans-serif"
 _FAMILIES = {"ko": "Noto Sans KR"}
-"""Of the package; first in the list, so that a serif font of the same package is not taken for missing letters."""
+"""First in the list, lest the renderer falls back on a serif font of the same package."""
 _LETTERS = {"ko": ("Korean", "가힣")}
-"""A language's name and two of its letters, which look the same only where both are drawn as an empty box."""
+"""A language's name and two of its letters; rendered alike, both are an empty box."""
 _PACKAGES = {"ko": "pylopdf-fonts-ko"}
-"""Package that carries fonts with a language's letters; nothing but its font files is used."""
+"""Package with fonts of a language; only its font files are used."""
 _SAMPLE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24">'
     '<text x="2" y="18" font-family="sans-serif" font-size="16">{letter}</text></svg>'
@@ -22,13 +22,13 @@ _SAMPLE = (
 
 
 def font_family() -> str:
-    """Name the fonts of charts in the language in use, the best first."""
-    prefix_group = _FAMILIES.get(current_language())
-    return f"{prefix_group}, {_PLAIN}" if prefix_group else _PLAIN
+    """Return the font families of charts in the language in use, the best first."""
+    family = _FAMILIES.get(current_language())
+    return f"{family}, {_PLAIN}" if family else _PLAIN
 
 
 def check_fonts() -> None:
-    """Make sure that charts in the language in use get its letters. Raises InputError, saying what to install."""
+    """Check that charts can be rendered in the language in use. Raises InputError without a font for it."""
     code = current_language()
     if code not in _LETTERS:
         return
@@ -42,13 +42,13 @@ def check_fonts() -> None:
 
 
 def has_letters(letters: str) -> bool:
-    """Say whether all of several letters can be drawn: those that no font has look like one another."""
+    """Return True if a font has all the letters: missing ones look alike."""
     drawn = {vl_convert.svg_to_png(_SAMPLE.format(letter=letter)) for letter in letters}
     return len(drawn) == len(letters)
 
 
 def _register(package: str) -> None:
-    """Show the drawing library the folders of a package's fonts, if it is installed."""
+    """Register the font folders of a package with the renderer, if it is installed."""
     try:
         found = files(package) or ()
     except PackageNotFoundError:

@@ -1,13 +1,12 @@
-"""Where direct labels stand so that none covers another."""
+"""Layout of direct labels without overlaps."""
 
 from collections.abc import Sequence
 
 
 def spread(values: Sequence[float], low: float, high: float, gap: float) -> tuple[float, ...]:
-    """Move values apart until they lie ``gap`` from each other, in their order and within ``low`` to ``high``.
+    """Move values at least ``gap`` apart, in their order and within ``low`` to ``high``.
 
-    Values that are too close become a group that is centred on their mean. Where there is no room for the gap, it
-    shrinks.
+    Values that are too close form a group centred on their mean. The gap shrinks where they would not fit.
     """
     gap = min(gap, (high - low) / max(len(values) - 1, 1))
     order = sorted(range(len(values)), key=lambda place: values[place])

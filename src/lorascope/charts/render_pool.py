@@ -1,6 +1,6 @@
-"""Drawing in processes of their own, which get ready while the study is still being read.
+"""Render charts in subprocesses, which start while the study is read.
 
-The drawing library takes a second to start and holds Python's lock while it draws, so that threads gain nothing.
+vl-convert takes a second to start and holds the GIL while it renders, so threads gain nothing.
 """
 
 import base64
@@ -15,26 +15,26 @@ from types import TracebackType
 from typing import Self
 
 from lorascope.charts.fonts import check_fonts
-from lorascope.charts.render import Drawing, draw_all, to_png
+from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
 from lorascope.errors import InputError, LorascopeError
 from lorascope.text.language import language
 
-MOST_PROCESSES = 2
-_BYTES_OF_ANY = 60_000
-"""A chart takes as long to draw as that much more of its specification would, however small it is."""
+MAX_PROCESSES = 2
+_OVERHEAD_BYTES = 60_000
+"""Fixed time to render a chart, in bytes of specification that take as long."""
 _CHILD = "from lorascope.charts.render_pool import serve; import sys; serve(sys.argv[1])"
 
 
-class Drawers:
-    """Processes that start on entry and draw once."""
+class RenderPool:
+    """Subprocesses that start on entry and render once."""
 
     def __init__(self, lang: str = "en") -> None:
         self._lang = lang
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        for _ in range(min(MOST_PROCESSES, os.cpu_count() or 1)):
+        for _ in range(min(MAX_PROCESSES, os.cpu_count() or 1)):
             command = [sys.executable, "-c", _CHILD, self._lang]
             self._processes.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
@@ -48,19 +48,19 @@ class Drawers:
             process.kill()
             process.communicate()
 
-    def draw(self, specs: Mapping[str, Spec]) -> dict[str, Drawing]:
-        """Draw specifications, by name, as ``draw_all`` does."""
-        sizes = {name: _BYTES_OF_ANY + len(json.dumps(spec)) for name, spec in specs.items()}
+    def render(self, specs: Mapping[str, Spec]) -> dict[str, RenderedChart]:
+        """Render specifications, by name, as ``render_charts`` does."""
+        sizes = {name: _OVERHEAD_BYTES + len(json.dumps(spec)) for name, spec in specs.items()}
         shares = share_out(sizes, len(self._processes))
         asked = [json.dumps({name: specs[name] for name in share}) for share in shares]
         with ThreadPoolExecutor(len(self._processes)) as threads:
             answers = threads.map(_ask, self._processes, asked)
-        drawn = {name: drawing for answer in answers for name, drawing in answer.items()}
-        return {name: drawn[name] for name in specs}
+        rendered = {name: chart for answer in answers for name, chart in answer.items()}
+        return {name: rendered[name] for name in specs}
 
 
 def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
-    """Divide names into parts of nearly equal size: the largest first, each to the part that has least."""
+    """Divide names into parts of nearly equal total size: the largest first, each to the smallest part."""
     shares: list[list[str]] = [[] for _ in range(parts)]
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         min(shares, key=lambda share: sum(sizes[other] for other in share)).append(name)
@@ -68,19 +68,19 @@ def share_out(sizes: Mapping[str, int], parts: int) -> list[list[str]]:
 
 
 def serve(lang: str) -> None:
-    """Be one of the processes: get ready, read specifications from standard input, write their drawings."""
-    if hasattr(os, "nice"):  # drawing makes way for who asks, which has more to do first, and for a run beside it
+    """Serve as a subprocess: warm up, read specifications from standard input, write the rendered charts."""
+    if hasattr(os, "nice"):  # yield to the parent, which works first, and to a run on the same machine
         os.nice(10)
-    # What is wrong with a language or its fonts is said by the process that asks
+    # the parent reports errors of languages and fonts
     with contextlib.suppress(InputError), language(lang):
         check_fonts()
-    to_png({"data": {"values": []}, "mark": "point"})
-    drawn = draw_all(json.load(sys.stdin))
-    json.dump({name: (one.svg, base64.b64encode(one.png).decode()) for name, one in drawn.items()}, sys.stdout)
+    render_charts({"warm-up": {"data": {"values": []}, "mark": "point"}})
+    rendered = render_charts(json.load(sys.stdin))
+    json.dump({name: (one.svg, base64.b64encode(one.png).decode()) for name, one in rendered.items()}, sys.stdout)
 
 
-def _ask(process: subprocess.Popen[bytes], asked: str) -> dict[str, Drawing]:
+def _ask(process: subprocess.Popen[bytes], asked: str) -> dict[str, RenderedChart]:
     answer, _ = process.communicate(asked.encode())
     if process.returncode != 0:
-        raise LorascopeError(f"a process that draws charts ended with {process.returncode}; its message stands above")
-    return {name: Drawing(svg=svg, png=base64.b64decode(png)) for name, (svg, png) in json.loads(answer).items()}
+        raise LorascopeError(f"a chart renderer exited with {process.returncode}; see its message above")
+    return {name: RenderedChart(svg=svg, png=base64.b64decode(png)) for name, (svg, png) in json.loads(answer).items()}

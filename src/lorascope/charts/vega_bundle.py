@@ -1,4 +1,4 @@
-"""The script that draws specifications in a browser."""
+"""JavaScript bundle of Vega for browsers."""
 
 import contextlib
 from functools import cache
@@ -11,10 +11,10 @@ from lorascope.paths import cache_folder
 
 
 @cache
-def script() -> str:
-    """Return the JavaScript that draws specifications in a browser (vegaEmbed, vegaLite, vega); it loads nothing.
+def vega_script() -> str:
+    """Return a script with vegaEmbed, vegaLite and vega, which loads nothing from the network.
 
-    Putting it together takes seconds, so that it is kept in the cache folder, where that can be written.
+    Bundling takes seconds, so the script is cached on disk where the cache folder is writable.
     """
     kept = cache_folder() / f"vega-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError):

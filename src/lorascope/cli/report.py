@@ -31,13 +31,13 @@ def report(
     open
         Show the file in the browser, or in the program of its kind.
     """
-    from lorascope.charts.render_pool import Drawers
+    from lorascope.charts.render_pool import RenderPool
 
-    with Drawers(lang) as drawers:  # the processes start while modules are imported and the study is read
+    with RenderPool(lang) as pool:  # the processes start while modules are imported and the study is read
         with pause_gc():
             from lorascope.report import write_report
 
-        written = write_report(folder, lang=lang, draw_charts=drawers.draw)
+        written = write_report(folder, lang=lang, renderer=pool.render)
     path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
     print(path)  # noqa: T201
     if open:

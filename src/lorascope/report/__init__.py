@@ -1,4 +1,4 @@
-"""A study written down: summary.json, report.md and one self-contained report.html."""
+"""Reports: summary.json, report.md and a self-contained report.html."""
 
 from lorascope.report.write import ReportPaths, write_report
 

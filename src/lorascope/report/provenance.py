@@ -1,4 +1,4 @@
-"""How a study was measured and where it ran, as the strings a page shows."""
+"""Provenance: how a study was measured, what was studied, and where it ran."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from lorascope.units import format_bytes
 
 
 def method_text(summary: StudySummary) -> str:
-    """Say in a paragraph how losses, intervals, times and memory come about."""
+    """Explain losses, intervals, times and memory in a paragraph."""
     seeds = summary.verdict.seeds
     covered = tr("Intervals cover the choice of held-out rows and, with one seed, nothing else.")
     if seeds > 1:
@@ -35,7 +35,7 @@ def method_text(summary: StudySummary) -> str:
 
 
 def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
-    """Name and value of what was studied, known values only."""
+    """Return names and values of the study, known values only."""
     study = summary.study
     precision = f"{study.dtype} ({say(study.dtype_reason)})" if study.dtype_reason else None
     rows = None if study.packing is None else tr("packed") if study.packing else tr("padded")
@@ -68,7 +68,7 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
 
 
 def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
-    """Name and value of where the numbers came from; empty before the first start."""
+    """Return names and values of the environment; none before the first start."""
     environment = summary.environment
     if environment is None:
         return []

@@ -1,4 +1,4 @@
-"""A study in a notebook: its summary, tables and charts. Needs no Torch."""
+"""Study for notebooks: summary, tables and charts of a study folder, without Torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FrameKind = Literal["ranks", "trials", "steps", "evaluations"]
 
 @dataclass(frozen=True, repr=False)
 class Study:
-    """A study folder, as its records were when it was opened."""
+    """A study folder as it was when it was opened."""
 
     folder: Path
     data: StudyData
@@ -41,7 +41,7 @@ class Study:
     @cached_property
     def charts(self) -> Mapping[str, Any]:
         """Every chart of the report as an Altair chart, by name."""
-        import altair as alt  # noqa: PLC0415 - only who looks at charts waits for it
+        import altair as alt  # noqa: PLC0415 - takes long, and only charts need it
 
         from lorascope.charts.registry import make_charts  # noqa: PLC0415
 

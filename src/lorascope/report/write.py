@@ -1,7 +1,7 @@
-"""Write the report's files: each appears whole or not at all, and the same records give the same bytes."""
+"""Write the report's files, each atomically; the same records give the same bytes."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from lorascope.charts.chart import Chart
 from lorascope.charts.colors import rank_colors
 from lorascope.charts.fonts import check_fonts
 from lorascope.charts.registry import make_charts
-from lorascope.charts.render import Drawing, draw_all, script, svg_to_html
+from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
-from lorascope.report.page import page_data, page_script, script_policy
+from lorascope.report.page import PageParts, page_parts
 from lorascope.report.provenance import environment_facts, method_text, study_facts
 from lorascope.report.sections import report_sections
 from lorascope.store.folder import StudyFolder
@@ -35,45 +35,35 @@ class ReportPaths:
     report_md: Path
     report_html: Path
     charts: tuple[Path, ...]
-    """Each chart as PNG; an SVG of the same name stands beside it."""
+    """Each chart as PNG; an SVG has the same name."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageParts:
-    """What only the page has."""
-
-    figures: Mapping[str, str]
-    """Each chart drawn, by name, as a fragment of HTML."""
-    data: str
-    """What the script reads."""
-    scripts: tuple[str, ...]
-    """Scripts, in the order they run."""
-    policy: str
-    """Sources that allow those scripts only."""
+Renderer = Callable[[Mapping[str, Spec]], Mapping[str, RenderedChart]]
 
 
-DrawCharts = Callable[[Mapping[str, Spec]], Mapping[str, Drawing]]
-
-
-def write_report(folder: Path, *, lang: str = "en", draw_charts: DrawCharts = draw_all) -> ReportPaths:
+def write_report(folder: Path, *, lang: str = "en", renderer: Renderer = render_charts) -> ReportPaths:
     """Summarise the study in ``folder`` and write its report there.
 
-    The report of another language than English stands beside the English one, as report.ko.html. summary.json, which
-    programs read, is English whatever the language.
+    A language other than English has its own files, such as report.ko.html. summary.json is English in any case.
+
+    Args:
+        folder: the study.
+        lang: of report and charts.
+        renderer: renders the charts.
 
     Raises:
         InputError: the folder is not a study, there is no such language, or no font to draw it with.
     """
     with language(lang):
-        return _write(folder, draw_charts)
+        return _write(folder, renderer)
 
 
-def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
+def _write(folder: Path, renderer: Renderer) -> ReportPaths:
     data = load_study(folder)
     check_fonts()
     summary = summarize_data(data)
     charts = make_charts(data, summary)
-    drawn = draw_charts({name: chart.spec for name, chart in charts.items()})
+    rendered = renderer({name: chart.spec for name, chart in charts.items()})
     ending, study = _ending(), StudyFolder(folder)
     paths = ReportPaths(
         summary_json=study.summary,
@@ -83,11 +73,11 @@ def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
     )
     if charts:
         study.charts.mkdir(exist_ok=True)
-    for path, drawing in zip(paths.charts, drawn.values(), strict=True):
-        write_whole(path, drawing.png, derived=True)
-        write_whole(path.with_suffix(".svg"), drawing.svg, derived=True)
+    for path, chart in zip(paths.charts, rendered.values(), strict=True):
+        write_whole(path, chart.png, derived=True)
+        write_whole(path.with_suffix(".svg"), chart.svg, derived=True)
     write_whole(paths.report_md, render("report.md.j2", summary, charts), derived=True)
-    page = _page_parts(charts, drawn, data.ranks)
+    page = page_parts(charts, rendered, data.ranks)
     write_whole(paths.report_html, render("report.html.j2", summary, charts, page), derived=True)
     if ending:
         with language("en"):
@@ -97,7 +87,7 @@ def _write(folder: Path, draw_charts: DrawCharts) -> ReportPaths:
 
 
 def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], page: PageParts | None = None) -> str:
-    """Fill one template; without ``page`` there are no charts to point at."""
+    """Fill one template; without ``page``, figures are left out."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
@@ -124,28 +114,18 @@ def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], pa
     )
 
 
-def _page_parts(charts: Mapping[str, Chart], drawn: Mapping[str, Drawing], ranks: Sequence[int]) -> PageParts:
-    scripts = (script(), page_script()) if charts else ()
-    return PageParts(
-        figures={name: svg_to_html(drawn[name].svg, label=chart.alt_text) for name, chart in charts.items()},
-        data=page_data(charts, ranks),
-        scripts=scripts,
-        policy=script_policy(scripts),
-    )
-
-
 def _ending() -> str:
-    """Tell the files of another language from the English ones."""
+    """Return the infix that distinguishes the files of a language other than English."""
     return "" if current_language() == "en" else f".{current_language()}"
 
 
 def escape_markdown(text: str) -> str:
-    """Take the meaning from every sign Markdown or HTML gives one, and keep the text on its line."""
+    """Escape the characters that Markdown and HTML interpret, and join lines."""
     one_line = " ".join(text.split())
     escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", one_line)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def fence_of(text: str) -> str:
-    """Return a fence of backticks that nothing in ``text`` can close."""
+    """Return a fence of backticks longer than any in ``text``."""
     return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lorascope.charts.render import script
+from lorascope.charts.vega_bundle import vega_script
 from lorascope.text.language import LANGUAGES, language, tr
 from lorascope.web import view
 from lorascope.web.monitor import StudyMonitor
@@ -214,5 +214,5 @@ async def asset(request: Request) -> Response:
 @cache
 def asset_content(name: str) -> tuple[bytes, str]:
     """Return an asset's bytes and their entity tag."""
-    content = script().encode() if name == _SCRIPT else (_STATIC / name).read_bytes()
+    content = vega_script().encode() if name == _SCRIPT else (_STATIC / name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'

@@ -31,7 +31,7 @@ from lorascope.charts.plots.loss_by_step import (
     train_loss_by_step,
 )
 from lorascope.charts.plots.memory_split import memory_split, memory_split_spec
-from lorascope.charts.render import to_html, to_png, to_svg
+from lorascope.charts.render import svg_to_html, svg_to_png, to_svg
 from lorascope.charts.series import rank_series_spec
 from lorascope.records import GpuSample, TrialOutcome
 from lorascope.spec.schema import StudySpec
@@ -245,11 +245,11 @@ def test_the_line_of_the_tolerance_crosses_no_label() -> None:
 def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     spec = loss_by_rank_spec(metric_by_rank(summary, "eval_loss"), data.ranks)
-    assert to_png(spec).startswith(b"\x89PNG")
+    assert svg_to_png(to_svg(spec)).startswith(b"\x89PNG")
     svg = to_svg(spec)
     assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
     assert "held-out loss (nats/token)" in svg
-    html = to_html(spec, label='a "chart" <b>')
+    html = svg_to_html(svg, label='a "chart" <b>')
     assert html.startswith('<figure role="img" aria-label="a &quot;chart&quot; &lt;b&gt;"><svg')
     assert "currentColor" in html
 

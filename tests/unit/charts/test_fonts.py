@@ -4,7 +4,7 @@ import pytest
 
 from lorascope.charts import fonts
 from lorascope.charts.plots.loss_by_rank import LossByRank, RankPoint, loss_by_rank_spec
-from lorascope.charts.render import to_png, to_svg
+from lorascope.charts.render import svg_to_png, to_svg
 from lorascope.errors import InputError
 from lorascope.text.language import language
 
@@ -37,6 +37,6 @@ def test_the_extra_s_font_draws_hangul() -> None:
         assert fonts.font_family().startswith("Noto Sans KR, ")
         spec = loss_by_rank_spec(POINTS, (8,))
         assert "검증 손실 (nats/토큰)" in to_svg(spec)
-        korean = to_png(spec)
-    assert korean != to_png(loss_by_rank_spec(POINTS, (8,)))
+        korean = svg_to_png(to_svg(spec))
+    assert korean != svg_to_png(to_svg(loss_by_rank_spec(POINTS, (8,))))
     assert "Noto" not in fonts.font_family()

@@ -21,7 +21,7 @@ import pytest
 from lorascope.analysis import summarize
 from lorascope.analysis.reference import summary_schema
 from lorascope.charts.colors import rank_colors
-from lorascope.charts.render_pool import Drawers, share_out
+from lorascope.charts.render_pool import RenderPool, share_out
 from lorascope.cli import main
 from lorascope.errors import InputError
 from lorascope.records import Environment, SpectrumRecord, TrialOutcome
@@ -337,8 +337,8 @@ def test_processes_that_draw_give_the_bytes_that_one_gives(
 
 
 def test_processes_that_draw_end_with_their_block() -> None:
-    with Drawers() as drawers:
-        processes = list(drawers._processes)
+    with RenderPool() as pool:
+        processes = list(pool._processes)
     assert len(processes) >= 1
     assert all(process.returncode is not None for process in processes)
 
