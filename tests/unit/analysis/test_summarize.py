@@ -10,8 +10,8 @@ from statistics import stdev
 import jsonschema
 import pytest
 
+import summary_reference
 from lorascope.analysis import summarize
-from lorascope.analysis.reference import summary_schema
 from lorascope.analysis.summary import StudySummary
 from lorascope.errors import InputError
 from lorascope.message import Message
@@ -210,7 +210,7 @@ def test_an_empty_store_has_a_summary(tmp_path: Path) -> None:
     assert [part.rank for part in summary.ranks] == [4, 8]
     assert kinds(summary) >= {"unfinished"}
     assert summary.environment is None
-    jsonschema.validate(json.loads(summary_json(summary)), summary_schema())
+    jsonschema.validate(json.loads(summary_json(summary)), summary_reference.schema())
 
 
 def test_every_trial_lost_is_a_summary_too(make_study: MakeStudy) -> None:
@@ -230,7 +230,7 @@ def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeSt
     summary = summarize(folder)
     assert summary.trials[0].eval_step == 60
     text = summary_json(summary)
-    jsonschema.validate(json.loads(text, parse_constant=pytest.fail), summary_schema())
+    jsonschema.validate(json.loads(text, parse_constant=pytest.fail), summary_reference.schema())
 
 
 def test_overfitting_and_no_improvement_are_said(make_study: MakeStudy) -> None:
@@ -266,7 +266,7 @@ def test_one_held_out_row_has_no_interval(make_study: MakeStudy) -> None:
 
 def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
-    schema = summary_schema()
+    schema = summary_reference.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads(summary_json(summary)), schema)
     assert StudySummary.model_validate(summary.model_dump()) == summary

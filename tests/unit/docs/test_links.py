@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+import summary_reference
 from lorascope import analysis, records
 from lorascope.analysis import summary
-from lorascope.analysis.reference import summary_schema
 from lorascope.cli.app import app
 from lorascope.data.formats.detect import REQUIRED
 from lorascope.spec.load import preset_names
@@ -42,7 +42,7 @@ def test_links_lead_to_files_and_headings(page) -> None:
 def program_names() -> set[str]:
     """Fields and values of the study, the summary and the records, names of commands' parameters and of modules."""
     found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
-    schema = summary_schema()
+    schema = summary_reference.schema()
     for part in (schema, *schema["$defs"].values()):
         found |= set(part["properties"])
     for kind in (summary.CautionKind, summary.VerdictKind, records.OutcomeState):

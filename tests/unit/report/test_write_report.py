@@ -18,8 +18,8 @@ import altair as alt
 import jsonschema
 import pytest
 
+import summary_reference
 from lorascope.analysis import summarize
-from lorascope.analysis.reference import summary_schema
 from lorascope.charts.colors import rank_colors
 from lorascope.charts.render_pool import RenderPool, share_out
 from lorascope.cli import main
@@ -89,7 +89,7 @@ def test_all_files_are_written_and_nothing_else_is_left(report: ReportPaths) -> 
     svgs = [path.with_suffix(".svg") for path in report.charts]
     assert set((folder / "charts").iterdir()) == {*report.charts, *svgs}
     written = json.loads(report.summary_json.read_text(encoding="utf-8"))
-    jsonschema.validate(written, summary_schema())
+    jsonschema.validate(written, summary_reference.schema())
     assert written == json.loads(summary_json(summarize(folder)))
 
 

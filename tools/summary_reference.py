@@ -1,33 +1,34 @@
-"""The reference page of summary.json, made from the models: ``python -m lorascope.analysis.reference``."""
+"""Make docs/summary.md and the JSON Schema of summary.json: ``python tools/summary_reference.py``."""
 
 import json
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from lorascope.analysis.summary import StudySummary
+from lorascope.analysis import summary
 
+PAGE = Path(__file__).parents[1] / "docs" / "summary.md"
+SCHEMA = Path(summary.__file__).with_name("summary.schema.json")
 HEAD = """# summary.json
 
-Written by `lorascope run` and `lorascope report`; read it from scripts. This page is made from the program by
-`python -m lorascope.analysis.reference`. How each number is computed stands in [numbers.md](numbers.md).
+Written by `lorascope run` and `lorascope report`; read it from scripts. Its JSON Schema ships with the package as
+`lorascope/analysis/summary.schema.json`. Both are made from the program by `python tools/summary_reference.py`. How
+each number is computed is in [numbers.md](numbers.md).
 
 `null` means that the number does not exist: not measured, not reached yet, or not finite. Losses are in nats a token.
 Fields may be added without a new `schema_version`; it grows when a field changes its meaning or goes away.
 """
 
 
-def summary_schema() -> dict[str, Any]:
+def schema() -> dict[str, Any]:
     """Make the JSON Schema (draft 2020-12) that every summary.json obeys."""
-    return StudySummary.model_json_schema(mode="serialization")
+    return summary.StudySummary.model_json_schema(mode="serialization")
 
 
-def summary_reference() -> str:
-    """Write the reference page: one table for each part, then the schema."""
-    schema = summary_schema()
-    parts = {"summary": schema, **schema["$defs"]}
-    pages = [_table(title, part, parts) for title, part in _in_order(parts)]
-    return f"{HEAD}\n" + "\n".join(pages) + f"\n## JSON Schema\n\n```json\n{json.dumps(schema, indent=1)}\n```\n"
+def page() -> str:
+    """Make the reference page: a table of every section's fields."""
+    parts = {"summary": schema(), **schema()["$defs"]}
+    return "\n".join([HEAD, *(_table(title, part, parts) for title, part in _in_order(parts))])
 
 
 def _in_order(parts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -79,5 +80,10 @@ def _label(title: str) -> str:
     return title.removesuffix("Section").removesuffix("Info").lower()
 
 
+def schema_text() -> str:
+    return json.dumps(schema(), indent=1) + "\n"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(summary_reference())
+    PAGE.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
