@@ -60,8 +60,8 @@ def test_every_verdict_and_caution_is_defined() -> None:
     for part in ("VerdictSection", "CautionSection"):
         for kind in definitions[part]["properties"]["kind"]["enum"]:
             assert f"- `{kind}`: " in NUMBERS
-    for wish in definitions["RecommendationSection"]["properties"]:
-        assert f"- `{wish}`: " in NUMBERS
+    for priority in definitions["RecommendationSection"]["properties"]:
+        assert f"- `{priority}`: " in NUMBERS
 
 
 def holds_a_number(field: dict) -> bool:

@@ -1,4 +1,4 @@
-"""What a study's search for learning rates passed through the model, beside training everything to its end."""
+"""Token budget of a study's search for learning rates, compared with training the whole grid."""
 
 from collections.abc import Sequence
 from statistics import fmean

@@ -1,4 +1,4 @@
-"""What the cautions look at."""
+"""Findings: a study's records with the estimates made from them, for cautions and readings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lorascope.analysis.summary import TrialSection
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """A study's records and what was read from them so far."""
+    """A study's records and the estimates made from them so far."""
 
     data: StudyData
     trials: Sequence[TrialSection]

@@ -1,4 +1,4 @@
-"""StudyData to StudySummary."""
+"""Summarise a study: records to estimates, verdict, cautions and costs, without a sentence."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The shape of summary.json. Its reference page, docs/summary.md, is made from the texts under the fields.
+"""Shape of summary.json; its sentences are messages. docs/summary.md is made from the texts under the fields.
 
 A number that does not exist (yet) is null: not measured, not reached, or not finite.
 """
@@ -34,7 +34,7 @@ CautionKind = Literal[
 
 
 class BudgetSection(Section):
-    """Tokens that went through the model, held-out ones included, beside what the whole grid would have taken."""
+    """Tokens that went through the model, held-out ones included, compared with the whole grid."""
 
     tokens: int
     """Tokens of all training steps and evaluations."""
@@ -129,7 +129,7 @@ class TrialSection(Section):
     seed: int
     """Seed of the initial adapter, dropout and row order."""
     outcome: TrialState
-    """How it stands or ended."""
+    """State, or how it ended."""
     message: Sentences
     """Why it ended so, where that needs a reason."""
     steps: int
@@ -228,7 +228,7 @@ class AdviceSection(Section):
 
 
 class RecommendationSection(Section):
-    """A rank for each of three wishes."""
+    """A rank for each of three priorities."""
 
     quality: AdviceSection
     """The lowest loss matters most."""
@@ -349,6 +349,6 @@ class StudySummary(Section):
     generic_text: GenericTextSection | None = None
     """What the losses under forgetting were taken on."""
     predicted: PredictedSection | None = None
-    """What was predicted before anything was measured, beside what then was."""
+    """Predictions made before any measurement, compared with the measurements."""
     costs: CostsSection | None = None
-    """What the ranks cost beside each other, and the run as a whole."""
+    """Costs of the ranks compared with each other, and of the whole run."""

@@ -25,7 +25,7 @@ KINDS: Mapping[str, Callable[..., str]] = {
     "seconds": format_seconds,
     "semicolons": lambda values: _joined("; ", values),
 }
-"""How a value is written, by the name that stands behind the colon."""
+"""How a value is written, by the name behind the colon."""
 
 
 def say(message: Message | Sequence[Message]) -> str:

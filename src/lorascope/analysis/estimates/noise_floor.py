@@ -1,4 +1,4 @@
-"""The noise floor: what another seed alone changes."""
+"""Noise floor: the difference in loss that another seed alone makes."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -12,7 +12,7 @@ from lorascope.analysis.summary import NoiseFloorSection
 def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> NoiseFloorSection | None:
     """Compare each rank with itself at another seed, all at its own learning rate; None without two seeds of a rank.
 
-    Seen on the study's held-out rows, so that it holds what a seed does to single rows too.
+    It is taken on the study's held-out rows, so it includes what a seed does to single rows.
     """
     if comparison.step is None:
         return None

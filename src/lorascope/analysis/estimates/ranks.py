@@ -1,4 +1,4 @@
-"""Each rank at its best learning rate, and the ranks beside each other."""
+"""Each rank at its best learning rate, and the paired comparison of ranks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class RankChoice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Ranks beside each other on the same held-out rows and the same seeds."""
+    """Ranks compared on the same held-out rows and the same seeds."""
 
     step: int | None
     """Step the ranks are compared at; None while trials stand at different steps, too few rows were held out, or no
@@ -64,7 +64,7 @@ def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankCho
 
 
 def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -> Comparison | None:
-    """Put the ranks that have a loss beside each other; None without any."""
+    """Compare the ranks that have a loss; None without any."""
     if not choices:
         return None
     seeds = _common_seeds(choices)

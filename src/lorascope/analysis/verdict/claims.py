@@ -1,9 +1,9 @@
-"""What the data shows of each rank, as tests whose errors are held down together.
+"""Hypothesis tests on each rank, with control of the family-wise error rate.
 
-Three families, each with at most a chance of 5% that any of its statements is false:
+Three families of claims, each with a chance of at most 5% that any of its claims is false:
 
-- *adequate*: no rank is better by more than the tolerance. Equality is what must be shown; a difference that could not
-  be shown shows nothing. Every other rank is asked, so that none has to be picked as the best on the same rows first
+- *adequate*: no rank is better by more than the tolerance. Equality must be shown; the lack of a significant difference
+  shows nothing. Every other rank is asked, so that none has to be picked as the best on the same rows first
   (an intersection-union test: Berger, Technometrics 24, 1982).
 - *inadequate*: some rank is better by more than the tolerance.
 - *worse*: some rank is better, by however little.
@@ -18,7 +18,7 @@ from lorascope.analysis.estimates.paired import LEVEL, Uncertain
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claims:
-    """The corrected p-values of one rank, each to be held against 5%."""
+    """Corrected p-values of one rank, each compared with 5%."""
 
     rank: int
     adequate: float
@@ -44,9 +44,9 @@ class Claims:
 def claims(
     ranks: Iterable[int], differences: Mapping[tuple[int, int], Uncertain], tolerance: float
 ) -> dict[int, Claims]:
-    """Test every rank. ``differences`` holds a's loss minus b's for each pair of ranks (a, b), both ways.
+    """Test every rank. ``differences`` holds the loss of a minus that of b for each pair of ranks (a, b), both ways.
 
-    A rank alone is adequate: there is none that could be better.
+    A single rank is adequate: no other could be better.
     """
     names = tuple(ranks)
     adequate = [max((differences[a, b].chance_below(tolerance) for b in names if b != a), default=0.0) for a in names]
@@ -63,7 +63,7 @@ def claims(
 def shown_above(
     differences: Mapping[tuple[int, int], Uncertain], names: Sequence[int], margin: float
 ) -> dict[int, float]:
-    """Give each rank's p-value for being above another by more than the margin.
+    """Return each rank's p-value for a loss above another's by more than the margin.
 
     All pairs are tested two-sided and corrected over the pairs; a rank takes the smallest of those it loses.
     """

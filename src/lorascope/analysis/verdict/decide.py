@@ -1,4 +1,4 @@
-"""The verdict: which ranks the data shows to be adequate, and whether that can be told at all."""
+"""Verdict: which ranks the data shows to be adequate, if it shows any."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from lorascope.message import Message, Sentences
 from lorascope.records import EvalRecord
 
 LEAST = 20
-"""Fewer steps or held-out rows than this support no verdict, however narrow an interval of so few rows comes out."""
+"""With fewer steps or held-out rows there is no verdict: an interval over so few rows may be too narrow by chance."""
 FEW_DEGREES = 20
 """Below this a t interval is noticeably wider than it would be with a known variance (2.09 against 1.96)."""
 
@@ -29,9 +29,9 @@ def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
 
 
 def decide_verdict(comparison: Comparison, tolerance: float, *, falling: bool, rows: int) -> VerdictSection:
-    """Decide between ranks that stand at one step.
+    """Decide between ranks compared at one step.
 
-    With one seed nothing is claimed about ranks as such: what is shown holds in that seed, and the text says so.
+    With one seed the claims hold in that seed only, and the text says so.
     """
     seeds = len(comparison.seeds)
     if len(comparison.excess) == 1:
@@ -64,8 +64,8 @@ def _too_short(comparison: Comparison, falling: bool, rows: int) -> Message | No
 def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: float) -> tuple[VerdictKind, Sentences]:
     """Name the smallest adequate rank, unless a smaller one is undecided and may well be adequate.
 
-    A smaller rank that is shown to be worse, by an estimate above the tolerance, keeps no verdict waiting: so near to
-    the tolerance hardly any amount of data would settle on which side it lies.
+    A smaller rank shown to be worse, with an estimate above the tolerance, does not delay the verdict: so close to the
+    tolerance, hardly any amount of data could settle which side it is on.
     """
     enough = [rank for rank, found in tests.items() if found.is_adequate]
     if len(enough) == len(tests) and not any(found.is_worse for found in tests.values()):
@@ -90,7 +90,7 @@ def _equivalent(tests: Mapping[int, Claims], tolerance: float) -> Message:
 def _unsettled(
     comparison: Comparison, unsettled: tuple[int, ...], enough: Sequence[int], tolerance: float
 ) -> Sentences:
-    """Name the ranks that could be the smallest adequate one, and what would settle it.
+    """Name the ranks that could be the smallest adequate one, and ask for the data that would settle it.
 
     Seeds where they limit the differences, which then have few degrees of freedom; else rows.
     """

@@ -68,7 +68,7 @@ def recommend_within(
 
 
 def _among(advice: AdviceSection, allowed: int, total: int) -> AdviceSection:
-    """Say of how many ranks this one was chosen; of a single one there is nothing else to say."""
+    """Add the number of ranks that a rank was chosen from."""
     if allowed == total:
         return advice
     if allowed == 1:
@@ -79,14 +79,14 @@ def _among(advice: AdviceSection, allowed: int, total: int) -> AdviceSection:
 
 
 def _price(part: RankSection) -> Sentences:
-    """Write what the rank gives up against the lowest loss of all ranks, whatever their cost."""
+    """State the excess of the rank over the lowest loss of all ranks, at any cost."""
     if not part.excess_loss or part.excess_loss_ci95 is None:
         return ()
     return (Message("advice.above_lowest_of_all", excess=(part.excess_loss, *part.excess_loss_ci95)),)
 
 
 def _change(limits: Sequence[Limit], ranks: Mapping[int, RankSection], free: RecommendationSection) -> Sentences:
-    """Say what the ranks beyond the limits would need."""
+    """State what the ranks beyond the limits would need."""
     beyond = {
         rank: tuple(describe(limit, part) for limit in limits if limit.share(part) > 1)
         for rank, part in ranks.items()

@@ -56,7 +56,7 @@ def below_capacity(findings: Findings) -> CautionSection | None:
     base = next((trial.base_eval_loss for trial in findings.trials if trial.base_eval_loss), None)
     if resolved is None or steps_per_epoch is None or base is None or len(adapters) < 2:
         return None
-    # A second pass over the same rows brings nothing new to hold
+    # Rows seen again hold nothing new
     seen = resolved.train_target_tokens * min(1.0, resolved.total_steps / steps_per_epoch)
     bits_per_token = base / math.log(2)
     rank = min(adapters)

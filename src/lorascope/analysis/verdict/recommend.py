@@ -11,7 +11,7 @@ _ONLY = Message("advice.only_rank")
 
 
 def no_advice(reason: Message) -> RecommendationSection:
-    """Recommend nothing, and say why."""
+    """Recommend no rank, for a reason."""
     advice = AdviceSection(rank=None, reason=reason)
     return RecommendationSection(quality=advice, efficient=advice, constrained=advice)
 
@@ -49,9 +49,9 @@ def _efficient(
     verdict: VerdictSection,
     tolerance: float,
 ) -> AdviceSection:
-    """Choose the smallest adequate rank: a larger one has strictly more to compute and to hold.
+    """Choose the smallest adequate rank: a larger one computes and stores strictly more.
 
-    A larger rank that was measured to be faster was measured in a quieter moment.
+    If a larger rank was measured to be faster, the machine was less busy at that time.
     """
     candidates = [rank for rank in comparison.excess if tests[rank].is_adequate]
     basis = Message("advice.within_tolerance", tolerance=tolerance)

@@ -159,7 +159,7 @@ def test_the_lowest_loss_and_the_least_cost_can_be_two_ranks() -> None:
     assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 256_000_000}
 
 
-def test_an_open_question_is_settled_by_what_the_wish_allows() -> None:
+def test_an_open_question_is_settled_as_the_priority_allows() -> None:
     maybe = (0.008, 0.004)
     advice = advised({8: maybe, 64: OPEN, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.7})
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (8, 64, 8)

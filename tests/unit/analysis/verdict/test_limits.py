@@ -110,7 +110,7 @@ def test_the_needed_tolerance_is_where_adequacy_begins() -> None:
     assert needed_tolerance(comparison, 64, may_be_enough) == pytest.approx(0, abs=1e-3)
 
 
-def test_every_wish_says_what_would_change_it(make_study: MakeStudy) -> None:
+def test_every_priority_says_what_would_change_it(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
     high = {part.rank: part.excess_loss_ci95[1] for part in summary.ranks if part.excess_loss_ci95}
     low = {part.rank: part.excess_loss_ci95[0] for part in summary.ranks if part.excess_loss_ci95}
