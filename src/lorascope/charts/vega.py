@@ -41,20 +41,9 @@ def interval_layers(
         lines: value and name of each line.
         digits: format of the values.
     """
-    scale = {"zero": False, "padding": LABEL_MARGIN}
-    y = {"field": "low", "type": "quantitative", "title": title, "scale": scale}
+    y = {"field": "low", "type": "quantitative", "title": title, "scale": {"zero": False, "padding": LABEL_MARGIN}}
     data = {"values": rows}
-    tips = [
-        {"field": x["field"], "title": x["title"]},
-        *(
-            {"field": name, "type": "quantitative", "title": words, "format": digits}
-            for name, words in (
-                ("value", title),
-                ("low", tr("lower end of the 95% interval")),
-                ("high", tr("upper end of the 95% interval")),
-            )
-        ),
-    ]
+    tips = _interval_tooltip(x, title, digits)
     point: Spec = {"type": "point", "filled": True, "size": 60, "opacity": 1}
     layers: list[Spec] = [
         {"data": data, "mark": {"type": "rule", "strokeWidth": 2},
@@ -68,9 +57,16 @@ def interval_layers(
         mark = {"type": "text", "dy": dy, "color": INK, "fontSize": 12}
         if at_end["values"]:
             layers.append({"data": at_end, "mark": mark, "encoding": {"x": x, "y": {**y, "field": end}, "text": text}})
-    for value, words in lines:
-        layers += dashed_line(value, words)
-    return layers
+    return layers + [layer for value, words in lines for layer in dashed_line(value, words)]
+
+
+def _interval_tooltip(x: Spec, title: str, digits: str) -> list[Spec]:
+    low, high = tr("lower end of the 95% interval"), tr("upper end of the 95% interval")
+    numbers = (("value", title), ("low", low), ("high", high))
+    return [
+        {"field": x["field"], "title": x["title"]},
+        *({"field": name, "type": "quantitative", "title": words, "format": digits} for name, words in numbers),
+    ]
 
 
 def dashed_line(value: float, words: str) -> list[Spec]:

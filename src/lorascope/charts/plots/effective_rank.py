@@ -29,24 +29,21 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where an adapter was examined."""
     use = use_by_layer(study, summary)
     if use is not None:
+        title = tr("Effective rank by layer")
         caption = tr(
-            "Directions that the update of rank {rank} uses in each layer, from the input to the output.",
-            rank=use.top,
+            "Directions that the update of rank {rank} uses in each layer, from the input to the output.", rank=use.top
         )
-        spec = use_by_layer_spec(use)
-        yield Chart(
-            name="effective_rank", section="spectra", title=tr("Effective rank by layer"), caption=caption, spec=spec
-        )
+        yield Chart(name="effective_rank", section="spectra", title=title, caption=caption, spec=use_by_layer_spec(use))
 
 
-def use_by_layer(data: StudyData, summary: StudySummary) -> UseByLayer | None:
+def use_by_layer(study: StudyData, summary: StudySummary) -> UseByLayer | None:
     """Take the effective ranks of the largest examined rank; None where no adapter was examined."""
-    examined = examined_trials(data, summary.ranks, summary.trials)
+    examined = examined_trials(study, summary.ranks, summary.trials)
     if not examined:
         return None
     top = max(examined)
     kinds: dict[str, list[float]] = {}
-    for record in data.spectra:
+    for record in study.spectra:
         if record.trial_id == examined[top].trial_id:
             kinds.setdefault(module_kind(record.layer), []).append(effective_rank(record.singular_values))
     if not kinds:
@@ -54,12 +51,12 @@ def use_by_layer(data: StudyData, summary: StudySummary) -> UseByLayer | None:
     return UseByLayer(top=top, kinds=tuple((kind, tuple(values)) for kind, values in kinds.items()))
 
 
-def use_by_layer_spec(data: UseByLayer) -> Spec:
+def use_by_layer_spec(use: UseByLayer) -> Spec:
     """Draw a line for each kind of module over the depth of the model; marks tell kinds apart, too."""
-    names = [kind for kind, _ in data.kinds]
+    names = [kind for kind, _ in use.kinds]
     rows = [
         {"module": kind, "layer": depth, "effective": value}
-        for kind, values in data.kinds
+        for kind, values in use.kinds
         for depth, value in enumerate(values)
     ]
     legend = {"title": tr("module"), "orient": "top", "columns": 4}
@@ -78,11 +75,7 @@ def use_by_layer_spec(data: UseByLayer) -> Spec:
         {"field": "layer", "type": "quantitative", "title": tr("layer")},
         {"field": "effective", "type": "quantitative", "format": ".2f", "title": title},
     ]
-    rows_data = {"values": rows}
+    data = {"values": rows}
     marks = {"type": "point", "filled": True, "size": 45, "opacity": 1}
-    return finish(
-        [
-            {"data": rows_data, "mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding},
-            {"data": rows_data, "mark": marks, "encoding": encoding | {"shape": shape, "tooltip": tips}},
-        ]
-    )
+    lines: Spec = {"data": data, "mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding}
+    return finish([lines, {"data": data, "mark": marks, "encoding": encoding | {"shape": shape, "tooltip": tips}}])

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from lorascope.analysis import StudyData, StudySummary
 from lorascope.charts.chart import Chart
-from lorascope.charts.vega import Spec, chosen, color_of_rank, cross, dash_of_rank, finish, legend_choice
+from lorascope.charts.vega import Rows, Spec, chosen, color_of_rank, cross, dash_of_rank, finish, legend_choice
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
 
@@ -26,14 +26,13 @@ class RatePoint:
 def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where a rank was given several learning rates."""
     points = eval_loss_by_rate(summary)
+    caption = tr("A cross is the last loss of a rate that was stopped early or diverged, at most the base model's.")
     if points:
         yield Chart(
             name="eval_loss_by_rate",
             section="learning_rates",
             title=tr("Held-out loss by learning rate"),
-            caption=tr(
-                "A cross is the last loss of a rate that was stopped early or diverged, at most the base model's."
-            ),
+            caption=caption,
             spec=loss_by_rate_spec(points, study.ranks),
         )
 
@@ -71,23 +70,16 @@ def loss_by_rate_spec(points: Sequence[RatePoint], ranks: Sequence[int]) -> Spec
     encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "opacity": chosen(1.0)}
     line = {"type": "line", "strokeWidth": 2}
     spots = {"type": "point", "filled": True, "size": 55}
-    ended = {"values": _rate_rows(points, finished=True)}
+    rows: dict[bool, Rows] = {True: [], False: []}
+    for point in points:
+        rows[point.finished].append({"rank": str(point.rank), "rate": point.learning_rate, "loss": point.loss})
+    ended = {"values": rows[True]}
     layers: list[Spec] = [
         {"name": "ranks", "params": [legend_choice()], "data": ended,
          "mark": line, "encoding": encoding | {"strokeDash": dash_of_rank(ranks)}},
         {"data": ended, "mark": spots, "encoding": encoding | {"tooltip": tips}},
     ]  # fmt: skip
-    stopped = _rate_rows(points, finished=False)
-    if stopped:
-        layers.append(
-            {"data": {"values": stopped}, "mark": cross() | {"size": 90}, "encoding": encoding | {"tooltip": tips}}
-        )
+    if rows[False]:
+        crosses = {"data": {"values": rows[False]}, "mark": cross() | {"size": 90}}
+        layers.append(crosses | {"encoding": encoding | {"tooltip": tips}})
     return finish(layers)
-
-
-def _rate_rows(points: Sequence[RatePoint], *, finished: bool) -> list[dict[str, object]]:
-    return [
-        {"rank": str(point.rank), "rate": point.learning_rate, "loss": point.loss}
-        for point in points
-        if point.finished == finished
-    ]

@@ -28,9 +28,8 @@ class HeatCell:
     """True at the rank's best learning rate."""
 
 
-def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+def charts(_: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the heat map where several learning rates were tried."""
-    del study
     cells = eval_loss_map(summary)
     if cells:
         yield Chart(

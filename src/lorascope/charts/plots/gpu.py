@@ -9,9 +9,8 @@ from lorascope.records import GpuSample
 from lorascope.text.language import tr
 
 
-def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+def charts(study: StudyData, _: StudySummary) -> Iterator[Chart]:
     """Make a chart of each counter that the GPU has."""
-    del summary
     titles = {
         "gpu_memory": tr("GPU memory in use (%)"),
         "gpu_memory_access": tr("Time in which GPU memory was read or written (%)"),

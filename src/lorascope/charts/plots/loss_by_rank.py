@@ -43,13 +43,8 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
             caption = tr(
                 "How far each rank is above the best on the same held-out rows; 95% intervals over rows and seeds."
             )
-        yield Chart(
-            name="excess_loss_by_rank",
-            section="larger_ranks",
-            title=tr("Excess over the best rank"),
-            caption=caption,
-            spec=loss_by_rank_spec(excess, study.ranks),
-        )
+        title, spec = tr("Excess over the best rank"), loss_by_rank_spec(excess, study.ranks)
+        yield Chart(name="excess_loss_by_rank", section="larger_ranks", title=title, caption=caption, spec=spec)
     caption = tr("The bar is the 95% interval of each rank by itself; overlapping bars do not mean equal ranks.")
     for metric in ROW_METRICS:
         by_rank = metric_by_rank(summary, metric)

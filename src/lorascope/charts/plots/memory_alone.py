@@ -10,9 +10,8 @@ from lorascope.text.metrics import metric_title
 from lorascope.units import to_megabytes
 
 
-def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
+def charts(study: StudyData, _: StudySummary) -> Iterator[Chart]:
     """Make the chart where memory was sampled."""
-    del summary
     series = memory_over_readings(study)
     if series:
         yield Chart(

@@ -71,9 +71,5 @@ def truncation_spec(data: TruncationCurve, ranks: Sequence[int]) -> Spec:
     encoding = {"x": x, "y": y, "color": color_of_rank(ranks), "tooltip": tips}
     line = {"type": "line", "strokeWidth": 2, "point": {"size": 40}}
     diamonds = {"type": "point", "shape": "diamond", "size": 110, "filled": True, "opacity": 1}
-    return finish(
-        [
-            {"data": {"values": cuts}, "mark": line, "encoding": encoding},
-            {"data": {"values": trained}, "mark": diamonds, "encoding": encoding},
-        ]
-    )
+    marks = ((cuts, line), (trained, diamonds))
+    return finish([{"data": {"values": rows}, "mark": mark, "encoding": encoding} for rows, mark in marks])
