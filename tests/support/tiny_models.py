@@ -1,6 +1,7 @@
 """Tiny models, tokenizers and rows made in the test, shaped like what people use."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from transformers import (
 from lorascope.data.dataset import Example, Splits
 
 VOCABULARY = 61
+
+WriteRows = Callable[[list[dict[str, object]]], str]
+"""Write rows to a file and return its path."""
 
 CONFIGS = {
     "llama": LlamaConfig(

@@ -1,6 +1,7 @@
 """Every number has a unit, a direction and a definition that people can find."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import summary_reference
@@ -95,7 +96,9 @@ def test_an_axis_names_its_unit() -> None:
         assert metric_title("eval_loss") == "검증 손실 (nats/토큰)"
 
 
-def test_every_metric_per_held_out_row_has_an_interval_a_column_and_a_chart(build_study, tmp_path) -> None:
+def test_every_metric_per_held_out_row_has_an_interval_a_column_and_a_chart(
+    build_study: Callable[..., Path], tmp_path: Path
+) -> None:
     study = load_study(build_study(tmp_path / "study"))
     summary = summarize_data(study)
     charts, header = make_charts(study, summary), rank_table(summary).header

@@ -41,6 +41,7 @@ def _is_size(value: object) -> object:
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Size = Annotated[str, BeforeValidator(_is_size)]
 
@@ -56,14 +57,14 @@ class StudySpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: str = Field("builtin:smollm2-135m", min_length=1)
+    model: NonEmpty = "builtin:smollm2-135m"
     """Base model: a hub id, a folder, a GGUF file, or ``builtin:smollm2-135m``."""
 
-    dataset: str = Field("builtin:python-stdlib", min_length=1)
+    dataset: NonEmpty = "builtin:python-stdlib"
     """Rows: a hub id, a file (.json, .jsonl, .csv, .parquet), a saved ``datasets`` folder, or
     ``builtin:python-stdlib``."""
 
-    split: str = Field("train", min_length=1)
+    split: NonEmpty = "train"
     """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``."""
 
     eval_split: str | None = None
@@ -204,7 +205,7 @@ class StudySpec(BaseModel):
     dtype: Dtype = "auto"
     """Precision of the frozen base. Adapters, gradients and optimizer states are float32 or wider."""
 
-    device: str = Field("auto", min_length=1)
+    device: NonEmpty = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
 
     trust_remote_code: bool = False
@@ -214,7 +215,7 @@ class StudySpec(BaseModel):
     """After training, truncate the largest rank's adapter by singular values to ranks 1, 2, 4, ... and to the other
     ranks, and evaluate each. Costs one held-out evaluation each: for ranks 8 and 256, eight."""
 
-    forgetting_text: str = Field(BUILTIN_TEXT, min_length=1)
+    forgetting_text: NonEmpty = BUILTIN_TEXT
     """Text whose loss before and after training shows what was forgotten: a UTF-8 file, ``builtin:python-reference``
     (English prose that ships with Python) or ``none``. Costs one evaluation of at most 32 windows of 256 tokens for the
     base and for each rank."""

@@ -12,7 +12,7 @@ from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.readings import find_knee
 from lorascope.analysis.readings_schema import DoublingSection
 from lorascope.analysis.summary import RankSection
-from lorascope.records import TrialOutcome
+from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
 from support.messages import verbatim
@@ -109,7 +109,9 @@ def test_an_unfinished_trial_has_no_stable_step_yet(make_study: MakeStudy) -> No
         ((0.1, 0.0045, 0.004), 16, "its interval reaches 0.0055"),
     ],
 )
-def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(gains, knee, words) -> None:
+def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(
+    gains: tuple[float, ...], knee: int | None, words: str
+) -> None:
     ranks = (8, 16, 32, 64)
     steps = [doubling(*pair, gain) for *pair, gain in zip(ranks, ranks[1:], gains, strict=False)]
     found, text = find_knee(steps, 0.005)
@@ -229,7 +231,7 @@ def test_the_report_says_what_the_alpha_rule_does(make_study: MakeStudy, fields:
     ]
 
 
-def plan(fields: dict):
+def plan(fields: dict) -> tuple[TrialRecord, ...]:
     from lorascope.search.trials import plan_trials
 
     return plan_trials(StudySpec(ranks=(8, 128), **fields))

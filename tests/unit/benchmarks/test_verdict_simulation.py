@@ -1,6 +1,7 @@
 """A short version of the simulation: studies with a known truth, and what the summary says of them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,9 @@ def test_the_rule_for_the_degrees_of_freedom_covers() -> None:
         assert 0.93 <= lowest <= highest <= 0.97
 
 
-def test_every_scenario_is_written_to_one_file(tmp_path, monkeypatch, capsys) -> None:
+def test_every_scenario_is_written_to_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(verdict_simulation, "RESULT", tmp_path / "result.json")
     for names in ("two-ranks-s2", "effect-0-s1-n100"):
         monkeypatch.setattr("sys.argv", ["verdict_simulation.py", "--studies", "3", "--scenarios", names])

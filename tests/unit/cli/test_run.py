@@ -11,30 +11,35 @@ from lorascope.analysis import summarize
 from lorascope.cli import main
 from lorascope.cli.result import show_result
 from lorascope.errors import InputError, Interrupted
+from lorascope.records import OutcomeState
+from lorascope.run.progress import Progress
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
+from support.cli import Asked, FakeRun
 from support.messages import verbatim
 
 
 @pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments):
+def run(*arguments: str) -> str | int | None:
     with pytest.raises(SystemExit) as caught:
         main(["run", *arguments])
     return caught.value.code
 
 
-def replaced_run(monkeypatch, error):
-    def run_study(spec, folder, *, progress, command):
+def replaced_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
         raise error
 
     monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))
 
 
-def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(fake_run, capsys):
+def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(
+    fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--ranks", "8,128", "--out", "here") == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -47,7 +52,7 @@ def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(fake_run, ca
     assert Path("here/report.html").is_file()
 
 
-def test_json_alone_is_on_standard_output(fake_run, capsys):
+def test_json_alone_is_on_standard_output(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ranks", "8,128", "--out", "here", "--json") == 0
     out, err = capsys.readouterr()
     summary = json.loads(out)
@@ -57,13 +62,17 @@ def test_json_alone_is_on_standard_output(fake_run, capsys):
 
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
-def test_a_trial_that_did_not_finish_is_exit_code_1(fake_run, capsys, state):
+def test_a_trial_that_did_not_finish_is_exit_code_1(
+    fake_run: FakeRun, capsys: pytest.CaptureFixture[str], state: OutcomeState
+) -> None:
     fake_run.state, fake_run.message = state, verbatim("for a reason")
     assert run("--ranks", "8", "--out", "here") == 1
     assert f"r8 {state}: for a reason" in capsys.readouterr().out
 
 
-def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(monkeypatch, capsys):
+def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     replaced_run(monkeypatch, InputError("there is no file rows.json", remedy="check the path"))
     assert run("--dataset", "rows.json") == 2
     out, err = capsys.readouterr()
@@ -73,13 +82,15 @@ def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [Interrupted("stopped as asked"), KeyboardInterrupt()])
-def test_an_interrupted_run_is_exit_code_130(monkeypatch, capsys, error):
+def test_an_interrupted_run_is_exit_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
     replaced_run(monkeypatch, error)
     assert run() == 130
     assert "run the same command to continue" in capsys.readouterr().err
 
 
-def test_no_arguments_run_the_demo(asked):
+def test_no_arguments_run_the_demo(asked: list[Asked]) -> None:
     assert run() == 130
     ((spec, folder, command),) = asked
     assert spec == load_spec(find_study("demo"), {})
@@ -88,14 +99,14 @@ def test_no_arguments_run_the_demo(asked):
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_is_named_in_place_of_a_file(asked, name):
+def test_a_preset_is_named_in_place_of_a_file(asked: list[Asked], name: str) -> None:
     run(name)
     ((spec, folder, _),) = asked
     assert spec == load_spec(find_study(name), {})
     assert folder == Path("studies") / name
 
 
-def test_flags_override_the_file_and_nothing_else_does(asked):
+def test_flags_override_the_file_and_nothing_else_does(asked: list[Asked]) -> None:
     Path("mine.yaml").write_text("model: a/b\ndataset: rows.json\nranks: [4]\nmax_steps: 3\npacking: false\n")
     run("mine.yaml", "--ranks", "8,16", "--learning-rates=1e-4,3e-4", "--target-modules", "q_proj,v_proj")
     ((spec, folder, _),) = asked
@@ -105,13 +116,15 @@ def test_flags_override_the_file_and_nothing_else_does(asked):
 
 
 @pytest.mark.parametrize(("flag", "alpha"), [("16", 16.0), ("16,32", (16.0, 32.0)), ("8.5,4", (8.5, 4.0))])
-def test_one_alpha_or_one_for_each_rank(asked, flag, alpha):
+def test_one_alpha_or_one_for_each_rank(asked: list[Asked], flag: str, alpha: float | tuple[float, ...]) -> None:
     run("--ranks", "8,16", "--lora-alpha", flag, "--max-memory", "8GB", "--max-seconds", "90")
     ((spec, _, _),) = asked
     assert (spec.lora_alpha, spec.max_memory, spec.max_seconds) == (alpha, "8GB", 90.0)
 
 
-def test_the_naive_reading_and_the_limits_are_in_the_result(fake_run, capsys):
+def test_the_naive_reading_and_the_limits_are_in_the_result(
+    fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--ranks", "8,128", "--out", "here", "--max-adapter-mb", "50") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "The usual script, with one learning rate (0.002)" in out
@@ -119,20 +132,22 @@ def test_the_naive_reading_and_the_limits_are_in_the_result(fake_run, capsys):
     assert "No rank is within the limits; rank 8 comes nearest: adapter not measured (limit 50.0 MB)" in out
 
 
-def test_automatic_rates_and_switches_of_the_search(asked):
+def test_automatic_rates_and_switches_of_the_search(asked: list[Asked]) -> None:
     run("--learning-rates", "auto", "--no-early-exit", "--max-grid-extensions", "0")
     ((spec, _, _),) = asked
     assert (spec.learning_rates, spec.early_exit, spec.max_grid_extensions) == ("auto", False, 0)
 
 
-def test_a_model_or_a_data_set_starts_from_the_defaults(asked):
+def test_a_model_or_a_data_set_starts_from_the_defaults(asked: list[Asked]) -> None:
     run("--model", "org/Some Model", "--dataset", "data/rows.v2.jsonl", "--no-packing", "--max-steps", "2")
     ((spec, folder, _),) = asked
     assert spec == StudySpec(model="org/Some Model", dataset="data/rows.v2.jsonl", packing=False, max_steps=2)
     assert folder == Path("studies/some-model-rows.v2")
 
 
-def test_every_wrong_flag_is_reported_at_once_before_anything_runs(asked, capsys):
+def test_every_wrong_flag_is_reported_at_once_before_anything_runs(
+    asked: list[Asked], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--ranks", "8,0,many,-4", "--max-steps", "-1", "--alpha-rule", "fixd", "--learning-rates", "nan") == 2
     out, err = capsys.readouterr()
     assert asked == []
@@ -155,7 +170,9 @@ def test_every_wrong_flag_is_reported_at_once_before_anything_runs(asked, capsys
         (["demo", "more"], "more"),
     ],
 )
-def test_bad_arguments_are_exit_code_2_and_name_the_argument(asked, capsys, arguments, said):
+def test_bad_arguments_are_exit_code_2_and_name_the_argument(
+    asked: list[Asked], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
     assert run(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -163,7 +180,7 @@ def test_bad_arguments_are_exit_code_2_and_name_the_argument(asked, capsys, argu
     assert asked == []
 
 
-def test_the_result_table_fits_the_width_whole(fake_run):
+def test_the_result_table_fits_the_width_whole(fake_run: FakeRun) -> None:
     run("--ranks", "8,128", "--out", "here")
     summary = summarize(Path("here"))
     for width in (60, 80, 120):
@@ -176,6 +193,6 @@ def test_the_result_table_fits_the_width_whole(fake_run):
         assert "…" not in "".join(lines)
 
 
-def test_a_template_flag_s_backslash_n_is_a_line_break(fake_run):
+def test_a_template_flag_s_backslash_n_is_a_line_break(fake_run: FakeRun) -> None:
     assert run("--prompt-template", r"Q: {q}\n A: ", "--completion-template", "{a}", "--out", "here") == 0
     assert load_spec(Path("here/study.yaml"), {}).prompt_template == "Q: {q}\n A: "

@@ -10,6 +10,7 @@ from lorascope.cli.run_state import RunState
 from lorascope.message import Message
 from lorascope.records import CostRecord
 from lorascope.spec.schema import StudySpec
+from support.cli import Script
 from support.messages import verbatim
 
 COST = CostRecord(
@@ -23,13 +24,13 @@ COST = CostRecord(
 )
 
 
-def drawn(state, width, height=40):
+def drawn(state: RunState, width: int, height: int = 40) -> str:
     console = Console(file=io.StringIO(), width=width, height=height)
     console.print(draw(state, width, height, 1_300_000_000))
     return console.file.getvalue()
 
 
-def running(script, spec=None):
+def running(script: Script, spec: StudySpec | None = None) -> RunState:
     script.spec = spec or script.spec
     state = RunState(script.clock)
     script.begin(state)
@@ -39,7 +40,7 @@ def running(script, spec=None):
     return state
 
 
-def test_the_wide_table_has_every_trial_and_the_whole(script):
+def test_the_wide_table_has_every_trial_and_the_whole(script: Script) -> None:
     text = drawn(running(script), 120)
     for shown in ("rank", "alpha", "1/20", "1.5000", "2.0000", "running", "200 tokens/s", "1.30 GB", "19.0 s left"):
         assert shown in text
@@ -50,7 +51,7 @@ def test_the_wide_table_has_every_trial_and_the_whole(script):
 
 
 @pytest.mark.parametrize("width", [30, 45, 60, 80, 120])
-def test_no_line_of_the_table_is_broken_or_cut(script, width):
+def test_no_line_of_the_table_is_broken_or_cut(script: Script, width: int) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     lines = drawn(running(script, spec), width).splitlines()
     heading, _, *rows = lines[: 2 + len(script.trials)]
@@ -62,13 +63,13 @@ def test_no_line_of_the_table_is_broken_or_cut(script, width):
         assert all("2.0000" in row for row in rows)
 
 
-def test_more_trials_than_lines_are_counted(script):
+def test_more_trials_than_lines_are_counted(script: Script) -> None:
     text = drawn(running(script, StudySpec(ranks=tuple(range(1, 31)))), 80, height=12)
     assert "... and 24 more trials" in text
     assert len(text.splitlines()) <= 12
 
 
-def test_columns_go_in_their_order_and_empty_ones_always(script):
+def test_columns_go_in_their_order_and_empty_ones_always(script: Script) -> None:
     columns = [
         Column(heading="rank", cells=["8"]),
         Column(heading="never", cells=[""]),
@@ -80,7 +81,7 @@ def test_columns_go_in_their_order_and_empty_ones_always(script):
     assert [column.heading for column in fit_columns(columns, 1)] == ["rank"]
 
 
-def test_the_live_view_redraws_and_prints_notes_above(script):
+def test_the_live_view_redraws_and_prints_notes_above(script: Script) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
     with LiveView(console) as view:
         view.phase("loading the model")
@@ -95,7 +96,7 @@ def test_the_live_view_redraws_and_prints_notes_above(script):
         assert shown in text
 
 
-def test_plain_lines_come_at_tenths_and_after_silence(script):
+def test_plain_lines_come_at_tenths_and_after_silence(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         view.phase("loading the model")
@@ -124,7 +125,7 @@ def test_plain_lines_come_at_tenths_and_after_silence(script):
     ]
 
 
-def test_a_slow_step_is_said_before_its_tenth(script):
+def test_a_slow_step_is_said_before_its_tenth(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
@@ -136,7 +137,7 @@ def test_a_slow_step_is_said_before_its_tenth(script):
     assert [line.split(":")[0] for line in stream.getvalue().splitlines()[1:]] == ["step 2/20", "step 3/20"]
 
 
-def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script):
+def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
@@ -144,7 +145,7 @@ def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script):
     assert stream.getvalue().splitlines()[1] == "r8 failed after 20 steps: KeyError: 'q_proj'"
 
 
-def test_trials_that_are_added_are_named_and_shown_below_the_others(script):
+def test_trials_that_are_added_are_named_and_shown_below_the_others(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
@@ -154,7 +155,7 @@ def test_trials_that_are_added_are_named_and_shown_below_the_others(script):
     assert stream.getvalue().splitlines()[-1] == "1 more: r16"
 
 
-def test_a_trial_that_was_stopped_says_why(script):
+def test_a_trial_that_was_stopped_says_why(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)

@@ -1,13 +1,12 @@
 """Small tokenizers and files of rows."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from support.tiny_models import train_tokenizer
+from support.tiny_models import WriteRows, train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +22,7 @@ def bos_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture
-def write_rows(tmp_path: Path) -> Callable[[list[dict[str, object]]], str]:
+def write_rows(tmp_path: Path) -> WriteRows:
     def write(rows: list[dict[str, object]]) -> str:
         path = tmp_path / "rows.json"
         path.write_text(json.dumps(rows), encoding="utf-8")

@@ -2,21 +2,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from lorascope.data.encode import encode, mask_by_characters
+from lorascope.data.encode import TokenizedRow, encode, mask_by_characters
 from lorascope.data.formats.rendering import join_pair
 
 ascii_text = st.text(alphabet="abde ()+:.\n#Qthsumof", min_size=1, max_size=40)
 
 
-def encode_one(tokenizer, prompt, completion, *, is_chat=False, completion_only=True):
+def encode_one(
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    completion: str,
+    *,
+    is_chat: bool = False,
+    completion_only: bool = True,
+) -> TokenizedRow:
     (encoded,) = encode([join_pair(prompt, completion)], tokenizer, is_chat=is_chat, completion_only=completion_only)
     return encoded
 
 
 @given(prompt=ascii_text, completion=ascii_text.filter(str.strip))
-def test_targets_are_the_tokens_that_hold_characters_of_the_completion(bos_tokenizer, prompt, completion):
+def test_targets_are_the_tokens_that_hold_characters_of_the_completion(
+    bos_tokenizer: PreTrainedTokenizerFast, prompt: str, completion: str
+) -> None:
     encoded = encode_one(bos_tokenizer, prompt, completion)
     ids, mask = encoded.input_ids, encoded.target_mask
     assert ids.tolist() == [*bos_tokenizer(prompt + completion)["input_ids"], bos_tokenizer.eos_token_id]
@@ -30,44 +39,46 @@ def test_targets_are_the_tokens_that_hold_characters_of_the_completion(bos_token
 
 
 @given(prompt=ascii_text, completion=ascii_text.filter(str.strip))
-def test_trimmed_offsets_give_the_same_mask(tokenizer, bos_tokenizer, prompt, completion):
+def test_trimmed_offsets_give_the_same_mask(
+    tokenizer: PreTrainedTokenizerFast, bos_tokenizer: PreTrainedTokenizerFast, prompt: str, completion: str
+) -> None:
     trimmed = encode_one(tokenizer, "Q" + prompt, completion)
     whole = encode_one(bos_tokenizer, "Q" + prompt, completion)
     assert trimmed.input_ids.tolist() == whole.input_ids.tolist()[1:]
     assert trimmed.target_mask[1:].tolist() == whole.target_mask[2:].tolist()
 
 
-def test_a_token_across_the_border_belongs_to_the_completion():
+def test_a_token_across_the_border_belongs_to_the_completion() -> None:
     offsets = np.array([[0, 0], [0, 3], [3, 6], [6, 9], [9, 9], [9, 12]])
     assert mask_by_characters(offsets, [(4, 9)]).tolist() == [False, False, True, True, True, False]
     assert mask_by_characters(offsets, [(0, 3), (9, 12)]).tolist() == [False, True, False, False, False, True]
 
 
-def test_characters_of_several_bytes_are_masked_as_characters(bos_tokenizer):
+def test_characters_of_several_bytes_are_masked_as_characters(bos_tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = encode_one(bos_tokenizer, "Qé", "한국")
     first = int(encoded.target_mask.argmax())
     assert bos_tokenizer.decode(encoded.input_ids[1:first]) == "Qé"
     assert bos_tokenizer.decode(encoded.input_ids[first:]) == "한국</s>"
 
 
-def test_the_end_token_is_not_doubled(tokenizer):
+def test_the_end_token_is_not_doubled(tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = encode_one(tokenizer, "Q: ", "the sum</s>")
     assert encoded.input_ids.tolist().count(tokenizer.eos_token_id) == 1
     assert encoded.target_mask[-1]
 
 
-def test_a_chat_gets_no_special_tokens(bos_tokenizer):
+def test_a_chat_gets_no_special_tokens(bos_tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = encode_one(bos_tokenizer, "Q: ", "the sum\n", is_chat=True)
     assert encoded.input_ids.tolist() == bos_tokenizer("Q: the sum\n", add_special_tokens=False)["input_ids"]
 
 
-def test_loss_on_all_tokens_leaves_out_only_the_first(tokenizer):
+def test_loss_on_all_tokens_leaves_out_only_the_first(tokenizer: PreTrainedTokenizerFast) -> None:
     mask = encode_one(tokenizer, "Q: ", "the sum", completion_only=False).target_mask
     assert not mask[0]
     assert mask[1:].all()
 
 
-def test_a_tokenizer_without_offsets_tokenises_pieces():
+def test_a_tokenizer_without_offsets_tokenises_pieces() -> None:
     tokenizer = ByT5Tokenizer()
     encoded = encode_one(tokenizer, "Q: ", "sum")
     assert encoded.input_ids.tolist() == tokenizer("Q: sum")["input_ids"]
@@ -75,7 +86,9 @@ def test_a_tokenizer_without_offsets_tokenises_pieces():
 
 
 @pytest.mark.parametrize("max_length", [2, 3, 4, 100])
-def test_a_truncated_row_keeps_its_start_and_loses_its_end_token(tokenizer, max_length):
+def test_a_truncated_row_keeps_its_start_and_loses_its_end_token(
+    tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> None:
     encoded = encode_one(tokenizer, "Q", "the sum of", completion_only=True)
     example = encoded.truncate(max_length)
     assert example is not None
@@ -84,5 +97,5 @@ def test_a_truncated_row_keeps_its_start_and_loses_its_end_token(tokenizer, max_
     assert example.n_targets == example.n_tokens - 1
 
 
-def test_a_row_without_targets_after_truncation_is_no_example(tokenizer):
+def test_a_row_without_targets_after_truncation_is_no_example(tokenizer: PreTrainedTokenizerFast) -> None:
     assert encode_one(tokenizer, "a long prompt that fills the row", "sum").truncate(3) is None

@@ -1,22 +1,27 @@
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from lorascope.data.dataset import Example
 from lorascope.data.prepare import prepare
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
+from support.tiny_models import WriteRows
 
 
-def pairs(n, *, prompt="add {n}", completion="sum {n}"):
+def pairs(n: int, *, prompt: str = "add {n}", completion: str = "sum {n}") -> list[dict[str, object]]:
     return [{"prompt": prompt.format(n=n), "completion": completion.format(n=n)} for n in range(n)]
 
 
-def texts(examples, tokenizer):
+def texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return [tokenizer.decode(example.input_ids) for example in examples]
 
 
-def test_rows_are_split_into_training_and_held_out(write_rows, tokenizer):
+def test_rows_are_split_into_training_and_held_out(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     splits = prepare(StudySpec(dataset=write_rows(pairs(40))), tokenizer)
     assert (len(splits.train), len(splits.eval), splits.format, splits.notes) == (36, 4, "prompt_completion", ())
     assert sorted(texts(splits.train + splits.eval, tokenizer)) == sorted(f"add {n}sum {n}</s>" for n in range(40))
@@ -26,7 +31,7 @@ def test_rows_are_split_into_training_and_held_out(write_rows, tokenizer):
     assert not example.target_mask[0]
 
 
-def test_data_hash_covers_tokens_masks_and_split(write_rows, tokenizer):
+def test_data_hash_covers_tokens_masks_and_split(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     path = write_rows(pairs(40))
     specs = [
         StudySpec(dataset=path),
@@ -41,7 +46,7 @@ def test_data_hash_covers_tokens_masks_and_split(write_rows, tokenizer):
     assert len(hashes[0]) == 64
 
 
-def test_splits_of_the_published_study(write_rows, tokenizer):
+def test_splits_of_the_published_study(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [{"instruction": f"Add {n}.", "input": "", "output": "the sum " * n} for n in range(1, 81)]
     spec = StudySpec(
         dataset=write_rows(rows),
@@ -56,11 +61,11 @@ def test_splits_of_the_published_study(write_rows, tokenizer):
     assert splits.notes == (Message("rows.truncated", split="train[:50%]", tokens=40, rows=40, count=len(cut)),)
 
 
-def n_tokens(row, tokenizer):
+def n_tokens(row: dict[str, object], tokenizer: PreTrainedTokenizerFast) -> int:
     return len(tokenizer(f"### Question: {row['instruction']}\n ### Answer: {row['output']}")["input_ids"]) + 1
 
 
-def test_notes_count_dropped_and_truncated_rows(write_rows, tokenizer):
+def test_notes_count_dropped_and_truncated_rows(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [
         *pairs(20),
         {"prompt": "add 0", "completion": "sum 0"},
@@ -77,7 +82,7 @@ def test_notes_count_dropped_and_truncated_rows(write_rows, tokenizer):
     assert splits.notes[2].code in {"rows.train_repeats", "rows.eval_repeats"}
 
 
-def test_rows_of_one_prompt_stay_together(write_rows, tokenizer):
+def test_rows_of_one_prompt_stay_together(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [{"prompt": f"{n % 5}" + " " * (n % 2), "completion": f"sum {n}"} for n in range(30)]
     splits = prepare(StudySpec(dataset=write_rows(rows), eval_examples=8), tokenizer)
     assert (len(splits.train), len(splits.eval)) == (24, 6)
@@ -86,7 +91,9 @@ def test_rows_of_one_prompt_stay_together(write_rows, tokenizer):
     assert splits.notes == (Message("rows.fewer_held_out", asked=8, count=6),)
 
 
-def test_training_rows_with_a_held_out_prompt_are_dropped(write_rows, tokenizer):
+def test_training_rows_with_a_held_out_prompt_are_dropped(
+    write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast
+) -> None:
     rows = [*pairs(20), *pairs(5, completion="other {n}"), *pairs(1, completion="other {n}")]
     spec = StudySpec(dataset=write_rows(rows), split="train[:20]", eval_split="train[20:]")
     splits = prepare(spec, tokenizer)
@@ -100,7 +107,7 @@ def test_training_rows_with_a_held_out_prompt_are_dropped(write_rows, tokenizer)
     assert (len(few.train), len(few.eval)) == (18, 2)
 
 
-def test_chats_and_plain_text_have_their_masks(write_rows, bos_tokenizer):
+def test_chats_and_plain_text_have_their_masks(write_rows: WriteRows, bos_tokenizer: PreTrainedTokenizerFast) -> None:
     talk = [
         {"messages": [{"role": "user", "content": f"add {n}"}, {"role": "assistant", "content": f"sum {n}"}]}
         for n in range(20)
@@ -134,14 +141,21 @@ def test_chats_and_plain_text_have_their_masks(write_rows, bos_tokenizer):
         ([{"text": ["a"]}] * 20, {}, "row 1, column 'text' holds a list", "text in every row"),
     ],
 )
-def test_unusable_rows_are_refused(write_rows, tokenizer, rows, fields, said, remedy):
+def test_unusable_rows_are_refused(
+    write_rows: WriteRows,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[dict[str, object]],
+    fields: dict[str, Any],
+    said: str,
+    remedy: str,
+) -> None:
     with pytest.raises(InputError) as caught:
         prepare(StudySpec(dataset=write_rows(rows), **fields), tokenizer)
     assert said in caught.value.problem
     assert remedy in caught.value.remedy
 
 
-def test_the_remedy_for_max_length_is_enough(write_rows, tokenizer):
+def test_the_remedy_for_max_length_is_enough(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     path = write_rows(pairs(40, prompt="a longer prompt {n}: "))
     spec = StudySpec(dataset=path, max_length=2, per_device_train_batch_size=1, eval_examples=2)
     with pytest.raises(InputError) as caught:
@@ -152,7 +166,7 @@ def test_the_remedy_for_max_length_is_enough(write_rows, tokenizer):
         prepare(spec.model_copy(update={"max_length": enough - 1}), tokenizer)
 
 
-def test_a_tokenizer_without_an_end_token_is_refused(write_rows, tokenizer):
+def test_a_tokenizer_without_an_end_token_is_refused(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = None
     with pytest.raises(InputError, match="has no end token"):

@@ -21,7 +21,7 @@ specs = st.builds(
 
 
 @given(spec=specs, n_train=st.integers(1, 40), seed=st.integers(0, 5))
-def test_each_epoch_of_steps_is_that_epochs_order_in_chunks(spec, n_train, seed):
+def test_each_epoch_of_steps_is_that_epochs_order_in_chunks(spec: StudySpec, n_train: int, seed: int) -> None:
     steps_per_epoch = total_steps(spec.model_copy(update={"num_train_epochs": 1.0}), n_train)
     for epoch in range(2):
         steps = [
@@ -44,31 +44,33 @@ def test_each_epoch_of_steps_is_that_epochs_order_in_chunks(spec, n_train, seed)
         (3, 8, 1, 2.0, 2),
     ],
 )
-def test_steps_are_counted_as_trainer_counts_them(n_train, batch, accumulation, epochs, expected):
+def test_steps_are_counted_as_trainer_counts_them(
+    n_train: int, batch: int, accumulation: int, epochs: float, expected: int
+) -> None:
     spec = StudySpec(
         per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, num_train_epochs=epochs
     )
     assert total_steps(spec, n_train) == expected
 
 
-def test_max_steps_overrides_epochs():
+def test_max_steps_overrides_epochs() -> None:
     assert total_steps(StudySpec(max_steps=7, num_train_epochs=100), 10) == 7
 
 
 @given(n=st.integers(1, 200), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 100))
-def test_an_epochs_order_is_a_permutation(n, seed, epoch):
+def test_an_epochs_order_is_a_permutation(n: int, seed: int, epoch: int) -> None:
     order = epoch_order(n, seed=seed, epoch=epoch)
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(n))
 
 
-def test_order_depends_on_seed_and_epoch_and_never_changes():
+def test_order_depends_on_seed_and_epoch_and_never_changes() -> None:
     assert epoch_order(8, seed=0, epoch=0).tolist() == FIRST_ORDER
     assert epoch_order(8, seed=0, epoch=1).tolist() != FIRST_ORDER
     assert epoch_order(8, seed=1, epoch=0).tolist() != FIRST_ORDER
 
 
-def test_importing_row_order_loads_no_heavy_library():
+def test_importing_row_order_loads_no_heavy_library() -> None:
     code = "import sys, lorascope.data.row_order; print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

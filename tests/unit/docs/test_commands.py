@@ -13,7 +13,7 @@ from lorascope.cli.flags import given_fields
 from lorascope.errors import InputError
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
-from support.pages import ROOT, WRITTEN, blocks
+from support.pages import ROOT, WRITTEN, Block, blocks
 
 OPERATORS = {"|", "||", "&&", ";", ">", "2>"}
 TARGETS = set(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split())
@@ -72,7 +72,7 @@ def check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
-def test_every_command_of_a_shell_block_can_be_given(block) -> None:
+def test_every_command_of_a_shell_block_can_be_given(block: Block) -> None:
     found = commands(block.text)
     assert found
     for words in found:
@@ -80,7 +80,7 @@ def test_every_command_of_a_shell_block_can_be_given(block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
-def test_every_study_on_a_page_is_a_study(block) -> None:
+def test_every_study_on_a_page_is_a_study(block: Block) -> None:
     StudySpec.model_validate(yaml.safe_load(block.text))
 
 

@@ -10,12 +10,12 @@ def name(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
 
 
-def test_every_pin_is_one_exact_public_version():
+def test_every_pin_is_one_exact_public_version() -> None:
     assert [pin for pin in PINS if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
     assert len({name(pin) for pin in PINS}) == len(PINS)
 
 
-def test_everything_the_project_asks_for_is_pinned():
+def test_everything_the_project_asks_for_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     asked = [
         *project["build-system"]["requires"],

@@ -1,6 +1,7 @@
 """Links lead somewhere, and names written as code are names of the program."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -23,13 +24,13 @@ FOREIGN = {
 """Names of other programs that pages may write as code."""
 
 
-def links(page) -> list[str]:
+def links(page: Path) -> list[str]:
     found = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     return [link for link in found if not link.startswith(("http://", "https://"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_to_files_and_headings(page) -> None:
+def test_links_lead_to_files_and_headings(page: Path) -> None:
     broken = []
     for link in links(page):
         path, _, anchor = link.partition("#")
@@ -55,20 +56,20 @@ def program_names() -> set[str]:
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_names_that_look_like_fields_are_fields(page) -> None:
+def test_names_that_look_like_fields_are_fields(page: Path) -> None:
     written = {code for code in inline_code(page) if re.fullmatch(r"[a-z]+[0-9]*(_[a-z0-9]+)+", code)}
     assert written <= program_names()
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_flags_in_the_text_are_flags(page) -> None:
+def test_flags_in_the_text_are_flags(page: Path) -> None:
     helps = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     written = {flag for code in inline_code(page) for flag in re.findall(r"(?:^| )(--[a-z][a-z-]*)", code)}
     assert {flag for flag in written - {"--help"} if not re.search(rf"{flag}(?![a-z-])", helps)} == set()
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_files_in_the_text_exist(page) -> None:
+def test_files_in_the_text_exist(page: Path) -> None:
     roots = (ROOT, ROOT / "src" / "lorascope", page.parent)
     written = {code for code in inline_code(page) if re.fullmatch(r"[\w./-]+/[\w.-]+\.(py|md|toml|txt)", code)}
     assert {code for code in written if not any((root / code).is_file() for root in roots)} == set()
@@ -77,7 +78,7 @@ def test_files_in_the_text_exist(page) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in WRITTEN if page.name == "CHANGELOG.md" or "decisions" not in page.parts]
 )
-def test_commands_named_in_the_text_exist(page) -> None:
+def test_commands_named_in_the_text_exist(page: Path) -> None:
     there = {command for command in app if not command.startswith("-")}
     assert {code.split()[1] for code in inline_code(page) if re.match(r"lorascope [a-z]", code)} <= there
 
@@ -101,7 +102,7 @@ def test_every_caution_and_verdict_is_defined() -> None:
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=name)
-def test_a_decision_is_dated_and_says_what_follows_from_it(page) -> None:
+def test_a_decision_is_dated_and_says_what_follows_from_it(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     date = page.name[:10]
     assert re.search(rf"^{date} · (accepted|rejected)$", text, re.MULTILINE)

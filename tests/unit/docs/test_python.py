@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +14,11 @@ from transformers.utils import logging
 
 from lorascope.cli import main
 from lorascope.run.export import export_adapter
-from support.pages import blocks
+from support.pages import Block, blocks
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the study studies/demo, whose ranks 8 and 16 were really trained, and rank 8 merged in merged/."""
     folder = tmp_path_factory.mktemp("docs")
     make_model(folder / "model")
@@ -34,7 +35,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def make_model(folder) -> None:
+def make_model(folder: Path) -> None:
     """A model of random weights and a tokenizer that reads bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bytes_only = Tokenizer(models.BPE(vocab={sign: n for n, sign in enumerate([*alphabet, "</s>"])}, merges=[]))
@@ -52,7 +53,9 @@ def make_model(folder) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # what PEFT and Transformers say of their own future is not ours to mend
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
-def test_python_blocks_run_and_print(block, place, tmp_path, monkeypatch, capsys) -> None:
+def test_python_blocks_run_and_print(
+    block: Block, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     work = tmp_path / "work"
     shutil.copytree(place, work)
     monkeypatch.chdir(work)

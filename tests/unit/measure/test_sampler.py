@@ -1,20 +1,23 @@
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Self
 
 import psutil
 import pytest
 
 from lorascope.measure.nvml import Gpus
 from lorascope.measure.sampler import SystemSampler
+from lorascope.records import GpuSample, SystemSample
 
 
-def nowhere(sample, gpus):
+def nowhere(sample: SystemSample, gpus: Sequence[GpuSample]) -> None:
     pass
 
 
-def test_sampler_samples_at_intervals_and_at_the_end():
+def test_sampler_samples_at_intervals_and_at_the_end() -> None:
     samples = []
     with SystemSampler(0.02, lambda sample, gpus: samples.append(sample)):
         time.sleep(0.15)
@@ -26,7 +29,7 @@ def test_sampler_samples_at_intervals_and_at_the_end():
     assert len(samples) == count
 
 
-def test_sampler_gives_a_short_run_one_sample_without_waiting():
+def test_sampler_gives_a_short_run_one_sample_without_waiting() -> None:
     samples = []
     start = time.perf_counter()
     with SystemSampler(60.0, lambda *found: samples.append(found)):
@@ -35,7 +38,7 @@ def test_sampler_gives_a_short_run_one_sample_without_waiting():
     assert [gpus for _, gpus in samples] == [()]
 
 
-def test_sampler_stops_on_an_error_of_the_block():
+def test_sampler_stops_on_an_error_of_the_block() -> None:
     with pytest.raises(RuntimeError, match="of the run"), SystemSampler(60.0, nowhere):
         raise RuntimeError("of the run")
     assert "lorascope-sampler" not in [thread.name for thread in threading.enumerate()]
@@ -44,22 +47,22 @@ def test_sampler_stops_on_an_error_of_the_block():
 class Stuck(Gpus):
     """GPUs whose driver does not answer any more."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked, self.released = threading.Event(), threading.Event()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         pass
 
-    def sample(self, seconds):
+    def sample(self, seconds: float) -> list[GpuSample]:
         self.asked.set()
         self.released.wait()
         return []
 
 
-def test_sampler_does_not_wait_for_a_hanging_device():
+def test_sampler_does_not_wait_for_a_hanging_device() -> None:
     gpus = Stuck()
     start = time.perf_counter()
     with SystemSampler(0.01, nowhere, gpus):
@@ -70,8 +73,8 @@ def test_sampler_does_not_wait_for_a_hanging_device():
     gpus.released.set()
 
 
-def test_sampler_ends_when_the_process_cannot_be_read(monkeypatch):
-    def refuse(process):
+def test_sampler_ends_when_the_process_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: object) -> None:
         raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil.Process, "memory_info", refuse)
@@ -81,8 +84,8 @@ def test_sampler_ends_when_the_process_cannot_be_read(monkeypatch):
     assert samples == []
 
 
-def test_sampler_reads_device_memory_only_with_cuda_initialised(monkeypatch):
-    def sample_with(started):
+def test_sampler_reads_device_memory_only_with_cuda_initialised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sample_with(started: bool) -> int | None:
         cuda = SimpleNamespace(
             is_initialized=lambda: started, device_count=lambda: 2, memory_allocated=lambda index: 100 + index
         )

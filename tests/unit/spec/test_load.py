@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,17 +17,17 @@ def write(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_defaults_are_used_where_nothing_is_given():
+def test_defaults_are_used_where_nothing_is_given() -> None:
     assert load_spec(None, {}) == StudySpec()
 
 
-def test_flags_override_the_file_and_defaults_come_last(tmp_path):
+def test_flags_override_the_file_and_defaults_come_last(tmp_path: Path) -> None:
     path = write(tmp_path, "ranks: [4, 16]\nmax_steps: 7\nlearning_rates: [5e-5]\n")
     spec = load_spec(path, {"ranks": (2,)})
     assert (spec.ranks, spec.max_steps, spec.learning_rates, spec.seeds) == ((2,), 7, (5e-5,), (0,))
 
 
-def test_every_error_is_reported_with_path_value_and_remedy(tmp_path):
+def test_every_error_is_reported_with_path_value_and_remedy(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "ranks: [8, 0, many]\nrank: 3\nalpha_rule: fixd\nlearning_rates: 1e-4\ntarget_modules: [1]\n"
@@ -57,7 +58,7 @@ def test_every_error_is_reported_with_path_value_and_remedy(tmp_path):
         assert f"{error.problem}\n  -> {error.remedy}" in str(caught.value)
 
 
-def test_a_rule_between_fields_is_not_reported_when_a_wrong_field_is_its_cause():
+def test_a_rule_between_fields_is_not_reported_when_a_wrong_field_is_its_cause() -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(None, {"prompt_template": 3, "completion_template": "{output}"})
     assert [error.problem for error in caught.value.errors] == ["prompt_template is 3: input should be a valid string"]
@@ -78,7 +79,7 @@ def test_a_rule_between_fields_is_not_reported_when_a_wrong_field_is_its_cause()
         ("just text", "holds a str"),
     ],
 )
-def test_an_invalid_study_file_is_one_input_error(tmp_path, content, said):
+def test_an_invalid_study_file_is_one_input_error(tmp_path: Path, content: str | bytes, said: str) -> None:
     with pytest.raises(InputError) as caught:
         load_spec(write(tmp_path, content), {})
     assert type(caught.value) is InputError
@@ -86,14 +87,14 @@ def test_an_invalid_study_file_is_one_input_error(tmp_path, content, said):
     assert caught.value.remedy
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study file"):
         load_spec(tmp_path / "absent.yaml", {})
     with pytest.raises(InputError, match="is a folder"):
         load_spec(tmp_path, {})
 
 
-def test_yaml_cannot_make_objects(tmp_path):
+def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not valid YAML"):
         load_spec(write(tmp_path, "model: !!python/object/apply:os.getcwd []"), {})
 
@@ -105,7 +106,14 @@ def test_yaml_cannot_make_objects(tmp_path):
     targets=st.one_of(st.none(), st.just("all-linear"), st.lists(st.text(st.characters(codec="ascii")), max_size=3)),
     max_steps=st.one_of(st.none(), st.integers(1, 10**9)),
 )
-def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, prompt, targets, max_steps):
+def test_a_dumped_study_loads_equal(
+    tmp_path_factory: pytest.TempPathFactory,
+    ranks: list[int],
+    learning_rates: list[float],
+    prompt: str,
+    targets: str | list[str] | None,
+    max_steps: int | None,
+) -> None:
     spec = load_spec(
         None,
         {
@@ -151,7 +159,9 @@ def test_a_dumped_study_loads_equal(tmp_path_factory, ranks, learning_rates, pro
         ({"max_seconds": 60, "cost": "off"}, ("max_seconds needs", "cost quick or full")),
     ],
 )
-def test_contradictions_and_nonsense_are_one_error_with_its_remedy(fields, parts):
+def test_contradictions_and_nonsense_are_one_error_with_its_remedy(
+    fields: dict[str, Any], parts: tuple[str, ...]
+) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(None, fields)
     assert len(caught.value.errors) == 1
@@ -159,14 +169,14 @@ def test_contradictions_and_nonsense_are_one_error_with_its_remedy(fields, parts
         assert part in str(caught.value)
 
 
-def test_alphas_and_limits_load_equal(tmp_path):
+def test_alphas_and_limits_load_equal(tmp_path: Path) -> None:
     spec = load_spec(
         None, {"lora_alpha": [16, 32, 64.5], "max_memory": "7.5GiB", "max_seconds": 90, "max_adapter_mb": 5}
     )
     assert load_spec(write(tmp_path, dump_spec(spec)), {}) == spec
 
 
-def test_presets_load_with_the_settings_of_the_published_study():
+def test_presets_load_with_the_settings_of_the_published_study() -> None:
     specs = {name: load_spec(find_study(name), {}) for name in preset_names()}
     assert set(specs) == {"demo", "opt-350m-codealpaca", "opt-350m-codealpaca-alpha32"}
     reference = specs["opt-350m-codealpaca"]
@@ -180,7 +190,7 @@ def test_presets_load_with_the_settings_of_the_published_study():
     assert specs["demo"].dataset.startswith("builtin:")
 
 
-def test_an_unknown_preset_lists_the_known(tmp_path, monkeypatch):
+def test_an_unknown_preset_lists_the_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
         find_study("opt-350m-codealpacca")
@@ -193,7 +203,7 @@ def test_an_unknown_preset_lists_the_known(tmp_path, monkeypatch):
     assert find_study("mine") == Path("mine")
 
 
-def test_automatic_rates_are_read_and_written_as_a_word(tmp_path):
+def test_automatic_rates_are_read_and_written_as_a_word(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, "learning_rates: auto\n"), {})
     assert spec.learning_rates == "auto"
     assert "learning_rates: auto" in dump_spec(spec)
@@ -209,7 +219,7 @@ def test_automatic_rates_are_read_and_written_as_a_word(tmp_path):
         ("3", "learning_rates is 3"),
     ],
 )
-def test_wrong_learning_rates_are_one_error_each(tmp_path, written, problem):
+def test_wrong_learning_rates_are_one_error_each(tmp_path: Path, written: str, problem: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(write(tmp_path, f"learning_rates: {written}\n"), {})
     (error,) = caught.value.errors
@@ -228,7 +238,7 @@ def test_wrong_learning_rates_are_one_error_each(tmp_path, written, problem):
         ("cost_steps: 3", {"cost": "full"}, "full"),
     ],
 )
-def test_cost_is_read_from_new_and_older_files(tmp_path, text, flags, cost):
+def test_cost_is_read_from_new_and_older_files(tmp_path: Path, text: str, flags: dict[str, object], cost: str) -> None:
     (tmp_path / "study.yaml").write_text(text)
     spec = load_spec(tmp_path / "study.yaml", flags)
     assert spec.cost == cost
@@ -236,7 +246,7 @@ def test_cost_is_read_from_new_and_older_files(tmp_path, text, flags, cost):
     assert load_spec(tmp_path / "again.yaml", {}) == spec
 
 
-def test_steps_for_costs_that_no_version_took_are_refused(tmp_path):
+def test_steps_for_costs_that_no_version_took_are_refused(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("cost_steps: many")
     with pytest.raises(SpecError, match="cost_steps is not a field of a study"):
         load_spec(tmp_path / "study.yaml", {})

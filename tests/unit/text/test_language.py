@@ -6,12 +6,12 @@ from lorascope.text.language import LANGUAGES, current_language, language, tr, t
 from lorascope.text.say import say
 
 
-def test_values_are_filled_in_and_counts_choose_the_form():
+def test_values_are_filled_in_and_counts_choose_the_form() -> None:
     assert tr("rank {rank} of {total}", rank=8, total=3) == "rank 8 of 3"
     assert [trn("{count} pair", "{count} pairs", n) for n in (1, 2)] == ["1 pair", "2 pairs"]
 
 
-def test_a_language_holds_within_its_context_only():
+def test_a_language_holds_within_its_context_only() -> None:
     assert current_language() == "en"
     for code in LANGUAGES:
         with language(code):
@@ -19,16 +19,16 @@ def test_a_language_holds_within_its_context_only():
     assert current_language() == "en"
 
 
-def test_braces_in_a_value_are_text():
+def test_braces_in_a_value_are_text() -> None:
     assert tr("model {name}", name="{evil}") == "model {evil}"
 
 
-def test_an_unknown_language_is_refused_with_those_there_are():
+def test_an_unknown_language_is_refused_with_those_there_are() -> None:
     with pytest.raises(InputError, match=r"no language 'xx'\n  -> use one of: en, ko"), language("xx"):
         pass
 
 
-def test_korean_words_and_english_ones_for_a_message_without_a_translation():
+def test_korean_words_and_english_ones_for_a_message_without_a_translation() -> None:
     with language("ko"):
         assert tr("training loss") == "학습 손실"
         assert tr("a message nobody wrote, {name}", name=1) == "a message nobody wrote, 1"
@@ -54,6 +54,6 @@ def test_korean_words_and_english_ones_for_a_message_without_a_translation():
         ("GB", "랭크 GB은(는) GB이(가) GB을(를) GB과(와) GB(으)로"),
     ],
 )
-def test_a_korean_particle_follows_the_sound_of_its_value(rank, text):
+def test_a_korean_particle_follows_the_sound_of_its_value(rank: int | str, text: str) -> None:
     with language("ko"):
         assert tr("랭크 {rank}은(는) {rank}이(가) {rank}을(를) {rank}과(와) {rank}(으)로", rank=rank) == text

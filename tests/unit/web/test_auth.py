@@ -1,32 +1,34 @@
 """The page is for this machine, under its own names, unless a token is known."""
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from lorascope.web.auth import COOKIE, HEADERS, Guard, own_names
 from lorascope.web.sockets import is_loopback
+from support.asgi import ask
 
 
-async def inner(scope, receive, send) -> None:
+async def inner(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": b"inside", "more_body": False})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8501", "localhost:8501", "LOCALHOST", "[::1]:8501", "127.0.0.1", "[::1]"])
-def test_this_machines_names_are_answered(ask, host: str) -> None:
+def test_this_machines_names_are_answered(host: str) -> None:
     assert ask(Guard(inner), "/", headers={"host": host}).text == "inside"
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8501", "192.168.1.5:8501", "127.0.0.1.evil.example", ""]
 )
-def test_other_names_are_refused(ask, host: str) -> None:
+def test_other_names_are_refused(host: str) -> None:
     """A name that somebody else's DNS leads here is how a foreign page would read this one."""
     answer = ask(Guard(inner), "/", headers={"host": host})
     assert answer.status == 421
     assert "inside" not in answer.text
 
 
-def test_every_answer_has_the_policy(ask) -> None:
+def test_every_answer_has_the_policy() -> None:
     for host in ("localhost", "evil.example"):
         answer = ask(Guard(inner), "/", headers={"host": host})
         assert {name: answer.headers[name] for name in HEADERS} == HEADERS
@@ -37,11 +39,11 @@ def test_every_answer_has_the_policy(ask) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_the_page_can_only_be_read(ask, method: str) -> None:
+def test_the_page_can_only_be_read(method: str) -> None:
     assert ask(Guard(inner), "/", method=method).status == 405
 
 
-def test_bound_wider_it_asks_for_the_token(ask) -> None:
+def test_bound_wider_it_asks_for_the_token() -> None:
     guard = Guard(inner, names=("box.lan",), token="secret")
     name = f"{COOKIE}_8501"
     for cookie in ("", f"{name}=wrong", "=;;= ,", f"{name}=", f"{COOKIE}_8502=secret", f"x{name}=secret"):

@@ -11,12 +11,14 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.types import ASGIApp
 
 from lorascope.errors import InputError
 from lorascope.store import StudyStore
 from lorascope.web import app as app_module
 from lorascope.web.app import Page, asset_content
 from lorascope.web.studies import Studies, check_root
+from support.asgi import ask, run
 
 BuildStudy = Callable[..., Path]
 ASSETS = ("page.js", "charts.js", "page.css", "icon.svg", "vega.js")
@@ -34,12 +36,12 @@ def studies(build_study: BuildStudy, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def kept(studies: Path):
+def kept(studies: Path) -> ASGIApp:
     """An application that keeps its monitors from request to request; its streams send once."""
     return Page(Studies(studies), lambda: True).app()
 
 
-def app_of(root: Path):
+def app_of(root: Path) -> ASGIApp:
     """The application over a folder; its streams send once and end."""
     return Page(Studies(root), lambda: True).app()
 
@@ -48,7 +50,7 @@ def updates(body: bytes) -> list[dict]:
     return [json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line.startswith("data: ")]
 
 
-def test_one_study_is_the_home_page_and_several_are_a_list(ask, studies: Path) -> None:
+def test_one_study_is_the_home_page_and_several_are_a_list(studies: Path) -> None:
     home = ask(app_of(studies / "first"), "/")
     assert home.status == 200
     assert 'data-study="first"' in home.text
@@ -61,7 +63,7 @@ def test_one_study_is_the_home_page_and_several_are_a_list(ask, studies: Path) -
     assert "other" not in update["/list"]
 
 
-def test_a_new_stream_gets_every_part_of_its_studies(ask, studies: Path) -> None:
+def test_a_new_stream_gets_every_part_of_its_studies(studies: Path) -> None:
     page = Page(Studies(studies), lambda: True)
     for app in (page.app(), page.app(), app_of(studies)):
         [update] = updates(ask(app, "/events?study=first&study=sec%20ond").body)
@@ -84,19 +86,19 @@ def stream(page: Page, polls: list[dict], monkeypatch: pytest.MonkeyPatch, *, he
 
 
 def test_a_stream_sends_whole_parts_that_changed_and_null_for_those_that_are_gone(
-    run, studies: Path, monkeypatch: pytest.MonkeyPatch
+    studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     polls = [{"a": 1, "b": [1]}, {"a": 1, "b": [1]}, {"a": 1, "b": [1, 2]}, {"b": [1, 2], "c": None}]
     sent = run(stream(Page(Studies(studies)), polls, monkeypatch))
     assert updates("".join(sent).encode()) == [{"a": 1, "b": [1]}, {"b": [1, 2]}, {"a": None, "c": None}]
 
 
-def test_an_unchanged_study_sends_nothing_but_heartbeats(run, studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_study_sends_nothing_but_heartbeats(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = run(stream(Page(Studies(studies)), [{}] * 3, monkeypatch, heartbeat=0.0))
     assert sent == ["retry: 1000\n\n"] + ["event: heartbeat\ndata: 1\n\n"] * 3
 
 
-def test_studies_are_compared_side_by_side(ask, studies: Path) -> None:
+def test_studies_are_compared_side_by_side(studies: Path) -> None:
     answer = ask(app_of(studies), "/compare?study=first&study=sec%20ond")
     assert answer.status == 200
     assert answer.text.count("data-study=") == 2
@@ -112,7 +114,7 @@ def test_studies_are_compared_side_by_side(ask, studies: Path) -> None:
         "/events?study=..", "/events?study=/etc", "/nothing", "/study/", "/assets/", "/assets/vega.js/x",
     ],
 )  # fmt: skip
-def test_what_is_not_a_study_is_not_found(ask, studies: Path, address: str) -> None:
+def test_what_is_not_a_study_is_not_found(studies: Path, address: str) -> None:
     answer = ask(app_of(studies), address)
     assert answer.status == 404
     assert "secret notes" not in answer.text
@@ -124,7 +126,7 @@ def test_what_is_not_a_study_is_not_found(ask, studies: Path, address: str) -> N
     path=st.text(max_size=30), names=st.lists(st.text(max_size=12), max_size=4), lang=st.none() | st.text(max_size=6),
     seen=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=40),
 )  # fmt: skip
-def test_no_address_makes_an_error(ask, kept, path: str, names: list[str], lang: str | None, seen: str) -> None:
+def test_no_address_makes_an_error(kept: ASGIApp, path: str, names: list[str], lang: str | None, seen: str) -> None:
     """Whatever is asked: an answer below 500, and the text that was given never comes back as HTML."""
     query = "&".join(f"study={quote(name, safe='')}" for name in ["first", *names])
     query += "" if lang is None else f"&lang={quote(lang, safe='')}"
@@ -135,7 +137,7 @@ def test_no_address_makes_an_error(ask, kept, path: str, names: list[str], lang:
         assert "<script>" not in answer.text
 
 
-def test_names_are_escaped(ask, build_study: BuildStudy, tmp_path: Path) -> None:
+def test_names_are_escaped(build_study: BuildStudy, tmp_path: Path) -> None:
     build_study(tmp_path / "<img src=x onerror=alert(1)>", model="<b>model</b>")
     build_study(tmp_path / "\"'><script>alert(1)</script>".replace("/", "\N{DIVISION SLASH}"))
     pages = [ask(app_of(tmp_path), "/").text]
@@ -152,7 +154,7 @@ def test_names_are_escaped(ask, build_study: BuildStudy, tmp_path: Path) -> None
     assert ask(app_of(tmp_path), "/study/<script>alert(1)").text.count("<script>") == 0
 
 
-def test_languages(ask, studies: Path) -> None:
+def test_languages(studies: Path) -> None:
     app = app_of(studies / "first")
     assert '<html lang="ko">' in ask(app, "/?lang=ko").text
     assert '<html lang="ko">' in ask(app, "/", headers={"accept-language": "de-DE,ko-KR;q=0.8,en"}).text
@@ -164,7 +166,7 @@ def test_languages(ask, studies: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ASSETS)
-def test_scripts_and_styles_are_sent_once(ask, studies: Path, name: str) -> None:
+def test_scripts_and_styles_are_sent_once(studies: Path, name: str) -> None:
     app = app_of(studies)
     answer = ask(app, f"/assets/{name}")
     assert answer.status == 200
@@ -183,7 +185,7 @@ def test_a_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> N
         check_root(studies / "notes.txt")
 
 
-def test_an_empty_study_is_a_page(ask, tmp_path: Path, studies: Path) -> None:
+def test_an_empty_study_is_a_page(tmp_path: Path, studies: Path) -> None:
     """The folder is there before the records are."""
     spec = tmp_path / "new" / "study.yaml"
     spec.parent.mkdir()

@@ -1,12 +1,14 @@
 """Predictions beside measurements: what is compared with what."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-
-from lorascope.analysis import summarize
-from lorascope.records import PredictionRecord
 from lorascope.report.predicted import predicted_sections
+
+from lorascope.analysis import StudySummary, summarize
+from lorascope.records import PredictionRecord
 from lorascope.store import StudyStore
 
 RECORD = PredictionRecord(
@@ -16,13 +18,13 @@ RECORD = PredictionRecord(
 )  # fmt: skip
 
 
-def summary_of(folder, *records: PredictionRecord):
+def summary_of(folder: Path, *records: PredictionRecord) -> StudySummary:
     with StudyStore.create(folder / "study.db") as store:
         store.put_all(records)
     return summarize(folder)
 
 
-def test_times_are_brought_to_the_tokens_that_were_measured(make_study) -> None:
+def test_times_are_brought_to_the_tokens_that_were_measured(make_study: Callable[..., Path]) -> None:
     summary = summary_of(make_study(), RECORD)
     (part,) = summary.predicted.ranks
     measured = next(rank for rank in summary.ranks if rank.rank == 8)
@@ -34,7 +36,7 @@ def test_times_are_brought_to_the_tokens_that_were_measured(make_study) -> None:
     assert part.flops_per_token == 1e8
 
 
-def test_memory_is_the_sum_of_its_parts_beside_the_peak(make_study) -> None:
+def test_memory_is_the_sum_of_its_parts_beside_the_peak(make_study: Callable[..., Path]) -> None:
     summary = summary_of(make_study(), RECORD)
     (part,) = summary.predicted.ranks
     assert part.peak_memory_bytes.predicted == 1_000_000_000
@@ -42,7 +44,7 @@ def test_memory_is_the_sum_of_its_parts_beside_the_peak(make_study) -> None:
     assert part.peak_memory_bytes.error == pytest.approx(1000 / 1008 - 1)
 
 
-def test_ratios_of_ranks_are_compared_pair_by_pair(make_study) -> None:
+def test_ratios_of_ranks_are_compared_pair_by_pair(make_study: Callable[..., Path]) -> None:
     times = {8: 0.2, 128: 0.3, 256: 0.33}
     summary = summary_of(make_study(), *(replace(RECORD, rank=rank, step_seconds=s) for rank, s in times.items()))
     by_rank = {part.rank: part.step_seconds for part in summary.predicted.ranks}
@@ -53,7 +55,7 @@ def test_ratios_of_ranks_are_compared_pair_by_pair(make_study) -> None:
     assert summary.predicted.ratio_error == max(errors, key=abs)
 
 
-def test_the_pack_is_measured_where_all_its_trials_ran(make_study) -> None:
+def test_the_pack_is_measured_where_all_its_trials_ran(make_study: Callable[..., Path]) -> None:
     joint = replace(RECORD, what="joint", rank=0, tokens=390.0, step_seconds=0.9)
     summary = summary_of(make_study(), RECORD, joint)
     part = summary.predicted.joint
@@ -64,26 +66,26 @@ def test_the_pack_is_measured_where_all_its_trials_ran(make_study) -> None:
     assert part.peak_memory_bytes.measured is None
 
 
-def test_smaller_packs_are_not_held_against_a_larger_prediction(make_study) -> None:
+def test_smaller_packs_are_not_held_against_a_larger_prediction(make_study: Callable[..., Path]) -> None:
     joint = replace(RECORD, what="joint", rank=0, tokens=4 * 130.0, step_seconds=0.9)
     part = summary_of(make_study(), RECORD, joint).predicted.joint
     assert (part.step_seconds.predicted, part.step_seconds.measured) == (0.9, None)
 
 
-def test_full_fine_tuning_was_not_run(make_study) -> None:
+def test_full_fine_tuning_was_not_run(make_study: Callable[..., Path]) -> None:
     summary = summary_of(make_study(), RECORD, replace(RECORD, what="full", rank=0))
     part = summary.predicted.full_fine_tuning
     assert (part.step_seconds.measured, part.step_seconds.error) == (None, None)
     assert summary.predicted.joint is None
 
 
-def test_without_predictions_there_is_nothing(make_study) -> None:
+def test_without_predictions_there_is_nothing(make_study: Callable[..., Path]) -> None:
     summary = summarize(make_study())
     assert summary.predicted is None
     assert predicted_sections(summary) == ()
 
 
-def test_the_report_shows_each_with_its_error(make_study) -> None:
+def test_the_report_shows_each_with_its_error(make_study: Callable[..., Path]) -> None:
     summary = summary_of(
         make_study(),
         RECORD,

@@ -1,6 +1,7 @@
 """What is read off a training curve, against curves whose answer is known."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from lorascope.records import StepRecord
 from lorascope.store.columns import StepColumns
 
 
-def curve(losses, tokens=None) -> StepColumns:
+def curve(losses: Sequence[float], tokens: Sequence[int] | None = None) -> StepColumns:
     counts = tokens or [100] * len(losses)
     return StepColumns.of_records(
         StepRecord(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import summarize
+from lorascope.analysis.summary import RecommendationSection
 from lorascope.analysis.verdict.sensitivity import is_enough, may_be_enough, needed_tolerance
 from lorascope.message import Message
 from lorascope.run.limits import remedy_text
@@ -20,7 +21,7 @@ MakeStudy = Callable[..., Path]
 FLOORS = {8: 1.3, 64: 1.21, 256: 1.2}
 
 
-def limited(make_study: MakeStudy, **limits: object):
+def limited(make_study: MakeStudy, **limits: object) -> RecommendationSection:
     return summarize(make_study(spec=StudySpec(ranks=tuple(FLOORS), **limits), floors=FLOORS)).recommendation
 
 

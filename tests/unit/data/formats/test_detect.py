@@ -1,16 +1,20 @@
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from lorascope.data.formats.detect import ALPACA_WITH_INPUT, choose_format
+from lorascope.data.formats.detect import ALPACA_WITH_INPUT, Format, choose_format
+from lorascope.data.formats.rendering import RenderedRow
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 
 
-def render(spec, row, tokenizer, number=1):
+def render(
+    spec: StudySpec, row: dict[str, object], tokenizer: PreTrainedTokenizerFast, number: int = 1
+) -> tuple[Format, RenderedRow | None]:
     chosen = choose_format(spec, columns=list(row), first_row=row, tokenizer=tokenizer)
     return chosen, chosen.render(row, number)
 
 
-def targets(rendered):
+def targets(rendered: RenderedRow) -> list[str]:
     return [rendered.text[start:end] for start, end in rendered.spans]
 
 
@@ -23,14 +27,14 @@ def targets(rendered):
         (("text",), "text"),
     ],
 )
-def test_format_is_detected_by_columns(tokenizer, columns, name):
+def test_format_is_detected_by_columns(tokenizer: PreTrainedTokenizerFast, columns: tuple[str, ...], name: str) -> None:
     chosen, rendered = render(StudySpec(), dict.fromkeys(columns, "word"), tokenizer)
     assert chosen.name == name
     assert rendered is not None
     assert chosen.completion_only == (name != "text")
 
 
-def test_alpaca_prompt_is_that_of_stanford(tokenizer):
+def test_alpaca_prompt_is_that_of_stanford(tokenizer: PreTrainedTokenizerFast) -> None:
     row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
     _, rendered = render(StudySpec(), row, tokenizer)
     assert rendered.text == (
@@ -46,7 +50,7 @@ def test_alpaca_prompt_is_that_of_stanford(tokenizer):
     )
 
 
-def test_braces_in_cells_stay_text(tokenizer):
+def test_braces_in_cells_stay_text(tokenizer: PreTrainedTokenizerFast) -> None:
     row = {"instruction": "{output} {0}", "input": "{", "output": "}"}
     _, rendered = render(StudySpec(), row, tokenizer)
     assert rendered.text == ALPACA_WITH_INPUT.format(instruction="{output} {0}", input="{") + "}"
@@ -54,7 +58,7 @@ def test_braces_in_cells_stay_text(tokenizer):
     assert render(spec, row, tokenizer)[1].text == "{output} {0}|}"
 
 
-def test_template_of_the_published_study(tokenizer):
+def test_template_of_the_published_study(tokenizer: PreTrainedTokenizerFast) -> None:
     spec = StudySpec(prompt_template="### Question: {instruction}\n ### Answer: ")
     chosen, rendered = render(spec, {"instruction": "Add.", "input": "", "output": "3"}, tokenizer)
     assert chosen.columns == ("instruction", "output")
@@ -62,7 +66,7 @@ def test_template_of_the_published_study(tokenizer):
     assert targets(rendered) == ["3"]
 
 
-def test_templates_write_numbers_and_doubled_braces(tokenizer):
+def test_templates_write_numbers_and_doubled_braces(tokenizer: PreTrainedTokenizerFast) -> None:
     spec = StudySpec(prompt_template="{{{id}}}: ", completion_template="{a}/{b}")
     _, rendered = render(spec, {"id": 7, "a": None, "b": 0.5}, tokenizer)
     assert rendered.text == "{7}: /0.5"
@@ -82,7 +86,7 @@ def test_templates_write_numbers_and_doubled_braces(tokenizer):
         ("}", "is not a template"),
     ],
 )
-def test_only_column_names_stand_in_braces(tokenizer, template, said):
+def test_only_column_names_stand_in_braces(tokenizer: PreTrainedTokenizerFast, template: str | None, said: str) -> None:
     with pytest.raises(InputError, match="prompt_template") as caught:
         render(StudySpec(prompt_template=template), {"a": "x", "output": "y"}, tokenizer)
     assert said in caught.value.problem
@@ -99,14 +103,16 @@ def test_only_column_names_stand_in_braces(tokenizer, template, said):
         (StudySpec(completion_only_loss=True), ("text",), "no completion"),
     ],
 )
-def test_format_with_missing_columns_is_refused(tokenizer, spec, columns, said):
+def test_format_with_missing_columns_is_refused(
+    tokenizer: PreTrainedTokenizerFast, spec: StudySpec, columns: tuple[str, ...], said: str
+) -> None:
     with pytest.raises(InputError) as caught:
         render(spec, dict.fromkeys(columns, "word"), tokenizer)
     assert said in caught.value.problem
     assert "contradict" in said or any(column in str(caught.value) for column in columns)
 
 
-def test_a_nested_cell_is_named_by_row_and_column(tokenizer):
+def test_a_nested_cell_is_named_by_row_and_column(tokenizer: PreTrainedTokenizerFast) -> None:
     row = {"instruction": "a", "output": ["b"]}
     with pytest.raises(InputError, match="row 4, column 'output' holds a list"):
         render(StudySpec(), row, tokenizer, number=4)
@@ -123,7 +129,7 @@ def test_a_nested_cell_is_named_by_row_and_column(tokenizer):
         {"messages": None},
     ],
 )
-def test_rows_without_text_give_nothing(tokenizer, row):
+def test_rows_without_text_give_nothing(tokenizer: PreTrainedTokenizerFast, row: dict[str, object]) -> None:
     assert render(StudySpec(), row, tokenizer)[1] is None
 
 
@@ -135,7 +141,7 @@ TALK = [
 ]
 
 
-def test_messages_have_their_loss_on_the_assistants_turns(tokenizer):
+def test_messages_have_their_loss_on_the_assistants_turns(tokenizer: PreTrainedTokenizerFast) -> None:
     chosen, rendered = render(StudySpec(), {"messages": TALK}, tokenizer)
     assert chosen.is_chat
     assert rendered.text == tokenizer.apply_chat_template(TALK, tokenize=False)
@@ -143,7 +149,7 @@ def test_messages_have_their_loss_on_the_assistants_turns(tokenizer):
     assert rendered.prompt == "user: Add 1 and 2."
 
 
-def test_prompt_and_completion_may_be_messages(tokenizer):
+def test_prompt_and_completion_may_be_messages(tokenizer: PreTrainedTokenizerFast) -> None:
     chosen, rendered = render(StudySpec(), {"prompt": TALK[:3], "completion": TALK[3:]}, tokenizer)
     assert chosen.is_chat
     assert rendered.text == tokenizer.apply_chat_template(TALK, tokenize=False)
@@ -160,7 +166,9 @@ def test_prompt_and_completion_may_be_messages(tokenizer):
         ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}", "rewrites earlier messages"),
     ],
 )
-def test_unusable_chat_templates_are_refused(tokenizer, monkeypatch, template, said):
+def test_unusable_chat_templates_are_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, template: str | None, said: str
+) -> None:
     monkeypatch.setattr(tokenizer, "chat_template", template)
     with pytest.raises(InputError) as caught:
         render(StudySpec(), {"messages": TALK}, tokenizer)
@@ -168,6 +176,6 @@ def test_unusable_chat_templates_are_refused(tokenizer, monkeypatch, template, s
 
 
 @pytest.mark.parametrize("messages", ["hello", [{"content": "x"}], [{"role": "user", "content": ["x"]}]])
-def test_invalid_messages_are_refused_by_row(tokenizer, messages):
+def test_invalid_messages_are_refused_by_row(tokenizer: PreTrainedTokenizerFast, messages: object) -> None:
     with pytest.raises(InputError, match="row 3 h"):
         render(StudySpec(), {"messages": messages}, tokenizer, number=3)

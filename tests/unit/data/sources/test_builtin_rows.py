@@ -1,6 +1,7 @@
 import ast
 import sysconfig
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,7 @@ SOURCES = {
 
 
 @pytest.fixture
-def small_library(tmp_path, monkeypatch):
+def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, source in SOURCES.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def small_library(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: {"stdlib": str(tmp_path)}[name])
 
 
-def test_builtin_rows_pair_prompt_and_completion(small_library):
+def test_builtin_rows_pair_prompt_and_completion(small_library: None) -> None:
     escape, top, wait = read_stdlib()
     assert escape == {"prompt": 'def escape():\n    """Old escape."""\n', "completion": '    return "\\d"'}
     assert top == {
@@ -78,7 +79,7 @@ def test_builtin_rows_pair_prompt_and_completion(small_library):
     assert wait["completion"].endswith("    return inner()")
 
 
-def test_builtin_rows_are_thousands_of_whole_functions():
+def test_builtin_rows_are_thousands_of_whole_functions() -> None:
     rows = read_stdlib()
     assert len(rows) > 4000
     assert len({(row["prompt"], row["completion"]) for row in rows}) == len(rows)

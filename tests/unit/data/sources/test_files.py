@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -10,7 +11,7 @@ from lorascope.errors import InputError
 ROWS = [{"prompt": 'a, "b"\nc', "completion": "é"}, {"prompt": "d", "completion": ""}]
 
 
-def write(path, content):
+def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
@@ -27,16 +28,16 @@ def write(path, content):
         ("rows.csv", 'prompt,completion\n"a, ""b""\nc",é\n\nd,\n'),
     ],
 )
-def test_file_formats_give_equal_rows(tmp_path, name, content):
+def test_file_formats_give_equal_rows(tmp_path: Path, name: str, content: str | bytes) -> None:
     assert read_file(write(tmp_path / name, content)).to_list() == ROWS
 
 
-def test_parquet_gives_the_rows(tmp_path):
+def test_parquet_gives_the_rows(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
     assert read_file(tmp_path / "rows.parquet").to_list() == ROWS
 
 
-def test_line_separators_inside_a_string_do_not_end_a_line(tmp_path):
+def test_line_separators_inside_a_string_do_not_end_a_line(tmp_path: Path) -> None:
     row = {"text": "one\u2028two\x85three\x0bfour"}
     path = write(tmp_path / "rows.jsonl", json.dumps(row, ensure_ascii=False).replace("\\u000b", "\\u000b"))
     assert read_file(path).to_list() == [row]
@@ -44,12 +45,12 @@ def test_line_separators_inside_a_string_do_not_end_a_line(tmp_path):
     assert read_file(path).to_list() == [{"text": "one\u2028two"}]
 
 
-def test_columns_that_only_later_rows_have_are_kept(tmp_path):
+def test_columns_that_only_later_rows_have_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.json", '[{"text": "a"}, {"text": "b", "id": 1}]')
     assert read_file(path).to_list() == [{"text": "a", "id": None}, {"text": "b", "id": 1}]
 
 
-def test_csv_reads_long_cells_and_restores_the_limit(tmp_path):
+def test_csv_reads_long_cells_and_restores_the_limit(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     assert len(read_file(write(tmp_path / "rows.csv", "text\n" + "x" * 200_000))[0]["text"]) == 200_000
     assert csv.field_size_limit() == before
@@ -95,14 +96,16 @@ def test_csv_reads_long_cells_and_restores_the_limit(tmp_path):
         ("rows.parquet", "PAR1 and then nothing", "not a readable Parquet file"),
     ],
 )
-def test_broken_files_are_refused_with_their_position(tmp_path, name, content, said):
+def test_broken_files_are_refused_with_their_position(
+    tmp_path: Path, name: str, content: str | bytes, said: str
+) -> None:
     with pytest.raises(InputError) as caught:
         read_file(write(tmp_path / name, content))
     assert said in caught.value.problem
     assert name in caught.value.problem
 
 
-def test_a_truncated_parquet_file_is_refused(tmp_path):
+def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
     Dataset.from_list(ROWS * 50).to_parquet(tmp_path / "rows.parquet")
     whole = (tmp_path / "rows.parquet").read_bytes()
     with pytest.raises(InputError, match="not a readable Parquet file"):

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import datasets
 import huggingface_hub
@@ -12,7 +13,7 @@ from lorascope.errors import InputError
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path: Path) -> str:
     """A saved folder with two splits; row n holds its number."""
     parts = {name: Dataset.from_dict({"text": [f"{name} {n}" for n in range(size)]}) for name, size in SIZES.items()}
     datasets.disable_progress_bars()
@@ -36,17 +37,17 @@ SIZES = {"train": 200, "test": 10}
         ("test+train[:1%]", "test 0", 12),
     ],
 )
-def test_split_syntax_on_saved_data_sets(saved, split, first, size):
+def test_split_syntax_on_saved_data_sets(saved: str, split: str, first: str, size: int) -> None:
     rows = load_rows(saved, split)
     assert (rows[0]["text"], len(rows)) == (first, size)
 
 
-def test_the_split_syntax_works_on_files(tmp_path):
+def test_the_split_syntax_works_on_files(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text\n" + "".join(f"{n}\n" for n in range(20)))
     assert load_rows(str(tmp_path / "rows.csv"), "train[25%:50%]")["text"][:] == ["5", "6", "7", "8", "9"]
 
 
-def test_a_single_saved_data_set_is_its_split(tmp_path, capsys):
+def test_a_single_saved_data_set_is_its_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Dataset.from_dict({"text": ["a"]}, split="validation").save_to_disk(tmp_path / "saved")
     capsys.readouterr()
     assert len(load_rows(str(tmp_path / "saved"), "validation")) == 1
@@ -66,7 +67,7 @@ def test_a_single_saved_data_set_is_its_split(tmp_path, capsys):
         ("train[500:600]", "has no rows"),
     ],
 )
-def test_an_unknown_split_is_refused(saved, split, said):
+def test_an_unknown_split_is_refused(saved: str, split: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         load_rows(saved, split)
     assert said in caught.value.problem
@@ -75,20 +76,20 @@ def test_an_unknown_split_is_refused(saved, split, said):
 
 
 @pytest.mark.parametrize("name", ["rows.json", "./rows", "/no/such/file.csv", "a/b/c", "rows one"])
-def test_a_missing_path_is_refused(tmp_path, monkeypatch, name):
+def test_a_missing_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="does not exist") as caught:
         load_rows(name, "train")
     assert name in caught.value.problem
 
 
-def test_an_unknown_built_in_data_set_is_refused():
+def test_an_unknown_built_in_data_set_is_refused() -> None:
     with pytest.raises(InputError, match="builtin:nothing") as caught:
         load_rows("builtin:nothing", "train")
     assert "builtin:python-stdlib" in caught.value.remedy
 
 
-def test_incomplete_saved_data_sets_are_refused(tmp_path, saved):
+def test_incomplete_saved_data_sets_are_refused(tmp_path: Path, saved: str) -> None:
     with pytest.raises(InputError, match="holds no complete saved data set"):
         load_rows(str(tmp_path), "train")
     next((tmp_path / "saved" / "train").glob("*.arrow")).write_bytes(b"cut")
@@ -99,17 +100,19 @@ def test_incomplete_saved_data_sets_are_refused(tmp_path, saved):
 class Hub:
     """Stands for the hub and the loader of ``datasets``."""
 
-    def __init__(self, monkeypatch, *, answer=None, loading=None):
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, answer: Exception | None = None, loading: Exception | None = None
+    ) -> None:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # the tests themselves run offline
         self.answer, self.loading, self.asked = answer, loading, []
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", self.dataset_info)
         monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
 
-    def dataset_info(self, *args, **kwargs):
+    def dataset_info(self, *args: object, **kwargs: object) -> None:
         if self.answer is not None:
             raise self.answer
 
-    def load_dataset(self, name, *, split):
+    def load_dataset(self, name: str, *, split: str) -> Dataset:
         logging.getLogger("datasets").warning("something about the download")
         self.asked.append((name, split, datasets.config.HF_HUB_OFFLINE))
         if self.loading is not None:
@@ -117,7 +120,9 @@ class Hub:
         return Dataset.from_dict({"text": ["a"]})
 
 
-def test_a_hub_id_is_loaded_with_its_split_silently(monkeypatch, capsys, caplog):
+def test_a_hub_id_is_loaded_with_its_split_silently(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     hub = Hub(monkeypatch)
     assert len(load_rows("sahil2801/CodeAlpaca-20k", "train[:50%]")) == 1
     assert hub.asked == [("sahil2801/CodeAlpaca-20k", "train[:50%]", False)]
@@ -125,7 +130,7 @@ def test_a_hub_id_is_loaded_with_its_split_silently(monkeypatch, capsys, caplog)
     assert caplog.records == []
 
 
-def test_without_the_hub_the_cache_of_datasets_is_used(monkeypatch):
+def test_without_the_hub_the_cache_of_datasets_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub(monkeypatch, answer=HTTPError("no route"))
     assert len(load_rows("lucasmccabe-lmi/CodeAlpaca-20k", "train")) == 1
     assert hub.asked[0][2] is True
@@ -147,7 +152,9 @@ def test_without_the_hub_the_cache_of_datasets_is_used(monkeypatch):
         (OSError("disk full"), "disk full", "--dataset rows.json"),
     ],
 )
-def test_hub_errors_are_explained(monkeypatch, loading, said, remedy):
+def test_hub_errors_are_explained(
+    monkeypatch: pytest.MonkeyPatch, loading: Exception | None, said: str, remedy: str
+) -> None:
     Hub(monkeypatch, loading=loading)
     with pytest.raises(InputError, match="a/b") as caught:
         load_rows("a/b", "train")
@@ -155,7 +162,7 @@ def test_hub_errors_are_explained(monkeypatch, loading, said, remedy):
     assert remedy in caught.value.remedy
 
 
-def test_settings_of_the_libraries_are_restored(monkeypatch):
+def test_settings_of_the_libraries_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     Hub(monkeypatch)
     level = logging.getLogger("datasets").level
     load_rows("a/b", "train")
