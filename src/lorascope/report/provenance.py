@@ -9,7 +9,7 @@ from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 
-def method_text(summary: StudySummary) -> str:
+def measurement_text(summary: StudySummary) -> str:
     """Explain losses, intervals, times and memory in a paragraph."""
     seeds = summary.verdict.seeds
     covered = tr("Intervals cover the choice of held-out rows and, with one seed, nothing else.")
@@ -34,7 +34,7 @@ def method_text(summary: StudySummary) -> str:
     return " ".join(sentences)
 
 
-def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
+def study_details(summary: StudySummary) -> list[tuple[str, str]]:
     """Return names and values of the study, known values only."""
     study = summary.study
     precision = f"{study.dtype} ({say(study.dtype_reason)})" if study.dtype_reason else None
@@ -67,7 +67,7 @@ def study_facts(summary: StudySummary) -> list[tuple[str, str]]:
     return [(name, value) for name, value in resolved if value is not None]
 
 
-def environment_facts(summary: StudySummary) -> list[tuple[str, str]]:
+def environment_details(summary: StudySummary) -> list[tuple[str, str]]:
     """Return names and values of the environment; none before the first start."""
     environment = summary.environment
     if environment is None:

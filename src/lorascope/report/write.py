@@ -16,7 +16,7 @@ from lorascope.charts.registry import make_charts
 from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
 from lorascope.report.page import PageParts, page_parts
-from lorascope.report.provenance import environment_facts, method_text, study_facts
+from lorascope.report.provenance import environment_details, measurement_text, study_details
 from lorascope.report.sections import report_sections
 from lorascope.store.folder import StudyFolder
 from lorascope.text.language import current_language, language, tr
@@ -108,9 +108,9 @@ def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], pa
         colors=rank_colors([part.rank for part in summary.ranks]),
         ranks=rank_table(summary),
         sections=report_sections(summary, charts.values()),
-        study_facts=study_facts(summary),
-        environment_facts=environment_facts(summary),
-        method=method_text(summary),
+        study_details=study_details(summary),
+        environment_details=environment_details(summary),
+        measurement=measurement_text(summary),
     )
 
 
