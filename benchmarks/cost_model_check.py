@@ -50,8 +50,8 @@ def check(model: str, dataset: str, rounds: int) -> dict[str, Any]:
             if record.what == "alone":
                 predicted[record.rank].append(record.step_seconds)
         for rank in RANKS[:: -1 if number % 2 else 1]:
-            turn = SoloRunner(study=study, trial=trials[rank], number=1, batches=batches, check_stop=lambda: None)
-            measured[rank].append(turn.take(1, last=False).step_seconds[-1])
+            solo = SoloRunner(study=study, trial=trials[rank], repeat=1, batches=batches, check_stop=lambda: None)
+            measured[rank].append(solo.measure(1, last=False).step_seconds[-1])
     return {"model": model, "predicted": predicted, "measured": measured}
 
 

@@ -17,8 +17,9 @@ from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.measure.memory import retain_freed_memory
-from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
+from lorascope.run.progress import SoloResult
 from lorascope.search.trials import plan_trials
 
 
@@ -46,7 +47,7 @@ class KeptSteps:
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
 
-    def cost(self, record: CostRecord) -> None: ...
+    def cost(self, result: SoloResult) -> None: ...
 
     def step(self, records: Sequence[StepRecord]) -> None: ...
 

@@ -21,9 +21,9 @@ import numpy as np
 from lorascope.message import Message
 from lorascope.records import (
     AdapterRecord,
-    CostRecord,
     EvalRecord,
     ResolvedStudy,
+    SoloRun,
     StepRecord,
     SystemSample,
     TrialOutcome,
@@ -133,13 +133,20 @@ def _write_cost(store: StudyStore, rank: int) -> None:
         )
     )  # fmt: skip
     seconds = 0.3 + rank / 4_000
-    store.put(
-        CostRecord(
-            rank=rank, step_seconds=(1.0, seconds, seconds), warmup_steps=1, step_tokens=(2_000,) * 3,
-            peak_memory_bytes=2 * 10**9 + 5 * size, base_memory_bytes=10**9,
-            memory_samples_bytes=tuple(10**9 + 4 * size + 10**6 * (place % 97) for place in range(3_000)),
-        )
-    )  # fmt: skip
+    base, peak = 10**9, 2 * 10**9 + 5 * size
+    for repeat in (0, 1):
+        last = repeat == 1
+        store.put(
+            SoloRun(
+                rank=rank, repeat=repeat, step_seconds=(1.0, seconds), warmup_steps=1, step_tokens=(2_000,) * 2,
+                cpu_seconds=seconds, base_bytes=base, forward_peak_bytes=peak, backward_peak_bytes=peak,
+                optimizer_peak_bytes=peak, evaluation_peak_bytes=peak if last else None, held_bytes=base + 4 * size,
+                after_bytes=base, reserved_peak_bytes=None, memory_method="kernel",
+                samples_bytes=tuple(base + 4 * size + 10**6 * (place % 97) for place in range(1_500)),
+                warmup_samples=500, heaviest_tokens=2_500 if last else None, activation_bytes=10**8 if last else None,
+                product_flops=None if last else 10**10, product_bytes=None if last else 10**9,
+            )
+        )  # fmt: skip
 
 
 def measure_report(folder: Path) -> dict[str, object]:

@@ -81,25 +81,6 @@ class EvalRecord:
         return math.fsum(self.example_nats) / tokens if tokens and all(map(math.isfinite, self.example_nats)) else None
 
 
-@record("costs", key=("rank",))
-class CostRecord:
-    """What one rank costs when it trains alone (solo), from a short measurement."""
-
-    rank: int
-    step_seconds: tuple[float, ...]
-    """Every measured step, warm-up first."""
-    warmup_steps: int
-    """How many of them are warm-up."""
-    step_tokens: tuple[int, ...]
-    """Real tokens of each measured step."""
-    peak_memory_bytes: int
-    """Peak resident memory of the process (CPU) or peak allocated memory (GPU) while this rank trained alone."""
-    base_memory_bytes: int
-    """The same reading just before this rank's adapter was made."""
-    memory_samples_bytes: tuple[int, ...]
-    """Readings sampled in time while the rank trained alone."""
-
-
 @record("adapters", key=("rank",))
 class AdapterRecord:
     """Exact size of one rank's adapter, from its tensors."""
@@ -271,51 +252,61 @@ class PredictionRecord:
         return held + self.activation_bytes + self.rest_bytes
 
 
-@record("solo_runs", key=("rank", "turn"), ordered=True)
+@record("solo_runs", key=("rank", "repeat"), ordered=True)
 class SoloRun:
-    """One rank alone for a few steps on the study's typical batch; the turns of all ranks alternate.
+    """One rank alone for a few steps on the study's typical batch; the solo runs of all ranks alternate.
 
     Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU.
     """
 
     rank: int
-    turn: int
+    repeat: int
     """Counted from 0 for each rank."""
     step_seconds: tuple[float, ...]
-    """Every step, warm-up first; all but the last turn's warm-up are on the typical batch."""
+    """Every step, warm-up first; all but the last repeat's warm-up are on the typical batch."""
     warmup_steps: int
     """How many of them are warm-up."""
     step_tokens: tuple[int, ...]
     """Real tokens of each of them."""
     cpu_seconds: float
-    """Processor time that the process used in the steps that are no warm-up."""
+    """Processor time that the process used in the measured steps, those after the warm-up."""
     base_bytes: int
     """Memory before the rank's adapter was made."""
     forward_peak_bytes: int
     backward_peak_bytes: int
     optimizer_peak_bytes: int
     evaluation_peak_bytes: int | None
-    """Of a pass over held-out rows, taken in a rank's last turn; None in the others."""
+    """Of a micro-batch of held-out rows, taken in a rank's last repeat; None in the others."""
     held_bytes: int
-    """Memory after the last step: activations are gone, adapter, gradient and optimizer state are there."""
+    """Memory after the last step: activations are gone; adapter, gradient and optimizer state are there."""
     after_bytes: int
     """Memory after all of it was given back."""
     reserved_peak_bytes: int | None
-    """Most that Torch's allocator on a GPU had reserved; None on a CPU."""
+    """Peak of what Torch's allocator on a GPU had reserved; None on a CPU."""
     memory_method: str
-    """Who says how high a peak was: ``allocator``, ``kernel``, or ``sampled`` where readings in time have to do."""
+    """Source of the peaks: ``allocator``, ``kernel``, or ``sampled`` where only readings in time are to be had."""
     samples_bytes: tuple[int, ...]
     """Memory read every 20 ms."""
     warmup_samples: int
     """How many of these readings came before the end of the warm-up."""
     heaviest_tokens: int | None
-    """Tokens of the study's heaviest step, the warm-up of a rank's last turn; None in the others."""
+    """Tokens of the study's heaviest step, the warm-up of a rank's last repeat; None in the others."""
     activation_bytes: int | None
-    """What that step's largest pass saved for its backward; None in the other turns."""
+    """Tensors that this step's largest micro-batch saved for its backward; None in the other repeats."""
     product_flops: int | None
-    """Operations of the matrix products of a typical step, counted in the warm-up of a rank's first turn."""
+    """Operations of the matrix products of a typical step, counted in the warm-up of a rank's first repeat."""
     product_bytes: int | None
     """Bytes of these products' operands and results, each moved once."""
+
+    @property
+    def measured_seconds(self) -> tuple[float, ...]:
+        """Seconds of the measured steps."""
+        return self.step_seconds[self.warmup_steps :]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak memory of a training step; an evaluation's is apart."""
+        return max(self.forward_peak_bytes, self.backward_peak_bytes, self.optimizer_peak_bytes)
 
 
 @record("machine_rates", key=())
@@ -334,9 +325,9 @@ class GpuSample:
     """One GPU at one moment, as NVIDIA's management library tells; None is a counter that it does not support."""
 
     seconds: float
-    """As of a SystemSample; while a rank runs alone, since its turn began."""
+    """As of a SystemSample; in a solo run, since that began."""
     rank: int | None
-    """The rank that ran alone; None in the rest of the run."""
+    """The rank of the solo run; None in the rest of the run."""
     uuid: str
     name: str
     memory_used_bytes: int | None

@@ -1,10 +1,18 @@
-"""Convert units: bytes are stored as bytes and seconds as seconds until they are shown."""
+"""Convert and format units: bytes are stored as bytes and seconds as seconds until they are shown."""
 
 import re
+from collections.abc import Iterable
 
 MEGABYTE = 1_000_000
 GIGABYTE = 1_000_000_000
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one value of a precision."""
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", re.IGNORECASE)
+
+
+def lora_parameters(rank: int, features: Iterable[tuple[int, int]]) -> int:
+    """Count the parameters of A and B over layers of (in_features, out_features)."""
+    return rank * sum(n_in + n_out for n_in, n_out in features)
 
 
 def to_megabytes(n_bytes: float) -> float:

@@ -12,7 +12,7 @@ from lorascope.data.row_order import step_rows
 from lorascope.errors import Interrupted
 from lorascope.records import SoloRun
 from lorascope.run.prepare import prepare_study
-from lorascope.run.solo_schedule import turn_order
+from lorascope.run.solo_run import solo_order
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import Watcher, execute, read_study, study_of
@@ -26,16 +26,16 @@ def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
     return study_of(model_folders["llama"], rows_file, cost="quick")
 
 
-def turns_of(folder: Path) -> list[SoloRun]:
+def runs_of(folder: Path) -> list[SoloRun]:
     with StudyStore.open(folder / "study.db") as store:
         return store.read(SoloRun)
 
 
 def test_ranks_go_up_and_down_so_that_drift_favours_none() -> None:
-    assert turn_order([128, 8, 256], 3) == [
+    assert solo_order([128, 8, 256], 3) == [
         (8, 0), (128, 0), (256, 0), (256, 1), (128, 1), (8, 1), (8, 2), (128, 2), (256, 2),
     ]  # fmt: skip
-    order = turn_order([8, 128, 256], 4)
+    order = solo_order([8, 128, 256], 4)
     places = {rank: [place for place, (other, _) in enumerate(order) if other == rank] for rank in (8, 128, 256)}
     assert len({sum(found) for found in places.values()}) == 1
 
@@ -43,45 +43,45 @@ def test_ranks_go_up_and_down_so_that_drift_favours_none() -> None:
 def test_turns_are_on_the_same_typical_rows_and_the_last_has_the_heaviest_too(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     execute(spec, folder)
-    turns = turns_of(folder)
-    assert [(turn.rank, turn.turn) for turn in turns] == [(2, 0), (4, 0), (4, 1), (2, 1)]
+    runs = runs_of(folder)
+    assert [(run.rank, run.repeat) for run in runs] == [(2, 0), (4, 0), (4, 1), (2, 1)]
     train = prepare_study(spec, None, Watcher()).splits.train
     tokens = [sum(train[row].n_tokens for row in step_rows(spec, len(train), seed=0, step=step)) for step in range(6)]
     mean = 4 * sum(row.n_tokens for row in train) / len(train)
     typical = min(tokens, key=lambda count: abs(count - mean))
-    for turn in turns:
-        last = turn.turn == 1
-        assert turn.step_tokens == (max(tokens) if last else typical, typical)
-        assert turn.warmup_steps == 1
-        assert min(turn.step_seconds) > 0
-        assert turn.heaviest_tokens == (max(tokens) if last else None)
-        counted = (turn.product_flops, turn.product_bytes)
-        looked_at = (turn.activation_bytes, turn.evaluation_peak_bytes)
+    for run in runs:
+        last = run.repeat == 1
+        assert run.step_tokens == (max(tokens) if last else typical, typical)
+        assert run.warmup_steps == 1
+        assert min(run.step_seconds) > 0
+        assert run.heaviest_tokens == (max(tokens) if last else None)
+        counted = (run.product_flops, run.product_bytes)
+        looked_at = (run.activation_bytes, run.evaluation_peak_bytes)
         known, unknown = (looked_at, counted) if last else (counted, looked_at)
         assert all(value is not None and value > 0 for value in known)
         assert unknown == (None, None)
-        peaks = (turn.forward_peak_bytes, turn.backward_peak_bytes, turn.optimizer_peak_bytes)
-        assert min(peaks) > 0.9 * turn.base_bytes
+        peaks = (run.forward_peak_bytes, run.backward_peak_bytes, run.optimizer_peak_bytes)
+        assert min(peaks) > 0.9 * run.base_bytes
     # six operations a parameter and slot, but for the gradient that the first layers need not hand on
-    two, four = turns[:2]
+    two, four = runs[:2]
     parameters = {part.rank: part.trainable_parameters or 0 for part in summarize(folder).ranks}
     for_a_slot = 6 * (parameters[4] - parameters[2]) - 2 * (4 - 2) * HIDDEN * FIRST_LAYER
     slots, rest = divmod((four.product_flops or 0) - (two.product_flops or 0), for_a_slot)
     assert rest == 0
     assert slots % 32 == 0
     assert 0 < slots <= typical + 31
-    assert (turns[2].activation_bytes or 0) > (turns[3].activation_bytes or 0)
+    assert (runs[2].activation_bytes or 0) > (runs[3].activation_bytes or 0)
 
 
 def test_costs_change_no_loss_and_stop_and_go_on_between_turns(spec: StudySpec, tmp_path: Path) -> None:
     execute(spec.model_copy(update={"cost": "off"}), tmp_path / "off")
     with pytest.raises(Interrupted):
         _stopped_at("rank 4 costs alone, turn 2", spec, tmp_path / "study")
-    begun = turns_of(tmp_path / "study")
-    assert [(turn.rank, turn.turn) for turn in begun] == [(2, 0), (4, 0)]
+    begun = runs_of(tmp_path / "study")
+    assert [(run.rank, run.repeat) for run in begun] == [(2, 0), (4, 0)]
     execute(spec, tmp_path / "study")
-    assert turns_of(tmp_path / "study")[:2] == begun
-    assert len(turns_of(tmp_path / "study")) == 4
+    assert runs_of(tmp_path / "study")[:2] == begun
+    assert len(runs_of(tmp_path / "study")) == 4
     assert read_study(tmp_path / "study") == read_study(tmp_path / "off")
     assert load_study(tmp_path / "off").costs == {}
     assert summarize(tmp_path / "off").ranks[0].cost is None
@@ -101,13 +101,13 @@ def _stopped_at(phase: str, spec: StudySpec, folder: Path) -> None:
 def test_a_finished_study_may_be_measured_longer_and_trains_nothing(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     execute(spec, folder)
-    before, quick = read_study(folder), turns_of(folder)
+    before, quick = read_study(folder), runs_of(folder)
     watcher = execute(spec.model_copy(update={"cost": "full"}), folder)
     assert watcher.steps == []
     assert read_study(folder) == before
-    turns = turns_of(folder)
-    assert turns[:4] == quick
-    assert [(turn.rank, turn.turn, len(turn.step_seconds)) for turn in turns[4:]] == [
+    runs = runs_of(folder)
+    assert runs[:4] == quick
+    assert [(run.rank, run.repeat, len(run.step_seconds)) for run in runs[4:]] == [
         (2, 2, 6), (4, 2, 6), (4, 3, 6), (2, 3, 6),
     ]  # fmt: skip
     cost = summarize(folder).ranks[0].cost

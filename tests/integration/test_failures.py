@@ -14,8 +14,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
 from lorascope.message import Message
 from lorascope.records import TrialOutcome
-from lorascope.run import solo_run as cost_turn
-from lorascope.run import study
+from lorascope.run import solo_run, study
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -115,7 +114,7 @@ def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_u
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = spec.model_copy(update={"cost": "quick"})
-    take_step = cost_turn.train_step
+    take_step = solo_run.train_step
 
     def train_step(frozen: object, trials: list[TrainingTrial], *args: object, **kwargs: object) -> object:
         if trials[0].record.rank == 4:
@@ -123,7 +122,7 @@ def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_u
         return take_step(frozen, trials, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cost_turn, "train_step", train_step)
+        patch.setattr(solo_run, "train_step", train_step)
         watcher = execute(measured, tmp_path / "study")
     assert [note for note in watcher.notes if "rank 4 was measured alone (no more)" in note]
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}

@@ -94,10 +94,10 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
         "factor": known.factor,
         "joint_factor": known.joint_factor,
     }
-    # turns unlike each other teach nothing where another study has taught
+    # a study with solo runs of unlike pace does not replace a calibration
     with StudyStore.create(tmp_path / "study" / "study.db") as store:
-        turn = store.read(SoloRun)[0]
-        store.put(replace(turn, step_seconds=tuple(9 * seconds for seconds in turn.step_seconds)))
+        run = store.read(SoloRun)[0]
+        store.put(replace(run, step_seconds=tuple(9 * seconds for seconds in run.step_seconds)))
     update_calibration(tmp_path / "study" / "study.db")
     assert find_calibration(predicted["device"], "float32", resolved["base_parameters"]) == known
 

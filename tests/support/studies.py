@@ -13,8 +13,9 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.adapters.peft_io import load_peft
-from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run import recorder
+from lorascope.run.progress import SoloResult
 from lorascope.run.study import run_study
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
@@ -62,7 +63,7 @@ class Watcher:
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         self.begun.append(max((record.step for record in done), default=0))
 
-    def cost(self, record: CostRecord) -> None:
+    def cost(self, result: SoloResult) -> None:
         pass
 
     def step(self, records: Sequence[StepRecord]) -> None:

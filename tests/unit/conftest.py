@@ -1,6 +1,6 @@
 """A made-up study for tests of what reads records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +9,11 @@ import pytest
 
 from lorascope.records import (
     AdapterRecord,
-    CostRecord,
     Environment,
     EvalRecord,
+    MachineRates,
     ResolvedStudy,
+    SoloRun,
     StepRecord,
     TrialOutcome,
 )
@@ -21,6 +22,7 @@ from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.messages import verbatim
+from support.solo_runs import solo_run
 
 MakeStudy = Callable[..., Path]
 DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
@@ -78,22 +80,19 @@ def write_trial(
     store.put_all(evaluations)
 
 
-def write_cost(store: StudyStore, rank: int) -> None:
-    base = 1_000_000_000
-    store.put(
-        AdapterRecord(
-            rank=rank, trainable_parameters=rank * 50_000, parameter_bytes=rank * 200_000,
-            gradient_bytes=rank * 200_000, optimizer_bytes=rank * 400_000,
-        )
-    )  # fmt: skip
-    seconds = 0.4 + rank / 1000
-    store.put(
-        CostRecord(
-            rank=rank, step_seconds=(2.0, seconds, seconds + 0.1, seconds - 0.1), warmup_steps=1,
-            step_tokens=(250, 260, 270, 240), peak_memory_bytes=base + rank * 1_000_000, base_memory_bytes=base,
-            memory_samples_bytes=(base, base + rank * 500_000, base + rank * 1_000_000),
-        )
-    )  # fmt: skip
+def write_costs(store: StudyStore, ranks: tuple[int, ...], runs: Sequence[SoloRun] | None) -> None:
+    """Write the adapters' sizes and the given solo runs, else those and the machine's rates as a run writes them."""
+    for rank in ranks:
+        store.put(
+            AdapterRecord(
+                rank=rank, trainable_parameters=rank * 50_000, parameter_bytes=rank * 200_000,
+                gradient_bytes=rank * 200_000, optimizer_bytes=rank * 400_000,
+            )
+        )  # fmt: skip
+    if runs is None:
+        store.put(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=2e10))
+        runs = [solo_run(rank, repeat) for repeat in (0, 1) for rank in sorted(ranks, reverse=repeat == 1)]
+    store.put_all(runs)
 
 
 def write_study(
@@ -108,6 +107,7 @@ def write_study(
     outcomes: dict[str, TrialOutcome] | None = None,
     model: str = "made-up/model",
     costs: bool = True,
+    runs: Sequence[SoloRun] | None = None,
 ) -> Path:
     floors = floors or DEFAULT_FLOORS
     spec = spec or StudySpec(ranks=tuple(floors))
@@ -128,8 +128,8 @@ def write_study(
                 trial_id=trial.trial_id, state="finished" if ran == steps else "running", steps=ran, message=None
             )
             store.put((outcomes or {}).get(trial.trial_id, state))
-        for rank in spec.ranks if costs else ():
-            write_cost(store, rank)
+        if costs:
+            write_costs(store, spec.ranks, runs)
     return folder
 
 

@@ -4,10 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorascope.analysis.cost.solo_runs import costs_by_rank
+from lorascope.analysis.cost.solo_runs import SoloCost, costs_by_rank
 from lorascope.records import (
     AdapterRecord,
-    CostRecord,
     Environment,
     EvalRecord,
     ForgettingRecord,
@@ -41,7 +40,7 @@ class StudyData:
     outcomes: dict[str, TrialOutcome]
     adapters: dict[int, AdapterRecord]
     """By rank."""
-    costs: dict[int, CostRecord]
+    costs: dict[int, SoloCost]
     """By rank."""
     steps: dict[str, StepColumns]
     """By trial id; a trial that never began has an empty tuple."""
@@ -56,12 +55,12 @@ class StudyData:
     predictions: tuple[PredictionRecord, ...]
     """Made before anything was measured; empty in a study without solo measurements."""
     solo_runs: tuple[SoloRun, ...]
-    """What ``costs`` were put together from, in the order they were taken."""
+    """In the order they were taken; ``costs`` combines them."""
     machine_rates: MachineRates | None
     samples: tuple[SystemSample, ...]
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
-    """Its GPUs: over the whole run, and while each rank ran alone."""
+    """Its GPUs: over the whole run, and, more often, in solo runs."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -98,7 +97,7 @@ def load_study(folder: Path) -> StudyData:
 
 def _read(store: StudyStore, spec: StudySpec) -> StudyData:
     trials = tuple(store.read(TrialRecord))
-    turns = tuple(store.read(SoloRun))
+    runs = tuple(store.read(SoloRun))
     return StudyData(
         spec=spec,
         resolved=store.read_one(ResolvedStudy),
@@ -106,14 +105,14 @@ def _read(store: StudyStore, spec: StudySpec) -> StudyData:
         trials=trials,
         outcomes=store.outcomes(),
         adapters={record.rank: record for record in store.read(AdapterRecord)},
-        costs=costs_by_rank(turns, store.read(CostRecord)),
+        costs=costs_by_rank(runs),
         steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
         evaluations={trial.trial_id: tuple(store.read(EvalRecord, trial_id=trial.trial_id)) for trial in trials},
         spectra=tuple(store.read(SpectrumRecord)),
         truncations=tuple(store.read(TruncationRecord)),
         forgetting={record.trial_id: record for record in store.read(ForgettingRecord)},
         predictions=tuple(store.read(PredictionRecord)),
-        solo_runs=turns,
+        solo_runs=runs,
         machine_rates=store.read_one(MachineRates),
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),

@@ -1,6 +1,5 @@
 """Summarise a study: records to estimates, verdict, cautions and costs, without a sentence."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,6 @@ from lorascope.analysis.adapters.usage import (
     with_forgetting,
 )
 from lorascope.analysis.budget import find_budget
-from lorascope.analysis.cost.memory import memory_part
 from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.cost.predicted import predicted_part
 from lorascope.analysis.cost.solo import with_costs
@@ -42,7 +40,7 @@ from lorascope.analysis.verdict.limits import recommend_within
 from lorascope.analysis.verdict.recommend import no_advice, recommend
 from lorascope.analysis.verdict.sensitivity import with_changes
 from lorascope.message import Message, Sentences
-from lorascope.records import NOT_COMPARED, UNSUCCESSFUL, CostRecord, TrialOutcome, TrialRecord
+from lorascope.records import NOT_COMPARED, UNSUCCESSFUL, TrialOutcome, TrialRecord
 from lorascope.search.best import last_finite
 from lorascope.search.trials import planned_rates
 from lorascope.spec.limits import limits_of
@@ -220,9 +218,8 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         ),
         step_seconds=alone.step_seconds,
         runtime_seconds=alone.runtime_seconds,
-        tokens_per_second=_tokens_per_second(cost),
+        tokens_per_second=cost.tokens_per_second if cost else None,
         peak_memory_bytes=alone.peak_memory_bytes,
-        memory=memory_part([cost.memory_samples_bytes], [(cost.memory_samples_bytes, 0)]) if cost else None,
         scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
         learning_rates=data.rates[rank],
         added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),
@@ -231,11 +228,6 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
 
 def _interval(estimate: Estimate | None) -> Interval | None:
     return (estimate.low, estimate.high) if estimate else None
-
-
-def _tokens_per_second(cost: CostRecord | None) -> float | None:
-    seconds = math.fsum(cost.step_seconds[cost.warmup_steps :]) if cost else 0.0
-    return sum(cost.step_tokens[cost.warmup_steps :]) / seconds if cost and seconds > 0 else None
 
 
 def _environment(data: StudyData) -> EnvironmentSection | None:

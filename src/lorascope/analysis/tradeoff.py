@@ -7,12 +7,10 @@ from lorascope.analysis.summary import RankSection, RecommendationSection
 from lorascope.records import ResolvedStudy
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_count, interval, lower_first, nats
-from lorascope.units import format_bytes
+from lorascope.units import DTYPE_BYTES, format_bytes
 
 FULL_BYTES = 16
 """Bytes of full fine-tuning for each parameter: weight, gradient and AdamW's two averages, all float32."""
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Of one parameter of the frozen base."""
 
 
 def full_training_bytes(resolved: ResolvedStudy | None) -> int | None:
@@ -22,9 +20,9 @@ def full_training_bytes(resolved: ResolvedStudy | None) -> int | None:
 
 def training_bytes(resolved: ResolvedStudy | None, part: RankSection) -> int | None:
     """Add the frozen base and the adapter's training state, activations left out."""
-    if resolved is None or part.training_state_bytes is None or resolved.dtype not in BYTES:
+    if resolved is None or part.training_state_bytes is None or resolved.dtype not in DTYPE_BYTES:
         return None
-    return BYTES[resolved.dtype] * resolved.base_parameters + part.training_state_bytes
+    return DTYPE_BYTES[resolved.dtype] * resolved.base_parameters + part.training_state_bytes
 
 
 def balance_text(

@@ -1,10 +1,10 @@
 """Lines of text about a running study, for the terminal."""
 
 from collections.abc import Sequence
-from statistics import median
 
 from lorascope.cli.run_state import RunState
-from lorascope.records import CostRecord, TrialRecord
+from lorascope.records import TrialRecord
+from lorascope.run.progress import SoloResult
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.units import format_bytes
 
@@ -25,11 +25,10 @@ def status_line(state: RunState, rss_bytes: int) -> str:
     return " · ".join(parts)
 
 
-def solo_cost(record: CostRecord) -> str:
-    """Describe the measured cost of a rank's solo run."""
-    steps = record.step_seconds[record.warmup_steps :] or record.step_seconds
-    pace = f"{format_seconds(median(steps))} per step, " if steps else ""
-    return f"rank {record.rank} solo: {pace}peak memory {format_bytes(record.peak_memory_bytes)}"
+def solo_cost(result: SoloResult) -> str:
+    """Describe the measured cost of a rank alone."""
+    pace, peak = format_seconds(result.step_seconds), format_bytes(result.peak_bytes)
+    return f"rank {result.rank} solo: {pace} per step, peak memory {peak}"
 
 
 def scales(trials: Sequence[TrialRecord]) -> str:

@@ -13,7 +13,8 @@ from rich.text import Text
 from lorascope.cli.columns import Column, make_table
 from lorascope.cli.formatting import format_loss, solo_cost, status_line
 from lorascope.cli.run_state import RunState, TrialRow
-from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.run.progress import SoloResult
 
 _REDRAWS_PER_SECOND = 2
 _OTHER_LINES = 6
@@ -53,9 +54,9 @@ class LiveView:
         with self._lock:
             self._state.begin(resolved, trials, done)
 
-    def cost(self, record: CostRecord) -> None:
+    def cost(self, result: SoloResult) -> None:
         """Print the cost of a rank's solo run."""
-        self.note(solo_cost(record))
+        self.note(solo_cost(result))
 
     def step(self, records: Sequence[StepRecord]) -> None:
         """Show the new step."""

@@ -10,7 +10,8 @@ import psutil
 
 from lorascope.cli.formatting import format_loss, outcome_line, scales, solo_cost, status_line
 from lorascope.cli.run_state import RunState
-from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.run.progress import SoloResult
 from lorascope.text.numbers import format_count
 from lorascope.text.say import say
 
@@ -63,9 +64,9 @@ class PlainView:
             f"{resolved.dtype} on {resolved.device}, {scales(trials)}"
         )
 
-    def cost(self, record: CostRecord) -> None:
+    def cost(self, result: SoloResult) -> None:
         """Write the cost of a rank's solo run."""
-        self._write(solo_cost(record))
+        self._write(solo_cost(result))
 
     def step(self, records: Sequence[StepRecord]) -> None:
         """Write a line at each tenth of the study, and after 15 seconds without one."""

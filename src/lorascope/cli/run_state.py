@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.run.progress import SoloResult
 
 _SMOOTHING = 0.9
 _RATE_STEPS = 20
@@ -92,7 +93,7 @@ class RunState:
         for record in done:
             self.rows[record.trial_id].add(record)
 
-    def cost(self, record: CostRecord) -> None:
+    def cost(self, result: SoloResult) -> None:
         """Ignore costs, which views print."""
 
     def step(self, records: Sequence[StepRecord]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-VALUE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+from lorascope.units import lora_parameters
 
 
 class Matmul(NamedTuple):
@@ -99,7 +99,9 @@ class ModelShape:
     @property
     def per_rank(self) -> int:
         """Adapter parameters per unit of rank."""
-        return sum(round(part.count) * (part.n_in + part.n_out) for part in self.linears if part.adapted)
+        return sum(
+            round(part.count) * lora_parameters(1, [(part.n_in, part.n_out)]) for part in self.linears if part.adapted
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

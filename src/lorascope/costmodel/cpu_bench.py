@@ -7,7 +7,8 @@ from statistics import median
 
 import torch
 
-from lorascope.costmodel.cost_types import VALUE_BYTES, Matmul
+from lorascope.costmodel.cost_types import Matmul
+from lorascope.units import DTYPE_BYTES
 
 _LARGEST = 1024
 """Longer sides of a product are measured at this size, where the rate has stopped to depend on them."""
@@ -118,14 +119,14 @@ def _activation_rate() -> float:
     """Measure the bytes per second of an activation function that writes to new memory, as in a step."""
     values = torch.rand(512, 2048, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     seconds = _median_seconds(lambda: torch.nn.functional.silu(values))
-    return 2 * values.numel() * VALUE_BYTES["bfloat16"] / seconds
+    return 2 * values.numel() * DTYPE_BYTES["bfloat16"] / seconds
 
 
 def _bandwidth() -> float:
     """Measure the bytes per second to and from memory."""
     values = torch.zeros(_POOL, dtype=torch.float32)
     seconds = _median_seconds(lambda: values.add_(1.0))
-    return 2 * values.numel() * VALUE_BYTES["float32"] / seconds
+    return 2 * values.numel() * DTYPE_BYTES["float32"] / seconds
 
 
 def _launch_seconds() -> float:

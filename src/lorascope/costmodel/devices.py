@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorascope.costmodel.cost_types import VALUE_BYTES, Matmul
-from lorascope.units import GIGABYTE
+from lorascope.costmodel.cost_types import Matmul
+from lorascope.units import DTYPE_BYTES, GIGABYTE
 
 MATMUL_SHARE = 0.7
 """Share of the published matmul rate that large products reach."""
@@ -100,7 +100,7 @@ class Roofline:
     def matmul_seconds(self, matmul: Matmul, dtype: str) -> float:
         """Return the time of the arithmetic or of the memory traffic, whichever is longer."""
         arithmetic = matmul.flops / (MATMUL_SHARE * self.device.rates[dtype])
-        return max(arithmetic, self.bytes_seconds(matmul.values * VALUE_BYTES[dtype]))
+        return max(arithmetic, self.bytes_seconds(matmul.values * DTYPE_BYTES[dtype]))
 
     def attention_seconds(self, flops: float, dtype: str) -> float:
         """Return the time of attention with this many operations."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lorascope.costmodel.cost_types import (
-    VALUE_BYTES,
     CostPrediction,
     Hardware,
     Matmul,
@@ -25,6 +24,7 @@ from lorascope.costmodel.cost_types import (
     Step,
     TrainingConfig,
 )
+from lorascope.units import DTYPE_BYTES
 
 _TOUCHES = 5
 """How often a saved activation moves through memory: written and read forward, read backward, its gradient written and
@@ -70,7 +70,7 @@ def predict(
     trained = _trained(shape, config, ranks)
     microbatches = [one for step in steps for one in step.microbatches]
     memory = MemorySplit(
-        base_bytes=0 if config.trains_base else shape.parameters * VALUE_BYTES[config.dtype],
+        base_bytes=0 if config.trains_base else shape.parameters * DTYPE_BYTES[config.dtype],
         adapter_bytes=trained * (config.weight_bytes + config.copy_bytes),
         gradient_bytes=trained * config.gradient_bytes,
         optimizer_bytes=trained * config.optimizer_bytes,
@@ -142,7 +142,7 @@ def _step_work(
 def _matmul_work(matmuls: Sequence[tuple[Matmul, float]], dtype: str, factor: float, hardware: Hardware) -> _Work:
     return _Work(
         flops=sum(matmul.flops * count for matmul, count in matmuls),
-        n_bytes=sum(matmul.values * count for matmul, count in matmuls) * VALUE_BYTES[dtype],
+        n_bytes=sum(matmul.values * count for matmul, count in matmuls) * DTYPE_BYTES[dtype],
         seconds=factor * sum(hardware.matmul_seconds(matmul, dtype) * count for matmul, count in matmuls),
     )
 
@@ -198,7 +198,7 @@ def _launches(shape: ModelShape, config: TrainingConfig, adapters: int) -> float
 
 def _token_bytes(shape: ModelShape, config: TrainingConfig) -> int:
     """Return the bytes saved for backward per token, without those of adapters."""
-    value = VALUE_BYTES[config.dtype]
+    value = DTYPE_BYTES[config.dtype]
     wide = shape.wide_norms and not config.fused
     norms = shape.norm_features * (max(value, 4) if wide else value)
     attention = (2 * shape.query_features + shape.key_value_features) * value + 4 * shape.heads
@@ -213,10 +213,10 @@ def saved_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch, rank
     low_rank = sum(part.count for part in shape.linears if part.adapted)
     hidden = sum(n * rank for n, rank in zip(one.slots, ranks, strict=False)) * low_rank
     saved = _token_bytes(shape, config) * sum(one.slots)
-    scores = one.kept_scores * shape.heads * VALUE_BYTES[config.dtype]
+    scores = one.kept_scores * shape.heads * DTYPE_BYTES[config.dtype]
     if one.kept_scores:  # in place of attention's outputs
-        saved -= (shape.query_features * VALUE_BYTES[config.dtype] + 4 * shape.heads) * sum(one.slots)
-    return saved + scores + round(hidden * VALUE_BYTES[config.low_rank_dtype])
+        saved -= (shape.query_features * DTYPE_BYTES[config.dtype] + 4 * shape.heads) * sum(one.slots)
+    return saved + scores + round(hidden * DTYPE_BYTES[config.low_rank_dtype])
 
 
 def activation_growth(shape: ModelShape, config: TrainingConfig, rank: int) -> tuple[int, int]:
@@ -229,7 +229,7 @@ def activation_growth(shape: ModelShape, config: TrainingConfig, rank: int) -> t
 
 def _activation_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch, ranks: Sequence[int]) -> int:
     """Return the peak of activations: all that are saved, plus the head's logits or the last block's gradients."""
-    value = VALUE_BYTES[config.dtype]
+    value = DTYPE_BYTES[config.dtype]
     at_once = one.targets if config.chunk is None else min(one.targets, config.chunk)
     # without kernels the loss makes log probabilities in float32, and their gradient in the base's precision
     logits = at_once * shape.vocabulary * (value if config.fused else 2 * value + 4)

@@ -8,13 +8,13 @@ from lorascope.analysis.cost.solo_runs import costs_by_rank, measured_cost
 from lorascope.analysis.verdict.limits import RankedCost, none_within
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
-from lorascope.records import AdapterRecord, CostRecord, SoloRun
+from lorascope.records import AdapterRecord, SoloRun
 from lorascope.spec.limits import Limit, limits_of, sufficient_megabytes, worst_share
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.numbers import lower_first
 from lorascope.text.say import say
-from lorascope.units import format_bytes, from_megabytes
+from lorascope.units import format_bytes, from_megabytes, lora_parameters
 
 
 def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype) -> None:
@@ -25,7 +25,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     """
     if spec.max_adapter_mb is None:
         return
-    per_rank = sum(sum(linear_features(layer.base)) for layer in layers.values())
+    per_rank = lora_parameters(1, [linear_features(layer.base) for layer in layers.values()])
     per_rank *= torch.promote_types(dtype, torch.float32).itemsize
     smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
     if smallest * per_rank <= most:
@@ -49,7 +49,7 @@ def check_measured(store: StudyStore, spec: StudySpec, total_steps: int) -> None
     if not limits:
         return
     adapters = {adapter.rank: adapter for adapter in store.read(AdapterRecord)}
-    alone = costs_by_rank(store.read(SoloRun), store.read(CostRecord))
+    alone = costs_by_rank(store.read(SoloRun))
     costs = [measured_cost(rank, adapters.get(rank), alone.get(rank), total_steps) for rank in sorted(spec.ranks)]
     if all(any(limit.exceeded(cost) for limit in limits) for cost in costs):
         raise InputError(lower_first(say(none_within(limits, costs))), remedy=remedy_text(limits, costs))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lorascope.analysis.cost.predicted import group_size
-from lorascope.analysis.cost.solo_runs import costs_by_rank, paces_apart, runs_by_rank
+from lorascope.analysis.cost.solo_runs import costs_by_rank, pace_spread, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import JointSteps, joint_steps
 from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
 from lorascope.costmodel.cost_types import Hardware, TrainingConfig
@@ -21,13 +21,13 @@ from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.training_config import full_finetuning_config, lorascope_config
 from lorascope.costmodel.workload import sample_steps
 from lorascope.measure.memory import MemoryMeter, release_memory
-from lorascope.records import CostRecord, PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
+from lorascope.records import PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.solo_run import choose_batches
 from lorascope.store import StudyStore
 
 _UNSTEADY = 0.3
-"""A study in whose turns a rank's pace differed by more teaches nothing where another has taught."""
+"""A study in whose solo runs a rank's pace differed by more does not replace a calibration."""
 
 
 def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[PredictionRecord]:
@@ -83,20 +83,20 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
 def update_calibration(path: Path) -> None:
     """Keep what a finished study showed about its device; nothing where it was not measured or not predicted."""
     with StudyStore.open(path) as store:
-        resolved, turns = store.read_one(ResolvedStudy), store.read(SoloRun)
-        costs = costs_by_rank(turns, store.read(CostRecord))
+        resolved, runs = store.read_one(ResolvedStudy), store.read(SoloRun)
+        costs = costs_by_rank(runs)
         predictions = store.read(PredictionRecord)
         steps = joint_steps(columns.where(~columns.warmup) for columns in map(store.step_columns, store.outcomes()))
     records = {record.rank: record for record in predictions if record.what == "alone"}
     both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
-    ratios = [_seconds_per_token(cost) / _predicted(record) for record, cost in both if _seconds_per_token(cost)]
+    ratios = [cost.seconds_per_token / _predicted(record) for record, cost in both]
     if resolved is None or not ratios:
         return
-    apart = max(map(paces_apart, runs_by_rank(turns).values()), default=0.0)
+    apart = max(map(pace_spread, runs_by_rank(runs).values()), default=0.0)
     if apart > _UNSTEADY and find_calibration(both[0][0].device, resolved.dtype, resolved.base_parameters) is not None:
         return
     factor = statistics.median(ratios)
-    unexplained = statistics.median(cost.peak_memory_bytes - record.memory_bytes for record, cost in both)
+    unexplained = statistics.median(cost.peak_bytes - record.memory_bytes for record, cost in both)
     some = both[0][0]
     keep_calibration(
         Calibration(
@@ -119,12 +119,6 @@ def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> 
     if not whole.any():
         return None
     return float(np.median(steps.seconds[whole]) / steps.tokens[whole].mean() / _predicted(joint))
-
-
-def _seconds_per_token(cost: CostRecord) -> float:
-    """Divide the median step after the warm-up by its tokens; 0 where nothing was measured."""
-    seconds, tokens = cost.step_seconds[cost.warmup_steps :], cost.step_tokens[cost.warmup_steps :]
-    return statistics.median(seconds) / statistics.fmean(tokens) if tokens else 0.0
 
 
 def _predicted(record: PredictionRecord) -> float:

@@ -1,9 +1,21 @@
 """What a running study tells whoever watches it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from lorascope.records import CostRecord, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoloResult:
+    """Measured cost of a rank alone."""
+
+    rank: int
+    step_seconds: float
+    """Median of the measured steps."""
+    peak_bytes: int
+    """Peak memory of a training step."""
 
 
 class Progress(Protocol):
@@ -21,8 +33,8 @@ class Progress(Protocol):
         A study has one pack, and further ones where its learning rates are looked for.
         """
 
-    def cost(self, record: CostRecord) -> None:
-        """Report what a rank costs alone."""
+    def cost(self, result: SoloResult) -> None:
+        """Report the cost of a rank alone."""
 
     def step(self, records: Sequence[StepRecord]) -> None:
         """Report one step of every trial that is still training."""

@@ -1,34 +1,60 @@
-"""One turn of a rank alone: a few steps, timed, with the memory of their phases, and what they had to do."""
+"""Solo runs: the cost of each rank alone, from a few steps before joint training that are thrown away.
+
+Ranks alternate (8, 128, 256, then 256, 128, 8, ...), so that a machine that slows down or warms up favours none. Every
+measured step is on the same batch, the one nearest to the mean number of tokens, so that the machine alone makes the
+times of a rank differ. The heaviest batch comes once, as the warm-up of a rank's last repeat, for its peak.
+"""
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
+import torch
+
+from lorascope.analysis.cost.solo_runs import costs_by_rank
 from lorascope.data.dataset import Example
 from lorascope.data.row_order import step_rows
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.instrumentation import Phase
 from lorascope.engine.loop import WARMUP_STEPS
+from lorascope.engine.oom import is_out_of_memory
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
+from lorascope.measure.machine_rates import machine_rates
 from lorascope.measure.memory import MemoryMeter, release_memory
+from lorascope.measure.sampler import SystemSampler
 from lorascope.modeling.adapters.adapter import attach
-from lorascope.records import SoloRun, TrialRecord
+from lorascope.records import GpuSample, MachineRates, SoloRun, TrialRecord
 from lorascope.run.prepare import PreparedStudy
+from lorascope.run.progress import Progress, SoloResult
+from lorascope.run.sample_buffer import gpus_of
 from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
 
 _LEARNING_RATE = 1e-6
-_LOOKED_AT = 1000
-"""Steps among which the typical and the heaviest batch are looked for."""
+"""A step costs the same at any learning rate, and at this one it cannot diverge."""
+_SEARCHED_STEPS = 1000
+"""Steps among which the typical and the heaviest batch are chosen."""
+_GPU_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    repeats: int
+    steps: int
+    """Measured steps of a repeat, after one of warm-up."""
+
+
+_EFFORTS = {"quick": _Effort(repeats=2, steps=1), "full": _Effort(repeats=4, steps=5)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batches:
-    """Which rows are measured on."""
+    """Rows that costs are measured on."""
 
     typical: int
     """The step whose tokens are nearest to the mean of all training rows."""
@@ -36,15 +62,15 @@ class Batches:
     """The step with the most tokens."""
     heaviest_tokens: int
     held_out: Sequence[Example]
-    """What an evaluation sends through the model at once."""
+    """One micro-batch of an evaluation."""
 
 
 def choose_batches(study: PreparedStudy, seed: int) -> Batches:
-    """Look for the batches among the first steps of a seed."""
+    """Choose the batches among the first steps of a seed."""
     train, spec = study.splits.train, study.spec
     tokens = [
         sum(train[row].n_tokens for row in step_rows(spec, len(train), seed=seed, step=step))
-        for step in range(min(study.resolved.total_steps, _LOOKED_AT))
+        for step in range(min(study.resolved.total_steps, _SEARCHED_STEPS))
     ]
     rows = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
     mean = study.resolved.train_tokens / len(train) * min(rows, len(train))
@@ -57,11 +83,96 @@ def choose_batches(study: PreparedStudy, seed: int) -> Batches:
 
 
 def _one_microbatch(rows: Sequence[Example], spec: StudySpec) -> Sequence[Example]:
-    room, count = spec.tokens_per_pass, 0
-    while count < len(rows) and (count == 0 or rows[count].n_tokens <= room):
-        room -= rows[count].n_tokens
+    left, count = spec.tokens_per_pass, 0
+    while count < len(rows) and (count == 0 or rows[count].n_tokens <= left):
+        left -= rows[count].n_tokens
         count += 1
     return rows[:count]
+
+
+def measure_costs(
+    study: PreparedStudy,
+    store: StudyStore,
+    trials: Sequence[TrialRecord],
+    *,
+    progress: Progress,
+    check_stop: Callable[[], None],
+) -> None:
+    """Take the solo runs that are not stored yet; a rank that does not fit in memory stays without a measurement."""
+    by_rank = {trial.rank: trial for trial in reversed(trials)}
+    missing = _missing(store, study.spec, by_rank)
+    if not missing:
+        return
+    effort = _EFFORTS[study.spec.cost]
+    if store.read_one(MachineRates) is None:
+        with _unless_out_of_memory(progress, "the machine's rates were measured"):
+            store.put(machine_rates(study.device, study.frozen.model.dtype))
+    batches = choose_batches(study, by_rank[min(by_rank)].seed)
+    failed: set[int] = set()
+    for rank, repeat in missing:
+        if rank in failed:
+            continue
+        progress.phase(f"measuring what rank {rank} costs alone, turn {repeat + 1} of {effort.repeats}")
+        last = repeat == effort.repeats - 1
+        solo = SoloRunner(study=study, trial=by_rank[rank], repeat=repeat, batches=batches, check_stop=check_stop)
+        failed.add(rank)
+        with _unless_out_of_memory(progress, f"rank {rank} was measured alone"):
+            with _gpu_sampling(store, study.device, rank):
+                store.put(solo.measure(effort.steps, last=last))
+            failed.remove(rank)
+        attach(study.frozen.layers, [])
+        if last and rank not in failed:
+            progress.cost(_result(store.read(SoloRun), rank))
+
+
+def _result(runs: Sequence[SoloRun], rank: int) -> SoloResult:
+    """Combine a rank's runs, its memory on the base of the ranks that are done."""
+    done = {run.rank for run in runs if run.heaviest_tokens is not None} | {rank}
+    cost = costs_by_rank([run for run in runs if run.rank in done])[rank]
+    return SoloResult(rank=rank, step_seconds=cost.median_seconds, peak_bytes=cost.peak_bytes)
+
+
+@contextmanager
+def _unless_out_of_memory(progress: Progress, what: str) -> Iterator[None]:
+    """Note that memory ran out, and continue without the measurement."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        progress.note(f"memory ran out while {what} ({error}); this is left out")
+
+
+def is_measured(store: StudyStore, spec: StudySpec) -> bool:
+    """Return True if all solo runs that the study asks for are stored."""
+    return not _missing(store, spec, spec.ranks)
+
+
+def _missing(store: StudyStore, spec: StudySpec, ranks: Iterable[int]) -> list[tuple[int, int]]:
+    """List (rank, repeat) in the order to take them."""
+    if spec.cost == "off":
+        return []
+    done = {(run.rank, run.repeat) for run in store.read(SoloRun)}
+    return [place for place in solo_order(ranks, _EFFORTS[spec.cost].repeats) if place not in done]
+
+
+@contextmanager
+def _gpu_sampling(store: StudyStore, device: torch.device, rank: int) -> Iterator[None]:
+    """Read the GPU, if there is one, more often than in the rest of a run."""
+    gpus = gpus_of(device)
+    if gpus is None:
+        yield
+        return
+    found: list[GpuSample] = []
+    with SystemSampler(_GPU_SECONDS, lambda _, samples: found.extend(samples), gpus):
+        yield
+    store.put_all([replace(sample, rank=rank) for sample in found])
+
+
+def solo_order(ranks: Iterable[int], repeats: int) -> list[tuple[int, int]]:
+    """List (rank, repeat): ascending ranks, then descending, and so on; each pair has the same mean place."""
+    ascending = sorted(ranks)
+    return [(rank, repeat) for repeat in range(repeats) for rank in (ascending[::-1] if repeat % 2 else ascending)]
 
 
 @dataclass
@@ -71,7 +182,7 @@ class _CostProbe:
     clock: StepClock
     meter: MemoryMeter
     saved: SavedTensorCounter | None = None
-    """Told when a forward ends, where what it saved is counted."""
+    """Counts the tensors that a forward saves."""
     cpu_seconds: list[float] = field(default_factory=list)
     _cpu_began: float = 0.0
 
@@ -95,8 +206,8 @@ class _CostProbe:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Taken:
-    """What the steps of a turn left."""
+class _Steps:
+    """Readings of a solo run's steps."""
 
     clock: StepClock
     cpu_seconds: float
@@ -108,70 +219,69 @@ class _Taken:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SoloRunner:
-    """One rank alone for a few steps."""
+    """Runs one rank alone for a few steps."""
 
     study: PreparedStudy
     trial: TrialRecord
-    number: int
+    repeat: int
     """Counted from 0."""
     batches: Batches
     check_stop: Callable[[], None]
 
-    def take(self, n_steps: int, *, last: bool) -> SoloRun:
-        """Take a step of warm-up and ``n_steps`` measured ones.
+    def measure(self, n_steps: int, *, last: bool) -> SoloRun:
+        """Take a warm-up step and ``n_steps`` measured ones.
 
-        The first turn's warm-up is on the typical batch, whose shapes are then known, and what it has to do is counted.
-        The last turn's is the heaviest step, for its peak, and a pass of an evaluation follows.
+        The first repeat's warm-up is on the typical batch, and its operations are counted. The last repeat's is the
+        heaviest step, for its peak, and a micro-batch of an evaluation follows.
         """
         device, layers = self.study.device, self.study.frozen.layers
         release_memory(device)
         with MemoryMeter(device) as meter:
-            taken = self._steps(meter, n_steps, last=last)
+            steps = self._steps(meter, n_steps, last=last)
             attach(layers, [])
         release_memory(device)
-        peaks, clock = meter.peaks_bytes, taken.clock
+        peaks, clock = meter.peaks_bytes, steps.clock
         return SoloRun(
             rank=self.trial.rank,
-            turn=self.number,
+            repeat=self.repeat,
             step_seconds=tuple(clock.step_seconds),
             warmup_steps=WARMUP_STEPS,
             step_tokens=tuple(clock.step_tokens),
-            cpu_seconds=taken.cpu_seconds,
+            cpu_seconds=steps.cpu_seconds,
             base_bytes=meter.base_bytes,
             forward_peak_bytes=peaks["forward"],
             backward_peak_bytes=peaks["backward"],
             optimizer_peak_bytes=peaks["optimizer"],
             evaluation_peak_bytes=peaks.get("evaluation"),
-            held_bytes=taken.held_bytes,
+            held_bytes=steps.held_bytes,
             after_bytes=meter.read(),
             reserved_peak_bytes=meter.reserved_bytes,
             memory_method=meter.method,
             samples_bytes=tuple(meter.samples_bytes),
-            warmup_samples=taken.warmup_samples,
-            heaviest_tokens=self.batches.heaviest_tokens if taken.saved else None,
-            activation_bytes=taken.saved.largest_bytes if taken.saved else None,
-            product_flops=taken.products.flops if taken.products else None,
-            product_bytes=taken.products.bytes if taken.products else None,
+            warmup_samples=steps.warmup_samples,
+            heaviest_tokens=self.batches.heaviest_tokens if steps.saved else None,
+            activation_bytes=steps.saved.largest_bytes if steps.saved else None,
+            product_flops=steps.products.flops if steps.products else None,
+            product_bytes=steps.products.bytes if steps.products else None,
         )
 
-    def _steps(self, meter: MemoryMeter, n_steps: int, *, last: bool) -> _Taken:
+    def _steps(self, meter: MemoryMeter, n_steps: int, *, last: bool) -> _Steps:
         frozen, batches = self.study.frozen, self.batches
-        # A step costs the same at any learning rate, and at this one it cannot diverge
         record = replace(self.trial, learning_rate=_LEARNING_RATE)
-        alone = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype)
-        attach(frozen.layers, [alone.adapter])
-        known = (*frozen.model.parameters(), *frozen.model.buffers(), *alone.adapter.tensors())
-        saved, products = SavedTensorCounter(known) if last else None, MatmulCounter() if self.number == 0 else None
+        trial = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype)
+        attach(frozen.layers, [trial.adapter])
+        known = (*frozen.model.parameters(), *frozen.model.buffers(), *trial.adapter.tensors())
+        saved, products = SavedTensorCounter(known) if last else None, MatmulCounter() if self.repeat == 0 else None
         probe = _CostProbe(StepClock(self.study.device), meter, saved)
         with saved.counting() if saved else nullcontext(), products or nullcontext():
-            self._step(alone, batches.heaviest if last else batches.typical, probe)
+            self._step(trial, batches.heaviest if last else batches.typical, probe)
         warmup_samples, probe.saved = len(meter.samples_bytes), None
         for _ in range(n_steps):
-            self._step(alone, batches.typical, probe)
+            self._step(trial, batches.typical, probe)
         held = meter.read()
         if last:
             self._evaluate(meter)
-        return _Taken(
+        return _Steps(
             clock=probe.clock,
             cpu_seconds=math.fsum(probe.cpu_seconds[WARMUP_STEPS:]),
             held_bytes=held,
@@ -181,17 +291,17 @@ class SoloRunner:
         )
 
     def _evaluate(self, meter: MemoryMeter) -> None:
-        """Send held-out rows through the model once, if there are any."""
+        """Evaluate one micro-batch of held-out rows, if there are any."""
         if self.batches.held_out:
             meter.begin("evaluation")
             example_nats(self.study.frozen, 0, self.batches.held_out, self.study.spec, check_stop=self.check_stop)
             meter.begin("")
 
-    def _step(self, alone: TrainingTrial, step: int, probe: _CostProbe) -> None:
-        alone.steps_done = step
+    def _step(self, trial: TrainingTrial, step: int, probe: _CostProbe) -> None:
+        trial.steps_done = step
         train_step(
             self.study.frozen,
-            [alone],
+            [trial],
             self.study.splits.train,
             self.study.spec,
             total_steps=self.study.resolved.total_steps,

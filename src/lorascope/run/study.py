@@ -19,6 +19,7 @@ from lorascope.measure.environment import cpu_model, environment, mask_credentia
 from lorascope.measure.memory import release_memory, retain_freed_memory
 from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.adapters.lora import linear_features
 from lorascope.records import (
     SETTLED,
     EvalRecord,
@@ -39,12 +40,13 @@ from lorascope.run.progress import Progress
 from lorascope.run.recorder import StudyRecorder
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
-from lorascope.run.solo_schedule import is_measured, measure_costs
+from lorascope.run.solo_run import is_measured, measure_costs
 from lorascope.search.rounds import SearchRound, next_trials, pending_round
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
 from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder
+from lorascope.units import lora_parameters
 
 
 def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
@@ -101,9 +103,8 @@ def _take_new_folder(place: StudyFolder, spec: StudySpec, lock: FolderLock) -> N
 
 def _disk_bytes(study: PreparedStudy) -> int:
     """Return what adapters (4 bytes a parameter) and two checkpoints with a third being written (3 x 12) need."""
-    layers = study.frozen.layers.values()
-    per_rank = sum(layer.weight.shape[0] + layer.weight.shape[1] for layer in layers)
-    return sum(trial.rank for trial in plan_trials(study.spec)) * per_rank * (4 + 3 * 12)
+    features = [linear_features(layer.base) for layer in study.frozen.layers.values()]
+    return sum(lora_parameters(trial.rank, features) for trial in plan_trials(study.spec)) * (4 + 3 * 12)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

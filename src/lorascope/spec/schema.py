@@ -222,19 +222,9 @@ class StudySpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_older_and_bare_words(cls, given: object) -> object:
-        """Take YAML's bare ``off``, which is false to it, for the word; read an earlier version's ``cost_steps``."""
-        if not isinstance(given, dict):
-            return given
-        fields = {name: value for name, value in given.items() if name != "cost_steps"}
-        steps = given.get("cost_steps")
-        if isinstance(steps, int):
-            fields.setdefault("cost", "quick" if steps else "off")
-        elif steps is not None:
-            fields["cost_steps"] = steps
-        if fields.get("cost") is False:
-            fields["cost"] = "off"
-        return fields
+    def _read_bare_off(cls, given: object) -> object:
+        """Take YAML's bare ``off``, which is false to it, for the word."""
+        return {**given, "cost": "off"} if isinstance(given, dict) and given.get("cost") is False else given
 
     @model_validator(mode="after")
     def _templates_come_in_pairs(self) -> Self:

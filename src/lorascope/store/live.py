@@ -75,7 +75,7 @@ class LiveStore(StudyStore):
 
     def count_other_records(self) -> int:
         """Count the records that do not come from training steps: costs, spectra, truncations, forgetting."""
-        parts = ("costs", "solo_runs", "spectra", "truncations", "forgetting")
+        parts = ("solo_runs", "spectra", "truncations", "forgetting")
         return sum(self._number(f"SELECT count(*) FROM {name}") for name in parts)  # noqa: S608 - own names
 
     def last_step(self, trial_id: str) -> int:

@@ -8,20 +8,12 @@ from lorascope.cli.live import LiveView, draw
 from lorascope.cli.plain import PlainView
 from lorascope.cli.run_state import RunState
 from lorascope.message import Message
-from lorascope.records import CostRecord
+from lorascope.run.progress import SoloResult
 from lorascope.spec.schema import StudySpec
 from support.cli import Script
 from support.messages import verbatim
 
-COST = CostRecord(
-    rank=8,
-    step_seconds=(9.0, 1.0, 3.0),
-    warmup_steps=1,
-    step_tokens=(100, 100, 100),
-    peak_memory_bytes=1_200_000_000,
-    base_memory_bytes=1_000_000_000,
-    memory_samples_bytes=(1_100_000_000,),
-)
+COST = SoloResult(rank=8, step_seconds=2.0, peak_bytes=1_200_000_000)
 
 
 def drawn(state: RunState, width: int, height: int = 40) -> str:

@@ -111,11 +111,11 @@ TITLES = {"title", "words", "part", "kind", "domain"}
 """Where specifications of charts hold words for people."""
 
 
-def turn_of(rank: int, number: int) -> SoloRun:
+def run_of(rank: int, number: int) -> SoloRun:
     """Make a turn after which memory did not come back, twice as slow the second time."""
     top = BASE + 10**6 * rank
     return SoloRun(
-        rank=rank, turn=number, step_seconds=(3.0, *(1.0 + number,) * 4), warmup_steps=1, step_tokens=(200,) * 5,
+        rank=rank, repeat=number, step_seconds=(3.0, *(1.0 + number,) * 4), warmup_steps=1, step_tokens=(200,) * 5,
         cpu_seconds=2.0, base_bytes=BASE, forward_peak_bytes=top, backward_peak_bytes=top, optimizer_peak_bytes=top,
         evaluation_peak_bytes=None, held_bytes=BASE, after_bytes=BASE + 10**8, reserved_peak_bytes=None,
         memory_method="kernel", samples_bytes=(BASE, top, top - rank, top), warmup_samples=2,
@@ -167,7 +167,7 @@ def whole(make_study: MakeStudy) -> Path:
             )  # fmt: skip
         for rank in spec.ranks:
             for number in range(2):
-                store.put(turn_of(rank, number))
+                store.put(run_of(rank, number))
             store.put_all([gpu_of(rank, number) for number in range(5)])
         store.put(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=1e10))
         whats = (("alone", 8), ("alone", 128), ("joint", 0), ("full", 0))

@@ -233,20 +233,11 @@ def test_wrong_learning_rates_are_one_error_each(tmp_path: Path, written: str, p
         ("cost: 'off'", {}, "off"),
         ("cost: full", {}, "full"),
         ("ranks: [8]", {}, "quick"),
-        ("cost_steps: 0", {}, "off"),  # what an earlier version wrote
-        ("cost_steps: 3", {}, "quick"),
-        ("cost_steps: 3", {"cost": "full"}, "full"),
     ],
 )
-def test_cost_is_read_from_new_and_older_files(tmp_path: Path, text: str, flags: dict[str, object], cost: str) -> None:
+def test_cost_is_read_from_files_and_flags(tmp_path: Path, text: str, flags: dict[str, object], cost: str) -> None:
     (tmp_path / "study.yaml").write_text(text)
     spec = load_spec(tmp_path / "study.yaml", flags)
     assert spec.cost == cost
     (tmp_path / "again.yaml").write_text(dump_spec(spec))
     assert load_spec(tmp_path / "again.yaml", {}) == spec
-
-
-def test_steps_for_costs_that_no_version_took_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text("cost_steps: many")
-    with pytest.raises(SpecError, match="cost_steps is not a field of a study"):
-        load_spec(tmp_path / "study.yaml", {})

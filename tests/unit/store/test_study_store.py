@@ -23,7 +23,6 @@ from lorascope.record_registry import RECORD_TYPES
 from lorascope.records import (
     BASE_MODEL,
     AdapterRecord,
-    CostRecord,
     Environment,
     EvalRecord,
     ForgettingRecord,
@@ -171,18 +170,14 @@ def test_a_field_that_no_codec_keeps_is_refused() -> None:
 
 def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
-    cost = CostRecord(
-        rank=8, step_seconds=(0.3, 0.2), warmup_steps=1, step_tokens=(9, 8), peak_memory_bytes=2**40,
-        base_memory_bytes=7, memory_samples_bytes=(2**40, 5),
-    )  # fmt: skip
     adapter = AdapterRecord(rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4)
     outcome = TrialOutcome(trial_id="r8", state="finished", steps=1, message=None)
     sample = SystemSample(
         seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None
     )
-    turn = SoloRun(
+    run = SoloRun(
         rank=8,
-        turn=1,
+        repeat=1,
         step_seconds=(0.3, 0.2),
         warmup_steps=1,
         step_tokens=(9, 9),
@@ -221,25 +216,23 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
     )
     with StudyStore.create(path) as store:
         store.put_all([TRIAL, replace(TRIAL, trial_id="r128", rank=128)])
-        store.put(cost)
         store.put(adapter)
         store.put_all([step(number=2), step(number=1)])
         store.put(evaluation())
         store.put_all([sample, sample])
-        for again in (replace(turn, cpu_seconds=9.0), turn, replace(turn, turn=0)):
+        for again in (replace(run, cpu_seconds=9.0), run, replace(run, repeat=0)):
             store.put(again)
         store.put(rates)
         store.put_all([gpu, replace(gpu, power_watts=None)])
         store.put(outcome)
     with StudyStore.open(path) as store:
         assert [trial.trial_id for trial in store.read(TrialRecord)] == ["r8", "r128"]
-        assert store.read(CostRecord) == [cost]
         assert store.read(AdapterRecord) == [adapter]
         assert store.read(StepRecord, trial_id="r8") == [step(number=1), step(number=2)]
         assert store.read(StepRecord, trial_id="r128") == []
         assert store.read(EvalRecord, trial_id="r8") == [evaluation()]
         assert store.read(SystemSample) == [sample, sample]
-        assert store.read(SoloRun) == [turn, replace(turn, turn=0)]
+        assert store.read(SoloRun) == [run, replace(run, repeat=0)]
         assert store.read_one(MachineRates) == rates
         assert store.read(GpuSample) == [gpu, replace(gpu, power_watts=None)]
         assert store.outcomes() == {"r8": outcome}

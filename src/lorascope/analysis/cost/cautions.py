@@ -3,7 +3,7 @@
 from itertools import pairwise
 from statistics import median
 
-from lorascope.analysis.cost.solo_runs import measured_seconds, paces_apart, runs_by_rank, training_peak
+from lorascope.analysis.cost.solo_runs import measured_seconds, pace_spread, runs_by_rank
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import CautionSection
 from lorascope.message import Message
@@ -15,15 +15,15 @@ _LEFT_BEHIND_BYTES = 16 * MEGABYTE
 _LEFT_BEHIND_SHARE = 0.05
 """Less than these, of what the rank took, is what allocators keep in passing."""
 _UNSTEADY = 0.1
-"""Turns of one rank on one batch differ by less on a machine that does nothing else."""
+"""Solo runs of one rank on one batch differ by less on an idle machine."""
 
 
 def memory_not_returned(findings: Findings) -> CautionSection | None:
-    """Say when memory was not back at its base after a rank's last turn: the next ranks' peaks hold it too."""
+    """Say when memory was not back at its base after a rank's last solo run: the next ranks' peaks hold it too."""
     left = []
-    for rank, turns in runs_by_rank(findings.data.solo_runs).items():
-        last = turns[-1]
-        behind, took = last.after_bytes - last.base_bytes, training_peak(last) - last.base_bytes
+    for rank, runs in runs_by_rank(findings.data.solo_runs).items():
+        last = runs[-1]
+        behind, took = last.after_bytes - last.base_bytes, last.peak_bytes - last.base_bytes
         if behind > max(_LEFT_BEHIND_BYTES, _LEFT_BEHIND_SHARE * took):
             left.append(tr("{size} after rank {rank}", size=format_bytes(behind), rank=rank))
     if not left:
@@ -37,9 +37,9 @@ def memory_not_returned(findings: Findings) -> CautionSection | None:
 
 
 def unsteady_steps(findings: Findings) -> CautionSection | None:
-    """Say when turns of one rank on the same batch took unlike times, or a larger rank less than a smaller one."""
+    """Say when solo runs of one rank on the same batch took unlike times, or a larger rank less than a smaller one."""
     by_rank = runs_by_rank(findings.data.solo_runs)
-    apart = {rank: paces_apart(turns) for rank, turns in by_rank.items()}
+    apart = {rank: pace_spread(runs) for rank, runs in by_rank.items()}
     unlike = [
         tr("rank {rank} by {share:.0%}", rank=rank, share=share) for rank, share in apart.items() if share > _UNSTEADY
     ]
@@ -51,7 +51,7 @@ def unsteady_steps(findings: Findings) -> CautionSection | None:
             unlike=", ".join(unlike),
         )
         parts.append(text)
-    seconds = {rank: median(found) for rank, turns in by_rank.items() if (found := measured_seconds(turns))}
+    seconds = {rank: median(measured_seconds(runs)) for rank, runs in by_rank.items()}
     parts += [
         tr(
             "Rank {larger} took {quick} a step and rank {smaller}, which computes less, {slow}: the machine's pace "

@@ -1,9 +1,8 @@
-"""The GPU while one rank ran alone."""
+"""GPU counters during solo runs."""
 
 from collections.abc import Sequence
 
 from lorascope.analysis.cost.schema import GpuSection
-from lorascope.analysis.cost.solo_runs import training_peak
 from lorascope.records import GpuSample, SoloRun
 
 _IDLE = 0x1
@@ -20,11 +19,11 @@ REASONS = {
 """NVML's nvmlClocksThrottleReasons, idling left out."""
 
 
-def gpu_part(samples: Sequence[GpuSample], turn: SoloRun) -> GpuSection | None:
-    """Summarise the readings of a GPU while this turn's rank ran alone; None where it ran on none."""
-    if turn.memory_method != "allocator":
+def gpu_section(samples: Sequence[GpuSample], run: SoloRun) -> GpuSection | None:
+    """Summarize the readings of a GPU during the solo runs of this run's rank; None where it ran on none."""
+    if run.memory_method != "allocator":
         return None
-    own = [sample for sample in samples if sample.rank == turn.rank]
+    own = [sample for sample in samples if sample.rank == run.rank]
     used, total = _mean([s.memory_used_bytes for s in own]), _mean([s.memory_total_bytes for s in own])
     return GpuSection(
         name=own[0].name if own else "",
@@ -39,9 +38,9 @@ def gpu_part(samples: Sequence[GpuSample], turn: SoloRun) -> GpuSection | None:
         memory_clock_mhz=_mean([sample.memory_clock_mhz for sample in own]),
         temperature_celsius=_highest([sample.temperature_celsius for sample in own]),
         throttle_reasons=throttle_reasons([sample.throttle_reasons or 0 for sample in own]),
-        allocated_bytes=turn.held_bytes,
-        peak_allocated_bytes=training_peak(turn),
-        peak_reserved_bytes=turn.reserved_peak_bytes,
+        allocated_bytes=run.held_bytes,
+        peak_allocated_bytes=run.peak_bytes,
+        peak_reserved_bytes=run.reserved_peak_bytes,
     )
 
 

@@ -1,35 +1,33 @@
-"""Where a rank's memory went: over time, in each phase by its parts, and how it grows with the rank."""
+"""Memory of a rank: over time, by phase and part, and its growth with the rank."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lorascope.analysis.cost.schema import GrowthSection, MemorySplitSection, Phase
-from lorascope.analysis.cost.solo_runs import heavy_turn, runs_by_rank
+from lorascope.analysis.cost.solo_runs import heaviest_run, runs_by_rank
 from lorascope.analysis.estimates.losses import Floats
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import MemorySection
-from lorascope.analysis.tradeoff import BYTES
 from lorascope.records import AdapterRecord, SoloRun
-from lorascope.units import to_megabytes
+from lorascope.units import DTYPE_BYTES, to_megabytes
 
 _SPIKE_DEVIATIONS = 3.0
 _SPIKE_SHARE = 0.01
 """A start that rises above all later readings by these is a spike; less is the later variation's own."""
 
 
-def memory_part(turns: Sequence[Sequence[int]], alike: Sequence[tuple[Sequence[int], int]]) -> MemorySection | None:
-    """Summarise readings of memory, in MB; None without any.
+def memory_section(runs: Sequence[SoloRun]) -> MemorySection | None:
+    """Summarize a rank's readings of memory, in MB; None without any.
 
-    Args:
-        turns: all readings of each turn in time, in bytes.
-        alike: the readings of turns that take one kind of step only, and how many of them belong to the warm-up.
+    The start is compared with the rest in runs whose steps are all on the typical batch, if there are any.
     """
-    everything = _together(turns)
+    everything = _together([run.samples_bytes for run in runs])
     if not len(everything):
         return None
-    later = _together([readings[start:] for readings, start in alike])
-    spike = start_spike(_together([readings[:start] for readings, start in alike]), later)
+    alike = [run for run in runs if run.heaviest_tokens is None] or runs
+    later = _together([run.samples_bytes[run.warmup_samples :] for run in alike])
+    spike = start_spike(_together([run.samples_bytes[: run.warmup_samples] for run in alike]), later)
     return MemorySection(
         mean=to_megabytes(float(everything.mean())),
         std=to_megabytes(float(everything.std())),
@@ -49,21 +47,21 @@ def start_spike(first: Floats, later: Floats) -> float | None:
     return rise if rise > max(_SPIKE_DEVIATIONS * later.std(), _SPIKE_SHARE * later.mean()) else None
 
 
-def split_of(data: StudyData, turn: SoloRun) -> tuple[MemorySplitSection, ...]:
-    """Take the memory of each phase of a turn apart; empty where a size is not known."""
-    resolved, adapter = data.resolved, data.adapters.get(turn.rank)
-    if resolved is None or adapter is None or resolved.dtype not in BYTES:
+def split_of(data: StudyData, run: SoloRun) -> tuple[MemorySplitSection, ...]:
+    """Split the memory of each phase of a run; empty where a size is not known."""
+    resolved, adapter = data.resolved, data.adapters.get(run.rank)
+    if resolved is None or adapter is None or resolved.dtype not in DTYPE_BYTES:
         return ()
-    base = resolved.base_parameters * BYTES[resolved.dtype]
+    base = resolved.base_parameters * DTYPE_BYTES[resolved.dtype]
     parts = []
-    for phase, total in phase_bytes(turn).items():
-        activations = (turn.activation_bytes or 0) if phase in ("forward", "backward") else 0
-        known = turn.base_bytes + _state_bytes(adapter) + activations
+    for phase, total in phase_bytes(run).items():
+        activations = (run.activation_bytes or 0) if phase in ("forward", "backward") else 0
+        known = run.base_bytes + _state_bytes(adapter) + activations
         parts.append(
             MemorySplitSection(
                 phase=phase,
                 total=total,
-                program=turn.base_bytes - base,
+                program=run.base_bytes - base,
                 base=base,
                 adapter=adapter.parameter_bytes,
                 gradient=adapter.gradient_bytes,
@@ -75,29 +73,29 @@ def split_of(data: StudyData, turn: SoloRun) -> tuple[MemorySplitSection, ...]:
     return tuple(parts)
 
 
-def phase_bytes(turn: SoloRun) -> dict[Phase, int]:
+def phase_bytes(run: SoloRun) -> dict[Phase, int]:
     """Return the memory of each phase that was measured."""
     found: Mapping[Phase, int | None] = {
-        "forward": turn.forward_peak_bytes,
-        "backward": turn.backward_peak_bytes,
-        "optimizer": turn.optimizer_peak_bytes,
-        "evaluation": turn.evaluation_peak_bytes,
-        "held": turn.held_bytes,
+        "forward": run.forward_peak_bytes,
+        "backward": run.backward_peak_bytes,
+        "optimizer": run.optimizer_peak_bytes,
+        "evaluation": run.evaluation_peak_bytes,
+        "held": run.held_bytes,
     }
     return {phase: total for phase, total in found.items() if total is not None}
 
 
-def growth_parts(data: StudyData) -> tuple[GrowthSection, ...]:
+def growth_sections(data: StudyData) -> tuple[GrowthSection, ...]:
     """Fit a straight line through the ranks for each phase; empty with fewer than two ranks."""
-    last = {rank: heavy_turn(turns) for rank, turns in runs_by_rank(data.solo_runs).items() if rank in data.adapters}
+    last = {rank: heaviest_run(runs) for rank, runs in runs_by_rank(data.solo_runs).items() if rank in data.adapters}
     if len(last) < 2 or data.resolved is None:
         return ()
-    phases = [set(phase_bytes(turn)) for turn in last.values()]
+    phases = [set(phase_bytes(run)) for run in last.values()]
     counted = float(np.mean([_state_bytes(data.adapters[rank]) / rank for rank in last]))
     parts = []
     for phase in phase_bytes(next(iter(last.values()))):
         if all(phase in found for found in phases):
-            above = [phase_bytes(turn)[phase] - turn.base_bytes for turn in last.values()]
+            above = [phase_bytes(run)[phase] - run.base_bytes for run in last.values()]
             slope, fixed = np.polyfit(np.array(list(last), dtype=np.float64), np.array(above, dtype=np.float64), 1)
             parts.append(
                 GrowthSection(
@@ -112,4 +110,4 @@ def _state_bytes(adapter: AdapterRecord) -> int:
 
 
 def _together(samples: Sequence[Sequence[int]]) -> Floats:
-    return np.array([reading for turn in samples for reading in turn], dtype=np.float64)
+    return np.array([reading for run in samples for reading in run], dtype=np.float64)

@@ -38,8 +38,7 @@ def predicted_part(data: StudyData, ranks: Sequence[RankSection]) -> PredictedSe
 
 def _alone(record: PredictionRecord, part: RankSection, data: StudyData) -> PredictedCostSection:
     cost = data.costs.get(record.rank)
-    tokens = cost.step_tokens[cost.warmup_steps :] if cost else ()
-    return _part(record, fmean(tokens) if tokens else None, part.step_seconds, part.peak_memory_bytes)
+    return _part(record, fmean(cost.step_tokens) if cost else None, part.step_seconds, part.peak_memory_bytes)
 
 
 def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostSection:

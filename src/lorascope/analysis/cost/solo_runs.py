@@ -1,122 +1,135 @@
-"""The turns of a rank alone, put together.
+"""Solo runs of each rank, combined.
 
-The times come from all turns. Peaks and parts of memory come from a rank's last turn with the heaviest batch: by then
-every rank has had one, and most of what libraries keep after their first use is there for all of them. The rest is
-taken off: the memory of that turn is read above what was there before, and put on one base for all ranks.
+Times come from all runs. Peaks and parts of memory come from a rank's last run with the heaviest batch: by then every
+rank has had one, and most of what libraries keep after their first use is there for all of them. The rest is taken off:
+the memory of that run is taken above its own base, and put on one base for all ranks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from statistics import median
+from statistics import fmean, median
 
-import numpy as np
+from lorascope.records import AdapterRecord, SoloRun
 
-from lorascope.records import AdapterRecord, CostRecord, SoloRun
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoloCost:
+    """Cost of a rank alone, from all its solo runs."""
+
+    step_seconds: tuple[float, ...]
+    """Of every measured step."""
+    step_tokens: tuple[int, ...]
+    """Real tokens of these steps."""
+    base_bytes: int
+    """Memory before the adapter was made."""
+    peak_bytes: int
+    """Peak memory of a training step."""
+    samples_bytes: tuple[int, ...]
+    """Readings in time, warm-up included."""
+
+    @property
+    def median_seconds(self) -> float:
+        """Median step."""
+        return median(self.step_seconds)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all measured steps divided by their time."""
+        return sum(self.step_tokens) / math.fsum(self.step_seconds)
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Median step divided by the mean tokens of a step."""
+        return self.median_seconds / fmean(self.step_tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredCost:
-    """What a rank alone takes; None where it was not measured."""
+    """Cost of a rank as limits compare it; None where it was not measured."""
 
     rank: int
     adapter_bytes: int | None
     step_seconds: float | None
-    """Median step after the warm-up."""
+    """Median step."""
     runtime_seconds: float | None
     """Of all training steps."""
     peak_memory_bytes: int | None
 
 
 def measured_cost(
-    rank: int, adapter: AdapterRecord | None, cost: CostRecord | None, total_steps: int | None
+    rank: int, adapter: AdapterRecord | None, cost: SoloCost | None, total_steps: int | None
 ) -> MeasuredCost:
-    """Put together what a rank alone takes, for as many steps as its trials train."""
-    measured = cost.step_seconds[cost.warmup_steps :] if cost else ()
-    seconds = float(np.median(measured)) if measured else None
+    """Return the cost of a rank alone, for as many steps as its trials train."""
+    seconds = cost.median_seconds if cost else None
     return MeasuredCost(
         rank=rank,
         adapter_bytes=adapter.parameter_bytes if adapter else None,
         step_seconds=seconds,
         runtime_seconds=seconds * total_steps if seconds is not None and total_steps is not None else None,
-        peak_memory_bytes=cost.peak_memory_bytes if cost else None,
+        peak_memory_bytes=cost.peak_bytes if cost else None,
     )
 
 
-def cost_of(turns: Sequence[SoloRun]) -> CostRecord:
-    """Put a rank's turns together: all steps with their warm-up first, all readings, the peak of the heaviest batch."""
-    heavy = heavy_turn(turns)
-    warmup = [turn.step_tokens[: turn.warmup_steps] for turn in turns]
-    measured = [turn.step_tokens[turn.warmup_steps :] for turn in turns]
-    return CostRecord(
-        rank=heavy.rank,
-        step_seconds=(*warmup_seconds(turns), *measured_seconds(turns)),
-        warmup_steps=sum(turn.warmup_steps for turn in turns),
-        step_tokens=tuple(chain.from_iterable((*warmup, *measured))),
-        peak_memory_bytes=training_peak(heavy),
-        base_memory_bytes=heavy.base_bytes,
-        memory_samples_bytes=tuple(chain.from_iterable(turn.samples_bytes for turn in turns)),
+def costs_by_rank(runs: Sequence[SoloRun]) -> dict[int, SoloCost]:
+    """Combine every rank's runs."""
+    return {rank: _combined(found) for rank, found in on_one_base(runs_by_rank(runs)).items()}
+
+
+def _combined(runs: Sequence[SoloRun]) -> SoloCost:
+    heaviest = heaviest_run(runs)
+    return SoloCost(
+        step_seconds=measured_seconds(runs),
+        step_tokens=tuple(chain.from_iterable(run.step_tokens[run.warmup_steps :] for run in runs)),
+        base_bytes=heaviest.base_bytes,
+        peak_bytes=heaviest.peak_bytes,
+        samples_bytes=tuple(chain.from_iterable(run.samples_bytes for run in runs)),
     )
 
 
-def costs_by_rank(turns: Sequence[SoloRun], earlier: Sequence[CostRecord]) -> dict[int, CostRecord]:
-    """Put every rank's turns together; what an earlier version measured stands where there are none."""
-    by_rank = on_one_base(runs_by_rank(turns))
-    return {cost.rank: cost for cost in earlier} | {rank: cost_of(found) for rank, found in by_rank.items()}
+def runs_by_rank(runs: Sequence[SoloRun]) -> dict[int, tuple[SoloRun, ...]]:
+    """Return the runs of each rank in their order, ranks ascending."""
+    ranks = sorted({run.rank for run in runs})
+    ordered = sorted(runs, key=lambda run: run.repeat)
+    return {rank: tuple(run for run in ordered if run.rank == rank) for rank in ranks}
 
 
-def runs_by_rank(turns: Sequence[SoloRun]) -> dict[int, tuple[SoloRun, ...]]:
-    """Return the turns of each rank in their order, ranks ascending."""
-    ranks = sorted({turn.rank for turn in turns})
-    ordered = sorted(turns, key=lambda turn: turn.turn)
-    return {rank: tuple(turn for turn in ordered if turn.rank == rank) for rank in ranks}
-
-
-def on_one_base(turns: Mapping[int, tuple[SoloRun, ...]]) -> dict[int, tuple[SoloRun, ...]]:
-    """Shift the phases of each rank's turn with the heaviest batch from its own base to the lowest of all ranks'."""
-    heavy = {rank: heavy_turn(found) for rank, found in turns.items()}
-    lowest = min((turn.base_bytes for turn in heavy.values()), default=0)
+def on_one_base(runs: Mapping[int, tuple[SoloRun, ...]]) -> dict[int, tuple[SoloRun, ...]]:
+    """Shift the phases of each rank's run with the heaviest batch from its own base to the lowest of all ranks'."""
+    heaviest = {rank: heaviest_run(found) for rank, found in runs.items()}
+    lowest = min((run.base_bytes for run in heaviest.values()), default=0)
     return {
-        rank: tuple(_shifted(turn, lowest - turn.base_bytes) if turn is heavy[rank] else turn for turn in found)
-        for rank, found in turns.items()
+        rank: tuple(_shifted(run, lowest - run.base_bytes) if run is heaviest[rank] else run for run in found)
+        for rank, found in runs.items()
     }
 
 
-def heavy_turn(turns: Sequence[SoloRun]) -> SoloRun:
-    """Return the last turn that had the heaviest batch; the last of all where memory ran out in that."""
-    return next((turn for turn in reversed(turns) if turn.heaviest_tokens is not None), turns[-1])
+def heaviest_run(runs: Sequence[SoloRun]) -> SoloRun:
+    """Return the last run that had the heaviest batch; the last of all where memory ran out in that."""
+    return next((run for run in reversed(runs) if run.heaviest_tokens is not None), runs[-1])
 
 
-def _shifted(turn: SoloRun, by: int) -> SoloRun:
-    evaluation = turn.evaluation_peak_bytes
+def _shifted(run: SoloRun, by: int) -> SoloRun:
+    evaluation = run.evaluation_peak_bytes
     return replace(
-        turn,
-        base_bytes=turn.base_bytes + by,
-        forward_peak_bytes=turn.forward_peak_bytes + by,
-        backward_peak_bytes=turn.backward_peak_bytes + by,
-        optimizer_peak_bytes=turn.optimizer_peak_bytes + by,
+        run,
+        base_bytes=run.base_bytes + by,
+        forward_peak_bytes=run.forward_peak_bytes + by,
+        backward_peak_bytes=run.backward_peak_bytes + by,
+        optimizer_peak_bytes=run.optimizer_peak_bytes + by,
         evaluation_peak_bytes=None if evaluation is None else evaluation + by,
-        held_bytes=turn.held_bytes + by,
-        after_bytes=turn.after_bytes + by,
+        held_bytes=run.held_bytes + by,
+        after_bytes=run.after_bytes + by,
     )
 
 
-def training_peak(turn: SoloRun) -> int:
-    """Return the highest memory of a step; an evaluation's is apart."""
-    return max(turn.forward_peak_bytes, turn.backward_peak_bytes, turn.optimizer_peak_bytes)
+def measured_seconds(runs: Sequence[SoloRun]) -> tuple[float, ...]:
+    """Return the times of all measured steps."""
+    return tuple(chain.from_iterable(run.measured_seconds for run in runs))
 
 
-def measured_seconds(turns: Sequence[SoloRun]) -> tuple[float, ...]:
-    """Return the times of all steps that are no warm-up."""
-    return tuple(chain.from_iterable(turn.step_seconds[turn.warmup_steps :] for turn in turns))
-
-
-def paces_apart(turns: Sequence[SoloRun]) -> float:
-    """Return by what share the slowest of a rank's turns was slower than the quickest; 0 of a single one."""
-    paces = [median(seconds) for turn in turns if (seconds := measured_seconds([turn]))]
-    return max(paces) / min(paces) - 1 if paces else 0.0
-
-
-def warmup_seconds(turns: Sequence[SoloRun]) -> tuple[float, ...]:
-    """Return the times of the warm-up steps."""
-    return tuple(chain.from_iterable(turn.step_seconds[: turn.warmup_steps] for turn in turns))
+def pace_spread(runs: Sequence[SoloRun]) -> float:
+    """Return by what share the slowest of a rank's runs was slower than the fastest; 0 for a single one."""
+    paces = [median(run.measured_seconds) for run in runs]
+    return max(paces) / min(paces) - 1

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from lorascope.analysis.cost.memory import growth_parts, start_spike
+from lorascope.analysis.cost.memory import growth_sections, start_spike
 from lorascope.analysis.cost.readings import read_costs
 from lorascope.analysis.cost.schema import CostsSection, JointSection, ProcessSection
-from lorascope.analysis.cost.solo_runs import paces_apart, runs_by_rank
+from lorascope.analysis.cost.solo_runs import pace_spread, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import joint_steps
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
@@ -21,12 +21,12 @@ from lorascope.units import format_bytes, to_megabytes
 def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> CostsSection:
     """Put what was measured beside each other."""
     rates = data.machine_rates
-    turns = runs_by_rank(data.solo_runs).values()
-    apart = math.inf if any(len(found) < 2 for found in turns) else max(map(paces_apart, turns), default=math.inf)
+    runs = runs_by_rank(data.solo_runs).values()
+    apart = math.inf if any(len(found) < 2 for found in runs) else max(map(pace_spread, runs), default=math.inf)
     return CostsSection(
         machine_flops_per_second=rates.flops_per_second if rates else None,
         machine_bytes_per_second=rates.bytes_per_second if rates else None,
-        growth=growth_parts(data),
+        growth=growth_sections(data),
         joint=joint_part(data, ranks, trials),
         process=process_part(data.samples),
         readings=read_costs(ranks, apart),

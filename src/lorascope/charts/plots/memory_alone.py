@@ -25,7 +25,7 @@ def charts(study: StudyData, _: StudySummary) -> Iterator[Chart]:
 
 def memory_over_readings(study: StudyData) -> tuple[Series, ...]:
     """Take the memory in MB while each rank trained alone, by number of the reading."""
-    known = {rank: cost.memory_samples_bytes for rank, cost in study.costs.items() if cost.memory_samples_bytes}
+    known = {rank: cost.samples_bytes for rank, cost in study.costs.items() if cost.samples_bytes}
     return tuple(
         thinned(str(rank), range(1, len(sizes) + 1), list(map(to_megabytes, sizes))) for rank, sizes in known.items()
     )

@@ -66,12 +66,12 @@ def _counted_split(study: StudyData, rank: int) -> dict[str, int]:
     if cost is None or adapter is None:
         return {}
     known = {
-        tr("base model and program"): cost.base_memory_bytes,
+        tr("base model and program"): cost.base_bytes,
         tr("adapter"): adapter.parameter_bytes,
         tr("gradient"): adapter.gradient_bytes,
         tr("optimizer"): adapter.optimizer_bytes,
     }
-    return known | {tr("activations and the rest"): max(0, cost.peak_memory_bytes - sum(known.values()))}
+    return known | {tr("activations and the rest"): max(0, cost.peak_bytes - sum(known.values()))}
 
 
 def memory_split_spec(shares: Sequence[MemoryShare], ranks: Sequence[int]) -> Spec:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lorascope.modeling.adapters.lora import LayerAdapter, MultiLoraLinear, linear_features
+from lorascope.units import lora_parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +41,7 @@ class Adapter:
         self.shape = shape
         dtype = torch.promote_types(compute_dtype, torch.float32)
         sizes = {name: linear_features(layer.base) for name, layer in layers.items()}
-        n_parameters = sum(shape.rank * (n_in + n_out) for n_in, n_out in sizes.values())
+        n_parameters = lora_parameters(shape.rank, sizes.values())
         device = next(iter(layers.values())).base.weight.device
         self.flat = nn.Parameter(torch.zeros(n_parameters, dtype=dtype, device=device))
         self.flat.grad = torch.zeros_like(self.flat)

@@ -28,12 +28,12 @@ PHASES = (
 )  # fmt: skip
 
 
-def turn_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: object) -> SoloRun:
+def run_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: object) -> SoloRun:
     """A turn whose memory is what the made-up adapter takes (800 kB a rank), 50 MB of activations, and little more."""
     base, state = PROGRAM + BASE, 800_000 * rank
     last = number == 1
     fields: dict[str, object] = {
-        "rank": rank, "turn": number, "step_seconds": seconds, "warmup_steps": 1,
+        "rank": rank, "repeat": number, "step_seconds": seconds, "warmup_steps": 1,
         "step_tokens": (100,) * len(seconds), "cpu_seconds": 1.5 * math.fsum(seconds[1:]), "base_bytes": base,
         "forward_peak_bytes": base + state + 55 * MB, "backward_peak_bytes": base + state + 60 * MB,
         "optimizer_peak_bytes": base + state + 2 * MB,
@@ -48,14 +48,12 @@ def turn_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **c
 
 @pytest.fixture
 def measured(make_study: Callable[..., Path]) -> Callable[..., Path]:
-    """A finished study whose ranks took these turns."""
+    """A finished study whose ranks took these runs."""
 
-    def write(*turns: SoloRun, rates: MachineRates | None = None, gpus: tuple[GpuSample, ...] = ()) -> Path:
-        ranks = tuple(sorted({turn.rank for turn in turns}))
-        folder = make_study(spec=StudySpec(ranks=ranks), floors=dict.fromkeys(ranks, 1.2))
+    def write(*runs: SoloRun, rates: MachineRates | None = None, gpus: tuple[GpuSample, ...] = ()) -> Path:
+        ranks = tuple(sorted({run.rank for run in runs}))
+        folder = make_study(spec=StudySpec(ranks=ranks), floors=dict.fromkeys(ranks, 1.2), runs=runs)
         with StudyStore.create(folder / "study.db") as store:
-            for turn in turns:
-                store.put(turn)
             store.put_all(gpus)
             if rates is not None:
                 store.put(rates)
@@ -68,8 +66,8 @@ RATES = MachineRates(dtype="float32", flops_per_second=2e10, bytes_per_second=1e
 
 
 def test_times_come_from_all_turns_and_memory_from_the_last(measured: Callable[..., Path]) -> None:
-    first = turn_of(8, 0, (9.0, 2.0, 2.4), forward_peak_bytes=10**12)
-    second = turn_of(8, 1, (8.0, 2.2, 3.0))
+    first = run_of(8, 0, (9.0, 2.0, 2.4), forward_peak_bytes=10**12)
+    second = run_of(8, 1, (8.0, 2.2, 3.0))
     (part,) = summarize(measured(first, second, rates=RATES)).ranks
     cost = part.cost
     assert cost is not None
@@ -89,20 +87,20 @@ def test_times_come_from_all_turns_and_memory_from_the_last(measured: Callable[.
 
 def test_what_stayed_behind_from_one_rank_is_not_in_the_peak_of_another(measured: Callable[..., Path]) -> None:
     """Rank 8 comes last, when 20 MB more are there than when rank 64 took its turn."""
-    late = turn_of(8, 1)
+    late = run_of(8, 1)
     moved = {name: getattr(late, name) + 20 * MB for name in PHASES}
-    turns = (turn_of(8, 0), turn_of(64, 0), turn_of(64, 1), replace(late, **moved))
-    summary = summarize(measured(*turns))
+    runs = (run_of(8, 0), run_of(64, 0), run_of(64, 1), replace(late, **moved))
+    summary = summarize(measured(*runs))
     eight, sixty_four = summary.ranks
     assert eight.peak_memory_bytes == late.backward_peak_bytes
-    assert sixty_four.peak_memory_bytes == turns[2].backward_peak_bytes
+    assert sixty_four.peak_memory_bytes == runs[2].backward_peak_bytes
     assert eight.cost is not None
     assert {part.program for part in eight.cost.split} == {PROGRAM}
     assert summary.costs.growth[0].bytes_per_rank == pytest.approx(800_000)
 
 
 def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., Path]) -> None:
-    (part,) = summarize(measured(turn_of(8, 0), turn_of(8, 1), rates=RATES)).ranks
+    (part,) = summarize(measured(run_of(8, 0), run_of(8, 1), rates=RATES)).ranks
     assert part.cost is not None
     split = {found.phase: found for found in part.cost.split}
     assert list(split) == ["forward", "backward", "optimizer", "evaluation", "held"]
@@ -117,8 +115,8 @@ def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., P
 
 
 def test_what_grows_with_the_rank_is_told_from_what_does_not(measured: Callable[..., Path]) -> None:
-    turns = [turn_of(rank, number) for rank in (8, 64, 256) for number in (0, 1)]
-    growth = {part.phase: part for part in summarize(measured(*turns)).costs.growth}
+    runs = [run_of(rank, number) for rank in (8, 64, 256) for number in (0, 1)]
+    growth = {part.phase: part for part in summarize(measured(*runs)).costs.growth}
     for phase, fixed in {"forward": 55, "backward": 60, "optimizer": 2, "evaluation": 30, "held": 1}.items():
         assert growth[phase].bytes_per_rank == pytest.approx(800_000)
         assert growth[phase].fixed_bytes == pytest.approx(fixed * MB)
@@ -126,7 +124,7 @@ def test_what_grows_with_the_rank_is_told_from_what_does_not(measured: Callable[
 
 
 def test_the_bottleneck_follows_from_operations_bytes_and_rates(measured: Callable[..., Path]) -> None:
-    (part,) = summarize(measured(turn_of(8, 0), turn_of(8, 1), rates=RATES)).ranks
+    (part,) = summarize(measured(run_of(8, 0), run_of(8, 1), rates=RATES)).ranks
     assert part.cost is not None
     assert part.cost.arithmetic_share == pytest.approx(3e10 / 2e10 / 2.0)
     assert part.cost.bandwidth_share == pytest.approx(1e9 / 1e10 / 2.0)
@@ -142,9 +140,9 @@ def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidt
     measured: Callable[..., Path],
 ) -> None:
     steady, unsteady = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1)
-    turns = [turn_of(8, 0, unsteady), turn_of(8, 1, unsteady), turn_of(64, 0, steady), turn_of(64, 1, steady)]
-    turns[2] = replace(turns[2], product_bytes=2 * 10**9, samples_bytes=(PROGRAM + BASE,) * 4)
-    readings = summarize(measured(*turns, rates=RATES)).costs.readings
+    runs = [run_of(8, 0, unsteady), run_of(8, 1, unsteady), run_of(64, 0, steady), run_of(64, 1, steady)]
+    runs[2] = replace(runs[2], product_bytes=2 * 10**9, samples_bytes=(PROGRAM + BASE,) * 4)
+    readings = summarize(measured(*runs, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.steadiest_memory_rank, readings.bandwidth_rank) == (64, 64, 64)
     assert "Rank 64 has the steadiest steps" in readings.texts[0]
     assert readings.texts[2].startswith("Rank 64 leans most on memory bandwidth: 10.0%")
@@ -153,22 +151,22 @@ def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidt
 
 def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured: Callable[..., Path]) -> None:
     steady, unsteady, slower = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1), (9.0, 2.4, 2.5)
-    turns = [turn_of(8, 0, unsteady), turn_of(8, 1, slower), turn_of(64, 0, steady), turn_of(64, 1, steady)]
-    turns[2] = replace(turns[2], product_bytes=104 * 10**7)
-    one_turn = summarize(measured(*turns[::2], rates=RATES)).costs.readings
-    assert (one_turn.steadiest_time_rank, one_turn.bandwidth_rank) == (None, None)
-    assert one_turn.texts[0].startswith("Too few steps were measured")
-    readings = summarize(measured(*turns, rates=RATES)).costs.readings
+    runs = [run_of(8, 0, unsteady), run_of(8, 1, slower), run_of(64, 0, steady), run_of(64, 1, steady)]
+    runs[2] = replace(runs[2], product_bytes=104 * 10**7)
+    one_run = summarize(measured(*runs[::2], rates=RATES)).costs.readings
+    assert (one_run.steadiest_time_rank, one_run.bandwidth_rank) == (None, None)
+    assert one_run.texts[0].startswith("Too few steps were measured")
+    readings = summarize(measured(*runs, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
     assert readings.texts[0].endswith("one rank's turns differ by 19.5% themselves.")
     assert readings.texts[2].endswith("one rank's turns differ by 19.5% in time.")
-    alike = replace(turns[2], product_bytes=10**9, step_seconds=(9.0, 2.25, 2.25))
-    readings = summarize(measured(*turns[:2], alike, replace(alike, turn=1), rates=RATES)).costs.readings
+    alike = replace(runs[2], product_bytes=10**9, step_seconds=(9.0, 2.25, 2.25))
+    readings = summarize(measured(*runs[:2], alike, replace(alike, repeat=1), rates=RATES)).costs.readings
     assert "The ranks lean on memory bandwidth alike." in readings.texts
 
 
 def test_too_little_is_no_reading(measured: Callable[..., Path]) -> None:
-    summary = summarize(measured(turn_of(8, 0), turn_of(8, 1), turn_of(64, 0), turn_of(64, 1)))
+    summary = summarize(measured(run_of(8, 0), run_of(8, 1), run_of(64, 0), run_of(64, 1)))
     readings = summary.costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
     assert readings.texts[0].startswith("Too few steps were measured")
@@ -180,7 +178,7 @@ def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Pat
     def said(seconds: float) -> list[str]:
         slow, quick = (9.0, seconds), (9.0, 2.0)
         summary = summarize(
-            measured(turn_of(8, 0, slow), turn_of(8, 1, slow), turn_of(64, 0, quick), turn_of(64, 1, quick))
+            measured(run_of(8, 0, slow), run_of(8, 1, slow), run_of(64, 0, quick), run_of(64, 1, quick))
         )
         return [say(caution.text) for caution in summary.cautions if caution.kind == "unsteady_steps"]
 
@@ -190,16 +188,16 @@ def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Pat
 
 
 def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable[..., Path]) -> None:
-    good = summarize(measured(turn_of(8, 0), turn_of(8, 1)))
+    good = summarize(measured(run_of(8, 0), run_of(8, 1)))
     assert not {"memory_not_returned", "unsteady_steps"} & {caution.kind for caution in good.cautions}
-    behind = turn_of(8, 1, (9.0, 2.5), after_bytes=PROGRAM + BASE + 20 * MB)
-    cautions = {caution.kind: say(caution.text) for caution in summarize(measured(turn_of(8, 0), behind)).cautions}
+    behind = run_of(8, 1, (9.0, 2.5), after_bytes=PROGRAM + BASE + 20 * MB)
+    cautions = {caution.kind: say(caution.text) for caution in summarize(measured(run_of(8, 0), behind)).cautions}
     assert "20.0 MB after rank 8" in cautions["memory_not_returned"]
     assert "rank 8 by 25%" in cautions["unsteady_steps"]
 
 
 def test_a_spike_at_the_start_is_told_from_what_varies_later(measured: Callable[..., Path]) -> None:
-    (part,) = summarize(measured(turn_of(8, 0), turn_of(8, 1))).ranks
+    (part,) = summarize(measured(run_of(8, 0), run_of(8, 1))).ranks
     assert part.memory is not None
     base = (PROGRAM + BASE) / MB
     assert part.memory.start_spike == pytest.approx(18)
@@ -235,8 +233,8 @@ def test_the_process_over_time_and_the_traffic_where_the_machine_counts_it() -> 
 
 
 def test_the_joint_run_stands_beside_the_ranks_alone(measured: Callable[..., Path]) -> None:
-    turns = [turn_of(rank, number, (9.0, 2.0 + rank / 64)) for rank in (8, 64) for number in (0, 1)]
-    joint = summarize(measured(*turns)).costs.joint
+    runs = [run_of(rank, number, (9.0, 2.0 + rank / 64)) for rank in (8, 64) for number in (0, 1)]
+    joint = summarize(measured(*runs)).costs.joint
     assert joint.seconds == pytest.approx(80 * 0.3)  # the two trials share each step
     assert joint.alone_seconds == pytest.approx(80 * 2.125 + 80 * 3.0)
     # of each trial four evaluations of a second, and that of the base, which they share
@@ -255,8 +253,8 @@ def gpu_sample(rank: int | None, used: int, **changes: object) -> GpuSample:
 
 
 def test_a_gpu_s_readings_are_those_of_the_rank_that_ran_alone(measured: Callable[..., Path]) -> None:
-    turns = [
-        turn_of(rank, number, memory_method="allocator", reserved_peak_bytes=7 * 10**9)
+    runs = [
+        run_of(rank, number, memory_method="allocator", reserved_peak_bytes=7 * 10**9)
         for rank in (8, 64)
         for number in (0, 1)
     ]
@@ -266,14 +264,14 @@ def test_a_gpu_s_readings_are_those_of_the_rank_that_ran_alone(measured: Callabl
         gpu_sample(8, 8 * 10**9, power_watts=None, temperature_celsius=66, throttle_reasons=None),
         gpu_sample(64, 9 * 10**9, memory_utilization_percent=60),
     )
-    summary = summarize(measured(*turns, gpus=gpus))
+    summary = summarize(measured(*runs, gpus=gpus))
     gpu = summary.ranks[0].gpu
     assert gpu is not None
     assert (gpu.name, gpu.readings, gpu.power_watts, gpu.temperature_celsius) == ("Test L4", 2, 70, 66)
     assert (gpu.memory_used_bytes, gpu.memory_used_max_bytes) == (7 * 10**9, 8 * 10**9)
     assert gpu.memory_used_percent == pytest.approx(100 * 7 / 24)
     assert gpu.throttle_reasons == ("power cap",)
-    assert (gpu.allocated_bytes, gpu.peak_reserved_bytes) == (turns[1].held_bytes, 7 * 10**9)
+    assert (gpu.allocated_bytes, gpu.peak_reserved_bytes) == (runs[1].held_bytes, 7 * 10**9)
     assert summary.costs.readings.bandwidth_rank == 64
 
 
@@ -281,11 +279,3 @@ def test_reasons_for_lower_clocks_have_their_names_and_new_ones_their_bits() -> 
     assert throttle_reasons([0x1, 0x40, 0x2]) == ("application clocks", "hardware thermal slowdown")
     assert throttle_reasons([0x1000]) == ("reason 0x1000",)
     assert throttle_reasons([]) == ()
-
-
-def test_what_an_earlier_version_measured_is_still_read(make_study: Callable[..., Path]) -> None:
-    part = summarize(make_study()).ranks[0]
-    assert part.cost is None
-    assert part.step_seconds == pytest.approx(0.408)
-    assert part.memory is not None
-    assert part.memory.start_spike is None

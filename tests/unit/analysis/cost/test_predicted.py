@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lorascope.report.predicted import predicted_sections
 
 from lorascope.analysis import StudySummary, summarize
 from lorascope.records import PredictionRecord
 from lorascope.store import StudyStore
+from lorascope.text.tables.costs import predicted_table
 
 RECORD = PredictionRecord(
     what="alone", rank=8, device="A processor, 2 threads", tokens=130.0, step_seconds=0.2, factor=1.0,
@@ -80,9 +80,7 @@ def test_full_fine_tuning_was_not_run(make_study: Callable[..., Path]) -> None:
 
 
 def test_without_predictions_there_is_nothing(make_study: Callable[..., Path]) -> None:
-    summary = summarize(make_study())
-    assert summary.predicted is None
-    assert predicted_sections(summary) == ()
+    assert summarize(make_study()).predicted is None
 
 
 def test_the_report_shows_each_with_its_error(make_study: Callable[..., Path]) -> None:
@@ -91,9 +89,10 @@ def test_the_report_shows_each_with_its_error(make_study: Callable[..., Path]) -
         RECORD,
         replace(RECORD, what="full", rank=0, base_bytes=0),
     )
-    (section,) = predicted_sections(summary)
-    assert [row[0] for row in section.table.rows] == ["8", "full fine-tuning"]
-    assert section.table.rows[0][-1] == "-0.8%"
-    assert section.table.rows[1][2:4] == ("–", "–")
-    assert "No study" in section.note
-    assert len(section.table.colors) == len(section.table.rows)
+    assert summary.predicted is not None
+    table = predicted_table(summary.predicted)
+    assert [row[0] for row in table.rows] == ["8", "full fine-tuning"]
+    assert table.rows[0][-1] == "-0.8%"
+    assert table.rows[1][2:4] == ("–", "–")
+    assert "No study" in table.note
+    assert table.ranks == (8, None)
