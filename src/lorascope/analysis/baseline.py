@@ -7,7 +7,8 @@ from lorascope.analysis.estimates.losses import final_train_loss
 from lorascope.analysis.estimates.ranks import RankChoice
 from lorascope.analysis.readings_schema import GridSection, NaiveSection, OrderSection
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import RecommendationSection, TrialSection
+from lorascope.analysis.summary import TrialSection
+from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.records import UNSUCCESSFUL
 from lorascope.text.language import tr
 from lorascope.text.numbers import nats

@@ -10,8 +10,9 @@ from lorascope.analysis.estimates.curves import final_spread, stable_step
 from lorascope.analysis.estimates.paired import Uncertain
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.readings_schema import DoublingSection, RankReadingSection, ReadingsSection
-from lorascope.analysis.summary import RankSection, RecommendationSection
+from lorascope.analysis.summary import RankSection
 from lorascope.analysis.tradeoff import balance_text, full_training_bytes, training_bytes
+from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.text.language import tr
 from lorascope.text.numbers import nats
 

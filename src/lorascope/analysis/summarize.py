@@ -24,20 +24,12 @@ from lorascope.analysis.findings import Findings
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
-from lorascope.analysis.summary import (
-    EnvironmentSection,
-    NoiseFloorSection,
-    RankSection,
-    RecommendationSection,
-    StudyInfo,
-    StudySummary,
-    TrialSection,
-    VerdictSection,
-)
+from lorascope.analysis.summary import EnvironmentSection, RankSection, StudyInfo, StudySummary, TrialSection
 from lorascope.analysis.verdict.cautions import find_cautions
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.limits import recommend_within
 from lorascope.analysis.verdict.recommend import no_advice, recommend
+from lorascope.analysis.verdict.schema import NoiseFloorSection, RecommendationSection, VerdictSection
 from lorascope.analysis.verdict.sensitivity import with_changes
 from lorascope.message import Message, Sentences
 from lorascope.records import NOT_COMPARED, UNSUCCESSFUL, TrialOutcome, TrialRecord

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from lorascope.analysis.readings_schema import RankReadingSection
-from lorascope.analysis.summary import RankSection, RecommendationSection
+from lorascope.analysis.summary import RankSection
+from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.records import ResolvedStudy
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_count, interval, lower_first, nats

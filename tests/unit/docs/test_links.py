@@ -8,6 +8,7 @@ import pytest
 import summary_reference
 from lorascope import analysis, records
 from lorascope.analysis import summary
+from lorascope.analysis.verdict import schema as verdict
 from lorascope.cli.app import app
 from lorascope.data.formats.detect import REQUIRED
 from lorascope.spec.load import preset_names
@@ -46,7 +47,7 @@ def program_names() -> set[str]:
     schema = summary_reference.schema()
     for part in (schema, *schema["$defs"].values()):
         found |= set(part["properties"])
-    for kind in (summary.CautionKind, summary.VerdictKind, records.OutcomeState):
+    for kind in (verdict.CautionKind, verdict.VerdictKind, records.OutcomeState):
         found |= set(kind.__args__)
     for record in vars(records).values():
         found |= set(getattr(record, "__dataclass_fields__", ()))
@@ -96,7 +97,7 @@ def test_every_field_of_a_study_has_its_place_in_the_reference() -> None:
 
 def test_every_caution_and_verdict_is_defined() -> None:
     numbers = (ROOT / "docs" / "numbers.md").read_text(encoding="utf-8")
-    kinds = [*summary.CautionKind.__args__, *summary.VerdictKind.__args__]
+    kinds = [*verdict.CautionKind.__args__, *verdict.VerdictKind.__args__]
     assert [kind for kind in kinds if f"`{kind}`" not in numbers] == []
     assert analysis.StudySummary is summary.StudySummary
 

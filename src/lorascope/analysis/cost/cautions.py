@@ -5,7 +5,7 @@ from statistics import median
 
 from lorascope.analysis.cost.solo_runs import measured_seconds, pace_spread, runs_by_rank
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionSection
+from lorascope.analysis.verdict.schema import CautionSection
 from lorascope.message import Message
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds

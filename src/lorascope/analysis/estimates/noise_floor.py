@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice
-from lorascope.analysis.summary import NoiseFloorSection
+from lorascope.analysis.verdict.schema import NoiseFloorSection
 
 
 def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> NoiseFloorSection | None:

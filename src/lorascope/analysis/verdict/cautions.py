@@ -3,9 +3,10 @@
 from lorascope.analysis.cost.cautions import memory_not_returned, unsteady_steps
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionKind, CautionSection, TrialSection
+from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.claims import shown_above
 from lorascope.analysis.verdict.power import below_capacity, environment_changed, underpowered
+from lorascope.analysis.verdict.schema import CautionKind, CautionSection
 from lorascope.message import Message
 from lorascope.records import UNSUCCESSFUL
 from lorascope.search.trials import planned_rates

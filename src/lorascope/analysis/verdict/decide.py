@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import ClaimsSection, VerdictKind, VerdictSection
 from lorascope.analysis.verdict.claims import Claims, claims
+from lorascope.analysis.verdict.schema import ClaimsSection, VerdictKind, VerdictSection
 from lorascope.message import Message, Sentences
 from lorascope.records import EvalRecord
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from lorascope.analysis.summary import AdviceSection, RankSection, RecommendationSection
+from lorascope.analysis.summary import RankSection
+from lorascope.analysis.verdict.schema import AdviceSection, RecommendationSection
 from lorascope.message import Message, Sentences, Value
 from lorascope.spec.limits import Limit, RankCost, within, worst_share
 

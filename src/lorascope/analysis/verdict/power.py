@@ -3,8 +3,8 @@
 import math
 
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import CautionSection
 from lorascope.analysis.verdict.decide import LEAST
+from lorascope.analysis.verdict.schema import CautionSection
 from lorascope.message import Message, Value
 from lorascope.records import Environment
 

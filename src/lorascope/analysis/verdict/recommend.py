@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import AdviceSection, RankSection, RecommendationSection, VerdictSection
+from lorascope.analysis.summary import RankSection
 from lorascope.analysis.verdict.claims import Claims, claims
+from lorascope.analysis.verdict.schema import AdviceSection, RecommendationSection, VerdictSection
 from lorascope.message import Message
 
 _ONLY = Message("advice.only_rank")

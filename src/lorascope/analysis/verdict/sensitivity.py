@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.summary import AdviceSection, RecommendationSection
 from lorascope.analysis.verdict.claims import claims
+from lorascope.analysis.verdict.schema import AdviceSection, RecommendationSection
 from lorascope.message import Message
 
 _HALVINGS = 40

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.analysis.summary import RankSection, RecommendationSection
+from lorascope.analysis.summary import RankSection
 from lorascope.analysis.verdict.claims import claims
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.recommend import recommend
+from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.message import Message
 from lorascope.records import EvalRecord
 from support.messages import codes, values_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.analysis import summarize
-from lorascope.analysis.summary import RecommendationSection
+from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.analysis.verdict.sensitivity import is_enough, may_be_enough, needed_tolerance
 from lorascope.message import Message
 from lorascope.run.limits import remedy_text

@@ -1,0 +1,99 @@
+"""Shape of verdict, recommendation and cautions in summary.json."""
+
+from typing import Literal
+
+from lorascope.analysis.section import Section
+from lorascope.message import Message, Sentences
+
+VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
+CautionKind = Literal[
+    "unfinished",
+    "ended_early",
+    "one_learning_rate",
+    "learning_rate_at_edge",
+    "one_seed",
+    "few_eval_examples",
+    "short_run",
+    "orders_disagree",
+    "eval_loss_rising",
+    "no_improvement",
+    "underpowered",
+    "below_capacity",
+    "environment_changed",
+    "memory_not_returned",
+    "unsteady_steps",
+]
+
+
+class AdviceSection(Section):
+    """One recommended rank."""
+
+    rank: int | None
+    """The rank; null when the records support none."""
+    reason: Message
+    """Why, with the numbers."""
+    change: Sentences = ()
+    """What would change it."""
+
+
+class RecommendationSection(Section):
+    """A rank for each of three priorities."""
+
+    quality: AdviceSection
+    """The lowest loss matters most."""
+    efficient: AdviceSection
+    """Time matters too."""
+    constrained: AdviceSection
+    """Memory is scarce; where limits were given, the efficient rank within them."""
+
+
+class ClaimsSection(Section):
+    """What is shown of one rank: p-values, corrected for the number of ranks. At most 0.05 means shown."""
+
+    rank: int
+    """LoRA rank r."""
+    adequate_p: float
+    """Of the claim that no rank has a loss lower by more than the tolerance."""
+    inadequate_p: float
+    """Of the claim that some rank has a loss lower by more than the tolerance."""
+    worse_p: float
+    """Of the claim that some rank has a lower loss, by however little."""
+
+
+class NoiseFloorSection(Section):
+    """How far apart two runs of the same rank end: same learning rate and rows, another seed (A/A pairs)."""
+
+    pairs: int
+    """Pairs of seeds, over all ranks."""
+    typical: float
+    """Root mean square of their differences in held-out loss."""
+    largest: float
+    """The largest of them."""
+    difference_sd: float | None
+    """Standard deviation, from seed to seed, of the difference between two ranks; null with one rank."""
+
+
+class VerdictSection(Section):
+    """What the data supports."""
+
+    kind: VerdictKind
+    """The verdict in one word."""
+    text: Sentences
+    """The verdict in words, with the numbers."""
+    seeds: int = 0
+    """Seeds behind the differences: the replications. With 1 the intervals cover held-out rows only."""
+    rank_matters: bool | None = None
+    """True when some rank is shown to be worse than another; null with one seed, or where nothing can be told."""
+    claims: tuple[ClaimsSection, ...] = ()
+    """What is shown of every rank, ascending; empty where nothing is compared."""
+    noise_floor: NoiseFloorSection | None = None
+    """What the seed alone changes; null with one seed."""
+
+
+class CautionSection(Section):
+    """One reason to read the numbers with care."""
+
+    kind: CautionKind
+    """The reason in one word."""
+    text: Sentences
+    """The reason in words."""
