@@ -1,8 +1,7 @@
 """Sections of the report, the same in the page and in Markdown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lorascope.analysis import StudySummary
 from lorascope.analysis.cost.schema import GrowthSection, JointSection
@@ -19,34 +18,19 @@ from lorascope.units import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ChartBlock:
-    """Charts side by side."""
+class Block:
+    """Charts side by side, a table, or a text."""
 
-    kind: ClassVar = "charts"
-    charts: tuple[Chart, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableBlock:
-    """A table."""
-
-    kind: ClassVar = "table"
-    table: Table
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextBlock:
-    """A paragraph, or a list of points."""
-
-    kind: ClassVar = "text"
-    text: str
+    charts: tuple[Chart, ...] = ()
+    table: Table | None = None
+    text: str = ""
     points: tuple[str, ...] = ()
+    """List below the text."""
     note: bool = True
-    """True for an explanation of a table, False for a finding."""
+    """True for a text that explains a table, False for a finding."""
 
 
-Blocks = list[ChartBlock | TableBlock | TextBlock | None]
-SectionCharts = Mapping[SectionName, ChartBlock]
+Blocks = list[Block]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,52 +38,52 @@ class ReportSection:
     """A heading and its blocks."""
 
     title: str
-    blocks: tuple[ChartBlock | TableBlock | TextBlock, ...]
+    blocks: Blocks
 
 
-def report_sections(summary: StudySummary, charts: Iterable[Chart]) -> tuple[ReportSection, ...]:
+def report_sections(summary: StudySummary, charts: Collection[Chart]) -> tuple[ReportSection, ...]:
     """Arrange tables, texts and charts; sections without content are left out."""
-    shown = _by_section(tuple(charts))
-    rank = summary.truncation.rank if summary.truncation else None
+
+    def row(section: SectionName) -> Blocks:
+        found = tuple(chart for chart in charts if chart.section == section)
+        return [Block(charts=found)] if found else []
+
+    cut, predicted, generic = summary.truncation, summary.predicted, summary.generic_text
+    cut_title = tr("Rank {rank} cut to smaller ranks", rank=cut.rank if cut else None)
+    cuts = truncation_table(cut, summary.study.tolerance) if cut else None
+    predictions = predicted_table(predicted) if predicted else None
+    forgotten = forgetting_table(summary, generic) if generic else None
     contents: tuple[tuple[str, Blocks], ...] = (
         (tr("What is shown of each rank"), _table(claims_table(summary))),
-        (tr("How the loss fell"), [shown.get("loss_curves")]),
-        (tr("What the usual script would conclude"), _learning_rates(summary, shown)),
-        (tr("What a larger rank gains"), _larger_ranks(summary, shown)),
-        (tr("Rank {rank} cut to smaller ranks", rank=rank), [shown.get("truncation"), *_truncation(summary)]),
-        (tr("How much of each rank was used"), [shown.get("spectra"), *_table(spectra_table(summary.spectra))]),
-        (tr("What each rank costs"), _costs(summary, shown)),
-        (tr("Predicted and measured"), [shown.get("predictions"), *_predictions(summary)]),
-        (tr("What LoRA gained and cost here"), _trade_offs(summary, shown)),
-        (tr("What was forgotten"), [shown.get("forgetting"), *_forgetting(summary)]),
+        (tr("How the loss fell"), row("loss_curves")),
+        (tr("What the usual script would conclude"), _orders(summary) + row("learning_rates") + _rates(summary)),
+        (tr("What a larger rank gains"), row("larger_ranks") + _gains(summary)),
+        (cut_title, row("truncation") + _table(cuts)),
+        (tr("How much of each rank was used"), row("spectra") + _table(spectra_table(summary.spectra))),
+        (tr("What each rank costs"), _measured(summary) + row("costs") + _table(memory_table(summary))),
+        (tr("Predicted and measured"), row("predictions") + _table(predictions)),
+        (tr("What LoRA gained and cost here"), row("trade_offs") + _finding(summary.readings.balance)),
+        (tr("What was forgotten"), row("forgetting") + _table(forgotten)),
         (tr("What the curves and sizes say"), _table(reading_table(summary))),
         (tr("The trials"), _trials(summary)),
     )
-    made = (ReportSection(title=title, blocks=tuple(filter(None, blocks))) for title, blocks in contents)
-    return tuple(section for section in made if section.blocks)
+    return tuple(ReportSection(title=title, blocks=blocks) for title, blocks in contents if blocks)
 
 
-def _by_section(charts: tuple[Chart, ...]) -> SectionCharts:
-    names = dict.fromkeys(chart.section for chart in charts)
-    return {name: ChartBlock(charts=tuple(chart for chart in charts if chart.section == name)) for name in names}
-
-
-def _table(table: Table) -> Blocks:
-    if not table.rows:
+def _table(table: Table | None) -> Blocks:
+    """Show a table that has rows, and its note."""
+    if table is None or not table.rows:
         return []
-    return [TableBlock(table=table), TextBlock(text=table.note) if table.note else None]
+    return [Block(table=table), *([Block(text=table.note)] if table.note else [])]
 
 
-def _learning_rates(summary: StudySummary, charts: SectionCharts) -> Blocks:
-    orders, grid = _order_lines(summary), grid_table(summary)
-    alpha = summary.readings.alpha
-    return [
-        TextBlock(text=tr("Ranks, lowest loss first:"), points=orders) if orders else None,
-        charts.get("learning_rates"),
-        TextBlock(text=tr("Held-out loss by learning rate; mean over seeds:")) if grid.rows else None,
-        *_table(grid),
-        TextBlock(text=tr("What the alpha rule does: {text}", text=alpha), note=False) if alpha else None,
-    ]
+def _finding(text: str) -> Blocks:
+    return [Block(text=text, note=False)] if text else []
+
+
+def _orders(summary: StudySummary) -> Blocks:
+    lines = _order_lines(summary)
+    return [Block(text=tr("Ranks, lowest loss first:"), points=lines)] if lines else []
 
 
 def _order_lines(summary: StudySummary) -> tuple[str, ...]:
@@ -121,21 +105,22 @@ def _order_lines(summary: StudySummary) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _larger_ranks(summary: StudySummary, charts: SectionCharts) -> Blocks:
-    doublings = doubling_table(summary)
-    knee = TextBlock(text=summary.readings.knee_text, note=False) if doublings.rows else None
-    return [charts.get("larger_ranks"), *_table(doublings), knee]
+def _rates(summary: StudySummary) -> Blocks:
+    grid = _table(grid_table(summary))
+    if grid:
+        grid.insert(0, Block(text=tr("Held-out loss by learning rate; mean over seeds:")))
+    alpha = summary.readings.alpha
+    return grid + _finding(alpha and tr("What the alpha rule does: {text}", text=alpha))
 
 
-def _truncation(summary: StudySummary) -> Blocks:
-    part = summary.truncation
-    return _table(truncation_table(part, summary.study.tolerance)) if part else []
+def _gains(summary: StudySummary) -> Blocks:
+    doublings = _table(doubling_table(summary))
+    return doublings and doublings + _finding(summary.readings.knee_text)
 
 
-def _costs(summary: StudySummary, charts: SectionCharts) -> Blocks:
+def _measured(summary: StudySummary) -> Blocks:
     points = _cost_points(summary)
-    measured = TextBlock(text=tr("What the measurements say:"), points=points) if points else None
-    return [measured, charts.get("costs"), *_table(memory_table(summary))]
+    return [Block(text=tr("What the measurements say:"), points=points)] if points else []
 
 
 def _cost_points(summary: StudySummary) -> tuple[str, ...]:
@@ -170,19 +155,6 @@ def _joint(part: JointSection) -> str:
         joint=format_seconds(part.seconds),
         alone=format_seconds(part.alone_seconds),
     )
-
-
-def _predictions(summary: StudySummary) -> Blocks:
-    return _table(predicted_table(summary.predicted)) if summary.predicted else []
-
-
-def _trade_offs(summary: StudySummary, charts: SectionCharts) -> Blocks:
-    balance = summary.readings.balance
-    return [charts.get("trade_offs"), TextBlock(text=balance, note=False) if balance else None]
-
-
-def _forgetting(summary: StudySummary) -> Blocks:
-    return _table(forgetting_table(summary, summary.generic_text)) if summary.generic_text else []
 
 
 def _trials(summary: StudySummary) -> Blocks:
