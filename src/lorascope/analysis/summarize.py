@@ -18,24 +18,17 @@ from lorascope.analysis.cost.solo import with_costs
 from lorascope.analysis.cost.solo_runs import measured_cost
 from lorascope.analysis.cost.whole_run import costs_part
 from lorascope.analysis.estimates.losses import Estimate, final_train_loss
-from lorascope.analysis.estimates.noise_floor import noise_floor
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice, choose, compare
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import EnvironmentSection, RankSection, StudyInfo, StudySummary, TrialSection
+from lorascope.analysis.verdict.assess import assess
 from lorascope.analysis.verdict.cautions import find_cautions
-from lorascope.analysis.verdict.decide import decide_verdict, still_falling
-from lorascope.analysis.verdict.limits import recommend_within
-from lorascope.analysis.verdict.recommend import no_advice, recommend
-from lorascope.analysis.verdict.schema import NoiseFloorSection, RecommendationSection, VerdictSection
-from lorascope.analysis.verdict.sensitivity import with_changes
-from lorascope.message import Message, Sentences
-from lorascope.records import NOT_COMPARED, UNSUCCESSFUL, TrialOutcome, TrialRecord
+from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.search.best import last_finite
 from lorascope.search.trials import planned_rates
-from lorascope.spec.limits import limits_of
 from lorascope.store.columns import StepColumns
 from lorascope.units import from_megabytes, parse_bytes
 
@@ -53,17 +46,8 @@ def summarize_data(data: StudyData) -> StudySummary:
     ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
     examined = examined_trials(data, ranks, trials)
     ranks = with_costs(data, with_forgetting(data, ranks, examined))
-    verdict, recommendation = _decide(data, trials, ranks, choices, comparison)
-    limits = limits_of(data.spec)
-    if limits and comparison is not None and comparison.excess:
-
-        def advise(allowed: Sequence[int]) -> RecommendationSection:
-            among = {rank: choices[rank] for rank in allowed}
-            return _decide(data, trials, ranks, among, compare(among, trials))[1]
-
-        comparable = {part.rank: part for part in ranks if part.rank in comparison.excess}
-        recommendation = recommend_within(limits, comparable, recommendation, advise)
     found = Findings(data=data, trials=trials, choices=choices, comparison=comparison)
+    verdict, recommendation = assess(found, ranks)
     return StudySummary(
         study=_study(data, trials),
         trials=trials,
@@ -81,82 +65,22 @@ def summarize_data(data: StudyData) -> StudySummary:
     )
 
 
-def _decide(
-    data: StudyData,
-    trials: Sequence[TrialSection],
-    ranks: Sequence[RankSection],
-    choices: dict[int, RankChoice],
-    comparison: Comparison | None,
-) -> tuple[VerdictSection, RecommendationSection]:
-    if comparison is None or comparison.step is None:
-        why = _why_not_compared(trials, comparison)
-        return VerdictSection(kind="nothing_to_compare", text=(why,)), no_advice(why)
-    tolerance = data.spec.tolerance
-    falling = any(
-        still_falling(data.evaluations[trial.trial_id], tolerance) for trial in choices[comparison.best].trials
-    )
-    verdict = decide_verdict(
-        comparison, tolerance, falling=falling, rows=data.resolved.eval_examples if data.resolved else 0
-    )
-    advice = recommend(comparison, {rank.rank: rank for rank in ranks}, verdict, tolerance)
-    noise = noise_floor(choices, comparison)
-    text = (*verdict.text, *_noise(noise))
-    advice = with_changes(advice, comparison, tolerance)
-    total = data.resolved.total_steps if data.resolved else None
-    if total is not None and comparison.step < total:
-        text = (Message("verdict.so_far", step=comparison.step, total=total, verdict=text),)
-    return verdict.model_copy(update={"text": text, "noise_floor": noise}), advice
-
-
-def _noise(noise: NoiseFloorSection | None) -> Sentences:
-    return (Message("verdict.noise_floor", typical=noise.typical, pairs=noise.pairs),) if noise else ()
-
-
-def _why_not_compared(trials: Sequence[TrialSection], comparison: Comparison | None) -> Message:
-    if trials and all(trial.outcome in UNSUCCESSFUL for trial in trials):
-        return Message("verdict.all_ended_early")
-    if comparison is not None and not comparison.loss:
-        return Message("verdict.one_row")
-    if comparison is not None and not comparison.seeds:
-        return Message("verdict.no_common_seed")
-    ended = sum(trial.outcome == "finished" for trial in trials)
-    if trials and ended == sum(trial.outcome not in NOT_COMPARED for trial in trials):
-        return Message("verdict.different_steps")
-    return Message("verdict.not_finished", ended=ended, total=len(trials))
-
-
 def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
     spec, resolved = data.spec, data.resolved
-    return StudyInfo(
-        model=resolved.model if resolved else spec.model,
-        dataset=resolved.dataset if resolved else spec.dataset,
-        train_examples=resolved.train_examples if resolved else None,
-        eval_examples=resolved.eval_examples if resolved else None,
-        tokens=resolved.train_tokens if resolved else None,
-        eval_target_tokens=resolved.eval_target_tokens if resolved else None,
-        device=resolved.device if resolved else None,
-        dtype=resolved.dtype if resolved else None,
-        dtype_reason=resolved.dtype_reason if resolved else None,
-        packing=resolved.packing if resolved else None,
-        packing_reason=resolved.packing_reason if resolved else None,
-        kernels=resolved.kernels if resolved else None,
-        kernels_reason=resolved.kernels_reason if resolved else None,
-        data_notes=resolved.data_notes if resolved else (),
-        data_hash=resolved.data_hash if resolved else None,
-        model_hash=resolved.model_hash if resolved else None,
-        adapted_modules=len(resolved.target_modules) if resolved else None,
-        base_parameters=resolved.base_parameters if resolved else None,
-        total_steps=resolved.total_steps if resolved else None,
-        alpha_rule=spec.alpha_rule,
-        learning_rates=tuple(sorted({rate for rates in data.rates.values() for rate in rates})),
-        seeds=spec.seeds,
-        tolerance=spec.tolerance,
-        complete=bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
-        convergence_band=spec.convergence_band,
-        max_memory_bytes=parse_bytes(spec.max_memory) if spec.max_memory else None,
-        max_seconds=spec.max_seconds,
-        max_adapter_bytes=from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
-        budget=find_budget(data, trials),
+    same = {"alpha_rule", "seeds", "tolerance", "convergence_band", "max_seconds"}
+    return StudyInfo.model_validate(
+        {
+            **{name: getattr(resolved, name, None) for name in StudyInfo.model_fields},
+            **spec.model_dump(include=same if resolved else {*same, "model", "dataset"}),
+            "tokens": resolved.train_tokens if resolved else None,
+            "data_notes": resolved.data_notes if resolved else (),
+            "adapted_modules": len(resolved.target_modules) if resolved else None,
+            "learning_rates": sorted({rate for rates in data.rates.values() for rate in rates}),
+            "complete": bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
+            "max_memory_bytes": parse_bytes(spec.max_memory) if spec.max_memory else None,
+            "max_adapter_bytes": from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
+            "budget": find_budget(data, trials),
+        }
     )
 
 
