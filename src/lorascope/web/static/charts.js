@@ -126,7 +126,7 @@ export class Charts {
     } finally {
       chart.busy = false;
     }
-    if (chart.stale) this.draw();
+    this.draw(); // new points, or another width, may have come meanwhile
   }
 
   fitted(chart) {
