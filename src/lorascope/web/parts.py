@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import lru_cache
 
-from lorascope.analysis import summarize_data
 from lorascope.charts.downsample import smooth
 from lorascope.records import UNSUCCESSFUL
 from lorascope.text.language import language
@@ -44,8 +43,7 @@ def render_study(study: LiveStudy, code: str) -> Parts:
 def render_result(result: Result, code: str) -> Parts:
     """Render a summary in a language."""
     with language(code):
-        summary = result.summary if code == "en" else summarize_data(result.data)
-        return {"result": view.result(summary), "summary_charts": summary_charts(result.data, summary)}
+        return {"result": view.result(result.summary), "summary_charts": summary_charts(result.data, result.summary)}
 
 
 def _lines(study: LiveStudy, snapshot: Snapshot) -> Iterator[tuple[str, object]]:

@@ -83,7 +83,8 @@ def loss_map_spec(cells: Sequence[HeatCell]) -> Spec:
         "axis": {"labelAngle": 0, "labelOverlap": True},
     }  # fmt: skip
     y = {"field": "rank", "type": "ordinal", "sort": ranks, "title": metric_title("rank")}
-    legend = {"orient": "top", "gradientLength": 180, "title": tr("held-out loss above the lowest (nats/token)")}
+    title = tr("held-out loss above the lowest (nats/token)")
+    legend = {"orient": "top", "titleOrient": "top", "gradientLength": 180, "title": title}
     scale = {"type": "sqrt", "scheme": "purples", "reverse": True, "domain": [0, highest or 1e-3]}
     color = {"field": "excess", "type": "quantitative", "scale": scale, "legend": legend}
     words = {"condition": {"test": "datum.dark", "value": "#ffffff"}, "value": "#1d2129"}
