@@ -1,6 +1,6 @@
-"""The naive reading: what the usual script concludes from one learning rate, and the losses it leaves out."""
+"""The naive baseline: the conclusion of the usual script from one learning rate, and the losses it leaves out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorascope.analysis.estimates.losses import final_train_loss
@@ -9,10 +9,8 @@ from lorascope.analysis.readings_schema import GridSection, NaiveSection, OrderS
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.schema import RecommendationSection
+from lorascope.message import Message, Sentences
 from lorascope.records import UNSUCCESSFUL
-from lorascope.text.language import tr
-from lorascope.text.numbers import nats
-from lorascope.text.say import say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +64,14 @@ def read_naively(
     # The script trains to the end: of rates that early exit or an interruption cut short, the longest stands for it
     sides = sorted(found, key=lambda side: -side.step)
     at_best = tuple(sorted(choices, key=lambda rank: choices[rank].rows.loss))
+    text: Sentences = (Message("naive.one_rank" if len(data.ranks) < 2 else "naive.no_order"),)
+    if sides:
+        text = tuple(_text(data, sides[0], at_best, choices, recommendation))
     return NaiveSection(
         orders=tuple(side.order for side in sides),
         at_best_rates=at_best,
         rank=sides[0].order.by_train_loss[0] if sides else None,
-        text=_text(data, sides[0], at_best, choices, recommendation) if sides else _no_order(data.ranks),
+        text=text,
     )
 
 
@@ -106,64 +107,36 @@ def _lowest_first(losses: Mapping[int, float]) -> tuple[int, ...]:
     return tuple(sorted(losses, key=lambda rank: losses[rank]))
 
 
-def _no_order(ranks: Sequence[int]) -> str:
-    if len(ranks) < 2:
-        return tr("There is one rank, so there is nothing to order.")
-    return tr("There is no naive reading: at no learning rate do all ranks have a loss at one step.")
-
-
 def _text(
     data: StudyData,
     side: Side,
     at_best: Sequence[int],
     choices: Mapping[int, RankChoice],
     recommendation: RecommendationSection,
-) -> str:
+) -> Iterator[Message]:
     order, own = side.order, recommendation.efficient.rank
-    naive = order.by_train_loss[0]
-    parts = [_script(data, side)]
+    yield _script(data, side)
     if order.by_eval_loss != order.by_train_loss:
-        names = ", ".join(tr("rank {rank}", rank=rank) for rank in order.by_eval_loss)
-        parts.append(tr("Held-out rows order the ranks otherwise at that rate: {ranks}.", ranks=names))
+        yield Message("naive.held_out", ranks=tuple(Message("naive.rank", rank=rank) for rank in order.by_eval_loss))
     several = any(choice.learning_rate != side.learning_rate for choice in choices.values())
     if several and tuple(at_best) != order.by_train_loss:
-        shown = ", ".join(
-            tr(
-                "rank {rank} {loss} (at {rate:g})",
-                rank=rank,
-                loss=nats(choices[rank].rows.loss),
-                rate=choices[rank].learning_rate,
-            )
+        losses = tuple(
+            Message("naive.rank_at_rate", rank=rank, loss=choices[rank].rows.loss, rate=choices[rank].learning_rate)
             for rank in at_best
         )
-        parts.append(tr("Each at its own best rate, held-out rows order them: {ranks}.", ranks=shown))
-    if own is not None and own == naive:
-        parts.append(tr("This study names rank {rank} too.", rank=own))
+        yield Message("naive.best_rates", ranks=losses)
+    if own is not None and own == order.by_train_loss[0]:
+        yield Message("naive.same_rank", rank=own)
     elif own is not None:
-        reason = say(recommendation.efficient.reason)
-        parts.append(tr("This study names rank {rank} instead, {reason}.", rank=own, reason=reason))
-    return " ".join(parts)
+        yield Message("naive.other_rank", rank=own, reason=recommendation.efficient.reason)
 
 
-def _script(data: StudyData, side: Side) -> str:
-    order = side.order.by_train_loss
-    shown = ", ".join(tr("rank {rank} {loss}", rank=rank, loss=nats(side.train[rank])) for rank in order)
+def _script(data: StudyData, side: Side) -> Message:
+    order, rate = side.order.by_train_loss, side.learning_rate
+    ranks = tuple(Message("naive.rank_loss", rank=rank, loss=side.train[rank]) for rank in order)
     if data.resolved is None or side.step >= data.resolved.total_steps:
-        return tr(
-            "The usual script, with one learning rate ({rate:g}) and the training loss at the end, would choose rank "
-            "{rank}: {ranks}.",
-            rate=side.learning_rate,
-            rank=order[0],
-            ranks=shown,
-        )
-    return tr(
-        "The usual script, with one learning rate ({rate:g}) and the training loss after {steps} steps (the most that "
-        "all ranks were trained for at one rate), would choose rank {rank}: {ranks}.",
-        rate=side.learning_rate,
-        steps=side.step,
-        rank=order[0],
-        ranks=shown,
-    )
+        return Message("naive.script", rate=rate, rank=order[0], ranks=ranks)
+    return Message("naive.script_cut_short", rate=rate, steps=side.step, rank=order[0], ranks=ranks)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,4 +1,4 @@
-"""The readings people take from a study's charts, computed."""
+"""Readings that people take from a study's charts, computed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,9 @@ from lorascope.analysis.estimates.paired import Uncertain
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.readings_schema import DoublingSection, RankReadingSection, ReadingsSection
 from lorascope.analysis.summary import RankSection
-from lorascope.analysis.tradeoff import balance_text, full_training_bytes, training_bytes
+from lorascope.analysis.tradeoff import full_training_bytes, tradeoff, training_bytes
 from lorascope.analysis.verdict.schema import RecommendationSection
-from lorascope.text.language import tr
-from lorascope.text.numbers import nats
+from lorascope.message import Message, Sentences
 
 Pairs = Mapping[tuple[int, int], Uncertain]
 
@@ -33,7 +32,7 @@ def read_study(found: Findings, ranks: Sequence[RankSection], recommendation: Re
         knee=knee,
         knee_text=knee_text,
         full_training_bytes=full_training_bytes(data.resolved),
-        balance=balance_text(data.resolved, ranks, readings, recommendation),
+        balance=tradeoff(data.resolved, ranks, readings, recommendation),
         grid=read_grid(found.trials),
     )
 
@@ -58,49 +57,23 @@ def read_doublings(ranks: Sequence[RankSection], pairs: Pairs) -> tuple[Doubling
     return tuple(doublings)
 
 
-def find_knee(doublings: Sequence[DoublingSection], tolerance: float) -> tuple[int | None, str]:
+def find_knee(doublings: Sequence[DoublingSection], tolerance: float) -> tuple[int | None, Sentences]:
     """Find the smallest rank from which on every step gains less than the tolerance for each doubling."""
     if not doublings:
-        return None, tr("Fewer than two ranks can be compared, so there is no knee.")
+        return None, (Message("knee.nothing_to_compare"),)
     after = len(doublings)
     while after and doublings[after - 1].gain_per_doubling < tolerance:
         after -= 1
     if after == len(doublings):
         last = doublings[-1]
-        return None, tr(
-            "No knee up to rank {larger}: the last step, from rank {smaller}, still gains {gain} nats a token for each "
-            "doubling.",
-            larger=last.larger,
-            smaller=last.smaller,
-            gain=nats(last.gain_per_doubling),
-        )
-    knee = doublings[after].smaller
-    parts = [_knee_text(knee, doublings[after:], tolerance)]
-    if after:
-        gain = nats(doublings[after - 1].gain_per_doubling)
-        parts.append(tr("Up to it the last doubling gains {gain}.", gain=gain))
-    return knee, " ".join(parts)
-
-
-def _knee_text(knee: int, beyond: Sequence[DoublingSection], tolerance: float) -> str:
-    most = nats(max(step.gain_per_doubling for step in beyond))
+        return None, (Message("knee.none", larger=last.larger, smaller=last.smaller, gain=last.gain_per_doubling),)
+    knee, beyond = doublings[after].smaller, doublings[after:]
+    most = max(step.gain_per_doubling for step in beyond)
     reach = max(step.gain_ci95[1] / math.log2(step.larger / step.smaller) for step in beyond)
-    if reach < tolerance:
-        return tr(
-            "The knee is rank {knee}: beyond it the most that a doubling gains is {most} nats a token, which is below "
-            "the tolerance of {tolerance:g}, and so is its whole 95% interval.",
-            knee=knee,
-            most=most,
-            tolerance=tolerance,
-        )
-    return tr(
-        "The knee is rank {knee}: beyond it the most that a doubling gains is {most} nats a token, which is below the "
-        "tolerance of {tolerance:g}, but its interval reaches {reach}.",
-        knee=knee,
-        most=most,
-        tolerance=tolerance,
-        reach=nats(reach),
-    )
+    found = Message("knee.shown", knee=knee, most=most, tolerance=tolerance)
+    if reach >= tolerance:
+        found = Message("knee.estimated", knee=knee, most=most, tolerance=tolerance, reach=reach)
+    return knee, (found, *(Message("knee.before", gain=step.gain_per_doubling) for step in doublings[:after][-1:]))
 
 
 def _read_rank(found: Findings, part: RankSection, ranks: Sequence[RankSection], pairs: Pairs) -> RankReadingSection:

@@ -1,6 +1,7 @@
 """The shape of the readings in summary.json: what people read off a study's charts, computed."""
 
 from lorascope.analysis.section import Section
+from lorascope.message import Sentences
 
 
 class RankReadingSection(Section):
@@ -80,14 +81,14 @@ class NaiveSection(Section):
     """Ranks by held-out loss, each at its own best learning rate, lowest first."""
     rank: int | None
     """The rank the script would choose: the lowest training loss at its learning rate."""
-    text: str
+    text: Sentences
     """The naive reading, and where the study's own differs."""
 
 
 class ReadingsSection(Section):
     """What people read off the charts of such a study, computed."""
 
-    alpha: str
+    alpha: Sentences
     """What the alpha rule does to the comparison."""
     naive: NaiveSection
     """What the usual script would conclude."""
@@ -97,11 +98,11 @@ class ReadingsSection(Section):
     """Neighbouring ranks with a held-out loss, ascending."""
     knee: int | None
     """The rank beyond which no step gains the tolerance for each doubling."""
-    knee_text: str
+    knee_text: Sentences
     """The knee in words."""
     full_training_bytes: int | None
     """Weights, gradient and optimizer of full fine-tuning: a prediction."""
-    balance: str
+    balance: Sentences
     """What LoRA gained and what it cost here."""
     grid: tuple[GridSection, ...]
     """Every rank at every learning rate it was trained with."""

@@ -136,6 +136,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         runtime_seconds=alone.runtime_seconds,
         tokens_per_second=cost.tokens_per_second if cost else None,
         peak_memory_bytes=alone.peak_memory_bytes,
+        memory=None,
         scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
         learning_rates=data.rates[rank],
         added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),

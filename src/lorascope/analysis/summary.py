@@ -181,7 +181,7 @@ class RankSection(Section):
     """Tokens through the model in a second, trained alone."""
     peak_memory_bytes: int | None
     """Highest memory in its steps, trained alone; an evaluation's is under ``cost``."""
-    memory: MemorySection | None = None
+    memory: MemorySection | None
     """Memory over time, trained alone."""
     gpu: GpuSection | None = None
     """The GPU while it trained alone; null without one."""

@@ -49,7 +49,7 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     console.print()
     console.print(Text(recommendation(summary), style="bold"))
     console.print(Text(say(summary.verdict.text)))
-    console.print(Text(summary.readings.naive.text, style="dim"))
+    console.print(Text(say(summary.readings.naive.text), style="dim"))
     for caution in summary.cautions:
         console.print(Text(f"- {say(caution.text)}", style="dim"))
     console.print()

@@ -8,6 +8,7 @@ from lorascope.analysis.cost.schema import GrowthSection, JointSection
 from lorascope.charts.chart import Chart, SectionName
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds
+from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
 from lorascope.text.tables.costs import memory_table, predicted_table
 from lorascope.text.tables.ranks import claims_table
@@ -62,7 +63,7 @@ def report_sections(summary: StudySummary, charts: Collection[Chart]) -> tuple[R
         (tr("How much of each rank was used"), row("spectra") + _table(spectra_table(summary.spectra))),
         (tr("What each rank costs"), _measured(summary) + row("costs") + _table(memory_table(summary))),
         (tr("Predicted and measured"), row("predictions") + _table(predictions)),
-        (tr("What LoRA gained and cost here"), row("trade_offs") + _finding(summary.readings.balance)),
+        (tr("What LoRA gained and cost here"), row("trade_offs") + _finding(say(summary.readings.balance))),
         (tr("What was forgotten"), row("forgetting") + _table(forgotten)),
         (tr("What the curves and sizes say"), _table(reading_table(summary))),
         (tr("The trials"), _trials(summary)),
@@ -109,13 +110,13 @@ def _rates(summary: StudySummary) -> Blocks:
     grid = _table(grid_table(summary))
     if grid:
         grid.insert(0, Block(text=tr("Held-out loss by learning rate; mean over seeds:")))
-    alpha = summary.readings.alpha
+    alpha = say(summary.readings.alpha)
     return grid + _finding(alpha and tr("What the alpha rule does: {text}", text=alpha))
 
 
 def _gains(summary: StudySummary) -> Blocks:
     doublings = _table(doubling_table(summary))
-    return doublings and doublings + _finding(summary.readings.knee_text)
+    return doublings and doublings + _finding(say(summary.readings.knee_text))
 
 
 def _measured(summary: StudySummary) -> Blocks:
@@ -129,10 +130,10 @@ def _cost_points(summary: StudySummary) -> tuple[str, ...]:
     if costs is None:
         return ()
     points = [
-        *(costs.readings.texts if costs.readings else ()),
+        *map(say, costs.readings.texts if costs.readings else ()),
         *(_growth(part) for part in costs.growth if part.phase == "held"),
         _joint(costs.joint) if costs.joint else "",
-        costs.process.traffic_text if costs.process else "",
+        say(costs.process.traffic_text) if costs.process else "",
     ]
     return tuple(filter(None, points))
 

@@ -12,10 +12,10 @@ from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.readings import find_knee
 from lorascope.analysis.readings_schema import DoublingSection
 from lorascope.analysis.summary import RankSection
+from lorascope.message import Message
 from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.spec.schema import StudySpec
-from lorascope.text.say import say
-from support.messages import verbatim
+from support.messages import codes, messages_in, values_of, verbatim
 
 MakeStudy = Callable[..., Path]
 
@@ -80,9 +80,12 @@ def test_sizes_come_from_counts_of_parameters(summary: StudySummary) -> None:
     assert reading.trainable_share == 400_000 / 134_515_008
     assert reading.training_bytes == 4 * 134_515_008 + part.training_state_bytes
     assert summary.readings.full_training_bytes == 16 * 134_515_008
-    text = summary.readings.balance
-    for shown in ("rank 128: 4.76% of the base model's 134.5 M", "25.6 MB", "2.15 GB, a prediction", "not known here"):
-        assert shown in text
+    balance = summary.readings.balance
+    assert values_of(balance, "tradeoff.parameters") == {
+        "rank": 128, "share": 6_400_000 / 134_515_008, "parameters": 134_515_008, "size": 25_600_000,
+    }  # fmt: skip
+    assert values_of(balance, "tradeoff.memory")["full"] == 16 * 134_515_008
+    assert codes(balance)[-2:] == ["tradeoff.cost_against_largest", "tradeoff.full_not_run"]
 
 
 def test_the_threshold_of_the_stable_zone_is_the_study_s(make_study: MakeStudy) -> None:
@@ -101,28 +104,28 @@ def test_an_unfinished_trial_has_no_stable_step_yet(make_study: MakeStudy) -> No
 
 
 @pytest.mark.parametrize(
-    ("gains", "knee", "words"),
+    ("gains", "knee", "code", "values"),
     [
-        ((0.1, 0.02, 0.001), 32, "Up to it the last doubling gains 0.0200"),
-        ((0.001, -0.02, 0.0), 8, "its whole 95% interval"),
-        ((0.001, 0.001, 0.02), None, "from rank 32, still gains 0.0200"),
-        ((0.1, 0.0045, 0.004), 16, "its interval reaches 0.0055"),
+        ((0.1, 0.02, 0.001), 32, "knee.before", {"gain": 0.02}),
+        ((0.001, -0.02, 0.0), 8, "knee.shown", {"knee": 8, "most": 0.001, "tolerance": 0.005}),
+        ((0.001, 0.001, 0.02), None, "knee.none", {"larger": 64, "smaller": 32, "gain": 0.02}),
+        ((0.1, 0.0045, 0.004), 16, "knee.estimated", {"knee": 16, "most": 0.0045, "tolerance": 0.005, "reach": 0.0055}),
     ],
 )
 def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(
-    gains: tuple[float, ...], knee: int | None, words: str
+    gains: tuple[float, ...], knee: int | None, code: str, values: dict[str, float]
 ) -> None:
     ranks = (8, 16, 32, 64)
     steps = [doubling(*pair, gain) for *pair, gain in zip(ranks, ranks[1:], gains, strict=False)]
     found, text = find_knee(steps, 0.005)
     assert found == knee
-    assert words in text
+    assert values_of(text, code) == pytest.approx(values)
 
 
 def test_a_step_over_several_doublings_is_shared_among_them() -> None:
     assert find_knee([doubling(8, 128, 0.016)], 0.005)[0] == 8
     assert find_knee([doubling(8, 128, 0.024)], 0.005)[0] is None
-    assert find_knee([], 0.005) == (None, "Fewer than two ranks can be compared, so there is no knee.")
+    assert find_knee([], 0.005) == (None, (Message("knee.nothing_to_compare"),))
 
 
 def with_estimates(part: RankSection, rank: int, loss: float | None, seconds: float, memory: int) -> RankSection:
@@ -154,14 +157,18 @@ def test_the_naive_reading_takes_the_first_rate_and_the_training_loss(grid: Stud
 def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
     agree = summarize(make_study())
     assert agree.readings.naive.rank == agree.recommendation.efficient.rank == 128
-    assert "This study names rank 128 too" in agree.readings.naive.text
+    assert agree.readings.naive.text[-1] == Message("naive.same_rank", rank=128)
     close = StudySpec(ranks=(8, 128, 256), tolerance=0.2)
     differ = summarize(make_study(spec=close, floors={8: 1.3, 128: 1.2, 256: 1.25}))
     assert (differ.readings.naive.rank, differ.recommendation.efficient.rank) == (128, 8)
-    assert "would choose rank 128: rank 128 1.2" in differ.readings.naive.text
-    assert (
-        f"This study names rank 8 instead, {say(differ.recommendation.efficient.reason)}." in differ.readings.naive.text
-    )
+    text = differ.readings.naive.text
+    assert values_of(text, "naive.script")["rank"] == 128
+    assert [message.values["rank"] for message in messages_in(text) if message.code == "naive.rank_loss"] == [
+        128,
+        256,
+        8,
+    ]
+    assert text[-1] == Message("naive.other_rank", rank=8, reason=differ.recommendation.efficient.reason)
 
 
 def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_grid(make_study: MakeStudy) -> None:
@@ -178,7 +185,7 @@ def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_gri
 def test_without_a_common_step_nothing_is_ordered(make_study: MakeStudy) -> None:
     unfinished = summarize(make_study(done={"r8": 40, "r128": 10, "r256": 40})).readings.naive
     assert (unfinished.orders, unfinished.rank) == ((), None)
-    assert "at no learning rate do all ranks have a loss at one step" in unfinished.text
+    assert unfinished.text == (Message("naive.no_order"),)
 
 
 def test_a_rate_cut_short_is_ordered_at_the_last_common_step_behind_those_that_were_not(make_study: MakeStudy) -> None:
@@ -188,11 +195,11 @@ def test_a_rate_cut_short_is_ordered_at_the_last_common_step_behind_those_that_w
     folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=cut)
     naive = summarize(folder).readings.naive
     assert [(order.learning_rate, order.step) for order in naive.orders] == [(3e-4, 80), (1e-4, 20)]
-    assert "one learning rate (0.0003) and the training loss at the end" in naive.text
+    assert values_of(naive.text, "naive.script")["rate"] == 3e-4
     both = cut | {"r8-lr0.0003": 60, "r128-lr0.0003": 40}
     shorter = cut_further(folder, both)
     assert [(order.learning_rate, order.step) for order in shorter.readings.naive.orders] == [(3e-4, 40), (1e-4, 20)]
-    assert "the training loss after 40 steps (the most that all ranks" in shorter.readings.naive.text
+    assert values_of(shorter.readings.naive.text, "naive.script_cut_short")["steps"] == 40
 
 
 def cut_further(folder: Path, done: dict[str, int]) -> StudySummary:
@@ -208,24 +215,44 @@ def cut_further(folder: Path, done: dict[str, int]) -> StudySummary:
 
 def test_one_rank_has_nothing_to_order_and_no_knee(make_study: MakeStudy) -> None:
     readings = summarize(make_study(spec=StudySpec(ranks=(8,)), floors={8: 1.3})).readings
-    assert "There is one rank" in readings.naive.text
-    assert (readings.doublings, readings.knee, readings.alpha) == ((), None, "")
+    assert readings.naive.text == (Message("naive.one_rank"),)
+    assert (readings.doublings, readings.knee, readings.alpha) == ((), None, ())
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "said", "numbers"),
     [
-        ({"alpha_rule": "proportional"}, ("multiplied by 4", "larger steps", "r^-0.5, by a factor of 4.0", "at one")),
-        ({"alpha_rule": "rslora"}, ("11.3137 at rank 8", "r^-0.25, by a factor of 2.0")),
-        ({}, ("4 at rank 8, 0.25 at rank 128", "same best learning rate for all ranks")),
-        ({"lora_alpha": (8, 64)}, ("1 at rank 8, 0.5 at rank 128", "No theory")),
-        ({"learning_rates": (1e-4, 3e-4)}, ("its own best learning rate",)),
+        (
+            {"alpha_rule": "proportional"},
+            ["alpha.proportional", "alpha.theory_proportional", "alpha.one_rate"],
+            {"multiple": 4, "scale": 4, "power": 0.5, "factor": 4},
+        ),
+        (
+            {"alpha_rule": "rslora"},
+            ["alpha.fixed", "alpha.theory", "alpha.one_rate"],
+            {"low_scale": 32 / math.sqrt(8), "high_scale": 32 / math.sqrt(128), "power": 0.25, "factor": 2},
+        ),
+        (
+            {},
+            ["alpha.fixed", "alpha.theory_same", "alpha.one_rate"],
+            {"alpha": 32, "low": 8, "low_scale": 4, "high": 128, "high_scale": 0.25},
+        ),
+        (
+            {"lora_alpha": (8, 64)},
+            ["alpha.given", "alpha.scale_at_rank", "alpha.scale_at_rank", "alpha.no_theory", "alpha.one_rate"],
+            {"scale": 0.5, "rank": 128},
+        ),
+        ({"learning_rates": (1e-4, 3e-4)}, ["alpha.fixed", "alpha.theory_same", "alpha.own_best_rates"], {}),
     ],
 )
-def test_the_report_says_what_the_alpha_rule_does(make_study: MakeStudy, fields: dict, words: tuple[str, ...]) -> None:
+def test_the_effect_of_the_alpha_rule(
+    make_study: MakeStudy, fields: dict, said: list[str], numbers: dict[str, float]
+) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), **fields), floors={8: 1.3, 128: 1.2}))
-    for part in words:
-        assert part in summary.readings.alpha
+    found = list(messages_in(summary.readings.alpha))
+    assert [message.code for message in found] == said
+    known: dict[str, object] = {name: value for message in found for name, value in message.values.items()}
+    assert {name: known[name] for name in numbers} == pytest.approx(numbers)
     assert [part.scale for part in summary.ranks] == [
         next(trial.scale for trial in plan(fields) if trial.rank == rank) for rank in (8, 128)
     ]
@@ -243,6 +270,8 @@ def test_the_reference_preset_s_alpha_is_said_to_confound(make_study: MakeStudy)
     preset = load_spec(find_study("opt-350m-codealpaca"), {})
     summary = summarize(make_study(spec=preset))
     assert [part.scale for part in summary.ranks] == [4.0, 4.0, 4.0]
-    assert "Alpha is 4 r" in summary.readings.alpha
-    assert "by a factor of 5.7 from rank 8 to 256" in summary.readings.alpha
-    assert "All ranks were trained at one learning rate" in summary.readings.alpha
+    assert summary.readings.alpha == (
+        Message("alpha.proportional", multiple=4.0, scale=4.0),
+        Message("alpha.theory_proportional", power=0.5, factor=math.sqrt(32), low=8, high=256),
+        Message("alpha.one_rate"),
+    )

@@ -1,4 +1,4 @@
-"""Reasons to read times and memory with care."""
+"""Cautions about measured times and memory."""
 
 from itertools import pairwise
 from statistics import median
@@ -7,61 +7,40 @@ from lorascope.analysis.cost.solo_runs import measured_seconds, pace_spread, run
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.verdict.schema import CautionSection
 from lorascope.message import Message
-from lorascope.text.language import tr
-from lorascope.text.numbers import format_seconds
-from lorascope.units import MEGABYTE, format_bytes
+from lorascope.units import MEGABYTE
 
 _LEFT_BEHIND_BYTES = 16 * MEGABYTE
 _LEFT_BEHIND_SHARE = 0.05
-"""Less than these, of what the rank took, is what allocators keep in passing."""
+"""Allocators keep less than these, of the rank's memory, anyway."""
 _UNSTEADY = 0.1
 """Solo runs of one rank on one batch differ by less on an idle machine."""
 
 
 def memory_not_returned(findings: Findings) -> CautionSection | None:
-    """Say when memory was not back at its base after a rank's last solo run: the next ranks' peaks hold it too."""
+    """Warn where memory was not back at its base after a rank's last solo run: the next ranks' peaks hold it too."""
     left = []
     for rank, runs in runs_by_rank(findings.data.solo_runs).items():
         last = runs[-1]
         behind, took = last.after_bytes - last.base_bytes, last.peak_bytes - last.base_bytes
         if behind > max(_LEFT_BEHIND_BYTES, _LEFT_BEHIND_SHARE * took):
-            left.append(tr("{size} after rank {rank}", size=format_bytes(behind), rank=rank))
+            left.append(Message("caution.left_behind", size=behind, rank=rank))
     if not left:
         return None
-    text = tr(
-        "Memory was not back at its base after ranks had run alone ({left}): peaks of ranks measured later may hold "
-        "what earlier ones left.",
-        left=", ".join(left),
-    )
-    return CautionSection(kind="memory_not_returned", text=(Message("verbatim", text=text),))
+    return CautionSection(kind="memory_not_returned", text=(Message("caution.memory_not_returned", left=tuple(left)),))
 
 
 def unsteady_steps(findings: Findings) -> CautionSection | None:
-    """Say when solo runs of one rank on the same batch took unlike times, or a larger rank less than a smaller one."""
+    """Warn where solo runs of a rank on one batch differed in pace, or a larger rank was faster than a smaller one."""
     by_rank = runs_by_rank(findings.data.solo_runs)
-    apart = {rank: pace_spread(runs) for rank, runs in by_rank.items()}
-    unlike = [
-        tr("rank {rank} by {share:.0%}", rank=rank, share=share) for rank, share in apart.items() if share > _UNSTEADY
-    ]
-    parts = []
-    if unlike:
-        text = tr(
-            "The steps that each rank took alone, on the same rows, differed in time between its turns ({unlike}): the "
-            "machine did other things as well, or its pace changed. Times of ranks that differ by less say nothing.",
-            unlike=", ".join(unlike),
-        )
-        parts.append(text)
+    spreads = {rank: pace_spread(runs) for rank, runs in by_rank.items()}
+    unlike = tuple(
+        Message("caution.pace_spread", rank=rank, share=share) for rank, share in spreads.items() if share > _UNSTEADY
+    )
+    found = [Message("caution.unsteady_steps", unlike=unlike)] if unlike else []
     seconds = {rank: median(measured_seconds(runs)) for rank, runs in by_rank.items()}
-    parts += [
-        tr(
-            "Rank {larger} took {quick} a step and rank {smaller}, which computes less, {slow}: the machine's pace "
-            "changed between their turns, and their times cannot be compared.",
-            larger=larger,
-            smaller=smaller,
-            quick=format_seconds(seconds[larger]),
-            slow=format_seconds(seconds[smaller]),
-        )
+    found += [
+        Message("caution.larger_faster", larger=larger, smaller=smaller, fast=seconds[larger], slow=seconds[smaller])
         for smaller, larger in pairwise(seconds)
         if seconds[larger] * (1 + _UNSTEADY) < seconds[smaller]
     ]
-    return CautionSection(kind="unsteady_steps", text=(Message("verbatim", text=" ".join(parts)),)) if parts else None
+    return CautionSection(kind="unsteady_steps", text=tuple(found)) if found else None

@@ -1,43 +1,47 @@
-"""What the measurements of the ranks alone say, in sentences; nothing where too little was measured."""
+"""Findings from the solo runs: steadiness, use of memory bandwidth, bottlenecks."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from lorascope.analysis.cost.schema import CostReadingsSection, CostSection
+from lorascope.analysis.cost.schema import Bottleneck, CostReadingsSection, CostSection
 from lorascope.analysis.summary import RankSection
-from lorascope.text.language import tr
+from lorascope.message import Message
 
 _STEPS = 4
-"""Fewer measured steps say nothing of how much they vary."""
+"""Fewer measured steps do not show how much they vary."""
 _NEAR = 0.02
 """Ranks whose bandwidth shares lie this close, as a share, do not differ."""
 
+_BOTTLENECKS: dict[Bottleneck, str] = {
+    "arithmetic": "costs.arithmetic", "bandwidth": "costs.bandwidth", "overhead": "costs.overhead",
+}  # fmt: skip
+
 
 def read_costs(ranks: Sequence[RankSection], apart: float) -> CostReadingsSection | None:
-    """Read the ranks that were measured in turns; None without any.
+    """Compare the ranks that were measured; None without any.
 
     Args:
-        ranks: what was measured.
-        apart: by what share turns of one rank differed in time at most; ranks that differ by less are not told apart.
-            Infinite where a rank took one turn only.
+        ranks: the ranks with their costs.
+        apart: largest share by which solo runs of one rank differed in time; smaller differences between ranks are
+            noise. Infinite where a rank has one solo run only.
     """
     costs = {part.rank: part.cost for part in ranks if part.cost is not None}
     if not costs:
         return None
     time_spread, memory_spread = _time_spread(ranks, costs), _memory_spread(ranks)
-    leaning = _leaning(ranks, costs)
-    steadiest, leans_most = _steadiest(time_spread, apart), _highest(leaning, max(_NEAR, apart))
-    texts = [
-        _steadiest_time(time_spread, steadiest, apart) if len(costs) > 1 else "",
+    shares = _bandwidth_shares(ranks, costs)
+    steadiest, highest = _steadiest(time_spread, apart), _highest(shares, max(_NEAR, apart))
+    found = [
+        _steadiest_time(time_spread, steadiest, apart) if len(costs) > 1 else None,
         _steadiest_memory(memory_spread),
-        _bandwidth(leaning, leans_most, apart),
+        _bandwidth(shares, highest, apart),
         *(_bottleneck(rank, cost) for rank, cost in costs.items()),
     ]
     return CostReadingsSection(
         steadiest_time_rank=steadiest,
         steadiest_memory_rank=_lowest(memory_spread),
-        bandwidth_rank=leans_most,
-        texts=tuple(filter(None, texts)),
+        bandwidth_rank=highest,
+        texts=tuple(message for message in found if message is not None),
     )
 
 
@@ -60,7 +64,7 @@ def _memory_spread(ranks: Sequence[RankSection]) -> dict[int, float]:
     }
 
 
-def _leaning(ranks: Sequence[RankSection], costs: Mapping[int, CostSection]) -> dict[int, float]:
+def _bandwidth_shares(ranks: Sequence[RankSection], costs: Mapping[int, CostSection]) -> dict[int, float]:
     """Return the share of time for memory: the GPU's own count where all ranks have it, else from bytes and rate."""
     counted = {part.rank: part.gpu.memory_utilization_percent for part in ranks if part.gpu is not None}
     known = {rank: percent / 100 for rank, percent in counted.items() if percent is not None}
@@ -74,7 +78,7 @@ def _lowest(values: Mapping[int, float]) -> int | None:
 
 
 def _steadiest(spread: Mapping[int, float], apart: float) -> int | None:
-    """Return the rank whose steps vary least, if its turns varied less than it stands out."""
+    """Return the rank whose steps vary least, if it stands out by more than solo runs of one rank differ."""
     least = sorted(spread.values())[:2]
     return _lowest(spread) if len(least) == 2 and least[1] - least[0] > apart else None
 
@@ -87,65 +91,31 @@ def _highest(values: Mapping[int, float], near: float) -> int | None:
     return max(values, key=lambda rank: values[rank]) if top > second * (1 + near) else None
 
 
-def _steadiest_time(spread: Mapping[int, float], rank: int | None, apart: float) -> str:
+def _steadiest_time(spread: Mapping[int, float], rank: int | None, apart: float) -> Message:
     if len(spread) < 2 or math.isinf(apart):
-        return tr("Too few steps were measured to say which rank's steps vary least; --cost full measures more.")
+        return Message("costs.too_few_steps")
     if rank is None:
-        return tr(
-            "Which rank's steps vary least cannot be told: one rank's turns differ by {apart:.1%} themselves.",
-            apart=apart,
-        )
-    return tr(
-        "Rank {rank} has the steadiest steps: the middle half of them lies within {spread:.1%} of their median.",
-        rank=rank,
-        spread=spread[rank],
-    )
+        return Message("costs.steadiest_time_unknown", apart=apart)
+    return Message("costs.steadiest_time", rank=rank, spread=spread[rank])
 
 
-def _steadiest_memory(spread: Mapping[int, float]) -> str:
+def _steadiest_memory(spread: Mapping[int, float]) -> Message | None:
     rank = _lowest(spread)
-    if rank is None:
-        return ""
-    return tr(
-        "Rank {rank} has the steadiest memory: after the warm-up it varies by {spread:.1%} of its mean.",
-        rank=rank,
-        spread=spread[rank],
-    )
+    return None if rank is None else Message("costs.steadiest_memory", rank=rank, spread=spread[rank])
 
 
-def _bandwidth(leaning: Mapping[int, float], rank: int | None, apart: float) -> str:
+def _bandwidth(shares: Mapping[int, float], rank: int | None, apart: float) -> Message | None:
     if rank is not None:
-        return tr(
-            "Rank {rank} leans most on memory bandwidth: {share:.1%} of its step.", rank=rank, share=leaning[rank]
-        )
-    if len(leaning) < 2 or math.isinf(apart):
-        return ""
-    if _highest(leaning, _NEAR) is None:
-        return tr("The ranks lean on memory bandwidth alike.")
-    return tr(
-        "Which rank leans most on memory bandwidth cannot be told: one rank's turns differ by {apart:.1%} in time.",
-        apart=apart,
-    )
+        return Message("costs.bandwidth_rank", rank=rank, share=shares[rank])
+    if len(shares) < 2 or math.isinf(apart):
+        return None
+    if _highest(shares, _NEAR) is None:
+        return Message("costs.bandwidth_alike")
+    return Message("costs.bandwidth_unknown", apart=apart)
 
 
-def _bottleneck(rank: int, cost: CostSection) -> str:
-    if cost.arithmetic_share is None or cost.bandwidth_share is None:
-        return ""
-    values = {"rank": rank, "arithmetic": cost.arithmetic_share, "bandwidth": cost.bandwidth_share}
-    if cost.bottleneck == "arithmetic":
-        return tr(
-            "Rank {rank} is held up by arithmetic: at the rate of a large product its matrix products take "
-            "{arithmetic:.0%} of the step, moving their operands {bandwidth:.0%}.",
-            **values,
-        )
-    if cost.bottleneck == "bandwidth":
-        return tr(
-            "Rank {rank} is held up by memory bandwidth: moving the operands of its matrix products takes "
-            "{bandwidth:.0%} of the step, their arithmetic {arithmetic:.0%}.",
-            **values,
-        )
-    return tr(
-        "Rank {rank} is held up by overhead: at this machine's best rates its matrix products would take "
-        "{arithmetic:.0%} of the step and moving their operands {bandwidth:.0%}.",
-        **values,
-    )
+def _bottleneck(rank: int, cost: CostSection) -> Message | None:
+    if cost.bottleneck is None:
+        return None
+    code = _BOTTLENECKS[cost.bottleneck]
+    return Message(code, rank=rank, arithmetic=cost.arithmetic_share, bandwidth=cost.bandwidth_share)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from lorascope.analysis.section import Section
+from lorascope.message import Message
 
 Phase = Literal["forward", "backward", "optimizer", "evaluation", "held"]
 Bottleneck = Literal["arithmetic", "bandwidth", "overhead"]
@@ -152,7 +153,7 @@ class ProcessSection(Section):
     """Mean use of the processor, of one core."""
     traffic_bytes_per_second: float | None
     """Bytes between processors and memory in a second, of the whole machine; null where it does not count them."""
-    traffic_text: str
+    traffic_text: Message
     """The same in words, or that this machine offers no such reading."""
 
 
@@ -165,7 +166,7 @@ class CostReadingsSection(Section):
     """Rank whose memory varies least after its warm-up, as a share of its mean."""
     bandwidth_rank: int | None
     """Rank that leans most on memory bandwidth; null where turns of one rank differ by more."""
-    texts: tuple[str, ...]
+    texts: tuple[Message, ...]
     """A sentence for each of these and for the bottleneck."""
 
 

@@ -13,9 +13,9 @@ from lorascope.analysis.cost.solo_runs import pace_spread, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import joint_steps
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
+from lorascope.message import Message
 from lorascope.records import SystemSample
-from lorascope.text.language import tr
-from lorascope.units import format_bytes, to_megabytes
+from lorascope.units import to_megabytes
 
 
 def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> CostsSection:
@@ -77,7 +77,7 @@ def process_part(samples: Sequence[SystemSample]) -> ProcessSection | None:
         rss_later_std=to_megabytes(float(later.std())),
         cpu_percent=float(np.mean([sample.cpu_percent for sample in samples])),
         traffic_bytes_per_second=traffic,
-        traffic_text=_traffic_text(traffic),
+        traffic_text=Message("costs.no_traffic") if traffic is None else Message("costs.traffic", size=traffic),
     )
 
 
@@ -91,9 +91,3 @@ def _traffic(samples: Sequence[SystemSample]) -> float | None:
             moved += after.memory_traffic_bytes - before.memory_traffic_bytes
             seconds += after.seconds - before.seconds
     return moved / seconds if seconds else None
-
-
-def _traffic_text(traffic: float | None) -> str:
-    if traffic is None:
-        return tr("This machine offers its users no reading of memory bandwidth.")
-    return tr("The whole machine moved {size} a second between processors and memory.", size=format_bytes(traffic))

@@ -13,10 +13,11 @@ from lorascope.analysis.cost.gpu import throttle_reasons
 from lorascope.analysis.cost.memory import start_spike
 from lorascope.analysis.cost.solo import bottleneck, shares
 from lorascope.analysis.cost.whole_run import process_part
+from lorascope.message import Message
 from lorascope.records import GpuSample, MachineRates, SoloRun, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-from lorascope.text.say import say
+from support.messages import codes, values_of
 
 MB = 1_000_000
 BASE = 4 * 134_515_008
@@ -144,9 +145,16 @@ def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidt
     runs[2] = replace(runs[2], product_bytes=2 * 10**9, samples_bytes=(PROGRAM + BASE,) * 4)
     readings = summarize(measured(*runs, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.steadiest_memory_rank, readings.bandwidth_rank) == (64, 64, 64)
-    assert "Rank 64 has the steadiest steps" in readings.texts[0]
-    assert readings.texts[2].startswith("Rank 64 leans most on memory bandwidth: 10.0%")
-    assert "Rank 8 is held up by arithmetic" in readings.texts[3]
+    assert codes(readings.texts) == [
+        "costs.steadiest_time", "costs.steadiest_memory", "costs.bandwidth_rank", "costs.arithmetic",
+        "costs.arithmetic",
+    ]  # fmt: skip
+    time, memory, bandwidth, bottleneck_of_8, _ = (message.values for message in readings.texts)
+    # quartiles of 2.0, 2.0, 2.02, 2.02: 2.0 and 2.02
+    assert time == pytest.approx({"rank": 64, "spread": 0.02 / 2.01})
+    assert memory == {"rank": 64, "spread": 0}
+    assert bandwidth == pytest.approx({"rank": 64, "share": 2e9 / 1e10 / 2.01})
+    assert bottleneck_of_8 == pytest.approx({"rank": 8, "arithmetic": 3e10 / 2e10 / 2.05, "bandwidth": 0.1 / 2.05})
 
 
 def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured: Callable[..., Path]) -> None:
@@ -155,35 +163,37 @@ def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured
     runs[2] = replace(runs[2], product_bytes=104 * 10**7)
     one_run = summarize(measured(*runs[::2], rates=RATES)).costs.readings
     assert (one_run.steadiest_time_rank, one_run.bandwidth_rank) == (None, None)
-    assert one_run.texts[0].startswith("Too few steps were measured")
+    assert one_run.texts[0] == Message("costs.too_few_steps")
     readings = summarize(measured(*runs, rates=RATES)).costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
-    assert readings.texts[0].endswith("one rank's turns differ by 19.5% themselves.")
-    assert readings.texts[2].endswith("one rank's turns differ by 19.5% in time.")
+    apart = pytest.approx({"apart": 2.45 / 2.05 - 1})
+    assert values_of(readings.texts, "costs.steadiest_time_unknown") == apart
+    assert values_of(readings.texts, "costs.bandwidth_unknown") == apart
     alike = replace(runs[2], product_bytes=10**9, step_seconds=(9.0, 2.25, 2.25))
     readings = summarize(measured(*runs[:2], alike, replace(alike, repeat=1), rates=RATES)).costs.readings
-    assert "The ranks lean on memory bandwidth alike." in readings.texts
+    assert Message("costs.bandwidth_alike") in readings.texts
 
 
 def test_too_little_is_no_reading(measured: Callable[..., Path]) -> None:
     summary = summarize(measured(run_of(8, 0), run_of(8, 1), run_of(64, 0), run_of(64, 1)))
     readings = summary.costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
-    assert readings.texts[0].startswith("Too few steps were measured")
+    assert readings.texts[0] == Message("costs.too_few_steps")
     assert [part.cost.bottleneck for part in summary.ranks] == [None, None]
     assert summary.costs.machine_flops_per_second is None
 
 
 def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Path]) -> None:
-    def said(seconds: float) -> list[str]:
+    def said(seconds: float) -> list[Message]:
         slow, quick = (9.0, seconds), (9.0, 2.0)
         summary = summarize(
             measured(run_of(8, 0, slow), run_of(8, 1, slow), run_of(64, 0, quick), run_of(64, 1, quick))
         )
-        return [say(caution.text) for caution in summary.cautions if caution.kind == "unsteady_steps"]
+        found = [caution.text for caution in summary.cautions if caution.kind == "unsteady_steps"]
+        return [message for messages in found for message in messages]
 
     (text,) = said(4.0)
-    assert text.startswith("Rank 64 took 2.00 s a step and rank 8, which computes less, 4.00 s:")
+    assert text == Message("caution.larger_faster", larger=64, smaller=8, fast=2.0, slow=4.0)
     assert said(2.1) == []
 
 
@@ -191,9 +201,9 @@ def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable
     good = summarize(measured(run_of(8, 0), run_of(8, 1)))
     assert not {"memory_not_returned", "unsteady_steps"} & {caution.kind for caution in good.cautions}
     behind = run_of(8, 1, (9.0, 2.5), after_bytes=PROGRAM + BASE + 20 * MB)
-    cautions = {caution.kind: say(caution.text) for caution in summarize(measured(run_of(8, 0), behind)).cautions}
-    assert "20.0 MB after rank 8" in cautions["memory_not_returned"]
-    assert "rank 8 by 25%" in cautions["unsteady_steps"]
+    cautions = {caution.kind: caution.text for caution in summarize(measured(run_of(8, 0), behind)).cautions}
+    assert values_of(cautions["memory_not_returned"], "caution.left_behind") == {"size": 20 * MB, "rank": 8}
+    assert values_of(cautions["unsteady_steps"], "caution.pace_spread") == {"rank": 8, "share": 0.25}
 
 
 def test_a_spike_at_the_start_is_told_from_what_varies_later(measured: Callable[..., Path]) -> None:
@@ -229,7 +239,9 @@ def test_the_process_over_time_and_the_traffic_where_the_machine_counts_it() -> 
     silent = process_part([system_sample(float(n), 5 * MB, None) for n in range(3)])
     assert silent is not None
     assert silent.traffic_bytes_per_second is None
-    assert "no reading of memory bandwidth" in silent.traffic_text
+    assert (part.traffic_text, silent.traffic_text) == (
+        Message("costs.traffic", size=part.traffic_bytes_per_second), Message("costs.no_traffic"),
+    )  # fmt: skip
 
 
 def test_the_joint_run_stands_beside_the_ranks_alone(measured: Callable[..., Path]) -> None:
