@@ -15,7 +15,7 @@ from lorascope.spec.load import preset_names
 from lorascope.spec.schema import StudySpec
 from support.pages import PAGES, ROOT, WRITTEN, anchors, inline_code, name, prose
 
-DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("20*.md"))
 FOREIGN = {
     "save_pretrained", "save_to_disk",  # Transformers, datasets
     "k_proj",  # a layer of a model
@@ -110,7 +110,7 @@ def test_a_decision_is_dated_and_says_what_follows_from_it(page: Path) -> None:
     assert "## Context" in text
     assert "## Decision" in text
     assert "## Consequence" in text or "## Tried" in text
-    assert f"](decisions/{page.name})" in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert f"]({page.name})" in (page.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_numerical_test_file_is_in_the_table_of_tolerances() -> None:
