@@ -28,7 +28,7 @@ RANKS = (8, 128, 256)
 
 
 class _Quiet:
-    """Progress that nobody reads."""
+    """A Tracker that ignores everything."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None

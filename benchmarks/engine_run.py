@@ -19,13 +19,13 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.memory import retain_freed_memory
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
-from lorascope.run.progress import SoloResult
+from lorascope.run.trackers import SoloResult
 from lorascope.search.trials import plan_trials
 
 
 @dataclass(kw_only=True)
 class KeptSteps:
-    """A Recorder that keeps the steps and nothing else, and a Progress that says nothing."""
+    """A Recorder that keeps the steps and nothing else, and a Tracker that says nothing."""
 
     records: list[StepRecord] = field(default_factory=list)
 
@@ -47,11 +47,13 @@ class KeptSteps:
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
 
-    def cost(self, result: SoloResult) -> None: ...
+    def solo_cost(self, result: SoloResult) -> None: ...
 
     def step(self, records: Sequence[StepRecord]) -> None: ...
 
     def outcome(self, outcome: TrialOutcome) -> None: ...
+
+    def end(self) -> None: ...
 
 
 def train_lorascope(job: Job) -> Result:

@@ -4,7 +4,7 @@ Records and summaries carry messages; ``lorascope.text`` alone knows the sentenc
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Union
 
@@ -39,6 +39,9 @@ class Message:
 
     def __hash__(self) -> int:
         return hash((self.code, tuple(self.values.items())))
+
+    def __reduce__(self) -> tuple[Callable[[str], "Message"], tuple[str]]:
+        return Message.of_json, (self.to_json(),)
 
     def __repr__(self) -> str:
         return (

@@ -55,7 +55,7 @@ def execute(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str, 
     said = folder.with_suffix(".said")
     watcher = Limiter(more_bytes, said)
     ended = in_child(
-        lambda: run_study(spec, folder, progress=watcher, command="lorascope run"), Plan(), folder, _Uncounted()
+        lambda: run_study(spec, folder, trackers=[watcher], command="lorascope run"), Plan(), folder, _Uncounted()
     )
     if ended.code != DONE:
         raise SystemExit(f"{folder.name}: {ended.code}: {ended.message}")

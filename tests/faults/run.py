@@ -28,15 +28,15 @@ FAULTS = preloaded()
 
 from lorascope.analysis import summarize
 from lorascope.errors import InputError
-from lorascope.run import retry as patience
-from lorascope.run import recorder
+from lorascope.run import retry
+from lorascope.run.executors import group_recorder
 from lorascope.spec.schema import StudySpec
 from support.studies import Left, execute, read_study, save_model_folder, study_of
 
-recorder._CHECKPOINT_SECONDS = 0.0  # after every step
-recorder._CHECKPOINT_SHARE = float("inf")
-patience._PATIENCE_SECONDS = 3.0
-patience._PAUSE_SECONDS = 0.1
+group_recorder._CHECKPOINT_SECONDS = 0.0  # after every step
+group_recorder._CHECKPOINT_SHARE = float("inf")
+retry._MAX_SECONDS = 3.0
+retry._PAUSE_SECONDS = 0.1
 UNDISTURBED = Plan()
 DTYPES = ("float32", "bfloat16")
 

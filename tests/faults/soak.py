@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from lorascope.records import StepRecord
-from lorascope.run import recorder
+from lorascope.run.executors import group_recorder
 from lorascope.run.study import run_study
 from support.studies import Watcher, save_model_folder, study_of
 
@@ -35,7 +35,7 @@ class Reader(Watcher):
         self.readings: list[tuple[int, int, int, int]] = []
 
     def step(self, records: Sequence[StepRecord]) -> None:
-        recorder._CHECKPOINT_SECONDS = 0.0 if records[0].step % 20 == 0 else 1e9
+        group_recorder._CHECKPOINT_SECONDS = 0.0 if records[0].step % 20 == 0 else 1e9
         if records[0].step % self.every == 0:
             memory = self.process.memory_info().rss
             reading = (records[0].step, memory, self.process.num_fds(), self.process.num_threads())
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000)
     steps = parser.parse_args().steps
-    recorder._CHECKPOINT_SHARE = float("inf")
+    group_recorder._CHECKPOINT_SHARE = float("inf")
     with tempfile.TemporaryDirectory(prefix="lorascope-soak-") as name:
         root = Path(name)
         save_model_folder(root / "model", "llama")
@@ -56,7 +56,7 @@ def main() -> None:
         spec = study_of(str(root / "model"), str(root / "rows.json"), max_steps=steps, eval_steps=100, truncation=False)
         reader = Reader(steps)
         print("| step | memory, MB | open files | threads |\n| --- | --- | --- | --- |")
-        run_study(spec, root / "study", progress=reader, command="soak")
+        run_study(spec, root / "study", trackers=[reader], command="soak")
     half = reader.readings[len(reader.readings) // 2 :]
     (_, first, files, threads), (_, last, files_now, threads_now) = half[0], half[-1]
     print(f"memory grew by {100 * (last / first - 1):.2f} % over the last half")

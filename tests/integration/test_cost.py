@@ -95,7 +95,7 @@ def _stopped_at(phase: str, spec: StudySpec, folder: Path) -> None:
 
     from lorascope.run.study import run_study
 
-    run_study(spec, folder, progress=Stopping(), command="lorascope run")
+    run_study(spec, folder, trackers=[Stopping()], command="lorascope run")
 
 
 def test_a_finished_study_may_be_measured_longer_and_trains_nothing(spec: StudySpec, tmp_path: Path) -> None:

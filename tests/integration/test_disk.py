@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import LorascopeError
-from lorascope.run import retry as patience
+from lorascope.run import retry
 from lorascope.store import connection as connect
 from support.studies import execute, read_study, study_of
 
@@ -17,7 +17,7 @@ def test_a_locked_store_is_waited_for(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "_PAUSE_SECONDS", 0.05)
     spec = study_of(model_folders["llama"], rows_file, max_steps=4, truncation=False)
     path = tmp_path / "study" / "study.db"
 
@@ -38,7 +38,7 @@ def test_one_that_stays_locked_ends_the_run_and_the_next_goes_on(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "_PAUSE_SECONDS", 0.05)
     spec = study_of(model_folders["llama"], rows_file, max_steps=4, truncation=False)
     held: list[sqlite3.Connection] = []
 
@@ -48,7 +48,7 @@ def test_one_that_stays_locked_ends_the_run_and_the_next_goes_on(
             held[0].execute("BEGIN IMMEDIATE")
 
     with monkeypatch.context() as patch, pytest.raises(LorascopeError, match=r"cannot write .* locked\n.*kept"):  # noqa: PT012
-        patch.setattr(patience, "_PATIENCE_SECONDS", 0.3)
+        patch.setattr(retry, "_MAX_SECONDS", 0.3)
         execute(spec, tmp_path / "study", at_step)
     held[0].close()
     execute(spec, tmp_path / "study")

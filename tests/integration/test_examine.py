@@ -17,7 +17,7 @@ from lorascope.data.forgetting_text import read_forgetting_text
 from lorascope.data.prepare import prepare
 from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
-from lorascope.run import post_training as examine
+from lorascope.run import post_training
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore
@@ -95,7 +95,7 @@ def test_the_whole_adapter_in_another_basis_has_the_loss_it_was_trained_to(
     spec: StudySpec, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four of four directions, in factors that are not those of training."""
-    monkeypatch.setattr(examine, "cut_ranks", lambda top, trained: (top,))
+    monkeypatch.setattr(post_training, "truncation_ranks", lambda top, trained: (top,))
     execute(spec, tmp_path / "study")
     (whole,) = examined(tmp_path / "study")[1]
     trained = read_study(study).evaluations["r4"][-1]
@@ -142,14 +142,14 @@ def counting(calls: int, error: Exception) -> Callable[..., object]:
             raise error
         return original(*args, **kwargs)
 
-    original = examine.example_nats
+    original = post_training.example_nats
     return call
 
 
 @pytest.mark.parametrize("calls", [0, 2, 4])
 def test_stopped_in_the_middle_it_goes_on_there(spec: StudySpec, study: Path, tmp_path: Path, calls: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examine, "example_nats", counting(calls, Interrupted("stopped as asked")))
+        patch.setattr(post_training, "example_nats", counting(calls, Interrupted("stopped as asked")))
         with pytest.raises(Interrupted):
             execute(spec, tmp_path / "study")
     assert sum(map(len, examined(tmp_path / "study")[1:])) == calls
@@ -165,7 +165,7 @@ def test_stopped_in_the_middle_it_goes_on_there(spec: StudySpec, study: Path, tm
 
 def test_without_memory_the_rest_is_left_out_and_said(spec: StudySpec, study: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examine, "example_nats", counting(3, MemoryError("no more")))
+        patch.setattr(post_training, "example_nats", counting(3, MemoryError("no more")))
         watcher = execute(spec, tmp_path / "study")
     assert [note for note in watcher.notes if "memory ran out (no more)" in note] == watcher.notes
     assert watcher.notes
@@ -178,7 +178,7 @@ def test_without_memory_the_rest_is_left_out_and_said(spec: StudySpec, study: Pa
 
 
 def test_another_failure_is_not_hidden(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "example_nats", counting(1, RuntimeError("shapes do not fit")))
+    monkeypatch.setattr(post_training, "example_nats", counting(1, RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         execute(spec, tmp_path / "study")
 
@@ -218,7 +218,7 @@ def test_another_text_is_read_for_base_and_ranks_alike(
     text.write_text("the quick brown fox jumps over the lazy dog. " * 40, encoding="utf-8")
     spec = study_of(model_folders["llama"], rows_file, max_steps=1, truncation=False, forgetting_text=str(text))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examine, "example_nats", counting(2, Interrupted("stopped as asked")))
+        patch.setattr(post_training, "example_nats", counting(2, Interrupted("stopped as asked")))
         with pytest.raises(Interrupted):
             execute(spec, tmp_path / "study")
     first = examined(tmp_path / "study")[2]
@@ -265,9 +265,9 @@ def test_a_text_that_cannot_be_used_is_refused_before_anything_starts(
 
 
 def test_the_cuts_of_a_rank() -> None:
-    assert examine.cut_ranks(256, (8, 100, 256)) == (1, 2, 4, 8, 16, 32, 64, 100, 128)
-    assert examine.cut_ranks(5, ()) == (1, 2, 4)
-    assert examine.cut_ranks(1, (1,)) == ()
+    assert post_training.truncation_ranks(256, (8, 100, 256)) == (1, 2, 4, 8, 16, 32, 64, 100, 128)
+    assert post_training.truncation_ranks(5, ()) == (1, 2, 4)
+    assert post_training.truncation_ranks(1, (1,)) == ()
 
 
 def test_the_report_shows_what_was_examined(lorascope: Lorascope, spec: StudySpec, study: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lorascope.measure.environment import environment
 from lorascope.message import Message
 from lorascope.records import EvalRecord, OutcomeState, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run.progress import Progress
+from lorascope.run.trackers import Tracker
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -58,10 +58,10 @@ class Script:
     def trials(self) -> tuple[TrialRecord, ...]:
         return plan_trials(self.spec)
 
-    def begin(self, view: Progress, done_steps: int = 0) -> None:
+    def begin(self, view: Tracker, done_steps: int = 0) -> None:
         view.begin(RESOLVED, self.trials, [record for n in range(1, done_steps + 1) for record in self.records(n)])
 
-    def step(self, view: Progress, step: int, loss: float = 1.5, warmup: bool = False) -> None:
+    def step(self, view: Tracker, step: int, loss: float = 1.5, warmup: bool = False) -> None:
         self.clock.now += 1.0
         view.step(self.records(step, loss, warmup))
 
@@ -82,7 +82,7 @@ class Script:
             for trial in self.trials
         ]
 
-    def evaluate(self, view: Progress, step: int, loss: float) -> None:
+    def evaluate(self, view: Tracker, step: int, loss: float) -> None:
         for trial in self.trials:
             view.evaluation(
                 EvalRecord(
@@ -95,7 +95,7 @@ class Script:
             )
 
     def end(
-        self, view: Progress, state: OutcomeState = "finished", message: Message | None = None, steps: int = 20
+        self, view: Tracker, state: OutcomeState = "finished", message: Message | None = None, steps: int = 20
     ) -> None:
         for trial in self.trials:
             view.outcome(TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=message))
@@ -104,7 +104,7 @@ class Script:
 class Recorder:
     """Writes what a view is told into a study folder, as a run does."""
 
-    def __init__(self, store: StudyStore, view: Progress) -> None:
+    def __init__(self, store: StudyStore, view: Tracker) -> None:
         self.store, self.view = store, view
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
@@ -132,13 +132,13 @@ class FakeRun:
     state: str = "finished"
     message: Message | None = None
 
-    def __call__(self, spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
+    def __call__(self, spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
         folder.mkdir(parents=True)
         (folder / "study.yaml").write_text(dump_spec(spec))
         script = Script(spec=spec)
         with StudyStore.create(folder / "study.db") as store:
             store.put(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command=command))
-            view = Recorder(store, progress)
+            view = Recorder(store, *trackers)
             script.begin(view)
             script.evaluate(view, 0, 2.0)
             for step in range(1, 21):

@@ -14,9 +14,9 @@ from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.adapters.peft_io import load_peft
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run import recorder
-from lorascope.run.progress import SoloResult
+from lorascope.run.executors import group_recorder
 from lorascope.run.study import run_study
+from lorascope.run.trackers import SoloResult
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -45,7 +45,7 @@ def study_of(model: str, dataset: str, **changes: object) -> StudySpec:
 
 @dataclass
 class Watcher:
-    """A Progress that keeps what it hears and calls ``at_step`` after each step."""
+    """A Tracker that keeps what it hears and calls ``at_step`` after each step."""
 
     at_step: Callable[[int], None] = lambda step: None
     phases: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Watcher:
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         self.begun.append(max((record.step for record in done), default=0))
 
-    def cost(self, result: SoloResult) -> None:
+    def solo_cost(self, result: SoloResult) -> None:
         pass
 
     def step(self, records: Sequence[StepRecord]) -> None:
@@ -76,17 +76,20 @@ class Watcher:
     def outcome(self, outcome: TrialOutcome) -> None:
         self.outcomes.append(outcome)
 
+    def end(self) -> None:
+        pass
+
 
 def execute(spec: StudySpec, folder: Path, at_step: Callable[[int], None] = lambda step: None) -> Watcher:
     watcher = Watcher(at_step=at_step)
-    run_study(spec, folder, progress=watcher, command="lorascope run")
+    run_study(spec, folder, trackers=[watcher], command="lorascope run")
     return watcher
 
 
 def checkpoint_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the state after every step, however long that takes."""
-    monkeypatch.setattr(recorder, "_CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(recorder, "_CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(group_recorder, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(group_recorder, "_CHECKPOINT_SHARE", float("inf"))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorascope.cli.run_state import RunState
 from lorascope.records import TrialRecord
-from lorascope.run.progress import SoloResult
+from lorascope.run.trackers import SoloResult
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.units import format_bytes
 

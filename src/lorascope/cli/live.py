@@ -14,14 +14,14 @@ from lorascope.cli.columns import Column, make_table
 from lorascope.cli.formatting import format_loss, solo_cost, status_line
 from lorascope.cli.run_state import RunState, TrialRow
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run.progress import SoloResult
+from lorascope.run.trackers import SoloResult
 
 _REDRAWS_PER_SECOND = 2
 _OTHER_LINES = 6
 
 
 class LiveView:
-    """Implements the Progress protocol as a table of trials; a context manager."""
+    """Implements the Tracker protocol as a table of trials; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -54,7 +54,7 @@ class LiveView:
         with self._lock:
             self._state.begin(resolved, trials, done)
 
-    def cost(self, result: SoloResult) -> None:
+    def solo_cost(self, result: SoloResult) -> None:
         """Print the cost of a rank's solo run."""
         self.note(solo_cost(result))
 
@@ -72,6 +72,9 @@ class LiveView:
         """Show how the trial ended."""
         with self._lock:
             self._state.outcome(outcome)
+
+    def end(self) -> None:
+        """Keep the table until the view closes: the report comes next."""
 
     def _draw(self) -> RenderableType:
         with self._lock:

@@ -11,7 +11,7 @@ import psutil
 from lorascope.cli.formatting import format_loss, outcome_line, scales, solo_cost, status_line
 from lorascope.cli.run_state import RunState
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run.progress import SoloResult
+from lorascope.run.trackers import SoloResult
 from lorascope.text.numbers import format_count
 from lorascope.text.say import say
 
@@ -19,7 +19,7 @@ _LINE_SECONDS = 15.0
 
 
 class PlainView:
-    """Implements the Progress protocol as lines of text; a context manager."""
+    """Implements the Tracker protocol as lines of text; a context manager."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.perf_counter) -> None:
         self._stream = stream
@@ -64,7 +64,7 @@ class PlainView:
             f"{resolved.dtype} on {resolved.device}, {scales(trials)}"
         )
 
-    def cost(self, result: SoloResult) -> None:
+    def solo_cost(self, result: SoloResult) -> None:
         """Write the cost of a rank's solo run."""
         self._write(solo_cost(result))
 
@@ -95,6 +95,10 @@ class PlainView:
         if outcome.state != "running":
             reason = say(outcome.message) if outcome.message else ""
             self._write(outcome_line(outcome.trial_id, f"{outcome.state} after {outcome.steps} steps", reason))
+
+    def end(self) -> None:
+        """Write the held-out losses of the last step."""
+        self._write_evaluations()
 
     def _write_evaluations(self) -> None:
         if self._evaluated:

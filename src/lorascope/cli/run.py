@@ -76,7 +76,7 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
         with pause_gc():
             from lorascope.run.study import run_study
 
-        run_study(spec, folder, progress=view, command=shlex.join(["lorascope", *sys.argv[1:]]))
+        run_study(spec, folder, trackers=[view], command=shlex.join(["lorascope", *sys.argv[1:]]))
         view.phase("writing the report")
         from lorascope.analysis import summarize
         from lorascope.report import write_report

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run.progress import SoloResult
 
 _SMOOTHING = 0.9
 _RATE_STEPS = 20
@@ -39,7 +38,7 @@ class TrialRow:
 
 
 class RunState:
-    """Progress of all trials; implements the Progress protocol."""
+    """Progress of all trials, from the events of a run."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -83,18 +82,12 @@ class RunState:
         """Set the current activity."""
         self.activity = text
 
-    def note(self, text: str) -> None:
-        """Ignore notes, which views print."""
-
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
-        """Add a row for every trial of a group, after those of earlier groups."""
+        """Add a row for every trial of a round, after those of earlier rounds."""
         self.total_steps = resolved.total_steps
         self.rows = self.rows | {trial.trial_id: TrialRow(trial=trial) for trial in trials}
         for record in done:
             self.rows[record.trial_id].add(record)
-
-    def cost(self, result: SoloResult) -> None:
-        """Ignore costs, which views print."""
 
     def step(self, records: Sequence[StepRecord]) -> None:
         """Add a step to the trials that took it."""

@@ -1,4 +1,4 @@
-"""The training loop of a pack: every trial over the same rows, one step at a time."""
+"""Training loop of a trial group: every trial over the same rows, one step at a time."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
-from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, StepRecord, TrialOutcome
 from lorascope.search.halving import Rungs
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
@@ -24,7 +24,7 @@ WARMUP_STEPS = 1
 
 
 class Recorder(Protocol):
-    """Keeps what the loop produces."""
+    """Receives what the loop produces."""
 
     def steps(self, records: Sequence[StepRecord]) -> None:
         """Keep one step of every trial."""
@@ -36,12 +36,12 @@ class Recorder(Protocol):
         """Keep how trials ended after one step, and the adapters of those that finished: all of it or nothing."""
 
     def checkpoint_if_due(self, trials: Sequence[TrainingTrial]) -> None:
-        """Save the pack's state when the last save is long enough ago; called between steps."""
+        """Save the group's state where the last save is long enough ago; called between steps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrialGroup:
-    """Everything the loop needs."""
+    """Trials that train together, and what their training takes."""
 
     frozen: FrozenModel
     trials: Sequence[TrainingTrial]
@@ -51,15 +51,11 @@ class TrialGroup:
     recorder: Recorder
     probe: Probe
     check_stop: Callable[[], None]
-    """Raises when the run should stop; called between passes."""
+    """Raises when the run should stop; called between micro-batches."""
     rungs: Rungs = field(default_factory=Rungs)
-    """Where learning rates that fell behind leave the pack."""
+    """Where learning rates that fell behind stop."""
     base_nats: Sequence[float] | None = None
-    """Nats of each held-out row before the first step, where an earlier pack has evaluated the base."""
-    others: Sequence[TrialRecord] = ()
-    """Trials that are compared with these at rungs but train at another time, for want of memory or after a stop."""
-    others_losses: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """Their held-out losses so far, in nats a token, by step and trial id."""
+    """Nats of each held-out row before the first step, where the base has been evaluated before."""
     places: Mapping[str, int] = field(default_factory=dict)
     """Each trial's place in the study's plan, by trial id."""
 
@@ -67,7 +63,7 @@ class TrialGroup:
 def train_group(group: TrialGroup) -> None:
     """Train the trials from where they are to the end; evaluate at the start, in between and at the end.
 
-    A trial that diverges, or whose learning rate falls behind at a rung, leaves the pack with its curve kept; the
+    A trial that diverges, or whose learning rate falls behind at a rung, leaves the group with its curve kept; the
     others go on with the numbers they have alone.
     """
     evaluated = {*evaluation_steps(group.spec, group.total_steps), *group.rungs.steps}
@@ -101,8 +97,7 @@ def train_group(group: TrialGroup) -> None:
 
 def _stop_at_rung(group: TrialGroup, active: Sequence[TrainingTrial], step: int) -> list[TrainingTrial]:
     losses = {trial.record.trial_id: trial.eval_loss for trial in active if trial.eval_loss is not None}
-    planned = [*(trial.record for trial in group.trials), *group.others]
-    trials_to_stop = group.rungs.trials_to_stop(step, planned, losses | dict(group.others_losses.get(step, {})))
+    trials_to_stop = group.rungs.trials_to_stop(step, [trial.record for trial in group.trials], losses)
     for trial in active:
         trial.stopped = trials_to_stop.get(trial.record.trial_id)
     return _drop_ended(group, active)

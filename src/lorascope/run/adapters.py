@@ -7,18 +7,19 @@ import shutil
 from lorascope.atomic import new_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapters.peft_io import save_peft
-from lorascope.records import EvalRecord, TrialRecord
+from lorascope.records import TrialRecord
+from lorascope.run.context import evaluations_by_trial
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.best import best_rates, latest_losses, representative_trials
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
 
-def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:
+def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:
     """Write a trained adapter in PEFT's format to ``adapters/<trial>``, which appears when it is complete."""
-    with new_folder(place.trial_adapter(trial.record.trial_id), replace=True) as folder:
+    with new_folder(folder.trial_adapter(trial.record.trial_id), replace=True) as made:
         save_peft(
-            folder,
+            made,
             trial.adapter.layers,
             study.frozen.layers,
             base=study.source.path,
@@ -29,15 +30,7 @@ def save_adapter(place: StudyFolder, study: PreparedStudy, trial: TrainingTrial)
         )
 
 
-def evaluations_by_trial(store: StudyStore) -> dict[str, list[EvalRecord]]:
-    """Read the held-out evaluations of all trials, those of each in order."""
-    found: dict[str, list[EvalRecord]] = {}
-    for record in store.read(EvalRecord):
-        found.setdefault(record.trial_id, []).append(record)
-    return found
-
-
-def best_trials(place: StudyFolder, store: StudyStore) -> dict[int, str]:
+def best_trials(folder: StudyFolder, store: StudyStore) -> dict[int, str]:
     """Return the trial whose adapter stands for each rank: the first seed at its best learning rate, ranks ascending.
 
     A rank of which no such trial finished is left out.
@@ -47,15 +40,15 @@ def best_trials(place: StudyFolder, store: StudyStore) -> dict[int, str]:
 
     def usable(trial_id: str) -> bool:
         finished = trial_id in outcomes and outcomes[trial_id].state == "finished"
-        return finished and place.trial_adapter(trial_id).is_dir()
+        return finished and folder.trial_adapter(trial_id).is_dir()
 
     return representative_trials(trials, rates, usable)
 
 
-def choose_adapters(place: StudyFolder, store: StudyStore) -> None:
+def choose_adapters(folder: StudyFolder, store: StudyStore) -> None:
     """Make ``adapters/r<rank>`` the adapter of each rank's best learning rate and first seed, by links."""
-    for rank, trial_id in best_trials(place, store).items():
-        source, chosen = place.trial_adapter(trial_id), place.rank_adapter(rank)
+    for rank, trial_id in best_trials(folder, store).items():
+        source, chosen = folder.trial_adapter(trial_id), folder.rank_adapter(rank)
         if source != chosen:
             shutil.rmtree(chosen, ignore_errors=True)
             shutil.copytree(source, chosen, copy_function=_link)

@@ -1,7 +1,7 @@
-"""The trials of a pack that train together: all of them at first, fewer where memory does not hold them.
+"""Shards of a trial group: all its trials at first, fewer where memory does not hold them.
 
-No trial's numbers depend on the others beside it, so that a pack can be cut at any time. A part saves its state in a
-file of its own; which trials train together after a stop follows from how far the files say they are.
+No trial's numbers depend on the trials that train with it, so that a group can be cut at any time. A shard saves its
+state in a checkpoint of its own; which trials train together after a stop follows from how far the checkpoints are.
 """
 
 import hashlib
@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorascope.engine.checkpoint import load_checkpoint, read_steps
-from lorascope.engine.trial import TrainingTrial
+from lorascope.engine.checkpoint import read_steps
 from lorascope.errors import LorascopeError
 from lorascope.records import SETTLED, TrialOutcome, TrialRecord
 from lorascope.search.rounds import SearchRound
@@ -20,46 +19,61 @@ from lorascope.store.folder import StudyFolder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupShard:
-    """Trials of a pack at the same step."""
+    """Trials that train together, at the same step."""
 
     trials: tuple[TrialRecord, ...]
     checkpoint: Path
-    """Where this part saves its state."""
+    """Where their state is saved."""
     steps_done: int
     origin: Path | None
-    """The file that holds the trials at this step; None at the start."""
-
-    def restore(self, trials: Sequence[TrainingTrial]) -> None:
-        """Bring the freshly made trials of this part to where it is. Raises LorascopeError for a damaged file."""
-        if self.origin is not None:
-            load_checkpoint(self.origin, trials)
-
-
-def _finished(outcomes: Mapping[str, TrialOutcome]) -> set[str]:
-    return {name for name, outcome in outcomes.items() if outcome.state == "finished"}
+    """The checkpoint that holds them at this step; None before the first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupCheckpoints:
-    """The checkpoints of one pack."""
+    """The checkpoints of one search round."""
 
-    place: StudyFolder
+    folder: StudyFolder
     search_round: SearchRound
     store: StudyStore
     note: Callable[[str], None]
 
-    def shards(self, records: Iterable[TrialRecord], *, set_aside: bool = False) -> list[GroupShard]:
-        """Group trials by how far they are on disk, those that are furthest first.
+    def open_shards(self) -> list[GroupShard]:
+        """Group the round's trials that have not ended by how far their checkpoints are, the furthest first.
 
-        A damaged checkpoint is left out.
-
-        Args:
-            records: trials that have not ended.
-            set_aside: say that a checkpoint is damaged and rename it, as an older one takes its place; only for all
-                trials, since nobody knows which of them it held.
+        A trial that left after the state from which the others go on comes along until it leaves again: float32 sums,
+        taken micro-batch by micro-batch, would otherwise be taken in another order.
 
         Raises:
-            LorascopeError: checkpoints are damaged and nothing older is there.
+            LorascopeError: checkpoints are damaged and there is nothing older.
+        """
+        for path in self.folder.checkpoints.glob(".*"):  # what a kill leaves of a file that was being written
+            path.unlink()
+        outcomes = self.store.outcomes()
+        open_trials = [trial for trial in self.search_round.trials if not _in(SETTLED, outcomes, trial)]
+        shards = self._shards(open_trials, set_aside=True)
+        left = [trial for trial in self.search_round.trials if _in(SETTLED - {"finished"}, outcomes, trial)]
+        return [replace(shard, trials=self._with_companions(shard, left)) for shard in shards]
+
+    def halves(self, records: Sequence[TrialRecord]) -> list[GroupShard]:
+        """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
+        top = max(record.rank for record in records)
+        first = [record for record in records if record.rank < top] or records[: len(records) // 2]
+        rest = [record for record in records if record not in first]
+        return [*self._shards(first), *self._shards(rest)]
+
+    def remove(self) -> None:
+        """Delete the round's checkpoints."""
+        for path in self._files():
+            path.unlink()
+
+    def _shards(self, records: Iterable[TrialRecord], *, set_aside: bool = False) -> list[GroupShard]:
+        """Group trials that have not ended by how far they are; a damaged checkpoint is left out.
+
+        Args:
+            records: the trials.
+            set_aside: rename a damaged checkpoint and say that an older one takes its place; only where all trials of
+                the round are given, as it is not known which of them it held.
         """
         states, damaged = self._read()
         groups: dict[tuple[int, Path | None], list[TrialRecord]] = {}
@@ -74,48 +88,20 @@ class GroupCheckpoints:
         order = sorted(groups, key=lambda group: -group[0])
         return [self._shard(groups[group], *group) for group in order]
 
-    def open_shards(self) -> list[GroupShard]:
-        """Group the pack's trials that have not ended.
-
-        One that left after the state from which the others go on comes along until it leaves again: float32 sums, taken
-        pass by pass, would else be taken in another order.
-        """
-        for path in self.place.checkpoints.glob(".tmp*"):  # what a kill leaves of a file that safetensors was writing
-            path.unlink()
-        outcomes = self.store.outcomes()
-        ended = {name for name, outcome in outcomes.items() if outcome.state in SETTLED}
-        shards = self.shards(
-            (trial for trial in self.search_round.trials if trial.trial_id not in ended), set_aside=True
-        )
-        left = [trial for trial in self.search_round.trials if trial.trial_id in ended - _finished(outcomes)]
-        return [replace(shard, trials=self._with_companions(shard, left)) for shard in shards]
-
     def _with_companions(self, shard: GroupShard, left: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-        """Add the trials that trained beside those of a part after its state was saved, in the order of the pack."""
+        """Add the trials that trained with those of a shard after its state was saved, in the order of the round."""
         there = None if shard.origin is None else read_steps(shard.origin)
-        beside = {
+        companions = {
             trial.trial_id
             for trial in left
             if (there is None or there.get(trial.trial_id) == shard.steps_done)
             and self.store.count_steps(trial.trial_id, shard.steps_done + 1) > shard.steps_done
         }
         own = {trial.trial_id for trial in shard.trials}
-        return tuple(trial for trial in self.search_round.trials if trial.trial_id in own | beside)
-
-    def halves(self, records: Sequence[TrialRecord]) -> list[GroupShard]:
-        """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
-        top = max(record.rank for record in records)
-        first = [record for record in records if record.rank < top] or records[: len(records) // 2]
-        rest = [record for record in records if record not in first]
-        return [*self.shards(first), *self.shards(rest)]
-
-    def remove(self) -> None:
-        """Delete the pack's checkpoints."""
-        for path in self._files():
-            path.unlink()
+        return tuple(trial for trial in self.search_round.trials if trial.trial_id in own | companions)
 
     def _files(self) -> list[Path]:
-        whole = self.place.checkpoint(self.search_round.number)
+        whole = self.folder.checkpoint(self.search_round.number)
         return sorted({*whole.parent.glob(f"{whole.stem}.*"), *whole.parent.glob(f"{whole.stem}-*")})
 
     def _read(self) -> tuple[list[tuple[Path, dict[str, int]]], dict[Path, LorascopeError]]:
@@ -135,13 +121,17 @@ class GroupCheckpoints:
         for trial_id, done in steps.items():
             if self.store.count_steps(trial_id, done) != done:
                 raise LorascopeError(
-                    f"the checkpoint {path} is {done} steps on, of which {self.place.store} has lost some\n"
+                    f"the checkpoint {path} is {done} steps on, of which {self.folder.store} has lost some\n"
                     "  -> delete it, and what lies beside it, to train these trials from the start"
                 )
 
     def _shard(self, trials: Sequence[TrialRecord], steps_done: int, origin: Path | None) -> GroupShard:
-        checkpoint = self.place.checkpoint(self.search_round.number)
+        checkpoint = self.folder.checkpoint(self.search_round.number)
         if len(trials) < len(self.search_round.trials):
             names = " ".join(trial.trial_id for trial in trials)
             checkpoint = checkpoint.with_stem(f"{checkpoint.stem}-{hashlib.sha256(names.encode()).hexdigest()[:8]}")
         return GroupShard(trials=tuple(trials), checkpoint=checkpoint, steps_done=steps_done, origin=origin)
+
+
+def _in(states: frozenset[str], outcomes: Mapping[str, TrialOutcome], trial: TrialRecord) -> bool:
+    return trial.trial_id in outcomes and outcomes[trial.trial_id].state in states

@@ -1,9 +1,9 @@
-"""After training: how much of each rank was used, what the largest one is worth when it is cut, what was forgotten.
+"""After training: spectra of each rank's adapter, the largest one truncated to smaller ranks, and forgetting.
 
-Every part is stored when it is done and skipped when it is stored, so that an interrupted examination goes on.
+Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,7 @@ from lorascope.modeling.adapters.svd import Update, principal, principal_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import best_trials
-from lorascope.run.prepare import PreparedStudy
-from lorascope.run.progress import Progress
+from lorascope.run.context import RunContext
 from lorascope.spec.schema import NO_TEXT, StudySpec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
@@ -27,97 +26,91 @@ from lorascope.store.folder import StudyFolder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Missing:
-    """What has not been examined, by trial; empty when all is done."""
+    """Records that are not stored yet; falsy where all are."""
 
     spectra: tuple[str, ...]
+    """Trials."""
     forgetting: tuple[str, ...]
-    """The base model first, where it is missing."""
-    cut: str
+    """Trials, the base model first."""
+    truncated: str
     """The trial of the largest rank."""
-    cuts: tuple[int, ...]
-    """Ranks that trial's adapter is to be cut to."""
+    truncations: tuple[int, ...]
+    """Ranks to truncate its adapter to."""
 
     def __bool__(self) -> bool:
-        return bool(self.spectra or self.forgetting or self.cuts)
+        return bool(self.spectra or self.forgetting or self.truncations)
 
 
-def is_examined(place: StudyFolder, store: StudyStore, spec: StudySpec) -> bool:
-    """Say whether all that the study asks to be examined is stored."""
-    return not _missing(place, store, spec, None)
+def is_analysed(folder: StudyFolder, store: StudyStore, spec: StudySpec) -> bool:
+    """Return True where every analysis that the study asks for is stored."""
+    return not _missing(folder, store, spec, None)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Examination:
-    """What examining a study takes."""
+@dataclass(frozen=True, slots=True)
+class PostTraining:
+    """Analyses the adapter that stands for each rank."""
 
-    study: PreparedStudy
-    store: StudyStore
-    place: StudyFolder
-    progress: Progress
-    check_stop: Callable[[], None]
+    run: RunContext
 
     def execute(self) -> None:
-        """Examine every rank's best trial that finished; where memory runs out, say so and leave the rest out."""
-        generic = self.study.generic
-        missing = _missing(self.place, self.store, self.study.spec, generic.sha256 if generic else None)
-        attach(self.study.frozen.layers, [])
-        release_memory(self.study.device)
+        """Make the records that are missing; where memory runs out, say so and leave the rest out."""
+        run, text = self.run, self.run.study.forgetting_text
+        missing = _missing(run.folder, run.store, run.study.spec, text.sha256 if text else None)
+        attach(run.study.frozen.layers, [])
+        release_memory(run.study.device)
         try:
             for trial_id in missing.spectra:
-                self.check_stop()
+                run.check_stop()
                 self._spectrum(trial_id)
-            if generic is not None:
+            if text is not None:
                 for trial_id in missing.forgetting:
-                    self._forgetting(trial_id, generic)
-            if missing.cuts:
-                self._truncation(missing.cut, missing.cuts)
+                    self._forgetting(trial_id, text)
+            if missing.truncations:
+                self._truncations(missing.truncated, missing.truncations)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self.progress.note(f"not all could be examined, as memory ran out ({error}); run again to try once more")
+            run.tracker.note(f"not all could be examined, as memory ran out ({error}); run again to try once more")
         finally:
-            attach(self.study.frozen.layers, [])
+            attach(run.study.frozen.layers, [])
 
     def _spectrum(self, trial_id: str) -> None:
-        self.progress.phase(f"examining {trial_id}: singular values")
-        self.store.put_all(
+        self.run.tracker.phase(f"examining {trial_id}: singular values")
+        self.run.store.put_all(
             [
                 SpectrumRecord(trial_id=trial_id, layer=layer, singular_values=tuple(principal(update)[1].tolist()))
                 for layer, update in self._updates(trial_id).items()
             ]
         )
 
-    def _forgetting(self, trial_id: str, generic: ForgettingText) -> None:
-        self.progress.phase(f"examining {trial_id or 'the base'}: loss on the generic text")
+    def _forgetting(self, trial_id: str, text: ForgettingText) -> None:
+        run = self.run
+        run.tracker.phase(f"examining {trial_id or 'the base'}: loss on the generic text")
         if trial_id != BASE_MODEL:
             self._attach(self._updates(trial_id))
-        nats, seconds = example_nats(
-            self.study.frozen,
-            BASE_ONLY if trial_id == BASE_MODEL else 0,
-            generic.windows,
-            self.study.spec,
-            check_stop=self.check_stop,
-        )
-        self.store.put(
+        adapter = BASE_ONLY if trial_id == BASE_MODEL else 0
+        nats, seconds = example_nats(run.study.frozen, adapter, text.windows, run.study.spec, check_stop=run.check_stop)
+        run.store.put(
             ForgettingRecord(
                 trial_id=trial_id,
-                text=self.study.spec.forgetting_text,
-                text_hash=generic.sha256,
+                text=run.study.spec.forgetting_text,
+                text_hash=text.sha256,
                 window_nats=nats,
-                window_target_tokens=tuple(window.n_targets for window in generic.windows),
+                window_target_tokens=tuple(window.n_targets for window in text.windows),
                 seconds=seconds,
             )
         )
 
-    def _truncation(self, trial_id: str, ranks: tuple[int, ...]) -> None:
-        self.progress.phase(f"examining {trial_id}: cutting to smaller ranks")
+    def _truncations(self, trial_id: str, ranks: tuple[int, ...]) -> None:
+        run = self.run
+        run.tracker.phase(f"examining {trial_id}: truncating to smaller ranks")
         whole = principal_updates(self._updates(trial_id))
-        held_out = self.study.splits.eval
+        held_out = run.study.splits.eval
         for rank in ranks:
-            self.progress.phase(f"examining {trial_id}: held-out loss when cut to rank {rank}")
+            run.tracker.phase(f"examining {trial_id}: held-out loss when truncated to rank {rank}")
             self._attach({layer: update.first(rank) for layer, update in whole.items()})
-            nats, seconds = example_nats(self.study.frozen, 0, held_out, self.study.spec, check_stop=self.check_stop)
-            self.store.put(
+            nats, seconds = example_nats(run.study.frozen, 0, held_out, run.study.spec, check_stop=run.check_stop)
+            run.store.put(
                 TruncationRecord(
                     trial_id=trial_id,
                     rank=rank,
@@ -128,11 +121,11 @@ class Examination:
             )
 
     def _updates(self, trial_id: str) -> dict[str, Update]:
-        return read_updates(self.place.trial_adapter(trial_id))
+        return read_updates(self.run.folder.trial_adapter(trial_id))
 
     def _attach(self, updates: Mapping[str, Update]) -> None:
         """Make these updates the model's one adapter."""
-        frozen = self.study.frozen
+        frozen = self.run.study.frozen
         some = next(iter(updates.values()))
         shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0)
         adapter = Adapter(frozen.layers, shape, compute_dtype=frozen.model.dtype)
@@ -143,27 +136,27 @@ class Examination:
         attach(frozen.layers, [adapter])
 
 
-def cut_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:
-    """List the powers of two and the trained ranks below the top one, ascending."""
+def truncation_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:
+    """Return the powers of two and the trained ranks below the top one, ascending."""
     powers = (2**power for power in range((top - 1).bit_length()))
     return tuple(sorted({*powers, *trained} - {top}))
 
 
-def _missing(place: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None) -> _Missing:
+def _missing(folder: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None) -> _Missing:
     """Compare what is stored with what should be; losses on another text than ``text_hash`` names do not count.
 
-    Without a ``text_hash`` those on any one text do, since the text need not be there to say that all is done.
+    Without a ``text_hash`` those on any one text do, as the text need not be there to say that all is done.
     """
-    best = best_trials(place, store)
-    examined = {record.trial_id for record in store.read(SpectrumRecord)}
+    best = best_trials(folder, store)
+    with_spectra = {record.trial_id for record in store.read(SpectrumRecord)}
     known = {record.trial_id: record.text_hash for record in store.read(ForgettingRecord)}
     current = text_hash or known.get(BASE_MODEL)
     wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
     top = max(best, default=1)
     done = {record.rank for record in store.read(TruncationRecord) if record.trial_id == best.get(top)}
     return _Missing(
-        spectra=tuple(trial_id for trial_id in best.values() if trial_id not in examined),
+        spectra=tuple(trial_id for trial_id in best.values() if trial_id not in with_spectra),
         forgetting=tuple(trial_id for trial_id in wanted if trial_id not in known or known[trial_id] != current),
-        cut=best.get(top, BASE_MODEL),
-        cuts=tuple(rank for rank in cut_ranks(top, best) if rank not in done) if spec.truncation else (),
+        truncated=best.get(top, BASE_MODEL),
+        truncations=tuple(rank for rank in truncation_ranks(top, best) if rank not in done) if spec.truncation else (),
     )

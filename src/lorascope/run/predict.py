@@ -20,14 +20,35 @@ from lorascope.costmodel.model import predict
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.training_config import full_finetuning_config, lorascope_config
 from lorascope.costmodel.workload import sample_steps
+from lorascope.engine.oom import is_out_of_memory
+from lorascope.errors import InputError
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.records import PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
+from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.solo_run import choose_batches
+from lorascope.search.rounds import next_trials
 from lorascope.store import StudyStore
 
 _UNSTEADY = 0.3
 """A study in whose solo runs a rank's pace differed by more does not replace a calibration."""
+
+
+def predict_once(run: RunContext) -> None:
+    """Store what the ranks and the first trial group will cost, where that is asked for and not stored yet.
+
+    Where it cannot be predicted, the run goes on without.
+    """
+    study, store = run.study, run.store
+    if study.spec.cost == "off" or store.read(PredictionRecord):
+        return
+    run.tracker.phase("predicting what each rank costs")
+    try:
+        store.put_all(predict_study(study, next_trials(study.spec, [], {})))
+    except (InputError, KeyError, MemoryError, OSError, RuntimeError) as error:
+        if not (isinstance(error, InputError | KeyError) or is_out_of_memory(error)):
+            raise
+        run.tracker.note(f"what the ranks cost is not predicted ({error})")
 
 
 def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[PredictionRecord]:

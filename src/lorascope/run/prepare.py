@@ -20,7 +20,7 @@ from lorascope.modeling.load import ModelSource, hash_weights, load_model, load_
 from lorascope.modeling.targets import check_ranks
 from lorascope.records import ResolvedStudy
 from lorascope.run.limits import check_adapter_sizes
-from lorascope.run.progress import Progress
+from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
 
@@ -32,38 +32,38 @@ class PreparedStudy:
     spec: StudySpec
     resolved: ResolvedStudy
     splits: Splits
-    generic: ForgettingText | None
+    forgetting_text: ForgettingText | None
     frozen: FrozenModel
     source: ModelSource
     device: torch.device
 
 
-def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progress) -> PreparedStudy:
+def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracker) -> PreparedStudy:
     """Load rows and model and make every automatic choice.
 
     Args:
         spec: what was asked.
         before: the facts of the run that is continued: its precision, packing and kernels are kept, its rows and
             weights must still be the same. None for a new study.
-        progress: who is told.
+        tracker: told of each phase.
 
     Raises:
         InputError: anything about model, rows, targets or ranks that cannot be used.
     """
     limit_threads()
     device = resolve_device(spec.device)
-    progress.phase("reading the tokenizer")
+    tracker.phase("reading the tokenizer")
     source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
     tokenizer = load_tokenizer(source)
-    progress.phase("reading the rows")
+    tracker.phase("reading the rows")
     splits = prepare(spec, tokenizer)
-    generic = read_forgetting_text(spec, tokenizer)
-    progress.phase("loading the model")
+    forgetting_text = read_forgetting_text(spec, tokenizer)
+    tracker.phase("loading the model")
     dtype, dtype_reason = choose_dtype(before.dtype if before else spec.dtype, device)
     model = load_model(source, dtype=dtype, device=device)
-    _check_rows_fit(model, (*splits.train, *splits.eval, *(generic.windows if generic else ())), spec)
+    _check_rows_fit(model, (*splits.train, *splits.eval, *(forgetting_text.windows if forgetting_text else ())), spec)
     model_hash = hash_weights(model)
-    progress.phase("comparing ways to compute the model")
+    tracker.phase("comparing ways to compute the model")
     frozen, found = prepare_model(
         model,
         spec.target_modules,
@@ -74,7 +74,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progr
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec, device)
     for note in slower:
-        progress.note(say(note))
+        tracker.note(say(note))
     notes = check_ranks(frozen.layers, spec.ranks)
     check_adapter_sizes(frozen.layers, spec, dtype)
     resolved = ResolvedStudy(
@@ -103,7 +103,13 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, progress: Progr
     if before is not None:
         _check_same(before, resolved, found)
     return PreparedStudy(
-        spec=spec, resolved=resolved, splits=splits, generic=generic, frozen=frozen, source=source, device=device
+        spec=spec,
+        resolved=resolved,
+        splits=splits,
+        forgetting_text=forgetting_text,
+        frozen=frozen,
+        source=source,
+        device=device,
     )
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full, a folder that became read-only, a store that another program holds: wait, then write again."""
+"""Retry writes on a full disk, a folder that became read-only, or a store that another program locks."""
 
 import sqlite3
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from lorascope.errors import Interrupted, LorascopeError
 
-_PATIENCE_SECONDS = 300.0
+_MAX_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
 
 
-class Patience:
-    """Repeats a write for some minutes until it succeeds; a write must leave nothing half done when it fails.
+class WriteRetry:
+    """Repeats a write for some minutes until it succeeds; a write that fails must leave nothing half done.
 
     Args:
-        note: told once when waiting begins, and once when it was worth it.
+        note: called when waiting begins, and when the write succeeded after all.
         check_stop: raises Interrupted when the user wants to stop.
     """
 
@@ -23,7 +23,7 @@ class Patience:
         self._check_stop = check_stop
 
     def write(self, action: Callable[[], None]) -> None:
-        """Carry the write out.
+        """Write, and write again until it succeeds.
 
         Raises:
             LorascopeError: it failed for too long, or the user does not want to wait. What was written before is whole.
@@ -35,7 +35,7 @@ class Patience:
             except (OSError, sqlite3.OperationalError) as error:
                 if began is None:
                     began = time.monotonic()
-                    self._note(f"cannot write ({error}); trying again for {_PATIENCE_SECONDS / 60:.0f} minutes")
+                    self._note(f"cannot write ({error}); trying again for {_MAX_SECONDS / 60:.0f} minutes")
                 self._wait(error, began)
             else:
                 if began is not None:
@@ -48,7 +48,7 @@ class Patience:
         except Interrupted:
             gives_up = True
         else:
-            gives_up = time.monotonic() - began > _PATIENCE_SECONDS
+            gives_up = time.monotonic() - began > _MAX_SECONDS
         if gives_up:
             raise LorascopeError(
                 f"cannot write to the study's folder: {error}\n"

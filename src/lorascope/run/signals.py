@@ -6,7 +6,7 @@ no library takes it for an error of its own.
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
@@ -26,6 +26,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._requested = False
         self._deferring = False
+        self._on_request: Callable[[], None] = lambda: None
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -44,12 +45,14 @@ class StopRequest:
         del frame
         if self._deferring and not self._requested:
             self._requested = True
+            self._on_request()
             return
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Hold the first signal back until ``check`` is called."""
+    def deferred(self, on_request: Callable[[], None]) -> Iterator[None]:
+        """Call ``on_request`` at the first signal, and hold it back until ``check`` is called."""
+        self._on_request = on_request
         self._deferring = True
         try:
             yield

@@ -29,9 +29,10 @@ from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.sampler import SystemSampler
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import GpuSample, MachineRates, SoloRun, TrialRecord
+from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
-from lorascope.run.progress import Progress, SoloResult
 from lorascope.run.sample_buffer import gpus_of
+from lorascope.run.trackers import SoloResult, Tracker
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -90,39 +91,33 @@ def _one_microbatch(rows: Sequence[Example], spec: StudySpec) -> Sequence[Exampl
     return rows[:count]
 
 
-def measure_costs(
-    study: PreparedStudy,
-    store: StudyStore,
-    trials: Sequence[TrialRecord],
-    *,
-    progress: Progress,
-    check_stop: Callable[[], None],
-) -> None:
+def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
     """Take the solo runs that are not stored yet; a rank that does not fit in memory stays without a measurement."""
+    study, store = run.study, run.store
     by_rank = {trial.rank: trial for trial in reversed(trials)}
     missing = _missing(store, study.spec, by_rank)
     if not missing:
         return
     effort = _EFFORTS[study.spec.cost]
     if store.read_one(MachineRates) is None:
-        with _unless_out_of_memory(progress, "the machine's rates were measured"):
+        with _unless_out_of_memory(run.tracker, "the machine's rates were measured"):
             store.put(machine_rates(study.device, study.frozen.model.dtype))
     batches = choose_batches(study, by_rank[min(by_rank)].seed)
     failed: set[int] = set()
     for rank, repeat in missing:
         if rank in failed:
             continue
-        progress.phase(f"measuring what rank {rank} costs alone, turn {repeat + 1} of {effort.repeats}")
+        run.tracker.phase(f"measuring what rank {rank} costs alone, turn {repeat + 1} of {effort.repeats}")
         last = repeat == effort.repeats - 1
-        solo = SoloRunner(study=study, trial=by_rank[rank], repeat=repeat, batches=batches, check_stop=check_stop)
+        solo = SoloRunner(study=study, trial=by_rank[rank], repeat=repeat, batches=batches, check_stop=run.check_stop)
         failed.add(rank)
-        with _unless_out_of_memory(progress, f"rank {rank} was measured alone"):
+        with _unless_out_of_memory(run.tracker, f"rank {rank} was measured alone"):
             with _gpu_sampling(store, study.device, rank):
                 store.put(solo.measure(effort.steps, last=last))
             failed.remove(rank)
         attach(study.frozen.layers, [])
         if last and rank not in failed:
-            progress.cost(_result(store.read(SoloRun), rank))
+            run.tracker.solo_cost(_result(store.read(SoloRun), rank))
 
 
 def _result(runs: Sequence[SoloRun], rank: int) -> SoloResult:
@@ -133,14 +128,14 @@ def _result(runs: Sequence[SoloRun], rank: int) -> SoloResult:
 
 
 @contextmanager
-def _unless_out_of_memory(progress: Progress, what: str) -> Iterator[None]:
+def _unless_out_of_memory(tracker: Tracker, what: str) -> Iterator[None]:
     """Note that memory ran out, and continue without the measurement."""
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        progress.note(f"memory ran out while {what} ({error}); this is left out")
+        tracker.note(f"memory ran out while {what} ({error}); this is left out")
 
 
 def is_measured(store: StudyStore, spec: StudySpec) -> bool:

@@ -19,7 +19,7 @@ real study one that was behind by 0.045 at three eighths was ahead in the end (d
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rival:
-    """A rank's best learning rate of earlier packs."""
+    """A rank's best learning rate of earlier rounds."""
 
     learning_rate: float
     losses: Mapping[int, float]
@@ -28,16 +28,20 @@ class Rival:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rungs:
-    """Where the learning rates of a pack are compared with each other, and with what was trained before."""
+    """Steps at which the learning rates of a rank are compared with each other, and with an earlier round's best."""
 
     steps: tuple[int, ...] = ()
     rivals: Mapping[int, Rival] = field(default_factory=dict)
     """By rank."""
     falling: bool = True
-    """Whether learning rates fall towards the end. Where they do not, a lower rate may stay beside the best as well."""
+    """Whether learning rates fall towards the end. Where they do not, a lower rate may also stay near the best."""
+    others: tuple[TrialRecord, ...] = ()
+    """Trials of the round that train at another time, for want of memory or after a stop."""
+    others_losses: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Their held-out losses so far, in nats a token, by step and trial id."""
 
     def trials_to_stop(
-        self, step: int, planned: Sequence[TrialRecord], losses: Mapping[str, float]
+        self, step: int, trials: Sequence[TrialRecord], losses: Mapping[str, float]
     ) -> dict[str, Message]:
         """Return the trials that stop after ``step``, each with its reason.
 
@@ -46,33 +50,40 @@ class Rungs:
 
         Args:
             step: the rung.
-            planned: all trials of the pack, also those that have left.
-            losses: held-out losses, in nats a token, of the trials that are still there.
+            trials: those that train together, also where they have left.
+            losses: held-out losses, in nats a token, of those that still train.
         """
         if step not in self.steps:
             return {}
+        known = {**losses, **self.others_losses.get(step, {})}
+        planned = [*trials, *self.others]
+        ranks = {trial.rank for trial in planned}
         found: dict[str, Message] = {}
-        for rank in {trial.rank for trial in planned}:
-            rates = {trial.learning_rate for trial in planned if trial.rank == rank}
-            there = [trial for trial in planned if trial.rank == rank and trial.trial_id in losses]
-            means = {
-                rate: fmean(losses[trial.trial_id] for trial in there if trial.learning_rate == rate)
-                for rate in {trial.learning_rate for trial in there}
-            }
-            rival = self.rivals.get(rank)
-            if rival is not None and step in rival.losses:
-                rates.add(rival.learning_rate)
-                means[rival.learning_rate] = rival.losses[step]
-            stay = self._stay(means, math.ceil(len(rates) / 2 ** (1 + self.steps.index(step))))
-            lowest = min(means.values(), default=math.nan)
-            found |= {
-                trial.trial_id: Message("trial.behind", loss=means[trial.learning_rate], step=step, lowest=lowest)
-                for trial in there
-                if trial.learning_rate not in stay
-            }
+        for rank in ranks:
+            found |= self._behind(step, [trial for trial in planned if trial.rank == rank], known)
         return found
 
-    def _stay(self, means: Mapping[float, float], n_stay: int) -> set[float]:
+    def _behind(self, step: int, trials: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, Message]:
+        """Return the trials of one rank that stop."""
+        rates = {trial.learning_rate for trial in trials}
+        there = [trial for trial in trials if trial.trial_id in losses]
+        means = {
+            rate: fmean(losses[trial.trial_id] for trial in there if trial.learning_rate == rate)
+            for rate in {trial.learning_rate for trial in there}
+        }
+        rival = self.rivals.get(trials[0].rank)
+        if rival is not None and step in rival.losses:
+            rates.add(rival.learning_rate)
+            means[rival.learning_rate] = rival.losses[step]
+        stay = self._staying(means, math.ceil(len(rates) / 2 ** (1 + self.steps.index(step))))
+        lowest = min(means.values(), default=math.nan)
+        return {
+            trial.trial_id: Message("trial.behind", loss=means[trial.learning_rate], step=step, lowest=lowest)
+            for trial in there
+            if trial.learning_rate not in stay
+        }
+
+    def _staying(self, means: Mapping[float, float], n_stay: int) -> set[float]:
         order = sorted(means, key=means.__getitem__)
         close = [
             rate

@@ -1,13 +1,14 @@
 """Scripts to play to a view, and runs replaced under the command line."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lorascope.errors import Interrupted
-from lorascope.run.progress import Progress
+from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
 from support.cli import Asked, FakeRun, Script
 
@@ -22,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """What the command line asks for, without a run: every start is interrupted at once."""
     calls = []
 
-    def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
+    def run_study(spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
         calls.append((spec, folder, command))
         raise Interrupted("stopped")
 

@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from lorascope.cli import main
 from lorascope.cli.result import show_result
 from lorascope.errors import InputError, Interrupted
 from lorascope.records import OutcomeState
-from lorascope.run.progress import Progress
+from lorascope.run.trackers import Tracker
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
 from support.cli import Asked, FakeRun
@@ -31,7 +32,7 @@ def run(*arguments: str) -> str | int | None:
 
 
 def replaced_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def run_study(spec: StudySpec, folder: Path, *, progress: Progress, command: str) -> None:
+    def run_study(spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
         raise error
 
     monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))

@@ -8,7 +8,7 @@ from lorascope.cli.live import LiveView, draw
 from lorascope.cli.plain import PlainView
 from lorascope.cli.run_state import RunState
 from lorascope.message import Message
-from lorascope.run.progress import SoloResult
+from lorascope.run.trackers import SoloResult
 from lorascope.spec.schema import StudySpec
 from support.cli import Script
 from support.messages import verbatim
@@ -79,7 +79,7 @@ def test_the_live_view_redraws_and_prints_notes_above(script: Script) -> None:
         view.phase("loading the model")
         view.note("rows are padded")
         script.begin(view)
-        view.cost(COST)
+        view.solo_cost(COST)
         script.step(view, 1)
         script.evaluate(view, 1, 1.75)
         script.end(view, "diverged", Message("trial.eval_not_finite", step=20))
@@ -94,7 +94,7 @@ def test_plain_lines_come_at_tenths_and_after_silence(script: Script) -> None:
         view.phase("loading the model")
         view.note("rows are padded")
         script.begin(view)
-        view.cost(COST)
+        view.solo_cost(COST)
         script.end(view, "running", steps=0)
         script.evaluate(view, 0, 2.0)
         for step in range(1, 21):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from lorascope.errors import Interrupted, LorascopeError
-from lorascope.run import retry as patience
-from lorascope.run.retry import Patience
+from lorascope.run import retry
+from lorascope.run.retry import WriteRetry
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "_PAUSE_SECONDS", 0.001)
 
 
 def failing(times: int, error: Exception) -> tuple[Callable[[], None], list[int]]:
@@ -32,22 +32,22 @@ def failing(times: int, error: Exception) -> tuple[Callable[[], None], list[int]
 def test_it_waits_and_says_so_once(error: Exception) -> None:
     notes: list[str] = []
     write, done = failing(3, error)
-    Patience(notes.append, lambda: None).write(write)
+    WriteRetry(notes.append, lambda: None).write(write)
     assert len(done) == 4
     assert notes == [f"cannot write ({error}); trying again for 5 minutes", "can write again; the run goes on"]
 
 
 def test_nothing_is_said_of_a_write_that_succeeds() -> None:
     notes: list[str] = []
-    Patience(notes.append, lambda: None).write(lambda: None)
+    WriteRetry(notes.append, lambda: None).write(lambda: None)
     assert notes == []
 
 
 def test_it_gives_up_with_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "_MAX_SECONDS", 0.01)
     write, _ = failing(10**9, OSError(30, "Read-only file system"))
     with pytest.raises(LorascopeError, match=r"cannot write .*Read-only file system\n  -> free space") as caught:
-        Patience(lambda _: None, lambda: None).write(write)
+        WriteRetry(lambda _: None, lambda: None).write(write)
     assert caught.value.exit_code == 1
 
 
@@ -59,7 +59,7 @@ def test_a_signal_ends_the_waiting_and_nothing_more_is_saved() -> None:
 
     write, done = failing(10**9, OSError(28, "No space left on device"))
     with pytest.raises(LorascopeError) as caught:
-        Patience(lambda _: None, stop).write(write)
+        WriteRetry(lambda _: None, stop).write(write)
     assert not isinstance(caught.value, Interrupted)
     assert len(done) == 1
 
@@ -67,5 +67,5 @@ def test_a_signal_ends_the_waiting_and_nothing_more_is_saved() -> None:
 def test_another_error_is_not_the_disks() -> None:
     write, done = failing(1, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        Patience(lambda _: None, lambda: None).write(write)
+        WriteRetry(lambda _: None, lambda: None).write(write)
     assert len(done) == 1

@@ -14,16 +14,18 @@ def send(number: int = signal.SIGINT) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_for_a_safe_place(number: int) -> None:
-    with StopRequest() as stop, stop.deferred():
+    told: list[int] = []
+    with StopRequest() as stop, stop.deferred(lambda: told.append(number)):
         stop.check()
         send(number)
+        assert told == [number]
         with pytest.raises(Interrupted):
             stop.check()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_comes_at_once(number: int) -> None:
-    with StopRequest() as stop, stop.deferred():
+    with StopRequest() as stop, stop.deferred(lambda: None):
         send(number)
         with pytest.raises(KeyboardInterrupt):
             send(number)
@@ -33,7 +35,7 @@ def test_where_nothing_is_to_be_kept_the_first_comes_at_once() -> None:
     with StopRequest() as stop:
         with pytest.raises(KeyboardInterrupt):
             send()
-        with stop.deferred():
+        with stop.deferred(lambda: None):
             pass
         with pytest.raises(KeyboardInterrupt):
             send()
@@ -50,7 +52,7 @@ def test_another_thread_may_run_a_study_without_signals() -> None:
     checked = []
 
     def work() -> None:
-        with StopRequest() as stop, stop.deferred():
+        with StopRequest() as stop, stop.deferred(lambda: None):
             stop.check()
             checked.append(True)
 

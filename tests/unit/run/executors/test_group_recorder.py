@@ -1,11 +1,13 @@
 """How often states are saved."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from lorascope.run import recorder
-from lorascope.run.recorder import StudyRecorder
+from lorascope.run.executors import Event, group_recorder
+from lorascope.run.executors.group_recorder import GroupRecorder
 
 
 class Clock:
@@ -18,9 +20,8 @@ class Clock:
         return self.now
 
 
-class Quiet:
-    def note(self, text: str) -> None:
-        raise AssertionError(text)
+def silent(event: Event) -> None:
+    raise AssertionError(event)
 
 
 @pytest.mark.parametrize(("save_seconds", "share"), [(0.01, 0.0001), (2.9, 0.0097), (30.0, 0.01)])
@@ -33,10 +34,11 @@ def test_saving_takes_at_most_two_percent_of_the_run(
         clock.now += save_seconds
         saved.append(clock.now)
 
-    monkeypatch.setattr(recorder, "time", clock)
-    monkeypatch.setattr(recorder, "save_checkpoint", save)
-    made = StudyRecorder(None, Quiet(), lambda trial: None, lambda: None)
-    made.begin_shard(Path("round-0.safetensors"))
+    monkeypatch.setattr(group_recorder, "time", clock)
+    monkeypatch.setattr(group_recorder, "save_checkpoint", save)
+    order: Any = SimpleNamespace(shard=SimpleNamespace(checkpoint=Path("round-0.safetensors")))
+    study: Any = None
+    made = GroupRecorder(study, order, silent, lambda: None)
     began = clock.now
     while clock.now < began + 100_000:
         clock.now += 1.0  # a step

@@ -1,0 +1,151 @@
+"""Train one round of the search: hand trial groups to the executor, and store what it reports."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from lorascope.records import SETTLED, EvalRecord, OutcomeState, StepRecord, TrialOutcome, TrialRecord
+from lorascope.run.context import RunContext
+from lorascope.run.executors import (
+    Event,
+    Executor,
+    GroupBegins,
+    GroupFailed,
+    GroupOrder,
+    GroupReady,
+    Noted,
+    StepTaken,
+    TrialEvaluated,
+    TrialsEnded,
+)
+from lorascope.run.group_shards import GroupCheckpoints, GroupShard
+from lorascope.run.limits import check_measured
+from lorascope.run.predict import predict_once
+from lorascope.run.retry import WriteRetry
+from lorascope.run.solo_run import measure_costs
+from lorascope.search.halving import Rungs
+from lorascope.search.rounds import SearchRound
+from lorascope.store.tables import Record
+
+
+class RoundTrainer:
+    """Trains the trials of one round, all at once or in the shards that memory holds."""
+
+    def __init__(self, run: RunContext, search_round: SearchRound, executor: Executor) -> None:
+        self._run = run
+        self._round = search_round
+        self._executor = executor
+        self._retry = WriteRetry(run.tracker.note, run.check_stop)
+        self._checkpoints = GroupCheckpoints(
+            folder=run.folder, search_round=search_round, store=run.store, note=run.tracker.note
+        )
+        self._shards: deque[GroupShard] = deque()
+
+    def train(self) -> bool:
+        """Train the trials that have not ended, and return True where none of them has to be tried again."""
+        known = {trial.trial_id for trial in self._run.store.read(TrialRecord)}
+        self._run.store.put_all([trial for trial in self._round.trials if trial.trial_id not in known])
+        self._shards.extend(self._checkpoints.open_shards())
+        self._announce()
+        while self._shards:
+            self._executor.train(self._order(self._shards.popleft()), self._handle)
+        ended = len(self._ended()) == len(self._round.trials)
+        if ended:
+            self._checkpoints.remove()
+        return ended
+
+    def _announce(self) -> None:
+        kept = {trial.trial_id: shard.steps_done for shard in self._shards for trial in shard.trials}
+        steps = earlier_steps(self._run, self._round.trials, kept)
+        self._run.tracker.begin(self._run.study.resolved, self._round.trials, steps)
+        for outcome in self._ended():
+            self._run.tracker.outcome(outcome)
+
+    def _order(self, shard: GroupShard) -> GroupOrder:
+        return GroupOrder(
+            folder=self._run.folder,
+            shard=shard,
+            places={trial.trial_id: place for place, trial in enumerate(self._run.store.read(TrialRecord))},
+            rungs=self._rungs(trial for trial in self._round.trials if trial not in shard.trials),
+            base_nats=self._round.base_nats,
+        )
+
+    def _rungs(self, others: Iterable[TrialRecord]) -> Rungs:
+        """Compare with the trials that train at another time."""
+        absent, losses = tuple(others), dict[int, dict[str, float]]()
+        for trial in absent:
+            for record in self._run.store.read(EvalRecord, trial_id=trial.trial_id):
+                if record.loss is not None:
+                    losses.setdefault(record.step, {})[trial.trial_id] = record.loss
+        return replace(self._round.rungs, others=absent, others_losses=losses)
+
+    def _handle(self, event: Event) -> None:
+        """Store what an event brings, then tell the trackers."""
+        tracker = self._run.tracker
+        match event:
+            case GroupBegins():
+                predict_once(self._run)
+                measure_costs(self._run, event.order.shard.trials)
+            case GroupReady():
+                self._begin_group(event)
+            case StepTaken():
+                self._write(event.records)
+                tracker.step(event.records)
+            case TrialEvaluated():
+                self._write([event.record])
+                tracker.evaluation(event.record)
+            case TrialsEnded():
+                self._write_outcomes(event.outcomes)
+            case GroupFailed():
+                self._give_up(event)
+            case Noted():
+                tracker.note(event.text)
+
+    def _begin_group(self, ready: GroupReady) -> None:
+        run, shard = self._run, ready.order.shard
+        run.store.put_all(ready.adapters)
+        check_measured(run.store, run.study.spec, run.study.resolved.total_steps)
+        run.tracker.phase("training")
+        # a trial is finished when its last evaluation and its adapter are written, not when its steps are done
+        self._write_outcomes(
+            [
+                TrialOutcome(trial_id=trial.trial_id, state="running", steps=shard.steps_done, message=None)
+                for trial in shard.trials
+            ]
+        )
+        # later records come again
+        run.store.truncate_after([trial.trial_id for trial in shard.trials], shard.steps_done)
+
+    def _give_up(self, failed: GroupFailed) -> None:
+        """Train the trials that are left in smaller shards where memory ran out; else the error is their outcome."""
+        shard, ended = failed.order.shard, {outcome.trial_id for outcome in self._ended()}
+        left = [trial for trial in shard.trials if trial.trial_id not in ended]
+        if failed.out_of_memory and len(shard.trials) > 1 and left:
+            self._shards.extendleft(reversed(self._checkpoints.halves(left)))
+            self._run.tracker.note(f"memory does not hold {len(shard.trials)} trials at once; they train in turns")
+            return
+        state: OutcomeState = "oom" if failed.out_of_memory else "failed"
+        for trial in left:
+            steps = failed.steps.get(trial.trial_id, shard.steps_done)
+            self._write_outcomes(
+                [TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=failed.message)]
+            )
+
+    def _ended(self) -> list[TrialOutcome]:
+        outcomes = self._run.store.outcomes()
+        found = [outcomes[trial.trial_id] for trial in self._round.trials if trial.trial_id in outcomes]
+        return [outcome for outcome in found if outcome.state in SETTLED]
+
+    def _write(self, records: Sequence[Record]) -> None:
+        self._retry.write(lambda: self._run.store.put_all(records))
+
+    def _write_outcomes(self, outcomes: Sequence[TrialOutcome]) -> None:
+        self._write(outcomes)
+        for outcome in outcomes:
+            self._run.tracker.outcome(outcome)
+
+
+def earlier_steps(run: RunContext, trials: Iterable[TrialRecord], kept: Mapping[str, int]) -> list[StepRecord]:
+    """Return the steps of an earlier run: all of a trial that ended, and what is ``kept`` of one that goes on."""
+    records = [record for trial in trials for record in run.store.read(StepRecord, trial_id=trial.trial_id)]
+    return [record for record in records if record.step <= kept.get(record.trial_id, record.step)]

@@ -1,0 +1,117 @@
+"""Trackers: they follow a run through its events, as a terminal view or an experiment tracker does.
+
+To add one, write a module here with a class that follows ``Tracker`` and name it in ``TRACKERS``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Protocol
+
+from lorascope.errors import InputError
+from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoloResult:
+    """Measured cost of a rank alone."""
+
+    rank: int
+    step_seconds: float
+    """Median of the measured steps."""
+    peak_bytes: int
+    """Peak memory of a training step."""
+
+
+class Tracker(Protocol):
+    """Receives the events of a run in their order, from the thread that trains. Must return quickly and not raise."""
+
+    def phase(self, text: str) -> None:
+        """Begin a phase, such as "loading the model"."""
+
+    def note(self, text: str) -> None:
+        """Say something that the user should know, such as a fallback that was taken."""
+
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+        """Begin a round of the search.
+
+        Args:
+            resolved: the study.
+            trials: those of the round.
+            done: their steps that an earlier run took, each trial's in order.
+        """
+
+    def solo_cost(self, result: SoloResult) -> None:
+        """Report the cost of a rank alone."""
+
+    def step(self, records: Sequence[StepRecord]) -> None:
+        """Report one step of every trial that still trains."""
+
+    def evaluation(self, record: EvalRecord) -> None:
+        """Report a held-out evaluation."""
+
+    def outcome(self, outcome: TrialOutcome) -> None:
+        """Report the state of a trial: it begins to train, or ended."""
+
+    def end(self) -> None:
+        """End: the run is complete, was stopped or failed, and nothing follows."""
+
+
+TRACKERS: dict[str, str] = {}
+"""By name, a class whose instances follow ``Tracker``, as ``module:class``. It is called with the study's folder."""
+
+
+def make_tracker(name: str, folder: Path) -> Tracker:
+    """Make a registered tracker. Raises InputError where there is none of that name."""
+    if name not in TRACKERS:
+        raise InputError(f"there is no tracker {name!r}", remedy=f"choose one of: {', '.join(TRACKERS) or 'none yet'}")
+    tracker: Tracker = resolve_name(TRACKERS[name])(folder)
+    return tracker
+
+
+class TrackerGroup:
+    """Hands every event on to several trackers."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = tuple(trackers)
+
+    def phase(self, text: str) -> None:
+        """Begin a phase."""
+        for tracker in self._trackers:
+            tracker.phase(text)
+
+    def note(self, text: str) -> None:
+        """Say something that the user should know."""
+        for tracker in self._trackers:
+            tracker.note(text)
+
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
+        """Begin a round of the search."""
+        for tracker in self._trackers:
+            tracker.begin(resolved, trials, done)
+
+    def solo_cost(self, result: SoloResult) -> None:
+        """Report the cost of a rank alone."""
+        for tracker in self._trackers:
+            tracker.solo_cost(result)
+
+    def step(self, records: Sequence[StepRecord]) -> None:
+        """Report one step."""
+        for tracker in self._trackers:
+            tracker.step(records)
+
+    def evaluation(self, record: EvalRecord) -> None:
+        """Report a held-out evaluation."""
+        for tracker in self._trackers:
+            tracker.evaluation(record)
+
+    def outcome(self, outcome: TrialOutcome) -> None:
+        """Report the state of a trial."""
+        for tracker in self._trackers:
+            tracker.outcome(outcome)
+
+    def end(self) -> None:
+        """End."""
+        for tracker in self._trackers:
+            tracker.end()

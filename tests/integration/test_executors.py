@@ -1,0 +1,218 @@
+"""What every registered executor promises, and that one file and one line add another."""
+
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorascope.engine.checkpoint import read_steps
+from lorascope.errors import InputError, Interrupted, LorascopeError
+from lorascope.records import OutcomeState
+from lorascope.run.executors import (
+    EXECUTORS,
+    Event,
+    Executor,
+    GroupBegins,
+    GroupFailed,
+    GroupOrder,
+    GroupReady,
+    StepTaken,
+    TrialEvaluated,
+    TrialsEnded,
+    make_executor,
+)
+from lorascope.run.group_shards import GroupShard
+from lorascope.run.prepare import PreparedStudy, prepare_study
+from lorascope.run.study import run_study
+from lorascope.search.halving import Rungs
+from lorascope.search.trials import plan_trials
+from lorascope.spec.schema import StudySpec
+from lorascope.store.folder import StudyFolder
+from support.studies import Watcher, checkpoint_every_step, execute, read_study, study_of
+
+STEPS = 4
+
+
+@pytest.fixture(scope="session")
+def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
+    return study_of(model_folders["llama"], rows_file, max_steps=STEPS, eval_steps=2)
+
+
+@pytest.fixture(scope="session")
+def study(spec: StudySpec) -> PreparedStudy:
+    return prepare_study(spec, None, Watcher())
+
+
+@pytest.fixture(params=sorted(EXECUTORS))
+def executor(request: pytest.FixtureRequest, study: PreparedStudy) -> Executor:
+    return make_executor(request.param, study)
+
+
+@pytest.fixture
+def order(spec: StudySpec, tmp_path: Path) -> GroupOrder:
+    folder, trials = StudyFolder(tmp_path / "study"), plan_trials(spec)
+    shard = GroupShard(trials=trials, checkpoint=folder.checkpoint(0), steps_done=0, origin=None)
+    places = {trial.trial_id: place for place, trial in enumerate(trials)}
+    return GroupOrder(folder=folder, shard=shard, places=places, rungs=Rungs(), base_nats=None)
+
+
+def train(executor: Executor, order: GroupOrder, act: Callable[[Event], None] = lambda event: None) -> list[Event]:
+    """Train a group, call ``act`` at each event, and return the events."""
+    events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        act(event)
+
+    executor.train(order, emit)
+    return events
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [record.nats for event in events if isinstance(event, StepTaken) for record in event.records]
+
+
+def test_a_group_begins_is_ready_trains_and_ends(executor: Executor, order: GroupOrder) -> None:
+    def act(event: Event) -> None:
+        if isinstance(event, TrialsEnded):
+            assert all(order.folder.trial_adapter(outcome.trial_id).is_dir() for outcome in event.outcomes)
+
+    events = train(executor, order, act)
+    assert [type(event) for event in events[:2]] == [GroupBegins, GroupReady]
+    (ready,) = (event for event in events if isinstance(event, GroupReady))
+    assert [adapter.rank for adapter in ready.adapters] == [2, 4]
+    steps = [
+        [(record.trial_id, record.step) for record in event.records] for event in events if isinstance(event, StepTaken)
+    ]
+    assert steps == [[("r2", step), ("r4", step)] for step in range(1, STEPS + 1)]
+    evaluated = [event.record.step for event in events if isinstance(event, TrialEvaluated)]
+    assert evaluated == [0, 0, 2, 2, 4, 4]
+    ended = [outcome for event in events if isinstance(event, TrialsEnded) for outcome in event.outcomes]
+    assert [(outcome.trial_id, outcome.state, outcome.steps) for outcome in ended] == [
+        ("r2", "finished", STEPS), ("r4", "finished", STEPS),
+    ]  # fmt: skip
+    assert isinstance(events[-1], TrialsEnded)
+
+
+def test_a_checkpoint_is_never_ahead_of_the_events(
+    executor: Executor, order: GroupOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint_every_step(monkeypatch)
+    saved = []
+
+    def act(event: Event) -> None:
+        if isinstance(event, StepTaken) and order.shard.checkpoint.exists():
+            saved.append((event.records[0].step, read_steps(order.shard.checkpoint)["r2"]))
+
+    train(executor, order, act)
+    assert all(on_disk < reported for reported, on_disk in saved)
+
+
+def test_told_to_stop_it_saves_its_state_and_goes_on_with_the_same_numbers(
+    spec: StudySpec, study: PreparedStudy, executor: Executor, order: GroupOrder, request: pytest.FixtureRequest
+) -> None:
+    def act(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StepTaken) and event.records[0].step == 2:
+            executor.stop()
+
+    events: list[Event] = []
+    with pytest.raises(Interrupted):
+        executor.train(order, act)
+    assert read_steps(order.shard.checkpoint) == {"r2": 2, "r4": 2}
+    shard = replace(order.shard, steps_done=2, origin=order.shard.checkpoint)
+    name = request.node.callspec.params["executor"]
+    rest = train(make_executor(name, study), replace(order, shard=shard))
+    whole = train(make_executor(name, study), replace(order, folder=StudyFolder(order.folder.path / "whole")))
+    assert losses(events) + losses(rest) == losses(whole)
+
+
+@pytest.mark.parametrize(("rank", "state"), [(10**12, "oom"), (-1, "failed")])
+def test_an_error_is_an_event_and_the_next_group_trains(
+    executor: Executor, order: GroupOrder, rank: int, state: OutcomeState
+) -> None:
+    first, second = order.shard.trials
+    wrong = replace(order.shard, trials=(first, replace(second, rank=rank)))
+    events = train(executor, replace(order, shard=wrong))
+    failed = events[-1]
+    assert isinstance(failed, GroupFailed)
+    assert failed.out_of_memory == (state == "oom")
+    assert failed.steps == {"r2": 0}
+    assert failed.message.values
+    assert isinstance(train(executor, order)[-1], TrialsEnded)
+
+
+def test_an_error_of_the_driver_is_no_failure_of_the_group(executor: Executor, order: GroupOrder) -> None:
+    def act(event: Event) -> None:
+        if isinstance(event, StepTaken):
+            raise LorascopeError("the store cannot be written")
+
+    with pytest.raises(LorascopeError, match="cannot be written"):
+        train(executor, order, act)
+
+
+def test_orders_and_events_can_be_sent_to_another_process(executor: Executor, order: GroupOrder) -> None:
+    wrong = replace(order.shard, trials=(replace(order.shard.trials[0], rank=-1),))
+    sent = [order, *train(executor, order), *train(executor, replace(order, shard=wrong))]
+    assert pickle.loads(pickle.dumps(sent)) == sent
+
+
+def test_an_executor_that_is_not_registered_is_refused(study: PreparedStudy) -> None:
+    with pytest.raises(InputError, match="no executor 'ray'") as caught:
+        make_executor("ray", study)
+    assert "inline" in caught.value.remedy
+
+
+THREADED = '''
+"""Train groups in a thread; events go through a queue, as between processes."""
+
+import pickle
+from queue import Queue
+from threading import Thread
+
+from lorascope.run.executors.inline import InlineExecutor
+
+
+class ThreadedExecutor:
+    def __init__(self, study):
+        self._inline = InlineExecutor(study)
+
+    def stop(self):
+        self._inline.stop()
+
+    def train(self, order, emit):
+        sent, handled = Queue(), Queue()
+        worker = Thread(target=self._work, args=(pickle.dumps(order), sent, handled))
+        worker.start()
+        while (item := sent.get()) is not None:
+            emit(pickle.loads(item))
+            handled.put(None)
+        worker.join()
+
+    def _work(self, order, sent, handled):
+        def emit(event):
+            sent.put(pickle.dumps(event))
+            handled.get()
+
+        try:
+            self._inline.train(pickle.loads(order), emit)
+        finally:
+            sent.put(None)
+'''
+
+
+def test_one_file_and_one_line_add_an_executor(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "threaded.py").write_text(THREADED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(EXECUTORS, "threaded", "threaded:ThreadedExecutor")
+    watcher = Watcher()
+    run_study(spec, tmp_path / "threaded", trackers=[watcher], command="lorascope run", executor="threaded")
+    assert "threaded" in sys.modules
+    assert watcher.steps == [1, 2, 3, 4]
+    execute(spec, tmp_path / "inline")
+    assert read_study(tmp_path / "threaded") == read_study(tmp_path / "inline")
