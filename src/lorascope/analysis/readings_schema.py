@@ -1,22 +1,22 @@
-"""The shape of the readings in summary.json: what people read off a study's charts, computed."""
+"""Readings in summary.json: what people take from a study's charts, computed."""
 
 from lorascope.analysis.section import Section
 from lorascope.message import Sentences
 
 
 class RankReadingSection(Section):
-    """What one rank's curve and sizes say."""
+    """Readings from one rank's curve and sizes."""
 
     rank: int
     """LoRA rank r."""
     stable_step: int | None
-    """Step from which the training loss stays in its stable zone."""
+    """Step from which the training loss stays in its convergence band."""
     train_gap: float | None
     """Training loss at the end above that of the rank with the lowest."""
     final_spread: float | None
     """Standard deviation of the losses of the last tenth of steps."""
     loss_gained: float | None
-    """Held-out loss of the base model minus the rank's own."""
+    """Held-out loss of the base model minus that of the rank."""
     excess_over_largest: float | None
     """Held-out loss above that of the largest rank that has one."""
     excess_over_largest_ci95: tuple[float, float] | None
@@ -28,7 +28,7 @@ class RankReadingSection(Section):
 
 
 class DoublingSection(Section):
-    """What the step from one rank to the next larger one gains."""
+    """Gain of the next larger rank."""
 
     smaller: int
     """The smaller rank."""
@@ -60,7 +60,7 @@ class GridSection(Section):
 
 
 class OrderSection(Section):
-    """The ranks side by side at one learning rate, lowest loss first."""
+    """Ranks at one learning rate, lowest loss first."""
 
     learning_rate: float
     """The learning rate."""
@@ -73,25 +73,25 @@ class OrderSection(Section):
 
 
 class NaiveSection(Section):
-    """What the usual script would conclude: one learning rate, training loss, no intervals."""
+    """Conclusion of the usual script: one learning rate, training loss, no intervals."""
 
     orders: tuple[OrderSection, ...]
     """One for each learning rate that all ranks were trained at, most steps first; the first is the script's."""
     at_best_rates: tuple[int, ...]
     """Ranks by held-out loss, each at its own best learning rate, lowest first."""
     rank: int | None
-    """The rank the script would choose: the lowest training loss at its learning rate."""
+    """The rank with the lowest training loss at the script's learning rate."""
     text: Sentences
     """The naive reading, and where the study's own differs."""
 
 
 class ReadingsSection(Section):
-    """What people read off the charts of such a study, computed."""
+    """Readings that people take from a study's charts, computed."""
 
     alpha: Sentences
-    """What the alpha rule does to the comparison."""
+    """Effect of the alpha rule on the comparison."""
     naive: NaiveSection
-    """What the usual script would conclude."""
+    """Conclusion of the usual script."""
     ranks: tuple[RankReadingSection, ...]
     """Every rank, ascending."""
     doublings: tuple[DoublingSection, ...]
@@ -99,10 +99,10 @@ class ReadingsSection(Section):
     knee: int | None
     """The rank beyond which no step gains the tolerance for each doubling."""
     knee_text: Sentences
-    """The knee in words."""
+    """The knee as a sentence."""
     full_training_bytes: int | None
     """Weights, gradient and optimizer of full fine-tuning: a prediction."""
     balance: Sentences
-    """What LoRA gained and what it cost here."""
+    """Gains and costs of LoRA in this study."""
     grid: tuple[GridSection, ...]
     """Every rank at every learning rate it was trained with."""

@@ -1,10 +1,10 @@
-"""What the summary says of how an adapter was used, cut, and what it made the model forget."""
+"""Adapter analysis in summary.json: spectrum, truncation, forgetting."""
 
 from lorascope.analysis.section import Interval, Section
 
 
 class ForgettingSection(Section):
-    """What one rank lost on the generic text; below 0, it gained."""
+    """Change of one rank's loss on the generic text; below 0, it improved."""
 
     before: float
     """Loss of the base model."""
@@ -17,7 +17,7 @@ class ForgettingSection(Section):
 
 
 class SpectrumSection(Section):
-    """How much of a rank the adapter uses in one kind of module: numbers of layers, and their mean over them."""
+    """Spectrum of a rank's adapter in one kind of module."""
 
     rank: int
     """LoRA rank r."""
@@ -28,9 +28,9 @@ class SpectrumSection(Section):
     effective_rank: float
     """Effective rank of the update, mean over layers."""
     effective_rank_min: float
-    """The lowest of a layer."""
+    """Minimum over layers."""
     effective_rank_max: float
-    """The highest of a layer."""
+    """Maximum over layers."""
     energy_rank_50: float
     """Singular values that hold half of the update's squared norm, mean over layers."""
     energy_rank_90: float
@@ -40,14 +40,14 @@ class SpectrumSection(Section):
 
 
 class CutSection(Section):
-    """The largest rank's adapter, cut."""
+    """The largest rank's adapter, truncated."""
 
     rank: int
-    """Rank it was cut to."""
+    """Rank after truncation."""
     eval_loss: float | None
-    """Held-out loss of the cut adapter."""
+    """Held-out loss of the truncated adapter."""
     excess_loss: float | None
-    """That loss above the whole adapter's."""
+    """That loss minus the whole adapter's."""
     excess_loss_ci95: Interval | None
     """Its 95% paired bootstrap interval over held-out rows."""
     trained_eval_loss: float | None
@@ -55,27 +55,27 @@ class CutSection(Section):
 
 
 class TruncationSection(Section):
-    """The largest rank's adapter cut to smaller ranks, layer by layer, by singular values."""
+    """The largest rank's adapter truncated to smaller ranks, layer by layer, by singular values."""
 
     trial_id: str
-    """The trial whose adapter was cut."""
+    """The trial whose adapter was truncated."""
     rank: int
     """Its rank."""
     eval_loss: float
     """Its held-out loss, whole."""
     adequate_rank: int | None
-    """Smallest cut whose excess, and that of all larger ones, lies below the tolerance with its whole interval."""
+    """Smallest truncated rank whose excess, and that of all larger ones, is below the tolerance with its interval."""
     cuts: tuple[CutSection, ...]
-    """The cuts, ascending."""
+    """The truncated ranks, ascending."""
 
 
 class GenericTextSection(Section):
-    """The text on which forgetting was measured."""
+    """The text that forgetting was measured on."""
 
     name: str
     """As the study names it."""
     windows: int
-    """Windows that were read."""
+    """Windows that were evaluated."""
     target_tokens: int
     """Their tokens the loss is taken on."""
     text_hash: str

@@ -11,7 +11,7 @@ from lorascope.units import MEGABYTE
 
 _LEFT_BEHIND_BYTES = 16 * MEGABYTE
 _LEFT_BEHIND_SHARE = 0.05
-"""Allocators keep less than these, of the rank's memory, anyway."""
+"""Memory left behind, absolute and as a share of the rank's own, that allocators may keep."""
 _UNSTEADY = 0.1
 """Solo runs of one rank on one batch differ by less on an idle machine."""
 

@@ -45,7 +45,7 @@ def gpu_section(samples: Sequence[GpuSample], run: SoloRun) -> GpuSection | None
 
 
 def throttle_reasons(masks: Sequence[int]) -> tuple[str, ...]:
-    """Name what held the clocks down at any reading; a bit of a newer driver keeps its number."""
+    """Name the reasons for lower clocks at any reading; unknown bits keep their number."""
     bits = [1 << place for place in range(64) if any(mask >> place & 1 for mask in masks)]
     return tuple(REASONS.get(bit, f"reason {bit:#x}") for bit in bits if bit != _IDLE)
 

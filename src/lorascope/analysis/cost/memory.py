@@ -14,7 +14,7 @@ from lorascope.units import DTYPE_BYTES, to_megabytes
 
 _SPIKE_DEVIATIONS = 3.0
 _SPIKE_SHARE = 0.01
-"""A start that rises above all later readings by these is a spike; less is the later variation's own."""
+"""A start that rises above all later readings by both of these is a spike."""
 
 
 def memory_section(runs: Sequence[SoloRun]) -> MemorySection | None:
@@ -40,7 +40,7 @@ def memory_section(runs: Sequence[SoloRun]) -> MemorySection | None:
 
 
 def start_spike(first: Floats, later: Floats) -> float | None:
-    """Return how far the start rises above everything later; None where it does not stand out."""
+    """Return the rise of the start above all later readings; None where it does not stand out."""
     if not len(first) or not len(later):
         return None
     rise = float(first.max() - later.max())

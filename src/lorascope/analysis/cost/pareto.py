@@ -6,7 +6,7 @@ from lorascope.analysis.summary import RankSection
 
 
 def mark_pareto(ranks: Sequence[RankSection]) -> tuple[RankSection, ...]:
-    """Say of every rank with all three estimates whether another one dominates it; the others stay without."""
+    """Mark every rank with all three estimates: True if no other rank dominates it."""
     points = {part.rank: point for part in ranks if (point := _point(part)) is not None}
     return tuple(
         part.model_copy(update={"pareto": not any(_dominates(other, points[part.rank]) for other in points.values())})
@@ -23,5 +23,5 @@ def _point(part: RankSection) -> tuple[float, float, float] | None:
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """As good everywhere and better somewhere; lower is better."""
+    """Return True if one is as good everywhere and better somewhere; lower is better."""
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -1,4 +1,4 @@
-"""Predictions beside measurements."""
+"""Comparison of predicted with measured costs."""
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -19,7 +19,7 @@ from lorascope.records import PredictionRecord
 
 
 def predicted_part(data: StudyData, ranks: Sequence[RankSection]) -> PredictedSection | None:
-    """Put what was predicted beside what was measured; None where nothing was predicted."""
+    """Compare predictions with measurements; None without predictions."""
     if not data.predictions:
         return None
     records = {(record.what, record.rank): record for record in data.predictions}
@@ -42,7 +42,7 @@ def _alone(record: PredictionRecord, part: RankSection, data: StudyData) -> Pred
 
 
 def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostSection:
-    """Take the steps that as many trials made as were predicted; a pack that memory did not hold made none."""
+    """Compare with the steps of as many trials as were predicted; memory may not have held that many."""
     steps = joint_steps(columns.where(~columns.warmup) for columns in data.steps.values())
     whole = steps.trials == group_size(record, data.predictions)
     if not whole.any():
@@ -51,7 +51,7 @@ def _joint(record: PredictionRecord, data: StudyData) -> PredictedCostSection:
 
 
 def group_size(joint: PredictionRecord, predictions: Iterable[PredictionRecord]) -> int:
-    """Return of how many trials a joint step was predicted."""
+    """Return the number of trials whose joint step was predicted."""
     of_one = next((one.tokens for one in predictions if one.what == "alone"), joint.tokens)
     return round(joint.tokens / of_one)
 
@@ -59,7 +59,7 @@ def group_size(joint: PredictionRecord, predictions: Iterable[PredictionRecord])
 def _part(
     record: PredictionRecord, tokens: float | None, step_seconds: float | None, peak_bytes: int | None
 ) -> PredictedCostSection:
-    """Make a part; a time was predicted for the tokens of its own steps, and is brought to those measured."""
+    """Make a section; the time, predicted for its own steps' tokens, is scaled to those measured."""
     predicted = record.step_seconds * (tokens / record.tokens if tokens else 1)
     return PredictedCostSection(
         rank=record.rank or None,
@@ -84,7 +84,7 @@ def _value(predicted: float, measured: float | None) -> PredictedValueSection:
 
 
 def _ratio_error(times: Iterable[PredictedValueSection]) -> float | None:
-    """Return the largest difference of a predicted and a measured ratio, the smaller of two ranks below the line."""
+    """Return the largest error of the ratio of a larger rank's time to a smaller one's."""
     known = [(time.predicted, time.measured) for time in times if time.measured]
     errors = [high[0] / low[0] - high[1] / low[1] for low, high in combinations(known, 2)]
     return max(errors, key=abs, default=None)

@@ -1,21 +1,21 @@
-"""The parts of summary.json that hold predictions beside what was measured."""
+"""Predicted and measured costs in summary.json."""
 
 from lorascope.analysis.section import Section
 
 
 class PredictedValueSection(Section):
-    """A prediction beside its measurement."""
+    """A prediction and its measurement."""
 
     predicted: float
-    """As it was predicted before anything was measured."""
+    """Value predicted before anything was measured."""
     measured: float | None
-    """As it was measured; null where it was not."""
+    """Measured value; null without one."""
     error: float | None
     """The prediction divided by the measurement, minus 1; null without a measurement."""
 
 
 class PredictedSplitSection(Section):
-    """Bytes at the predicted peak of a step, by what holds them."""
+    """Predicted peak memory of a step by part, in bytes."""
 
     base_bytes: int
     """Weights of the frozen base."""
@@ -26,13 +26,13 @@ class PredictedSplitSection(Section):
     optimizer_bytes: int
     """AdamW's two averages."""
     activation_bytes: int
-    """What the largest pass keeps for its way back."""
+    """Tensors that the largest micro-batch saves for its backward."""
     rest_bytes: int
     """Program, libraries, rows."""
 
 
 class PredictedCostSection(Section):
-    """What something was predicted to cost."""
+    """Predicted and measured cost of a rank, of the first trial group, or of full fine-tuning."""
 
     rank: int | None
     """LoRA rank r; null for what is not about one rank."""
@@ -49,17 +49,17 @@ class PredictedCostSection(Section):
 
 
 class PredictedSection(Section):
-    """What was predicted before anything was measured, beside what then was."""
+    """Predictions made before anything was measured, and the measurements."""
 
     device: str
-    """The device as calibrations know it."""
+    """Name of the device in calibrations."""
     factor: float
-    """What an earlier study on this device corrected times by; 1 without one."""
+    """Correction of times from an earlier study on this device; 1 without one."""
     ranks: tuple[PredictedCostSection, ...]
     """Every rank alone, ascending."""
     ratio_error: float | None
     """Largest error of the ratio of two ranks' step times; null with fewer than two measured."""
     joint: PredictedCostSection | None
-    """The first pack, all its trials at once."""
+    """The first trial group."""
     full_fine_tuning: PredictedCostSection | None
     """Full fine-tuning of the base in float32; it was not run."""

@@ -63,14 +63,14 @@ def cost_section(data: StudyData, runs: Sequence[SoloRun]) -> CostSection:
 def shares(
     flops: int | None, moved: int | None, step_seconds: float, rates: MachineRates | None
 ) -> tuple[float | None, float | None]:
-    """Return what part of a step arithmetic and memory traffic need at the device's rates; None where not known."""
+    """Return the shares of a step that arithmetic and memory traffic take at the device's rates; None if unknown."""
     if flops is None or moved is None or rates is None:
         return None, None
     return flops / rates.flops_per_second / step_seconds, moved / rates.bytes_per_second / step_seconds
 
 
 def bottleneck(arithmetic: float | None, bandwidth: float | None) -> Bottleneck | None:
-    """Name what takes half of the step or more; overhead where neither does."""
+    """Return the larger share if it is at least half of the step, else overhead."""
     if arithmetic is None or bandwidth is None:
         return None
     if max(arithmetic, bandwidth) < HALF:

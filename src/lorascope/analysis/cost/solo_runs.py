@@ -13,6 +13,12 @@ from statistics import fmean, median
 
 from lorascope.records import AdapterRecord, SoloRun
 
+_LEVELS = (
+    "base_bytes", "forward_peak_bytes", "backward_peak_bytes", "optimizer_peak_bytes", "evaluation_peak_bytes",
+    "held_bytes", "after_bytes",
+)  # fmt: skip
+"""Readings of a solo run that include its base."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoloCost:
@@ -111,17 +117,8 @@ def heaviest_run(runs: Sequence[SoloRun]) -> SoloRun:
 
 
 def _shifted(run: SoloRun, by: int) -> SoloRun:
-    evaluation = run.evaluation_peak_bytes
-    return replace(
-        run,
-        base_bytes=run.base_bytes + by,
-        forward_peak_bytes=run.forward_peak_bytes + by,
-        backward_peak_bytes=run.backward_peak_bytes + by,
-        optimizer_peak_bytes=run.optimizer_peak_bytes + by,
-        evaluation_peak_bytes=None if evaluation is None else evaluation + by,
-        held_bytes=run.held_bytes + by,
-        after_bytes=run.after_bytes + by,
-    )
+    levels = {name: getattr(run, name) for name in _LEVELS}
+    return replace(run, **{name: level + by for name, level in levels.items() if level is not None})
 
 
 def measured_seconds(runs: Sequence[SoloRun]) -> tuple[float, ...]:

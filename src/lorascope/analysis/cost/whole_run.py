@@ -1,4 +1,4 @@
-"""The run as a whole beside its ranks alone: the joint steps, the process over time, the machine."""
+"""Costs of the whole run: joint steps, the process over time, the machine's rates."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from lorascope.units import to_megabytes
 
 
 def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> CostsSection:
-    """Put what was measured beside each other."""
+    """Compare the ranks' costs and add those of the whole run."""
     rates = data.machine_rates
     runs = runs_by_rank(data.solo_runs).values()
     apart = math.inf if any(len(found) < 2 for found in runs) else max(map(pace_spread, runs), default=math.inf)
@@ -34,10 +34,7 @@ def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
 
 
 def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> JointSection | None:
-    """Add up the joint steps; None before the first one.
-
-    Trials of a pack share each step's time: a step of theirs is counted once.
-    """
+    """Add up the joint steps, each counted once for all its trials; None before the first one."""
     steps = joint_steps(data.steps.values())
     if not len(steps.seconds):
         return None
@@ -61,7 +58,7 @@ def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
 
 
 def process_part(samples: Sequence[SystemSample]) -> ProcessSection | None:
-    """Summarise the readings of the process; the first tenth of them is the start."""
+    """Summarize the readings of the process; the first tenth of them is the start."""
     if not samples:
         return None
     rss = np.array([sample.rss_bytes for sample in samples], dtype=np.float64)
@@ -82,7 +79,7 @@ def process_part(samples: Sequence[SystemSample]) -> ProcessSection | None:
 
 
 def _traffic(samples: Sequence[SystemSample]) -> float | None:
-    """Divide the bytes moved between readings by the time between them; a count that fell began anew."""
+    """Divide the bytes moved between readings by the time between them, except where a count was reset."""
     moved = seconds = 0.0
     for before, after in pairwise(samples):
         if before.memory_traffic_bytes is None or after.memory_traffic_bytes is None:
