@@ -53,16 +53,16 @@ class Product:
     """One matrix product of a step; its tensors are Forms, or themselves where they existed before."""
 
     operation: torch._ops.OpOverload
-    arguments: tuple[object, ...]
+    arguments: tuple[Any, ...]
     keywords: dict[str, object]
     flops: int
 
 
-class ProductRecorder(TorchDispatchMode):
+class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the matrix products that are carried out inside its ``with`` block, backward passes included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.products: list[Product] = []
         self._existing = _existing_storages()
 
@@ -188,7 +188,10 @@ def recorded_attention() -> Iterator[list[Product]]:
         return forward(kernels, q, k, v, plan)
 
     def seen_backward(
-        kernels: Kernels, heads: tuple[torch.Tensor, ...], plan: AttentionPlan, *rest: torch.Tensor
+        kernels: Kernels,
+        heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        plan: AttentionPlan,
+        *rest: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         found.extend(_attention_products(plan, heads[0], heads[1], backward=True))
         return backward(kernels, heads, plan, *rest)

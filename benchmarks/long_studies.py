@@ -7,7 +7,15 @@ import numpy as np
 
 from lorascope.measure.environment import environment
 from lorascope.message import Message
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, SystemSample, TrialOutcome, TrialRecord
+from lorascope.records import (
+    EvalRecord,
+    OutcomeState,
+    ResolvedStudy,
+    StepRecord,
+    SystemSample,
+    TrialOutcome,
+    TrialRecord,
+)
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -32,7 +40,7 @@ def write(folder: Path, spec: StudySpec, *, total_steps: int, done: int) -> None
                 store.put_all(list(_steps(trial.trial_id, range(first, min(first + _PORTION, done + 1)), total_steps)))
             every = max(1, total_steps // 10)
             store.put_all([_evaluation(trial.trial_id, step, total_steps) for step in range(0, done + 1, every)])
-            state = "finished" if done == total_steps else "running"
+            state: OutcomeState = "finished" if done == total_steps else "running"
             store.put(TrialOutcome(trial_id=trial.trial_id, state=state, steps=done, message=None))
         store.put_all([_sample(second) for second in range(1, 61)])
 

@@ -10,7 +10,7 @@ tokens, is the rest: the truth. Sizes are of the order of those of SmolLM2-135M 
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def studies(truth: Truth, count: int, entropy: int) -> Iterator[MadeUp]:
         yield _study(empty, trials, truth, np.random.default_rng([entropy, number]))
 
 
-def _study(empty: StudyData, trials: list[TrialRecord], truth: Truth, random: np.random.Generator) -> MadeUp:
+def _study(empty: StudyData, trials: Sequence[TrialRecord], truth: Truth, random: np.random.Generator) -> MadeUp:
     shape = (len(truth.floors), len(truth.rates), truth.seeds, truth.rows)
     tokens_N = np.maximum(2, np.round(MEAN_TOKENS * np.exp(random.normal(-0.2, 0.63, truth.rows))))
     seeds_KLS = _seed_parts(truth, random)

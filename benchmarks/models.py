@@ -34,7 +34,7 @@ def opt_350m() -> Path:
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(OPT_350M)
+            model = AutoModelForCausalLM.from_config(OPT_350M)  # type: ignore[no-untyped-call]
             save_model(model, load_tokenizer(locate_model(BUILTIN, trust_remote_code=False)), aside)
             aside.rename(target)
         finally:

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -62,7 +63,7 @@ def scenarios() -> dict[str, Truth]:
         for seeds in SEEDS
         for rows in ROWS
     }
-    changes: dict[str, dict[str, object]] = {
+    changes: dict[str, dict[str, Any]] = {
         "no-seed-noise": {"seed_of_rank": 0.0, "seed_of_rate": 0.0},
         "much-seed-noise": {"seed_of_rank": 0.006},
         "no-row-noise-of-trials": {"row_of_trial": 0.0},
@@ -76,10 +77,8 @@ def scenarios() -> dict[str, Truth]:
     }
     for name, change in changes.items():
         for seeds in (2, 3):
-            found[f"{name}-s{seeds}"] = Truth(
-                **({"floors": truth_of(0.0, 1, 1).floors} | change), seeds=seeds, rows=256
-            )
-    quiet: dict[str, float] = {
+            found[f"{name}-s{seeds}"] = Truth(**{"floors": truth_of(0.0, 1, 1).floors, **change}, seeds=seeds, rows=256)
+    quiet: dict[str, Any] = {
         "seed_of_rank": 0.0005, "seed_of_rate": 0.0003, "row_of_rank": 0.01, "row_of_trial": 0.01
     }  # fmt: skip
     for effect in (0.0, 0.01):

@@ -33,19 +33,19 @@ def extract() -> Catalog:
     """Collect the messages of the package's code and templates."""
     found = Catalog()
     for *_, texts in calls():
-        message = tuple(text.value for text in texts if isinstance(text, ast.Constant))
+        message = tuple(text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
         if message:
             found.add(message if len(message) > 1 else message[0])
     for text in (text for metric in METRICS.values() for text in (metric.label, metric.unit) if text):
         found.add(text)
     for sentence in SENTENCES.values():
-        message = (sentence.one, sentence.many) if isinstance(sentence, Plural) else sentence
-        if re.search("[A-Za-z]", without_names(forms(message)[0])):  # else it says the same in every language
-            found.add(message)
+        template = (sentence.one, sentence.many) if isinstance(sentence, Plural) else sentence
+        if re.search("[A-Za-z]", without_names(forms(template)[0])):  # else it says the same in every language
+            found.add(template)
     keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
     methods = [("**.j2", "jinja2"), ("**.html", "jinja2")]
-    for _, _, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
-        found.add(message)
+    for _, _, text, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
+        found.add(text)
     return found
 
 
@@ -86,7 +86,7 @@ def without_names(text: str) -> str:
 def carried_over(old: Message, new: str) -> str | tuple[str, ...]:
     """Rename the values in a translation as they were renamed from the old message to the new one."""
     renamed = dict(zip(NAME.findall(forms(old.id)[0]), NAME.findall(new), strict=True))
-    texts = tuple(NAME.sub(lambda name: renamed.get(name[0], name[0]), text) for text in forms(old.string))
+    texts = tuple(NAME.sub(lambda name: renamed.get(name[0], name[0]), text) for text in forms(old.string or ""))
     return texts[0] if isinstance(old.string, str) else texts
 
 

@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -64,11 +65,11 @@ def field_text(name: str) -> str:
     schema = StudySpec.model_json_schema()["properties"][name]
     kinds = " or ".join(kind_text(option) for option in schema.get("anyOf", [schema]) if option.get("type") != "null")
     default = "not given" if field.default is None else f"`{json.dumps(field.default)}`"
-    text = " ".join(inspect.cleandoc(field.description).split()).replace("``", "`")
+    text = " ".join(inspect.cleandoc(field.description or "").split()).replace("``", "`")
     return f"### `{name}`\n\n{text}\n\n`--{name.replace('_', '-')}` · {kinds} · default: {default}\n"
 
 
-def kind_text(schema: dict) -> str:
+def kind_text(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "const" in schema:

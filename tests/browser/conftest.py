@@ -45,7 +45,7 @@ def study_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     rows = [{"prompt": f"add numbers {n}", "completion": f": the answer is {n}" + " so" * (n % 5)} for n in range(40)]
     (root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
 
-    def write(**changes: object) -> Path:
+    def write(**changes: Any) -> Path:
         path = root / "my.yaml"
         path.write_text(dump_spec(study_of(str(root / "llama"), str(root / "rows.json"), **changes)), encoding="utf-8")
         return path

@@ -65,7 +65,7 @@ class Ended:
     message: str
 
 
-def in_child(work: Callable[[], None], plan: Plan, folder: Path, faults: ctypes.CDLL) -> Ended:
+def in_child(work: Callable[[], object], plan: Plan, folder: Path, faults: ctypes.CDLL) -> Ended:
     """Run work in a child that watches ``folder``; its last words are its message."""
     log = folder.with_suffix(".log")
     sys.stdout.flush()
@@ -84,7 +84,7 @@ def in_child(work: Callable[[], None], plan: Plan, folder: Path, faults: ctypes.
     return Ended(code=code, operations=int(counted), message=message.strip())
 
 
-def _be_child(work: Callable[[], None], plan: Plan, folder: Path, faults: ctypes.CDLL, log: Path) -> None:
+def _be_child(work: Callable[[], object], plan: Plan, folder: Path, faults: ctypes.CDLL, log: Path) -> None:
     code = CRASHED
     try:
         with log.open("w", encoding="utf-8") as file:
@@ -99,7 +99,7 @@ def _be_child(work: Callable[[], None], plan: Plan, folder: Path, faults: ctypes
         os._exit(code)  # never into the parent's code
 
 
-def _outcome(work: Callable[[], None]) -> tuple[int, str]:
+def _outcome(work: Callable[[], object]) -> tuple[int, str]:
     """Do the work, and tell its errors apart as the program does."""
     import sqlite3
 

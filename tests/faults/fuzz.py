@@ -14,17 +14,17 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import psutil
 
 if "--atheris" in sys.argv:
     import atheris
 
-    with atheris.instrument_imports(include=["lorascope", "targets"]):
-        from targets import TARGETS, Target
+    with atheris.instrument_imports(include=["lorascope", "faults.targets"]):
+        from faults.targets import TARGETS, Target
 else:
-    from targets import TARGETS, Target
+    from faults.targets import TARGETS, Target
 
 MOST_SECONDS, MOST_BYTES = 10.0, 10**9
 SIGNS = b"\x00\xff\"'{}[]\n,|!&*-#"

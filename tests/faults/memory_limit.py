@@ -3,18 +3,19 @@
 python tests/faults/memory_limit.py FOLDER
 """
 
+from typing import cast
+import ctypes
 import json
 import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import psutil
 
-from children import DONE, Plan, in_child
+from faults.children import DONE, Plan, in_child
 from lorascope.run.study import run_study
 from lorascope.spec.schema import StudySpec
 from support.studies import Watcher, read_study, save_model_folder, study_of
@@ -42,7 +43,7 @@ class Limiter(Watcher):
             file.write(text + "\n")
 
 
-class _Uncounted:
+class Uncounted:
     """In place of the library that makes things go wrong: nothing does."""
 
     def fault_plan(self, *arguments: object) -> None: ...
@@ -51,11 +52,14 @@ class _Uncounted:
         return 0
 
 
+NO_FAULTS = cast("ctypes.CDLL", Uncounted())
+
+
 def execute(spec: StudySpec, folder: Path, more_bytes: int | None) -> dict[str, object]:
     said = folder.with_suffix(".said")
     watcher = Limiter(more_bytes, said)
     ended = in_child(
-        lambda: run_study(spec, folder, trackers=[watcher], command="lorascope run"), Plan(), folder, _Uncounted()
+        lambda: run_study(spec, folder, trackers=[watcher], command="lorascope run"), Plan(), folder, NO_FAULTS
     )
     if ended.code != DONE:
         raise SystemExit(f"{folder.name}: {ended.code}: {ended.message}")
@@ -71,7 +75,7 @@ def main() -> None:
     root = Path(sys.argv[1])
     model = root / "model"
     # in a child: Torch's threads do not survive a fork
-    ended = in_child(lambda: save_model_folder(model, "llama", intermediate_size=4096), Plan(), model, _Uncounted())
+    ended = in_child(lambda: save_model_folder(model, "llama", intermediate_size=4096), Plan(), model, NO_FAULTS)
     assert ended.code == DONE, ended.message
     rows = [{"prompt": f"add {n}", "completion": " and so on" * 300} for n in range(24)]
     (root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")

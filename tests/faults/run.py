@@ -19,10 +19,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from children import CRASHED, DONE, FULL, KILL, TEAR, Ended, Plan, copy_study, in_child, preloaded
+from faults.children import CRASHED, DONE, FULL, KILL, TEAR, Ended, Plan, copy_study, in_child, preloaded
 
 FAULTS = preloaded()
 
@@ -68,7 +67,7 @@ class Case:
         self.seconds = time.perf_counter() - began
 
     def run(self, folder: Path, plan: Plan = UNDISTURBED) -> Ended:
-        return in_child(lambda: execute(self.spec, folder) and None, plan, folder, FAULTS)
+        return in_child(lambda: execute(self.spec, folder), plan, folder, FAULTS)
 
     def difference(self, folder: Path) -> str:
         """Name the first thing that is not as in the undisturbed study; nothing where all is."""

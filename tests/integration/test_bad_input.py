@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def refused(
 ) -> Callable[..., str]:
     """Run a study that would work but for ``changes``; return the message that refuses it."""
 
-    def call(*study: str, out: Path | None = None, **changes: object) -> str:
+    def call(*study: str, out: Path | None = None, **changes: Any) -> str:
         flags = {
             "model": model_folders["llama"], "dataset": rows_file, "ranks": "2,4", "dtype": "float32", "device": "cpu",
             "cost": "off", "max_steps": 2, "per_device_train_batch_size": 4, "out": out or tmp_path / "out" / "study",
@@ -170,7 +171,7 @@ def test_a_folder_that_holds_no_saved_rows(refused: Callable[..., str], tmp_path
     assert_one_message(refused(dataset=tmp_path / "rows"), "rows", "save_to_disk")
 
 
-STUDIES = {
+STUDIES: dict[str, tuple[str | bytes, str]] = {
     "empty.yaml": ("", "is empty"),
     "list.yaml": ("- 1", "holds a list"),
     "broken.yaml": ("ranks: [8", "not valid YAML"),
@@ -227,7 +228,7 @@ def other_shapes(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def change(name: str, **fields: object) -> Callable[[Path], None]:
+def change(name: str, **fields: Any) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
         kept = {key: value for key, value in (content | fields).items() if value is not None}

@@ -11,6 +11,7 @@ import pytest
 
 from lorascope.analysis import summarize
 from lorascope.engine import loop
+from lorascope.engine.step import train_step as train_one
 from lorascope.errors import Interrupted
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialRecord
 from lorascope.spec.load import dump_spec
@@ -208,11 +209,11 @@ def test_after_a_kill_each_step_is_taken_by_the_trials_that_took_it_before(
         if step == 5:  # behind both rungs
             raise Killed
 
-    original, taken = loop.train_step, []
+    taken: list[tuple[int, tuple[str, ...]]] = []
 
     def train_step(*arguments: Any, **others: Any) -> object:
         taken.append((arguments[1][0].steps_done, tuple(trial.record.trial_id for trial in arguments[1])))
-        return original(*arguments, **others)
+        return train_one(*arguments, **others)
 
     monkeypatch.setattr(loop, "train_step", train_step)
     execute(spec, tmp_path / "undisturbed")

@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lorascope.analysis import summarize
 from lorascope.engine import loop
+from lorascope.engine import step as engine_step
+from lorascope.engine.forward import FrozenModel
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
 from lorascope.message import Message
@@ -53,15 +56,14 @@ ERRORS = {
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], AbstractContextManager[object]]:
     """Inside the context, the third step of a pack raises; checkpoints are saved after every step."""
-    original = loop.train_step
     checkpoint_every_step(monkeypatch)
 
     @contextmanager
     def inside(error: Exception) -> Iterator[None]:
-        def train_step(*args: object, **kwargs: object) -> object:
+        def train_step(*args: Any, **kwargs: Any) -> object:
             if args[1][0].steps_done == 2:
                 raise error
-            return original(*args, **kwargs)
+            return engine_step.train_step(*args, **kwargs)
 
         with monkeypatch.context() as patch:
             patch.setattr(loop, "train_step", train_step)
@@ -114,12 +116,11 @@ def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_u
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = spec.model_copy(update={"cost": "quick"})
-    take_step = solo_run.train_step
 
-    def train_step(frozen: object, trials: list[TrainingTrial], *args: object, **kwargs: object) -> object:
+    def train_step(frozen: FrozenModel, trials: list[TrainingTrial], *args: Any, **kwargs: Any) -> object:
         if trials[0].record.rank == 4:
             raise MemoryError("no more")
-        return take_step(frozen, trials, *args, **kwargs)
+        return engine_step.train_step(frozen, trials, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(solo_run, "train_step", train_step)

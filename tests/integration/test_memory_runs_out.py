@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def memory_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fails], None]:
     def when(fails: Fails) -> None:
         original = FrozenModel.row_nats
 
-        def row_nats(self: FrozenModel, rows: Sequence[MicroBatchRow], **others: object) -> list[torch.Tensor]:
+        def row_nats(self: FrozenModel, rows: Sequence[MicroBatchRow], **others: Any) -> list[torch.Tensor]:
             if fails(self, rows):
                 torch.empty(10**17)
             return original(self, rows, **others)
@@ -91,7 +92,7 @@ def test_memory_that_ends_in_the_backward_pass_repeats_the_step(
     """What the passes before it added to the gradients is taken back."""
     original, calls = torch.Tensor.backward, []
 
-    def backward(self: torch.Tensor, *arguments: object, **others: object) -> None:
+    def backward(self: torch.Tensor, *arguments: Any, **others: Any) -> None:
         calls.append(1)
         original(self, *arguments, **others)
         if len(calls) == 3:

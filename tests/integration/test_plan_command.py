@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import LlamaConfig
@@ -161,7 +162,7 @@ def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
 def test_a_larger_rank_that_comes_out_quicker_is_said(
     lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quicker(*arguments: object, **named: object) -> CostPrediction:
+    def quicker(*arguments: Any, **named: Any) -> CostPrediction:
         return replace(predict(*arguments, **named), step_seconds=1 / (1 + sum(arguments[3])))
 
     assert not any("predicted to be faster" in note for note in planned(lorascope, *flags, "--device=L4")["notes"])

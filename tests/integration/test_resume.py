@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorascope.engine import loop
+from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -54,7 +56,7 @@ def test_stopped_at_any_step_and_run_again_it_ends_the_same(spec: StudySpec, und
 def test_a_pack_stopped_in_its_last_evaluation_is_not_taken_for_finished(spec: StudySpec, tmp_path: Path) -> None:
     """All its steps are done, but not its evaluation, and its adapters are not written."""
 
-    def stop(*args: object, **kwargs: object) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
         raise Interrupted("stopped as asked")
 
     with pytest.raises(Interrupted):
@@ -97,9 +99,9 @@ def test_a_second_signal_stops_at_once_and_saves_nothing(
 ) -> None:
     """It strikes between the updates of two trials: a checkpoint of that moment would be of two different steps."""
     updates = []
-    original = loop.TrainingTrial.update
+    original = TrainingTrial.update
 
-    def update(self: loop.TrainingTrial, **arguments: float) -> float:
+    def update(self: TrainingTrial, **arguments: float) -> float:
         norm = original(self, **arguments)
         updates.append(self.record.trial_id)
         if len(updates) == 5:
@@ -108,7 +110,7 @@ def test_a_second_signal_stops_at_once_and_saves_nothing(
         return norm
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.TrainingTrial, "update", update)
+        patch.setattr(TrainingTrial, "update", update)
         with pytest.raises(KeyboardInterrupt):
             execute(spec, tmp_path / "study")
     assert updates[-1] == "r2"
@@ -179,6 +181,11 @@ def test_ctrl_c_in_a_terminal(
     done = len(left.steps["r2"])
     assert 0 < done < 4000
     steps: list[int] = []
+
+    def interrupt(step: int) -> None:
+        steps.append(step)
+        os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(Interrupted):
-        execute(spec, tmp_path / "study", lambda step: (steps.append(step), os.kill(os.getpid(), signal.SIGINT))[0])
+        execute(spec, tmp_path / "study", interrupt)
     assert steps[0] == done + 1

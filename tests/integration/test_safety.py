@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def model(model_folders: Mapping[str, str], tmp_path: Path) -> Path:
     return Path(shutil.copytree(model_folders["llama"], tmp_path / "model"))
 
 
-def change(file: Path, **fields: object) -> None:
+def change(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | fields), encoding="utf-8")
 
 
@@ -105,7 +106,7 @@ def test_secrets_reach_neither_store_nor_report_nor_screen(
     monkeypatch.setenv("HF_TOKEN", SECRET)
     (tmp_path / "my.yaml").write_text(dump_spec(study_of(str(model), rows_file, max_steps=2)), encoding="utf-8")
 
-    def train_step(*args: object, **kwargs: object) -> None:
+    def train_step(*args: Any, **kwargs: Any) -> None:
         raise ValueError(f"401 for https://me:{SECRET}@host/x, header {os.environ['HF_TOKEN']}")
 
     with monkeypatch.context() as patch:

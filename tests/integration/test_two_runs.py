@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from lorascope.errors import InputError
 from lorascope.run import study
 from lorascope.spec.load import dump_spec
 from lorascope.store import FolderLock
+from lorascope.store.folder import check_disk
 from support.studies import execute, read_study, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
@@ -55,15 +57,14 @@ def test_of_two_runs_that_begin_a_study_at_once_one_is_refused(
 ) -> None:
     """Both find an empty folder; while one still loads the model the other takes it, or has done all by then."""
     spec, folder = study_of(model_folders["llama"], rows_file, max_steps=2, truncation=False), tmp_path / "study"
-    original = study.check_disk
 
-    def meanwhile_taken(*arguments: object) -> None:
-        original(*arguments)
+    def meanwhile_taken(*arguments: Any) -> None:
+        check_disk(*arguments)
         folder.mkdir()
         held.acquire()
 
-    def meanwhile_done(*arguments: object) -> None:
-        monkeypatch.setattr(study, "check_disk", original)
+    def meanwhile_done(*arguments: Any) -> None:
+        monkeypatch.setattr(study, "check_disk", check_disk)
         execute(spec, folder)
 
     with FolderLock(folder / "study.lock") as held:

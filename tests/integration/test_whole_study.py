@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lorascope.analysis import summarize
 from lorascope.records import ResolvedStudy
@@ -42,7 +42,7 @@ def plain_logits(model: torch.nn.Module) -> list[torch.Tensor]:
         return [model.eval()(torch.from_numpy(row.input_ids)[None]).logits[0] for row in make_examples(4)]
 
 
-def base_of(folder: Path) -> torch.nn.Module:
+def base_of(folder: Path) -> PreTrainedModel:
     model = load_spec(folder / "study.yaml", {}).model
     return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(requires_grad=False)
 

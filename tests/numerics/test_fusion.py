@@ -37,7 +37,7 @@ ROWS = make_examples(7, seed=6, longest=70)
 def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute norms in float64 where the model is; Transformers' own go through float32, and stay their own then."""
 
-    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
 
     for norm in (LlamaRMSNorm, MistralRMSNorm):
@@ -53,7 +53,8 @@ def replaced(model: nn.Module) -> dict[str, int]:
 def both_ways(
     kind: str, *, dtype: torch.dtype = torch.float64, packing: bool = True
 ) -> tuple[FrozenModel, FrozenModel]:
-    return tuple(prepared(kind, dtype=dtype, packing=packing, kernels=kernels) for kernels in (True, False))
+    with_kernels, without = (prepared(kind, dtype=dtype, packing=packing, kernels=kernels) for kernels in (True, False))
+    return with_kernels, without
 
 
 def logits(frozen: FrozenModel) -> torch.Tensor:
@@ -189,7 +190,7 @@ def test_kernels_are_as_near_to_the_exact_model_as_its_own_operations(
     assert shares[0] < 1.5 * shares[1]
 
 
-def make_qwen(dtype: torch.dtype) -> nn.Module:
+def make_qwen(dtype: torch.dtype) -> Any:
     """A model whose second layer tells of its window."""
     torch.manual_seed(3)
     config = Qwen2Config(
@@ -299,7 +300,7 @@ def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kerne
 def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Kernels.attention_forward
 
-    def wrong(*arguments: object, **named: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def wrong(*arguments: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
         out, log_sums = right(*arguments, **named)
         return out * 1.5, log_sums
 
@@ -316,7 +317,7 @@ def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monke
 def test_a_model_that_fails_with_the_kernels_does_without(
     own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(*arguments: object, **named: object) -> None:
+    def wrong(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("what is this?\nmore")
 
     monkeypatch.setattr(Kernels, "attention_forward", wrong)

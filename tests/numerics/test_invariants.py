@@ -40,7 +40,7 @@ def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
         np.testing.assert_allclose(joint.losses(record.trial_id), solo.losses(record.trial_id), rtol=1e-10)
         np.testing.assert_allclose(joint.eval_nats(record.trial_id), solo.eval_nats(record.trial_id), rtol=1e-10)
         norms = [[r.grad_norm for r in k.step_records if r.trial_id == record.trial_id] for k in (joint, solo)]
-        np.testing.assert_allclose(*norms, rtol=1e-9)
+        np.testing.assert_allclose(norms[0], norms[1], rtol=1e-9)
 
 
 def test_passes_of_any_size_give_the_same_losses() -> None:

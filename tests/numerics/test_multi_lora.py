@@ -1,5 +1,7 @@
 """The multi-rank layer against PEFT and against finite differences."""
 
+from typing import cast
+
 import peft
 import pytest
 import torch
@@ -28,7 +30,7 @@ def make_layout(*, padded: bool) -> MicroBatchLayout:
     return MicroBatchLayout(lengths=LENGTHS, adapters=OWNERS, padded=padded, device=CPU)
 
 
-def make_base(kind: str, n_in: int = 6, n_out: int = 5) -> nn.Module:
+def make_base(kind: str, n_in: int = 6, n_out: int = 5) -> nn.Linear | Conv1D:
     torch.manual_seed(5)
     base = Conv1D(n_out, n_in) if kind == "conv1d" else nn.Linear(n_in, n_out, bias=kind == "linear")
     return base.double().requires_grad_(requires_grad=False)
@@ -151,7 +153,11 @@ class Holder(nn.Module):
 def peft_layer(kind: str, *, rank: int, scale: float, A: torch.Tensor, B: torch.Tensor) -> nn.Module:
     model = Holder(make_base(kind))
     config = peft.LoraConfig(
-        r=rank, lora_alpha=scale * rank, target_modules=["l"], fan_in_fan_out=kind == "conv1d", lora_dropout=0.0
+        r=rank,
+        lora_alpha=cast("int", scale * rank),
+        target_modules=["l"],
+        fan_in_fan_out=kind == "conv1d",
+        lora_dropout=0.0,
     )
     wrapped = peft.get_peft_model(model, config)
     with torch.no_grad():

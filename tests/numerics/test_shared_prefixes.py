@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     share it, is then rounded otherwise than each row's by itself.
     """
 
-    def forward(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
 
     for norm in (LlamaRMSNorm, MistralRMSNorm):
@@ -70,7 +71,7 @@ def make_splits(*, inside: bool) -> Splits:
     return Splits(train=train, eval=held_out, data_hash="", format="text", notes=())
 
 
-def run(share: str, *, inside: bool = True, **changes: object) -> Kept:
+def run(share: str, *, inside: bool = True, **changes: Any) -> Kept:
     fields = {"per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 3} | changes
     return run_pack(make_spec(share_prefixes=share, **fields), splits=make_splits(inside=inside))
 
@@ -88,7 +89,7 @@ def assert_same(found: Kept, expected: Kept, names: Sequence[str] = NAMES) -> No
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_training_and_evaluation_are_the_same_without_dropout(budget: int, inside: bool) -> None:
     """Jointly, with families that are cut and with families that are not, and the counts of tokens are the rows'."""
-    changes = {"inside": inside, "lora_dropout": 0.0}
+    changes: dict[str, Any] = {"inside": inside, "lora_dropout": 0.0}
     assert_same(run("exact", tokens_per_pass=budget, **changes), run("never", tokens_per_pass=10_000, **changes))
 
 

@@ -1,6 +1,8 @@
 """The loss curve of every rank equals PEFT under transformers' own Trainer, from the same start on the same batches."""
 
+from collections.abc import Sized
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import peft
@@ -25,16 +27,18 @@ TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 class LossKeeping(Trainer):
     """Trainer as it is, but for the order of rows and keeping the loss of each step unrounded."""
 
-    def _get_train_sampler(self, *args: object, **kwargs: object) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+    kept: list[float]
 
-    def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler:
+        return torch.utils.data.SequentialSampler(cast("Sized", self.train_dataset))
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         value = super().training_step(*args, **kwargs)
         self.kept.append(value.item())
         return value
 
 
-def float64_loss(outputs: object, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+def float64_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
     """Transformers' own loss, but for its rounding of the logits to float32."""
     logits = outputs.logits[:, :-1].flatten(0, 1)
     return F.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / num_items_in_batch
@@ -61,7 +65,7 @@ def trainer_losses(folder: Path, spec: StudySpec, record: TrialRecord, kind: str
         make_model(kind, dtype), folder / "start", is_trainable=True, autocast_adapter_dtype=False
     )
     model.to(dtype)
-    model.base_model.model.config.use_cache = False
+    cast("Any", model.base_model).model.config.use_cache = False
     splits = make_splits()
     rows = [splits.train[row] for step in range(STEPS) for row in step_rows(spec, len(splits.train), seed=0, step=step)]
     dataset = [

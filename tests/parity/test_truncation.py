@@ -1,6 +1,7 @@
 """An adapter that lorascope cuts is the one that PEFT's own decomposition of the whole update gives."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import peft
 import pytest
@@ -31,26 +32,26 @@ def trained(kind: str, *, rslora: bool) -> PeftModel:
     return model
 
 
-def layers_of(model: PeftModel) -> dict[str, torch.nn.Module]:
+def layers_of(model: PeftModel) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
 
 
-def product(layer: torch.nn.Module, adapter: str) -> torch.Tensor:
+def product(layer: Any, adapter: str) -> torch.Tensor:
     return (layer.lora_B[adapter].weight @ layer.lora_A[adapter].weight).detach()
 
 
 @pytest.mark.parametrize("rslora", [False, True], ids=["plain", "rslora"])
 def test_a_cut_adapter_equals_peft_s(kind: str, rslora: bool, tmp_path: Path) -> None:
     model = trained(kind, rslora=rslora)
-    model.save_pretrained(tmp_path / "whole", selected_adapters=["default"])
+    model.save_pretrained(str(tmp_path / "whole"), selected_adapters=["default"])
     # PEFT wrote name endings into the file; lorascope writes full names and reads what it wrote
-    saved = LoraConfig.from_pretrained(tmp_path / "whole")
+    saved = LoraConfig.from_pretrained(str(tmp_path / "whole"))
     saved.target_modules = [name.removeprefix("base_model.model.") for name in layers_of(model)]
     saved.save_pretrained(tmp_path / "whole")
     truncate_peft(tmp_path / "whole", tmp_path / "cut", 3)
     model.add_weighted_adapter(["default", "copy"], [0.5, 0.5], "theirs", combination_type="svd", svd_rank=3)
     loaded = PeftModel.from_pretrained(make_model(kind), tmp_path / "cut", autocast_adapter_dtype=False)
-    config = loaded.peft_config["default"]
+    config = cast("LoraConfig", loaded.peft_config["default"])
     assert (config.r, config.lora_alpha, config.use_rslora) == (3, 3, False)
     ours, theirs = layers_of(loaded), layers_of(model)
     assert ours.keys() == theirs.keys()

@@ -102,7 +102,7 @@ class Script:
 
 
 class Recorder:
-    """Writes what a view is told into a study folder, as a run does."""
+    """Write to a study folder what a view is told, as a run does."""
 
     def __init__(self, store: StudyStore, view: Tracker) -> None:
         self.store, self.view = store, view
@@ -129,7 +129,7 @@ class Recorder:
 class FakeRun:
     """Stands for run_study: keeps what it was asked, plays a script and writes real records."""
 
-    state: str = "finished"
+    state: OutcomeState = "finished"
     message: Message | None = None
 
     def __call__(self, spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -49,7 +50,7 @@ class Kept:
         return [r.example_nats for r in self.evaluations if r.trial_id == trial_id]
 
 
-def make_spec(**changes: object) -> StudySpec:
+def make_spec(**changes: Any) -> StudySpec:
     """A short study of three ranks with everything on that could couple trials."""
     fields: dict[str, object] = {
         "ranks": (2, 4, 8), "alpha_rule": "proportional", "lora_dropout": 0.3, "learning_rates": (5e-3,),

@@ -1,6 +1,7 @@
 """Messages of made-up records, and those that an analysis found."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from lorascope.message import Message, Value
 
@@ -24,7 +25,7 @@ def codes(found: Value) -> list[str]:
     return [message.code for message in messages_in(found)]
 
 
-def values_of(found: Value, code: str) -> Mapping[str, Value]:
+def values_of(found: Value, code: str) -> Mapping[str, Any]:
     """Return the values of the one message with this code."""
     (message,) = (message for message in messages_in(found) if message.code == code)
     return message.values

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
 from lorascope.engine.forward import MicroBatchRow
@@ -25,14 +27,14 @@ from support.tiny_models import make_model, train_tokenizer
 KINDS = ("llama", "opt", "gpt2")
 
 
-def save_model_folder(folder: Path, kind: str, **changes: object) -> None:
+def save_model_folder(folder: Path, kind: str, **changes: Any) -> None:
     """Save a tiny model with its tokenizer as ``save_pretrained`` does."""
     tokenizer = train_tokenizer(bos=False)
     make_model(kind, torch.float32, vocabulary=len(tokenizer), **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def study_of(model: str, dataset: str, **changes: object) -> StudySpec:
+def study_of(model: str, dataset: str, **changes: Any) -> StudySpec:
     """A study of two ranks and six steps in float32, with dropout, without what only takes time."""
     fields: dict[str, object] = {
         "model": model, "dataset": dataset, "ranks": (2, 4), "alpha_rule": "proportional", "lora_dropout": 0.2,
@@ -116,7 +118,7 @@ def read_study(folder: Path) -> Left:
     return Left(steps=steps, evaluations=evaluations, outcomes=outcomes, adapters=adapters)
 
 
-def own_logits(spec: StudySpec, base: torch.nn.Module, adapter: Path, rows: Sequence[Example]) -> list[torch.Tensor]:
+def own_logits(spec: StudySpec, base: PreTrainedModel, adapter: Path, rows: Sequence[Example]) -> list[torch.Tensor]:
     """Logits as lorascope computes them with an adapter that it saved."""
     frozen, _ = prepare_model(base, spec.target_modules, rows, packing=True, kernels=True)
     assert frozen.packing

@@ -1,7 +1,8 @@
 """Tiny models, tokenizers and rows made in the test, shaped like what people use."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from lorascope.data.dataset import Example, Splits
 
 VOCABULARY = 61
 
-WriteRows = Callable[[list[dict[str, object]]], str]
+WriteRows = Callable[[Sequence[Mapping[str, object]]], str]
 """Write rows to a file and return its path."""
 
 CONFIGS = {
@@ -53,7 +54,7 @@ TARGETS = {"llama": None, "opt": None, "gpt2": ("c_attn",), "mistral": None, "ge
 
 
 def make_model(
-    kind: str, dtype: torch.dtype = torch.float64, *, vocabulary: int = VOCABULARY, **changes: object
+    kind: str, dtype: torch.dtype = torch.float64, *, vocabulary: int = VOCABULARY, **changes: Any
 ) -> PreTrainedModel:
     """A model with random weights, large enough for logits that differ from token to token."""
     torch.manual_seed(11)

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorascope.analysis import StudySummary, load_study, summarize, summarize_data
 from lorascope.message import Message
-from lorascope.records import TrialOutcome
+from lorascope.records import OutcomeState, TrialOutcome
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import language
 from lorascope.text.say import say
@@ -27,7 +28,7 @@ def told(summary: StudySummary) -> Iterator[str]:
     yield from map(say, (readings.alpha, readings.naive.text, readings.knee_text, readings.balance))
 
 
-STUDIES = {
+STUDIES: dict[str, dict[str, Any]] = {
     "adequate": {},
     "no costs": {"costs": False},
     "equal": {"floors": {8: 1.2, 128: 1.2}, "noise": 0.001},
@@ -71,7 +72,7 @@ def test_numbers_are_the_same_in_both(make_study: MakeStudy) -> None:
 
 
 def test_trials_that_ended_early_are_told_in_korean(make_study: MakeStudy) -> None:
-    ends = {"r8": "diverged", "r128": "oom"}
+    ends: dict[str, OutcomeState] = {"r8": "diverged", "r128": "oom"}
     outcomes = {
         name: TrialOutcome(trial_id=name, state=state, steps=40, message=Message("trial.gradient_not_finite", step=41))
         for name, state in ends.items()

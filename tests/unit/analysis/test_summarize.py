@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,8 +16,8 @@ from lorascope.analysis import summarize
 from lorascope.analysis.summary import StudySummary
 from lorascope.errors import InputError
 from lorascope.message import Message
-from lorascope.records import EvalRecord, TrialOutcome
-from lorascope.spec.schema import StudySpec
+from lorascope.records import EvalRecord, OutcomeState, TrialOutcome
+from lorascope.spec.schema import AlphaRule, StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.summary_json import summary_json
 from support.messages import verbatim
@@ -28,7 +29,7 @@ def kinds(summary: StudySummary) -> set[str]:
     return {caution.kind for caution in summary.cautions}
 
 
-def ended(trial_id: str, state: str, steps: int) -> dict[str, TrialOutcome]:
+def ended(trial_id: str, state: OutcomeState, steps: int) -> dict[str, TrialOutcome]:
     return {trial_id: TrialOutcome(trial_id=trial_id, state=state, steps=steps, message=verbatim("a reason"))}
 
 
@@ -65,7 +66,7 @@ def test_costs_come_from_the_solo_measurement_without_its_warm_up(make_study: Ma
 
 def test_without_a_solo_measurement_its_numbers_are_null(make_study: MakeStudy) -> None:
     part = summarize(make_study(costs=False)).ranks[0]
-    assert part.step_seconds is part.runtime_seconds is part.peak_memory_bytes is part.memory is None
+    assert (part.step_seconds, part.runtime_seconds, part.peak_memory_bytes, part.memory) == (None,) * 4
     assert part.eval_loss is not None
 
 
@@ -148,7 +149,7 @@ def test_a_best_learning_rate_at_the_edge_is_said(make_study: MakeStudy) -> None
     ],
 )
 def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(
-    make_study: MakeStudy, rule: str, reason: Message
+    make_study: MakeStudy, rule: AlphaRule, reason: Message
 ) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), alpha_rule=rule), floors={8: 1.3, 128: 1.2}))
     (text,) = (caution.text for caution in summary.cautions if caution.kind == "one_learning_rate")
@@ -157,7 +158,7 @@ def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
 def test_a_trial_that_ended_early_keeps_its_numbers_and_leaves_the_comparison(
-    make_study: MakeStudy, state: str
+    make_study: MakeStudy, state: OutcomeState
 ) -> None:
     summary = summarize(make_study(done={"r128": 45}, outcomes=ended("r128", state, 45)))
     trial = summary.trials[1]
@@ -235,7 +236,7 @@ def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeSt
 
 def test_overfitting_and_no_improvement_are_said(make_study: MakeStudy) -> None:
     folder = make_study()
-    rows = {"example_target_tokens": (20,) * 200, "seconds": 1.0}
+    rows: dict[str, Any] = {"example_target_tokens": (20,) * 200, "seconds": 1.0}
     with StudyStore.create(folder / "study.db") as store:
         store.put_all([EvalRecord(trial_id="r8", step=80, example_nats=(60.0,) * 200, **rows)])
     assert kinds(summarize(folder)) >= {"eval_loss_rising", "no_improvement"}

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from comparison import largest_difference, spread, standings
@@ -6,7 +8,7 @@ from jobs import Result, StepShare
 from peers import jobs_of, read_options
 
 
-def result(program: str, seconds: float, *, rank: int = 8, peak: int = 100, **changes: object) -> Result:
+def result(program: str, seconds: float, *, rank: int = 8, peak: int = 100, **changes: Any) -> Result:
     fields: dict[str, object] = {
         "program": program, "ranks": (rank,), "train_seconds": seconds, "process_seconds": seconds + 10,
         "peak_rss_bytes": peak, "before_rss_bytes": 40, "steps": 2, "tokens": 60, "train_loss": {f"r{rank}": 1.5},
@@ -50,7 +52,7 @@ def test_growth_leaves_the_first_step_out() -> None:
 
 
 def test_memory_grows_beside_the_adapters_bytes_of_the_case_before() -> None:
-    timed = {"step_seconds": (1.0,), "step_tokens": (10,)}
+    timed: dict[str, Any] = {"step_seconds": (1.0,), "step_tokens": (10,)}
     results = [result("lorascope", 1.0, peak=100 + n * 20, trainable_parameters=n, **timed) for n in (1, 3, 9)]
     cases = [measured("a case", one) for one in results]
     grown = growth_table("trials", cases).columns[-1]

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import peers
 import results
 import scaling
-from jobs import Job, Result
+from jobs import PEERS, Job, Result
 from starting import Start
 
 
@@ -38,7 +39,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def only_result(folder: Path) -> dict[str, object]:
+def only_result(folder: Path) -> dict[str, Any]:
     (path,) = folder.glob("*.json")
     text = path.read_text(encoding="utf-8")
     assert str(folder.parent) not in text
@@ -56,7 +57,7 @@ def test_peers(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "2.00 (2.00-2.00)" in shown
     result = only_result(written)
     assert [standing["program"] for standing in result["standings"]] == [
-        "lorascope", "lorascope-shared", *peers.PEERS[:4]
+        "lorascope", "lorascope-shared", *PEERS[:4]
     ]  # fmt: skip
     assert [len(one) for one in result["rounds"]] == [6, 6, 6]
     assert result["largest_loss_difference_to_float32"] == 0

@@ -94,7 +94,7 @@ def test_report_writes_the_files_again_and_names_one(
 
 
 def test_open_shows_the_report(tmp_path: Path, fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
+    opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     call("run", "--ranks", "8", "--out", str(tmp_path / "a study"))
     assert call("report", str(tmp_path / "a study"), "--open") == 0

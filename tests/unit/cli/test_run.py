@@ -111,8 +111,11 @@ def test_flags_override_the_file_and_nothing_else_does(asked: list[Asked]) -> No
     Path("mine.yaml").write_text("model: a/b\ndataset: rows.json\nranks: [4]\nmax_steps: 3\npacking: false\n")
     run("mine.yaml", "--ranks", "8,16", "--learning-rates=1e-4,3e-4", "--target-modules", "q_proj,v_proj")
     ((spec, folder, _),) = asked
-    expected = {"model": "a/b", "dataset": "rows.json", "ranks": (8, 16), "max_steps": 3, "packing": False}
-    assert spec == StudySpec(**expected, learning_rates=(1e-4, 3e-4), target_modules=("q_proj", "v_proj"))
+    expected = StudySpec(
+        model="a/b", dataset="rows.json", ranks=(8, 16), max_steps=3, packing=False, learning_rates=(1e-4, 3e-4),
+        target_modules=("q_proj", "v_proj"),
+    )  # fmt: skip
+    assert spec == expected
     assert folder == Path("studies/b-rows")
 
 
@@ -185,9 +188,10 @@ def test_the_result_table_fits_the_width_whole(fake_run: FakeRun) -> None:
     run("--ranks", "8,128", "--out", "here")
     summary = summarize(Path("here"))
     for width in (60, 80, 120):
-        console = Console(file=io.StringIO(), width=width)
+        file = io.StringIO()
+        console = Console(file=file, width=width)
         show_result(console, summary, Path("here"), Path("here/report.html"))
-        lines = console.file.getvalue().splitlines()
+        lines = file.getvalue().splitlines()
         (start,) = [number for number, line in enumerate(lines) if "95 % interval" in line]
         assert all(len(line) <= width for line in lines[start : start + 4])
         assert all("1.2500–1.2500" in line for line in lines[start + 2 : start + 4])

@@ -4,6 +4,7 @@ import pytest
 
 from lorascope.cli.run_state import RunState
 from support.cli import Script
+from support.messages import verbatim
 
 
 def test_pace_and_time_left_follow_the_steps(script: Script) -> None:
@@ -50,7 +51,7 @@ def test_a_trial_announced_as_running_is_still_to_be_done(script: Script) -> Non
 def test_a_trial_that_ended_early_has_nothing_left_to_do(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state)
-    script.end(state, "oom", "no memory")
+    script.end(state, "oom", verbatim("no memory"))
     assert state.tenths_done == 10
     assert {row.state for row in state.rows.values()} == {"oom"}
 

@@ -17,9 +17,10 @@ COST = SoloResult(rank=8, step_seconds=2.0, peak_bytes=1_200_000_000)
 
 
 def drawn(state: RunState, width: int, height: int = 40) -> str:
-    console = Console(file=io.StringIO(), width=width, height=height)
+    file = io.StringIO()
+    console = Console(file=file, width=width, height=height)
     console.print(draw(state, width, height, 1_300_000_000))
-    return console.file.getvalue()
+    return file.getvalue()
 
 
 def running(script: Script, spec: StudySpec | None = None) -> RunState:
@@ -74,7 +75,8 @@ def test_columns_go_in_their_order_and_empty_ones_always(script: Script) -> None
 
 
 def test_the_live_view_redraws_and_prints_notes_above(script: Script) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=80, height=30)
     with LiveView(console) as view:
         view.phase("loading the model")
         view.note("rows are padded")
@@ -83,7 +85,7 @@ def test_the_live_view_redraws_and_prints_notes_above(script: Script) -> None:
         script.step(view, 1)
         script.evaluate(view, 1, 1.75)
         script.end(view, "diverged", Message("trial.eval_not_finite", step=20))
-    text = console.file.getvalue()
+    text = file.getvalue()
     for shown in ("rows are padded", "rank 8 solo: 2.00 s per step, peak memory 1.20 GB", "1.7500", "diverged"):
         assert shown in text
 

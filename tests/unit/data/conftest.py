@@ -1,6 +1,7 @@
 """Small tokenizers and files of rows."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def bos_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def write_rows(tmp_path: Path) -> WriteRows:
-    def write(rows: list[dict[str, object]]) -> str:
+    def write(rows: Sequence[Mapping[str, object]]) -> str:
         path = tmp_path / "rows.json"
         path.write_text(json.dumps(rows), encoding="utf-8")
         return str(path)

@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ def pairs(n: int, *, prompt: str = "add {n}", completion: str = "sum {n}") -> li
 
 
 def texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    return [tokenizer.decode(example.input_ids) for example in examples]
+    return [str(tokenizer.decode(example.input_ids)) for example in examples]
 
 
 def test_rows_are_split_into_training_and_held_out(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -61,12 +61,12 @@ def test_splits_of_the_published_study(write_rows: WriteRows, tokenizer: PreTrai
     assert splits.notes == (Message("rows.truncated", split="train[:50%]", tokens=40, rows=40, count=len(cut)),)
 
 
-def n_tokens(row: dict[str, object], tokenizer: PreTrainedTokenizerFast) -> int:
+def n_tokens(row: Mapping[str, object], tokenizer: PreTrainedTokenizerFast) -> int:
     return len(tokenizer(f"### Question: {row['instruction']}\n ### Answer: {row['output']}")["input_ids"]) + 1
 
 
 def test_notes_count_dropped_and_truncated_rows(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         *pairs(20),
         {"prompt": "add 0", "completion": "sum 0"},
         {"prompt": "empty", "completion": None},
@@ -114,7 +114,7 @@ def test_chats_and_plain_text_have_their_masks(write_rows: WriteRows, bos_tokeni
     ]
     splits = prepare(StudySpec(dataset=write_rows(talk)), bos_tokenizer)
     example = splits.train[0]
-    assert bos_tokenizer.decode(example.input_ids[example.target_mask]).startswith("sum")
+    assert str(bos_tokenizer.decode(example.input_ids[example.target_mask])).startswith("sum")
     assert example.input_ids.tolist().count(bos_tokenizer.eos_token_id) == 2
     assert bos_tokenizer.bos_token_id not in example.input_ids
     splits = prepare(StudySpec(dataset=write_rows([{"text": f"sum {n}"} for n in range(20)])), bos_tokenizer)

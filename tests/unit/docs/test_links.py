@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -48,7 +49,7 @@ def program_names() -> set[str]:
     for part in (schema, *schema["$defs"].values()):
         found |= set(part["properties"])
     for kind in (verdict.CautionKind, verdict.VerdictKind, records.OutcomeState):
-        found |= set(kind.__args__)
+        found |= set(get_args(kind))
     for record in vars(records).values():
         found |= set(getattr(record, "__dataclass_fields__", ()))
     for field in StudySpec.model_json_schema()["properties"].values():
@@ -97,7 +98,7 @@ def test_every_field_of_a_study_has_its_place_in_the_reference() -> None:
 
 def test_every_caution_and_verdict_is_defined() -> None:
     numbers = (ROOT / "docs" / "numbers.md").read_text(encoding="utf-8")
-    kinds = [*verdict.CautionKind.__args__, *verdict.VerdictKind.__args__]
+    kinds = [*get_args(verdict.CautionKind), *get_args(verdict.VerdictKind)]
     assert [kind for kind in kinds if f"`{kind}`" not in numbers] == []
     assert analysis.StudySummary is summary.StudySummary
 

@@ -3,6 +3,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
     path = tmp_path / "pack.safetensors"
     save_checkpoint(path, fresh(spec, frozen))
 
-    def fails(*_: object, **__: object) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(checkpoint, "safe_open", fails)

@@ -2,17 +2,18 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from lorascope.engine.lr_schedule import learning_rate_factor, warmup_steps
-from lorascope.spec.schema import StudySpec
+from lorascope.engine.lr_schedule import learning_rate_factor
+from lorascope.search.steps import warmup_steps
+from lorascope.spec.schema import Scheduler, StudySpec
 
 TOTAL = 17
-NAMES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+NAMES: dict[Scheduler, str] = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("warmup", [0, 1, 5, 17, 30])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_step_has_the_factor_of_transformers(name: str, warmup: int) -> None:
+def test_every_step_has_the_factor_of_transformers(name: Scheduler, warmup: int) -> None:
     spec = StudySpec(lr_scheduler_type=name, warmup_steps=warmup)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = get_scheduler(NAMES[name], optimizer, num_warmup_steps=warmup, num_training_steps=TOTAL)

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.data.dataset import Example
-from lorascope.engine.forward import MicroBatchRow
+from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.microbatch import microbatch_tokens, plan_microbatches, shares_prefixes
 from lorascope.modeling.packing.prefixes import PrefixGroup
 from support.groups import make_spec
@@ -100,7 +101,7 @@ def test_shared_passes_keep_to_the_budget_and_never_cost_more(kin: list[list[int
         assert microbatch_tokens(one, padded=False) <= budget or len(one) == 1
         for row in one:
             prefix_groups[id(row.example)] = row.prefix_group
-        places = {}
+        places: dict[tuple[int, PrefixGroup | None], list[int]] = {}
         for place, row in enumerate(one):
             places.setdefault((row.adapter, row.prefix_group), []).append(place)
         for (_, prefix_group), found in places.items():
@@ -122,5 +123,6 @@ def test_shared_passes_keep_to_the_budget_and_never_cost_more(kin: list[list[int
 )
 def test_what_the_study_asks_for(choice: str, dropout: float, training: bool, expected: bool) -> None:
     spec = make_spec(share_prefixes=choice, lora_dropout=dropout)
-    assert shares_prefixes(SimpleNamespace(can_share=True), spec, training=training) == expected
-    assert not shares_prefixes(SimpleNamespace(can_share=False), spec, training=training)
+    able, unable = (cast("FrozenModel", SimpleNamespace(can_share=can)) for can in (True, False))
+    assert shares_prefixes(able, spec, training=training) == expected
+    assert not shares_prefixes(unable, spec, training=training)

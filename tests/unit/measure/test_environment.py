@@ -1,6 +1,8 @@
+import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -76,13 +78,13 @@ def test_cpu_model_falls_back_to_the_platform_without_cpuinfo(tmp_path: Path, mo
 def test_usable_cores_follow_affinity_and_cpu_quota(
     monkeypatch: pytest.MonkeyPatch, affinity: int, quota: float | None, cores: int
 ) -> None:
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(affinity)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
     monkeypatch.setattr(module, "cpu_quota", lambda: quota)
     assert module.usable_cores() == cores
 
 
 def test_usable_memory_follows_the_limit_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    total = module.psutil.virtual_memory().total
+    total = psutil.virtual_memory().total
     for limit, usable in ((None, total), (2 * total, total), (5, 5)):
         monkeypatch.setattr(module, "memory_limit", lambda limit=limit: limit)
         assert module.usable_memory() == usable

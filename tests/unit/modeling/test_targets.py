@@ -8,7 +8,9 @@ from lorascope.message import Message
 from lorascope.modeling.targets import check_ranks, find_targets, swap_in
 from support.tiny_models import make_model
 
-TARGETS = {
+Modules = tuple[str, ...] | str
+
+TARGETS: dict[str, list[Modules]] = {
     "llama": [
         ("q_proj",), ("q_proj", "v_proj"), ("self_attn.q_proj",), ("layers.1.mlp.up_proj",), ("1.self_attn.k_proj",),
         ("model.layers.0.self_attn.o_proj",), "all-linear", r".*\.(q|k)_proj", r"model\.layers\.1\..*_proj",
@@ -18,7 +20,7 @@ TARGETS = {
 }  # fmt: skip
 
 
-def peft_s_choice(kind: str, target_modules: object) -> list[str]:
+def peft_s_choice(kind: str, target_modules: Modules) -> list[str]:
     given = list(target_modules) if isinstance(target_modules, tuple) else target_modules
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft and transformers say of each other
@@ -31,7 +33,7 @@ def peft_s_choice(kind: str, target_modules: object) -> list[str]:
 
 
 @pytest.mark.parametrize(("kind", "target_modules"), [(kind, t) for kind, given in TARGETS.items() for t in given])
-def test_the_same_layers_as_peft_s(kind: str, target_modules: object) -> None:
+def test_the_same_layers_as_peft_s(kind: str, target_modules: Modules) -> None:
     ours = find_targets(make_model(kind), target_modules)
     assert len(ours) >= 1
     assert sorted(ours) == sorted(peft_s_choice(kind, target_modules))
@@ -47,7 +49,7 @@ def test_left_out_they_are_query_key_and_value(kind: str) -> None:
 
 
 @pytest.mark.parametrize("target_modules", [("proj",), ("_proj",), ("q_proj", "Q_PROJ"), r"q_proj", ()])
-def test_a_part_of_a_name_matches_nothing_as_in_peft(target_modules: object) -> None:
+def test_a_part_of_a_name_matches_nothing_as_in_peft(target_modules: Modules) -> None:
     with pytest.raises(InputError, match=r"matches no module"):
         find_targets(make_model("llama"), target_modules)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -33,6 +34,7 @@ from lorascope.text.language import current_language, language
 from support.korean import foreign, undecided
 from support.messages import ASKED
 
+What = Literal["alone", "joint", "full"]
 MakeStudy = Callable[..., Path]
 
 
@@ -132,7 +134,7 @@ def gpu_of(rank: int, number: int) -> GpuSample:
     )  # fmt: skip
 
 
-def prediction_of(what: str, rank: int, factor: float) -> PredictionRecord:
+def prediction_of(what: What, rank: int, factor: float) -> PredictionRecord:
     return PredictionRecord(
         what=what, rank=rank, device="A processor", tokens=200.0, step_seconds=1.0 + rank / 1000, factor=factor,
         step_flops=1e10, step_bytes=1e9, base_bytes=BASE, adapter_bytes=rank, gradient_bytes=rank,
@@ -170,7 +172,7 @@ def whole(make_study: MakeStudy) -> Path:
                 store.put(run_of(rank, number))
             store.put_all([gpu_of(rank, number) for number in range(5)])
         store.put(MachineRates(dtype="float32", flops_per_second=1e11, bytes_per_second=1e10))
-        whats = (("alone", 8), ("alone", 128), ("joint", 0), ("full", 0))
+        whats: list[tuple[What, int]] = [("alone", 8), ("alone", 128), ("joint", 0), ("full", 0)]
         store.put_all([prediction_of(what, rank, 1.2) for what, rank in whats])
         store.put_all(
             [

@@ -52,7 +52,7 @@ def test_frames_have_the_summary_s_and_the_records_numbers(make_study: MakeStudy
 def test_an_unknown_table_or_a_missing_pandas_is_said(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study.open(make_study())
     with pytest.raises(InputError, match="no table of 'rank'"):
-        study.frame("rank")
+        study.frame("rank")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match="pip install pandas"):
         study.frame()

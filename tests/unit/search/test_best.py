@@ -15,7 +15,7 @@ def evaluation(step: int, nats: float, trial_id: str = "t") -> EvalRecord:
 
 
 def outcome(trial_id: str, state: OutcomeState) -> TrialOutcome:
-    return TrialOutcome(trial_id=trial_id, state=state, steps=1, message="")
+    return TrialOutcome(trial_id=trial_id, state=state, steps=1, message=None)
 
 
 def grid() -> tuple[TrialRecord, ...]:
@@ -32,7 +32,7 @@ def test_the_last_finite_evaluation_after_training_began_is_taken() -> None:
 
 def test_trials_that_ended_before_the_last_step_have_no_loss_to_compare() -> None:
     states: tuple[OutcomeState, ...] = ("running", "finished", "stopped", "diverged", "oom", "failed")
-    outcomes = {state: outcome(state, state) for state in states}
+    outcomes = {str(state): outcome(state, state) for state in states}
     evaluations = {name: [evaluation(0, 9.0, name), evaluation(2, 1.5, name)] for name in (*states, "without")}
     assert latest_losses(outcomes, evaluations) == {"running": 1.5, "finished": 1.5, "without": 1.5}
 

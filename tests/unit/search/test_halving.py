@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,15 @@ FAR, NEAR = 3 * MARGIN_NATS, MARGIN_NATS / 2
 RUNGS = Rungs(steps=(3, 9))
 
 
-def planned(**changes: object) -> tuple[TrialRecord, ...]:
+def planned(**changes: Any) -> tuple[TrialRecord, ...]:
     return plan_trials(StudySpec.model_validate({"ranks": (8,), "learning_rates": RATES, **changes}))
 
 
-def losses(*values: float, **changes: object) -> dict[str, float]:
+def losses(*values: float, **changes: Any) -> dict[str, float]:
     return {trial.trial_id: value for trial, value in zip(planned(**changes), values, strict=True)}
 
 
-def trials_to_stop(step: int, given: Mapping[str, float], rungs: Rungs = RUNGS, **changes: object) -> set[str]:
+def trials_to_stop(step: int, given: Mapping[str, float], rungs: Rungs = RUNGS, **changes: Any) -> set[str]:
     return set(rungs.trials_to_stop(step, planned(**changes), given))
 
 
@@ -62,13 +63,13 @@ def test_deciding_again_among_those_that_stayed_changes_nothing() -> None:
 
 
 def test_ranks_are_not_compared() -> None:
-    ranks = {"ranks": (8, 64)}
+    ranks: dict[str, Any] = {"ranks": (8, 64)}
     given = losses(1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0, **ranks)
     assert trials_to_stop(9, given, **ranks) == {name for name in given if not name.endswith("lr0.0001")}
 
 
 def test_the_seeds_of_a_rate_are_judged_by_their_mean() -> None:
-    seeds = {"seeds": (0, 1)}
+    seeds: dict[str, Any] = {"seeds": (0, 1)}
     given = losses(1.0, 1.5, 1.2, 1.2, 3.0, 3.0, 2.0, 2.0, **seeds)
     assert trials_to_stop(9, given, **seeds) == {name for name in given if not name.startswith("r8-lr0.0003")}
 

@@ -1,12 +1,14 @@
+from typing import Literal
+
 import pytest
 
 from lorascope.search.rates import automatic_rates, next_rate
 from lorascope.search.trials import plan_trials, planned_rates
-from lorascope.spec.schema import StudySpec
+from lorascope.spec.schema import AlphaRule, StudySpec
 
 
 @pytest.mark.parametrize(("rule", "exponent"), [("fixed", 0.0), ("rslora", -0.25), ("proportional", -0.5)])
-def test_automatic_rates_follow_the_rank_as_the_alpha_rule_has_it(rule: str, exponent: float) -> None:
+def test_automatic_rates_follow_the_rank_as_the_alpha_rule_has_it(rule: AlphaRule, exponent: float) -> None:
     spec = StudySpec(ranks=(4, 64), alpha_rule=rule, learning_rates="auto")
     small, large = planned_rates(spec, 4), planned_rates(spec, 64)
     for one, other in zip(small, large, strict=True):
@@ -33,5 +35,7 @@ def test_each_rank_is_planned_at_its_own_rates() -> None:
         ((1e-3, 3e-3), "above", 9e-3),
     ],
 )
-def test_the_next_rate_keeps_the_ratio_of_the_last_two(tried: tuple[float, ...], side: str, rate: float) -> None:
+def test_the_next_rate_keeps_the_ratio_of_the_last_two(
+    tried: tuple[float, ...], side: Literal["below", "above"], rate: float
+) -> None:
     assert next_rate(tried, side) == rate

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from lorascope.spec.schema import StudySpec
 RATES = (1e-3, 2e-3, 4e-3)
 
 
-def spec_of(**changes: object) -> StudySpec:
+def spec_of(**changes: Any) -> StudySpec:
     return StudySpec.model_validate({"ranks": (8, 64), "learning_rates": RATES, "seeds": (0, 1), **changes})
 
 
@@ -19,7 +20,8 @@ def names(trials: Sequence[TrialRecord]) -> list[str]:
 
 def course(spec: StudySpec, losses: dict[str, float]) -> list[list[str]]:
     """The packs of a study whose finished trials end with these losses."""
-    groups, before = [], []
+    groups: list[list[str]] = []
+    before: list[TrialRecord] = []
     while trials := next_trials(spec, before, losses):
         groups.append(names(trials))
         before += trials

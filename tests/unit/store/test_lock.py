@@ -129,7 +129,7 @@ def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(lock, "_OPEN_FILES_STAY", True)
     monkeypatch.setattr(Path, "unlink", refuse_open)
-    monkeypatch.setattr(lock.os, "close", note_close)
+    monkeypatch.setattr(os, "close", note_close)
     return calls
 
 

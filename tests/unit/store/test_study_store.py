@@ -8,9 +8,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ from lorascope.store import StudyStore, verify_store
 from lorascope.store import connection as connect
 from lorascope.store.codec import codec_of
 from lorascope.store.columns import StepColumns
-from lorascope.store.tables import CHECKSUM, SCHEMA_VERSION, table_of
+from lorascope.store.tables import CHECKSUM, SCHEMA, SCHEMA_VERSION, table_of
 from support.messages import verbatim
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -73,7 +73,7 @@ def bits(value: object) -> object:
         return struct.pack("<d", value)
     if isinstance(value, tuple | list):
         return [bits(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
+    if is_dataclass(value):
         return [(field.name, bits(getattr(value, field.name))) for field in fields(value)]
     return value
 
@@ -122,7 +122,7 @@ def any_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyStore]:
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("kind", RECORD_TYPES, ids=lambda kind: RECORD_TYPES[kind].table)
 @given(data=st.data())
-def test_every_record_type_comes_back_bit_for_bit(any_store: StudyStore, kind: type, data: st.DataObject) -> None:
+def test_every_record_type_comes_back_bit_for_bit(any_store: StudyStore, kind: type[Any], data: st.DataObject) -> None:
     written = data.draw(_of(kind))
     any_store.put(written)
     key = {field: getattr(written, field) for field in RECORD_TYPES[kind].key or ()}
@@ -291,7 +291,7 @@ def test_what_was_examined_is_read_back_in_order_and_replaced_by_key(store: Stud
 
 def test_a_write_is_whole_or_nothing(store: StudyStore) -> None:
     store.put(step())
-    broken = replace(step(number=3), trial_id=None)  # type: ignore[arg-type]
+    broken = replace(step(number=3), trial_id=None)
     with pytest.raises(sqlite3.IntegrityError):
         store.put_all([step(number=2), broken])
     assert len(store.read(StepRecord, trial_id="r8")) == 1
@@ -395,7 +395,7 @@ def test_a_store_whose_making_failed_has_no_tables_and_is_made_anew(
 ) -> None:
     path = tmp_path / "study.db"
     with monkeypatch.context() as patch:
-        patch.setattr(connect, "SCHEMA", (*connect.SCHEMA, "CREATE TABLE steps (x)"))
+        patch.setattr(connect, "SCHEMA", (*SCHEMA, "CREATE TABLE steps (x)"))
         with pytest.raises(InputError, match="is damaged: table steps already exists"):
             StudyStore.create(path)
     with closing(sqlite3.connect(path)) as connection:

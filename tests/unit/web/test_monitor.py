@@ -4,7 +4,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import long_studies
+from lorascope.analysis import StudyData, StudySummary, summarize_data
 from lorascope.charts.downsample import smooth
 from lorascope.records import Environment, GpuSample, StepRecord, SystemSample, TrialOutcome
 from lorascope.spec.schema import StudySpec
@@ -22,7 +23,7 @@ from lorascope.web import monitor as monitor_module
 from lorascope.web.app import changed_parts, encode
 from lorascope.web.liveness import QUIET_SECONDS, Liveness
 from lorascope.web.monitor import StudyMonitor
-from lorascope.web.parts import Parts, render_study
+from lorascope.web.parts import render_study
 from lorascope.web.series import MAX_POINTS
 from support.messages import verbatim
 
@@ -51,7 +52,7 @@ def all_parts(monitor: StudyMonitor, code: str = "en") -> dict[str, Any]:
     return parts_of(monitor, code)
 
 
-def points(parts: Parts, chart: str) -> dict[str, Any]:
+def points(parts: Mapping[str, Any], chart: str) -> dict[str, Any]:
     """Points of a chart's lines."""
     start = f"lines/{chart}/"
     return {name.removeprefix(start): part["points"] for name, part in parts.items() if name.startswith(start)}
@@ -105,11 +106,13 @@ def test_lines_are_smoothed_as_in_the_report(make_study: MakeStudy) -> None:
 
 def test_a_study_is_summarized_once_for_all_languages(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of other tests may still be summarizing, so the study is counted by its model."""
-    models = []
-    summarize = monitor_module.summarize_data
-    monkeypatch.setattr(
-        monitor_module, "summarize_data", lambda data: models.append(data.resolved.model) or summarize(data)
-    )
+    models: list[str] = []
+
+    def summarize(data: StudyData) -> StudySummary:
+        models.append(data.resolved.model)
+        return summarize_data(data)
+
+    monkeypatch.setattr(monitor_module, "summarize_data", summarize)
     monitor = StudyMonitor(make_study(done=DONE, model="counted"))
     english, korean = all_parts(monitor, "en"), all_parts(monitor, "ko")
     assert english["result"] != korean["result"]
@@ -261,7 +264,7 @@ def test_an_old_store_is_not_taken_for_one_that_is_written(make_study: MakeStudy
     assert state_of(StudyMonitor(folder)) == "interrupted"
 
 
-def lock(folder: Path, **changes: object) -> None:
+def lock(folder: Path, **changes: Any) -> None:
     """Write the lock as a run does that this process carries out."""
     (folder / "study.lock").write_bytes(replace(Owner.this_process(), **changes).to_bytes())
 

@@ -72,7 +72,7 @@ def test_a_new_stream_gets_every_part_of_its_studies(studies: Path) -> None:
             assert {f"{study}/lines/train/{trial}" for trial in trials} <= update.keys()
 
 
-def stream(page: Page, polls: list[dict], monkeypatch: pytest.MonkeyPatch, *, heartbeat: float = 99.0) -> Any:
+def stream(page: Page, polls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, *, heartbeat: float = 99.0) -> Any:
     """Everything that a stream sends while its polls return these parts, one after the other."""
     monkeypatch.setattr(app_module, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(app_module, "HEARTBEAT_SECONDS", heartbeat)
@@ -88,7 +88,12 @@ def stream(page: Page, polls: list[dict], monkeypatch: pytest.MonkeyPatch, *, he
 def test_a_stream_sends_whole_parts_that_changed_and_null_for_those_that_are_gone(
     studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    polls = [{"a": 1, "b": [1]}, {"a": 1, "b": [1]}, {"a": 1, "b": [1, 2]}, {"b": [1, 2], "c": None}]
+    polls: list[dict[str, Any]] = [
+        {"a": 1, "b": [1]},
+        {"a": 1, "b": [1]},
+        {"a": 1, "b": [1, 2]},
+        {"b": [1, 2], "c": None},
+    ]
     sent = run(stream(Page(Studies(studies)), polls, monkeypatch))
     assert updates("".join(sent).encode()) == [{"a": 1, "b": [1]}, {"b": [1, 2]}, {"a": None, "c": None}]
 

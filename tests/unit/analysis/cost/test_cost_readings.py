@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ PHASES = (
 )  # fmt: skip
 
 
-def run_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: object) -> SoloRun:
+def run_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: Any) -> SoloRun:
     """A turn whose memory is what the made-up adapter takes (800 kB a rank), 50 MB of activations, and little more."""
     base, state = PROGRAM + BASE, 800_000 * rank
     last = number == 1
@@ -117,7 +118,7 @@ def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., P
 
 def test_what_grows_with_the_rank_is_told_from_what_does_not(measured: Callable[..., Path]) -> None:
     runs = [run_of(rank, number) for rank in (8, 64, 256) for number in (0, 1)]
-    growth = {part.phase: part for part in summarize(measured(*runs)).costs.growth}
+    growth = {str(part.phase): part for part in summarize(measured(*runs)).costs.growth}
     for phase, fixed in {"forward": 55, "backward": 60, "optimizer": 2, "evaluation": 30, "held": 1}.items():
         assert growth[phase].bytes_per_rank == pytest.approx(800_000)
         assert growth[phase].fixed_bytes == pytest.approx(fixed * MB)
@@ -254,7 +255,7 @@ def test_the_joint_run_stands_beside_the_ranks_alone(measured: Callable[..., Pat
     assert joint.peak_rss_bytes is None
 
 
-def gpu_sample(rank: int | None, used: int, **changes: object) -> GpuSample:
+def gpu_sample(rank: int | None, used: int, **changes: Any) -> GpuSample:
     fields: dict[str, object] = {
         "seconds": 0.0, "rank": rank, "uuid": "GPU-a", "name": "Test L4", "memory_used_bytes": used,
         "memory_total_bytes": 24 * 10**9, "utilization_percent": 90, "memory_utilization_percent": 40,

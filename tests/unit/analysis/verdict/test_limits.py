@@ -1,8 +1,9 @@
 """Recommendations within limits, and what would change them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ MakeStudy = Callable[..., Path]
 FLOORS = {8: 1.3, 64: 1.21, 256: 1.2}
 
 
-def limited(make_study: MakeStudy, **limits: object) -> RecommendationSection:
+def limited(make_study: MakeStudy, **limits: Any) -> RecommendationSection:
     return summarize(make_study(spec=StudySpec(ranks=tuple(FLOORS), **limits), floors=FLOORS)).recommendation
 
 
@@ -130,7 +131,7 @@ def test_the_tolerance_named_by_the_change_does_change_the_recommendation(make_s
     ranks = tuple(FLOORS)
     free = summarize(make_study(spec=StudySpec(ranks=ranks), floors=FLOORS)).recommendation.efficient
     assert free.rank == 256
-    enough = [message.values for message in free.change if message.code == "change.other_enough_from"]
+    enough: list[Mapping[str, Any]] = [m.values for m in free.change if m.code == "change.other_enough_from"]
     named = next(values["tolerance"] for values in enough if values["rank"] == 64)
     for tolerance, kind in ((named + 1e-4, "adequate"), (named - 1e-4, "too_short")):
         spec = StudySpec(ranks=ranks, tolerance=tolerance)

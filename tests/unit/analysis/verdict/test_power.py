@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,9 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
 MakeStudy = Callable[..., Path]
+
+
+approx: Any = pytest.approx
 
 
 def caution(summary: StudySummary, kind: str) -> Message | None:
@@ -32,9 +36,9 @@ def test_intervals_too_wide_for_the_tolerance_are_said_with_the_rows_they_would_
     assert found == Message(
         "caution.underpowered",
         rank=part.rank,
-        half=pytest.approx(half),
+        half=approx(half),
         tolerance=0.005,
-        times=pytest.approx((half / 0.005) ** 2),
+        times=approx((half / 0.005) ** 2),
         rows=math.ceil(200 * (half / 0.005) ** 2),
     )
 
@@ -45,7 +49,7 @@ def test_with_several_seeds_the_seeds_it_would_take_are_said_too(make_study: Mak
     assert found is not None
     assert found.code == "caution.underpowered_seeds"
     assert found.values["seeds"] == 2
-    assert found.values["more_seeds"] == math.ceil(2 * found.values["times"])
+    assert found.values["more_seeds"] == math.ceil(2 * cast("float", found.values["times"]))
 
 
 @pytest.mark.parametrize(("floors", "noise"), [({8: 1.3, 128: 1.2}, 0.05), ({8: 1.2, 128: 1.2}, 0.001)])

@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -8,7 +10,7 @@ from lorascope.spec.schema import StudySpec
 
 
 def render(
-    spec: StudySpec, row: dict[str, object], tokenizer: PreTrainedTokenizerFast, number: int = 1
+    spec: StudySpec, row: Mapping[str, object], tokenizer: PreTrainedTokenizerFast, number: int = 1
 ) -> tuple[Format, RenderedRow | None]:
     chosen = choose_format(spec, columns=list(row), first_row=row, tokenizer=tokenizer)
     return chosen, chosen.render(row, number)

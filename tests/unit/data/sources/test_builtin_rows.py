@@ -85,4 +85,5 @@ def test_builtin_rows_are_thousands_of_whole_functions() -> None:
     assert len({(row["prompt"], row["completion"]) for row in rows}) == len(rows)
     for row in rows[::40]:
         (function,) = ast.parse(row["prompt"] + row["completion"]).body
+        assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         assert ast.get_docstring(function, clean=False)

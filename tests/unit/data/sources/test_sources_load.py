@@ -1,12 +1,13 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 from lorascope.data.sources.load import load_rows
 from lorascope.errors import InputError
@@ -104,11 +105,12 @@ class Hub:
         self, monkeypatch: pytest.MonkeyPatch, *, answer: Exception | None = None, loading: Exception | None = None
     ) -> None:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # the tests themselves run offline
-        self.answer, self.loading, self.asked = answer, loading, []
+        self.answer, self.loading = answer, loading
+        self.asked: list[tuple[str, str, bool]] = []
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", self.dataset_info)
         monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
 
-    def dataset_info(self, *args: object, **kwargs: object) -> None:
+    def dataset_info(self, *args: Any, **kwargs: Any) -> None:
         if self.answer is not None:
             raise self.answer
 

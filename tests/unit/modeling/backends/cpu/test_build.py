@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ MakeCompiler = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache, a source of one line, and nothing loaded yet."""
     source = tmp_path / "answer.cpp"
     source.write_text('extern "C" int answer = 42;', encoding="utf-8")
@@ -115,7 +115,7 @@ def test_without_a_compiler_there_are_no_kernels(
 
 def test_elsewhere_than_on_linux_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, make_compiler: MakeCompiler) -> None:
     calls = make_compiler("exit 1")
-    monkeypatch.setattr(build.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert build.load_kernels() == (None, Message("kernels.linux_only"))
     assert not calls.read_text(encoding="utf-8")
 
@@ -189,7 +189,7 @@ def test_nothing_is_loaded_from_a_folder_of_somebody_else(
     if os.getuid() == 0:
         os.chown(cache / "kernels", 4321, -1)
     else:
-        monkeypatch.setattr(build.os, "getuid", lambda: 4321)
+        monkeypatch.setattr(os, "getuid", lambda: 4321)
     library, how = build.load_kernels()
     assert library is None
     assert "others may write" in say(how)
