@@ -33,9 +33,9 @@ def extract() -> Catalog:
     """Collect the messages of the package's code and templates."""
     found = Catalog()
     for *_, texts in calls():
-        message = tuple(text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
-        if message:
-            found.add(message if len(message) > 1 else message[0])
+        words = tuple(text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
+        if words:
+            found.add(words if len(words) > 1 else words[0])
     for text in (text for metric in METRICS.values() for text in (metric.label, metric.unit) if text):
         found.add(text)
     for sentence in SENTENCES.values():
@@ -44,8 +44,8 @@ def extract() -> Catalog:
             found.add(template)
     keywords = {name: None if count == 1 else (1, 2) for name, count in TEXTS.items()}
     methods = [("**.j2", "jinja2"), ("**.html", "jinja2")]
-    for _, _, text, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
-        found.add(text)
+    for _, _, message, *_ in extract_from_dir(PACKAGE, methods, keywords=keywords):
+        found.add(message)
     return found
 
 

@@ -1,5 +1,7 @@
 """On a GPU, for who has one; never run by the project's own checks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,9 +21,8 @@ def test_a_pack_has_the_losses_it_has_on_the_cpu(kind: str, packing: bool) -> No
     spec, train = make_spec(), make_splits().train
     kept = []
     for device in ("cpu", "cuda"):
-        frozen, _ = prepare_model(
-            make_model(kind).to(torch.device(device)), TARGETS[kind], train, packing=packing, kernels=True
-        )
+        model: Any = make_model(kind)
+        frozen, _ = prepare_model(model.to(device), TARGETS[kind], train, packing=packing, kernels=True)
         assert frozen.packing == packing
         kept.append(run_pack(spec, kind, frozen=frozen))
     for name in kept[0].trials:

@@ -116,7 +116,7 @@ def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(
     gains: tuple[float, ...], knee: int | None, code: str, values: dict[str, float]
 ) -> None:
     ranks = (8, 16, 32, 64)
-    steps = [doubling(*pair, gain) for *pair, gain in zip(ranks, ranks[1:], gains, strict=False)]
+    steps = [doubling(small, large, gain) for small, large, gain in zip(ranks, ranks[1:], gains, strict=False)]
     found, text = find_knee(steps, 0.005)
     assert found == knee
     assert values_of(text, code) == pytest.approx(values)
