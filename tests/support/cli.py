@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from lorascope.measure.environment import environment
 from lorascope.message import Message
@@ -47,6 +48,18 @@ class Clock:
         return self.now
 
 
+class View(Protocol):
+    """What a script is played to: the calls of a tracker that scripts make."""
+
+    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
+
+    def step(self, records: Sequence[StepRecord]) -> None: ...
+
+    def evaluation(self, record: EvalRecord) -> None: ...
+
+    def outcome(self, outcome: TrialOutcome) -> None: ...
+
+
 @dataclass
 class Script:
     """Plays a study to a view: every step takes a second and 100 tokens of each trial."""
@@ -58,10 +71,10 @@ class Script:
     def trials(self) -> tuple[TrialRecord, ...]:
         return plan_trials(self.spec)
 
-    def begin(self, view: Tracker, done_steps: int = 0) -> None:
+    def begin(self, view: View, done_steps: int = 0) -> None:
         view.begin(RESOLVED, self.trials, [record for n in range(1, done_steps + 1) for record in self.records(n)])
 
-    def step(self, view: Tracker, step: int, loss: float = 1.5, warmup: bool = False) -> None:
+    def step(self, view: View, step: int, loss: float = 1.5, warmup: bool = False) -> None:
         self.clock.now += 1.0
         view.step(self.records(step, loss, warmup))
 
@@ -82,7 +95,7 @@ class Script:
             for trial in self.trials
         ]
 
-    def evaluate(self, view: Tracker, step: int, loss: float) -> None:
+    def evaluate(self, view: View, step: int, loss: float) -> None:
         for trial in self.trials:
             view.evaluation(
                 EvalRecord(
@@ -95,7 +108,7 @@ class Script:
             )
 
     def end(
-        self, view: Tracker, state: OutcomeState = "finished", message: Message | None = None, steps: int = 20
+        self, view: View, state: OutcomeState = "finished", message: Message | None = None, steps: int = 20
     ) -> None:
         for trial in self.trials:
             view.outcome(TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=message))
@@ -104,7 +117,7 @@ class Script:
 class Recorder:
     """Write to a study folder what a view is told, as a run does."""
 
-    def __init__(self, store: StudyStore, view: Tracker) -> None:
+    def __init__(self, store: StudyStore, view: View) -> None:
         self.store, self.view = store, view
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
