@@ -1,13 +1,34 @@
-"""The English sentence of every message code, by subject; catalogs translate the sentences as they stand here."""
+"""The English sentence of every message code; catalogs translate the sentences as they stand here.
 
-from lorascope.text.sentences.cautions import CAUTIONS
-from lorascope.text.sentences.costs import COSTS
-from lorascope.text.sentences.plural import Plural
-from lorascope.text.sentences.readings import READINGS
-from lorascope.text.sentences.recommendation import RECOMMENDATION
-from lorascope.text.sentences.runs import RUNS
-from lorascope.text.sentences.verdict import VERDICT
+Each TOML file beside this one holds sentences of a subject: ``[verdict]`` and ``adequate = "..."`` are the template of
+the code ``verdict.adequate``, see ``lorascope.text.say`` for what may stand in its braces.
+"""
 
-__all__ = ["SENTENCES", "Plural"]
-SENTENCES: dict[str, str | Plural] = {**CAUTIONS, **COSTS, **READINGS, **RECOMMENDATION, **RUNS, **VERDICT}
-"""One template a code, see ``lorascope.text.say``."""
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plural:
+    """A sentence that depends on a count. English has two forms, and no other language here has more than one."""
+
+    one: str
+    many: str
+    count: str
+    """Name of the value that decides."""
+
+
+def _sentences() -> Iterator[tuple[str, str | Plural]]:
+    for path in sorted(Path(__file__).parent.glob("*.toml")):
+        for subject, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            templates: dict[str, Any] = {subject: entry} if isinstance(entry, str) else entry
+            for name, template in templates.items():
+                code = subject if isinstance(entry, str) else f"{subject}.{name}"
+                yield code, template if isinstance(template, str) else Plural(**template)
+
+
+SENTENCES: dict[str, str | Plural] = dict(_sentences())
+"""One template a code."""
