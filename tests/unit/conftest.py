@@ -1,12 +1,16 @@
 """A made-up study for tests of what reads records."""
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from lorascope.analysis import study_data
 from lorascope.records import (
     AdapterRecord,
     Environment,
@@ -24,6 +28,7 @@ from lorascope.store import StudyStore
 from support.messages import verbatim
 from support.solo_runs import solo_run
 
+analysis_summarize = sys.modules["lorascope.analysis.summarize"]  # the package's function hides the module
 MakeStudy = Callable[..., Path]
 DEFAULT_FLOORS = {8: 1.30, 128: 1.20, 256: 1.201}
 
@@ -131,6 +136,25 @@ def write_study(
         if costs:
             write_costs(store, spec.ranks, runs)
     return folder
+
+
+@pytest.fixture
+def times_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count how often studies are loaded and summarised."""
+    times: Counter[str] = Counter()
+
+    def counted(module: ModuleType, name: str, what: str) -> None:
+        function = getattr(module, name)
+
+        def count(*args: object, **kwargs: object) -> object:
+            times[what] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, count)
+
+    counted(study_data, "_read", "loaded")
+    counted(analysis_summarize, "find_cautions", "summarised")
+    return times
 
 
 @pytest.fixture(scope="session")

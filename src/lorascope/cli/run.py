@@ -78,18 +78,16 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
 
         run_study(spec, folder, trackers=[view], command=shlex.join(["lorascope", *sys.argv[1:]]))
         view.phase("writing the report")
-        from lorascope.analysis import summarize
         from lorascope.report import write_report
 
         report = write_report(folder)
-        summary = summarize(folder)
     if as_json:
         print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
     else:
         from lorascope.cli.result import show_result
 
-        show_result(console, summary, folder, report.report_html)
-    return 0 if all(trial.outcome in AS_PLANNED for trial in summary.trials) else 1
+        show_result(console, report.summary, folder, report.report_html)
+    return 0 if all(trial.outcome in AS_PLANNED for trial in report.summary.trials) else 1
 
 
 def _folder_name(study: str | None, spec: StudySpec) -> str:

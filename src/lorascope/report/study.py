@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.errors import InputError
-from lorascope.report.write import ReportPaths, render, write_report
+from lorascope.report.write import Report, render, write_files
 from lorascope.text.say import say
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class Study:
         data = load_study(Path(folder))
         return cls(folder=Path(folder), data=data, summary=summarize_data(data))
 
-    def report(self) -> ReportPaths:
-        """Write report.html, report.md with its charts, and summary.json into the folder, and return their paths."""
-        return write_report(self.folder)
+    def report(self) -> Report:
+        """Write report.html, report.md with its charts, and summary.json into the folder."""
+        return write_files(self.folder, self.data, self.summary)
 
     @cached_property
     def charts(self) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from lorascope.analysis import StudySummary, load_study, summarize_data
+from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.atomic import write_whole
 from lorascope.charts.chart import Chart
 from lorascope.charts.colors import rank_colors
@@ -28,9 +28,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportPaths:
-    """The files that were written."""
+class Report:
+    """A report that was written: its files, and the summary they show."""
 
+    summary: StudySummary
     summary_json: Path
     report_md: Path
     report_html: Path
@@ -41,7 +42,7 @@ class ReportPaths:
 Renderer = Callable[[Mapping[str, Spec]], Mapping[str, RenderedChart]]
 
 
-def write_report(folder: Path, *, lang: str = "en", renderer: Renderer = render_charts) -> ReportPaths:
+def write_report(folder: Path, *, lang: str = "en", renderer: Renderer = render_charts) -> Report:
     """Summarise the study in ``folder`` and write its report there.
 
     A language other than English has its own files, such as report.ko.html. summary.json is English in any case.
@@ -55,17 +56,18 @@ def write_report(folder: Path, *, lang: str = "en", renderer: Renderer = render_
         InputError: the folder is not a study, there is no such language, or no font to draw it with.
     """
     with language(lang):
-        return _write(folder, renderer)
+        data = load_study(folder)
+        return write_files(folder, data, summarize_data(data), renderer)
 
 
-def _write(folder: Path, renderer: Renderer) -> ReportPaths:
-    data = load_study(folder)
+def write_files(folder: Path, data: StudyData, summary: StudySummary, renderer: Renderer = render_charts) -> Report:
+    """Write a summary and its report in the language in use. Raises InputError where there is no font to draw it."""
     check_fonts()
-    summary = summarize_data(data)
     charts = make_charts(data, summary)
     rendered = renderer({name: chart.spec for name, chart in charts.items()})
     ending, study = _ending(), StudyFolder(folder)
-    paths = ReportPaths(
+    report = Report(
+        summary=summary,
         summary_json=study.summary,
         report_md=study.report("md", ending),
         report_html=study.report("html", ending),
@@ -73,17 +75,14 @@ def _write(folder: Path, renderer: Renderer) -> ReportPaths:
     )
     if charts:
         study.charts.mkdir(exist_ok=True)
-    for path, chart in zip(paths.charts, rendered.values(), strict=True):
+    for path, chart in zip(report.charts, rendered.values(), strict=True):
         write_whole(path, chart.png, derived=True)
         write_whole(path.with_suffix(".svg"), chart.svg, derived=True)
-    write_whole(paths.report_md, render("report.md.j2", summary, charts), derived=True)
+    write_whole(report.report_md, render("report.md.j2", summary, charts), derived=True)
     page = page_parts(charts, rendered, data.ranks)
-    write_whole(paths.report_html, render("report.html.j2", summary, charts, page), derived=True)
-    if ending:
-        with language("en"):
-            summary = summarize_data(data)
-    write_whole(paths.summary_json, summary_json(summary), derived=True)
-    return paths
+    write_whole(report.report_html, render("report.html.j2", summary, charts, page), derived=True)
+    write_whole(report.summary_json, summary_json(summary), derived=True)
+    return report
 
 
 def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], page: PageParts | None = None) -> str:

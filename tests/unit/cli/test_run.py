@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,11 @@ def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(
     assert "report:   here/report.html" in out
     assert "adapters: here/adapters" in out
     assert Path("here/report.html").is_file()
+
+
+def test_the_end_of_a_run_loads_and_summarises_the_study_once(fake_run: FakeRun, times_read: Counter[str]) -> None:
+    assert run("--ranks", "8,128", "--out", "here") == 0
+    assert times_read == {"loaded": 1, "summarised": 1}
 
 
 def test_json_alone_is_on_standard_output(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """A report in another language: beside the English one, with its own words, and summary.json as it was."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,11 @@ def test_a_korean_report_stands_beside_the_english_one(make_study: MakeStudy) ->
     markdown = korean.report_md.read_text(encoding="utf-8")
     assert all(f"](charts/{path.name})" in markdown for path in korean.charts)
     assert current_language() == "en"
+
+
+def test_a_report_loads_and_summarises_its_study_once(make_study: MakeStudy, times_read: Counter[str]) -> None:
+    write_report(make_study(), lang="ko")
+    assert times_read == {"loaded": 1, "summarised": 1}
 
 
 def test_the_same_records_give_the_same_korean_bytes(make_study: MakeStudy) -> None:

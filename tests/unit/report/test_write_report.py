@@ -25,7 +25,7 @@ from lorascope.charts.render_pool import RenderPool, share_out
 from lorascope.cli import main
 from lorascope.errors import InputError
 from lorascope.records import Environment, SpectrumRecord, TrialOutcome
-from lorascope.report import ReportPaths, write_report
+from lorascope.report import Report, write_report
 from lorascope.report.write import escape_markdown, render
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
@@ -70,12 +70,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+def report(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report of a finished study, for tests that only read it."""
     return write_report(build_study(tmp_path_factory.mktemp("report") / "study"))
 
 
-def test_all_files_are_written_and_nothing_else_is_left(report: ReportPaths) -> None:
+def test_all_files_are_written_and_nothing_else_is_left(report: Report) -> None:
     folder = report.report_md.parent
     assert all(path.stat().st_size > 0 for path in (report.summary_json, report.report_md, report.report_html))
     assert {path.name for path in folder.iterdir()} == {
@@ -93,7 +93,7 @@ def test_all_files_are_written_and_nothing_else_is_left(report: ReportPaths) -> 
     assert written == json.loads(summary_json(summarize(folder)))
 
 
-def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: ReportPaths) -> None:
+def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: Report) -> None:
     svgs = [path.with_suffix(".svg") for path in report.charts]
     files = (report.summary_json, report.report_md, report.report_html, *report.charts, *svgs)
     before = [path.read_bytes() for path in files]
@@ -103,7 +103,7 @@ def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: ReportPaths)
     assert [path.read_bytes() for path in files] == before
 
 
-def test_the_page_is_whole_and_asks_the_network_for_nothing(report: ReportPaths) -> None:
+def test_the_page_is_whole_and_asks_the_network_for_nothing(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
@@ -116,7 +116,7 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(report: ReportPaths)
     assert report.report_html.stat().st_size < 3_000_000
 
 
-def test_only_the_page_s_own_scripts_may_run(report: ReportPaths) -> None:
+def test_only_the_page_s_own_scripts_may_run(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
@@ -128,7 +128,7 @@ def test_only_the_page_s_own_scripts_may_run(report: ReportPaths) -> None:
     )
 
 
-def test_the_page_s_charts_are_vega_lite_with_the_report_s_numbers(report: ReportPaths) -> None:
+def test_the_page_s_charts_are_vega_lite_with_the_report_s_numbers(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', html, flags=re.DOTALL)
     assert found is not None
@@ -141,7 +141,7 @@ def test_the_page_s_charts_are_vega_lite_with_the_report_s_numbers(report: Repor
     assert steps == list(range(1, 81))
 
 
-def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(report: ReportPaths) -> None:
+def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(report: Report) -> None:
     text = Page(report.report_html.read_text(encoding="utf-8")).text
     summary = summarize(report.report_html.parent)
     parts = [
@@ -224,7 +224,7 @@ def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:
     assert escape_markdown("a|b\n*c* <d> & `e`") == "a\\|b \\*c\\* &lt;d&gt; &amp; \\`e\\`"
 
 
-def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: ReportPaths) -> None:
+def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: Report) -> None:
     lines = report.report_md.read_text(encoding="utf-8").splitlines()
     start = lines.index("## The ranks")
     rows = [line for line in lines[start : lines.index("## What is shown of each rank")] if line.startswith("|")]
@@ -322,7 +322,7 @@ def test_an_error_leaves_the_old_report_in_place(make_study: MakeStudy, monkeypa
 
 
 def test_processes_that_draw_give_the_bytes_that_one_gives(
-    report: ReportPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
