@@ -43,7 +43,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 
 def program_names() -> set[str]:
-    """Fields and values of the study, the summary and the records, names of commands' parameters and of modules."""
+    """Names of the program: fields and values, parameters of commands, modules and tests."""
     found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
     schema = summary_reference.schema()
     for part in (schema, *schema["$defs"].values()):
@@ -54,6 +54,8 @@ def program_names() -> set[str]:
         found |= set(getattr(record, "__dataclass_fields__", ()))
     for field in StudySpec.model_json_schema()["properties"].values():
         found |= set(field.get("enum", ()))
+    for tests in (ROOT / "tests").rglob("test_*.py"):
+        found |= set(re.findall(r"^def (test_\w+)", tests.read_text(encoding="utf-8"), re.MULTILINE))
     return found | {module.stem for module in (ROOT / "src" / "lorascope").rglob("*.py")}
 
 
