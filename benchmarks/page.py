@@ -1,4 +1,4 @@
-"""The live page of a long study: time to the first paint, time of an update, and the memory of server and browser.
+"""The live page of a long study: time to the first paint, time and size of an update, memory of server and browser.
 
 The study is made up: 10 trials of 100,000 steps, a million rows. The page is opened in Chromium three times.
 """
@@ -27,6 +27,10 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 WAIT_SECONDS = 120
 DRAWN = "document.querySelector('[data-chart=train_loss]')?.dataset.points"
 SUMMARISED = "document.querySelector('[data-part=result] .verdict')"
+LISTEN = """() => {
+  window.sizes = [];
+  new EventSource(document.body.dataset.stream).onmessage = (event) => { window.sizes.push(event.data.length); };
+}"""
 SCROLL = """async () => {
   const gaps = []; let before = performance.now();
   for (let y = 0; y < 120; y++) {
@@ -58,7 +62,7 @@ def visit(page: Page, address: str) -> dict[str, float]:
 
 
 def measure(folder: Path, steps: int) -> dict[str, Any]:
-    """Serve the study and look at it."""
+    """Serve the study and open its page."""
     command = [sys.executable, "-m", "lorascope", "serve", str(folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
         assert server.stdout is not None
@@ -67,6 +71,8 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         visits = [visit(page, found[0]) for _ in range(3)]
+        page.evaluate(LISTEN)
+        wait(page, "sizes.length")
         updates = []
         for step in range(steps + 1, steps + 11):
             began = time.perf_counter()
@@ -74,10 +80,12 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
             shown = f"document.querySelector('[data-trial] td:nth-of-type(2)').textContent.startsWith('{step}')"
             wait(page, shown)
             updates.append(time.perf_counter() - began)
+        first, *rest = page.evaluate("sizes")
         gaps = page.evaluate(SCROLL)
         measured = {
             "visits": visits,
             "update_seconds": updates,
+            "bytes": {"first": first, "largest_update": max(rest)},
             "scroll_frame_ms": {"median": statistics.median(gaps), "worst": max(gaps)},
             "page_heap_bytes": page.evaluate("performance.memory?.usedJSHeapSize"),
             "points_in_page": int(page.evaluate(DRAWN)),
