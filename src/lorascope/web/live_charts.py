@@ -66,6 +66,7 @@ def _loss_lines(metric: str, ranks: Sequence[int], *, raw: bool) -> Spec:
     else:
         tips = {"tooltip": _tooltip(metric)}
         layers.append(_layer("bold", {"type": "circle", "size": 30, "opacity": 1, "clip": True}, encoding | tips))
+        x["scale"] = {"nice": False, "padding": 4}  # so that the first and the last circle are whole
     layers.append(_layer("ended", cross(), encoding))
     return finish(layers, params=[{"name": end, "value": 1} for end in _AXIS_ENDS])
 
