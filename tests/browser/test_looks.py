@@ -51,6 +51,6 @@ def test_studies_are_chosen_and_compared(visit: Open, served: str) -> None:
     seen = visit(f"{served}/?lang=en")
     for name in ("first", "second"):
         seen.page.check(f"input[value={name}]")
-    seen.page.get_by_role("button", name="Compare the chosen").click()
+    seen.page.get_by_role("button", name="Compare selected studies").click()
     seen.wait("document.querySelectorAll('[data-part=result] .verdict').length === 2")
     assert not seen.page.is_visible("#different-rows")

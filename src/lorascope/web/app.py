@@ -81,13 +81,13 @@ class Page:
         names = list(dict.fromkeys(request.query_params.getlist("study")))
         with language(code):
             if not 2 <= len(names) <= MAX_STUDIES:
-                raise HTTPException(400, tr("Choose two to {most} studies to compare.", most=MAX_STUDIES))
+                raise HTTPException(400, tr("Select two to {most} studies to compare.", most=MAX_STUDIES))
             self._monitors(names, code)
             return page(
                 request,
                 "compare.html.j2",
                 code,
-                title=tr("Studies beside each other"),
+                title=tr("Studies side by side"),
                 names=[(name, f"/study/{quote(name, safe='')}?lang={code}") for name in names],
                 stream=stream_address(names, code),
             )

@@ -43,7 +43,7 @@ def live_charts(snapshot: Snapshot) -> list[ChartPart]:
         _chart("eval_loss", tr("Held-out loss by step"), f"{base} {beyond}", held_out, "eval"),
     ]
     if snapshot.sample is not None:
-        caption = tr("Of the whole process, over the time it was at work. Faint: lowest and highest reading.")
+        caption = tr("The whole process over its running time. Faint: lowest and highest reading.")
         spec = _memory_lines(gpu=snapshot.sample.device_allocated_bytes is not None)
         charts.append(_chart("process_memory", tr("Memory of the process"), caption, spec, "memory"))
     return charts

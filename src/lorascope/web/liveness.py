@@ -1,4 +1,4 @@
-"""Tell from outside whether a run is at work in a study's folder."""
+"""Tell from outside whether a run is active in a study's folder."""
 
 import math
 import socket
@@ -56,7 +56,7 @@ class Liveness:
         self._seen = ()
 
     def is_running(self) -> bool:
-        """Return True if a run is at work."""
+        """Return True if a run is active."""
         owner = read_owner(self._study.lock)
         if owner is not None:
             self._locks = True

@@ -46,7 +46,7 @@ def study_state(trials: Sequence[TrialStatus], *, running: bool, left_open: bool
 
     Args:
         trials: trials planned so far; empty while the run prepares.
-        running: whether a run is at work.
+        running: whether a run is active.
         left_open: whether the last run ended without closing the study: its lock or checkpoints still exist.
     """
     if running:

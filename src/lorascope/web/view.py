@@ -91,14 +91,14 @@ def result(summary: StudySummary) -> str:
         colors=rank_colors([part.rank for part in summary.ranks]),
         columns=columns,
         rows=[(part.rank, _rank_cells(columns, part)) for part in summary.ranks if part.eval_loss is not None],
-        # The status above says whether a run is at work.
+        # The status above says whether a run is active.
         cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )
 
 
 def problem(problem: str, remedy: str) -> str:
     """Say why the records cannot be read; empty where they can."""
-    return problem and render("problem.html.j2", problem=problem, remedy=remedy or tr("It is tried again."))
+    return problem and render("problem.html.j2", problem=problem, remedy=remedy or tr("The page will try again."))
 
 
 def state_label(state: State) -> str:
@@ -149,19 +149,19 @@ def _steps_done(snapshot: Snapshot) -> tuple[int, int]:
 def _state_text(snapshot: Snapshot | None, state: State) -> str:
     if snapshot is None or not snapshot.trials:
         if state == "interrupted":
-            return tr("Nothing is recorded, and no run is at work. The same command starts or continues the study.")
-        return tr("The model and the rows are being made ready; nothing is recorded yet.")
+            return tr("Nothing is recorded, and no run is active. The same command starts or continues the study.")
+        return tr("Preparing the model and the rows; nothing is recorded yet.")
     done, planned = (f"{count:,}" for count in _steps_done(snapshot))
     if state == "interrupted":
         return tr(
-            "No run is at work; {done} of {planned} steps are recorded. The same command continues the study.",
+            "No run is active; {done} of {planned} steps are recorded. The same command continues the study.",
             done=done,
             planned=planned,
         )
     if state == "running":
         if any(trial.is_open for trial in snapshot.trials):
             return tr("{done} of {planned} steps of all trials", done=done, planned=planned)
-        return tr("Training is done; the adapters are being examined, or further trials prepared.")
+        return tr("Training is done; adapters are being analyzed or further trials prepared.")
     return _ending(snapshot.trials)
 
 
@@ -178,7 +178,7 @@ def _readings(snapshot: Snapshot, state: State) -> list[tuple[str, str]]:
         return []
     readings = []
     if snapshot.seconds_left is not None:
-        readings.append((tr("time left, about"), format_seconds(snapshot.seconds_left)))
+        readings.append((tr("time left (estimate)"), format_seconds(snapshot.seconds_left)))
     process = _process(snapshot.sample) if snapshot.sample else []
     return readings + process + [reading for gpu in snapshot.gpus for reading in _gpu(gpu)]
 

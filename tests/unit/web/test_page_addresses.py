@@ -195,7 +195,7 @@ def test_an_empty_study_is_a_page(tmp_path: Path, studies: Path) -> None:
     spec = tmp_path / "new" / "study.yaml"
     spec.parent.mkdir()
     spec.write_bytes((studies / "first" / "study.yaml").read_bytes())
-    for age, words in ((0, "are being made ready"), (3600, "no run is at work")):
+    for age, words in ((0, "Preparing the model and the rows"), (3600, "no run is active")):
         os.utime(spec, (time.time() - age,) * 2)
         [update] = updates(ask(app_of(tmp_path / "new"), "/events?study=new").body)
         assert update["new/problem"] == ""
