@@ -12,7 +12,7 @@ from lorascope.data.row_order import step_rows
 from lorascope.errors import Interrupted
 from lorascope.records import SoloRun
 from lorascope.run.prepare import prepare_study
-from lorascope.run.solo_run import solo_order
+from lorascope.search.solo_runs import solo_order
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import Watcher, execute, read_study, study_of

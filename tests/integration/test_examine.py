@@ -20,6 +20,7 @@ from lorascope.engine.evaluate import example_nats
 from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run import post_training
+from lorascope.search import analyses
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 from lorascope.store import StudyStore
@@ -97,7 +98,7 @@ def test_the_whole_adapter_in_another_basis_has_the_loss_it_was_trained_to(
     spec: StudySpec, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four of four directions, in factors that are not those of training."""
-    monkeypatch.setattr(post_training, "truncation_ranks", lambda top, trained: (top,))
+    monkeypatch.setattr(analyses, "truncation_ranks", lambda top, trained: (top,))
     execute(spec, tmp_path / "study")
     (whole,) = examined(tmp_path / "study")[1]
     trained = read_study(study).evaluations["r4"][-1]
@@ -263,12 +264,6 @@ def test_a_text_that_cannot_be_used_is_refused_before_anything_starts(
     assert err.count("\n  -> ") == 1
     assert "loading the model" not in out
     assert not (tmp_path / "study").exists()
-
-
-def test_the_cuts_of_a_rank() -> None:
-    assert post_training.truncation_ranks(256, (8, 100, 256)) == (1, 2, 4, 8, 16, 32, 64, 100, 128)
-    assert post_training.truncation_ranks(5, ()) == (1, 2, 4)
-    assert post_training.truncation_ranks(1, (1,)) == ()
 
 
 def test_the_report_shows_what_was_examined(lorascope: Lorascope, spec: StudySpec, study: Path) -> None:

@@ -3,7 +3,7 @@
 Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,31 +19,10 @@ from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import best_trials
 from lorascope.run.context import RunContext
-from lorascope.spec.schema import NO_TEXT, StudySpec
+from lorascope.search.analyses import PendingAnalyses, pending_analyses
+from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Missing:
-    """Records that are not stored yet; falsy where all are."""
-
-    spectra: tuple[str, ...]
-    """Trials."""
-    forgetting: tuple[str, ...]
-    """Trials, the base model first."""
-    truncated: str
-    """The trial of the largest rank."""
-    truncations: tuple[int, ...]
-    """Ranks to truncate its adapter to."""
-
-    def __bool__(self) -> bool:
-        return bool(self.spectra or self.forgetting or self.truncations)
-
-
-def is_analysed(folder: StudyFolder, store: StudyStore, spec: StudySpec) -> bool:
-    """Return True where every analysis that the study asks for is stored."""
-    return not _missing(folder, store, spec, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +32,20 @@ class PostTraining:
     run: RunContext
 
     def execute(self) -> None:
-        """Make the records that are missing; where memory runs out, say so and leave the rest out."""
+        """Make the analyses that are not stored yet; where memory runs out, say so and leave the rest out."""
         run, text = self.run, self.run.study.forgetting_text
-        missing = _missing(run.folder, run.store, run.study.spec, text.sha256 if text else None)
+        pending = unfinished_analyses(run.folder, run.store, run.study.spec, text.sha256 if text else None)
         attach(run.study.frozen.layers, [])
         release_memory(run.study.device)
         try:
-            for trial_id in missing.spectra:
+            for trial_id in pending.spectra:
                 run.check_stop()
                 self._spectrum(trial_id)
             if text is not None:
-                for trial_id in missing.forgetting:
+                for trial_id in pending.forgetting:
                     self._forgetting(trial_id, text)
-            if missing.truncations:
-                self._truncations(missing.truncated, missing.truncations)
+            if pending.truncations:
+                self._truncations(pending.truncated, pending.truncations)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -136,27 +115,13 @@ class PostTraining:
         attach(frozen.layers, [adapter])
 
 
-def truncation_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:
-    """Return the powers of two and the trained ranks below the top one, ascending."""
-    powers = (2**power for power in range((top - 1).bit_length()))
-    return tuple(sorted({*powers, *trained} - {top}))
-
-
-def _missing(folder: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None) -> _Missing:
-    """Compare what is stored with what should be; losses on another text than ``text_hash`` names do not count.
-
-    Without a ``text_hash`` those on any one text do, as the text need not be there to say that all is done.
-    """
-    best = best_trials(folder, store)
-    with_spectra = {record.trial_id for record in store.read(SpectrumRecord)}
-    known = {record.trial_id: record.text_hash for record in store.read(ForgettingRecord)}
-    current = text_hash or known.get(BASE_MODEL)
-    wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
-    top = max(best, default=1)
-    done = {record.rank for record in store.read(TruncationRecord) if record.trial_id == best.get(top)}
-    return _Missing(
-        spectra=tuple(trial_id for trial_id in best.values() if trial_id not in with_spectra),
-        forgetting=tuple(trial_id for trial_id in wanted if trial_id not in known or known[trial_id] != current),
-        truncated=best.get(top, BASE_MODEL),
-        truncations=tuple(rank for rank in truncation_ranks(top, best) if rank not in done) if spec.truncation else (),
-    )
+def unfinished_analyses(
+    folder: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None = None
+) -> PendingAnalyses:
+    """Return the analyses that are not stored yet; see ``pending_analyses`` for ``text_hash``."""
+    stored: list[SpectrumRecord | ForgettingRecord | TruncationRecord] = [
+        *store.read(SpectrumRecord),
+        *store.read(ForgettingRecord),
+        *store.read(TruncationRecord),
+    ]
+    return pending_analyses(spec, best_trials(folder, store), stored, text_hash=text_hash)

@@ -7,7 +7,7 @@ times of a rank differ. The heaviest batch comes once, as the warm-up of a rank'
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +33,7 @@ from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.sample_buffer import gpus_of
 from lorascope.run.trackers import SoloResult, Tracker
+from lorascope.search.solo_runs import EFFORTS, pending_solo_runs
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
@@ -41,16 +42,6 @@ _LEARNING_RATE = 1e-6
 _SEARCHED_STEPS = 1000
 """Steps among which the typical and the heaviest batch are chosen."""
 _GPU_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Effort:
-    repeats: int
-    steps: int
-    """Measured steps of a repeat, after one of warm-up."""
-
-
-_EFFORTS = {"quick": _Effort(repeats=2, steps=1), "full": _Effort(repeats=4, steps=5)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,16 +86,16 @@ def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
     """Take the solo runs that are not stored yet; a rank that does not fit in memory stays without a measurement."""
     study, store = run.study, run.store
     by_rank = {trial.rank: trial for trial in reversed(trials)}
-    missing = _missing(store, study.spec, by_rank)
-    if not missing:
+    pending = pending_solo_runs(study.spec, by_rank, store.read(SoloRun))
+    if not pending:
         return
-    effort = _EFFORTS[study.spec.cost]
+    effort = EFFORTS[study.spec.cost]
     if store.read_one(MachineRates) is None:
         with _unless_out_of_memory(run.tracker, "the machine's rates were measured"):
             store.put(machine_rates(study.device, study.frozen.model.dtype))
     batches = choose_batches(study, by_rank[min(by_rank)].seed)
     failed: set[int] = set()
-    for rank, repeat in missing:
+    for rank, repeat in pending:
         if rank in failed:
             continue
         run.tracker.phase(f"measuring what rank {rank} costs alone, turn {repeat + 1} of {effort.repeats}")
@@ -138,19 +129,6 @@ def _unless_out_of_memory(tracker: Tracker, what: str) -> Iterator[None]:
         tracker.note(f"memory ran out while {what} ({error}); this is left out")
 
 
-def is_measured(store: StudyStore, spec: StudySpec) -> bool:
-    """Return True if all solo runs that the study asks for are stored."""
-    return not _missing(store, spec, spec.ranks)
-
-
-def _missing(store: StudyStore, spec: StudySpec, ranks: Iterable[int]) -> list[tuple[int, int]]:
-    """List (rank, repeat) in the order to take them."""
-    if spec.cost == "off":
-        return []
-    done = {(run.rank, run.repeat) for run in store.read(SoloRun)}
-    return [place for place in solo_order(ranks, _EFFORTS[spec.cost].repeats) if place not in done]
-
-
 @contextmanager
 def _gpu_sampling(store: StudyStore, device: torch.device, rank: int) -> Iterator[None]:
     """Read the GPU, if there is one, more often than in the rest of a run."""
@@ -162,12 +140,6 @@ def _gpu_sampling(store: StudyStore, device: torch.device, rank: int) -> Iterato
     with SystemSampler(_GPU_SECONDS, lambda _, samples: found.extend(samples), gpus):
         yield
     store.put_all([replace(sample, rank=rank) for sample in found])
-
-
-def solo_order(ranks: Iterable[int], repeats: int) -> list[tuple[int, int]]:
-    """List (rank, repeat): ascending ranks, then descending, and so on; each pair has the same mean place."""
-    ascending = sorted(ranks)
-    return [(rank, repeat) for repeat in range(repeats) for rank in (ascending[::-1] if repeat % 2 else ascending)]
 
 
 @dataclass

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import torch
 
-from lorascope.errors import InputError
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.lora import linear_features
-from lorascope.records import ResolvedStudy, TrialRecord
+from lorascope.records import ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.adapters import choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
-from lorascope.run.post_training import PostTraining, is_analysed
+from lorascope.run.post_training import PostTraining, unfinished_analyses
 from lorascope.run.predict import predict_once, update_calibration
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.round import RoundTrainer, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
-from lorascope.run.solo_run import is_measured, measure_costs
+from lorascope.run.solo_run import measure_costs
 from lorascope.run.trackers import Tracker, TrackerGroup
 from lorascope.search.rounds import SearchRound, pending_round
+from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
@@ -60,43 +60,35 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
         continued = check_folder(folder, spec)
         if continued:
             lock.acquire()
-        before, complete = _earlier_run(folder, spec)
+        before, complete = _earlier_run(folder, spec, lock)
         if complete:
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
         check_disk(folder, _disk_bytes(study))
-        if not continued:
-            _take_new_folder(folder, spec, lock)
-        begin_folder(folder, spec)
+        begin_folder(folder, spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)
             _execute(run, make_executor(executor, study), stop, command)
 
 
-def _earlier_run(folder: StudyFolder, spec: StudySpec) -> tuple[ResolvedStudy | None, bool]:
+def _earlier_run(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> tuple[ResolvedStudy | None, bool]:
     """Return what an earlier run resolved, if there was one, and True where it left nothing to do."""
     if not folder.store.exists():
         return None, False
     with StudyStore.create(folder.store) as store:
         before = store.read_one(ResolvedStudy)
-        trained = before is not None and _pending(spec, store, before.total_steps) is None
-        complete = trained and is_measured(store, spec) and is_analysed(folder, store, spec)
+        complete = (
+            before is not None
+            and _pending(spec, store, before.total_steps) is None
+            and not pending_solo_runs(spec, spec.ranks, store.read(SoloRun))
+            and not unfinished_analyses(folder, store, spec)
+        )
         if complete:
-            begin_folder(folder, spec)
+            begin_folder(folder, spec, lock, continued=True)
             choose_adapters(folder, store)
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return before, complete
-
-
-def _take_new_folder(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> None:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock.acquire()
-    if check_folder(folder, spec):
-        raise InputError(
-            f"another run began this study in {folder.path} in the meantime",
-            remedy="give the command again to continue it",
-        )
 
 
 def _disk_bytes(study: PreparedStudy) -> int:

@@ -1,4 +1,4 @@
-"""The study folder: what may be in it before a run, and where things go."""
+"""The study folder: its file names, and checks before a run writes to it."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ from lorascope.errors import InputError
 from lorascope.search.trials import differences
 from lorascope.spec.load import dump_spec, load_spec
 from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
+from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
 
 
@@ -138,7 +139,17 @@ def check_disk(folder: StudyFolder, needed_bytes: int) -> None:
         )
 
 
-def begin_folder(folder: StudyFolder, spec: StudySpec) -> None:
-    """Make the folder and write the resolved study into it, complete or not at all."""
+def begin_folder(folder: StudyFolder, spec: StudySpec, lock: FolderLock, *, continued: bool) -> None:
+    """Make and lock the folder, and write the resolved study into it.
+
+    Raises:
+        InputError: another run holds the folder, or took it since it was found free.
+    """
     folder.path.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    if not continued and check_folder(folder, spec):
+        raise InputError(
+            f"another run began this study in {folder.path} in the meantime",
+            remedy="give the command again to continue it",
+        )
     write_whole(folder.spec, dump_spec(spec))

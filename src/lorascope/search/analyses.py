@@ -1,0 +1,62 @@
+"""Analyses of trained adapters that a study still has to make: a pure function of the study and its records."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.spec.schema import NO_TEXT, StudySpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingAnalyses:
+    """Analyses that are not stored yet; falsy where all are."""
+
+    spectra: tuple[str, ...]
+    """Trials."""
+    forgetting: tuple[str, ...]
+    """Trials, the base model first."""
+    truncated: str
+    """The trial of the largest rank."""
+    truncations: tuple[int, ...]
+    """Ranks to truncate its adapter to."""
+
+    def __bool__(self) -> bool:
+        return bool(self.spectra or self.forgetting or self.truncations)
+
+
+def pending_analyses(
+    spec: StudySpec,
+    best: Mapping[int, str],
+    records: Iterable[SpectrumRecord | ForgettingRecord | TruncationRecord],
+    *,
+    text_hash: str | None,
+) -> PendingAnalyses:
+    """Compare what is stored with what should be.
+
+    Args:
+        spec: the study.
+        best: the trial that stands for each rank.
+        records: those that are stored.
+        text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
+            the text need not be there to say that all is done.
+    """
+    stored = list(records)
+    with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
+    hashes = {record.trial_id: record.text_hash for record in stored if isinstance(record, ForgettingRecord)}
+    wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
+    current = text_hash or hashes.get(BASE_MODEL)
+    top = max(best, default=1)
+    truncated = best.get(top, BASE_MODEL)
+    done = {r.rank for r in stored if isinstance(r, TruncationRecord) and r.trial_id == truncated}
+    return PendingAnalyses(
+        spectra=tuple(trial_id for trial_id in best.values() if trial_id not in with_spectra),
+        forgetting=tuple(trial_id for trial_id in wanted if trial_id not in hashes or hashes[trial_id] != current),
+        truncated=truncated,
+        truncations=tuple(rank for rank in truncation_ranks(top, best) if rank not in done) if spec.truncation else (),
+    )
+
+
+def truncation_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:
+    """Return the powers of two and the trained ranks below the top one, ascending."""
+    powers = (2**power for power in range((top - 1).bit_length()))
+    return tuple(sorted({*powers, *trained} - {top}))

@@ -1,0 +1,55 @@
+"""Which analyses of trained adapters are pending."""
+
+from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.search.analyses import pending_analyses, truncation_ranks
+from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
+
+SPEC = StudySpec(ranks=(2, 4), forgetting_text=BUILTIN_TEXT)
+BEST = {2: "r2", 4: "r4"}
+
+
+def spectrum(trial_id: str) -> SpectrumRecord:
+    return SpectrumRecord(trial_id=trial_id, layer="q_proj", singular_values=(1.0,))
+
+
+def truncation(trial_id: str, rank: int) -> TruncationRecord:
+    return TruncationRecord(trial_id=trial_id, rank=rank, example_nats=(1.0,), example_target_tokens=(1,), seconds=0.1)
+
+
+def forgetting(trial_id: str, text_hash: str = "a") -> ForgettingRecord:
+    return ForgettingRecord(
+        trial_id=trial_id, text="t", text_hash=text_hash, window_nats=(1.0,), window_target_tokens=(1,), seconds=0.1
+    )
+
+
+def test_the_ranks_to_truncate_to() -> None:
+    assert truncation_ranks(256, (8, 100, 256)) == (1, 2, 4, 8, 16, 32, 64, 100, 128)
+    assert truncation_ranks(5, ()) == (1, 2, 4)
+    assert truncation_ranks(1, (1,)) == ()
+
+
+def test_everything_is_pending_until_it_is_stored() -> None:
+    pending = pending_analyses(SPEC, BEST, [], text_hash="a")
+    assert (pending.spectra, pending.forgetting) == (("r2", "r4"), (BASE_MODEL, "r2", "r4"))
+    assert (pending.truncated, pending.truncations) == ("r4", (1, 2))
+    stored = [
+        *map(spectrum, ("r2", "r4")), *(truncation("r4", rank) for rank in (1, 2)),
+        *map(forgetting, (BASE_MODEL, "r2", "r4")),
+    ]  # fmt: skip
+    assert not pending_analyses(SPEC, BEST, stored, text_hash="a")
+
+
+def test_losses_on_another_text_do_not_count() -> None:
+    stored = [forgetting(BASE_MODEL), forgetting("r2"), forgetting("r4", "b")]
+    assert pending_analyses(SPEC, BEST, stored, text_hash="b").forgetting == (BASE_MODEL, "r2")
+    assert pending_analyses(SPEC, BEST, stored, text_hash=None).forgetting == ("r4",)
+
+
+def test_truncations_of_another_trial_do_not_count() -> None:
+    assert pending_analyses(SPEC, BEST, [truncation("r2", 1)], text_hash=None).truncations == (1, 2)
+
+
+def test_nothing_is_pending_without_an_adapter_or_where_it_is_turned_off() -> None:
+    assert not pending_analyses(SPEC, {}, [], text_hash=None)
+    off = StudySpec(ranks=(2, 4), forgetting_text="none", truncation=False)
+    assert not pending_analyses(off, BEST, [spectrum("r2"), spectrum("r4")], text_hash=None)
