@@ -19,7 +19,7 @@ from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import best_trials
 from lorascope.run.context import RunContext
-from lorascope.search.analyses import PendingAnalyses, pending_analyses
+from lorascope.search.analyses import AnalysisRecord, PendingAnalyses, pending_analyses
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
@@ -119,7 +119,7 @@ def unfinished_analyses(
     folder: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None = None
 ) -> PendingAnalyses:
     """Return the analyses that are not stored yet; see ``pending_analyses`` for ``text_hash``."""
-    stored: list[SpectrumRecord | ForgettingRecord | TruncationRecord] = [
+    stored: list[AnalysisRecord] = [
         *store.read(SpectrumRecord),
         *store.read(ForgettingRecord),
         *store.read(TruncationRecord),

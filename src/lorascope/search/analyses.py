@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.spec.schema import NO_TEXT, StudySpec
 
+AnalysisRecord = SpectrumRecord | ForgettingRecord | TruncationRecord
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingAnalyses:
@@ -27,7 +29,7 @@ class PendingAnalyses:
 def pending_analyses(
     spec: StudySpec,
     best: Mapping[int, str],
-    records: Iterable[SpectrumRecord | ForgettingRecord | TruncationRecord],
+    records: Iterable[AnalysisRecord],
     *,
     text_hash: str | None,
 ) -> PendingAnalyses:

@@ -1,7 +1,7 @@
 """Which analyses of trained adapters are pending."""
 
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
-from lorascope.search.analyses import pending_analyses, truncation_ranks
+from lorascope.search.analyses import AnalysisRecord, pending_analyses, truncation_ranks
 from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
 
 SPEC = StudySpec(ranks=(2, 4), forgetting_text=BUILTIN_TEXT)
@@ -32,7 +32,7 @@ def test_everything_is_pending_until_it_is_stored() -> None:
     pending = pending_analyses(SPEC, BEST, [], text_hash="a")
     assert (pending.spectra, pending.forgetting) == (("r2", "r4"), (BASE_MODEL, "r2", "r4"))
     assert (pending.truncated, pending.truncations) == ("r4", (1, 2))
-    stored = [
+    stored: list[AnalysisRecord] = [
         *map(spectrum, ("r2", "r4")), *(truncation("r4", rank) for rank in (1, 2)),
         *map(forgetting, (BASE_MODEL, "r2", "r4")),
     ]  # fmt: skip
