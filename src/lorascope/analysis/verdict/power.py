@@ -2,6 +2,7 @@
 
 import math
 
+from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.verdict.decide import LEAST
 from lorascope.analysis.verdict.schema import CautionSection
@@ -17,18 +18,11 @@ def underpowered(findings: Findings) -> CautionSection | None:
     """Warn about an undecided rank, with the rows or seeds that make its interval as narrow as the tolerance."""
     comparison, resolved = findings.comparison, findings.data.resolved
     tolerance = findings.data.spec.tolerance
-    if comparison is None or resolved is None:
-        return None
-    half = {
-        rank: (excess.high - excess.low) / 2
-        for rank, excess in comparison.excess.items()
-        if excess.low <= tolerance < excess.high
-    }
-    rank = max(half, key=lambda rank: half[rank], default=None)
-    if rank is None or half[rank] <= tolerance:
+    rank, half = _widest_undecided(comparison, tolerance) if comparison else (0, 0.0)
+    if resolved is None or half <= tolerance:
         return None
     # A standard error falls with the square root of what is averaged
-    times = (half[rank] / tolerance) ** 2
+    times = (half / tolerance) ** 2
     rows = math.ceil(resolved.eval_examples * times)
     if rows < LEAST:  # the verdict asks for more
         return None
@@ -37,7 +31,7 @@ def underpowered(findings: Findings) -> CautionSection | None:
         found = Message(
             "caution.underpowered_seeds",
             rank=rank,
-            half=half[rank],
+            half=half,
             tolerance=tolerance,
             times=times,
             rows=rows,
@@ -45,8 +39,18 @@ def underpowered(findings: Findings) -> CautionSection | None:
             more_seeds=math.ceil(seeds * times),
         )
     else:
-        found = Message("caution.underpowered", rank=rank, half=half[rank], tolerance=tolerance, times=times, rows=rows)
+        found = Message("caution.underpowered", rank=rank, half=half, tolerance=tolerance, times=times, rows=rows)
     return CautionSection(kind="underpowered", text=(found,))
+
+
+def _widest_undecided(comparison: Comparison, tolerance: float) -> tuple[int, float]:
+    """Return the undecided rank with the widest interval, and half its width; a width of 0 without any."""
+    widths = (
+        (rank, (excess.high - excess.low) / 2)
+        for rank, excess in comparison.excess.items()
+        if excess.low <= tolerance < excess.high
+    )
+    return max(widths, key=lambda found: found[1], default=(0, 0.0))
 
 
 def below_capacity(findings: Findings) -> CautionSection | None:
