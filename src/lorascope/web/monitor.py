@@ -72,10 +72,10 @@ class StudyMonitor:
             if time.monotonic() - self._polled_at >= POLL_SECONDS:
                 if self._liveness.check_files():
                     self._read()
-                self._set(state=self._state())
                 if self._detailed and self._study.snapshot is not None:
                     self._summarize_if_due(self._study.snapshot)
                 self._polled_at = time.monotonic()
+            self._set(state=self._state())
             return self._study
 
     def _set(self, **changes: object) -> None:

@@ -22,7 +22,7 @@ def test_this_machines_names_are_answered(host: str) -> None:
     "host", ["evil.example", "evil.example:8501", "192.168.1.5:8501", "127.0.0.1.evil.example", ""]
 )
 def test_other_names_are_refused(host: str) -> None:
-    """A name that somebody else's DNS leads here is how a foreign page would read this one."""
+    """With DNS rebinding, another site's host name points at this address."""
     answer = ask(Guard(inner), "/", headers={"host": host})
     assert answer.status == 421
     assert "inside" not in answer.text
@@ -58,9 +58,9 @@ def test_bound_wider_it_asks_for_the_token() -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert cookie.startswith(f"{name}=secret")
-    for beside in ("other=1", 'theme={"a":1}', "a b=c\xe9"):
-        inside = ask(guard, "/", headers={"host": "box.lan", "cookie": f"{beside}; {name}=secret"})
-        assert inside.text == "inside", beside
+    for other in ("other=1", 'theme={"a":1}', "a b=c\xe9"):
+        inside = ask(guard, "/", headers={"host": "box.lan", "cookie": f"{other}; {name}=secret"})
+        assert inside.text == "inside", other
 
 
 def test_what_only_this_machine_reaches() -> None:

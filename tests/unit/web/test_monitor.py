@@ -376,5 +376,5 @@ def test_polling_neither_writes_nor_blocks_the_writer(make_study: MakeStudy, mon
             monitor.poll()
         if monitor._summary_thread is not None:
             monitor._summary_thread.join(60)
-    # The last writer could put the store back into one file: nobody else held it open.
+    # The last writer could merge the log into the store: no reader held it open.
     assert sorted(file.name for file in folder.iterdir()) == ["study.db", "study.yaml"]

@@ -1,4 +1,4 @@
-"""Where the page listens, and what is said where it cannot."""
+"""The socket of the page, and the errors where it cannot be opened."""
 
 import errno
 import socket

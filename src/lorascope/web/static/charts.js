@@ -74,7 +74,7 @@ export class Charts {
     const chart = { name, section, figure, view: null, embedded: "", seen: false, due: false, busy: false, stale: true, at: 0, cost: 0 };
     this.charts.set(name, chart);
     this.sight.observe(section);
-    setTimeout(() => { chart.due = true; this.draw(); }, DUE_MS); // also what is out of sight, once, for printing
+    setTimeout(() => { chart.due = true; this.draw(); }, DUE_MS); // charts out of sight are drawn once, for printing
     this.sizes.observe(figure);
     return chart;
   }
@@ -133,8 +133,8 @@ export class Charts {
     const spec = JSON.parse(chart.spec);
     const drawn = spec.width;
     const label = `{"value":${drawn + 5}}`; // what stands behind the right edge
-    const room = chart.figure.clientWidth - MARGIN - (chart.spec.includes(label) ? LABEL : 0);
-    spec.width = Math.max(NARROWEST, Math.min(WIDEST, room));
+    const width = chart.figure.clientWidth - MARGIN - (chart.spec.includes(label) ? LABEL : 0);
+    spec.width = Math.max(NARROWEST, Math.min(WIDEST, width));
     const color = getComputedStyle(document.body).getPropertyValue("--soft").trim();
     return JSON.stringify(spec).replaceAll(INK, color).replaceAll(label, '{"value":{"expr":"width + 5"}}');
   }
