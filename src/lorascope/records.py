@@ -225,7 +225,7 @@ class PredictionRecord:
     """What a step was predicted to cost before anything was measured; its memory is that of the largest pass."""
 
     what: PredictedThing
-    """One rank alone, the first pack together, or full fine-tuning of the base."""
+    """One rank alone, the first trial group, or full fine-tuning of the base."""
     rank: int
     """0 where it is not about one rank."""
     device: str

@@ -130,7 +130,7 @@ def test_the_losses_are_those_of_plain_transformers_and_peft(
 def test_a_rank_that_is_no_cut_is_refused(lorascope: Lorascope, study: Path, tmp_path: Path, rank: int) -> None:
     code, _, err = lorascope("export", study, "--rank", 4, f"--truncate={rank}", "--to", tmp_path / "new")
     assert code == 2
-    assert f"rank 4 cannot be cut to rank {rank}" in err
+    assert f"rank 4 cannot be truncated to rank {rank}" in err
     assert "from 1 to 3" in err
     assert list(tmp_path.iterdir()) == []
 

@@ -1,1 +1,1 @@
-"""Training packs of trials over one frozen base."""
+"""Training of trial groups over one frozen base model."""

@@ -1,1 +1,1 @@
-"""Carrying a study out: trials, solo measurements, resume."""
+"""The driver of a study: rounds of training, solo runs, analyses after training, and export."""

@@ -1,4 +1,4 @@
-"""Adapters in the study folder: one folder a trial, and ``r128`` for each rank's best."""
+"""Adapters in the study folder: one folder a trial, and one a rank, such as ``r128``, for its best trial."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from lorascope.store.folder import StudyFolder
 
 
 def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial) -> None:
-    """Write a trained adapter in PEFT's format to ``adapters/<trial>``, which appears when it is complete."""
+    """Write a trained adapter in PEFT's format to the trial's folder, complete or not at all."""
     with new_folder(folder.trial_adapter(trial.record.trial_id), replace=True) as made:
         save_peft(
             made,
@@ -46,12 +46,12 @@ def best_trials(folder: StudyFolder, store: StudyStore) -> dict[int, str]:
 
 
 def choose_adapters(folder: StudyFolder, store: StudyStore) -> None:
-    """Make ``adapters/r<rank>`` the adapter of each rank's best learning rate and first seed, by links."""
+    """Link each rank's folder to the adapter that stands for the rank."""
     for rank, trial_id in best_trials(folder, store).items():
         source, chosen = folder.trial_adapter(trial_id), folder.rank_adapter(rank)
         if source != chosen:
-            shutil.rmtree(chosen, ignore_errors=True)
-            shutil.copytree(source, chosen, copy_function=_link)
+            with new_folder(chosen, replace=True) as made:
+                shutil.copytree(source, made, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:

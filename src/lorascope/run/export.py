@@ -1,4 +1,4 @@
-"""Hand one rank's adapter over, as it is or merged into its base."""
+"""Export a rank's adapter: as it is, truncated, or merged into its base model."""
 
 import shutil
 from pathlib import Path
@@ -20,21 +20,21 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
     """Write the adapter of a rank to a new folder, or the base model with the adapter merged in.
 
     Args:
-        folder: of the study.
-        rank: whose adapter, at its best learning rate.
-        to: must not exist.
-        truncate: a smaller rank to cut the adapter to, by singular values, layer by layer; None leaves it as it is.
+        folder: the study's folder.
+        rank: its adapter at the best learning rate is exported.
+        to: a folder that does not exist.
+        truncate: a smaller rank to truncate the adapter to, by the singular values of each layer; None: as it is.
         merge: write the whole model.
 
     Raises:
-        InputError: there is no such study or rank, the rank has no adapter yet or cannot be cut so, or the target
-            exists.
+        InputError: there is no such study or rank, the rank has no adapter yet or cannot be truncated to that rank, or
+            the target exists.
     """
-    place = StudyFolder(folder)
-    resolved, source = _find(place, rank)
+    study = StudyFolder(folder)
+    resolved, source = _find(study, rank)
     if truncate is not None and not 1 <= truncate < rank:
         raise InputError(
-            f"an adapter of rank {rank} cannot be cut to rank {truncate}",
+            f"an adapter of rank {rank} cannot be truncated to rank {truncate}",
             remedy=f"give --truncate a rank from 1 to {rank - 1}" if rank > 1 else "leave --truncate out",
         )
     if to.exists():
@@ -48,27 +48,27 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
             for name in (CONFIG, WEIGHTS):
                 shutil.copy2(source / name, adapter / name)
         if merge:
-            _write_merged(place, resolved, adapter, made)
+            _write_merged(study, resolved, adapter, made)
 
 
-def _find(place: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
-    with StudyStore.open(place.store) as store:
+def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
+    with StudyStore.open(study.store) as store:
         resolved, ranks = store.read_one(ResolvedStudy), sorted({trial.rank for trial in store.read(TrialRecord)})
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
-    source = place.rank_adapter(rank)
+    source = study.rank_adapter(rank)
     if resolved is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
     for name in (CONFIG, WEIGHTS):
-        if not (source / name).resolve().is_relative_to(place.adapters.resolve()):
+        if not (source / name).resolve().is_relative_to(study.adapters.resolve()):
             raise InputError(
-                f"{source / name} leads out of the study's folder", remedy="put the file itself in place of the link"
+                f"{source / name} leads out of the study's folder", remedy="put the file itself in study of the link"
             )
     return resolved, source
 
 
-def _write_merged(place: StudyFolder, resolved: ResolvedStudy, source: Path, to: Path) -> None:
-    spec = load_spec(place.spec, {})
+def _write_merged(study: StudyFolder, resolved: ResolvedStudy, source: Path, to: Path) -> None:
+    spec = load_spec(study.spec, {})
     base = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
     model = load_model(base, dtype=getattr(torch, resolved.dtype), device=torch.device("cpu"))
     if hash_weights(model) != resolved.model_hash:

@@ -1,4 +1,4 @@
-"""Limits that no rank can keep are refused before joint training: by shapes first, then by the solo measurements."""
+"""Refuse limits that no rank keeps before joint training: by adapter sizes first, then by the solo runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ from lorascope.units import format_bytes, from_megabytes, lora_parameters
 
 
 def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype) -> None:
-    """Refuse a ``max_adapter_mb`` below the smallest rank's adapter.
+    """Check that ``max_adapter_mb`` allows the smallest rank's adapter.
 
     Raises:
         InputError: no rank's adapter is that small.
@@ -40,7 +40,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
 
 
 def check_measured(store: StudyStore, spec: StudySpec, total_steps: int) -> None:
-    """Refuse to train when every rank was measured to be beyond a limit.
+    """Check that some rank may be within all limits, as far as it was measured.
 
     Raises:
         InputError: no rank is within the limits; it says which comes nearest.

@@ -52,7 +52,7 @@ def predict_once(run: RunContext) -> None:
 
 
 def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[PredictionRecord]:
-    """Predict every rank alone, a pack and full fine-tuning; nothing on an unknown GPU.
+    """Predict every rank alone, a trial group and full fine-tuning; nothing on an unknown GPU.
 
     Times are those of the typical batch, memory that of the heaviest one, as they are measured.
     """
@@ -132,7 +132,7 @@ def update_calibration(path: Path) -> None:
 
 
 def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> float | None:
-    """Divide the measured by the predicted time of the whole pack's step; None where it never trained together."""
+    """Divide the measured by the predicted time of the whole group's step; None where it never trained together."""
     joint = next((record for record in predictions if record.what == "joint"), None)
     if joint is None:
         return None

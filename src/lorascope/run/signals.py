@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: stop at the next safe place, or at once when pressed again.
+"""Signals: Ctrl-C and SIGTERM stop a run at the next safe point, and at once when they come again.
 
-At once means ``KeyboardInterrupt``: it may strike between any two instructions, so nothing may be saved after it, and
-no library takes it for an error of its own.
+At once means ``KeyboardInterrupt``. It may come between any two instructions, so that nothing may be saved after it,
+and no library handles it as an error of its own.
 """
 
 import signal
@@ -17,10 +17,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Turns the signals into exceptions while inside its ``with`` block.
+    """Turns signals into exceptions inside its ``with`` block.
 
-    Outside of ``deferred`` a signal raises ``KeyboardInterrupt`` at once. Inside, the first signal is remembered until
-    ``check`` raises ``Interrupted``, so that a step is never half recorded; the second comes at once.
+    Outside of ``deferred`` a signal raises ``KeyboardInterrupt`` at once. Inside, the first signal makes ``check``
+    raise ``Interrupted``, so that a step is never half recorded; the second raises ``KeyboardInterrupt``.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        # Python hands signals to the main thread only
+        # Python delivers signals to the main thread only
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
@@ -51,7 +51,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self, on_request: Callable[[], None]) -> Iterator[None]:
-        """Call ``on_request`` at the first signal, and hold it back until ``check`` is called."""
+        """At the first signal, call ``on_request`` and let ``check`` raise."""
         self._on_request = on_request
         self._deferring = True
         try:
@@ -60,6 +60,6 @@ class StopRequest:
             self._deferring = False
 
     def check(self) -> None:
-        """Raise ``Interrupted`` when a signal has come."""
+        """Raise ``Interrupted`` if a signal came."""
         if self._requested:
             raise Interrupted("stopped as asked")

@@ -1,1 +1,1 @@
-"""What is trained next, and when it stops: pure functions of the study and its records."""
+"""The search: what to train, measure and analyse next, and when to stop. Pure functions of the study and records."""

@@ -1,7 +1,7 @@
-"""Which learning rates go on at a rung: a pure function of losses.
+"""Successive halving of learning rates at rungs: a pure function of losses.
 
-Successive halving (Jamieson and Talwalkar, 2016) along the learning rates of each rank by itself. Ranks are never
-compared here: what a larger rank is good for shows late.
+After Jamieson and Talwalkar (2016), applied to the learning rates of each rank separately. Ranks are never compared
+here, as the advantage of a larger rank shows late.
 """
 
 import math
@@ -13,8 +13,8 @@ from lorascope.message import Message
 from lorascope.records import TrialRecord
 
 MARGIN_NATS = 0.06
-"""A higher rate this close to the best stays beside it: what it still suffers from goes as learning rates fall. In a
-real study one that was behind by 0.045 at three eighths was ahead in the end (docs/decisions, early exit)."""
+"""A higher rate this close to the best also stays, as it catches up when learning rates fall: in a real study one that
+was behind by 0.045 at three eighths was ahead in the end (docs/decisions, early exit)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

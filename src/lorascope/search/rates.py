@@ -1,4 +1,4 @@
-"""Learning rates: those that ``auto`` means for a rank, and the next one beyond the edge of a grid."""
+"""Learning rates: those of ``auto`` for a rank, and the next one beyond the edge of a grid."""
 
 import math
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ def automatic_rates(*, rank: int, scale: float) -> tuple[float, ...]:
     maximal-update analysis has it (muA, arXiv 2602.06204).
     """
     middle = _START * math.sqrt(_START_STRENGTH / (scale * rank))
-    # Two digits: rates stand in names of folders, and no third one is meant
+    # Two significant digits, as rates are part of folder names
     return tuple(float(f"{rate:.1e}") for rate in (middle / _FACTOR, middle, middle * _FACTOR))
 
 
 def next_rate(tried: Iterable[float], side: Literal["below", "above"]) -> float:
-    """Return the rate beyond the lowest or highest of two or more, at the ratio of the last two on that side."""
+    """Extend two or more rates by one on a side, at the ratio of the last two on that side."""
     edge, neighbour = sorted(tried, reverse=side == "above")[:2]
     return float(f"{edge * edge / neighbour:.12g}")

@@ -1,4 +1,4 @@
-"""Which steps of a trial are more than one of many: pure functions of the study and the number of steps."""
+"""Warm-up, rungs and evaluation steps of a trial: pure functions of the study and the number of steps."""
 
 import math
 
@@ -6,7 +6,7 @@ from lorascope.search.trials import planned_rates
 from lorascope.spec.schema import StudySpec
 
 RUNGS = (1 / 8, 3 / 8)
-"""Shares of the steps after warm-up at which learning rates may leave."""
+"""Shares of the steps after warm-up at which learning rates may stop."""
 
 
 def warmup_steps(spec: StudySpec, total_steps: int) -> int:
@@ -15,7 +15,7 @@ def warmup_steps(spec: StudySpec, total_steps: int) -> int:
 
 
 def exits_early(spec: StudySpec) -> bool:
-    """Say whether learning rates may leave; of one or two there is nothing to save."""
+    """Return True if learning rates may stop early; with one or two per rank early exit saves nothing."""
     return spec.early_exit and any(len(planned_rates(spec, rank)) > 2 for rank in spec.ranks)
 
 
@@ -31,8 +31,8 @@ def rung_steps(spec: StudySpec, total_steps: int) -> tuple[int, ...]:
 def evaluation_steps(spec: StudySpec, total_steps: int) -> tuple[int, ...]:
     """Return the steps after which trials are evaluated, ascending from 0 to the last.
 
-    Without ``eval_steps`` there are four after the start: quarters of the run, or with early exit its rungs, the end
-    and half the way between.
+    Without ``eval_steps`` there are four after the start: at quarters of the run; or with early exit at its rungs, at
+    the end, and halfway between the last rung and the end.
     """
     rungs = rung_steps(spec, total_steps)
     if spec.eval_steps is None and rungs:

@@ -1,4 +1,4 @@
-"""From a study to its trials, and from two studies to what sets them apart."""
+"""Trials of a study: ranks, learning rates and seeds, with their names, alpha and scale."""
 
 import math
 
@@ -8,7 +8,7 @@ from lorascope.spec.schema import StudySpec
 
 
 def plan_trials(spec: StudySpec) -> tuple[TrialRecord, ...]:
-    """Make one trial of every rank, learning rate and seed, in that order of the loops."""
+    """Return one trial for every rank, learning rate and seed; the seed varies fastest, the rank slowest."""
     return tuple(
         plan_trial(spec, rank=rank, learning_rate=learning_rate, seed=seed)
         for rank in spec.ranks
@@ -18,7 +18,7 @@ def plan_trials(spec: StudySpec) -> tuple[TrialRecord, ...]:
 
 
 def plan_trial(spec: StudySpec, *, rank: int, learning_rate: float, seed: int) -> TrialRecord:
-    """Make one trial."""
+    """Return one trial."""
     return TrialRecord(
         trial_id=_trial_id(spec, rank, learning_rate, seed),
         rank=rank,
@@ -30,14 +30,14 @@ def plan_trial(spec: StudySpec, *, rank: int, learning_rate: float, seed: int) -
 
 
 def planned_rates(spec: StudySpec, rank: int) -> tuple[float, ...]:
-    """Return the learning rates that the study asks for at this rank."""
+    """Return the study's learning rates for a rank, without those that the search adds."""
     if spec.learning_rates == "auto":
         return automatic_rates(rank=rank, scale=_scale(spec, rank))
     return spec.learning_rates
 
 
 def differences(old: StudySpec, new: StudySpec) -> list[str]:
-    """Say field by field what differs, as ``field: old -> new``; an empty list means equal studies."""
+    """Return the fields that differ, each as ``field: old -> new``; empty for equal studies."""
     return [
         f"{field}: {_shown(getattr(old, field))} -> {_shown(getattr(new, field))}"
         for field in StudySpec.model_fields

@@ -33,12 +33,12 @@ class StudyFolder:
 
     @property
     def store_log(self) -> Path:
-        """What SQLite has written and not yet taken over into the store."""
+        """SQLite's write-ahead log of the store."""
         return self.path / "study.db-wal"
 
     @property
     def lock(self) -> Path:
-        """Names the process that runs the study; there only while one does, or after a kill."""
+        """Names the process that runs the study; exists only while one does, or after a kill."""
         return self.path / "study.lock"
 
     @property
@@ -112,7 +112,7 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
 
 
 def check_writable(path: Path, *, flag: str) -> None:
-    """Refuse a folder that is not there and cannot be made, or that cannot be written.
+    """Check that a folder can be written, or made.
 
     Raises:
         InputError: it lies under a file or where this user may not write.
@@ -125,7 +125,7 @@ def check_writable(path: Path, *, flag: str) -> None:
 
 
 def check_disk(folder: StudyFolder, needed_bytes: int) -> None:
-    """Refuse to start where the adapters and checkpoints would not fit.
+    """Check that adapters and checkpoints fit on the disk.
 
     Raises:
         InputError: the disk has less free space than needed.
