@@ -12,13 +12,13 @@ os.environ["LORASCOPE_DATA"] = tempfile.mkdtemp(prefix="lorascope-tests-")
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Tiny products gain nothing from threads, and threads that wait for each other lose most on a busy machine
 torch.set_num_threads(1)
 
 # A busy machine is no reason for a property to fail
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 

@@ -11,7 +11,7 @@ import pytest
 import long_studies
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
-from support.browser import Visit, address_in, program
+from support.browser import WAIT_SECONDS, Visit, address_in, program
 from support.studies import save_model_folder, study_of
 
 TOTAL_STEPS = 80
@@ -24,6 +24,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Visit]]:
 
     def open_page(address: str, **options: Any) -> Visit:
         context = chromium.new_context(**options)
+        context.set_default_timeout(1000 * WAIT_SECONDS)
         contexts.append(context)
         visitor = Visit(context.new_page())
         visitor.page.on("console", lambda said: visitor.errors.append(said.text) if said.type != "info" else None)

@@ -81,7 +81,6 @@ def wait_for_steps(run: subprocess.Popen[str], folder: Path, count: int) -> None
     run.send_signal(signal.SIGSTOP)
 
 
-@pytest.mark.timeout(900)
 def test_a_run_is_watched_killed_continued_and_watched_to_its_end(
     visit: Open, study_file: StudyFile, tmp_path: Path
 ) -> None:
@@ -109,7 +108,7 @@ def test_a_run_is_watched_killed_continued_and_watched_to_its_end(
 
             with program("run", study, "--out", folder) as again:
                 seen.state("running")
-                said = again.communicate(timeout=600)[0]
+                said = again.communicate()[0]
                 assert again.returncode == 0, said
             seen.state("finished")
             check_lines(seen.wait_for_lines("train", partial(last_steps, folder)), folder)
@@ -146,7 +145,6 @@ def test_a_lost_connection_misses_nothing_and_repeats_nothing(visit: Open, growi
         assert not seen.page.is_visible("#lost")
 
 
-@pytest.mark.timeout(600)
 def test_a_run_shows_its_own_page_and_takes_it_along(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
     study = study_file(max_steps=100_000, ranks=(2,))
     with program("run", study, "--out", tmp_path / "study", "--serve") as run:
@@ -156,16 +154,15 @@ def test_a_run_shows_its_own_page_and_takes_it_along(visit: Open, study_file: St
         seen.points("> 5")
         run.send_signal(signal.SIGINT)
         seen.state("interrupted")
-        assert run.wait(WAIT_SECONDS) == 130
+        assert run.wait() == 130
         seen.wait("!document.getElementById('lost').hidden")
     wait_until(lambda: not serves(address))
 
 
-@pytest.mark.timeout(600)
 def test_a_page_goes_with_a_run_that_is_killed(study_file: StudyFile, tmp_path: Path) -> None:
     with program("run", study_file(max_steps=100_000), "--out", tmp_path / "study", "--serve") as run:
         address = address_in(run)
-        wait_until(lambda: bool(urlopen(address, timeout=WAIT_SECONDS).read()))
+        wait_until(lambda: bool(urlopen(address).read()))
         run.send_signal(signal.SIGKILL)
         run.wait()
     wait_until(lambda: not serves(address))
@@ -175,7 +172,7 @@ def test_a_port_in_use_is_one_clear_error(growing: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with program("serve", growing, "--port", port) as server:
-            said = server.communicate(timeout=WAIT_SECONDS)[0]
+            said = server.communicate()[0]
     assert server.returncode == 2
     assert said == (
         f"lorascope: port {port} on 127.0.0.1 is in use\n  -> give another --port, or 0 for any that is free\n"

@@ -184,9 +184,8 @@ def test_a_trial_that_does_not_fit_alone_ends_alone(
 def test_a_process_under_a_limit_has_the_losses_of_one_without(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(LIMITED), str(tmp_path)], capture_output=True, text=True, timeout=120, env=environment,
-        check=False,
-    )  # fmt: skip
+        [sys.executable, str(LIMITED), str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["enough"]["lowered"] is False

@@ -182,24 +182,24 @@ def test_a_70b_model_takes_little(tmp_path: Path) -> None:
         num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
     )  # fmt: skip
     config.save_pretrained(tmp_path / "model")
-    # Processor time behind the imports, so that neither a busy machine nor Torch's own start decides. The kernel's
+    # Processor time against that of the imports, so that neither a busy machine nor a slow one decides. The kernel's
     # mark of this memory alone: what getrusage gives starts at the parent's.
     code = (
         "import re, sys, time\nimport lorascope.costmodel.plan\nfrom lorascope.cli import main\n"
         "before = time.process_time()\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "peak = 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
-        "print(time.process_time() - before, peak, file=sys.stderr)"
+        "print(before, time.process_time() - before, peak, file=sys.stderr)"
     )
     arguments = ("plan", "--model", str(tmp_path / "model"), "--dataset", "someone/rows", "--device", "H200", "--json")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    seconds, peak_bytes = map(float, done.stderr.split()[-2:])
+    imports, seconds, peak_bytes = map(float, done.stderr.split()[-3:])
     resolved = json.loads(done.stdout)
     assert resolved["base_parameters"] == 70_553_706_496
     assert resolved["total_steps"] is None
     assert resolved["rows"] == "assumed: 1024 tokens each"
     assert not resolved["ranks"][0]["fits"]
-    assert seconds < 2.5
+    assert seconds < imports / 4
     assert peak_bytes < 1e9
 
 

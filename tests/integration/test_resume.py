@@ -14,8 +14,10 @@ import pytest
 from lorascope.engine import loop
 from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import Interrupted
+from lorascope.records import StepRecord
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
 from support.studies import Left, checkpoint_every_step, execute, read_study, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
@@ -156,11 +158,16 @@ def test_a_trial_that_diverged_before_the_stop_keeps_its_curve(
     assert repr(again) == repr(left)  # NaN equals itself in writing only
 
 
+def recorded_steps(folder: Path) -> int:
+    with StudyStore.open(folder / "study.db") as store:
+        return len(store.read(StepRecord, trial_id="r2"))
+
+
 def test_ctrl_c_in_a_terminal(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, lorascope: Lorascope
 ) -> None:
     """A real program and a real signal: 130, then the same command goes on where it was."""
-    spec = study_of(model_folders["llama"], rows_file, max_steps=4000, eval_steps=4000, ranks=(2,))
+    spec = study_of(model_folders["llama"], rows_file, max_steps=100_000, eval_steps=100_000, ranks=(2,))
     (tmp_path / "my.yaml").write_text(dump_spec(spec), encoding="utf-8")
     arguments = ["run", str(tmp_path / "my.yaml"), "--out", str(tmp_path / "study")]
     program = subprocess.Popen(
@@ -172,14 +179,15 @@ def test_ctrl_c_in_a_terminal(
         for line in program.stdout:
             if line.startswith("step 0: held-out"):
                 break
-        time.sleep(0.5)
+        while not recorded_steps(tmp_path / "study"):
+            time.sleep(0.05)
         program.send_signal(signal.SIGINT)
-        out, err = program.communicate(timeout=60)
+        out, err = program.communicate()
     assert program.returncode == 130, out + err
     assert err == "lorascope: stopped; run the same command to continue\n"
     left = read_study(tmp_path / "study")
     done = len(left.steps["r2"])
-    assert 0 < done < 4000
+    assert 0 < done < 100_000
     steps: list[int] = []
 
     def interrupt(step: int) -> None:

@@ -31,7 +31,8 @@ from lorascope.measure.nvml import Gpus
 from lorascope.measure.sampler import SystemSampler
 found = []
 with SystemSampler(0.01, lambda sample, gpus: found.append([gpu.uuid for gpu in gpus]), Gpus()):
-    time.sleep(0.3)
+    while len(found) < 6:
+        time.sleep(0.01)
 print(json.dumps(found))
 """
 Call = Callable[..., list]
@@ -56,7 +57,6 @@ def call(library: Path) -> Call:
         result = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
             env=kept | {"LD_LIBRARY_PATH": str(library)} | environ, check=False, capture_output=True, text=True,
-            timeout=60,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
@@ -97,7 +97,6 @@ def test_sampler_goes_on_without_a_lost_gpu(call: Call) -> None:
     found = call(SAMPLE, NVML_STUB_LOST="2:3")
     assert found[:3] == [UUIDS] * 3
     assert found[3:] == [UUIDS[:2]] * (len(found) - 3)
-    assert len(found) > 5
 
 
 @pytest.mark.parametrize(

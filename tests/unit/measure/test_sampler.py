@@ -20,9 +20,9 @@ def nowhere(sample: SystemSample, gpus: Sequence[GpuSample]) -> None:
 def test_sampler_samples_at_intervals_and_at_the_end() -> None:
     samples = []
     with SystemSampler(0.02, lambda sample, gpus: samples.append(sample)):
-        time.sleep(0.15)
+        while len(samples) < 3:
+            time.sleep(0.01)
     count = len(samples)
-    assert count >= 3
     assert [sample.seconds for sample in samples] == sorted(sample.seconds for sample in samples)
     assert samples[-1].rss_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.5)
     time.sleep(0.05)
@@ -31,10 +31,8 @@ def test_sampler_samples_at_intervals_and_at_the_end() -> None:
 
 def test_sampler_gives_a_short_run_one_sample_without_waiting() -> None:
     samples = []
-    start = time.perf_counter()
-    with SystemSampler(60.0, lambda *found: samples.append(found)):
+    with SystemSampler(threading.TIMEOUT_MAX, lambda *found: samples.append(found)):
         pass
-    assert time.perf_counter() - start < 5
     assert [gpus for _, gpus in samples] == [()]
 
 
@@ -64,12 +62,11 @@ class Stuck(Gpus):
 
 def test_sampler_does_not_wait_for_a_hanging_device() -> None:
     gpus = Stuck()
-    start = time.perf_counter()
     with SystemSampler(0.01, nowhere, gpus):
-        assert gpus.asked.wait(5)
+        gpus.asked.wait()
         worked = sum(range(1000))
     assert worked == 499_500
-    assert time.perf_counter() - start < 10
+    assert not gpus.released.is_set()
     gpus.released.set()
 
 

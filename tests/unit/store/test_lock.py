@@ -15,13 +15,13 @@ from lorascope.store import FolderLock, lock
 from lorascope.store.lock import Owner, read_owner
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from lorascope.store import FolderLock
 with FolderLock(Path(sys.argv[1])) as held:
     held.acquire()
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -31,7 +31,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def holder(path: Path) -> subprocess.Popen[str]:
-    program = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert program.stdout is not None
     assert program.stdout.readline() == "held\n"
     return program
@@ -156,9 +158,8 @@ import sys, time
 from pathlib import Path
 from lorascope.errors import InputError
 from lorascope.store import FolderLock
-mark, end = Path(sys.argv[2]), time.monotonic() + 1.0
-times = 0
-while time.monotonic() < end:
+mark, times = Path(sys.argv[2]), 0
+while times < 20:
     try:
         with FolderLock(Path(sys.argv[1])) as held:
             held.acquire()
@@ -168,12 +169,10 @@ while time.monotonic() < end:
             times += 1
     except InputError:
         time.sleep(0.0005)
-print(times)
 """
     arguments = [sys.executable, "-c", program, str(path), str(tmp_path / "mark")]
     programs = [
         subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    results = [program.communicate(timeout=30) for program in programs]
+    results = [program.communicate() for program in programs]
     assert all(program.returncode == 0 for program in programs), results
-    assert sum(int(out) for out, _ in results) > 3
