@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.data.dataset import Example
 from lorascope.data.prepare import prepare
 from lorascope.data.row_order import step_rows, total_steps
-from lorascope.modeling.adapters.lora import linear_features
+from lorascope.modeling.adapters.linear_kinds.registry import linear_features
 from lorascope.modeling.load import load_model, load_tokenizer, locate_model
 from lorascope.modeling.targets import find_targets
 from lorascope.search.trials import plan_trials

@@ -3,7 +3,10 @@
 A message has three parts: what is wrong, the value that is wrong, and the remedy.
 """
 
+import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 _PART = 1000
 
@@ -30,6 +33,10 @@ def _readable(text: str) -> str:
     return text if len(text) <= 2 * _PART else f"{text[:_PART]} ... {text[-_PART:]}"
 
 
+class UnsupportedModelError(LorascopeError):
+    """A model does what one way of computing it cannot; a slower way is tried."""
+
+
 class SpecError(InputError):
     """Every error of one study file or command line, reported together."""
 
@@ -45,3 +52,19 @@ class Interrupted(LorascopeError):  # noqa: N818 - it says what happened; nothin
     """The user stopped the run; what was done is saved and the same command continues it."""
 
     exit_code = 130
+
+
+MODEL_ERRORS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError, UnsupportedModelError)
+"""Errors by which a model refuses one way of computing it; see ``is_own_fault``."""
+
+
+def is_own_fault(error: BaseException) -> bool:
+    """Return True if an error came from this package's own code, rather than from a model, or the libraries it uses.
+
+    The innermost frame of the traceback decides, Torch's frames left out: they belong to their caller.
+    """
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    callers = [file for file in files if torch is None or Path(torch).parent not in file.parents]
+    own = bool(callers) and Path(__file__).parent in callers[-1].parents
+    return own and not isinstance(error, UnsupportedModelError)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from lorascope.engine import verify as adaptation
 from lorascope.errors import InputError
 from lorascope.message import Message
+from lorascope.modeling.backends.cpu import backend
 from lorascope.run.prepare import prepare_study
 from lorascope.text.say import say
 from support.studies import Watcher, study_of
@@ -40,7 +40,7 @@ def test_what_is_asked_for_and_cannot_be_had_is_said(
 def test_a_machine_without_kernels_is_said_to_take_longer(
     model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
+    monkeypatch.setattr(backend, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
     watcher = Watcher()
     prepare_study(study_of(model_folders["llama"], rows_file), None, watcher)
     (note,) = watcher.notes
@@ -54,7 +54,7 @@ def test_a_study_that_goes_on_without_the_kernels_it_began_with_is_refused_with_
     before = prepare_study(spec, None, Watcher()).resolved
     if not before.kernels:
         pytest.skip(say(before.kernels_reason))
-    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
+    monkeypatch.setattr(backend, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
     with pytest.raises(InputError, match=r"this machine has none \(no C\+\+ compiler is here\)"):
         prepare_study(spec, before, Watcher())
 
@@ -64,7 +64,7 @@ def test_a_study_that_goes_on_without_kernels_says_why_it_began_without(
 ) -> None:
     spec, watcher = study_of(model_folders["llama"], rows_file), Watcher()
     with monkeypatch.context() as patch:
-        patch.setattr(adaptation, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
+        patch.setattr(backend, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
         before = prepare_study(spec, None, watcher).resolved
     again = Watcher()
     assert prepare_study(spec, before, again).resolved == before

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorascope.engine import verify
+from lorascope.modeling.backends.cpu import backend
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from support.kernels import is_emulated, kernels_of, load_level
 
@@ -34,5 +34,5 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 def model_kernels(product_kernels: Kernels, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     """Kernels that multiply bfloat16, for whole models, too."""
     level = request.node.callspec.params["product_kernels"]
-    monkeypatch.setattr(verify, "load_kernels", lambda: load_level(level))
+    monkeypatch.setattr(backend, "load_kernels", lambda: load_level(level))
     return product_kernels

@@ -1,14 +1,19 @@
 """The random bits of dropout: what they are, that the kernels make the same, and that nothing connects them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lorascope.modeling.adapters import dropout
-from lorascope.modeling.adapters.dropout import Dropout, DropoutStreams, realised_probability
+from lorascope.modeling.adapters.dropout import DropoutStreams, realised_probability
+from lorascope.modeling.backends.cpu.backend import CpuBackend
 from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.protocol import Backend, Dropout
+from lorascope.modeling.backends.torch import dropout
+from lorascope.modeling.backends.torch.backend import TORCH
+from lorascope.modeling.backends.torch.dropout import TorchDropout
 from support.references import random
 
 LENGTHS, WIDTHS = (3, 40, 1, 7), (3, 41, 4, 7)
@@ -39,7 +44,7 @@ def test_the_generator_gives_its_authors_numbers(
 
 
 def draw(
-    kernels: Kernels | None,
+    backend: Backend,
     *,
     number: int = 0,
     p: float = 0.5,
@@ -47,8 +52,14 @@ def draw(
     lengths: Sequence[int] = LENGTHS,
     widths: Sequence[int] = WIDTHS,
 ) -> Dropout:
-    streams = DropoutStreams(names, lengths=lengths, widths=widths, kernels=kernels)
+    streams = DropoutStreams(names, lengths=lengths, widths=widths, backend=backend)
     return streams.rows(0, len(names)).at(number, p)
+
+
+def keep_mask(features: int, **changes: Any) -> torch.Tensor:
+    drawn = draw(TORCH, **changes)
+    assert isinstance(drawn, TorchDropout)
+    return drawn.keep_mask(features)
 
 
 @pytest.mark.parametrize("features", [6, 100, 128, 576])
@@ -56,7 +67,7 @@ def draw(
 def test_kernels_and_torch_drop_the_same(kernels: Kernels, dtype: torch.dtype, features: int) -> None:
     x, y = (random(sum(WIDTHS), features, dtype=dtype, seed=seed) for seed in (1, 2))
     for number, p in enumerate((0.0, 0.1, 0.5, 0.9, 0.99999)):
-        found, expected = (draw(library, number=number, p=p) for library in (kernels, None))
+        found, expected = (draw(backend, number=number, p=p) for backend in (CpuBackend(kernels), TORCH))
         assert torch.equal(found.dropped(x), expected.dropped(x))
         sums = [y.clone(), y.clone()]
         for chosen, total in zip((found, expected), sums, strict=True):
@@ -64,18 +75,19 @@ def test_kernels_and_torch_drop_the_same(kernels: Kernels, dtype: torch.dtype, f
         assert torch.equal(*sums)
 
 
-def test_kernels_drop_in_the_rows_of_a_part_of_a_pass(kernels: Kernels) -> None:
+def test_kernels_drop_in_the_rows_of_a_part_of_a_micro_batch(kernels: Kernels) -> None:
     """As a layer does for one of several adapters."""
     x = random(sum(WIDTHS), 100, dtype=torch.float32)
-    whole = draw(kernels).dropped(x)
-    streams = DropoutStreams(NAMES, lengths=LENGTHS, widths=WIDTHS, kernels=kernels)
+    backend = CpuBackend(kernels)
+    whole = draw(backend).dropped(x)
+    streams = DropoutStreams(NAMES, lengths=LENGTHS, widths=WIDTHS, backend=backend)
     slots = slice(WIDTHS[0], sum(WIDTHS[:3]))
     assert torch.equal(streams.rows(1, 3).at(0, 0.5).dropped(x[slots]), whole[slots])
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_the_share_that_is_dropped(p: float) -> None:
-    mask = draw(None, p=p, names=[(3, 1, 4)], lengths=(4000,), widths=(4000,)).keep_mask(100).double()
+    mask = keep_mask(100, p=p, names=[(3, 1, 4)], lengths=(4000,), widths=(4000,)).double()
     p = realised_probability(p)
     for share, n in ((1 - mask.mean(), mask.numel()), (1 - mask.mean(0), 4000), (1 - mask.mean(1), 100)):
         # 4,000 rows of 100 give 4,101 shares, of which none lies further out than this by chance
@@ -84,7 +96,7 @@ def test_the_share_that_is_dropped(p: float) -> None:
 
 def test_nothing_connects_draws_rows_steps_seeds_and_neighbours() -> None:
     def bits(name: tuple[int, int, int], number: int) -> torch.Tensor:
-        mask = draw(None, number=number, names=[name], lengths=(1000,), widths=(1000,)).keep_mask(96)
+        mask = keep_mask(96, number=number, names=[name], lengths=(1000,), widths=(1000,))
         return mask.flatten().double() * 2 - 1
 
     first = bits((5, 10, 2), 7)

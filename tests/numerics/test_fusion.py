@@ -13,14 +13,15 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
-from lorascope.engine import verify as adaptation
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.backends.cpu import backend
 from lorascope.modeling.backends.cpu.bindings import Kernels
-from lorascope.modeling.backends.cpu.patch_modules import fuse, unfuse
+from lorascope.modeling.backends.cpu.patch_modules import patch
+from lorascope.modeling.backends.protocol import unpatch
 from lorascope.modeling.load import hash_weights
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.search.trials import plan_trials
@@ -80,7 +81,7 @@ def test_which_modules_are_replaced(own_kernels: Kernels, kind: str, expected: d
     )
     assert replaced(frozen.model) == expected
     # even where no module is replaced there are attention, dropout and loss
-    assert frozen.kernels is not None
+    assert frozen.accelerated
     assert reasons.kernels.values["modules"] == sum(expected.values())
     assert (reasons.packing == Message("packing.agrees")) == frozen.packing
 
@@ -212,7 +213,7 @@ def test_the_window_of_a_replaced_layer_is_kept(own_kernels: Kernels) -> None:
 def test_a_window_of_which_only_the_config_knows_is_left_to_the_layer(own_kernels: Kernels) -> None:
     model = make_qwen(torch.float32)
     del model.model.layers[1].self_attn.sliding_window
-    fuse(model, own_kernels, depth="attention")
+    patch(model, own_kernels, "attention")
     assert replaced(model)["Qwen2Attention"] == 1
 
 
@@ -220,11 +221,11 @@ def test_weights_and_their_names_stay_and_forwards_come_back(own_kernels: Kernel
     model, own = make_model("llama", torch.float32), lambda x: x
     model.model.norm.forward = own  # somebody else's
     names, weights = list(model.state_dict()), hash_weights(model)
-    changed = fuse(model, own_kernels, depth="attention")
+    changed = patch(model, own_kernels, "attention")
     assert len(changed) == 8
     assert list(model.state_dict()) == names
     assert hash_weights(model) == weights
-    unfuse(changed)
+    unpatch(changed)
     assert [name for name, module in model.named_modules() if "forward" in vars(module)] == ["model.norm"]
     assert model.model.norm.forward is own
 
@@ -281,11 +282,11 @@ def test_what_only_looks_alike_is_left_alone(
     own_kernels: Kernels, make: Callable[[], nn.Module], taken: bool, dtype: torch.dtype
 ) -> None:
     module = make().to(dtype).requires_grad_(requires_grad=False)
-    assert fuse(module, own_kernels, depth="attention") == [module] * taken
+    assert patch(module, own_kernels, "attention") == [module] * taken
 
 
 def test_a_norm_that_is_trained_is_left_alone(own_kernels: Kernels) -> None:
-    assert fuse(LlamaRMSNorm(8), own_kernels, depth="attention") == []
+    assert patch(LlamaRMSNorm(8), own_kernels, "attention") == []
 
 
 def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kernels) -> None:
@@ -293,7 +294,7 @@ def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kerne
     norm = LlamaRMSNorm(8).bfloat16().requires_grad_(requires_grad=False)
     x = torch.randn(3, 8)
     expected = norm(x)
-    assert fuse(norm, own_kernels, depth="attention") == [norm]
+    assert patch(norm, own_kernels, "attention") == [norm]
     assert torch.equal(norm(x), expected)
 
 
@@ -308,7 +309,7 @@ def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monke
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=True
     )
-    assert frozen.kernels is None
+    assert not frozen.accelerated
     assert frozen.packing
     assert reasons.kernels.code == "kernels.differ"
     assert replaced(frozen.model) == {}
@@ -324,26 +325,26 @@ def test_a_model_that_fails_with_the_kernels_does_without(
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=True
     )
-    assert frozen.kernels is None
+    assert not frozen.accelerated
     assert reasons.kernels == Message("kernels.refused", error="what is this?")
     assert replaced(frozen.model) == {}
 
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_without_kernels_a_study_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
-    monkeypatch.setattr(adaptation, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
+    monkeypatch.setattr(backend, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=packing, kernels=True
     )
-    assert (frozen.kernels, reasons.kernels) == (None, Message("kernels.no_compiler"))
+    assert (frozen.accelerated, reasons.kernels) == (False, Message("kernels.no_compiler"))
     assert replaced(frozen.model) == {}
     kept = run_pack(make_spec(), frozen=frozen)
     assert [len(kept.losses(trial)) for trial in ("r2", "r4", "r8")] == [6, 6, 6]
 
 
 def test_kernels_are_not_used_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaptation, "load_kernels", lambda: pytest.fail("nobody asked for kernels"))
+    monkeypatch.setattr(backend, "load_kernels", lambda: pytest.fail("nobody asked for kernels"))
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=False
     )
-    assert (frozen.kernels, reasons.kernels) == (None, ASKED)
+    assert (frozen.accelerated, reasons.kernels) == (False, ASKED)

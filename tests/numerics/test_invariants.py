@@ -181,7 +181,7 @@ def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str, compiled:
     """6. Also under a sliding window, and with a row long enough to be attended to alone."""
     frozen = prepared(kind, kernels=compiled)
     assert frozen.packing
-    assert (frozen.kernels is not None) == compiled
+    assert frozen.accelerated == compiled
     rows = (*make_examples(6), *make_examples(1, seed=8, shortest=600, longest=600))
     plain = make_model(kind)
     packed = frozen.logits([MicroBatchRow(example=row, adapter=BASE_ONLY) for row in rows])

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lorascope.engine import loss
 from lorascope.engine.loss import frozen_head_nats
+from lorascope.modeling.backends.torch.backend import TORCH
 
 
 def make_head(n: int, dtype: torch.dtype, *, vocabulary: int = 37, width: int = 8) -> tuple[torch.Tensor, ...]:
@@ -21,7 +22,7 @@ def test_nats_and_gradient_equal_cross_entropy(monkeypatch: pytest.MonkeyPatch, 
     bias = bias if with_bias else None
     ours, theirs = (hidden.clone().requires_grad_() for _ in range(2))
     weights = torch.rand(13, dtype=torch.float64)
-    nats = frozen_head_nats(ours, weight, bias, targets)
+    nats = frozen_head_nats(ours, weight, bias, targets, TORCH)
     expected = F.cross_entropy(F.linear(theirs, weight, bias), targets, reduction="none")
     (nats * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -32,14 +33,16 @@ def test_nats_and_gradient_equal_cross_entropy(monkeypatch: pytest.MonkeyPatch, 
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_CHUNK", 4)
     hidden, weight, bias, targets = make_head(6, torch.float64)
-    assert torch.autograd.gradcheck(lambda x: frozen_head_nats(x, weight, bias, targets), hidden.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: frozen_head_nats(x, weight, bias, targets, TORCH), hidden.requires_grad_()
+    )
 
 
 def test_bfloat16_loss_is_right_to_a_thousandth_of_the_float32_loss() -> None:
     """Logits of a language model's spread over a vocabulary of its size, summed as a study sums them."""
     hidden, weight, _, targets = make_head(512, torch.float32, vocabulary=20_000, width=64)
     hidden, weight = hidden.bfloat16(), (weight * 0.4).bfloat16()
-    ours = frozen_head_nats(hidden, weight, None, targets)
+    ours = frozen_head_nats(hidden, weight, None, targets, TORCH)
     exact = F.cross_entropy(hidden.double() @ weight.double().T, targets, reduction="none")
     assert ours.dtype == torch.float32
     assert ours.mean().item() == pytest.approx(exact.mean().item(), rel=1e-3)
@@ -47,5 +50,5 @@ def test_bfloat16_loss_is_right_to_a_thousandth_of_the_float32_loss() -> None:
 
 def test_huge_logits_stay_finite() -> None:
     hidden, weight = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
-    nats = frozen_head_nats(hidden, weight, None, torch.tensor([1]))
+    nats = frozen_head_nats(hidden, weight, None, torch.tensor([1]), TORCH)
     assert nats.item() == pytest.approx(2e4)

@@ -11,7 +11,10 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
 from lorascope.modeling.adapters.dropout import DropoutStreams, realised_probability
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActiveMicroBatch, MicroBatchLayout, active_microbatch
+from lorascope.modeling.backends.torch.backend import TORCH
+from lorascope.modeling.backends.torch.dropout import TorchDropout
+from lorascope.modeling.packing.current import ActiveMicroBatch, active_microbatch
+from lorascope.modeling.packing.packed_layout import BASE_ONLY, MicroBatchLayout
 
 CPU = torch.device("cpu")
 LENGTHS = (3, 2, 4, 1, 2)
@@ -52,8 +55,8 @@ def make_layer(kind: str, dropout: float) -> tuple[MultiLoraLinear, list[Adapter
 def run(layer: MultiLoraLinear, x: torch.Tensor, *, padded: bool, dropout: bool) -> torch.Tensor:
     layout = make_layout(padded=padded)
     names = [(1, 2, row) for row in range(len(LENGTHS))]
-    streams = DropoutStreams(names, lengths=LENGTHS, widths=layout.widths, kernels=None) if dropout else None
-    with active_microbatch(ActiveMicroBatch(layout=layout, streams=streams)):
+    streams = DropoutStreams(names, lengths=LENGTHS, widths=layout.widths, backend=TORCH) if dropout else None
+    with active_microbatch(ActiveMicroBatch(layout=layout, backend=TORCH, streams=streams)):
         return layer(x)
 
 
@@ -106,7 +109,8 @@ def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> No
     """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
     base = make_base(kind, 64, 512).bfloat16()
     layer = MultiLoraLinear(base)
-    layer.weight.normal_(std=1 / 8, generator=torch.Generator().manual_seed(0))
+    weight = layer.kind.weight(base)
+    weight.normal_(std=1 / 8, generator=torch.Generator().manual_seed(0))
     shapes = [AdapterShape(rank=rank, scale=0.7, dropout=0.0, seed=0) for rank in (1, 8)]
     adapters = [Adapter({"l": layer}, shape, compute_dtype=torch.bfloat16) for shape in shapes]
     for adapter in adapters:
@@ -115,9 +119,9 @@ def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> No
     attach({"l": layer}, adapters)
     layout = MicroBatchLayout(lengths=(100, 60, 50), adapters=(0, BASE_ONLY, 1), padded=False, device=CPU)
     x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
-    with active_microbatch(ActiveMicroBatch(layout=layout, streams=None)):
+    with active_microbatch(ActiveMicroBatch(layout=layout, backend=TORCH)):
         y = layer(x)[0].double()
-    frozen = x[0].double() @ layer.weight.double().T + (0 if base.bias is None else base.bias.double())
+    frozen = x[0].double() @ weight.double().T + (0 if base.bias is None else base.bias.double())
     for index, first, stop in layout.segments:
         own, A, B = layout.slots(first, stop), adapters[index].layers["l"].A, adapters[index].layers["l"].B
         update = 0.7 * x[0, own].double() @ A.double().T @ B.double().T
@@ -137,7 +141,7 @@ def test_what_hooks_make_of_a_bfloat16_layer_stays(kind: str) -> None:
     attach({"l": layer}, [adapter])
     layout = MicroBatchLayout(lengths=(4, 4), adapters=(BASE_ONLY, 0), padded=False, device=CPU)
     x = torch.randn(1, layout.n_slots, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
-    with active_microbatch(ActiveMicroBatch(layout=layout, streams=None)):
+    with active_microbatch(ActiveMicroBatch(layout=layout, backend=TORCH)):
         assert torch.equal(layer(x), base(x))
 
 
@@ -174,10 +178,18 @@ def test_rows_without_an_adapter_get_the_base_layer_bit_for_bit() -> None:
     assert torch.equal(run(layer, x, padded=False, dropout=False)[:, alone], layer.base(x)[:, alone])
 
 
+def keep_mask(
+    features: int, p: float, *, names: list[tuple[int, int, int]], lengths: tuple[int, ...], widths: tuple[int, ...]
+) -> torch.Tensor:
+    streams = DropoutStreams(names, lengths=lengths, widths=widths, backend=TORCH)
+    drawn = streams.rows(0, len(names)).at(0, p)
+    assert isinstance(drawn, TorchDropout)
+    return drawn.keep_mask(features)
+
+
 def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
     p = 0.1
-    streams = DropoutStreams([(0, 0, 0)], lengths=(4000,), widths=(4000,), kernels=None)
-    mask = streams.rows(0, 1).at(0, p).keep_mask(100)
+    mask = keep_mask(100, p, names=[(0, 0, 0)], lengths=(4000,), widths=(4000,))
     share = 1 - mask.double().mean().item()
     assert abs(realised_probability(p) - p) < 1e-5
     assert abs(share - p) < 5 * (p * (1 - p) / mask.numel()) ** 0.5
@@ -187,8 +199,7 @@ def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
 
 def test_padding_draws_nothing_and_is_kept() -> None:
     def mask(widths: tuple[int, ...]) -> torch.Tensor:
-        streams = DropoutStreams([(0, 1, 2), (0, 1, 3)], lengths=LENGTHS[:2], widths=widths, kernels=None)
-        return streams.rows(0, 2).at(0, 0.5).keep_mask(6)
+        return keep_mask(6, 0.5, names=[(0, 1, 2), (0, 1, 3)], lengths=LENGTHS[:2], widths=widths)
 
     packed, padded = mask(LENGTHS[:2]), mask((4, 4)).view(2, 4, 6)
     assert torch.equal(torch.cat([padded[0, :3], padded[1, :2]]), packed)

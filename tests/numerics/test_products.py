@@ -18,12 +18,16 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.measure.flops import MatmulCounter
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
+from lorascope.modeling.adapters.linear_kinds.dense import is_unmodified
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.backends.cpu.autograd import FrozenProduct, GatedFeedForward, is_plain
+from lorascope.modeling.backends.cpu.autograd import FrozenProduct, GatedFeedForward
+from lorascope.modeling.backends.cpu.backend import CpuBackend
 from lorascope.modeling.backends.cpu.bindings import Kernels
-from lorascope.modeling.backends.cpu.ctypes_structs import LoraPart
+from lorascope.modeling.backends.cpu.ctypes_structs import LoraSegment
 from lorascope.modeling.backends.cpu.matmul_hooks import KernelProduct, watched_products
-from lorascope.modeling.packing.packed_layout import BASE_ONLY, ActiveMicroBatch, MicroBatchLayout, active_microbatch
+from lorascope.modeling.backends.torch.backend import TORCH
+from lorascope.modeling.packing.current import ActiveMicroBatch, active_microbatch
+from lorascope.modeling.packing.packed_layout import BASE_ONLY, MicroBatchLayout
 from lorascope.search.trials import plan_trials
 from support.groups import make_spec
 from support.references import TOLERANCE, make_rows, random, relative, results_and_gradients
@@ -140,12 +144,12 @@ def test_an_output_head(product_kernels: Kernels, sizes: tuple[int, int], bias: 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted:
-    """A layer with the parts of some adapters, of neighbouring slots, behind slots that have none."""
+    """A layer with the segments of some adapters, in neighbouring slots, behind slots that have none."""
 
     layer: nn.Linear
     x: torch.Tensor
     dy: torch.Tensor
-    parts: Sequence[LoraPart]
+    segments: Sequence[LoraSegment]
     masks: Sequence[torch.Tensor]
 
 
@@ -158,15 +162,15 @@ def make_adapted(
 ) -> Adapted:
     total = BARE + sum(slots)
     x, dy = random(total, n_in, dtype=BF16), random(total, n_out, dtype=BF16, seed=n_out)
-    parts, masks, first = [], [], BARE
+    segments, masks, first = [], [], BARE
     for rank, n in zip(ranks, slots, strict=True):
         rows = make_rows([n - 20, 11], [n - 20, 20])
         keys = torch.arange(8).view(2, 4).int() + rank
         kept = kernels.dropout_bits(n_in, rows, keys, draw=draw, drop_below=1 << 15) if dropped else None
         ones = torch.ones(n, n_in, dtype=BF16)
         masks.append((ones if kept is None else kernels.dropout(ones, rows, kept)).double())
-        parts.append(
-            LoraPart(
+        segments.append(
+            LoraSegment(
                 slots=slice(first, first + n),
                 factor=4 / 0.9,
                 A=random(rank, n_in, dtype=torch.float32, seed=rank) / n_in**0.5,
@@ -177,19 +181,19 @@ def make_adapted(
             )
         )
         first += n
-    return Adapted(layer=make_linear(n_in, n_out, bias=True, seed=draw), x=x, dy=dy, parts=parts, masks=masks)
+    return Adapted(layer=make_linear(n_in, n_out, bias=True, seed=draw), x=x, dy=dy, segments=segments, masks=masks)
 
 
 def compute(kernels: Kernels, made: Sequence[Adapted], *, wants_dx: bool = True) -> list[torch.Tensor]:
-    """Outputs of layers with one input, the gradient of that and those of all parts."""
-    x, parts = made[0].x, [one.parts for one in made]
-    outputs = kernels.linear_forward(x, [(one.layer.weight, one.layer.bias) for one in made], parts)
+    """Outputs of layers with one input, the gradient of that and those of all segments."""
+    x, segments = made[0].x, [one.segments for one in made]
+    outputs = kernels.linear_forward(x, [(one.layer.weight, one.layer.bias) for one in made], segments)
     weights, grads = [one.layer.weight for one in made], [one.dy for one in made]
-    dx = kernels.adapted_backward(x, weights, grads, parts, wants_dx=wants_dx)
+    dx = kernels.adapted_backward(x, weights, grads, segments, wants_dx=wants_dx)
     return [
         *outputs,
         *([] if dx is None else [dx]),
-        *(grad for own in parts for part in own for grad in part.gradients),
+        *(grad for own in segments for segment in own for grad in segment.gradients),
     ]
 
 
@@ -217,13 +221,13 @@ def test_adapters(
         make_adapted(product_kernels, ranks, slots, n_in=n_in, n_out=n_out, dropped=dropped, draw=draw)
         for draw, n_out in enumerate(widths)
     ]
-    before = [[[g.clone() for g in part.gradients] for part in one.parts] for one in made]
+    before = [[[g.clone() for g in part.gradients] for part in one.segments] for one in made]
     x = made[0].x.double()
     outputs, expected_dx = compute(product_kernels, made), torch.zeros_like(x)
     for one, y, gradients in zip(made, outputs, before, strict=False):
         expected, dy = exact(one.layer, x), one.dy.double()
         expected_dx += dy @ one.layer.weight.double()
-        for part, mask, (dA, dB) in zip(one.parts, one.masks, gradients, strict=True):
+        for part, mask, (dA, dB) in zip(one.segments, one.masks, gradients, strict=True):
             own, A, B = part.slots, part.A.to(BF16).double(), part.B.to(BF16).double()
             hidden, dh = part.factor * (x[own] * mask) @ A.T, part.factor * dy[own] @ B
             expected[own] += hidden @ B.T
@@ -239,9 +243,9 @@ def test_adapters(
 def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
     """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
     made = make_adapted(product_kernels, (8,), (640,), n_in=96, n_out=96, dropped=False)
-    (part,) = made.parts
+    (part,) = made.segments
     part.B.mul_(2e-4)
-    (y,) = product_kernels.linear_forward(made.x, [(made.layer.weight, made.layer.bias)], [made.parts])
+    (y,) = product_kernels.linear_forward(made.x, [(made.layer.weight, made.layer.bias)], [made.segments])
     x, own = made.x.double(), part.slots
     update = part.factor * x[own] @ part.A.to(BF16).double().T @ part.B.to(BF16).double().T
     change = y[own].double() - exact(made.layer, x)[own]
@@ -253,7 +257,7 @@ def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
 def test_weights_are_rounded_as_torch_rounds_them(product_kernels: Kernels) -> None:
     made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
     ties = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, -1 - 3 * 2**-8])  # to even: down, up, and so below zero
-    for own, rounded in zip(made.parts, other.parts, strict=True):
+    for own, rounded in zip(made.segments, other.segments, strict=True):
         for weight, as_torch in ((own.A, rounded.A), (own.B, rounded.B)):
             weight.flatten()[: len(ties)] = ties
             as_torch.copy_(weight.to(BF16))
@@ -282,8 +286,8 @@ def test_an_adapter_that_begins_inside_a_tile_is_left_to_torch(own_kernels: Kern
     lengths, adapters = (length,) * 5, (BASE_ONLY, 0, 0, 0, 0)
     layout = MicroBatchLayout(lengths=lengths, adapters=adapters, padded=True, device=torch.device("cpu"))
     x, found = random(5, length, 64, dtype=BF16), []
-    for kernels in (own_kernels, None):
-        with active_microbatch(ActiveMicroBatch(layout=layout, kernels=kernels)):
+    for backend in (CpuBackend(own_kernels), TORCH):
+        with active_microbatch(ActiveMicroBatch(layout=layout, backend=backend)):
             found.append(layer(x))
     assert relative(found[0], found[1]) < ROUNDED
 
@@ -390,14 +394,14 @@ def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_
 @pytest.mark.parametrize("changed", ["forward", "hook", "class"])
 def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, changed: str) -> None:
     layer = make_linear(64, 32)
-    assert is_plain(layer, nn.Linear)
+    assert is_unmodified(layer, nn.Linear)
     if changed == "forward":
         layer.forward = lambda input: 2 * F.linear(input, layer.weight)  # noqa: A006 - as in nn.Linear
     elif changed == "hook":
         layer.register_forward_hook(lambda module, inputs, output: 2 * output)
     else:
         layer.__class__ = type("Doubled", (nn.Linear,), {})
-    assert not is_plain(layer, nn.Linear)
+    assert not is_unmodified(layer, nn.Linear)
 
 
 @pytest.mark.parametrize("level", ["tiles", "vectors"])

@@ -32,13 +32,7 @@ def results_and_gradients(
 def make_rows(
     lengths: Sequence[int], widths: Sequence[int] | None = None, parents: Sequence[int] | None = None
 ) -> KernelRows:
-    slots = torch.tensor(widths or lengths)
-    return KernelRows(
-        starts=slots.cumsum(0) - slots,
-        lengths=torch.tensor(lengths),
-        widths=slots,
-        parents=torch.tensor(parents or [-1] * len(lengths)),
-    )
+    return KernelRows.end_to_end(lengths, widths or lengths, parents)
 
 
 def row_attention(

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.pytorch_utils import Conv1D
 
 from lorascope.costmodel.cost_types import LinearShape, ModelShape
 from lorascope.errors import InputError
-from lorascope.modeling.adapters.lora import linear_features
+from lorascope.modeling.adapters.linear_kinds.registry import find_kind, linear_features
 
 _ATTENTION = "att"
 """Common part of the names of attention modules: self_attn, attention, attn."""
@@ -37,7 +36,7 @@ def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
     layers = {
         name.removesuffix(".base"): module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if find_kind(module) is not None and module is not head
     }
     linears = Counter((*linear_features(module), name in adapted) for name, module in layers.items())
     norms = _norms(model)
@@ -90,13 +89,13 @@ def _norms(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def _inputs(layers: dict[str, nn.Linear | Conv1D]) -> int:
+def _inputs(layers: dict[str, nn.Module]) -> int:
     """Sum the features of distinct inputs: layers of one module with the same number of features share theirs."""
     parents = {(name.rpartition(".")[0], linear_features(module)[0]) for name, module in layers.items()}
     return sum(features for _, features in parents)
 
 
-def _hidden_features(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> int:
+def _hidden_features(layers: dict[str, nn.Module], model: nn.Module) -> int:
     """Sum the hidden features of feed-forward layers: the inputs of their last projections."""
     dense = 0
     for name, module in layers.items():
@@ -122,7 +121,7 @@ def _kept_by_activation(config: PretrainedConfig) -> int:
     return max(1, round(sum(tensor.numel() for tensor in kept.values()) / x.numel()))
 
 
-def _is_gated(layers: dict[str, nn.Linear | Conv1D], model: nn.Module) -> bool:
+def _is_gated(layers: dict[str, nn.Module], model: nn.Module) -> bool:
     endings = {name.rpartition(".")[2] for name in layers}
     return bool(endings & {"gate_proj", "gate_up_proj"}) or bool(_experts(model))
 

@@ -1,4 +1,4 @@
-"""From rows of tokens to nats: one pass through the frozen base with its adapters."""
+"""Forward pass of a micro-batch through the frozen base and its adapters: from rows of tokens to nats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,17 @@ from lorascope.engine.loss import frozen_head_nats
 from lorascope.engine.oom import MicroBatchLimit
 from lorascope.modeling.adapters.dropout import PREFIX_NAMES, DropoutStreams
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.backends.cpu.bindings import Kernels
+from lorascope.modeling.backends.protocol import Backend
+from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.attention import PACKED
-from lorascope.modeling.packing.packed_layout import ActiveMicroBatch, MicroBatchLayout, active_microbatch
+from lorascope.modeling.packing.current import ActiveMicroBatch, active_microbatch
+from lorascope.modeling.packing.packed_layout import MicroBatchLayout
 from lorascope.modeling.packing.prefixes import PrefixGroup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MicroBatchRow:
-    """One row in a pass."""
+    """One row of a micro-batch."""
 
     example: Example
     adapter: int
@@ -29,7 +31,7 @@ class MicroBatchRow:
     stream: tuple[int, int, int] | None = None
     """``(seed, step, row)`` naming its dropout stream; None: no dropout."""
     prefix_group: PrefixGroup | None = None
-    """The rows of its batch with which it shares a prefix; those in one pass compute it once."""
+    """The rows of its batch with which it shares a prefix, computed once for those in one micro-batch."""
 
     @property
     def shared(self) -> int:
@@ -47,22 +49,27 @@ class FrozenModel:
     """True: rows end to end without padding. False: padded rows."""
     chunked_head: bool
     """True: logits are made from the last hidden state, chunk by chunk. False: the model makes them all."""
-    kernels: Kernels | None
-    """The compiled kernels, where the model's own operations are replaced by them."""
+    backend: Backend
+    """Computes the operations that are not the model's own, and those that it patched."""
     own_attention: str
     """Name of the attention that the model was loaded with, used for padded rows."""
     limit: MicroBatchLimit = field(default_factory=MicroBatchLimit)
-    """What memory was found to hold in this process."""
+    """The largest micro-batch that fitted into memory in this process."""
 
     @property
     def device(self) -> torch.device:
-        """Return where the model lives."""
+        """Return the model's device."""
         return self.model.device
 
     @property
+    def accelerated(self) -> bool:
+        """Return True if a backend computes that is faster than Torch."""
+        return self.backend.name != TORCH.name
+
+    @property
     def can_share(self) -> bool:
-        """Say whether rows of a pass can share a prefix: the compiled kernels alone attend to one."""
-        return self.packing and self.kernels is not None
+        """Return True if rows of a micro-batch can share a prefix."""
+        return self.packing and self.backend.shares_prefixes
 
     def row_nats(
         self, rows: Sequence[MicroBatchRow], *, check_stop: Callable[[], None] = lambda: None
@@ -74,14 +81,13 @@ class FrozenModel:
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
         wanted = _targets(sent, rows)
         streams = self._streams(sent)
-        with active_microbatch(
-            ActiveMicroBatch(layout=sent.layout, streams=streams, kernels=self.kernels, check_stop=check_stop)
-        ):
+        active = ActiveMicroBatch(layout=sent.layout, backend=self.backend, streams=streams, check_stop=check_stop)
+        with active_microbatch(active):
             if self.chunked_head:
                 head = self.model.get_output_embeddings()
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
                 hidden = hidden.index_select(0, wanted.slots)
-                nats = frozen_head_nats(hidden, head.weight, head.bias, wanted.tokens, self.kernels)
+                nats = frozen_head_nats(hidden, head.weight, head.bias, wanted.tokens, self.backend)
             else:
                 logits = self._run(self.model, sent).logits.flatten(0, 1).index_select(0, wanted.slots)
                 wide = torch.promote_types(logits.dtype, torch.float32)
@@ -91,7 +97,7 @@ class FrozenModel:
     def logits(self, rows: Sequence[MicroBatchRow]) -> list[torch.Tensor]:
         """Return each row's logits, [tokens, V], made the way ``row_nats`` makes them."""
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
-        with torch.no_grad(), active_microbatch(ActiveMicroBatch(layout=sent.layout, kernels=self.kernels)):
+        with torch.no_grad(), active_microbatch(ActiveMicroBatch(layout=sent.layout, backend=self.backend)):
             if self.chunked_head:
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
                 logits = self.model.get_output_embeddings()(hidden)
@@ -101,10 +107,10 @@ class FrozenModel:
 
     def _streams(self, sent: "_Sent") -> DropoutStreams | None:
         names = [stream for stream in sent.streams if stream is not None]
-        assert len(names) in {0, len(sent.streams)}, "dropout is on for all rows of a pass or for none"
+        assert len(names) in {0, len(sent.streams)}, "dropout is on for all rows of a micro-batch or for none"
         if not names:
             return None
-        return DropoutStreams(names, lengths=sent.layout.lengths, widths=sent.layout.widths, kernels=self.kernels)
+        return DropoutStreams(names, lengths=sent.layout.lengths, widths=sent.layout.widths, backend=self.backend)
 
     def _run(self, part: torch.nn.Module, sent: "_Sent") -> "_Output":
         wanted = PACKED if self.packing else self.own_attention
@@ -125,26 +131,26 @@ class _Output:
 
 
 class _Span(NamedTuple):
-    """A row, a prefix that rows share, or what a row has behind it."""
+    """A row, a prefix that rows share, or the rest of a row behind it."""
 
     tokens: torch.Tensor
     adapter: int
     parent: int
-    """Index of the stretch with the prefix, or -1."""
+    """Index of the span with the prefix, or -1."""
     stream: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Sent:
-    """Rows laid out as the stretches of a pass."""
+    """Rows laid out as the spans of a micro-batch."""
 
     layout: MicroBatchLayout
     input_ids: torch.Tensor
-    """int64, laid out as the pass."""
+    """int64, laid out as the micro-batch."""
     streams: Sequence[tuple[int, int, int] | None]
-    """Name of each stretch's dropout stream."""
+    """Name of each span's dropout stream."""
     last: Sequence[int]
-    """Index of the stretch that each row ends with."""
+    """Index of the span that each row ends with."""
 
 
 def _lay_out(rows: Sequence[MicroBatchRow], *, padded: bool, device: torch.device) -> _Sent:
@@ -176,12 +182,12 @@ def _lay_out(rows: Sequence[MicroBatchRow], *, padded: bool, device: torch.devic
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Targets:
-    """What is predicted in a pass; a target in a shared prefix is one of several rows and predicted once."""
+    """The predictions of a micro-batch; a target in a shared prefix belongs to several rows and is predicted once."""
 
     slots: torch.Tensor
     """int64 [M], the slots whose hidden states predict."""
     tokens: torch.Tensor
-    """int64 [M], what they should predict."""
+    """int64 [M], the tokens to predict."""
     places: torch.Tensor
     """int64, the place among the M of each target of each row, row after row."""
 

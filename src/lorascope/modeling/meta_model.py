@@ -1,4 +1,4 @@
-"""A model without its weights, made from its configuration alone."""
+"""The model on the meta device: its shapes without its weights, from its configuration alone."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from transformers.initialization import no_init_weights
 
 from lorascope.errors import InputError
 from lorascope.modeling.load import (
-    LOADING_ERRORS,
     ModelSource,
     converted_folder,
+    explained,
     locate_gguf,
     locate_model,
     quiet,
@@ -22,14 +22,14 @@ _NEEDED = {
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
 }
-"""What a configuration must say itself, under any of these names: Transformers would fill in another model's value."""
+"""Fields that a configuration must have, under any of these names: Transformers would fill in another model's value."""
 
 
 def locate_configuration(model: str, *, trust_remote_code: bool) -> tuple[ModelSource, str | None]:
-    """Find the model the user named without converting it.
+    """Find the model that the user named, without converting it.
 
     Returns:
-        Where it is, and the name of the GGUF file in there where no copy of it was made yet.
+        Its location, and the name of the GGUF file in there if no copy of it was made yet.
 
     Raises:
         InputError: nothing of that name is here and it cannot be a hub id.
@@ -49,27 +49,24 @@ def empty_model(source: ModelSource, gguf_file: str | None = None) -> PreTrained
     options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if gguf_file is not None:
         options["gguf_file"] = gguf_file
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(source.path, **options)
-            if gguf_file is None:
-                _check_sizes(source, PretrainedConfig.get_config_dict(source.path)[0])
-            # a quantised copy has the same shapes, and its own loader wants a GPU
-            if hasattr(config, "quantization_config"):
-                del config.quantization_config
-            with torch.device("meta"), no_init_weights():
-                model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                    config, trust_remote_code=source.trust_remote_code
-                )
-            model.tie_weights()  # which making the first values would have done
-    except LOADING_ERRORS as error:
-        raise unusable("configuration of model", source, error) from error
+    with explained(lambda error: unusable("configuration of model", source, error)), quiet():
+        config = AutoConfig.from_pretrained(source.path, **options)
+        if gguf_file is None:
+            _check_sizes(source, PretrainedConfig.get_config_dict(source.path)[0])
+        # a quantised copy has the same shapes, and its own loader wants a GPU
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.device("meta"), no_init_weights():
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=source.trust_remote_code
+            )
+        model.tie_weights()  # which initialising the weights would have done
     return model.requires_grad_(requires_grad=False).eval()
 
 
 def _check_sizes(source: ModelSource, written: dict[str, Any]) -> None:
     """Refuse a configuration that leaves its sizes to Transformers' defaults."""
-    parts = [written, *(part for name, part in written.items() if name.endswith("text_config"))]
+    parts = [written, *(p for name, p in written.items() if name.endswith("text_config") and isinstance(p, dict))]
     for name, spellings in _NEEDED.items():
         if not any(spelling in part for part in parts for spelling in spellings):
             raise InputError(

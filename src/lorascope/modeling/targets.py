@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import InputError
 from lorascope.message import Message
-from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
+from lorascope.modeling.adapters.linear_kinds.registry import find_kind
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 
 ALL_LINEAR = "all-linear"
 
@@ -37,7 +37,7 @@ def find_targets(model: PreTrainedModel, target_modules: tuple[str, ...] | str |
     """
     modules = {name: module for name, module in model.named_modules() if name}
     head = model.get_output_embeddings()
-    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    linear = [name for name, module in modules.items() if find_kind(module) is not None and module is not head]
     if target_modules is None:
         return _default_targets(linear)
     if target_modules == ALL_LINEAR:
@@ -105,7 +105,6 @@ def swap_in(model: PreTrainedModel, targets: tuple[str, ...]) -> dict[str, Multi
     layers = {}
     for name in targets:
         base = model.get_submodule(name)
-        assert isinstance(base, nn.Linear | Conv1D)
         parent, _, own = name.rpartition(".")
         layers[name] = MultiLoraLinear(base)
         setattr(model.get_submodule(parent), own, layers[name])
@@ -118,7 +117,7 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
     Raises:
         InputError: a rank is larger than every target layer.
     """
-    limits = {name: min(linear_features(layer.base)) for name, layer in layers.items()}
+    limits = {name: min(layer.features) for name, layer in layers.items()}
     largest = max(limits.values())
     notes = []
     for rank in ranks:

@@ -7,7 +7,7 @@ import torch
 from lorascope.analysis.cost.solo_runs import costs_by_rank, measured_cost
 from lorascope.analysis.verdict.limits import RankedCost, none_within
 from lorascope.errors import InputError
-from lorascope.modeling.adapters.lora import MultiLoraLinear, linear_features
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, SoloRun
 from lorascope.spec.limits import Limit, limits_of, sufficient_megabytes, worst_share
 from lorascope.spec.schema import StudySpec
@@ -25,7 +25,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     """
     if spec.max_adapter_mb is None:
         return
-    per_rank = lora_parameters(1, [linear_features(layer.base) for layer in layers.values()])
+    per_rank = lora_parameters(1, [layer.features for layer in layers.values()])
     per_rank *= torch.promote_types(dtype, torch.float32).itemsize
     smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
     if smallest * per_rank <= most:

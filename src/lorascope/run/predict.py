@@ -60,7 +60,7 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     hardware = _hardware(study.device, dtype)
     if hardware is None:
         return []
-    config = lorascope_config(dtype, kernels=study.frozen.kernels is not None, on_cpu=study.device.type == "cpu")
+    config = lorascope_config(dtype, kernels=study.frozen.accelerated, on_cpu=study.device.type == "cpu")
     if not study.frozen.chunked_head:
         config = replace(config, chunk=None)
     shape = model_shape(study.frozen.model, study.frozen.layers)
@@ -75,7 +75,7 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
             (batches.typical, batches.heaviest),
             adapters=adapters,
             padded=not study.frozen.packing,
-            kernels=study.frozen.kernels is not None,
+            kernels=study.frozen.accelerated,
         )
         factor = 1.0 if known is None else known.joint_factor if what == "joint" else known.factor
         typical = predict(shape, config, steps[:1], ranks, hardware)

@@ -70,6 +70,8 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         splits.train,
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
+        timed=before is None and spec.share_prefixes != "always",  # which needs the kernels
+        share=spec.share_prefixes == "exact" and spec.lora_dropout == 0,
     )
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec, device)
@@ -85,7 +87,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         dtype_reason=before.dtype_reason if before else dtype_reason,
         packing=frozen.packing,
         packing_reason=reasons.packing,
-        kernels=frozen.kernels is not None,
+        kernels=frozen.accelerated,
         kernels_reason=reasons.kernels,
         train_examples=len(splits.train),
         eval_examples=len(splits.eval),
@@ -158,7 +160,8 @@ def _check_rows_fit(model: PreTrainedModel, rows: Sequence[Example], spec: Study
 def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec, device: torch.device) -> tuple[Message, ...]:
     """Say what was asked for, or is expected, and cannot be had here."""
     notes = []
-    if spec.kernels and frozen.kernels is None and device.type == "cpu":
+    slower = spec.kernels and not frozen.accelerated and reasons.kernels.code != "kernels.slower"
+    if slower and device.type == "cpu":
         notes.append(Message("note.no_kernels", reason=reasons.kernels))
     if spec.share_prefixes == "always" and not frozen.can_share:
         why = reasons.kernels if frozen.packing else reasons.packing

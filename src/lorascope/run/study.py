@@ -9,7 +9,6 @@ import torch
 
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
-from lorascope.modeling.adapters.lora import linear_features
 from lorascope.records import ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.adapters import choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
@@ -93,7 +92,7 @@ def _earlier_run(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> tupl
 
 def _disk_bytes(study: PreparedStudy) -> int:
     """Return what adapters (4 bytes a parameter) and two checkpoints with a third being written (3 x 12) need."""
-    features = [linear_features(layer.base) for layer in study.frozen.layers.values()]
+    features = [layer.features for layer in study.frozen.layers.values()]
     return sum(lora_parameters(trial.rank, features) for trial in plan_trials(study.spec)) * (4 + 3 * 12)
 
 

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from bound import Form, attention_seconds, record_products, recorded_attention, replay_seconds
-from lorascope.engine import verify
 from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.backends.cpu import backend
 from lorascope.modeling.backends.cpu.autograd import RowAttention
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
@@ -94,7 +94,7 @@ def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_r
 def test_what_adapters_multiply_is_replayed_in_the_precision_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their weights are float32 and rounded inside of the kernels."""
     kernels_of("vectors")
-    monkeypatch.setattr(verify, "load_kernels", lambda: load_level("vectors"))
+    monkeypatch.setattr(backend, "load_kernels", lambda: load_level("vectors"))
     sizes = {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16, "intermediate_size": 96}
     model, spec = make_model("llama", torch.bfloat16, vocabulary=64, **sizes), make_spec(ranks=(32,))
     frozen, _ = prepare_model(model, TARGETS["llama"], make_splits().train, packing=True, kernels=True)

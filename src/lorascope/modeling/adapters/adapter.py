@@ -7,11 +7,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import nn
 
-from lorascope.modeling.adapters.lora import LayerAdapter, MultiLoraLinear, linear_features
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.backends.protocol import LayerAdapter
 from lorascope.units import lora_parameters
 
 
@@ -40,9 +42,10 @@ class Adapter:
     ) -> None:
         self.shape = shape
         dtype = torch.promote_types(compute_dtype, torch.float32)
-        sizes = {name: linear_features(layer.base) for name, layer in layers.items()}
+        sizes = {name: layer.features for name, layer in layers.items()}
         n_parameters = lora_parameters(shape.rank, sizes.values())
-        device = next(iter(layers.values())).base.weight.device
+        base = next(iter(layers.values())).base
+        device = next(chain(base.parameters(), base.buffers())).device
         self.flat = nn.Parameter(torch.zeros(n_parameters, dtype=dtype, device=device))
         self.flat.grad = torch.zeros_like(self.flat)
         self.layers: dict[str, LayerAdapter] = {}

@@ -8,13 +8,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lorascope.atomic import write_whole
 from lorascope.errors import InputError
-from lorascope.modeling.adapters.lora import LayerAdapter, MultiLoraLinear
+from lorascope.modeling.adapters.linear_kinds.registry import find_kind
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.adapters.svd import Update, principal
 from lorascope.modeling.adapters.tensor_file import write_tensors
+from lorascope.modeling.backends.protocol import LayerAdapter
 
 _PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -70,7 +71,7 @@ def save_peft(
         "use_rslora": rslora,
         "lora_dropout": dropout,
         "target_modules": list(adapters),
-        "fan_in_fan_out": any(isinstance(layers[name].base, Conv1D) for name in adapters),
+        "fan_in_fan_out": any(layers[name].kind.fan_in_fan_out for name in adapters),
         "bias": "none",
         "init_lora_weights": True,
         "inference_mode": True,
@@ -120,15 +121,24 @@ def read_updates(folder: Path) -> dict[str, Update]:
 
 
 def merge_peft(model: PreTrainedModel, folder: Path) -> None:
-    """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better."""
+    """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better.
+
+    Raises:
+        InputError: a layer does not store its weight as a matrix that an update can be added to.
+    """
     for name, update in read_updates(folder).items():
         layer = model.get_submodule(name)
-        weight = layer.get_parameter("weight")
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        A, B = update.A.to(weight.device, wide), update.B.to(weight.device, wide)
-        update_OI = update.scale * (B @ A)
+        kind = find_kind(layer)
+        weight_OI = None if kind is None else kind.weight(layer)
+        if weight_OI is None:
+            raise InputError(
+                f"the adapter cannot be merged into {name}, a {type(layer).__name__}",
+                remedy="export it without merging, or merge it into the base model before it was quantised",
+            )
+        wide = torch.promote_types(weight_OI.dtype, torch.float32)
+        A, B = update.A.to(weight_OI.device, wide), update.B.to(weight_OI.device, wide)
         with torch.no_grad():
-            weight.copy_(weight.to(wide) + (update_OI.T if isinstance(layer, Conv1D) else update_OI))
+            weight_OI.copy_(weight_OI.to(wide) + update.scale * (B @ A))
 
 
 def truncate_peft(source: Path, target: Path, rank: int) -> None:

@@ -1,14 +1,11 @@
-"""Which tokens of a pass belong to which row and which adapter.
+"""Layout of a micro-batch: which tokens belong to which row and which adapter.
 
-A pass is what goes through the model at once. It is made of stretches: a row, or a prefix that several rows share and
-that is computed once, or what a row has behind such a prefix. Packed, stretches lie end to end in one sequence; padded,
-each fills its own line up to the longest. The layers ask for the current pass instead of being handed it, because
-Transformers' models do not pass unknown arguments through every layer.
+A micro-batch is what goes through the model at once. It is made of spans: a row, a prefix that several rows share and
+that is computed once, or the rest of a row behind such a prefix. Packed, spans lie end to end in one sequence; padded,
+each is filled up to the longest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -16,31 +13,28 @@ from itertools import accumulate
 import torch
 from torch.nn import functional as F
 
-from lorascope.modeling.adapters.dropout import DropoutStreams
-from lorascope.modeling.backends.cpu.bindings import Kernels
-from lorascope.modeling.backends.cpu.ctypes_structs import KernelRows
 from lorascope.modeling.packing.length_buckets import AttentionGroup, group_rows
 
 BASE_ONLY = -1
 """Adapter index of rows that no adapter touches."""
 SLOT_MULTIPLE = 32
-"""A packed adapter's stretches are filled up to a multiple of this many slots."""
+"""The packed spans of an adapter are filled up to a multiple of this many slots together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatchLayout:
-    """Stretches of one pass in order; those of one adapter stand next to each other.
+    """Spans of one micro-batch in order; those of one adapter are neighbours.
 
     Raises:
-        AssertionError: when stretches of one adapter are scattered, or a parent is not a prefix before its children.
+        AssertionError: spans of one adapter are scattered, or a parent is not a prefix before its children.
     """
 
     lengths: tuple[int, ...]
-    """Real tokens of each stretch."""
+    """Real tokens of each span."""
     adapters: tuple[int, ...]
-    """Adapter index of each stretch, or ``BASE_ONLY``."""
+    """Adapter index of each span, or ``BASE_ONLY``."""
     parents: tuple[int, ...] = ()
-    """Index of the stretch that holds the tokens before each stretch's own, or -1; nothing given: -1 for all."""
+    """Index of the span that holds the prefix of each span, or -1; empty: -1 for all."""
     device: torch.device
     """Where index tensors live."""
     padded: bool = False
@@ -50,7 +44,7 @@ class MicroBatchLayout:
             object.__setattr__(self, "parents", (-1,) * len(self.lengths))
         assert len(self.lengths) == len(self.adapters) == len(self.parents) > 0
         changes = sum(a != b for a, b in zip(self.adapters, self.adapters[1:], strict=False))
-        assert changes == len(set(self.adapters)) - 1, "stretches of one adapter must be neighbours"
+        assert changes == len(set(self.adapters)) - 1, "spans of one adapter must be neighbours"
         for span, parent in enumerate(self.parents):
             assert parent < span, "a prefix stands before the rows that share it"
             assert parent < 0 or self.parents[parent] < 0, "a prefix has no prefix"
@@ -59,7 +53,7 @@ class MicroBatchLayout:
 
     @cached_property
     def _runs(self) -> tuple[tuple[int, int, int], ...]:
-        """``(adapter, first stretch, stretch after the last)`` of neighbours with one adapter, or with none."""
+        """``(adapter, first span, span after the last)`` of neighbours with one adapter, or with none."""
         found, first = [], 0
         for span in range(1, len(self.adapters) + 1):
             if span == len(self.adapters) or self.adapters[span] != self.adapters[first]:
@@ -69,15 +63,15 @@ class MicroBatchLayout:
 
     @cached_property
     def segments(self) -> tuple[tuple[int, int, int], ...]:
-        """``(adapter, first stretch, stretch after the last)`` of each adapter's own, base-only ones left out."""
+        """``(adapter, first span, span after the last)`` of each adapter."""
         return tuple(run for run in self._runs if run[0] != BASE_ONLY)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Slots of each stretch.
+        """Slots of each span.
 
-        Padded, all are as wide as the longest. Packed, the last of each adapter is filled up so that its stretches
-        together are a multiple of 32 slots: the matrix library prepares (and keeps) code for every shape it meets.
+        Padded, all are as wide as the longest. Packed, the last of each adapter is filled up so that its spans together
+        are a multiple of 32 slots: the matrix library compiles (and keeps) code for every shape it meets.
         """
         if self.padded:
             return (max(self.lengths),) * len(self.lengths)
@@ -88,36 +82,28 @@ class MicroBatchLayout:
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """First slot of each stretch in the flattened pass."""
+        """First slot of each span in the flattened micro-batch."""
         return tuple(accumulate(self.widths[:-1], initial=0))
 
     @cached_property
     def n_slots(self) -> int:
-        """Length of the flattened pass, padding included."""
+        """Length of the flattened micro-batch, padding included."""
         return sum(self.widths)
 
     def slots(self, first: int, stop: int) -> slice:
-        """Return the slots of a run of stretches."""
+        """Return the slots of spans ``first`` to ``stop``."""
         end = self.n_slots if stop == len(self.lengths) else self.starts[stop]
         return slice(self.starts[first], end)
 
     def row_slots(self, span: int) -> torch.Tensor:
-        """Return the slot of each token of the row that ends with a stretch, its prefix included, int64 on the CPU."""
+        """Return the slot of each token of the row that ends with a span, its prefix included, int64 on the CPU."""
         parts = [part for part in (self.parents[span], span) if part >= 0]
         return torch.cat([torch.arange(self.lengths[part]) + self.starts[part] for part in parts])
 
     @cached_property
-    def kernel_rows(self) -> KernelRows:
-        """Where each stretch lies, for the compiled kernels."""
-        starts, lengths, widths, parents = (
-            torch.tensor(part) for part in (self.starts, self.lengths, self.widths, self.parents)
-        )
-        return KernelRows(starts=starts, lengths=lengths, widths=widths, parents=parents)
-
-    @cached_property
     def groups(self) -> tuple[AttentionGroup, ...]:
-        """Rows of similar length, for attention over a packed pass without the kernels."""
-        assert max(self.parents) < 0, "only the compiled kernels attend to a shared prefix"
+        """Rows of similar length, padded together for attention."""
+        assert max(self.parents) < 0, "a group of rows cannot attend to a shared prefix"
         return group_rows(self.lengths, self.starts, self.device)
 
     @cached_property
@@ -128,40 +114,10 @@ class MicroBatchLayout:
 
     @cached_property
     def attention_mask(self) -> torch.Tensor:
-        """The mask of real tokens, int64, laid out as the pass."""
+        """The mask of real tokens, int64, laid out as the micro-batch."""
         return self.lay_out([torch.ones(length, dtype=torch.int64) for length in self.lengths])
 
     def lay_out(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Lay one tensor a stretch out as the pass, [1, n_slots] packed or [rows, width] padded, filled with zeros."""
+        """Lay out one tensor a span, [1, n_slots] packed or [rows, width] padded, filled with zeros."""
         filled = [F.pad(part, (0, width - len(part))) for part, width in zip(parts, self.widths, strict=True)]
         return (torch.stack(filled) if self.padded else torch.cat(filled)[None]).to(self.device)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ActiveMicroBatch:
-    """The pass that is going through the model, with the dropout of its stretches (None: no dropout)."""
-
-    layout: MicroBatchLayout
-    streams: DropoutStreams | None = None
-    kernels: Kernels | None = None
-    """The compiled kernels, where they may be used."""
-    check_stop: Callable[[], None] = lambda: None
-    """Raises when the run should stop; called in every adapted layer, as a pass may take longer than a user waits."""
-
-
-_active: ContextVar[ActiveMicroBatch | None] = ContextVar("lorascope_active_pass", default=None)
-
-
-@contextmanager
-def active_microbatch(current: ActiveMicroBatch) -> Iterator[None]:
-    """Make a pass the current one for the layers inside the ``with`` block."""
-    token = _active.set(current)
-    try:
-        yield
-    finally:
-        _active.reset(token)
-
-
-def current_microbatch() -> ActiveMicroBatch | None:
-    """Return the pass that is going through the model, or None outside of one."""
-    return _active.get()

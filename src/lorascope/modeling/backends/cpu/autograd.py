@@ -1,12 +1,15 @@
-"""Autograd operations made of the kernels: what they keep between the two directions, and nothing else."""
+"""Autograd operations made of the kernels: what each keeps for its backward pass."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
+from lorascope.errors import UnsupportedModelError
+from lorascope.modeling.adapters.linear_kinds.dense import is_unmodified
 from lorascope.modeling.backends.cpu.bindings import Kernels
-from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan
+from lorascope.modeling.backends.cpu.ctypes_structs import AttentionPlan, Rotary, kernel_rows
+from lorascope.modeling.packing.packed_layout import MicroBatchLayout
 
 
 class RmsNorm(torch.autograd.Function):
@@ -27,9 +30,9 @@ class RmsNorm(torch.autograd.Function):
 
 
 class ResidualNorm(torch.autograd.Function):
-    """The norm of a float32 residual stream, beside the stream itself, whose gradient is added to where it lies.
+    """The norm of a float32 residual stream, and the stream itself, whose gradient is added to in place.
 
-    The stream is handed on from one operation to the next and changed in place, forward and back; none keeps it.
+    Operations change the stream in place, forward and backward; none keeps it.
     """
 
     @staticmethod
@@ -74,6 +77,9 @@ class SiluMul(torch.autograd.Function):
 class FrozenForward:
     """The forward of a frozen ``nn.Linear`` whose product the kernels make."""
 
+    computes_own_product = True
+    """Says that the layer is still an unmodified ``nn.Linear``."""
+
     def __init__(self, layer: nn.Linear, kernels: Kernels) -> None:
         self._layer, self._kernels, self._own = layer, kernels, layer.forward
 
@@ -83,12 +89,6 @@ class FrozenForward:
             return self._own(x)
         product: torch.Tensor = FrozenProduct.apply(x, self._layer, self._kernels, None)
         return product
-
-
-def is_plain(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Say whether a layer is one of these kinds and nothing else: no hooks, and no forward of somebody else."""
-    own = type(layer) in kinds and isinstance(vars(layer).get("forward"), FrozenForward | None)
-    return own and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
 class FrozenProduct(torch.autograd.Function):
@@ -120,8 +120,8 @@ class FrozenProduct(torch.autograd.Function):
 
 
 def supports_gated_matmul(kernels: Kernels, x: torch.Tensor, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> bool:
-    """Say whether the kernels can make all products of a gated layer without biases inside."""
-    plain = all(is_plain(part, nn.Linear) for part in (gate, up, down)) and gate.bias is None and up.bias is None
+    """Return True if the kernels can make all products of a gated layer without biases inside."""
+    plain = all(is_unmodified(part, nn.Linear) for part in (gate, up, down)) and gate.bias is None and up.bias is None
     return plain and kernels.supports_matmul(x, gate.weight, up.weight, down.weight, down.bias)
 
 
@@ -141,7 +141,7 @@ class GatedFeedForward(torch.autograd.Function):
         kernels: Kernels,
         residual: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return down(silu(gate(x)) * up(x)), [..., D], or the residual stream with it, if ``multiplies_gated``."""
+        """Return down(silu(gate(x)) * up(x)), [..., D], or the residual stream with it."""
         ctx.kernels = kernels
         ctx.own = supports_gated_matmul(kernels, x, gate, up, down)
         if ctx.own:
@@ -195,3 +195,25 @@ class RowAttention(torch.autograd.Function):
         """Return the gradients with respect to q, k and v."""
         q, k, v, out, log_sums = ctx.saved_tensors
         return *ctx.kernels.attention_backward((q, k, v), ctx.plan, out, log_sums, grads[0]), None, None
+
+
+def attend(
+    kernels: Kernels,
+    heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    layout: MicroBatchLayout,
+    *,
+    scaling: float,
+    window: int | None,
+    rotary: Rotary | None = None,
+) -> torch.Tensor:
+    """Attend causally inside each row of a packed micro-batch, [N, H, F]; see ``Backend.attend``.
+
+    Raises:
+        UnsupportedModelError: keys and values have other shapes.
+    """
+    q, k, v = (x.flatten(1).view(x.shape) for x in heads)
+    if k.shape != v.shape or q.shape[1] % k.shape[1]:
+        raise UnsupportedModelError(f"{q.shape[1]} queries, keys {list(k.shape)} and values {list(v.shape)}")
+    plan = AttentionPlan(rows=kernel_rows(layout), scaling=scaling, window=window, rotary=rotary)
+    attended: torch.Tensor = RowAttention.apply(q, k, v, plan, kernels)
+    return attended

@@ -6,15 +6,17 @@ Shape legend: N tokens, D features, C tokens of a chunk, V vocabulary, H heads, 
 import ctypes
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from lorascope.errors import UnsupportedModelError
 from lorascope.modeling.backends.cpu.ctypes_structs import (
     MULTIPLE,
     AttentionPlan,
     KernelRows,
-    LoraPart,
+    LoraSegment,
     compute_dtype,
     described_heads,
     described_layers,
@@ -35,6 +37,8 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self.file = Path(library._name).name
+        """The library's file, named by a digest of sources, compiler, flags and processor."""
         self._found: dict[str, Any] = {}
         self._allocation_failed = ctypes.CFUNCTYPE(ctypes.c_bool)(("allocation_failed", library))
 
@@ -80,20 +84,20 @@ class Kernels:
         self,
         x_NI: torch.Tensor,
         weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-        parts: Sequence[Sequence[LoraPart]] | None = None,
+        segments: Sequence[Sequence[LoraSegment]] | None = None,
     ) -> list[torch.Tensor]:
         """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None, with what each one's parts add.
 
         A part's update and the frozen product are one sum, which is rounded once.
         """
-        x_NI, parts = x_NI.contiguous(), parts or [()] * len(weights)
+        x_NI, segments = x_NI.contiguous(), segments or [()] * len(weights)
         assert all(weight.shape[1] == x_NI.shape[1] for weight, _ in weights)
         outputs = [x_NI.new_empty(x_NI.shape[0], weight.shape[0]) for weight, _ in weights]
-        layers = described_layers(outputs, weights, parts)
+        layers = described_layers(outputs, weights, segments)
         self._multiply("linear_forward", x_NI.dtype, *x_NI.shape, len(weights), layers, x_NI)
         emit(lambda: [forward_product(x_NI, weight) for weight, _ in weights])
-        emit(lambda: [forward_product(x_NI[part.slots], part.A) for part in chain(*parts)])
-        emit(lambda: [forward_product(part.hidden[:, : len(part.A)], part.B) for part in chain(*parts)])
+        emit(lambda: [forward_product(x_NI[segment.slots], segment.A) for segment in chain(*segments)])
+        emit(lambda: [forward_product(segment.hidden[:, : len(segment.A)], segment.B) for segment in chain(*segments)])
         return outputs
 
     def add_linear_(
@@ -120,16 +124,16 @@ class Kernels:
         x_NI: torch.Tensor,
         weights: Sequence[torch.Tensor],
         grads: Sequence[torch.Tensor],
-        parts: Sequence[Sequence[LoraPart]],
+        segments: Sequence[Sequence[LoraSegment]],
         *,
         wants_dx: bool,
     ) -> torch.Tensor | None:
         """Return the same with what flows back through each layer's parts, or None; add to the gradients of these."""
         assert x_NI.is_contiguous()
-        assert all(part.gradients is not None for own in parts for part in own)
+        assert all(segment.gradients is not None for own in segments for segment in own)
         dx = torch.empty_like(x_NI) if wants_dx else None
-        self._back(weights, grads, dx, x_NI, parts)
-        emit(lambda: (product for part in chain(*parts) for product in _back_through(part, dx)))
+        self._back(weights, grads, dx, x_NI, segments)
+        emit(lambda: (product for segment in chain(*segments) for product in _back_through(segment, dx)))
         return dx
 
     def _back(
@@ -138,10 +142,10 @@ class Kernels:
         grads: Sequence[torch.Tensor],
         dx_NI: torch.Tensor | None,
         x_NI: torch.Tensor | None = None,
-        parts: Sequence[Sequence[LoraPart]] | None = None,
+        segments: Sequence[Sequence[LoraSegment]] | None = None,
     ) -> None:
         grads = [dy.contiguous() for dy in grads]
-        layers = described_layers(grads, [(weight, None) for weight in weights], parts or [()] * len(weights))
+        layers = described_layers(grads, [(weight, None) for weight in weights], segments or [()] * len(weights))
         sizes = (grads[0].shape[0], weights[0].shape[1], len(weights))
         self._multiply("linear_backward", weights[0].dtype, *sizes, layers, x_NI, dx_NI)
         if dx_NI is not None:
@@ -258,6 +262,8 @@ class Kernels:
 
     def silu_mul_forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """Return silu(gate) * up, [..., D]."""
+        if gate.shape != up.shape:
+            raise UnsupportedModelError(f"a gate of shape {list(gate.shape)} for inputs of shape {list(up.shape)}")
         gate, up = gate.contiguous(), up.contiguous()
         y, d = torch.empty_like(gate), gate.shape[-1]
         self._call("silu_mul_forward", gate.dtype, gate.numel() // d, d, gate, up, y)
@@ -330,9 +336,9 @@ class Kernels:
         return dq, dk, dv
 
 
-def _back_through(part: LoraPart, dx_NI: torch.Tensor | None) -> list[KernelProduct]:
-    (rank, in_features), out_features = part.A.shape, len(part.B)
-    n, dtype = len(part.hidden), part.hidden.dtype
-    found = [KernelProduct(n, out_features, rank, part.B.to(dtype)), KernelProduct(rank, n, in_features)]
+def _back_through(segment: LoraSegment, dx_NI: torch.Tensor | None) -> list[KernelProduct]:
+    (rank, in_features), out_features = segment.A.shape, len(segment.B)
+    n, dtype = len(segment.hidden), segment.hidden.dtype
+    found = [KernelProduct(n, out_features, rank, segment.B.to(dtype)), KernelProduct(rank, n, in_features)]
     found += [KernelProduct(rank, n, out_features)]
-    return found if dx_NI is None else [*found, KernelProduct(n, rank, in_features, part.A.to(dtype))]
+    return found if dx_NI is None else [*found, KernelProduct(n, rank, in_features, segment.A.to(dtype))]

@@ -1,4 +1,4 @@
-"""What the kernels are told, as the engine says it and as C++ reads it.
+"""Arguments of the kernels: as dataclasses of tensors, and as the ctypes structures that C++ reads.
 
 Shape legend: N tokens, n tokens of one adapter, I in_features, O out_features, R rank, F features of a head.
 """
@@ -6,10 +6,12 @@ Shape legend: N tokens, n tokens of one adapter, I in_features, O out_features, 
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Self
 
 import torch
+
+from lorascope.modeling.packing.packed_layout import MicroBatchLayout
 
 _BLOCK = 128
 MULTIPLE = 32
@@ -18,7 +20,7 @@ MULTIPLE = 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KernelRows:
-    """Rows of a pass, or of a part of it, as the kernels want them: int64 on the CPU, one element a row."""
+    """Rows of a micro-batch, or of a part of it: int64 on the CPU, one element a row."""
 
     starts: torch.Tensor
     """First slot, counted from the first slot of the tensors that are handed over."""
@@ -27,8 +29,18 @@ class KernelRows:
     widths: torch.Tensor
     """Slots."""
     parents: torch.Tensor
-    """Index of the row that holds the tokens before a row's own, or -1. It stands before its children and has no
-    parent itself."""
+    """Index of the row that holds a row's prefix, or -1. It stands before its children and has no parent itself."""
+
+    @classmethod
+    def end_to_end(cls, lengths: Sequence[int], widths: Sequence[int], parents: Sequence[int] | None = None) -> Self:
+        """Lay rows end to end; without ``parents`` none has a prefix."""
+        slots = torch.tensor(widths)
+        return cls(
+            starts=slots.cumsum(0) - slots,
+            lengths=torch.tensor(lengths),
+            widths=slots,
+            parents=torch.tensor([-1] * len(lengths) if parents is None else parents),
+        )
 
     def blocks(self, features: int) -> int:
         """Count the blocks of 128 elements that dropout's bits come in; every row begins one."""
@@ -41,6 +53,12 @@ class KernelRows:
         return {}
 
 
+@lru_cache(maxsize=4)
+def kernel_rows(layout: MicroBatchLayout) -> KernelRows:
+    """Return where the spans of a micro-batch lie; every layer asks anew."""
+    return KernelRows.end_to_end(layout.lengths, layout.widths, layout.parents)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Rotary:
     """Cosine and sine of each token's angles, [N, F] each, in the precision of the heads."""
@@ -51,19 +69,19 @@ class Rotary:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AttentionPlan:
-    """Who attends to whom, and how."""
+    """Which tokens attend to which, and how."""
 
     rows: KernelRows
     scaling: float
     """Factor of the scores."""
     window: int | None = None
-    """Most tokens a query may look back, itself included; None: all."""
+    """Most tokens that a query attends to, its own included; None: all."""
     rotary: Rotary | None = None
-    """Angles by which queries and keys are still to be turned."""
+    """Angles by which the kernel rotates queries and keys; None: it does not."""
 
 
 class _HeadsStruct(ctypes.Structure):
-    """The kernels' own description of an attention call; the fields are those of ``Heads`` in attention.hpp."""
+    """An attention call; the fields are those of ``Heads`` in attention.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("rows", "starts", "lengths", "widths", "parents")),
@@ -74,15 +92,15 @@ class _HeadsStruct(ctypes.Structure):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LoraPart:
-    """One adapter in a layer, with the slots of the pass that are its own: y += factor * dropped(x) A^T B^T."""
+class LoraSegment:
+    """One adapter in a layer and its slots of the micro-batch: y += factor * dropped(x) A^T B^T."""
 
     slots: slice
     factor: float
     A: torch.Tensor
-    """[R, I], float32, rounded where it is multiplied with"""
+    """[R, I], float32, rounded where it is multiplied."""
     B: torch.Tensor
-    """[O, R], float32"""
+    """[O, R], float32."""
     hidden: torch.Tensor
     """factor * dropped(x) A^T [n, R filled up to a multiple of 32], bfloat16, which the forward pass writes."""
     gradients: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -91,8 +109,8 @@ class LoraPart:
     """The rows of these slots and which inputs are kept, as ``dropout_bits`` gives them; None: all."""
 
 
-class _LoraStruct(ctypes.Structure):
-    """The kernels' own description of a part; the fields are those of ``LoraPart`` in lora.hpp."""
+class _SegmentStruct(ctypes.Structure):
+    """A segment; the fields are those of ``LoraSegment`` in lora_gemm.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("first", "slots", "rank")),
@@ -104,13 +122,13 @@ class _LoraStruct(ctypes.Structure):
 
 
 class _LinearStruct(ctypes.Structure):
-    """The kernels' own description of a frozen layer; the fields are those of ``Linear`` in lora.hpp."""
+    """A frozen layer; the fields are those of ``Linear`` in lora_gemm.hpp."""
 
     _fields_ = (
         ("out", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "y", "residual")),
-        ("n_parts", ctypes.c_int64),
-        ("parts", ctypes.POINTER(_LoraStruct)),
+        ("n_segments", ctypes.c_int64),
+        ("segments", ctypes.POINTER(_SegmentStruct)),
     )
 
 
@@ -122,35 +140,35 @@ def compute_dtype(x: torch.Tensor) -> torch.dtype:
 def described_layers(
     outputs: Sequence[torch.Tensor],
     weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-    parts: Sequence[Sequence[LoraPart]],
+    segments: Sequence[Sequence[LoraSegment]],
 ) -> ctypes.Array[Any]:
-    """Describe frozen layers with one input: outputs or their gradients, which are float32 in a residual stream."""
+    """Describe frozen layers with one input; outputs, or their gradients, of a residual stream are float32."""
     described = []
-    for y, (weight, bias), own in zip(outputs, weights, parts, strict=True):
+    for y, (weight, bias), own in zip(outputs, weights, segments, strict=True):
         places = (y.data_ptr(), None) if y.dtype == weight.dtype else (None, y.data_ptr())
         frozen = (weight.data_ptr(), None if bias is None else bias.data_ptr(), *places)
         described.append(
-            _LinearStruct(weight.shape[0], *frozen, len(own), (_LoraStruct * len(own))(*map(_lora_part, own)))
+            _LinearStruct(weight.shape[0], *frozen, len(own), (_SegmentStruct * len(own))(*map(_segment_struct, own)))
         )
     return (_LinearStruct * len(described))(*described)
 
 
-def _lora_part(part: LoraPart) -> _LoraStruct:
-    assert part.slots.start % MULTIPLE == part.slots.stop % MULTIPLE == 0
-    assert part.A.dtype == part.B.dtype == torch.float32
-    gradients = (None, None) if part.gradients is None else [grad.data_ptr() for grad in part.gradients]
+def _segment_struct(segment: LoraSegment) -> _SegmentStruct:
+    assert segment.slots.start % MULTIPLE == segment.slots.stop % MULTIPLE == 0
+    assert segment.A.dtype == segment.B.dtype == torch.float32
+    gradients = (None, None) if segment.gradients is None else [grad.data_ptr() for grad in segment.gradients]
     rows, widths, bits = 0, None, None
-    if part.dropout is not None:
-        where, kept = part.dropout
+    if segment.dropout is not None:
+        where, kept = segment.dropout
         rows, widths, bits = where.widths.shape[0], where.widths.data_ptr(), kept.data_ptr()
-    return _LoraStruct(
-        part.slots.start, part.slots.stop - part.slots.start, part.A.shape[0], part.factor,
-        part.A.data_ptr(), part.B.data_ptr(), part.hidden.data_ptr(), *gradients, rows, widths, bits,
+    return _SegmentStruct(
+        segment.slots.start, segment.slots.stop - segment.slots.start, segment.A.shape[0], segment.factor,
+        segment.A.data_ptr(), segment.B.data_ptr(), segment.hidden.data_ptr(), *gradients, rows, widths, bits,
     )  # fmt: skip
 
 
 def described_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> ctypes.Structure:
-    """Describe heads [N, H or K, F] and who attends to whom."""
+    """Describe heads [N, H or K, F] and which tokens attend to which."""
     (_, n_heads, features), n_kv_heads = q.shape, k.shape[1]
     for x in (q, k, v):
         assert x.stride()[1:] == (features, 1), "the heads of a token must be adjacent"

@@ -13,7 +13,7 @@
 namespace {
 
 // One adapter in a layer and the slots that are its own; kernels/arguments.py has the same fields in the same order.
-struct LoraPart {
+struct LoraSegment {
     int64_t first, slots, rank;  // the first two are multiples of 32
     double factor;
     const float *a, *b;     // [rank, in], [out, rank], rounded where they are multiplied with
@@ -44,13 +44,13 @@ struct Linear {
     const bfloat16 *weight, *bias;  // [out, in]; [out] or null
     bfloat16* y;                    // [n, out], or its gradient going back; null where there is a residual stream
     float* residual;                // [n, out], to which the output is added, or its gradient; without adapters, or null
-    int64_t n_parts;
-    const LoraPart* parts;
+    int64_t n_segments;
+    const LoraSegment* parts;
 };
 
 // An adapter in one of the layers with one input, and where that layer's outputs begin among all, in tile columns.
 struct Adapted {
-    const LoraPart& own;
+    const LoraSegment& own;
     const Linear& layer;
     int64_t begin;
     std::vector<const uint16_t*> bits;
@@ -62,8 +62,8 @@ inline std::vector<Adapted> adapters_of(int64_t in, int64_t count, const Linear*
     std::vector<Adapted> found;
     int64_t begin = 0;
     for (int64_t layer = 0; layer < count; begin += layers[layer++].out / kLanes)
-        for (int64_t part = 0; part < layers[layer].n_parts; ++part) {
-            const LoraPart& own = layers[layer].parts[part];
+        for (int64_t part = 0; part < layers[layer].n_segments; ++part) {
+            const LoraSegment& own = layers[layer].parts[part];
             found.push_back({own, layers[layer], begin, own.bits(in)});
         }
     return found;
@@ -73,7 +73,7 @@ inline std::vector<Adapted> adapters_of(int64_t in, int64_t count, const Linear*
 struct Common {
     int64_t own, task, rows;
 
-    Common(const LoraPart& part, int64_t first, int64_t tile_rows) {
+    Common(const LoraSegment& part, int64_t first, int64_t tile_rows) {
         const int64_t begin = std::max(part.first, first);
         own = (begin - part.first) / kLanes, task = (begin - first) / kLanes;
         rows = (std::min(part.first + part.slots, first + tile_rows * kLanes) - begin) / kLanes;
@@ -111,7 +111,7 @@ class LoraForward {
 
     void ask(TileMemory& room) {
         for (size_t at = 0; at < adapters.size(); ++at) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             room.add(operands[at].a, own.tiles(), in / kPairs);
             room.add(operands[at].b, adapters[at].layer.out / kLanes, own.wide() / kPairs);
             room.add(operands[at].hidden, own.slots / kLanes, own.wide() / kPairs);
@@ -121,14 +121,14 @@ class LoraForward {
     void prepare(const bfloat16* x) {
         if (adapters.empty()) return;
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.own.tiles(); }, [&](size_t at, int64_t i) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             for (int64_t p = 0; p < in / kPairs; ++p)
                 turned_rows(own.a + i * kLanes * in + p * kPairs, in, own.rank - i * kLanes, kPairs,
                             operands[at].a.tile(i, p));
         });
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.layer.out / kLanes; },
                          [&](size_t at, int64_t i) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             for (int64_t p = 0; p < own.wide() / kPairs; ++p)
                 turned_rows(own.b + i * kLanes * own.rank + p * kPairs, own.rank, kLanes, own.rank - p * kPairs,
                             operands[at].b.tile(i, p));
@@ -136,7 +136,7 @@ class LoraForward {
         Aligned<uint32_t> memory;
         Aligned<float> sums_memory;
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.tasks(); }, [&](size_t at, int64_t task) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             const int64_t first = task * kSlots, rows = std::min(kSlots, own.slots - first) / kLanes, wide = own.wide();
             Tiled dropped;
             TileMemory room(memory);
@@ -193,7 +193,7 @@ class LoraBackward {
 
     void ask(TileMemory& room) {
         for (size_t at = 0; at < adapters.size(); ++at) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             const int64_t out = adapters[at].layer.out, depth = own.slots / kPairs;
             Operands& to = operands[at];
             room.add(to.b, own.tiles(), out / kPairs), room.add(to.back, own.slots / kLanes, own.wide() / kPairs);
@@ -205,13 +205,13 @@ class LoraBackward {
     void prepare() {
         if (adapters.empty()) return;
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.own.tiles(); }, [&](size_t at, int64_t i) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             for (int64_t p = 0; p < adapters[at].layer.out / kPairs; ++p)
                 paired_rows(own.b + p * kPairs * own.rank + i * kLanes, own.rank, kPairs, own.rank - i * kLanes,
                             operands[at].b.tile(i, p));
         });
         for_each_adapter(adapters, [&](const Adapted&) { return wants_dx ? in / kLanes : 0; }, [&](size_t at, int64_t i) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             for (int64_t p = 0; p < own.wide() / kPairs; ++p)
                 paired_rows(own.a + p * kPairs * in + i * kLanes, in, own.rank - p * kPairs, kLanes,
                             operands[at].a.tile(i, p));
@@ -219,7 +219,7 @@ class LoraBackward {
         Aligned<uint32_t> memory;
         Aligned<float> sums_memory;
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.tasks(); }, [&](size_t at, int64_t task) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             const Operands& to = operands[at];
             const int64_t first = task * kSlots, slots = std::min(kSlots, own.slots - first), wide = own.wide();
             const int64_t out = adapters[at].layer.out;
@@ -277,7 +277,7 @@ class LoraBackward {
     // Each tile of pairs (slot pair, column) goes through finish(tile): as it is it belongs to a right factor, turned to a
     // left one.
     template <class Get, class Finish>
-    static Tiled two_columns(const LoraPart& own, Aligned<uint32_t>& memory, Get get, Finish finish) {
+    static Tiled two_columns(const LoraSegment& own, Aligned<uint32_t>& memory, Get get, Finish finish) {
         Tiled to;
         TileMemory room(memory);
         room.add(to, 2, own.slots / kPairs);
@@ -297,7 +297,7 @@ class LoraBackward {
         Aligned<uint32_t> memory;
         Aligned<float> sums_memory;
         for_each_adapter(adapters, [&](const Adapted&) { return in / kPairs; }, [&](size_t at, int64_t task) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             float* sums = sums_memory.fit(own.tiles() * 2 * kTileWords);
             const auto get = [&](int64_t t, int64_t half) {
                 const uint16_t* kept = adapters[at].bits[t];
@@ -315,7 +315,7 @@ class LoraBackward {
         });
         for_each_adapter(adapters, [](const Adapted& adapter) { return adapter.layer.out / kPairs; },
                          [&](size_t at, int64_t task) {
-            const LoraPart& own = adapters[at].own;
+            const LoraSegment& own = adapters[at].own;
             const Linear& layer = adapters[at].layer;
             float* sums = sums_memory.fit(2 * own.tiles() * kTileWords);
             const auto get = [&](int64_t t, int64_t half) {

@@ -1,18 +1,20 @@
-"""A model's own norms, gated feed-forward layers, rotary attention and whole layers, computed by the compiled kernels.
+"""Patch modules of a model so that the compiled kernels compute them: norms, gated layers, attention, whole layers.
 
-A module keeps its weights and its place in the model; only its ``forward`` is replaced, and can be put back. What is
-recognised by shape is then compared with what it replaces: norms and feed-forward layers here, one by one, and
+A module keeps its weights and its place in the model; only its ``forward`` is replaced, and can be restored. Modules
+are recognised by their shape. Norms and feed-forward layers are then compared with their replacement here, one by one;
 attention and layers by the logits of the whole model when a study starts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lorascope.errors import UnsupportedModelError
+from lorascope.modeling.adapters.linear_kinds.dense import is_unmodified
 from lorascope.modeling.adapters.lora import MultiLoraLinear, adapted
 from lorascope.modeling.backends.cpu.autograd import (
     FrozenForward,
@@ -21,35 +23,34 @@ from lorascope.modeling.backends.cpu.autograd import (
     ResidualNorm,
     RmsNorm,
     SiluMul,
-    is_plain,
+    attend,
     supports_gated_matmul,
 )
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import Rotary
-from lorascope.modeling.packing.attention import attend_in_rows
-from lorascope.modeling.packing.packed_layout import current_microbatch
+from lorascope.modeling.packing.current import current_microbatch
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Largest difference of a module's outputs as a share of the largest output. A missing 1 in ``1 + weight``, or another
 activation, makes tens of per cent."""
 
-Depth = Literal["layers", "attention", "modules"]
+LEVELS = ("layers", "attention", "modules")
 """How much of a model the kernels compute: whole layers, rotary attention at most, or norms and gated layers only."""
 
 _Forward = Callable[..., Any]
 _Maker = Callable[[nn.Module, Kernels], _Forward | None]
 
 
-def fuse(model: nn.Module, kernels: Kernels, *, depth: Depth) -> list[nn.Module]:
-    """Let the kernels compute as much of a model as they can, up to a depth; return the modules that changed.
+def patch(model: nn.Module, kernels: Kernels, level: str) -> list[nn.Module]:
+    """Let the kernels compute as much of a model as they can, up to a level; return the patched modules.
 
-    A module whose forward somebody else has replaced is left alone, and so is the output head.
+    The output head, and modules whose forward is replaced already, stay as they are.
     """
     found = []
     get_head = getattr(model, "get_output_embeddings", lambda: None)
     head = get_head()
-    parts: list[_Maker] = [_norm, _feed_forward, _linear, *([] if depth == "modules" else [_attention])]
-    rounds: list[list[_Maker]] = [parts, [_layer]] if depth == "layers" else [parts]
+    parts: list[_Maker] = [_norm, _feed_forward, _linear, *([] if level == "modules" else [_attention])]
+    rounds: list[list[_Maker]] = [parts, [_layer]] if level == "layers" else [parts]
     for now in rounds:  # layers are made of what the first round found
         for module in model.modules():
             if "forward" in vars(module) or module is head:
@@ -59,16 +60,10 @@ def fuse(model: nn.Module, kernels: Kernels, *, depth: Depth) -> list[nn.Module]
                 module.forward = forward
                 found.append(module)
     if any(isinstance(module.forward, _Layer) for module in found):
-        for module in found:  # the norm behind the last layer reads the stream, too
+        for module in found:  # the norm behind the last layer reads the stream as well
             if isinstance(module.forward, _Norm):
                 module.forward = replace(module.forward, reads_stream=True)
     return found
-
-
-def unfuse(modules: Iterable[nn.Module]) -> None:
-    """Give modules that were changed their own forward back."""
-    for module in modules:
-        del module.forward
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,13 +81,13 @@ class _Norm:
         if hidden_states.dtype == self.weight.dtype:
             normed = RmsNorm.apply(hidden_states, self.weight, self.eps, self.kernels)
         elif self.reads_stream and current_microbatch() is not None and _may_be_stream(hidden_states):
-            normed, _ = self.beside(hidden_states)
+            normed, _ = self.with_stream(hidden_states)
         else:
             normed = self.own(hidden_states)
         return normed
 
-    def beside(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the norm of a residual stream, and the stream."""
+    def with_stream(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the norm of a residual stream, and the stream itself."""
         both: tuple[torch.Tensor, torch.Tensor] = ResidualNorm.apply(residual, self.weight, self.eps, self.kernels)
         return both
 
@@ -167,7 +162,7 @@ class _GatedLayer:
 
 
 def _is_silu(activation: Callable[[torch.Tensor], Any]) -> bool:
-    """Compare with numbers of all sizes: near 0, where a layer may keep its inputs, most activations look alike."""
+    """Compare over numbers of all sizes: near 0, where a layer's inputs may lie, most activations are alike."""
     x = torch.linspace(-8, 8, 65)
     try:
         return torch.allclose(activation(x), F.silu(x), atol=1e-5)
@@ -176,18 +171,24 @@ def _is_silu(activation: Callable[[torch.Tensor], Any]) -> bool:
 
 
 def _agree(module: nn.Module, forward: _Forward, weight: torch.Tensor, features: int) -> bool:
-    """Compare a module with its replacement on numbers of the size that a norm puts out."""
+    """Compare a module with its replacement on numbers of the size that a norm returns."""
     x = torch.randn(3, features, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
-    try:
-        with torch.no_grad():
-            expected, found = module(x), forward(x)
-        return bool((found - expected).abs().max() <= _TOLERANCE[weight.dtype] * expected.abs().max())
-    except (TypeError, ValueError, AttributeError, RuntimeError):
-        return False  # it takes or gives something else than one tensor
+    with torch.no_grad():
+        try:
+            expected = module(x)
+        except (TypeError, ValueError, AttributeError, RuntimeError):
+            return False  # it takes something else than one tensor
+        try:
+            found = forward(x)
+        except (UnsupportedModelError, RuntimeError):
+            return False  # its parts have other sizes than they seem to
+    if not isinstance(expected, torch.Tensor) or expected.shape != found.shape:
+        return False
+    return bool((found - expected).abs().max() <= _TOLERANCE[weight.dtype] * expected.abs().max())
 
 
 def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
-    """Let the kernels turn queries and keys by their rotary angles while they attend.
+    """Let the kernels rotate queries and keys by their rotary angles while they attend.
 
     Only where a layer is projections, rotary angles and attention, and nothing between them.
     """
@@ -202,7 +203,7 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     if not hasattr(module, "sliding_window") and getattr(config, "sliding_window", None) is not None:
         return None  # rows shorter than the window could not show whether this layer has it
     q_proj, k_proj, v_proj, o_proj = (module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
-    return _Attention((q_proj, k_proj, v_proj), o_proj, head_dim, scaling, window, module.forward)
+    return _Attention((q_proj, k_proj, v_proj), o_proj, head_dim, scaling, window, kernels, module.forward)
 
 
 _Angles = tuple[torch.Tensor, torch.Tensor]
@@ -217,6 +218,7 @@ class _Attention:
     head_dim: int
     scaling: float
     window: int | None
+    kernels: Kernels
     own: _Forward
 
     def __call__(
@@ -232,17 +234,20 @@ class _Attention:
         return self.o_proj(self.attended(hidden_states, position_embeddings)), None
 
     def takes(self, position_embeddings: _Angles) -> bool:
-        """Say whether the current pass is packed, and whether all features of a head are turned."""
+        """Return True if the current micro-batch is packed, and all features of a head are rotated."""
         active = current_microbatch()
-        packed = active is not None and active.kernels is not None and not active.layout.padded
+        packed = active is not None and not active.layout.padded
         return packed and position_embeddings[0].shape[-1] == self.head_dim
 
     def attended(self, hidden_states: torch.Tensor, position_embeddings: _Angles) -> torch.Tensor:
-        """Return what goes into the output projection, [1, N, H * F]."""
+        """Return the input of the output projection, [1, N, H * F]."""
+        active = current_microbatch()
+        assert active is not None
         cosine, sine = (angles[0].to(hidden_states.dtype).contiguous() for angles in position_embeddings)
         q, k, v = (part[0].unflatten(-1, (-1, self.head_dim)) for part in self._projected(hidden_states))
         rotary = Rotary(cosine=cosine, sine=sine)
-        return attend_in_rows(q, k, v, rotary=rotary, scaling=self.scaling, window=self.window).flatten(1)[None]
+        out = attend(self.kernels, (q, k, v), active.layout, scaling=self.scaling, window=self.window, rotary=rotary)
+        return out.flatten(1)[None]
 
     def _projected(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
         adapted_ones = [part for part in self.projections if isinstance(part, MultiLoraLinear)]
@@ -250,9 +255,9 @@ class _Attention:
 
 
 def _layer(module: nn.Module, kernels: Kernels) -> _Forward | None:
-    """Keep the sums of a layer's attention and feed-forward part in one float32 residual stream.
+    """Add the outputs of a layer's attention and feed-forward part to one float32 residual stream.
 
-    In bfloat16 only, where each sum would be rounded otherwise, and added up by operations of its own.
+    In bfloat16 only, where each sum would be rounded otherwise, by an operation of its own.
     """
     names = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
     own = next(module.parameters(recurse=False), None)
@@ -295,16 +300,16 @@ class _Layer:
             return result
         if not _may_be_stream(hidden_states):  # what goes into the first layer
             hidden_states = hidden_states.to(torch.float32, copy=True).contiguous()
-        x, residual = self.before.beside(hidden_states)
+        x, residual = self.before.with_stream(hidden_states)
         residual = self._projected(residual, self.attention.attended(x, position_embeddings))
-        x, residual = self.between.beside(residual)
+        x, residual = self.between.with_stream(residual)
         return self.feed_forward.added(residual, x)
 
     def _projected(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         o_proj = self.attention.o_proj
         if (
             isinstance(o_proj, nn.Linear)
-            and is_plain(o_proj, nn.Linear)
+            and is_unmodified(o_proj, nn.Linear)
             and self.kernels.supports_matmul(attended, o_proj.weight, o_proj.bias)
         ):
             summed: torch.Tensor = FrozenProduct.apply(attended, o_proj, self.kernels, residual)

@@ -1,0 +1,1 @@
+"""The backend that computes with Torch's own operations, on any device."""
