@@ -1,12 +1,14 @@
 """Tiny models in folders as people have them, rows in a file, and studies of both."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
+from lorascope.costmodel import cpu_bench
 from support.studies import KINDS, save_model_folder
 
 QUESTIONS = ("add two numbers", "sort a list", "read a file", "reverse text", "count the words", "open a window")
@@ -53,9 +55,18 @@ def lorascope(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, st
     return call
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled kernels, converted models and scripts of all tests, of all workers and of the programs they start."""
+    root = tmp_path_factory.getbasetemp()
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep converted models out of the user's cache."""
-    monkeypatch.setenv("LORASCOPE_CACHE", str(tmp_path / "cache"))
+def own_folders(shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's cache and calibrations out of tests, and time each operation of the cost model briefly."""
+    monkeypatch.setenv("LORASCOPE_CACHE", str(shared_cache))
     monkeypatch.setenv("LORASCOPE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(cpu_bench, "_REPEATS", (1, 2))
+    monkeypatch.setattr(cpu_bench, "_POOL", 2**21)
     torch.set_num_threads(1)

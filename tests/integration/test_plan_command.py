@@ -137,6 +137,7 @@ def test_eighty_columns_hold_every_part_of_the_peak(
 
 
 def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:
+    flags = [*flags, "--device=L4"]
     first, second = (part["adapter_bytes"] for part in planned(lorascope, *flags)["ranks"])
     limit = f"--max-adapter-mb={(first + second) / 2e6}"
     resolved = planned(lorascope, *flags, limit)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import lorascope
+from lorascope.charts.render import draw_all
 from lorascope.cli import main
 from lorascope.cli.app import app
 from lorascope.cli.doctor import demo_model
@@ -79,8 +80,21 @@ def test_unknown_commands_and_missing_arguments_are_exit_code_2(capsys: pytest.C
     assert capsys.readouterr().out == ""
 
 
+class InProcess:
+    """Stands for the processes that draw charts: starting those takes seconds."""
+
+    def __init__(self, lang: str) -> None:
+        self.draw = draw_all
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 def test_report_writes_the_files_again_and_names_one(
-    tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "study"
     call("run", "--ranks", "8", "--out", str(folder))
@@ -91,11 +105,13 @@ def test_report_writes_the_files_again_and_names_one(
         assert call("report", str(folder), "--format", form) == 0
         assert capsys.readouterr().out == f"{folder / name}\n"
         assert (folder / name).read_bytes() == before
+        monkeypatch.setattr("lorascope.charts.render_pool.Drawers", InProcess)
 
 
 def test_open_shows_the_report(tmp_path: Path, fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("lorascope.charts.render_pool.Drawers", InProcess)
     call("run", "--ranks", "8", "--out", str(tmp_path / "a study"))
     assert call("report", str(tmp_path / "a study"), "--open") == 0
     assert opened == [(tmp_path / "a study" / "report.html").as_uri()]

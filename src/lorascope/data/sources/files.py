@@ -15,7 +15,15 @@ from pyarrow.parquet import read_table
 from lorascope.errors import InputError
 from lorascope.spec.schema import FILE_SUFFIXES
 
-Row = Mapping[str, object]
+_FILL = "give a file with rows in it"
+
+
+class _UnusableError(Exception):
+    """Why a file is no table of rows: the continuation of "data file NAME", and the remedy."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
 
 
 def read_file(path: Path) -> Dataset:
@@ -24,23 +32,24 @@ def read_file(path: Path) -> Dataset:
     Raises:
         InputError: the file is not a table of rows; the message says where.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        problem, remedy = f" cannot be read: {error}", "check the path, the file and its permissions"
+        raise InputError(f"data file {str(path)!r}{problem}", remedy=remedy) from error
+    except _UnusableError as error:
+        raise InputError(f"data file {str(path)!r}{error}", remedy=error.remedy) from error
+
+
+def _read(path: Path) -> Dataset:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            f"data file {str(path)!r} ends in {path.suffix!r}",
-            remedy=f"give a file that ends in one of {', '.join(READERS)}",
-        )
-    try:
-        size = path.stat().st_size
-        if size == 0:
-            raise InputError(f"data file {str(path)!r} is empty (0 bytes)", remedy="give a file with rows in it")
-        rows = reader(path)
-    except OSError as error:
-        raise InputError(
-            f"data file {str(path)!r} cannot be read: {error}", remedy="check the path, the file and its permissions"
-        ) from error
+        raise _UnusableError(f" ends in {path.suffix!r}", f"give a file that ends in one of {', '.join(READERS)}")
+    if path.stat().st_size == 0:
+        raise _UnusableError(" is empty (0 bytes)", _FILL)
+    rows = reader(path)
     if len(rows) == 0:
-        raise InputError(f"data file {str(path)!r} holds no rows", remedy="give a file with rows in it")
+        raise _UnusableError(" holds no rows", _FILL)
     return rows
 
 
@@ -50,12 +59,10 @@ def _read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"data file {str(path)!r} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start}, line {line}",
-            remedy="save the file as UTF-8",
-        ) from error
+        problem = f" is not UTF-8: byte {data[error.start]:#04x} at offset {error.start}, line {line}"
+        raise _UnusableError(problem, "save the file as UTF-8") from error
     if not text.strip():
-        raise InputError(f"data file {str(path)!r} holds nothing but white space", remedy="give a file with rows in it")
+        raise _UnusableError(" holds nothing but white space", _FILL)
     return text
 
 
@@ -65,28 +72,24 @@ def _read_json(path: Path) -> Dataset:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text[error.pos :].startswith("{"):  # JSON Lines with another suffix
-            return _rows_of_lines(path, text)
-        raise _not_json(path, error, line=error.lineno, at_end=error.pos >= len(text.rstrip())) from error
+            return _from_lines(text)
+        raise _not_json(error, line=error.lineno, at_end=error.pos >= len(text.rstrip())) from error
     except RecursionError as error:
-        raise InputError(
-            f"data file {str(path)!r} is nested too deeply", remedy="give a list of flat objects"
-        ) from error
+        raise _UnusableError(" is nested too deeply", "give a list of flat objects") from error
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else content
     if not isinstance(content, list):
-        raise InputError(
-            f"data file {str(path)!r} holds a JSON {_json_type(content)} that has no list of rows",
-            remedy="give a list of objects, or an object with exactly one such list",
-        )
-    return _from_objects(path, content, unit="row")
+        problem = f" holds a JSON {_json_type(content)} that has no list of rows"
+        raise _UnusableError(problem, "give a list of objects, or an object with exactly one such list")
+    return _from_objects(content, unit="row")
 
 
 def _read_jsonl(path: Path) -> Dataset:
-    return _rows_of_lines(path, _read_text(path))
+    return _from_lines(_read_text(path))
 
 
-def _rows_of_lines(path: Path, text: str) -> Dataset:
+def _from_lines(text: str) -> Dataset:
     # str.splitlines would also split at separators that JSON allows inside strings
     lines = text.split("\n")
     last = max(number for number, line in enumerate(lines) if line.strip())
@@ -98,23 +101,19 @@ def _rows_of_lines(path: Path, text: str) -> Dataset:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
             at_end = number == last and error.pos >= len(line.rstrip())
-            raise _not_json(path, error, line=number + 1, at_end=at_end) from error
+            raise _not_json(error, line=number + 1, at_end=at_end) from error
         except RecursionError as error:
-            raise InputError(
-                f"data file {str(path)!r}, line {number + 1}, is nested too deeply", remedy="give flat objects"
-            ) from error
-    return _from_objects(path, rows, unit="object")
+            raise _UnusableError(f", line {number + 1}, is nested too deeply", "give flat objects") from error
+    return _from_objects(rows, unit="object")
 
 
-def _not_json(path: Path, error: json.JSONDecodeError, *, line: int, at_end: bool) -> InputError:
+def _not_json(error: json.JSONDecodeError, *, line: int, at_end: bool) -> _UnusableError:
     # an unterminated string is reported where it began, perhaps long before the end of a truncated file
     if at_end or error.msg.startswith("Unterminated string"):
         problem, remedy = "ends in the middle of a value", "the file looks truncated: copy or download it again"
     else:
         problem, remedy = "is not JSON", "correct the file there, or give JSON Lines as .jsonl"
-    return InputError(
-        f"data file {str(path)!r} {problem}: {error.msg} at line {line}, column {error.colno}", remedy=remedy
-    )
+    return _UnusableError(f" {problem}: {error.msg} at line {line}, column {error.colno}", remedy)
 
 
 def _json_type(value: object) -> str:
@@ -122,63 +121,51 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def _from_objects(path: Path, objects: Sequence[object], *, unit: str) -> Dataset:
-    rows: list[Row] = []
+def _from_objects(objects: Sequence[object], *, unit: str) -> Dataset:
+    rows: list[Mapping[str, object]] = []
     for number, item in enumerate(objects, start=1):
         if not isinstance(item, dict):
-            raise InputError(
-                f"data file {str(path)!r}: {unit} {number} is a {_json_type(item)}, not an object",
-                remedy="make every row an object with named columns",
-            )
+            problem = f": {unit} {number} is a {_json_type(item)}, not an object"
+            raise _UnusableError(problem, "make every row an object with named columns")
         rows.append(item)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if rows and not columns:
-        raise InputError(f"data file {str(path)!r} has rows without any column", remedy="name the columns of the rows")
-    return _to_dataset(path, {column: [row.get(column) for row in rows] for column in columns})
+        raise _UnusableError(" has rows without any column", "name the columns of the rows")
+    return _to_dataset({column: [row.get(column) for row in rows] for column in columns})
 
 
-def _to_dataset(path: Path, columns: Mapping[str, list[object]]) -> Dataset:
+def _to_dataset(columns: Mapping[str, list[object]]) -> Dataset:
     for column, cells in columns.items():
-        _check_column(path, column, cells)
+        _check_column(column, cells)
     try:
         return Dataset.from_dict(dict(columns))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"data file {str(path)!r} has a column whose values do not fit together: {error}",
-            remedy="give every column values of one kind, nested ones too",
-        ) from error
+        problem = f" has a column whose values do not fit together: {error}"
+        raise _UnusableError(problem, "give every column values of one kind, nested ones too") from error
 
 
-def _check_column(path: Path, column: str, cells: Sequence[object]) -> None:
+def _check_column(column: str, cells: Sequence[object]) -> None:
     if "\0" in column:
-        raise InputError(
-            f"data file {str(path)!r} has a NUL character in the name of column {column!r}",
-            remedy="rename the column",
-        )
+        raise _UnusableError(f" has a NUL character in the name of column {column!r}", "rename the column")
     first: tuple[int, str] | None = None
     for number, cell in enumerate(cells, start=1):
         if cell is None:
             continue
         if isinstance(cell, str):
-            _check_text(path, column, cell, number)
+            _check_text(column, cell, number)
         kind = _json_type(cell)
         if first is not None and kind != first[1]:
-            raise InputError(
-                f"data file {str(path)!r}: column {column!r} holds a {kind} in row {number}, "
-                f"a {first[1]} in row {first[0]}",
-                remedy="give the column values of one kind",
-            )
+            problem = f": column {column!r} holds a {kind} in row {number}, a {first[1]} in row {first[0]}"
+            raise _UnusableError(problem, "give the column values of one kind")
         first = first or (number, kind)
 
 
-def _check_text(path: Path, column: str, cell: str, number: int) -> None:
+def _check_text(column: str, cell: str, number: int) -> None:
     try:
         cell.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"data file {str(path)!r}: row {number}, column {column!r} holds half a character (a lone surrogate)",
-            remedy="remove that escape sequence from the row",
-        ) from error
+        problem = f": row {number}, column {column!r} holds half a character (a lone surrogate)"
+        raise _UnusableError(problem, "remove that escape sequence from the row") from error
 
 
 def _read_csv(path: Path) -> Dataset:
@@ -190,34 +177,26 @@ def _read_csv(path: Path) -> Dataset:
         rows = []
         for row in reader:
             if row and len(row) != len(header):
-                raise InputError(
-                    f"data file {str(path)!r}, line {reader.line_num}: {len(row)} cells under {len(header)} columns",
-                    remedy="put cells with commas or line breaks in double quotes",
-                )
+                problem = f", line {reader.line_num}: {len(row)} cells under {len(header)} columns"
+                raise _UnusableError(problem, "put cells with commas or line breaks in double quotes")
             rows.append(row)
     except csv.Error as error:
-        raise InputError(
-            f"data file {str(path)!r} is not CSV at line {reader.line_num}: {error}",
-            remedy="close the open quote; at the end of the file it may be truncated",
-        ) from error
+        problem = f" is not CSV at line {reader.line_num}: {error}"
+        raise _UnusableError(problem, "close the open quote; at the end of the file it may be truncated") from error
     finally:
         csv.field_size_limit(limit)
     if len(set(header)) != len(header) or "" in header:
-        raise InputError(
-            f"data file {str(path)!r} has the columns {header}", remedy="name each column of the first line differently"
-        )
+        raise _UnusableError(f" has the columns {header}", "name each column of the first line differently")
     filled = [row for row in rows if row]
-    return _to_dataset(path, {column: [row[index] for row in filled] for index, column in enumerate(header)})
+    return _to_dataset({column: [row[index] for row in filled] for index, column in enumerate(header)})
 
 
 def _read_parquet(path: Path) -> Dataset:
     try:
         return Dataset(InMemoryTable(read_table(path)))
     except pa.ArrowException as error:
-        raise InputError(
-            f"data file {str(path)!r} is not a readable Parquet file: {error}",
-            remedy="the file may be truncated: copy or download it again",
-        ) from error
+        problem = f" is not a readable Parquet file: {error}"
+        raise _UnusableError(problem, "the file may be truncated: copy or download it again") from error
 
 
 READERS: dict[str, Callable[[Path], Dataset]] = dict(
