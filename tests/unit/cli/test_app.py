@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 
 import lorascope
-from lorascope.charts.render import draw_all
+from lorascope.charts.render import render_charts
 from lorascope.cli import main
 from lorascope.cli.app import app
 from lorascope.cli.doctor import demo_model
@@ -81,12 +82,12 @@ def test_unknown_commands_and_missing_arguments_are_exit_code_2(capsys: pytest.C
 
 
 class InProcess:
-    """Stands for the processes that draw charts: starting those takes seconds."""
+    """Stands for the render pool, whose processes take seconds to start."""
 
     def __init__(self, lang: str) -> None:
-        self.draw = draw_all
+        self.render = render_charts
 
-    def __enter__(self) -> "InProcess":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -105,13 +106,13 @@ def test_report_writes_the_files_again_and_names_one(
         assert call("report", str(folder), "--format", form) == 0
         assert capsys.readouterr().out == f"{folder / name}\n"
         assert (folder / name).read_bytes() == before
-        monkeypatch.setattr("lorascope.charts.render_pool.Drawers", InProcess)
+        monkeypatch.setattr("lorascope.charts.render_pool.RenderPool", InProcess)
 
 
 def test_open_shows_the_report(tmp_path: Path, fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr("lorascope.charts.render_pool.Drawers", InProcess)
+    monkeypatch.setattr("lorascope.charts.render_pool.RenderPool", InProcess)
     call("run", "--ranks", "8", "--out", str(tmp_path / "a study"))
     assert call("report", str(tmp_path / "a study"), "--open") == 0
     assert opened == [(tmp_path / "a study" / "report.html").as_uri()]
