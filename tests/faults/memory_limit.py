@@ -22,7 +22,7 @@ from support.studies import Watcher, read_study, save_model_folder, study_of
 
 MB = 2**20
 TIGHT = tuple(n * MB for n in (320, 240, 180, 135, 100, 75, 56))
-HOPELESS = tuple(n * MB for n in (24, 12, 6, 3))
+HOPELESS = tuple(n * MB for n in (6, 3, 1))
 """Bytes that training may take beyond what the process has, which may hold freed memory that a pass takes first."""
 
 
@@ -80,8 +80,8 @@ def main() -> None:
     rows = [{"prompt": f"add {n}", "completion": " and so on" * 300} for n in range(24)]
     (root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     spec = study_of(
-        str(root / "model"), str(root / "rows.json"), per_device_train_batch_size=4, tokens_per_pass=3072, max_steps=2,
-        max_length=600, lora_dropout=0.1, truncation=False,
+        str(root / "model"), str(root / "rows.json"), per_device_train_batch_size=8, tokens_per_pass=3072, max_steps=2,
+        max_length=300, lora_dropout=0.1, truncation=False,
     )  # fmt: skip
 
     def first(limits: Sequence[int], wanted: Callable[[dict[str, object]], bool]) -> dict[str, object]:
