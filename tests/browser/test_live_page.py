@@ -81,9 +81,7 @@ def wait_for_steps(run: subprocess.Popen[str], folder: Path, count: int) -> None
     run.send_signal(signal.SIGSTOP)
 
 
-def test_a_run_is_watched_killed_continued_and_watched_to_its_end(
-    visit: Open, study_file: StudyFile, tmp_path: Path
-) -> None:
+def test_live_page_follows_a_run_through_kill_and_resume(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
     """The run is stopped now and then, so that the test does not depend on which process is faster."""
     study, folder = study_file(max_steps=200, eval_steps=50), tmp_path / "study"
     with program("run", study, "--out", folder) as run:
@@ -119,7 +117,7 @@ def test_a_run_is_watched_killed_continued_and_watched_to_its_end(
             assert seen.errors == []
 
 
-def test_new_points_are_drawn_as_they_are_written(visit: Open, growing: Path) -> None:
+def test_live_page_draws_new_points(visit: Open, growing: Path) -> None:
     with program("serve", growing, "--port", 0) as server:
         seen = visit(address_in(server))
         seen.points("=== 120")
@@ -129,7 +127,7 @@ def test_new_points_are_drawn_as_they_are_written(visit: Open, growing: Path) ->
             check_lines(seen.lines("train"), growing)
 
 
-def test_a_lost_connection_misses_nothing_and_repeats_nothing(visit: Open, growing: Path) -> None:
+def test_live_page_reconnects_without_losing_or_repeating_points(visit: Open, growing: Path) -> None:
     """The server dies, the study grows, and another server takes its place."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -145,7 +143,7 @@ def test_a_lost_connection_misses_nothing_and_repeats_nothing(visit: Open, growi
         assert not seen.page.is_visible("#lost")
 
 
-def test_a_run_shows_its_own_page_and_takes_it_along(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
+def test_run_with_serve_stops_its_page_when_it_ends(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
     study = study_file(max_steps=100_000, ranks=(2,))
     with program("run", study, "--out", tmp_path / "study", "--serve") as run:
         address = address_in(run)
@@ -159,7 +157,7 @@ def test_a_run_shows_its_own_page_and_takes_it_along(visit: Open, study_file: St
     wait_until(lambda: not serves(address))
 
 
-def test_a_page_goes_with_a_run_that_is_killed(study_file: StudyFile, tmp_path: Path) -> None:
+def test_page_of_a_killed_run_stops(study_file: StudyFile, tmp_path: Path) -> None:
     with program("run", study_file(max_steps=100_000), "--out", tmp_path / "study", "--serve") as run:
         address = address_in(run)
         wait_until(lambda: bool(urlopen(address).read()))
@@ -168,7 +166,7 @@ def test_a_page_goes_with_a_run_that_is_killed(study_file: StudyFile, tmp_path: 
     wait_until(lambda: not serves(address))
 
 
-def test_a_port_in_use_is_one_clear_error(growing: Path) -> None:
+def test_port_in_use_is_one_error(growing: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with program("serve", growing, "--port", port) as server:

@@ -15,7 +15,9 @@ DARK = "rgb(20, 22, 26)"
     [(390, "light", "ko"), (390, "dark", "en"), (1200, "dark", "ko")],
 )
 @pytest.mark.parametrize("place", ["/?", "/study/second?", "/compare?study=first&study=second&"])
-def test_pages_fit_and_can_be_read(visit: Open, served: str, place: str, width: int, scheme: str, code: str) -> None:
+def test_pages_fit_the_width_and_pass_axe(
+    visit: Open, served: str, place: str, width: int, scheme: str, code: str
+) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
     seen = visit(f"{served}{place}lang={code}", **options)
@@ -38,7 +40,7 @@ def test_pages_fit_and_can_be_read(visit: Open, served: str, place: str, width: 
     assert seen.errors == []
 
 
-def test_ranks_can_be_chosen(visit: Open, served: str) -> None:
+def test_rank_buttons_filter_the_curves(visit: Open, served: str) -> None:
     seen = visit(f"{served}/study/first")
     seen.points("=== 120")
     seen.page.get_by_role("button", name="128", exact=True).click()
@@ -47,7 +49,7 @@ def test_ranks_can_be_chosen(visit: Open, served: str) -> None:
     seen.points("=== 120")
 
 
-def test_studies_are_chosen_and_compared(visit: Open, served: str) -> None:
+def test_list_page_compares_chosen_studies(visit: Open, served: str) -> None:
     seen = visit(f"{served}/?lang=en")
     for name in ("first", "second"):
         seen.page.check(f"input[value={name}]")

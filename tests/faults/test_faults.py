@@ -15,7 +15,7 @@ RUN = Path(__file__).parent / "run.py"
 @pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="preloads a library, which is compiled"
 )
-def test_whatever_happens_a_study_ends_with_its_bytes_or_is_refused(tmp_path: Path) -> None:
+def test_faults_leave_the_same_bytes_or_a_refusal(tmp_path: Path) -> None:
     arguments = ["--kills", "5", "--full", "3", "--damages", "6", "--json", str(tmp_path / "found.json")]
     done = subprocess.run(
         [sys.executable, str(RUN), *arguments], capture_output=True, text=True, check=False,

@@ -123,17 +123,19 @@ def write(path: Path, content: str | bytes) -> str:
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
-def test_a_wrong_setting(refused: Callable[..., str], changes: dict[str, object], parts: tuple[str, ...]) -> None:
+def test_wrong_setting_is_one_message(
+    refused: Callable[..., str], changes: dict[str, object], parts: tuple[str, ...]
+) -> None:
     assert_one_message(refused(**changes), *parts)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test needs to be absent")
-def test_a_gpu_that_is_not_there(refused: Callable[..., str]) -> None:
+def test_missing_gpu_is_refused(refused: Callable[..., str]) -> None:
     assert_one_message(refused(device="cuda"), "'cuda' cannot be used", "use auto or cpu")
     assert_one_message(refused(device="meta"), "'meta'", "use auto, cpu")
 
 
-def test_several_wrong_settings_are_reported_together(refused: Callable[..., str]) -> None:
+def test_wrong_settings_are_reported_together(refused: Callable[..., str]) -> None:
     err = refused(ranks="0", max_length="x", learning_rates="-1")
     assert err.startswith("lorascope: 3 problems in the study")
     assert err.count("\n  -> ") == 3
@@ -161,12 +163,12 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_file_that_holds_no_usable_rows(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
+def test_file_without_usable_rows_is_refused(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
     content, parts = ROWS[name]
     assert_one_message(refused(dataset=write(tmp_path / name, content)), *parts)
 
 
-def test_a_folder_that_holds_no_saved_rows(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_folder_without_saved_rows_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     assert_one_message(refused(dataset=tmp_path / "rows"), "rows", "save_to_disk")
 
@@ -182,17 +184,17 @@ STUDIES: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_file_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
+def test_unusable_study_file_is_refused(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
     content, part = STUDIES[name]
     assert_one_message(refused(write(tmp_path / name, content), ranks=None), part)
 
 
-def test_a_preset_that_is_not_there(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_unknown_preset_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     assert_one_message(refused("opt-350m-codealpacca"), "did you mean opt-350m-codealpaca?")
     assert_one_message(refused(str(tmp_path / "none.yaml")), "there is no study file")
 
 
-def test_a_flag_that_is_not_there(refused: Callable[..., str]) -> None:
+def test_unknown_flag_is_refused(refused: Callable[..., str]) -> None:
     err = refused(rankz="8")
     assert "--rankz" in err
     assert "--ranks" in err
@@ -262,7 +264,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_folder_that_cannot_be_used(
+def test_unusable_model_folder_is_refused(
     refused: Callable[..., str], model_folders: Mapping[str, str], tmp_path: Path, name: str
 ) -> None:
     damage, parts = MODELS[name]
@@ -271,13 +273,13 @@ def test_a_model_folder_that_cannot_be_used(
     assert_one_message(refused(model=folder), str(folder), *parts)
 
 
-def test_a_file_that_is_no_model(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_file_that_is_not_a_model_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     assert_one_message(refused(model=write(tmp_path / "model.bin", b"x")), "model.bin", ".gguf")
     for content in (b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 60, b"no GGUF at all" * 9):
         assert_one_message(refused(model=write(tmp_path / "cut.gguf", content)), "cut.gguf", "whole GGUF")
 
 
-def test_a_gguf_file_that_is_cut(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_truncated_gguf_file_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     """Everything that describes the tensors is there, and then not all of their values."""
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(tmp_path / "whole.gguf", "llama")
@@ -291,7 +293,7 @@ def test_a_gguf_file_that_is_cut(refused: Callable[..., str], tmp_path: Path) ->
     assert_one_message(refused(model=write(tmp_path / "cut.gguf", content[:-1000])), "cut.gguf", "whole GGUF")
 
 
-def test_a_tokenizer_of_another_model(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_tokenizer_of_another_model_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     from support.tiny_models import make_model, train_tokenizer
 
     make_model("llama", torch.float32).save_pretrained(tmp_path / "model")
@@ -299,13 +301,13 @@ def test_a_tokenizer_of_another_model(refused: Callable[..., str], tmp_path: Pat
     assert_one_message(refused(model=tmp_path / "model"), "embeddings of 61 tokens")
 
 
-def test_rows_longer_than_the_model_s_positions(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_rows_longer_than_the_positions_of_the_model_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     for kind in ("llama", "opt", "gpt2"):
         save_model_folder(tmp_path / kind, kind, max_position_embeddings=16)
         assert_one_message(refused(model=tmp_path / kind), "16 positions", "max_length to at most 16")
 
 
-def test_an_output_folder_that_is_taken(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_output_folder_with_other_files_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     file = Path(write(tmp_path / "file", "mine"))
     assert_one_message(refused(out=file), "is a file", "--out")
     assert_one_message(refused(out=file / "below" / "it"), "which is a file", "--out")
@@ -313,7 +315,7 @@ def test_an_output_folder_that_is_taken(refused: Callable[..., str], tmp_path: P
     assert_one_message(refused(out=tmp_path), "holds other files", "--out")
 
 
-def test_an_output_folder_with_a_different_study(
+def test_output_folder_of_a_different_study_is_refused(
     refused: Callable[..., str], lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     from support.studies import execute, study_of
@@ -326,7 +328,7 @@ def test_an_output_folder_with_a_different_study(
     assert load_spec(tmp_path / "study" / "study.yaml", {}) == spec
 
 
-def test_rows_or_weights_that_changed_since_the_study_began(
+def test_changed_rows_or_weights_are_refused(
     refused: Callable[..., str], model_folders: Mapping[str, str], rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
     from lorascope.errors import InputError
@@ -351,7 +353,7 @@ def test_rows_or_weights_that_changed_since_the_study_began(
         execute(spec, tmp_path / "study")
 
 
-def test_an_output_folder_that_cannot_be_written(
+def test_unwritable_output_folder_is_refused(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "locked").mkdir()
@@ -361,7 +363,7 @@ def test_an_output_folder_that_cannot_be_written(
     assert_one_message(refused(out=tmp_path / "locked" / "study"), "locked/study cannot be written", "--out")
 
 
-def test_a_disk_without_room(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_refused(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(total=10**9, used=10**9 - 5000, free=5000)
     monkeypatch.setattr("lorascope.store.folder.shutil.disk_usage", lambda path: usage)
     assert_one_message(refused(), "5.0 kB free", "smaller ranks")

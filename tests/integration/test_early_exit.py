@@ -46,7 +46,7 @@ def left(undisturbed: Path) -> Left:
     return read_study(undisturbed)
 
 
-def test_rates_that_fall_behind_stop_at_a_rung(left: Left) -> None:
+def test_early_exit_stops_rates_at_a_rung(left: Left) -> None:
     stopped = {name: outcome for name, outcome in left.outcomes.items() if outcome.state == "stopped"}
     assert {outcome.steps for outcome in stopped.values()} == {1, 3}
     assert all(outcome.message and outcome.message.code == "trial.behind" for outcome in stopped.values())
@@ -56,7 +56,7 @@ def test_rates_that_fall_behind_stop_at_a_rung(left: Left) -> None:
         assert not any(path.startswith(f"adapters/{name}/") for path in left.adapters)
 
 
-def test_the_edge_is_widened_and_the_other_seed_follows_at_the_rates_left(left: Left) -> None:
+def test_early_exit_extends_the_grid_and_adds_the_other_seed(left: Left) -> None:
     grid = [f"r{rank}-lr{rate!r}-s0" for rank in (2, 4) for rate in RATES]
     names = list(left.outcomes)
     assert set(grid) < set(names)
@@ -67,8 +67,8 @@ def test_the_edge_is_widened_and_the_other_seed_follows_at_the_rates_left(left: 
         assert not any(name.startswith(f"r{rank}-lr0.0001") and name.endswith("s1") for name in names)
 
 
-def test_what_stays_has_the_numbers_of_the_whole_grid(spec: StudySpec, left: Left, tmp_path: Path) -> None:
-    """No trial's loss depends on another one leaving, or on the pack it is in."""
+def test_early_exit_keeps_the_numbers_of_the_whole_grid(spec: StudySpec, left: Left, tmp_path: Path) -> None:
+    """A trial's loss depends neither on trials that stop nor on its group."""
     whole = spec.model_copy(update={"early_exit": False, "max_grid_extensions": 0})
     execute(whole, tmp_path / "whole")
     exhaustive = read_study(tmp_path / "whole")
@@ -76,12 +76,12 @@ def test_what_stays_has_the_numbers_of_the_whole_grid(spec: StudySpec, left: Lef
     assert {f"r{rank}-lr0.1-s{seed}" for rank in (2, 4) for seed in (0, 1)} <= names
     for name in names:
         nats = [step.nats for step in left.steps[name]]
-        # float32: passes hold rows of other trials, and sums are taken in another order
+        # float32: micro-batches hold rows of other trials, and sums are taken in another order
         assert nats == pytest.approx([step.nats for step in exhaustive.steps[name][: len(nats)]], rel=1e-4)
         assert left.evaluations[name][0] == exhaustive.evaluations[name][0]
 
 
-def test_the_summary_compares_finished_trials_and_counts_what_was_saved(undisturbed: Path) -> None:
+def test_early_exit_summary_counts_saved_steps(undisturbed: Path) -> None:
     summary = summarize(undisturbed)
     assert summary.study.complete
     kinds = {caution.kind for caution in summary.cautions}
@@ -120,10 +120,8 @@ def stop_after(count: int) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
-def test_stopped_again_and_again_it_takes_the_same_course(
-    spec: StudySpec, left: Left, tmp_path: Path, steps: int
-) -> None:
-    """Also right at a rung (after steps 1 and 3), and in every pack."""
+def test_early_exit_resumes_from_repeated_stops(spec: StudySpec, left: Left, tmp_path: Path, steps: int) -> None:
+    """Also right at a rung (after steps 1 and 3), and in every group."""
     interruptions = 0
     while True:
         try:
@@ -137,7 +135,7 @@ def test_stopped_again_and_again_it_takes_the_same_course(
 
 
 @pytest.mark.parametrize("checkpoints", ["every step", "none"])
-def test_killed_after_a_rung_it_takes_the_same_course(
+def test_early_exit_resumes_after_a_kill_behind_a_rung(
     spec: StudySpec, left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: str
 ) -> None:
     class Killed(BaseException):
@@ -157,14 +155,14 @@ def test_killed_after_a_rung_it_takes_the_same_course(
     assert read_study(tmp_path / "study") == left
 
 
-def test_a_complete_study_is_not_trained_again(spec: StudySpec, undisturbed: Path, left: Left) -> None:
+def test_early_exit_study_is_not_trained_again(spec: StudySpec, undisturbed: Path, left: Left) -> None:
     watcher = execute(spec, undisturbed)
     assert watcher.steps == []
     assert "nothing was trained" in watcher.notes[-1]
     assert read_study(undisturbed) == left
 
 
-def test_a_rate_that_diverges_leaves_the_search_going(
+def test_early_exit_goes_on_after_a_rate_diverges(
     lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     """On the command line, with the report: divergence is exit code 1, as for any trial, and is not widened into."""
@@ -180,7 +178,7 @@ def test_a_rate_that_diverges_leaves_the_search_going(
     assert "early exit: " in (tmp_path / "study" / "report.md").read_text(encoding="utf-8")
 
 
-def test_automatic_rates_run(
+def test_automatic_rates_are_trained(
     lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     spec = study_of(model_folders["llama"], rows_file, max_steps=STEPS, max_grid_extensions=2)
@@ -197,10 +195,10 @@ def test_automatic_rates_run(
     assert "learning rates" in (tmp_path / "study" / "report.md").read_text(encoding="utf-8")
 
 
-def test_after_a_kill_each_step_is_taken_by_the_trials_that_took_it_before(
+def test_early_exit_replays_steps_with_the_same_trials(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trials of a step share passes: one that has left since comes along, or sums would be taken in another order."""
+    """Trials share micro-batches: a trial that stopped since is replayed too, or sums would be taken in another order."""
 
     class Killed(BaseException):
         pass

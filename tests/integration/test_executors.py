@@ -75,7 +75,7 @@ def losses(events: list[Event]) -> list[float]:
     return [record.nats for event in events if isinstance(event, StepTaken) for record in event.records]
 
 
-def test_a_group_begins_is_ready_trains_and_ends(executor: Executor, order: GroupOrder) -> None:
+def test_executor_events_of_a_group_are_in_order(executor: Executor, order: GroupOrder) -> None:
     def act(event: Event) -> None:
         if isinstance(event, TrialsEnded):
             assert all(order.folder.trial_adapter(outcome.trial_id).is_dir() for outcome in event.outcomes)
@@ -97,7 +97,7 @@ def test_a_group_begins_is_ready_trains_and_ends(executor: Executor, order: Grou
     assert isinstance(events[-1], TrialsEnded)
 
 
-def test_a_checkpoint_is_never_ahead_of_the_events(
+def test_executor_checkpoint_is_never_ahead_of_events(
     executor: Executor, order: GroupOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint_every_step(monkeypatch)
@@ -111,7 +111,7 @@ def test_a_checkpoint_is_never_ahead_of_the_events(
     assert all(on_disk < reported for reported, on_disk in saved)
 
 
-def test_told_to_stop_it_saves_its_state_and_goes_on_with_the_same_numbers(
+def test_executor_saves_state_on_stop_and_resumes(
     spec: StudySpec, study: PreparedStudy, executor: Executor, order: GroupOrder, request: pytest.FixtureRequest
 ) -> None:
     def act(event: Event) -> None:
@@ -131,9 +131,7 @@ def test_told_to_stop_it_saves_its_state_and_goes_on_with_the_same_numbers(
 
 
 @pytest.mark.parametrize(("rank", "state"), [(10**12, "oom"), (-1, "failed")])
-def test_an_error_is_an_event_and_the_next_group_trains(
-    executor: Executor, order: GroupOrder, rank: int, state: OutcomeState
-) -> None:
+def test_executor_error_is_an_event(executor: Executor, order: GroupOrder, rank: int, state: OutcomeState) -> None:
     first, second = order.shard.trials
     wrong = replace(order.shard, trials=(first, replace(second, rank=rank)))
     events = train(executor, replace(order, shard=wrong))
@@ -145,7 +143,7 @@ def test_an_error_is_an_event_and_the_next_group_trains(
     assert isinstance(train(executor, order)[-1], TrialsEnded)
 
 
-def test_an_error_of_the_driver_is_no_failure_of_the_group(executor: Executor, order: GroupOrder) -> None:
+def test_executor_raises_errors_of_the_driver(executor: Executor, order: GroupOrder) -> None:
     def act(event: Event) -> None:
         if isinstance(event, StepTaken):
             raise LorascopeError("the store cannot be written")
@@ -154,13 +152,13 @@ def test_an_error_of_the_driver_is_no_failure_of_the_group(executor: Executor, o
         train(executor, order, act)
 
 
-def test_orders_and_events_can_be_sent_to_another_process(executor: Executor, order: GroupOrder) -> None:
+def test_executor_orders_and_events_can_be_pickled(executor: Executor, order: GroupOrder) -> None:
     wrong = replace(order.shard, trials=(replace(order.shard.trials[0], rank=-1),))
     sent = [order, *train(executor, order), *train(executor, replace(order, shard=wrong))]
     assert pickle.loads(pickle.dumps(sent)) == sent
 
 
-def test_an_executor_that_is_not_registered_is_refused(study: PreparedStudy) -> None:
+def test_executor_that_is_not_registered_is_refused(study: PreparedStudy) -> None:
     with pytest.raises(InputError, match="no executor 'ray'") as caught:
         make_executor("ray", study)
     assert "inline" in caught.value.remedy
@@ -204,7 +202,7 @@ class ThreadedExecutor:
 '''
 
 
-def test_one_file_and_one_line_add_an_executor(
+def test_executor_is_added_by_one_file_and_one_line(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "threaded.py").write_text(THREADED, encoding="utf-8")

@@ -55,7 +55,7 @@ ERRORS = {
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], AbstractContextManager[object]]:
-    """Inside the context, the third step of a pack raises; checkpoints are saved after every step."""
+    """Inside the context, the third step of a group raises; checkpoints are saved after every step."""
     checkpoint_every_step(monkeypatch)
 
     @contextmanager
@@ -78,7 +78,7 @@ def reason(outcome: TrialOutcome) -> str:
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_in_training_is_an_outcome_and_the_next_run_goes_on(
+def test_training_error_is_an_outcome_and_the_next_run_resumes(
     spec: StudySpec, failing: Callable[[Exception], AbstractContextManager[object]], tmp_path: Path, name: str
 ) -> None:
     error = ERRORS[name]()
@@ -94,7 +94,7 @@ def test_an_error_in_training_is_an_outcome_and_the_next_run_goes_on(
     assert read_study(tmp_path / "study") == read_study(tmp_path / "undisturbed")
 
 
-def test_a_failed_trial_is_exit_code_1_with_a_report(
+def test_failed_trial_is_exit_code_1_with_a_report(
     lorascope: Lorascope,
     arguments: tuple[str, ...],
     failing: Callable[[Exception], AbstractContextManager[object]],
@@ -112,7 +112,7 @@ def test_a_failed_trial_is_exit_code_1_with_a_report(
     assert "2 done before" in out
 
 
-def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_unknown(
+def test_out_of_memory_in_a_solo_run_leaves_the_cost_unknown(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = spec.model_copy(update={"cost": "quick"})
@@ -133,7 +133,7 @@ def test_memory_that_runs_out_while_a_rank_is_measured_leaves_that_rank_s_cost_u
     assert all(part.step_seconds for part in summarize(tmp_path / "study").ranks)
 
 
-def test_a_rate_that_diverges_leaves_the_others_and_the_report(
+def test_diverged_rate_leaves_other_trials_and_the_report(
     lorascope: Lorascope, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     code, out, err = lorascope(*arguments, "--learning-rates", "1e-3,1e30", "--max-grid-extensions", 0)
@@ -150,7 +150,7 @@ def test_a_rate_that_diverges_leaves_the_others_and_the_report(
     assert "r2-lr1e+30 diverged" in out
 
 
-def test_a_study_in_which_everything_diverges_says_so(
+def test_study_whose_trials_all_diverge_says_so(
     lorascope: Lorascope, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     code, _, err = lorascope(*arguments, "--learning-rates", "1e30")
@@ -162,7 +162,7 @@ def test_a_study_in_which_everything_diverges_says_so(
     assert "no finished adapter" in err
 
 
-def test_a_trial_ruined_by_its_last_update_is_not_called_finished(
+def test_trial_that_diverges_in_its_last_update_is_not_finished(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     spec = study_of(model_folders["llama"], rows_file, max_steps=1, ranks=(2,), learning_rates=(1e-3, 1e38))
@@ -184,9 +184,7 @@ def killed(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path / "study" / "checkpoints" / "round-0.safetensors"
 
 
-def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
-    spec: StudySpec, tmp_path: Path, killed: Path
-) -> None:
+def test_damaged_checkpoint_falls_back_to_the_one_before(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
     killed.write_bytes(killed.read_bytes()[:-100])
     watcher = execute(spec, tmp_path / "study")
     assert watcher.begun == [3]
@@ -195,7 +193,7 @@ def test_behind_a_damaged_checkpoint_training_goes_on_from_the_one_before(
     assert read_study(tmp_path / "study").steps == read_study(tmp_path / "undisturbed").steps
 
 
-def test_without_an_older_one_a_damaged_checkpoint_is_named(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
+def test_damaged_checkpoint_without_an_older_one_is_named(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
     for checkpoint in killed.parent.iterdir():
         checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(LorascopeError, match=r"round-0.*safetensors cannot be used"):
@@ -206,7 +204,7 @@ def test_without_an_older_one_a_damaged_checkpoint_is_named(spec: StudySpec, tmp
     assert {o.state for o in read_study(tmp_path / "study").outcomes.values()} == {"finished"}
 
 
-def test_a_checkpoint_that_is_ahead_of_the_store_is_not_used(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
+def test_checkpoint_ahead_of_the_store_is_not_used(spec: StudySpec, tmp_path: Path, killed: Path) -> None:
     """A store that lost its last commits would else have a hole in its curves."""
     with StudyStore.create(tmp_path / "study" / "study.db") as store:
         store.truncate_after(["r2"], 3)

@@ -36,7 +36,7 @@ def planned(lorascope: Lorascope, *arguments: str) -> dict:
     return json.loads(out)
 
 
-def test_a_plan_says_what_the_run_finds(
+def test_plan_predicts_what_the_run_measures(
     lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     resolved = planned(lorascope, *flags)
@@ -70,7 +70,7 @@ def test_a_plan_says_what_the_run_finds(
     ]
 
 
-def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
+def test_plan_is_calibrated_by_a_finished_study(
     lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     assert planned(lorascope, *flags)["calibration"] is None
@@ -103,7 +103,7 @@ def test_a_finished_study_stands_beside_its_prediction_and_corrects_the_next(
     assert find_calibration(predicted["device"], "float32", resolved["base_parameters"]) == known
 
 
-def test_devices_of_the_catalogue(lorascope: Lorascope, flags: list[str]) -> None:
+def test_plan_covers_every_device(lorascope: Lorascope, flags: list[str]) -> None:
     small, large = (planned(lorascope, *flags, f"--device={name}") for name in ("L4", "h100"))
     assert small["device"] == "L4"
     assert small["device_memory_bytes"] == 24_000_000_000
@@ -113,7 +113,7 @@ def test_devices_of_the_catalogue(lorascope: Lorascope, flags: list[str]) -> Non
     assert small["full_fine_tuning"]["trainable_parameters"] == small["base_parameters"]
 
 
-def test_the_table_fits_a_narrow_terminal(
+def test_plan_table_fits_a_narrow_terminal(
     lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -127,7 +127,7 @@ def test_the_table_fits_a_narrow_terminal(
     assert "Every rank fits in memory." in out
 
 
-def test_eighty_columns_hold_every_part_of_the_peak(
+def test_plan_table_of_80_columns_has_every_part_of_the_peak(
     lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -136,7 +136,7 @@ def test_eighty_columns_hold_every_part_of_the_peak(
     assert heading.split() == ["base", "trained", "gradient", "optimizer", "activations", "rest"]
 
 
-def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str]) -> None:
+def test_plan_names_ranks_beyond_the_limits(lorascope: Lorascope, flags: list[str]) -> None:
     flags = [*flags, "--device=L4"]
     first, second = (part["adapter_bytes"] for part in planned(lorascope, *flags)["ranks"])
     limit = f"--max-adapter-mb={(first + second) / 2e6}"
@@ -148,9 +148,7 @@ def test_ranks_beyond_the_limits_are_named(lorascope: Lorascope, flags: list[str
     assert "the limits" not in lorascope("plan", *flags)[1]
 
 
-def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
-    lorascope: Lorascope, model_folders: Mapping[str, str]
-) -> None:
+def test_plan_skips_the_time_limit_without_a_time(lorascope: Lorascope, model_folders: Mapping[str, str]) -> None:
     flags = [f"--model={model_folders['llama']}", "--dataset=some/rows", "--ranks=2", "--max-seconds=9", "--device=L4"]
     assert planned(lorascope, *flags)["unchecked_limits"] == ["max_seconds"]
     out = lorascope("plan", *flags)[1]
@@ -160,7 +158,7 @@ def test_a_limit_on_time_is_not_checked_where_the_time_is_not_known(
     assert "Startup, held-out evaluations, solo runs" in out
 
 
-def test_a_larger_rank_that_comes_out_quicker_is_said(
+def test_plan_notes_a_larger_rank_predicted_to_be_faster(
     lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quicker(*arguments: Any, **named: Any) -> CostPrediction:
@@ -177,7 +175,7 @@ def write_config(folder: Path, **config: object) -> str:
     return str(folder)
 
 
-def test_a_70b_model_takes_little(tmp_path: Path) -> None:
+def test_plan_of_a_70b_model_takes_little_time_and_memory(tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
         num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
@@ -220,7 +218,7 @@ def test_a_70b_model_takes_little(tmp_path: Path) -> None:
         (None, ("--dataset=nowhere.json",), ("'nowhere.json' does not exist", "check the path")),
     ],
 )
-def test_what_cannot_be_planned_is_refused_once(
+def test_plan_refuses_bad_input(
     lorascope: Lorascope,
     flags: list[str],
     tmp_path: Path,

@@ -43,7 +43,7 @@ def stop_after(step: int) -> Callable[[int], None]:
     return at_step
 
 
-def test_stopped_at_any_step_and_run_again_it_ends_the_same(spec: StudySpec, undisturbed: Left, tmp_path: Path) -> None:
+def test_resume_after_a_stop_gives_the_same_bytes(spec: StudySpec, undisturbed: Left, tmp_path: Path) -> None:
     """Once more after each of several steps, the one before the last evaluation included."""
     for step in (1, 3, 6):
         with pytest.raises(Interrupted):
@@ -55,7 +55,7 @@ def test_stopped_at_any_step_and_run_again_it_ends_the_same(spec: StudySpec, und
     assert not (tmp_path / "study" / "checkpoints").exists()
 
 
-def test_a_pack_stopped_in_its_last_evaluation_is_not_taken_for_finished(spec: StudySpec, tmp_path: Path) -> None:
+def test_resume_after_a_stop_in_the_last_evaluation(spec: StudySpec, tmp_path: Path) -> None:
     """All its steps are done, but not its evaluation, and its adapters are not written."""
 
     def stop(*args: Any, **kwargs: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_pack_stopped_in_its_last_evaluation_is_not_taken_for_finished(spec: S
 
 
 @pytest.mark.parametrize("checkpoints", ["every step", "none"])
-def test_killed_without_a_word_it_ends_the_same(
+def test_resume_after_a_kill_gives_the_same_bytes(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: str
 ) -> None:
     """What was recorded behind the last checkpoint is trained again, to the same numbers."""
@@ -96,7 +96,7 @@ def test_killed_without_a_word_it_ends_the_same(
     assert read_study(tmp_path / "study") == undisturbed
 
 
-def test_a_second_signal_stops_at_once_and_saves_nothing(
+def test_second_signal_stops_at_once_and_saves_nothing(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It strikes between the updates of two trials: a checkpoint of that moment would be of two different steps."""
@@ -121,14 +121,14 @@ def test_a_second_signal_stops_at_once_and_saves_nothing(
     assert read_study(tmp_path / "study") == undisturbed
 
 
-def test_signal_handlers_are_put_back(spec: StudySpec, tmp_path: Path) -> None:
+def test_signal_handlers_are_restored(spec: StudySpec, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted):
         execute(spec, tmp_path / "study", stop_after(1))
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_finished_study_is_not_trained_again(
+def test_resume_of_a_finished_study_trains_nothing(
     lorascope: Lorascope, spec: StudySpec, undisturbed: Left, tmp_path: Path
 ) -> None:
     execute(spec, tmp_path / "study")
@@ -141,7 +141,7 @@ def test_a_finished_study_is_not_trained_again(
     assert read_study(tmp_path / "study") == undisturbed
 
 
-def test_a_trial_that_diverged_before_the_stop_keeps_its_curve(
+def test_resume_keeps_the_curve_of_a_diverged_trial(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     spec = study_of(
@@ -163,7 +163,7 @@ def recorded_steps(folder: Path) -> int:
         return len(store.read(StepRecord, trial_id="r2"))
 
 
-def test_ctrl_c_in_a_terminal(
+def test_ctrl_c_is_exit_code_130_and_resumable(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, lorascope: Lorascope
 ) -> None:
     """A real program and a real signal: 130, then the same command goes on where it was."""

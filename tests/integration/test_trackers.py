@@ -73,7 +73,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_registered_tracker_hears_every_event_of_a_run(spec: StudySpec, tmp_path: Path) -> None:
+def test_tracker_receives_every_event_of_a_run(spec: StudySpec, tmp_path: Path) -> None:
     folder, watcher = tmp_path / "study", Watcher()
     run_study(spec, folder, trackers=[watcher, make_tracker("notebook", folder)], command="lorascope run")
     lines = (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()
@@ -89,7 +89,7 @@ def test_a_registered_tracker_hears_every_event_of_a_run(spec: StudySpec, tmp_pa
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_run_that_is_stopped_ends_too(spec: StudySpec, tmp_path: Path) -> None:
+def test_tracker_is_closed_when_a_run_is_stopped(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     stopping = Watcher(at_step=lambda step: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted):
@@ -97,6 +97,6 @@ def test_a_run_that_is_stopped_ends_too(spec: StudySpec, tmp_path: Path) -> None
     assert (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()[-2:] == ["step 1 1", "end"]
 
 
-def test_a_tracker_that_is_not_registered_is_refused(tmp_path: Path) -> None:
+def test_tracker_that_is_not_registered_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no tracker 'wandb'"):
         make_tracker("wandb", tmp_path)

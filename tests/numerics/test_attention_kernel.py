@@ -1,4 +1,4 @@
-"""Attention inside the rows of a pass as compiled, against every row by itself in plain operations."""
+"""Compiled attention over a packed micro-batch, against each row by itself in plain operations."""
 
 import math
 from functools import partial
@@ -49,7 +49,7 @@ def real_slots(rows: KernelRows) -> torch.Tensor:
 
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("window", [None, 2])
-def test_gradcheck(own_kernels: Kernels, window: int | None, rotary: bool) -> None:
+def test_attention_gradcheck(own_kernels: Kernels, window: int | None, rotary: bool) -> None:
     """Every element over short rows; over rows of several blocks, along random directions."""
     short = make_rows(lengths=[2, 2, 1, 1], widths=[2, 2, 1, 2], parents=[-1, 0, 0, -1])
     for rows, every in ((short, True), (ROWS, False)):
@@ -63,7 +63,9 @@ def test_gradcheck(own_kernels: Kernels, window: int | None, rotary: bool) -> No
 @pytest.mark.parametrize("window", [None, 7, 45])
 @pytest.mark.parametrize("features", [6, 64, 80])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_attention(kernels: Kernels, dtype: torch.dtype, features: int, window: int | None, rotary: bool) -> None:
+def test_attention_equals_the_reference(
+    kernels: Kernels, dtype: torch.dtype, features: int, window: int | None, rotary: bool
+) -> None:
     *heads, grad = make_heads(ROWS, features, dtype)
     angles = make_rotary(ROWS, features, dtype) if rotary else None
     exact_angles = None
@@ -76,7 +78,7 @@ def test_attention(kernels: Kernels, dtype: torch.dtype, features: int, window: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_what_lies_behind_rows_is_not_read_and_becomes_zero(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_attention_ignores_and_zeroes_padding(kernels: Kernels, dtype: torch.dtype) -> None:
     *heads, grad = make_heads(ROWS, 20, dtype)
     expected = results_and_gradients(partial(attend, kernels), heads, grad)
     real = real_slots(ROWS)
@@ -91,7 +93,7 @@ def test_what_lies_behind_rows_is_not_read_and_becomes_zero(kernels: Kernels, dt
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_numbers_that_are_none_stay_in_their_family_of_rows(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_attention_keeps_nan_within_its_prefix_group(kernels: Kernels, dtype: torch.dtype) -> None:
     """A child's reach its parent's gradient, and neither its siblings nor what its parent gives."""
     *heads, grad = make_heads(ROWS, 20, dtype)
     clean = results_and_gradients(partial(attend, kernels), heads, grad)
@@ -109,7 +111,7 @@ def test_numbers_that_are_none_stay_in_their_family_of_rows(kernels: Kernels, dt
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_a_family_of_rows_gets_the_same_bits_alone(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_attention_of_a_prefix_group_is_bitwise_independent(kernels: Kernels, dtype: torch.dtype) -> None:
     *heads, grad = make_heads(ROWS, 20, dtype)
     together = results_and_gradients(partial(attend, kernels), heads, grad)
     for first, stop in ((0, 3), (3, 5), (5, 6)):
@@ -122,7 +124,7 @@ def test_a_family_of_rows_gets_the_same_bits_alone(kernels: Kernels, dtype: torc
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_heads_may_be_parts_of_one_projection(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_attention_takes_heads_of_one_fused_projection(kernels: Kernels, dtype: torch.dtype) -> None:
     slots, counts = int(ROWS.widths.sum()), [HEADS, KV_HEADS, KV_HEADS]
     together = random(slots, sum(counts), 20, dtype=dtype)
     grad = random(slots, 20, HEADS, dtype=dtype, seed=1).transpose(1, 2)
@@ -135,7 +137,7 @@ def test_heads_may_be_parts_of_one_projection(kernels: Kernels, dtype: torch.dty
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_extreme_scores_choose_one_key(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_attention_with_extreme_scores_selects_one_key(kernels: Kernels, dtype: torch.dtype) -> None:
     """The largest of scores thousands apart takes all: no overflow, and no gradient where nothing can move."""
     rows = make_rows([3])
     q = torch.full((3, 1, 2), 100.0, dtype=dtype)

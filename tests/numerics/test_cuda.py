@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorascope.engine.verify import prepare_model
-from support.groups import make_spec, run_pack
+from support.groups import make_spec, run_group
 from support.tiny_models import TARGETS, make_model, make_splits
 
 pytestmark = [
@@ -17,14 +17,14 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_a_pack_has_the_losses_it_has_on_the_cpu(kind: str, packing: bool) -> None:
+def test_group_has_the_same_losses_on_cuda(kind: str, packing: bool) -> None:
     spec, train = make_spec(), make_splits().train
     kept = []
     for device in ("cpu", "cuda"):
         model: Any = make_model(kind)
         frozen, _ = prepare_model(model.to(device), TARGETS[kind], train, packing=packing, kernels=True)
         assert frozen.packing == packing
-        kept.append(run_pack(spec, kind, frozen=frozen))
+        kept.append(run_group(spec, kind, frozen=frozen))
     for name in kept[0].trials:
         np.testing.assert_allclose(kept[1].losses(name), kept[0].losses(name), rtol=1e-9)
         np.testing.assert_allclose(kept[1].eval_nats(name), kept[0].eval_nats(name), rtol=1e-9)

@@ -35,7 +35,7 @@ def words(text: str) -> torch.Tensor:
          "4aa71d8f 734738c2 431fc6a8 ae6debf1"),
     ],
 )  # fmt: skip
-def test_the_generator_gives_its_authors_numbers(
+def test_threefry_equals_its_published_vectors(
     monkeypatch: pytest.MonkeyPatch, rounds: int, counter: str, key: str, expected: str
 ) -> None:
     """Threefry-4x32 as published with the Random123 library, which has answers for 13 and 20 rounds."""
@@ -64,7 +64,7 @@ def keep_mask(features: int, **changes: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("features", [6, 100, 128, 576])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_kernels_and_torch_drop_the_same(kernels: Kernels, dtype: torch.dtype, features: int) -> None:
+def test_dropout_of_kernels_equals_torch(kernels: Kernels, dtype: torch.dtype, features: int) -> None:
     x, y = (random(sum(WIDTHS), features, dtype=dtype, seed=seed) for seed in (1, 2))
     for number, p in enumerate((0.0, 0.1, 0.5, 0.9, 0.99999)):
         found, expected = (draw(backend, number=number, p=p) for backend in (CpuBackend(kernels), TORCH))
@@ -86,7 +86,7 @@ def test_kernels_drop_in_the_rows_of_a_part_of_a_micro_batch(kernels: Kernels) -
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_the_share_that_is_dropped(p: float) -> None:
+def test_dropout_rate_is_the_probability(p: float) -> None:
     mask = keep_mask(100, p=p, names=[(3, 1, 4)], lengths=(4000,), widths=(4000,)).double()
     p = realised_probability(p)
     for share, n in ((1 - mask.mean(), mask.numel()), (1 - mask.mean(0), 4000), (1 - mask.mean(1), 100)):
@@ -94,7 +94,7 @@ def test_the_share_that_is_dropped(p: float) -> None:
         assert ((share - p).abs() < 5 * (p * (1 - p) / n) ** 0.5).all()
 
 
-def test_nothing_connects_draws_rows_steps_seeds_and_neighbours() -> None:
+def test_dropout_masks_are_uncorrelated() -> None:
     def bits(name: tuple[int, int, int], number: int) -> torch.Tensor:
         mask = keep_mask(96, number=number, names=[name], lengths=(1000,), widths=(1000,))
         return mask.flatten().double() * 2 - 1

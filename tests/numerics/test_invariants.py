@@ -1,4 +1,4 @@
-"""What must always hold of a pack; the numbers are those of the design's list."""
+"""Invariants of a trial group, numbered as in the list of the design."""
 
 import gc
 from dataclasses import replace
@@ -19,7 +19,7 @@ from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.search.halving import Rungs
 from lorascope.search.steps import rung_steps
 from lorascope.search.trials import plan_trials
-from support.groups import make_spec, prepared, run_pack
+from support.groups import make_spec, prepared, run_group
 from support.tiny_models import TARGETS, make_examples, make_model, make_splits
 
 
@@ -31,27 +31,27 @@ def compiled(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-def test_a_rank_has_jointly_the_losses_it_has_alone(kind: str) -> None:
-    """1. With dropout, clipping, warm-up and passes that cut the batch differently."""
+def test_joint_losses_equal_solo_losses(kind: str) -> None:
+    """1. With dropout, clipping, warm-up and micro-batches that split the batch differently."""
     spec = make_spec()
-    joint = run_pack(spec, kind)
+    joint = run_group(spec, kind)
     for record in plan_trials(spec):
-        solo = run_pack(spec, kind, records=[record])
+        solo = run_group(spec, kind, records=[record])
         np.testing.assert_allclose(joint.losses(record.trial_id), solo.losses(record.trial_id), rtol=1e-10)
         np.testing.assert_allclose(joint.eval_nats(record.trial_id), solo.eval_nats(record.trial_id), rtol=1e-10)
         norms = [[r.grad_norm for r in k.step_records if r.trial_id == record.trial_id] for k in (joint, solo)]
         np.testing.assert_allclose(norms[0], norms[1], rtol=1e-9)
 
 
-def test_passes_of_any_size_give_the_same_losses() -> None:
-    """1. The dropout of a row does not depend on how rows are cut into passes."""
-    wide, narrow = (run_pack(make_spec(tokens_per_pass=n, ranks=(2, 8), max_steps=3)) for n in (10_000, 1))
+def test_losses_are_independent_of_microbatch_size() -> None:
+    """1. The dropout of a row does not depend on its micro-batch."""
+    wide, narrow = (run_group(make_spec(tokens_per_pass=n, ranks=(2, 8), max_steps=3)) for n in (10_000, 1))
     for trial in ("r2", "r8"):
         np.testing.assert_allclose(wide.losses(trial), narrow.losses(trial), rtol=1e-10)
 
 
 class _Graphs:
-    """A Probe that counts, whenever a pass begins, tensors that belong to a graph."""
+    """A Probe that counts tensors of a graph whenever a micro-batch begins."""
 
     def __init__(self) -> None:
         self.alive: list[int] = []
@@ -67,25 +67,25 @@ class _Graphs:
         return float(tokens)
 
 
-def test_nothing_of_a_pass_is_left_when_the_next_begins(compiled: bool) -> None:
+def test_microbatches_leave_no_state(compiled: bool) -> None:
     """What is left of its graph would lie between the tensors of the next, and memory would be full of holes."""
     graphs = _Graphs()
-    run_pack(make_spec(max_steps=2, tokens_per_pass=1), frozen=prepared("llama", kernels=compiled), probe=graphs)
+    run_group(make_spec(max_steps=2, tokens_per_pass=1), frozen=prepared("llama", kernels=compiled), probe=graphs)
     assert graphs.alive == [graphs.alive[0]] * (2 * 3 * 4)
 
 
-def test_trials_of_other_seeds_and_rates_do_not_couple() -> None:
+def test_trials_of_other_seeds_and_rates_are_independent() -> None:
     """2. Every trial of a grid equals itself trained alone."""
     spec = make_spec(ranks=(2, 4), seeds=(0, 1), learning_rates=(1e-3, 5e-2), max_steps=4)
-    joint = run_pack(spec)
+    joint = run_group(spec)
     for record in plan_trials(spec):
-        solo = run_pack(spec, records=[record])
+        solo = run_group(spec, records=[record])
         np.testing.assert_allclose(joint.losses(record.trial_id), solo.losses(record.trial_id), rtol=1e-10)
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone(position: int) -> None:
-    """2. Wherever it stands in the pack; its curve is kept up to the step that failed."""
+def test_diverged_trial_leaves_the_others_unchanged(position: int) -> None:
+    """2. At any position in the group; its curve is kept up to the step that failed."""
     spec = make_spec(max_steps=4, tokens_per_pass=1024)
     ruined, *others = [("r2", "r4", "r8"), ("r4", "r2", "r8")][position]
 
@@ -94,26 +94,26 @@ def test_a_trial_that_diverges_leaves_the_others_as_they_are_alone(position: int
         with torch.no_grad():
             weights.flat[3] = float("inf")
 
-    joint = run_pack(spec, prepare_trials=poison)
+    joint = run_group(spec, prepare_trials=poison)
     assert joint.outcomes[ruined].state == "diverged"
     assert joint.outcomes[ruined].steps == 0
     assert len(joint.losses(ruined)) == 1
     for name in others:
         assert joint.outcomes[name].state == "finished"
         record = next(record for record in plan_trials(spec) if record.trial_id == name)
-        np.testing.assert_allclose(joint.losses(name), run_pack(spec, records=[record]).losses(name), rtol=1e-10)
+        np.testing.assert_allclose(joint.losses(name), run_group(spec, records=[record]).losses(name), rtol=1e-10)
 
 
-def test_rates_that_leave_at_a_rung_leave_the_others_as_they_are_alone() -> None:
+def test_rates_stopped_at_a_rung_leave_the_others_unchanged() -> None:
     """2. Their own curves end there, with the evaluation that decided."""
     spec = make_spec(ranks=(2, 4), learning_rates=(1e-6, 1e-5, 1e-2, 2e-2), max_steps=6, eval_steps=6)
-    kept = run_pack(spec, rungs=Rungs(steps=rung_steps(spec, 6)))
+    kept = run_group(spec, rungs=Rungs(steps=rung_steps(spec, 6)))
     states = {name: (outcome.state, outcome.steps) for name, outcome in kept.outcomes.items()}
     for rank in (2, 4):
         of_rank = {state for name, state in states.items() if name.startswith(f"r{rank}-")}
         assert {("stopped", 3), ("stopped", 4), ("finished", 6)} >= of_rank > {("finished", 6)}
     for record in plan_trials(spec):
-        name, solo = record.trial_id, run_pack(spec, records=[record])
+        name, solo = record.trial_id, run_group(spec, records=[record])
         steps = states[name][1]
         assert len(kept.losses(name)) == steps
         assert [r.step for r in kept.evaluations if r.trial_id == name] == [0, 3, 4, 6][: {3: 2, 4: 3, 6: 4}[steps]]
@@ -122,7 +122,7 @@ def test_rates_that_leave_at_a_rung_leave_the_others_as_they_are_alone() -> None
             np.testing.assert_allclose(kept.eval_nats(name)[-1], solo.eval_nats(name)[-1], rtol=1e-10)
 
 
-def test_before_the_first_step_the_logits_are_the_base_model_s(kind: str) -> None:
+def test_initial_logits_are_those_of_the_base(kind: str) -> None:
     """3. Bit for bit, in the precision people run."""
     for dtype in (torch.float32, torch.bfloat16):
         frozen, spec = prepared(kind, dtype=dtype), make_spec()
@@ -136,28 +136,28 @@ def test_before_the_first_step_the_logits_are_the_base_model_s(kind: str) -> Non
                 assert torch.equal(ours, theirs)
 
 
-def test_training_leaves_the_base_weights_as_they_were(kind: str) -> None:
+def test_base_weights_are_unchanged_by_training(kind: str) -> None:
     """3. And it does change the adapters."""
     before = hash_weights(make_model(kind))
     frozen = prepared(kind)
-    kept = run_pack(make_spec(), frozen=frozen)
+    kept = run_group(make_spec(), frozen=frozen)
     assert hash_weights(frozen.model) == before
     assert all(layer.B.abs().max() > 0 for layer in kept.trials["r8"].adapter.layers.values())
 
 
-def test_accumulated_batches_equal_one_large_batch() -> None:
+def test_gradient_accumulation_equals_one_large_batch() -> None:
     """5. Two batches of four rows with unequal lengths and one of eight."""
     spec = {"ranks": (2, 8), "max_steps": 4}
-    together = run_pack(make_spec(per_device_train_batch_size=8, **spec))
-    accumulated = run_pack(make_spec(per_device_train_batch_size=4, gradient_accumulation_steps=2, **spec))
+    together = run_group(make_spec(per_device_train_batch_size=8, **spec))
+    accumulated = run_group(make_spec(per_device_train_batch_size=4, gradient_accumulation_steps=2, **spec))
     for trial in ("r2", "r8"):
         np.testing.assert_allclose(together.losses(trial), accumulated.losses(trial), rtol=1e-12)
 
 
-def test_the_recorded_loss_is_a_sum_over_the_targets_of_the_batch() -> None:
+def test_recorded_loss_is_a_sum_over_targets() -> None:
     """5. The first step's nats are those of the base on the same rows."""
     frozen = prepared("llama")
-    kept = run_pack(make_spec(), frozen=frozen)
+    kept = run_group(make_spec(), frozen=frozen)
     first = kept.step_records[0]
     plain = make_model("llama")
     splits = make_splits()
@@ -177,7 +177,7 @@ def test_the_recorded_loss_is_a_sum_over_the_targets_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "gpt2", "mistral"])
-def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str, compiled: bool) -> None:
+def test_packed_logits_equal_unpacked(kind: str, compiled: bool) -> None:
     """6. Also under a sliding window, and with a row long enough to be attended to alone."""
     frozen = prepared(kind, kernels=compiled)
     assert frozen.packing
@@ -193,7 +193,7 @@ def test_packed_rows_give_the_logits_of_the_untouched_model(kind: str, compiled:
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "bloom"])
-def test_a_model_that_cannot_be_packed_is_padded_and_the_reason_is_said(kind: str) -> None:
+def test_model_that_cannot_be_packed_is_padded_with_a_reason(kind: str) -> None:
     """6. Its rows go the way that gives its own logits."""
     model = make_model(kind, torch.float32)
     frozen, reasons = prepare_model(model, TARGETS[kind], make_splits().train, packing=True, kernels=True)
@@ -208,47 +208,47 @@ def test_a_model_that_cannot_be_packed_is_padded_and_the_reason_is_said(kind: st
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_padded_model_with_its_own_head_trains_jointly_as_alone() -> None:
+def test_padded_model_with_its_own_head_trains_jointly_as_alone() -> None:
     """1. In float32, as Transformers' eager attention has no float64."""
     spec = make_spec(ranks=(2, 4), max_steps=3)
     joint, alone = (
-        run_pack(spec, "gemma2", frozen=prepared("gemma2", dtype=torch.float32), records=records)
+        run_group(spec, "gemma2", frozen=prepared("gemma2", dtype=torch.float32), records=records)
         for records in (plan_trials(spec), plan_trials(spec)[1:])
     )
     np.testing.assert_allclose(joint.losses("r4"), alone.losses("r4"), rtol=1e-5)
 
 
-def test_logits_that_are_no_numbers_are_no_agreement() -> None:
-    """6. The padding of Gemma 2's float64 attention gives NaN, which must not pass for equality."""
+def test_packing_check_rejects_nan_logits() -> None:
+    """6. The padding of Gemma 2's float64 attention gives NaN, which must not count as equality."""
     with pytest.raises(InputError, match="other logits for padded rows"):
         prepare_model(make_model("gemma2"), None, make_splits().train, packing=True, kernels=True)
 
 
-def test_packed_and_padded_training_are_the_same(kind: str, compiled: bool) -> None:
+def test_packed_training_equals_padded(kind: str, compiled: bool) -> None:
     """6. Dropout included: padding draws nothing, and the kernels draw the bits that NumPy draws."""
-    packed = run_pack(make_spec(), frozen=prepared(kind, kernels=compiled))
-    padded = run_pack(make_spec(), frozen=prepared(kind, packing=False, kernels=False))
+    packed = run_group(make_spec(), frozen=prepared(kind, kernels=compiled))
+    padded = run_group(make_spec(), frozen=prepared(kind, packing=False, kernels=False))
     for trial in ("r2", "r8"):
         np.testing.assert_allclose(packed.losses(trial), padded.losses(trial), rtol=1e-10)
 
 
-def test_long_rows_train_as_padded_ones_do(compiled: bool) -> None:
+def test_packed_training_of_long_rows_equals_padded(compiled: bool) -> None:
     """6. The gradient through attention of rows that go alone."""
     rows = make_examples(4, seed=9, shortest=500, longest=560)
     splits = Splits(train=rows, eval=rows[:1], data_hash="", format="text", notes=())
     spec = make_spec(max_steps=2, tokens_per_pass=1024)
     packed, padded = (
-        run_pack(spec, frozen=prepared("mistral", packing=p, kernels=compiled and p), splits=splits)
+        run_group(spec, frozen=prepared("mistral", packing=p, kernels=compiled and p), splits=splits)
         for p in (True, False)
     )
     np.testing.assert_allclose(packed.losses("r8"), padded.losses("r8"), rtol=1e-10)
 
 
-def test_base_only_evaluation_equals_every_trial_s_at_the_start() -> None:
+def test_base_evaluation_equals_every_trial_at_step_0() -> None:
     """The one evaluation that all trials share at step 0 is what each would have had."""
     spec = make_spec()
     frozen = prepared("llama")
-    kept = run_pack(spec, frozen=frozen)
+    kept = run_group(spec, frozen=frozen)
     fresh = [TrainingTrial(replace(r), spec, frozen.layers, torch.float64) for r in plan_trials(spec)]
     attach(frozen.layers, [trial.adapter for trial in fresh])
     for index, trial in enumerate(fresh):

@@ -26,7 +26,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * weight
 
 
-def test_gradcheck(kernels: Kernels) -> None:
+def test_kernels_gradcheck(kernels: Kernels) -> None:
     for width in (5, 33):
         weight = random(width, dtype=torch.float64, seed=1)
         x, gate = (random(2, 3, width, dtype=torch.float64, seed=seed).requires_grad_() for seed in (2, 3))
@@ -35,7 +35,7 @@ def test_gradcheck(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_whole_gated_layer(own_kernels: Kernels, bias: bool) -> None:
+def test_gated_layer_kernel(own_kernels: Kernels, bias: bool) -> None:
     """Against finite differences, and in its own precision against the layer in plain operations."""
     torch.manual_seed(0)
     parts = [nn.Linear(7, 10, bias), nn.Linear(7, 10, bias), nn.Linear(10, 7, bias)]
@@ -55,7 +55,7 @@ def test_a_whole_gated_layer(own_kernels: Kernels, bias: bool) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_norms(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
+def test_norm_kernels(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
     x, grad = (random(7, width, dtype=dtype, seed=seed) for seed in (1, 2))
     weight = random(width, dtype=dtype, seed=3)
     found = results_and_gradients(lambda x: RmsNorm.apply(x, weight, EPS, kernels), [x], grad)
@@ -65,7 +65,7 @@ def test_norms(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gated_layers(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
+def test_gate_kernels(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
     gate, up, grad = (random(7, width, dtype=dtype, seed=seed) for seed in (1, 2, 3))
     gate = gate * 6  # also where a sigmoid is nearly 0 or 1
     found = results_and_gradients(lambda gate, up: SiluMul.apply(gate, up, kernels), [gate, up], grad)
@@ -74,7 +74,7 @@ def test_gated_layers(kernels: Kernels, dtype: torch.dtype, width: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_size_of_a_gate(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_gate_kernels_over_all_magnitudes(kernels: Kernels, dtype: torch.dtype) -> None:
     """Each number by itself: a norm would not see the small ones."""
     gate = torch.cat([torch.linspace(-80, 80, 3201), torch.tensor([-3e38, -1e4, 1e-30, -1e-30, 0.0, 1e4, 3e38])])
     gate = gate.to(dtype)
@@ -89,7 +89,7 @@ def test_every_size_of_a_gate(kernels: Kernels, dtype: torch.dtype) -> None:
     equal(found[1][steep].double(), expected[1][steep], atol=SMALLEST)
 
 
-def test_inputs_may_lie_anywhere(kernels: Kernels) -> None:
+def test_kernels_take_unaligned_inputs(kernels: Kernels) -> None:
     both, weight = random(7, 2 * 20, dtype=torch.float32), random(20, dtype=torch.float32, seed=1)
     gate, up = both.chunk(2, dim=-1)
 
@@ -102,7 +102,7 @@ def test_inputs_may_lie_anywhere(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_numbers_that_are_none_stay_where_torch_leaves_them(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_kernels_propagate_nan_like_torch(kernels: Kernels, dtype: torch.dtype) -> None:
     x = random(4, 20, dtype=dtype)
     x[0, 3], x[1, 4], x[2, 19] = NAN, INF, -INF
     weight = torch.ones(20, dtype=dtype)
@@ -131,7 +131,7 @@ def exact_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[to
 
 @pytest.mark.parametrize("vocabulary", [2, 16, 61, 1003])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_cross_entropy(kernels: Kernels, dtype: torch.dtype, vocabulary: int) -> None:
+def test_cross_entropy_kernel(kernels: Kernels, dtype: torch.dtype, vocabulary: int) -> None:
     logits = random(9, vocabulary, dtype=dtype) * 4
     targets = torch.randint(vocabulary, (9,), generator=torch.Generator().manual_seed(1))
     nats, grad = cross_entropy(kernels, logits, targets)
@@ -142,14 +142,14 @@ def test_cross_entropy(kernels: Kernels, dtype: torch.dtype, vocabulary: int) ->
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_gradient_of_every_size_of_a_logit(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_cross_entropy_gradient_over_all_magnitudes(kernels: Kernels, dtype: torch.dtype) -> None:
     logits, targets = torch.linspace(-80, 0, 161)[None].to(dtype), torch.tensor([40])
     _, grad = cross_entropy(kernels, logits, targets)
     _, exact = exact_cross_entropy(logits, targets)
     torch.testing.assert_close(grad.double(), exact, rtol=TOLERANCE[dtype], atol=SMALLEST)
 
 
-def test_cross_entropy_without_a_gradient_leaves_the_logits(kernels: Kernels) -> None:
+def test_cross_entropy_without_gradient_leaves_the_logits(kernels: Kernels) -> None:
     logits, targets = random(5, 61, dtype=torch.float32), torch.arange(5)
     kept = logits.clone()
     nats = kernels.cross_entropy_(logits, targets, wants_grad=False)
@@ -176,7 +176,7 @@ def test_cross_entropy_of_extreme_logits(
 
 @pytest.mark.parametrize("logit", [NAN, INF])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_logit_that_is_no_number_spoils_its_own_row_only(kernels: Kernels, dtype: torch.dtype, logit: float) -> None:
+def test_cross_entropy_nan_affects_its_own_row_only(kernels: Kernels, dtype: torch.dtype, logit: float) -> None:
     logits, targets = random(3, 61, dtype=dtype), torch.tensor([0, 5, 9])
     expected_nats, expected_grad = cross_entropy(kernels, logits, targets)
     logits[1, 40] = logit
@@ -203,7 +203,7 @@ def every_kernel(kernels: Kernels, dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_number_of_threads_changes_no_bit(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_kernels_are_bitwise_independent_of_threads(kernels: Kernels, dtype: torch.dtype) -> None:
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -217,7 +217,7 @@ def test_the_number_of_threads_changes_no_bit(kernels: Kernels, dtype: torch.dty
 
 
 @pytest.mark.parametrize("features", [16, 100])
-def test_the_norm_of_a_residual_stream(own_kernels: Kernels, features: int) -> None:
+def test_residual_norm_kernel(own_kernels: Kernels, features: int) -> None:
     """Its gradient is added to that which comes past it, and the stream is the same tensor afterwards."""
     weight = random(features, dtype=torch.bfloat16)
     x, past = (3 * random(2, 40, features, dtype=torch.float32, seed=seed) for seed in (1, 2))

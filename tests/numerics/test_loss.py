@@ -16,7 +16,7 @@ def make_head(n: int, dtype: torch.dtype, *, vocabulary: int = 37, width: int = 
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_nats_and_gradient_equal_cross_entropy(monkeypatch: pytest.MonkeyPatch, with_bias: bool) -> None:
+def test_loss_and_gradient_equal_cross_entropy(monkeypatch: pytest.MonkeyPatch, with_bias: bool) -> None:
     monkeypatch.setattr(loss, "_CHUNK", 5)
     hidden, weight, bias, targets = make_head(13, torch.float64)
     bias = bias if with_bias else None
@@ -30,7 +30,7 @@ def test_nats_and_gradient_equal_cross_entropy(monkeypatch: pytest.MonkeyPatch, 
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
 
 
-def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_CHUNK", 4)
     hidden, weight, bias, targets = make_head(6, torch.float64)
     assert torch.autograd.gradcheck(
@@ -38,7 +38,7 @@ def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_bfloat16_loss_is_right_to_a_thousandth_of_the_float32_loss() -> None:
+def test_loss_in_bfloat16_is_close_to_float32() -> None:
     """Logits of a language model's spread over a vocabulary of its size, summed as a study sums them."""
     hidden, weight, _, targets = make_head(512, torch.float32, vocabulary=20_000, width=64)
     hidden, weight = hidden.bfloat16(), (weight * 0.4).bfloat16()
@@ -48,7 +48,7 @@ def test_bfloat16_loss_is_right_to_a_thousandth_of_the_float32_loss() -> None:
     assert ours.mean().item() == pytest.approx(exact.mean().item(), rel=1e-3)
 
 
-def test_huge_logits_stay_finite() -> None:
+def test_loss_of_huge_logits_is_finite() -> None:
     hidden, weight = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
     nats = frozen_head_nats(hidden, weight, None, torch.tensor([1]), TORCH)
     assert nats.item() == pytest.approx(2e4)

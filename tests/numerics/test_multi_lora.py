@@ -68,7 +68,7 @@ def make_input(*, padded: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("kind", ["linear", "no_bias", "conv1d"])
-def test_gradcheck_with_half_of_the_inputs_dropped(kind: str, padded: bool) -> None:
+def test_multi_lora_gradcheck_with_dropout(kind: str, padded: bool) -> None:
     """4. The mask is fixed by its streams, which every call draws anew."""
     layer, adapters = make_layer(kind, dropout=0.5)
     leaves = [leaf for adapter in adapters for leaf in (adapter.layers["l"].A, adapter.layers["l"].B)]
@@ -82,7 +82,7 @@ def test_gradcheck_with_half_of_the_inputs_dropped(kind: str, padded: bool) -> N
 
 
 @pytest.mark.parametrize("kind", ["linear", "no_bias", "conv1d"])
-def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
+def test_multi_lora_matches_peft_for_every_rank(kind: str) -> None:
     """4. PEFT's own layer, one adapter at a time, on that adapter's rows."""
     layer, adapters = make_layer(kind, dropout=0.0)
     x = make_input(padded=False).requires_grad_()
@@ -105,7 +105,7 @@ def test_forward_and_gradients_match_peft_for_every_rank(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "no_bias", "conv1d"])
-def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> None:
+def test_multi_lora_keeps_small_updates_in_bfloat16(kind: str) -> None:
     """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
     base = make_base(kind, 64, 512).bfloat16()
     layer = MultiLoraLinear(base)
@@ -131,7 +131,7 @@ def test_a_small_update_of_a_bfloat16_layer_is_not_rounded_away(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
-def test_what_hooks_make_of_a_bfloat16_layer_stays(kind: str) -> None:
+def test_multi_lora_keeps_hooks_of_a_bfloat16_layer(kind: str) -> None:
     base = make_base(kind, 64, 32).bfloat16()
     base.register_forward_hook(lambda module, inputs, output: 2 * output)
     layer = MultiLoraLinear(base)
@@ -170,7 +170,7 @@ def peft_layer(kind: str, *, rank: int, scale: float, A: torch.Tensor, B: torch.
     return wrapped
 
 
-def test_rows_without_an_adapter_get_the_base_layer_bit_for_bit() -> None:
+def test_multi_lora_rows_without_adapter_get_the_base_layer() -> None:
     layer, _ = make_layer("linear", dropout=0.0)
     x = make_input(padded=False)
     layout = make_layout(padded=False)
@@ -187,7 +187,7 @@ def keep_mask(
     return drawn.keep_mask(features)
 
 
-def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
+def test_multi_lora_dropout_keeps_mean_and_rate() -> None:
     p = 0.1
     mask = keep_mask(100, p, names=[(0, 0, 0)], lengths=(4000,), widths=(4000,))
     share = 1 - mask.double().mean().item()
@@ -197,7 +197,7 @@ def test_dropout_keeps_the_mean_and_the_share_it_promises() -> None:
     assert columns.std() < 1.3 * (p * (1 - p) / 4000) ** 0.5
 
 
-def test_padding_draws_nothing_and_is_kept() -> None:
+def test_multi_lora_dropout_leaves_padding() -> None:
     def mask(widths: tuple[int, ...]) -> torch.Tensor:
         return keep_mask(6, 0.5, names=[(0, 1, 2), (0, 1, 3)], lengths=LENGTHS[:2], widths=widths)
 
@@ -207,7 +207,7 @@ def test_padding_draws_nothing_and_is_kept() -> None:
     assert padded[1, 2:].all()
 
 
-def test_a_smaller_rank_starts_as_the_first_rows_of_a_larger_one() -> None:
+def test_lora_initialisation_of_a_smaller_rank_is_a_prefix() -> None:
     layer = MultiLoraLinear(make_base("linear"))
     small, large = (
         Adapter({"l": layer}, AdapterShape(rank=r, scale=1.0, dropout=0.0, seed=3), compute_dtype=torch.float32)
@@ -219,7 +219,7 @@ def test_a_smaller_rank_starts_as_the_first_rows_of_a_larger_one() -> None:
     assert not large.layers["l"].B.any()
 
 
-def test_initial_values_follow_peft_s_distribution() -> None:
+def test_lora_initialisation_has_the_distribution_of_peft() -> None:
     layer = MultiLoraLinear(nn.Linear(400, 3).requires_grad_(requires_grad=False))
     A = (
         Adapter({"l": layer}, AdapterShape(rank=300, scale=1.0, dropout=0.0, seed=1), compute_dtype=torch.float32)
@@ -232,7 +232,7 @@ def test_initial_values_follow_peft_s_distribution() -> None:
     assert A.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.001)
 
 
-def test_a_layer_that_sees_some_tokens_only_is_refused() -> None:
+def test_multi_lora_refuses_a_layer_that_sees_some_tokens_only() -> None:
     from lorascope.errors import InputError
 
     layer, _ = make_layer("linear", dropout=0.0)

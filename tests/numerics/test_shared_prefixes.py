@@ -18,7 +18,7 @@ from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.packing.packed_layout import MicroBatchLayout
 from lorascope.search.trials import plan_trials
-from support.groups import Kept, make_spec, prepared, run_pack
+from support.groups import Kept, make_spec, prepared, run_group
 from support.tiny_models import TARGETS, VOCABULARY, make_model
 
 KINDS = ["llama", "opt", "gpt2", "mistral"]
@@ -73,7 +73,7 @@ def make_splits(*, inside: bool) -> Splits:
 
 def run(share: str, *, inside: bool = True, **changes: Any) -> Kept:
     fields = {"per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 3} | changes
-    return run_pack(make_spec(share_prefixes=share, **fields), splits=make_splits(inside=inside))
+    return run_group(make_spec(share_prefixes=share, **fields), splits=make_splits(inside=inside))
 
 
 def assert_same(found: Kept, expected: Kept, names: Sequence[str] = NAMES) -> None:
@@ -87,8 +87,8 @@ def assert_same(found: Kept, expected: Kept, names: Sequence[str] = NAMES) -> No
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_training_and_evaluation_are_the_same_without_dropout(budget: int, inside: bool) -> None:
-    """Jointly, with families that are cut and with families that are not, and the counts of tokens are the rows'."""
+def test_shared_prefixes_change_no_loss_without_dropout(budget: int, inside: bool) -> None:
+    """Jointly, with and without split prefix groups; token counts are those of the rows."""
     changes: dict[str, Any] = {"inside": inside, "lora_dropout": 0.0}
     assert_same(run("exact", tokens_per_pass=budget, **changes), run("never", tokens_per_pass=10_000, **changes))
 
@@ -127,7 +127,7 @@ def batch_of(n_trials: int, *, dropout: bool = False) -> list[list[MicroBatchRow
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_gradient_is_the_same(kind: str) -> None:
+def test_shared_prefixes_change_no_gradient(kind: str) -> None:
     """Also under a window shorter than the prefix, and with positions that are learned."""
     frozen, trials = adapted(kind, 0.0)
     found = []
@@ -144,7 +144,7 @@ def test_every_gradient_is_the_same(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_of_rows_that_share_are_those_of_rows_that_do_not(kind: str) -> None:
+def test_shared_prefixes_change_no_logits(kind: str) -> None:
     frozen, _ = adapted(kind, 0.0)
     (one,) = plan_microbatches(batch_of(2), tokens_per_pass=10_000, padded=False, share=True)
     assert any(row.prefix_group is not None for row in one)
@@ -153,22 +153,22 @@ def test_logits_of_rows_that_share_are_those_of_rows_that_do_not(kind: str) -> N
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_with_dropout_how_passes_are_cut_and_who_else_trains_changes_nothing() -> None:
-    """A prefix has one mask, named by its family, in every pass that computes it."""
+def test_shared_prefixes_with_dropout_ignore_microbatches_and_other_trials() -> None:
+    """A prefix has one mask, named by its group, in every micro-batch that computes it."""
     kept = run("always", tokens_per_pass=10_000)
     for budget in BUDGETS[1:]:
         assert_same(run("always", tokens_per_pass=budget), kept)
     assert_same(run("always", ranks=(4,), tokens_per_pass=90), kept, names=("r4",))
 
 
-def test_with_dropout_exact_training_shares_nothing_and_always_does() -> None:
+def test_shared_prefixes_exact_and_always_with_dropout() -> None:
     exact, never, always = (run(share, ranks=(4,), max_steps=1, eval_steps=1) for share in ("exact", "never", "always"))
     assert exact.losses("r4") == never.losses("r4")
     assert exact.step_records[0].grad_norm == never.step_records[0].grad_norm
     assert always.step_records[0].grad_norm != pytest.approx(never.step_records[0].grad_norm, rel=1e-3)
 
 
-def test_gradient_against_finite_differences_with_half_of_the_inputs_dropped() -> None:
+def test_shared_prefixes_gradcheck_with_dropout() -> None:
     """Along one random direction of all weights of an adapter, the mask fixed by its streams."""
     frozen, trials = adapted("llama", 0.5)
     flat = trials[1].adapter.flat
@@ -187,7 +187,7 @@ def test_gradient_against_finite_differences_with_half_of_the_inputs_dropped() -
     assert (values[0] - values[1]) / 2 == pytest.approx(slope, rel=1e-7)
 
 
-def test_rows_that_share_are_compared_with_the_untouched_model_when_a_run_starts(
+def test_shared_prefixes_are_verified_when_a_run_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What follows a prefix is put in a wrong place, and the kernels are not used."""

@@ -9,18 +9,18 @@ import torch
 
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.search.trials import plan_trials
-from support.groups import make_spec, prepared, run_pack
+from support.groups import make_spec, prepared, run_group
 from support.tiny_models import TARGETS, make_model, make_splits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "one_rank.py"
 
 
-def test_the_teaching_loop_equals_the_engine(kind: str) -> None:
+def test_one_rank_example_equals_the_engine(kind: str) -> None:
     example = runpy.run_path(str(EXAMPLE))
     spec = make_spec(ranks=(4,), lora_dropout=0.0, warmup_steps=0, target_modules=TARGETS[kind])
     trial = plan_trials(spec)[0]
     frozen = prepared(kind)
-    engine = run_pack(spec, kind, frozen=frozen)
+    engine = run_group(spec, kind, frozen=frozen)
     model = make_model(kind)
     layers = example["add_lora"](model, spec, trial.rank, trial.scale)
     start = Adapter(
@@ -38,5 +38,5 @@ def test_the_teaching_loop_equals_the_engine(kind: str) -> None:
     assert [record.learning_rate for record in engine.step_records] == pytest.approx([s.learning_rate for s in steps])
 
 
-def test_it_stays_short() -> None:
+def test_one_rank_example_stays_short() -> None:
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 150

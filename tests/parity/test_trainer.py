@@ -17,7 +17,7 @@ from lorascope.modeling.adapters.peft_io import save_peft
 from lorascope.records import TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
-from support.groups import make_spec, prepared, run_pack
+from support.groups import make_spec, prepared, run_group
 from support.tiny_models import make_model, make_splits
 
 STEPS = 20
@@ -102,12 +102,12 @@ def trainer_losses(folder: Path, spec: StudySpec, record: TrialRecord, kind: str
         ("llama", torch.float64, "constant"),
     ],
 )
-def test_every_rank_s_curve_equals_the_trainer_s(tmp_path: Path, kind: str, dtype: torch.dtype, scheduler: str) -> None:
+def test_loss_curve_of_every_rank_equals_trainer(tmp_path: Path, kind: str, dtype: torch.dtype, scheduler: str) -> None:
     spec = make_spec(
         lora_dropout=0.0, max_steps=STEPS, lr_scheduler_type=scheduler, learning_rates=(2e-2,),
         warmup_steps=0 if scheduler == "constant" else 3,
     )  # fmt: skip
-    ours = run_pack(spec, kind, frozen=prepared(kind, dtype=dtype))
+    ours = run_group(spec, kind, frozen=prepared(kind, dtype=dtype))
     for record in plan_trials(spec):
         theirs = trainer_losses(tmp_path / record.trial_id, spec, record, kind, dtype)
         losses = ours.losses(record.trial_id)

@@ -41,7 +41,7 @@ def product(layer: Any, adapter: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rslora", [False, True], ids=["plain", "rslora"])
-def test_a_cut_adapter_equals_peft_s(kind: str, rslora: bool, tmp_path: Path) -> None:
+def test_truncated_adapter_equals_peft(kind: str, rslora: bool, tmp_path: Path) -> None:
     model = trained(kind, rslora=rslora)
     model.save_pretrained(str(tmp_path / "whole"), selected_adapters=["default"])
     # PEFT wrote name endings into the file; lorascope writes full names and reads what it wrote

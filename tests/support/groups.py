@@ -1,4 +1,4 @@
-"""Run a pack on a tiny model and keep what it produced."""
+"""Train a trial group on a tiny model and keep its results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ def prepared(
     return frozen
 
 
-def run_pack(
+def run_group(
     spec: StudySpec,
     kind: str = "llama",
     *,
@@ -80,7 +80,7 @@ def run_pack(
     rungs: Rungs | None = None,
     probe: Probe | None = None,
 ) -> Kept:
-    """Train a pack from its start and return what it produced."""
+    """Train a group from its start and return its results."""
     frozen = frozen or prepared(kind)
     kept = Kept()
     trials = [TrainingTrial(record, spec, frozen.layers, frozen.model.dtype) for record in records or plan_trials(spec)]

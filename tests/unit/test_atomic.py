@@ -13,7 +13,7 @@ def break_off(aside: Path) -> None:
 
 
 @pytest.mark.parametrize("derived", [False, True])
-def test_a_file_keeps_its_content_where_writing_fails(tmp_path: Path, derived: bool) -> None:
+def test_file_keeps_its_content_if_writing_fails(tmp_path: Path, derived: bool) -> None:
     target = tmp_path / "summary.json"
     write_whole(target, "before", derived=derived)
     with pytest.raises(ZeroDivisionError), new_file(target, derived=derived) as aside:
@@ -24,13 +24,13 @@ def test_a_file_keeps_its_content_where_writing_fails(tmp_path: Path, derived: b
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_derived_files_of_two_processes_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derived_files_of_two_processes_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = partial_path(tmp_path / "x", derived=True)
     monkeypatch.setattr("os.getpid", lambda: -1)
     assert partial_path(tmp_path / "x", derived=True) != first
 
 
-def test_a_folder_takes_its_name_when_it_is_full(tmp_path: Path) -> None:
+def test_folder_is_renamed_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "adapters" / "r8"
     partial_path(target).mkdir(parents=True)
     (partial_path(target) / "left by a kill").touch()
@@ -47,7 +47,7 @@ def test_a_folder_takes_its_name_when_it_is_full(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_folder_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_existing_folder_is_replaced_only_if_asked(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "work").touch()
     with pytest.raises(OSError, match=r"not empty|exists"), new_folder(tmp_path / "mine"):

@@ -28,7 +28,7 @@ def test_a_size_is_read_with_its_unit(text: str, n_bytes: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "8", "GB", "-8GB", "8G", "8 elephants", "8GBs", "1e9B", "nanGB", "infGB", "8,5GB", "iB"]
 )
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_wrong_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         parse_bytes(text)
 

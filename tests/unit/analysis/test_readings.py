@@ -40,7 +40,7 @@ def doubling(smaller: int, larger: int, gain: float, half: float = 0.001) -> Dou
     )  # fmt: skip
 
 
-def test_gains_are_differences_of_neighbours_shared_among_doublings_and_parameters(summary: StudySummary) -> None:
+def test_gains_are_differences_per_doubling_and_per_parameter(summary: StudySummary) -> None:
     losses = {part.rank: part.eval_loss for part in summary.ranks}
     first, second = summary.readings.doublings
     assert (first.smaller, first.larger, second.smaller, second.larger) == (8, 128, 128, 256)
@@ -52,7 +52,7 @@ def test_gains_are_differences_of_neighbours_shared_among_doublings_and_paramete
         assert step.gain_ci95[0] < step.gain < step.gain_ci95[1]
 
 
-def test_a_gain_s_interval_is_the_excess_turned_round_where_the_larger_rank_is_worse(summary: StudySummary) -> None:
+def test_gain_interval_where_the_larger_rank_is_worse(summary: StudySummary) -> None:
     worse = summary.ranks[2]
     step = summary.readings.doublings[1]
     assert worse.excess_loss is not None
@@ -61,7 +61,7 @@ def test_a_gain_s_interval_is_the_excess_turned_round_where_the_larger_rank_is_w
     assert step.gain_ci95 == pytest.approx((-worse.excess_loss_ci95[1], -worse.excess_loss_ci95[0]), abs=2e-4)
 
 
-def test_gaps_and_what_was_gained_are_differences_of_the_losses_shown(summary: StudySummary) -> None:
+def test_gaps_are_differences_of_the_losses_shown(summary: StudySummary) -> None:
     base = summary.trials[0].base_eval_loss
     lowest = min(part.train_loss for part in summary.ranks)
     largest = summary.ranks[-1].eval_loss
@@ -75,7 +75,7 @@ def test_gaps_and_what_was_gained_are_differences_of_the_losses_shown(summary: S
     assert summary.readings.ranks[-1].excess_over_largest is None
 
 
-def test_sizes_come_from_counts_of_parameters(summary: StudySummary) -> None:
+def test_sizes_follow_from_parameter_counts(summary: StudySummary) -> None:
     part, reading = summary.ranks[0], summary.readings.ranks[0]
     assert reading.trainable_share == 400_000 / 134_515_008
     assert reading.training_bytes == 4 * 134_515_008 + part.training_state_bytes
@@ -88,7 +88,7 @@ def test_sizes_come_from_counts_of_parameters(summary: StudySummary) -> None:
     assert codes(balance)[-2:] == ["tradeoff.cost_against_largest", "tradeoff.full_not_run"]
 
 
-def test_the_threshold_of_the_stable_zone_is_the_study_s(make_study: MakeStudy) -> None:
+def test_stable_step_uses_the_band_of_the_study(make_study: MakeStudy) -> None:
     found = []
     for zone in (0.02, 0.05, 0.3):
         spec = StudySpec(ranks=(8, 128), convergence_band=zone)
@@ -97,7 +97,7 @@ def test_the_threshold_of_the_stable_zone_is_the_study_s(make_study: MakeStudy) 
     assert found[0] > found[1] > found[2]
 
 
-def test_an_unfinished_trial_has_no_stable_step_yet(make_study: MakeStudy) -> None:
+def test_stable_step_of_an_unfinished_trial_is_none(make_study: MakeStudy) -> None:
     readings = summarize(make_study(done={"r8": 60, "r128": 60, "r256": 60})).readings
     assert {reading.stable_step for reading in readings.ranks} == {None}
     assert all(reading.train_gap is not None for reading in readings.ranks)
@@ -112,7 +112,7 @@ def test_an_unfinished_trial_has_no_stable_step_yet(make_study: MakeStudy) -> No
         ((0.1, 0.0045, 0.004), 16, "knee.estimated", {"knee": 16, "most": 0.0045, "tolerance": 0.005, "reach": 0.0055}),
     ],
 )
-def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(
+def test_knee_is_where_doublings_gain_less_than_the_tolerance(
     gains: tuple[float, ...], knee: int | None, code: str, values: dict[str, float]
 ) -> None:
     ranks = (8, 16, 32, 64)
@@ -122,7 +122,7 @@ def test_the_knee_is_where_doublings_stop_gaining_the_tolerance(
     assert values_of(text, code) == pytest.approx(values)
 
 
-def test_a_step_over_several_doublings_is_shared_among_them() -> None:
+def test_knee_spreads_a_gain_over_several_doublings() -> None:
     assert find_knee([doubling(8, 128, 0.016)], 0.005)[0] == 8
     assert find_knee([doubling(8, 128, 0.024)], 0.005)[0] is None
     assert find_knee([], 0.005) == (None, (Message("knee.nothing_to_compare"),))
@@ -133,7 +133,7 @@ def with_estimates(part: RankSection, rank: int, loss: float | None, seconds: fl
     return part.model_copy(update=update)
 
 
-def test_the_pareto_set_keeps_what_nothing_dominates(summary: StudySummary) -> None:
+def test_pareto_set_is_not_dominated(summary: StudySummary) -> None:
     part = summary.ranks[0].model_copy(update={"pareto": None})
     points = {8: (1.3, 0.4, 100), 16: (1.2, 0.5, 120), 32: (1.2, 0.5, 130), 64: (1.25, 0.6, 140), 128: (1.1, 0.9, 90)}
     ranks = [with_estimates(part, rank, *point) for rank, point in points.items()]
@@ -142,7 +142,7 @@ def test_the_pareto_set_keeps_what_nothing_dominates(summary: StudySummary) -> N
     assert found == {8: True, 16: True, 32: False, 64: False, 128: True, 256: None, 512: True}
 
 
-def test_the_naive_reading_takes_the_first_rate_and_the_training_loss(grid: StudySummary) -> None:
+def test_baseline_uses_the_first_rate_and_the_training_loss(grid: StudySummary) -> None:
     naive = grid.readings.naive
     assert [order.learning_rate for order in naive.orders] == [1e-4, 3e-4]
     for order in naive.orders:
@@ -154,7 +154,7 @@ def test_the_naive_reading_takes_the_first_rate_and_the_training_loss(grid: Stud
     assert naive.at_best_rates == (8, 128)
 
 
-def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
+def test_baseline_difference_is_reported(make_study: MakeStudy) -> None:
     agree = summarize(make_study())
     assert agree.readings.naive.rank == agree.recommendation.efficient.rank == 128
     assert agree.readings.naive.text[-1] == Message("naive.same_rank", rank=128)
@@ -171,7 +171,7 @@ def test_where_the_naive_reading_differs_is_said(make_study: MakeStudy) -> None:
     assert text[-1] == Message("naive.other_rank", rank=8, reason=differ.recommendation.efficient.reason)
 
 
-def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_grid(make_study: MakeStudy) -> None:
+def test_rates_order_skips_a_rate_that_one_rank_did_not_finish(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
     lost = "r128-lr0.0001"
     outcome = TrialOutcome(trial_id=lost, state="diverged", steps=40, message=verbatim("a reason"))
@@ -182,13 +182,13 @@ def test_a_rate_that_one_rank_did_not_finish_is_not_ordered_but_stays_in_the_gri
     assert cells[128, 1e-4].eval_loss == next(t.eval_loss for t in summary.trials if t.trial_id == lost)
 
 
-def test_without_a_common_step_nothing_is_ordered(make_study: MakeStudy) -> None:
+def test_rates_order_needs_a_common_step(make_study: MakeStudy) -> None:
     unfinished = summarize(make_study(done={"r8": 40, "r128": 10, "r256": 40})).readings.naive
     assert (unfinished.orders, unfinished.rank) == ((), None)
     assert unfinished.text == (Message("naive.no_order"),)
 
 
-def test_a_rate_cut_short_is_ordered_at_the_last_common_step_behind_those_that_were_not(make_study: MakeStudy) -> None:
+def test_rates_order_of_a_stopped_rate_uses_the_last_common_step(make_study: MakeStudy) -> None:
     """Trials that stopped part of the way, as early exit or an interruption leaves them."""
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
     cut = {"r8-lr0.0001": 20, "r128-lr0.0001": 45}
@@ -213,7 +213,7 @@ def cut_further(folder: Path, done: dict[str, int]) -> StudySummary:
     return summarize_data(cut)
 
 
-def test_one_rank_has_nothing_to_order_and_no_knee(make_study: MakeStudy) -> None:
+def test_readings_of_one_rank_have_no_order_and_no_knee(make_study: MakeStudy) -> None:
     readings = summarize(make_study(spec=StudySpec(ranks=(8,)), floors={8: 1.3})).readings
     assert readings.naive.text == (Message("naive.one_rank"),)
     assert (readings.doublings, readings.knee, readings.alpha) == ((), None, ())
@@ -245,9 +245,7 @@ def test_one_rank_has_nothing_to_order_and_no_knee(make_study: MakeStudy) -> Non
         ({"learning_rates": (1e-4, 3e-4)}, ["alpha.fixed", "alpha.theory_same", "alpha.own_best_rates"], {}),
     ],
 )
-def test_the_effect_of_the_alpha_rule(
-    make_study: MakeStudy, fields: dict, said: list[str], numbers: dict[str, float]
-) -> None:
+def test_alpha_rule_reading(make_study: MakeStudy, fields: dict, said: list[str], numbers: dict[str, float]) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), **fields), floors={8: 1.3, 128: 1.2}))
     found = list(messages_in(summary.readings.alpha))
     assert [message.code for message in found] == said
@@ -264,7 +262,7 @@ def plan(fields: dict) -> tuple[TrialRecord, ...]:
     return plan_trials(StudySpec(ranks=(8, 128), **fields))
 
 
-def test_the_reference_preset_s_alpha_is_said_to_confound(make_study: MakeStudy) -> None:
+def test_alpha_rule_of_the_reference_preset_confounds(make_study: MakeStudy) -> None:
     from lorascope.spec.load import find_study, load_spec
 
     preset = load_spec(find_study("opt-350m-codealpaca"), {})

@@ -33,7 +33,7 @@ def ended(trial_id: str, state: OutcomeState, steps: int) -> dict[str, TrialOutc
     return {trial_id: TrialOutcome(trial_id=trial_id, state=state, steps=steps, message=verbatim("a reason"))}
 
 
-def test_a_finished_study_names_the_smallest_adequate_rank(make_study: MakeStudy) -> None:
+def test_summary_names_the_smallest_adequate_rank(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
     assert summary.study.complete
     assert summary.verdict.kind == "adequate"
@@ -50,7 +50,7 @@ def test_a_finished_study_names_the_smallest_adequate_rank(make_study: MakeStudy
     assert paired_width < 0.2 * (by_rank[8].eval_loss_ci95[1] - by_rank[8].eval_loss_ci95[0])
 
 
-def test_costs_come_from_the_solo_measurement_without_its_warm_up(make_study: MakeStudy) -> None:
+def test_costs_come_from_solo_runs_without_warm_up(make_study: MakeStudy) -> None:
     part = summarize(make_study()).ranks[1]
     assert part.step_seconds == pytest.approx(0.528)
     assert part.runtime_seconds == pytest.approx(80 * 0.528)
@@ -64,13 +64,13 @@ def test_costs_come_from_the_solo_measurement_without_its_warm_up(make_study: Ma
     assert part.gpu is None
 
 
-def test_without_a_solo_measurement_its_numbers_are_null(make_study: MakeStudy) -> None:
+def test_costs_are_null_without_solo_runs(make_study: MakeStudy) -> None:
     part = summarize(make_study(costs=False)).ranks[0]
     assert (part.step_seconds, part.runtime_seconds, part.peak_memory_bytes, part.memory) == (None,) * 4
     assert part.eval_loss is not None
 
 
-def test_one_seed_is_said_in_the_verdict_and_in_the_cautions(make_study: MakeStudy) -> None:
+def test_one_seed_is_named_in_verdict_and_cautions(make_study: MakeStudy) -> None:
     one = summarize(make_study())
     assert one.verdict.text[0].code == "verdict.of_one_seed"
     assert "one_seed" in kinds(one)
@@ -86,7 +86,7 @@ def test_seeds_are_averaged(make_study: MakeStudy) -> None:
     assert part.eval_loss == pytest.approx(sum(losses) / 2, rel=1e-12)
 
 
-def test_another_seed_of_the_same_rank_is_the_noise_floor(make_study: MakeStudy) -> None:
+def test_noise_floor_is_the_difference_between_seeds(make_study: MakeStudy) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), seeds=(0, 1, 2)), floors={8: 1.3, 128: 1.2}))
     noise = summary.verdict.noise_floor
     assert noise is not None
@@ -100,13 +100,13 @@ def test_another_seed_of_the_same_rank_is_the_noise_floor(make_study: MakeStudy)
     assert (summary.verdict.seeds, summary.verdict.rank_matters) == (3, True)
 
 
-def test_one_seed_has_no_noise_floor_and_says_nothing_of_ranks(make_study: MakeStudy) -> None:
+def test_noise_floor_is_none_with_one_seed(make_study: MakeStudy) -> None:
     verdict = summarize(make_study()).verdict
     assert (verdict.seeds, verdict.rank_matters, verdict.noise_floor) == (1, None, None)
     assert [part.rank for part in verdict.claims] == [8, 128, 256]
 
 
-def test_differences_are_taken_over_the_seeds_that_all_ranks_have(make_study: MakeStudy) -> None:
+def test_differences_use_seeds_common_to_all_ranks(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
     lost = ended("r8-s1", "diverged", 40)
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-s1": 40}, outcomes=lost))
@@ -118,7 +118,7 @@ def test_differences_are_taken_over_the_seeds_that_all_ranks_have(make_study: Ma
     assert summary.ranks[1].eval_loss == pytest.approx(sum(losses[128, seed] for seed in (0, 1, 2)) / 3, rel=1e-12)
 
 
-def test_ranks_without_a_seed_in_common_are_not_compared(make_study: MakeStudy) -> None:
+def test_ranks_without_a_common_seed_are_not_compared(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1))
     lost = ended("r8-s1", "diverged", 40) | ended("r128-s0", "diverged", 40)
     done = {"r8-s1": 40, "r128-s0": 40}
@@ -128,14 +128,14 @@ def test_ranks_without_a_seed_in_common_are_not_compared(make_study: MakeStudy) 
     assert all(part.excess_loss is None and part.eval_loss_ci95 is not None for part in summary.ranks)
 
 
-def test_the_best_learning_rate_is_chosen_and_an_edge_is_said(make_study: MakeStudy) -> None:
+def test_best_learning_rate_is_chosen_and_a_grid_edge_is_named(make_study: MakeStudy) -> None:
     inside = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
     summary = summarize(make_study(spec=inside, floors={8: 1.3, 128: 1.2}))
     assert [part.best_learning_rate for part in summary.ranks] == [3e-4, 3e-4]
     assert not kinds(summary) & {"learning_rate_at_edge", "one_learning_rate"}
 
 
-def test_a_best_learning_rate_at_the_edge_is_said(make_study: MakeStudy) -> None:
+def test_best_learning_rate_at_the_edge_is_a_caution(make_study: MakeStudy) -> None:
     edge = StudySpec(ranks=(8, 128), learning_rates=(3e-4, 1e-3))
     assert "learning_rate_at_edge" in kinds(summarize(make_study(spec=edge, floors={8: 1.3, 128: 1.2})))
 
@@ -148,7 +148,7 @@ def test_a_best_learning_rate_at_the_edge_is_said(make_study: MakeStudy) -> None
         ("rslora", Message("caution.rslora")),
     ],
 )
-def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(
+def test_one_learning_rate_caution_follows_the_alpha_rule(
     make_study: MakeStudy, rule: AlphaRule, reason: Message
 ) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), alpha_rule=rule), floors={8: 1.3, 128: 1.2}))
@@ -157,9 +157,7 @@ def test_one_learning_rate_is_said_in_the_words_of_the_alpha_rule(
 
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
-def test_a_trial_that_ended_early_keeps_its_numbers_and_leaves_the_comparison(
-    make_study: MakeStudy, state: OutcomeState
-) -> None:
+def test_trial_that_ended_early_is_not_compared(make_study: MakeStudy, state: OutcomeState) -> None:
     summary = summarize(make_study(done={"r128": 45}, outcomes=ended("r128", state, 45)))
     trial = summary.trials[1]
     assert (trial.outcome, trial.steps, trial.eval_step, trial.message) == (state, 45, 40, (verbatim("a reason"),))
@@ -172,14 +170,14 @@ def test_a_trial_that_ended_early_keeps_its_numbers_and_leaves_the_comparison(
     assert summary.study.complete
 
 
-def test_a_learning_rate_that_kept_all_seeds_goes_before_one_that_lost_a_seed(make_study: MakeStudy) -> None:
+def test_best_learning_rate_prefers_rates_with_all_seeds(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     lost = ended("r8-lr0.0003-s1", "diverged", 40)
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-lr0.0003-s1": 40}, outcomes=lost))
     assert [part.best_learning_rate for part in summary.ranks] == [1e-4, 3e-4]
 
 
-def test_an_interrupted_study_speaks_for_the_step_it_reached(make_study: MakeStudy) -> None:
+def test_interrupted_study_is_summarized_at_its_last_step(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45}))
     assert not summary.study.complete
     (text,) = summary.verdict.text
@@ -196,14 +194,14 @@ def test_ranks_at_different_steps_are_not_compared(make_study: MakeStudy) -> Non
     assert all(part.excess_loss is None and part.eval_loss is not None for part in summary.ranks)
 
 
-def test_a_study_before_its_first_step_has_nulls(make_study: MakeStudy) -> None:
+def test_study_before_its_first_step_has_nulls(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r8": 0, "r128": 0, "r256": 0}))
     assert all(part.eval_loss is None and part.train_loss is None for part in summary.ranks)
     assert all(trial.base_eval_loss is not None for trial in summary.trials)
     assert summary.verdict.kind == "nothing_to_compare"
 
 
-def test_an_empty_store_has_a_summary(tmp_path: Path) -> None:
+def test_empty_store_has_a_summary(tmp_path: Path) -> None:
     StudyStore.create(tmp_path / "study.db").close()
     (tmp_path / "study.yaml").write_text("ranks: [4, 8]\n", encoding="utf-8")
     summary = summarize(tmp_path)
@@ -214,13 +212,13 @@ def test_an_empty_store_has_a_summary(tmp_path: Path) -> None:
     jsonschema.validate(json.loads(summary_json(summary)), summary_reference.schema())
 
 
-def test_every_trial_lost_is_a_summary_too(make_study: MakeStudy) -> None:
+def test_study_without_a_finished_trial_has_a_summary(make_study: MakeStudy) -> None:
     outcomes = {name: outcome for name in ("r8", "r128", "r256") for name, outcome in ended(name, "failed", 0).items()}
     summary = summarize(make_study(done={"r8": 0, "r128": 0, "r256": 0}, outcomes=outcomes))
     assert summary.verdict.text == (Message("verdict.all_ended_early"),)
 
 
-def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeStudy) -> None:
+def test_nonfinite_values_are_null_in_json(make_study: MakeStudy) -> None:
     folder = make_study()
     nan = EvalRecord(
         trial_id="r8", step=80, example_nats=(math.nan,) * 200, example_target_tokens=(20,) * 200, seconds=1
@@ -234,7 +232,7 @@ def test_values_that_are_not_finite_become_null_in_valid_json(make_study: MakeSt
     jsonschema.validate(json.loads(text, parse_constant=pytest.fail), summary_reference.schema())
 
 
-def test_overfitting_and_no_improvement_are_said(make_study: MakeStudy) -> None:
+def test_overfitting_and_no_improvement_are_cautions(make_study: MakeStudy) -> None:
     folder = make_study()
     rows: dict[str, Any] = {"example_target_tokens": (20,) * 200, "seconds": 1.0}
     with StudyStore.create(folder / "study.db") as store:
@@ -242,7 +240,7 @@ def test_overfitting_and_no_improvement_are_said(make_study: MakeStudy) -> None:
     assert kinds(summarize(folder)) >= {"eval_loss_rising", "no_improvement"}
 
 
-def test_a_rank_that_only_learns_its_training_rows_by_heart_is_said(make_study: MakeStudy) -> None:
+def test_memorization_is_a_caution(make_study: MakeStudy) -> None:
     folder = make_study()
     with StudyStore.create(folder / "study.db") as store:
         last = store.read(EvalRecord, trial_id="r8")[-1]
@@ -255,7 +253,7 @@ def test_a_rank_that_only_learns_its_training_rows_by_heart_is_said(make_study: 
     assert "orders_disagree" in kinds(summary)
 
 
-def test_little_data_is_said(make_study: MakeStudy) -> None:
+def test_little_data_is_a_caution(make_study: MakeStudy) -> None:
     assert kinds(summarize(make_study(steps=20, n_eval=12))) >= {"few_eval_examples", "short_run"}
 
 
@@ -265,7 +263,7 @@ def test_one_held_out_row_has_no_interval(make_study: MakeStudy) -> None:
     assert summary.verdict.text == (Message("verdict.one_row"),)
 
 
-def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -> None:
+def test_summary_json_is_valid_and_round_trips(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
     schema = summary_reference.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -273,12 +271,12 @@ def test_the_json_obeys_its_schema_and_comes_back_equal(make_study: MakeStudy) -
     assert StudySummary.model_validate(summary.model_dump()) == summary
 
 
-def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+def test_summarize_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study store"):
         summarize(tmp_path)
 
 
-def test_a_stopped_trial_is_neither_compared_nor_a_failure(make_study: MakeStudy) -> None:
+def test_stopped_trial_is_neither_compared_nor_failed(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
     names = [f"r{rank}-lr0.001" for rank in (8, 128)]
     stops = {name: TrialOutcome(trial_id=name, state="stopped", steps=40, message=verbatim("behind")) for name in names}
@@ -289,7 +287,7 @@ def test_a_stopped_trial_is_neither_compared_nor_a_failure(make_study: MakeStudy
     assert not kinds(summary) & {"ended_early", "unfinished", "learning_rate_at_edge"}
 
 
-def test_the_budget_counts_training_and_held_out_tokens(make_study: MakeStudy) -> None:
+def test_budget_counts_training_and_held_out_tokens(make_study: MakeStudy) -> None:
     """80 steps of 260 tokens, 200 held-out rows of 26, evaluations after 20, 40, 60 and 80 steps."""
     spec = StudySpec(ranks=(8,), learning_rates=(1e-4, 3e-4, 1e-3), seeds=(0, 1), early_exit=False)
     stopped = TrialOutcome(trial_id="r8-lr0.001-s1", state="stopped", steps=20, message=verbatim("behind"))
@@ -304,11 +302,11 @@ def test_the_budget_counts_training_and_held_out_tokens(make_study: MakeStudy) -
     assert budget.stopped_trials == 1
 
 
-def test_without_a_finished_trial_there_is_no_budget(make_study: MakeStudy) -> None:
+def test_budget_is_none_without_a_finished_trial(make_study: MakeStudy) -> None:
     assert summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45})).study.budget is None
 
 
-def test_automatic_rates_are_no_single_rate(make_study: MakeStudy) -> None:
+def test_automatic_rates_are_not_one_learning_rate(make_study: MakeStudy) -> None:
     summary = summarize(make_study(spec=StudySpec(ranks=(8, 128), learning_rates="auto"), floors={8: 1.3, 128: 1.2}))
     assert "one_learning_rate" not in kinds(summary)
     assert summary.ranks[0].learning_rates == (3.3e-4, 1e-3, 3e-3)

@@ -32,7 +32,7 @@ def llama_flops() -> int:
     return 3 * (linear + attention)
 
 
-def test_the_products_of_forward_and_backward_have_the_flops_of_their_shapes() -> None:
+def test_recorded_products_have_the_flops_of_their_shapes() -> None:
     model = make_model("llama", torch.float32).requires_grad_()
     model.set_attn_implementation("eager")
     ids = torch.randint(0, CONFIGS["llama"].vocab_size, (ROWS, LENGTH))
@@ -40,13 +40,13 @@ def test_the_products_of_forward_and_backward_have_the_flops_of_their_shapes() -
     assert sum(product.flops for product in products) == llama_flops()
 
 
-def test_a_frozen_layer_costs_no_product_for_its_weight() -> None:
+def test_recorded_products_of_a_frozen_layer_omit_its_weight_gradient() -> None:
     layer, x = nn.Linear(5, 4).requires_grad_(requires_grad=False), torch.ones(3, 5, requires_grad=True)
     products = record_products(lambda: layer(x).sum().backward())
     assert [product.flops for product in products] == [2 * 3 * 5 * 4] * 2
 
 
-def test_tensors_from_before_are_replayed_as_themselves_unless_they_are_written() -> None:
+def test_replay_uses_existing_tensors_unless_written() -> None:
     weight, sums = torch.randn(6, 4), torch.zeros(4, 4)
 
     def run() -> None:
@@ -66,7 +66,7 @@ def test_tensors_from_before_are_replayed_as_themselves_unless_they_are_written(
     assert torch.equal(sums, before[1])
 
 
-def test_products_into_a_given_result_are_seen_and_replayed_elsewhere() -> None:
+def test_replay_of_out_variants_writes_elsewhere() -> None:
     a, b, result = torch.randn(2, 3), torch.randn(3, 5), torch.zeros(2, 5)
     (product,) = record_products(lambda: torch.mm(a, b, out=result))
     before = result.clone()
@@ -76,7 +76,7 @@ def test_products_into_a_given_result_are_seen_and_replayed_elsewhere() -> None:
     assert torch.equal(result, before)
 
 
-def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_row_that_sees_it() -> None:
+def test_attention_flops_count_masked_scores_and_shared_prefixes() -> None:
     kernels = kernels_of("own")
     heads, kv_heads, features = 4, 2, 8
     rows = make_rows((5, 3), parents=(-1, 0))
@@ -91,7 +91,7 @@ def test_attention_counts_the_scores_under_the_mask_and_a_prefix_once_for_each_r
     assert attention_seconds([]) == 0
 
 
-def test_what_adapters_multiply_is_replayed_in_the_precision_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_of_adapters_has_the_dtype_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their weights are float32 and rounded inside of the kernels."""
     kernels_of("vectors")
     monkeypatch.setattr(backend, "load_kernels", lambda: load_level("vectors"))

@@ -41,7 +41,7 @@ def test_the_largest_difference_is_relative_and_over_all_trials_and_steps() -> N
     assert largest_difference(one, other) == pytest.approx(0.1)
 
 
-def test_growth_leaves_the_first_step_out() -> None:
+def test_growth_excludes_the_first_step() -> None:
     share = StepShare(step=2, training_seconds=1.0, step_seconds=2.0, product_seconds=0.5, products=1, flops=1)
     assert share.share == pytest.approx(0.25)
     case = measured(
@@ -51,7 +51,7 @@ def test_growth_leaves_the_first_step_out() -> None:
     assert (case.training_bytes, case.adapter_bytes) == (60, 48)
 
 
-def test_memory_grows_beside_the_adapters_bytes_of_the_case_before() -> None:
+def test_growth_of_memory_and_adapter_bytes() -> None:
     timed: dict[str, Any] = {"step_seconds": (1.0,), "step_tokens": (10,)}
     results = [result("lorascope", 1.0, peak=100 + n * 20, trainable_parameters=n, **timed) for n in (1, 3, 9)]
     cases = [measured("a case", one) for one in results]

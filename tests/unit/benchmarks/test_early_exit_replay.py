@@ -62,7 +62,7 @@ def write_study(folder: Path, *, turning: bool = False, eval_steps: int = 2, see
     return folder
 
 
-def test_curves_that_keep_their_order_are_chosen_rightly_at_the_cost_of_the_rungs(tmp_path: Path) -> None:
+def test_replay_of_ordered_curves_finds_the_best_rate(tmp_path: Path) -> None:
     study = Exhaustive(load_study(write_study(tmp_path / "study")))
     assert study.rungs.steps == (2, 6)
     grid = study.replay(np.random.default_rng(0), eval_steps=2)
@@ -76,7 +76,7 @@ def test_curves_that_keep_their_order_are_chosen_rightly_at_the_cost_of_the_rung
     assert grid.share == pytest.approx(share, rel=1e-12)
 
 
-def test_by_default_both_have_four_evaluations(tmp_path: Path) -> None:
+def test_replay_defaults_to_four_evaluations(tmp_path: Path) -> None:
     """Early exit after 2, 6, 11 and 16 steps, the whole grid after each quarter."""
     study = Exhaustive(load_study(write_study(tmp_path / "study", seeds=(0,))))
     grid = study.replay(np.random.default_rng(0), eval_steps=None)
@@ -88,15 +88,15 @@ def test_by_default_both_have_four_evaluations(tmp_path: Path) -> None:
     )
 
 
-def test_curves_that_turn_are_found_out(tmp_path: Path) -> None:
-    """A rule that is wrong must look wrong here."""
+def test_replay_counts_curves_that_cross(tmp_path: Path) -> None:
+    """The replay must expose a wrong rule."""
     study = Exhaustive(load_study(write_study(tmp_path / "study", turning=True)))
     grid = study.replay(np.random.default_rng(0), eval_steps=2)
     assert not grid.same_rates
     assert min(grid.excess_nats.values()) == pytest.approx(0.3)
 
 
-def test_the_script_prints_its_figures(
+def test_replay_script_prints_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_study(tmp_path / "study")
@@ -107,6 +107,6 @@ def test_the_script_prints_its_figures(
     assert "every rank at that rate or within 0.002 nats of it: 100.0%" in out
 
 
-def test_a_study_without_evaluations_at_the_rungs_is_refused(tmp_path: Path) -> None:
+def test_replay_refuses_a_study_without_evaluations_at_the_rungs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lacks evaluations after steps \[2, 6, 16\]"):
         Exhaustive(load_study(write_study(tmp_path / "study", eval_steps=4)))

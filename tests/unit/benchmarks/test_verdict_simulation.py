@@ -23,28 +23,28 @@ def scored() -> dict[str, Score]:
 
 
 @pytest.mark.parametrize("name", ["none, one seed", "none, three seeds", "0.05, three seeds"])
-def test_intervals_hold_the_truth(scored: dict[str, Score], name: str) -> None:
+def test_simulated_intervals_cover_the_truth(scored: dict[str, Score], name: str) -> None:
     assert 0.92 <= scored[name].excess_covered <= 0.99
     assert 0.92 <= scored[name].loss_covered <= 0.99
 
 
-def test_without_an_effect_rank_is_rarely_said_to_matter(scored: dict[str, Score]) -> None:
+def test_simulated_null_rarely_finds_an_effect(scored: dict[str, Score]) -> None:
     none = scored["none, three seeds"]
     assert none.matters == none.false_worse <= 0.08
     assert none.false_inadequate <= 0.05
 
 
-def test_one_seed_never_says_that_rank_matters(scored: dict[str, Score]) -> None:
+def test_simulated_single_seed_claims_no_effect(scored: dict[str, Score]) -> None:
     assert scored["none, one seed"].matters == 0
 
 
-def test_a_large_effect_is_found_and_the_right_rank_named(scored: dict[str, Score]) -> None:
+def test_simulated_large_effect_is_found(scored: dict[str, Score]) -> None:
     large = scored["0.05, three seeds"]
     assert large.matters > 0.9
     assert large.false_adequate <= 0.05
 
 
-def test_the_generator_makes_what_it_says(scored: dict[str, Score]) -> None:
+def test_simulated_study_has_the_given_variances(scored: dict[str, Score]) -> None:
     """Without noise the losses are the floors, the costs of rates are where they should be, and studies come again."""
     silent = Truth(
         floors={8: 1.02, 64: 1.0}, seeds=2, rows=60, seed=0, seed_of_rank=0, seed_of_rate=0, row_of_rank=0,
@@ -65,14 +65,14 @@ def test_the_generator_makes_what_it_says(scored: dict[str, Score]) -> None:
     assert study.floors == {8: 1.02, 64: 1.0}
 
 
-def test_the_rule_for_the_degrees_of_freedom_covers() -> None:
+def test_degrees_of_freedom_rule_covers() -> None:
     rule = RULES[CHOSEN]
     for f in (2, 4, 10):
         lowest, highest = extremes(rule, f, shares=(0.0, 0.9), added=(0.0, 0.3, 1.0, 3.0, 10.0, 100.0))
         assert 0.93 <= lowest <= highest <= 0.97
 
 
-def test_every_scenario_is_written_to_one_file(
+def test_simulation_writes_every_scenario_to_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(verdict_simulation, "RESULT", tmp_path / "result.json")

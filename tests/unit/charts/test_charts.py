@@ -58,7 +58,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 6, 10])
-def test_every_rank_has_its_own_color_that_is_seen_on_white_and_on_the_dark_page(n_ranks: int) -> None:
+def test_colors_of_ranks_are_distinct_on_light_and_dark(n_ranks: int) -> None:
     colors = rank_colors([2**n for n in range(n_ranks)])
     assert len(set(colors.values())) == n_ranks
     for color in colors.values():
@@ -66,20 +66,20 @@ def test_every_rank_has_its_own_color_that_is_seen_on_white_and_on_the_dark_page
         assert contrast(color, "#14161a") >= 2.9
 
 
-def test_colors_rise_in_lightness_with_the_rank_whatever_the_order_given() -> None:
+def test_colors_of_ranks_rise_in_lightness() -> None:
     colors = rank_colors([256, 8, 128])
     assert list(colors) == [8, 128, 256]
     assert all(luminance(colors[low]) < luminance(colors[high]) for low, high in pairwise(colors))
     assert colors == rank_colors((8, 128, 256))
 
 
-def test_black_and_white_print_tells_eight_ranks_apart() -> None:
+def test_colors_of_eight_ranks_differ_in_grayscale() -> None:
     dashes = rank_dash([2**n for n in range(8)])
     assert list(dashes) == [2**n for n in range(8)]
     assert len({tuple(dash) for dash in dashes.values()}) == 8
 
 
-def test_the_training_curve_has_every_step(make_study: MakeStudy) -> None:
+def test_training_curve_has_every_step(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     chart = train_loss_by_step(data, summary)
     assert [curve.rank for curve in chart.curves] == [8, 128, 256]
@@ -88,7 +88,7 @@ def test_the_training_curve_has_every_step(make_study: MakeStudy) -> None:
     assert first.losses[4] == data.steps["r8"].nats[4] / data.steps["r8"].target_tokens[4]
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_peaks(make_study: MakeStudy) -> None:
+def test_long_curve_is_downsampled_with_its_peaks(make_study: MakeStudy) -> None:
     data, summary = study(make_study(steps=1300))
     steps = data.steps["r8"]
     curve = train_loss_by_step(data, summary).curves[0]
@@ -98,7 +98,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_peaks(make_study: MakeStudy) -> N
     assert list(curve.losses) == [steps.losses[step - 1] for step in curve.steps]
 
 
-def test_a_long_curve_is_smoothed_before_it_is_thinned(make_study: MakeStudy) -> None:
+def test_long_curve_is_smoothed_before_downsampling(make_study: MakeStudy) -> None:
     data, summary = study(make_study(steps=1200))
     steps = data.steps["r8"]
     pairs = (steps.nats[0::2] + steps.nats[1::2]) / (steps.target_tokens[0::2] + steps.target_tokens[1::2])
@@ -109,7 +109,7 @@ def test_a_long_curve_is_smoothed_before_it_is_thinned(make_study: MakeStudy) ->
     assert [loss for _, loss in shown] == pytest.approx([expected[step] for step, _ in shown])
 
 
-def test_curves_run_along_tokens_and_along_the_time_of_the_rank_alone(make_study: MakeStudy) -> None:
+def test_curves_by_tokens_and_by_solo_time(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     train, held_out = train_loss_by_step(data, summary), eval_loss_by_step(data, summary)
     assert train.curves[0].tokens == tuple(260 * step for step in range(1, 81))
@@ -121,7 +121,7 @@ def test_curves_run_along_tokens_and_along_the_time_of_the_rank_alone(make_study
     assert offered == ["step", "tokens", "seconds"]
 
 
-def test_time_is_not_offered_where_it_was_not_measured(make_study: MakeStudy) -> None:
+def test_curves_by_time_need_a_measured_time(make_study: MakeStudy) -> None:
     data, summary = study(make_study(costs=False))
     held_out = eval_loss_by_step(data, summary)
     assert held_out.curves[0].seconds == ()
@@ -129,7 +129,7 @@ def test_time_is_not_offered_where_it_was_not_measured(make_study: MakeStudy) ->
     assert offered == ["step", "tokens"]
 
 
-def test_trials_beside_a_rank_s_best_stand_behind_with_few_points(make_study: MakeStudy) -> None:
+def test_curves_of_other_trials_are_drawn_behind_with_few_points(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, steps=400))
     chart = train_loss_by_step(data, summary)
@@ -144,7 +144,7 @@ def test_trials_beside_a_rank_s_best_stand_behind_with_few_points(make_study: Ma
     assert {"name": "others", "value": False} in drawn["params"]
 
 
-def test_a_loss_that_rose_out_of_sight_does_not_flatten_the_others() -> None:
+def test_curve_axis_ignores_a_diverging_loss() -> None:
     calm = Curve(rank=8, steps=(1, 2), losses=(2.0, 1.0), smoothed=(2.0, 1.0), ended_early=False)
     lost = Curve(rank=16, steps=(1, 2), losses=(2.0, 90.0), smoothed=(2.0, 90.0), ended_early=True)
     spec = loss_by_step_spec(LossByStep(metric="train_loss", curves=(calm, lost)), (8, 16))
@@ -163,7 +163,7 @@ def test_smoothing_is_a_weighted_mean_without_a_start_value() -> None:
     assert smooth([]) == ()
 
 
-def test_the_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> None:
+def test_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     curve = eval_loss_by_step(data, summary).curves[2]
     assert curve.steps == (0, 20, 40, 60, 80)
@@ -172,7 +172,7 @@ def test_the_held_out_curve_starts_at_the_base_model(make_study: MakeStudy) -> N
     assert curve.smoothed == curve.losses
 
 
-def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> None:
+def test_curve_of_a_trial_that_ended_early_is_marked(make_study: MakeStudy) -> None:
     lost = {"r128": TrialOutcome(trial_id="r128", state="diverged", steps=30, message=None)}
     data, summary = study(make_study(done={"r128": 30}, outcomes=lost))
     chart = train_loss_by_step(data, summary)
@@ -182,7 +182,7 @@ def test_a_trial_that_ended_early_is_drawn_and_marked(make_study: MakeStudy) -> 
     assert [mark.get("shape") for mark in marks] == [None, None, "cross", None]
 
 
-def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
+def test_loss_by_rank_has_intervals(make_study: MakeStudy) -> None:
     _, summary = study(make_study())
     loss, excess = metric_by_rank(summary, "eval_loss"), excess_loss_by_rank(summary)
     assert [(point.value, (point.low, point.high)) for point in loss.points] == [
@@ -192,18 +192,18 @@ def test_ranks_carry_their_intervals(make_study: MakeStudy) -> None:
     assert (loss.tolerance, excess.tolerance) == (None, 0.005)
 
 
-def test_one_rank_has_no_excess_to_draw(make_study: MakeStudy) -> None:
+def test_excess_by_rank_is_absent_for_one_rank(make_study: MakeStudy) -> None:
     _, summary = study(make_study(floors={8: 1.2}))
     assert excess_loss_by_rank(summary).points == ()
 
 
-def test_a_study_without_steps_has_empty_curves(make_study: MakeStudy) -> None:
+def test_curves_of_a_study_without_steps_are_empty(make_study: MakeStudy) -> None:
     data, summary = study(make_study(done={"r8": 0, "r128": 0, "r256": 0}))
     assert train_loss_by_step(data, summary).curves == ()
     assert metric_by_rank(summary, "eval_loss").points == ()
 
 
-def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) -> None:
+def test_chart_axes_have_units_and_shared_colors(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     specs = [
         loss_by_step_spec(train_loss_by_step(data, summary), data.ranks),
@@ -219,7 +219,7 @@ def test_axes_have_units_and_every_chart_the_same_colors(make_study: MakeStudy) 
         assert {tuple(scale["range"]) for scale in scales} == {tuple(rank_colors(data.ranks).values())}
 
 
-def test_a_value_stands_on_its_side_of_the_tolerance(make_study: MakeStudy) -> None:
+def test_tolerance_line_separates_values(make_study: MakeStudy) -> None:
     data, summary = study(make_study())
     spec = loss_by_rank_spec(excess_loss_by_rank(summary), data.ranks)
     below, above, tolerance = (layer for layer in spec["layer"] if layer["mark"]["type"] == "text")
@@ -231,7 +231,7 @@ def test_a_value_stands_on_its_side_of_the_tolerance(make_study: MakeStudy) -> N
     assert tolerance["data"]["values"] == [{"at": 0.005, "words": "tolerance"}]
 
 
-def test_the_line_of_the_tolerance_crosses_no_label() -> None:
+def test_tolerance_line_crosses_no_label() -> None:
     points = [
         TradeOff(rank=rank, excess=excess, low=excess - 0.01, high=excess + 0.01, cost=float(rank), pareto=True)
         for rank, excess in ((8, 0.0051), (16, 0.0049), (32, 0.02))
@@ -255,7 +255,7 @@ def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
     assert "currentColor" in html
 
 
-def test_every_rate_s_last_loss_stands_in_the_chart_of_rates(make_study: MakeStudy) -> None:
+def test_chart_of_rates_has_the_last_loss_of_every_rate(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
     stopped = TrialOutcome(trial_id="r8-lr0.0001", state="stopped", steps=20, message=verbatim("behind"))
     folder = make_study(
@@ -273,11 +273,11 @@ def test_every_rate_s_last_loss_stands_in_the_chart_of_rates(make_study: MakeStu
     assert ET.fromstring(to_svg(loss_by_rate_spec(points, (8, 128)))) is not None
 
 
-def test_one_rate_for_each_rank_is_no_chart_of_rates(make_study: MakeStudy) -> None:
+def test_chart_of_rates_needs_several_rates(make_study: MakeStudy) -> None:
     assert eval_loss_by_rate(study(make_study())[1]) == ()
 
 
-def test_what_a_gpu_told_is_drawn_for_each_rank_and_nothing_else(make_study: MakeStudy) -> None:
+def test_gpu_charts_show_measured_counters_only(make_study: MakeStudy) -> None:
     data, _ = study(make_study(floors={8: 1.3, 128: 1.2}))
     assert gpu_series(data) == {}
 
@@ -298,7 +298,7 @@ def test_what_a_gpu_told_is_drawn_for_each_rank_and_nothing_else(make_study: Mak
     assert ET.fromstring(to_svg(rank_series_spec(found["gpu_utilization"], "time (s)", "%", (8, 128)))) is not None
 
 
-def test_the_memory_at_the_peak_adds_up_to_it(make_study: MakeStudy) -> None:
+def test_memory_split_adds_up_to_the_peak(make_study: MakeStudy) -> None:
     """By phase and part, or by counted sizes for a rank whose heaviest batch was not measured."""
     data, summary = study(make_study(floors={8: 1.3, 128: 1.2}, runs=[*map(solo_run, (8, 128, 8), (0, 0, 1))]))
     shares = memory_split(data, summary)
@@ -314,7 +314,7 @@ def test_the_memory_at_the_peak_adds_up_to_it(make_study: MakeStudy) -> None:
     assert ET.fromstring(to_svg(memory_split_spec(shares, (8, 128)))) is not None
 
 
-def test_ranks_stand_where_their_cost_and_their_loss_put_them(make_study: MakeStudy) -> None:
+def test_loss_against_cost_places_every_rank(make_study: MakeStudy) -> None:
     _, summary = study(make_study())
     by_time, by_memory = loss_against_runtime(summary), loss_against_memory(summary)
     assert [point.cost for point in by_time] == [part.runtime_seconds for part in summary.ranks]
@@ -324,7 +324,7 @@ def test_ranks_stand_where_their_cost_and_their_loss_put_them(make_study: MakeSt
     ]
 
 
-def test_a_gain_s_label_stands_where_no_line_runs_through_it() -> None:
+def test_gain_labels_avoid_lines() -> None:
     near = GainPoint(smaller=8, larger=16, value=0.002, low=0.0003, high=0.0045)
     spec = gain_spec((near,), 0.005, (8, 16))
     (label,) = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text" and "dy" in layer["mark"]]

@@ -11,12 +11,12 @@ from lorascope.charts.downsample import group_ends, group_sums, keep_peaks
 from lorascope.charts.label_layout import spread
 
 
-def test_a_short_curve_is_kept_whole() -> None:
+def test_short_curve_is_kept_whole() -> None:
     assert keep_peaks(np.array([3.0, 1.0, 2.0]), 600).tolist() == [0, 1, 2]
     assert keep_peaks(np.array([]), 600).tolist() == []
 
 
-def test_a_single_peak_among_a_hundred_thousand_points_is_kept() -> None:
+def test_single_peak_among_100_000_points_is_kept() -> None:
     values = np.zeros(100_000)
     values[54_321], values[76_543] = 9.0, -9.0
     kept = keep_peaks(values, 600)
@@ -25,7 +25,7 @@ def test_a_single_peak_among_a_hundred_thousand_points_is_kept() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500), st.integers(8, 60))
-def test_every_group_keeps_its_lowest_and_highest(values: list[float], most: int) -> None:
+def test_every_bucket_keeps_its_lowest_and_highest(values: list[float], most: int) -> None:
     kept = keep_peaks(np.array(values), most)
     assert len(kept) <= max(most, 1)
     assert (np.diff(kept) > 0).all()
@@ -34,7 +34,7 @@ def test_every_group_keeps_its_lowest_and_highest(values: list[float], most: int
     assert (chosen[0], chosen[-1]) == (values[0], values[-1])
 
 
-def test_groups_cover_every_point_once() -> None:
+def test_buckets_cover_every_point_once() -> None:
     values = np.arange(10.0)
     assert group_sums(values, 3).sum() == 45
     assert group_sums(values, 3).tolist() == [3.0, 12.0, 30.0]
@@ -42,19 +42,19 @@ def test_groups_cover_every_point_once() -> None:
     assert group_sums(values, 600).tolist() == values.tolist()
 
 
-def test_labels_that_are_far_apart_stay_where_they_are() -> None:
+def test_labels_far_apart_do_not_move() -> None:
     assert spread([3.0, 1.0, 2.0], 0.0, 4.0, 0.5) == (3.0, 1.0, 2.0)
     assert spread([], 0.0, 1.0, 0.1) == ()
 
 
-def test_labels_at_one_place_are_centred_on_it() -> None:
+def test_labels_at_one_place_are_centred() -> None:
     assert spread([2.0, 2.0, 2.0], 0.0, 4.0, 0.5) == pytest.approx((1.5, 2.0, 2.5))
     assert spread([0.0, 0.0], 0.0, 4.0, 0.5) == pytest.approx((0.0, 0.5))
     assert spread([4.0, 4.0], 0.0, 4.0, 0.5) == pytest.approx((3.5, 4.0))
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.floats(0.01, 2))
-def test_labels_keep_their_order_their_room_and_their_distance(values: list[float], gap: float) -> None:
+def test_labels_keep_order_bounds_and_distance(values: list[float], gap: float) -> None:
     placed = spread(values, 0.0, 10.0, gap)
     room = min(gap, 10 / max(len(values) - 1, 1))
     order = sorted(range(len(values)), key=lambda place: (placed[place], place))

@@ -11,17 +11,17 @@ from lorascope.text.language import language
 POINTS = LossByRank(metric="eval_loss", points=(RankPoint(rank=8, value=1.3, low=1.2, high=1.4),), tolerance=None)
 
 
-def test_letters_that_no_font_has_look_alike() -> None:
+def test_missing_glyphs_look_alike() -> None:
     assert fonts.has_letters("Aé")
     assert not fonts.has_letters("\U000f0000\U000f0001")  # private: no font draws them
 
 
-def test_english_needs_no_other_font(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fonts_for_english_are_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "has_letters", pytest.fail)
     fonts.check_fonts()
 
 
-def test_without_a_font_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_font_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "has_letters", lambda _: False)
     monkeypatch.setattr(fonts, "_PACKAGES", {"ko": "lorascope-fonts-that-nobody-has"})
     with language("ko"), pytest.raises(InputError, match="no font on this machine has Korean letters") as error:
@@ -30,7 +30,7 @@ def test_without_a_font_the_error_says_what_to_install(monkeypatch: pytest.Monke
     assert error.value.exit_code == 2
 
 
-def test_the_extra_s_font_draws_hangul() -> None:
+def test_font_of_the_extra_draws_hangul() -> None:
     with language("ko"):
         fonts.check_fonts()
         assert fonts.has_letters("가힣학습률")

@@ -20,19 +20,19 @@ from support import seeds_chart
 MakeStudy = Callable[..., Path]
 
 
-def test_every_module_of_plots_is_listed_once() -> None:
+def test_registry_lists_every_plot_module_once() -> None:
     files = {path.stem for path in Path(plots.__file__).parent.glob("*.py")} - {"__init__"}
     assert sorted(registry.MODULES) == sorted(files)
 
 
-def test_charts_come_in_the_order_of_the_report(make_study: MakeStudy) -> None:
+def test_registry_order_is_that_of_the_report(make_study: MakeStudy) -> None:
     study = load_study(make_study())
     sections = [chart.section for chart in make_charts(study, summarize_data(study)).values()]
     order = list(get_args(SectionName))
     assert [order.index(section) for section in sections] == sorted(order.index(section) for section in sections)
 
 
-def test_one_registered_module_makes_a_chart_of_report_and_page(
+def test_registered_chart_module_appears_in_report_and_page(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, f"{plots.__name__}.seeds_chart", seeds_chart)

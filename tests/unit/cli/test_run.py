@@ -39,9 +39,7 @@ def replaced_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))
 
 
-def test_a_run_ends_with_the_table_the_recommendation_and_the_paths(
-    fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_ends_with_table_recommendation_and_paths(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ranks", "8,128", "--out", "here") == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -59,7 +57,7 @@ def test_the_end_of_a_run_loads_and_summarises_the_study_once(fake_run: FakeRun,
     assert times_read == {"loaded": 1, "summarised": 1}
 
 
-def test_json_alone_is_on_standard_output(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_json_is_alone_on_stdout(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ranks", "8,128", "--out", "here", "--json") == 0
     out, err = capsys.readouterr()
     summary = json.loads(out)
@@ -69,7 +67,7 @@ def test_json_alone_is_on_standard_output(fake_run: FakeRun, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
-def test_a_trial_that_did_not_finish_is_exit_code_1(
+def test_run_with_an_unfinished_trial_is_exit_code_1(
     fake_run: FakeRun, capsys: pytest.CaptureFixture[str], state: OutcomeState
 ) -> None:
     fake_run.state, fake_run.message = state, verbatim("for a reason")
@@ -77,7 +75,7 @@ def test_a_trial_that_did_not_finish_is_exit_code_1(
     assert f"r8 {state}: for a reason" in capsys.readouterr().out
 
 
-def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(
+def test_run_with_bad_input_is_one_message_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replaced_run(monkeypatch, InputError("there is no file rows.json", remedy="check the path"))
@@ -89,7 +87,7 @@ def test_bad_input_found_by_the_run_is_one_message_and_exit_code_2(
 
 
 @pytest.mark.parametrize("error", [Interrupted("stopped as asked"), KeyboardInterrupt()])
-def test_an_interrupted_run_is_exit_code_130(
+def test_run_interrupted_is_exit_code_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     replaced_run(monkeypatch, error)
@@ -97,7 +95,7 @@ def test_an_interrupted_run_is_exit_code_130(
     assert "run the same command to continue" in capsys.readouterr().err
 
 
-def test_no_arguments_run_the_demo(asked: list[Asked]) -> None:
+def test_run_without_arguments_is_the_demo(asked: list[Asked]) -> None:
     assert run() == 130
     ((spec, folder, command),) = asked
     assert spec == load_spec(find_study("demo"), {})
@@ -106,14 +104,14 @@ def test_no_arguments_run_the_demo(asked: list[Asked]) -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_is_named_in_place_of_a_file(asked: list[Asked], name: str) -> None:
+def test_run_takes_a_preset_in_place_of_a_file(asked: list[Asked], name: str) -> None:
     run(name)
     ((spec, folder, _),) = asked
     assert spec == load_spec(find_study(name), {})
     assert folder == Path("studies") / name
 
 
-def test_flags_override_the_file_and_nothing_else_does(asked: list[Asked]) -> None:
+def test_run_flags_override_the_file(asked: list[Asked]) -> None:
     Path("mine.yaml").write_text("model: a/b\ndataset: rows.json\nranks: [4]\nmax_steps: 3\npacking: false\n")
     run("mine.yaml", "--ranks", "8,16", "--learning-rates=1e-4,3e-4", "--target-modules", "q_proj,v_proj")
     ((spec, folder, _),) = asked
@@ -126,15 +124,13 @@ def test_flags_override_the_file_and_nothing_else_does(asked: list[Asked]) -> No
 
 
 @pytest.mark.parametrize(("flag", "alpha"), [("16", 16.0), ("16,32", (16.0, 32.0)), ("8.5,4", (8.5, 4.0))])
-def test_one_alpha_or_one_for_each_rank(asked: list[Asked], flag: str, alpha: float | tuple[float, ...]) -> None:
+def test_run_lora_alpha_is_one_or_one_per_rank(asked: list[Asked], flag: str, alpha: float | tuple[float, ...]) -> None:
     run("--ranks", "8,16", "--lora-alpha", flag, "--max-memory", "8GB", "--max-seconds", "90")
     ((spec, _, _),) = asked
     assert (spec.lora_alpha, spec.max_memory, spec.max_seconds) == (alpha, "8GB", 90.0)
 
 
-def test_the_naive_reading_and_the_limits_are_in_the_result(
-    fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_result_has_the_baseline_and_the_limits(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ranks", "8,128", "--out", "here", "--max-adapter-mb", "50") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "The usual script, with one learning rate (0.002)" in out
@@ -142,22 +138,20 @@ def test_the_naive_reading_and_the_limits_are_in_the_result(
     assert "No rank is within the limits; rank 8 comes nearest: adapter not measured (limit 50.0 MB)" in out
 
 
-def test_automatic_rates_and_switches_of_the_search(asked: list[Asked]) -> None:
+def test_run_flags_of_the_search(asked: list[Asked]) -> None:
     run("--learning-rates", "auto", "--no-early-exit", "--max-grid-extensions", "0")
     ((spec, _, _),) = asked
     assert (spec.learning_rates, spec.early_exit, spec.max_grid_extensions) == ("auto", False, 0)
 
 
-def test_a_model_or_a_data_set_starts_from_the_defaults(asked: list[Asked]) -> None:
+def test_run_with_a_model_or_dataset_uses_defaults(asked: list[Asked]) -> None:
     run("--model", "org/Some Model", "--dataset", "data/rows.v2.jsonl", "--no-packing", "--max-steps", "2")
     ((spec, folder, _),) = asked
     assert spec == StudySpec(model="org/Some Model", dataset="data/rows.v2.jsonl", packing=False, max_steps=2)
     assert folder == Path("studies/some-model-rows.v2")
 
 
-def test_every_wrong_flag_is_reported_at_once_before_anything_runs(
-    asked: list[Asked], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_reports_every_wrong_flag_at_once(asked: list[Asked], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ranks", "8,0,many,-4", "--max-steps", "-1", "--alpha-rule", "fixd", "--learning-rates", "nan") == 2
     out, err = capsys.readouterr()
     assert asked == []
@@ -180,7 +174,7 @@ def test_every_wrong_flag_is_reported_at_once_before_anything_runs(
         (["demo", "more"], "more"),
     ],
 )
-def test_bad_arguments_are_exit_code_2_and_name_the_argument(
+def test_run_with_bad_arguments_is_exit_code_2(
     asked: list[Asked], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     assert run(*arguments) == 2
@@ -190,7 +184,7 @@ def test_bad_arguments_are_exit_code_2_and_name_the_argument(
     assert asked == []
 
 
-def test_the_result_table_fits_the_width_whole(fake_run: FakeRun) -> None:
+def test_run_result_table_fits_the_width(fake_run: FakeRun) -> None:
     run("--ranks", "8,128", "--out", "here")
     summary = summarize(Path("here"))
     for width in (60, 80, 120):
@@ -204,6 +198,6 @@ def test_the_result_table_fits_the_width_whole(fake_run: FakeRun) -> None:
         assert "…" not in "".join(lines)
 
 
-def test_a_template_flag_s_backslash_n_is_a_line_break(fake_run: FakeRun) -> None:
+def test_run_template_flag_unescapes_line_breaks(fake_run: FakeRun) -> None:
     assert run("--prompt-template", r"Q: {q}\n A: ", "--completion-template", "{a}", "--out", "here") == 0
     assert load_spec(Path("here/study.yaml"), {}).prompt_template == "Q: {q}\n A: "

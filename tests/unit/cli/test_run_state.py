@@ -22,7 +22,7 @@ def test_pace_and_time_left_follow_the_steps(script: Script) -> None:
     assert state.elapsed_seconds == pytest.approx(102)
 
 
-def test_a_continued_study_counts_only_its_own_pace(script: Script) -> None:
+def test_resumed_study_counts_only_its_own_pace(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state, done_steps=15)
     assert state.tenths_done == 7
@@ -30,7 +30,7 @@ def test_a_continued_study_counts_only_its_own_pace(script: Script) -> None:
     assert state.seconds_left == pytest.approx(4)
 
 
-def test_a_continued_study_goes_on_with_its_smoothed_losses(script: Script) -> None:
+def test_resumed_study_continues_its_smoothed_losses(script: Script) -> None:
     whole, continued = RunState(script.clock), RunState(script.clock)
     script.begin(whole)
     for step in (1, 2, 3):
@@ -41,14 +41,14 @@ def test_a_continued_study_goes_on_with_its_smoothed_losses(script: Script) -> N
     assert 1.0 < continued.rows["r8"].train_loss == whole.rows["r8"].train_loss < 1.5
 
 
-def test_a_trial_announced_as_running_is_still_to_be_done(script: Script) -> None:
+def test_running_trial_counts_as_remaining(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state)
     script.end(state, "running", steps=5)
     assert state.tenths_done == 2
 
 
-def test_a_trial_that_ended_early_has_nothing_left_to_do(script: Script) -> None:
+def test_trial_that_ended_early_counts_as_done(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state)
     script.end(state, "oom", verbatim("no memory"))
@@ -56,7 +56,7 @@ def test_a_trial_that_ended_early_has_nothing_left_to_do(script: Script) -> None
     assert {row.state for row in state.rows.values()} == {"oom"}
 
 
-def test_losses_are_nats_a_token_smoothed_without_a_start_bias(script: Script) -> None:
+def test_losses_are_smoothed_nats_per_token(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state)
     row = state.rows["r8"]
@@ -71,7 +71,7 @@ def test_losses_are_nats_a_token_smoothed_without_a_start_bias(script: Script) -
     assert row.eval_loss == pytest.approx(1.25)
 
 
-def test_a_further_pack_adds_its_trials_to_those_that_ended(script: Script) -> None:
+def test_next_group_adds_its_trials(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state)
     script.end(state, steps=20)

@@ -33,7 +33,7 @@ def running(script: Script, spec: StudySpec | None = None) -> RunState:
     return state
 
 
-def test_the_wide_table_has_every_trial_and_the_whole(script: Script) -> None:
+def test_live_table_shows_every_trial_and_the_total(script: Script) -> None:
     text = drawn(running(script), 120)
     for shown in ("rank", "alpha", "1/20", "1.5000", "2.0000", "running", "200 tokens/s", "1.30 GB", "19.0 s left"):
         assert shown in text
@@ -44,7 +44,7 @@ def test_the_wide_table_has_every_trial_and_the_whole(script: Script) -> None:
 
 
 @pytest.mark.parametrize("width", [30, 45, 60, 80, 120])
-def test_no_line_of_the_table_is_broken_or_cut(script: Script, width: int) -> None:
+def test_live_table_lines_fit_the_width(script: Script, width: int) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     lines = drawn(running(script, spec), width).splitlines()
     heading, _, *rows = lines[: 2 + len(script.trials)]
@@ -56,13 +56,13 @@ def test_no_line_of_the_table_is_broken_or_cut(script: Script, width: int) -> No
         assert all("2.0000" in row for row in rows)
 
 
-def test_more_trials_than_lines_are_counted(script: Script) -> None:
+def test_live_table_counts_hidden_trials(script: Script) -> None:
     text = drawn(running(script, StudySpec(ranks=tuple(range(1, 31)))), 80, height=12)
     assert "... and 24 more trials" in text
     assert len(text.splitlines()) <= 12
 
 
-def test_columns_go_in_their_order_and_empty_ones_always(script: Script) -> None:
+def test_live_table_drops_columns_by_priority(script: Script) -> None:
     columns = [
         Column(heading="rank", cells=["8"]),
         Column(heading="never", cells=[""]),
@@ -74,7 +74,7 @@ def test_columns_go_in_their_order_and_empty_ones_always(script: Script) -> None
     assert [column.heading for column in fit_columns(columns, 1)] == ["rank"]
 
 
-def test_the_live_view_redraws_and_prints_notes_above(script: Script) -> None:
+def test_live_view_redraws_and_prints_notes_above(script: Script) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, height=30)
     with LiveView(console) as view:
@@ -90,7 +90,7 @@ def test_the_live_view_redraws_and_prints_notes_above(script: Script) -> None:
         assert shown in text
 
 
-def test_plain_lines_come_at_tenths_and_after_silence(script: Script) -> None:
+def test_plain_view_prints_at_tenths_and_after_silence(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         view.phase("loading the model")
@@ -119,7 +119,7 @@ def test_plain_lines_come_at_tenths_and_after_silence(script: Script) -> None:
     ]
 
 
-def test_a_slow_step_is_said_before_its_tenth(script: Script) -> None:
+def test_plain_view_prints_slow_steps(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
@@ -131,7 +131,7 @@ def test_a_slow_step_is_said_before_its_tenth(script: Script) -> None:
     assert [line.split(":")[0] for line in stream.getvalue().splitlines()[1:]] == ["step 2/20", "step 3/20"]
 
 
-def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script: Script) -> None:
+def test_plain_view_prints_the_reason_of_a_failed_trial(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
@@ -139,7 +139,7 @@ def test_a_trial_that_failed_is_said_with_the_last_line_of_its_reason(script: Sc
     assert stream.getvalue().splitlines()[1] == "r8 failed after 20 steps: KeyError: 'q_proj'"
 
 
-def test_trials_that_are_added_are_named_and_shown_below_the_others(script: Script) -> None:
+def test_live_table_appends_added_trials(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)
@@ -149,7 +149,7 @@ def test_trials_that_are_added_are_named_and_shown_below_the_others(script: Scri
     assert stream.getvalue().splitlines()[-1] == "1 more: r16"
 
 
-def test_a_trial_that_was_stopped_says_why(script: Script) -> None:
+def test_plain_view_prints_why_a_trial_stopped(script: Script) -> None:
     stream = io.StringIO()
     with PlainView(stream, script.clock) as view:
         script.begin(view)

@@ -36,14 +36,14 @@ STEP = Step(microbatches=(MicroBatch(slots=(100,), targets=50, squared_lengths=1
 L4 = Roofline(DEVICES["l4"])
 
 
-def test_operations_are_four_a_frozen_weight_and_six_a_trained_one() -> None:
+def test_flops_are_four_per_frozen_and_six_per_trained_weight() -> None:
     found = predict(SHAPE, CONFIG, [STEP], [3], L4)
     assert found.trained_parameters == 3 * 2 * (10 + 20)
     frozen, head, attention = 2 * 200 + 2 * 200, 30 * 10, 7 * 1000 * 20
     assert found.step_flops == 100 * (4 * frozen + 6 * found.trained_parameters) + 50 * 4 * head + attention
 
 
-def test_memory_by_part() -> None:
+def test_memory_parts_of_the_cost_model() -> None:
     memory = predict(SHAPE, CONFIG, [STEP], [3], L4, rest_bytes=7).memory
     assert (memory.base_bytes, memory.adapter_bytes, memory.gradient_bytes, memory.optimizer_bytes) == (
         2000,
@@ -58,7 +58,7 @@ def test_memory_by_part() -> None:
     assert memory.total_bytes == 2000 + 180 * 16 + memory.activation_bytes + 7
 
 
-def test_every_microbatch_rounds_the_weights_of_its_adapters() -> None:
+def test_microbatches_cast_adapter_weights() -> None:
     rounding = replace(CONFIG, rounding_bytes=12)
     for microbatches in (1, 2):
         step = Step(microbatches=STEP.microbatches * microbatches, tokens=100 * microbatches)
@@ -67,7 +67,7 @@ def test_every_microbatch_rounds_the_weights_of_its_adapters() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "copied"), [("bfloat16", 2), ("float32", 0)])
-def test_full_fine_tuning_has_a_copy_and_lora_none(dtype: str, copied: int) -> None:
+def test_full_fine_tuning_has_a_weight_copy(dtype: str, copied: int) -> None:
     lora = lorascope_config(dtype, kernels=False, on_cpu=False)
     full = full_finetuning_config(lora)
     assert (lora.copy_bytes, full.copy_bytes, full.rounding_bytes) == (0, copied, 0)
@@ -118,7 +118,7 @@ def test_gradients_and_activations_do_not_overlap_without_gradient_at_peak() -> 
     assert found.memory.total_bytes == early.memory.total_bytes - early.memory.gradient_bytes
 
 
-def test_a_trial_group_costs_its_ranks_and_one_base() -> None:
+def test_group_costs_its_ranks_and_one_base() -> None:
     together = Step(microbatches=(MicroBatch(slots=(100, 100), targets=100, squared_lengths=2000),), tokens=100)
     joint = predict(SHAPE, CONFIG, [together], [3, 5], L4)
     alone = [predict(SHAPE, CONFIG, [STEP], [rank], L4) for rank in (3, 5)]
@@ -137,7 +137,7 @@ def test_full_fine_tuning_has_no_frozen_base() -> None:
     assert found.step_flops == 100 * 6 * 800 + 50 * 6 * 300 + 7 * 1000 * 20
 
 
-def test_a_low_rank_product_waits_for_memory_and_a_wide_one_for_arithmetic() -> None:
+def test_low_rank_matmul_is_memory_bound_and_a_wide_one_compute_bound() -> None:
     low, lower = Matmul(1024, 4096, 16, "nt"), Matmul(1024, 4096, 8, "nt")
     assert L4.matmul_seconds(low, "bfloat16") == pytest.approx(low.values * 2 / (BANDWIDTH_SHARE * 300e9))
     assert L4.matmul_seconds(low, "bfloat16") / L4.matmul_seconds(lower, "bfloat16") < 1.02
@@ -153,7 +153,7 @@ def test_a_low_rank_product_waits_for_memory_and_a_wide_one_for_arithmetic() -> 
         ("NVIDIA GeForce RTX 4090", "RTX-4090"), ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA B200", "B200"),
     ],
 )  # fmt: skip
-def test_drivers_names_are_recognised(driver: str, name: str) -> None:
+def test_device_names_of_drivers_are_recognised(driver: str, name: str) -> None:
     found = recognise(driver)
     assert found is not None
     assert found.name == name
@@ -168,7 +168,7 @@ def test_drivers_names_are_recognised(driver: str, name: str) -> None:
         "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "GRID T4-4Q", "NVIDIA L4-24Q", "NVIDIA GeForce RTX 4090 D",
     ],
 )  # fmt: skip
-def test_other_devices_are_not_taken_for_known_ones(driver: str) -> None:
+def test_unknown_device_names_are_not_matched(driver: str) -> None:
     assert recognise(driver) is None
 
 

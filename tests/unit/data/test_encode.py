@@ -48,7 +48,7 @@ def test_trimmed_offsets_give_the_same_mask(
     assert trimmed.target_mask[1:].tolist() == whole.target_mask[2:].tolist()
 
 
-def test_a_token_across_the_border_belongs_to_the_completion() -> None:
+def test_token_across_the_border_belongs_to_the_completion() -> None:
     offsets = np.array([[0, 0], [0, 3], [3, 6], [6, 9], [9, 9], [9, 12]])
     assert mask_by_characters(offsets, [(4, 9)]).tolist() == [False, False, True, True, True, False]
     assert mask_by_characters(offsets, [(0, 3), (9, 12)]).tolist() == [False, True, False, False, False, True]
@@ -97,5 +97,5 @@ def test_a_truncated_row_keeps_its_start_and_loses_its_end_token(
     assert example.n_targets == example.n_tokens - 1
 
 
-def test_a_row_without_targets_after_truncation_is_no_example(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_row_without_targets_after_truncation_is_dropped(tokenizer: PreTrainedTokenizerFast) -> None:
     assert encode_one(tokenizer, "a long prompt that fills the row", "sum").truncate(3) is None

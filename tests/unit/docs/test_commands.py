@@ -72,7 +72,7 @@ def check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
-def test_every_command_of_a_shell_block_can_be_given(block: Block) -> None:
+def test_shell_blocks_are_valid_commands(block: Block) -> None:
     found = commands(block.text)
     assert found
     for words in found:
@@ -80,11 +80,11 @@ def test_every_command_of_a_shell_block_can_be_given(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
-def test_every_study_on_a_page_is_a_study(block: Block) -> None:
+def test_yaml_blocks_are_valid_studies(block: Block) -> None:
     StudySpec.model_validate(yaml.safe_load(block.text))
 
 
-def test_the_checks_refuse_what_is_wrong() -> None:
+def test_command_checks_refuse_wrong_commands() -> None:
     for words in (["run", "--rank", "8"], ["run", "--ranks", "0"], ["run", "no-such-preset"], ["predict"]):
         with pytest.raises((AssertionError, CycloptsError, InputError)):
             check_lorascope(words)
@@ -94,7 +94,7 @@ def test_the_checks_refuse_what_is_wrong() -> None:
     ]
 
 
-def test_no_block_is_in_a_language_that_nothing_checks() -> None:
+def test_every_code_block_has_a_checked_language() -> None:
     checked = {"sh", "yaml", "python", "text"}
     fences = [line for page in WRITTEN for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "```"]
     assert {fence[3:] for fence in fences} - {""} <= checked

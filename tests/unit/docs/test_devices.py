@@ -4,7 +4,7 @@ from lorascope.costmodel.devices import DEVICES
 from support.pages import ROOT
 
 
-def test_the_page_is_the_catalogue() -> None:
+def test_device_page_equals_the_catalogue() -> None:
     page = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
     assert [row[0].strip("`") for row in rows] == [device.name for device in DEVICES.values()]
@@ -16,7 +16,7 @@ def test_the_page_is_the_catalogue() -> None:
         assert "NVIDIA" in source
 
 
-def test_the_help_names_every_device() -> None:
+def test_device_help_names_every_device() -> None:
     from lorascope.cli.plan import plan
 
     listed = " ".join(plan.__doc__.split())

@@ -70,20 +70,20 @@ def program_names() -> set[str]:
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_names_that_look_like_fields_are_fields(page: Path) -> None:
+def test_inline_field_names_exist(page: Path) -> None:
     written = {code for code in inline_code(page) if re.fullmatch(r"[a-z]+[0-9]*(_[a-z0-9]+)+", code)}
     assert written <= program_names() | (RENAMED if page.name == "CHANGELOG.md" else set())
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_flags_in_the_text_are_flags(page: Path) -> None:
+def test_inline_flags_exist(page: Path) -> None:
     helps = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     written = {flag for code in inline_code(page) for flag in re.findall(r"(?:^| )(--[a-z][a-z-]*)", code)}
     assert {flag for flag in written - {"--help"} if not re.search(rf"{flag}(?![a-z-])", helps)} == set()
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_files_in_the_text_exist(page: Path) -> None:
+def test_inline_files_exist(page: Path) -> None:
     roots = (ROOT, ROOT / "src" / "lorascope", page.parent)
     written = {code for code in inline_code(page) if re.fullmatch(r"[\w./-]+/[\w.-]+\.(py|md|toml|txt)", code)}
     assert {code for code in written if not any((root / code).is_file() for root in roots)} == set()
@@ -92,7 +92,7 @@ def test_files_in_the_text_exist(page: Path) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in WRITTEN if page.name == "CHANGELOG.md" or "decisions" not in page.parts]
 )
-def test_commands_named_in_the_text_exist(page: Path) -> None:
+def test_inline_commands_exist(page: Path) -> None:
     there = {command for command in app if not command.startswith("-")}
     assert {code.split()[1] for code in inline_code(page) if re.match(r"lorascope [a-z]", code)} <= there
 
@@ -103,7 +103,7 @@ def test_every_preset_is_documented() -> None:
         assert [preset for preset in preset_names() if f"`{preset}`" not in text] == []
 
 
-def test_every_field_of_a_study_has_its_place_in_the_reference() -> None:
+def test_every_study_field_is_in_the_reference() -> None:
     reference = ROOT / "docs" / "reference.md"
     assert set(StudySpec.model_fields) <= anchors(reference)
 
@@ -116,7 +116,7 @@ def test_every_caution_and_verdict_is_defined() -> None:
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=name)
-def test_a_decision_is_dated_and_says_what_follows_from_it(page: Path) -> None:
+def test_decisions_are_dated_and_state_consequences(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     date = page.name[:10]
     assert re.search(rf"^{date} · (accepted|rejected)$", text, re.MULTILINE)
@@ -126,7 +126,7 @@ def test_a_decision_is_dated_and_says_what_follows_from_it(page: Path) -> None:
     assert f"]({page.name})" in (page.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_numerical_test_file_is_in_the_table_of_tolerances() -> None:
+def test_tolerance_table_lists_every_numerical_test_file() -> None:
     engine = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     files = [path for folder in ("numerics", "parity") for path in (ROOT / "tests" / folder).glob("test_*.py")]
     assert [name(path) for path in files if f"`{name(path)}`" not in engine] == []

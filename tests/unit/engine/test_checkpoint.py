@@ -17,7 +17,7 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.errors import LorascopeError
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
-from support.groups import make_spec, prepared, run_pack
+from support.groups import make_spec, prepared, run_group
 from support.messages import verbatim
 
 
@@ -43,11 +43,11 @@ def names(path: Path) -> list[str]:
     return sorted(file.name for file in path.parent.iterdir())
 
 
-def test_trials_come_back_bit_for_bit(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
-    trials = list(run_pack(spec, frozen=frozen).trials.values())
-    path = tmp_path / "checkpoints" / "pack.safetensors"
+def test_checkpoint_round_trips_bit_for_bit(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    trials = list(run_group(spec, frozen=frozen).trials.values())
+    path = tmp_path / "checkpoints" / "group.safetensors"
     save_checkpoint(path, trials)
-    assert names(path) == ["pack.safetensors"]
+    assert names(path) == ["group.safetensors"]
     assert read_steps(path) == {"r2": 3, "r4": 3}
     again = fresh(spec, frozen)
     load_checkpoint(path, again)
@@ -57,25 +57,23 @@ def test_trials_come_back_bit_for_bit(spec: StudySpec, frozen: FrozenModel, tmp_
         assert all(torch.equal(value, state(old)[name]) for name, value in state(new).items())
 
 
-def test_one_of_several_trials_can_be_had(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
-    trials = list(run_pack(spec, frozen=frozen).trials.values())
-    save_checkpoint(tmp_path / "pack.safetensors", trials)
+def test_checkpoint_loads_one_of_several_trials(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    trials = list(run_group(spec, frozen=frozen).trials.values())
+    save_checkpoint(tmp_path / "group.safetensors", trials)
     alone = fresh(spec, frozen)[1:]
-    load_checkpoint(tmp_path / "pack.safetensors", alone)
+    load_checkpoint(tmp_path / "group.safetensors", alone)
     assert torch.equal(alone[0].adapter.flat, trials[1].adapter.flat)
 
 
-def test_a_trial_that_has_left_is_on_record_and_not_in_the_file(
-    spec: StudySpec, frozen: FrozenModel, tmp_path: Path
-) -> None:
+def test_checkpoint_omits_stopped_trials(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
     trials = fresh(spec, frozen)
     trials[0].diverged = verbatim("for a reason")
-    save_checkpoint(tmp_path / "pack.safetensors", trials)
-    assert read_steps(tmp_path / "pack.safetensors") == {"r4": 0}
+    save_checkpoint(tmp_path / "group.safetensors", trials)
+    assert read_steps(tmp_path / "group.safetensors") == {"r4": 0}
 
 
-def test_trials_that_have_not_begun_come_back_too(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
-    path = tmp_path / "pack.safetensors"
+def test_checkpoint_holds_trials_before_their_first_step(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    path = tmp_path / "group.safetensors"
     trials = fresh(spec, frozen)
     save_checkpoint(path, trials)
     again = fresh(spec, frozen)
@@ -87,21 +85,21 @@ def test_trials_that_have_not_begun_come_back_too(spec: StudySpec, frozen: Froze
     assert not again[0].optimizer.state
 
 
-def test_the_state_before_the_last_is_kept(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
-    path = tmp_path / "pack.safetensors"
+def test_checkpoint_keeps_the_one_before(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    path = tmp_path / "group.safetensors"
     trials = fresh(spec, frozen)
     for steps in (1, 2, 3):
         for trial in trials:
             trial.steps_done = steps
         save_checkpoint(path, trials)
-    assert names(path) == ["pack.previous.safetensors", "pack.safetensors"]
+    assert names(path) == ["group.previous.safetensors", "group.safetensors"]
     assert (read_steps(previous(path))["r2"], read_steps(path)["r2"]) == (2, 3)
 
 
-def test_a_save_that_fails_leaves_the_ones_before(
+def test_checkpoint_save_failure_keeps_earlier_ones(
     spec: StudySpec, frozen: FrozenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "pack.safetensors"
+    path = tmp_path / "group.safetensors"
     trials = fresh(spec, frozen)
     save_checkpoint(path, trials)
     before = path.read_bytes()
@@ -146,21 +144,21 @@ def with_a_step_added(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, emptied, without_steps, with_a_weight_changed, with_a_step_added])
-def test_a_damaged_file_is_named_with_the_remedy(
+def test_damaged_checkpoint_is_named_with_a_remedy(
     spec: StudySpec, frozen: FrozenModel, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    path = tmp_path / "pack.safetensors"
+    path = tmp_path / "group.safetensors"
     save_checkpoint(path, fresh(spec, frozen))
     damage(path)
     for read in (read_steps, lambda path: load_checkpoint(path, fresh(spec, frozen))):
-        with pytest.raises(LorascopeError, match=r"pack\.safetensors cannot be used.*\n.*delete it"):
+        with pytest.raises(LorascopeError, match=r"group\.safetensors cannot be used.*\n.*delete it"):
             read(path)
 
 
-def test_a_disk_that_cannot_be_read_is_no_damage(
+def test_checkpoint_read_error_is_not_damage(
     spec: StudySpec, frozen: FrozenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "pack.safetensors"
+    path = tmp_path / "group.safetensors"
     save_checkpoint(path, fresh(spec, frozen))
 
     def fails(*_: Any, **__: Any) -> None:
@@ -171,8 +169,8 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
         read_steps(path)
 
 
-def test_a_checkpoint_of_other_trials_is_refused(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
-    path = tmp_path / "pack.safetensors"
+def test_checkpoint_of_other_trials_is_refused(spec: StudySpec, frozen: FrozenModel, tmp_path: Path) -> None:
+    path = tmp_path / "group.safetensors"
     save_checkpoint(path, fresh(spec, frozen))
     for other in (make_spec(ranks=(8,)), make_spec(ranks=(2, 4), target_modules=("q_proj",))):
         model = prepared("llama", dtype=torch.float32)

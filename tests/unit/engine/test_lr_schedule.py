@@ -13,7 +13,7 @@ NAMES: dict[Scheduler, str] = {"constant": "constant_with_warmup", "linear": "li
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("warmup", [0, 1, 5, 17, 30])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_step_has_the_factor_of_transformers(name: Scheduler, warmup: int) -> None:
+def test_lr_schedule_equals_transformers(name: Scheduler, warmup: int) -> None:
     spec = StudySpec(lr_scheduler_type=name, warmup_steps=warmup)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = get_scheduler(NAMES[name], optimizer, num_warmup_steps=warmup, num_training_steps=TOTAL)
@@ -24,5 +24,5 @@ def test_every_step_has_the_factor_of_transformers(name: Scheduler, warmup: int)
 
 
 @pytest.mark.parametrize(("asked", "steps"), [(0, 0), (0.1, 2), (0.5, 9), (1, 1), (3, 3)])
-def test_below_one_the_warm_up_is_a_share_of_the_run(asked: float, steps: int) -> None:
+def test_warmup_below_one_is_a_fraction_of_the_run(asked: float, steps: int) -> None:
     assert warmup_steps(StudySpec(warmup_steps=asked), TOTAL) == steps

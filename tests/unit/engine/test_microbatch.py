@@ -27,7 +27,7 @@ def lengths(rows: list[MicroBatchRow]) -> list[int]:
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 120), padded=st.booleans())
-def test_every_row_goes_once_within_the_budget_and_beside_its_trial(
+def test_microbatches_hold_every_row_once_within_the_budget(
     lengths: list[list[int]], budget: int, padded: bool
 ) -> None:
     rows = [[make_row(length, adapter) for length in own] for adapter, own in enumerate(lengths)]
@@ -41,12 +41,12 @@ def test_every_row_goes_once_within_the_budget_and_beside_its_trial(
 
 
 @given(lengths=LENGTHS)
-def test_what_fits_together_goes_together(lengths: list[list[int]]) -> None:
+def test_microbatches_merge_what_fits(lengths: list[list[int]]) -> None:
     rows = [[make_row(length, adapter) for length in own] for adapter, own in enumerate(lengths)]
     assert len(plan_microbatches(rows, tokens_per_pass=sum(map(sum, lengths)), padded=False, share=False)) == 1
 
 
-def test_a_row_longer_than_the_budget_goes_alone_and_longest_rows_go_first() -> None:
+def test_microbatch_of_a_row_longer_than_the_budget() -> None:
     rows = [make_row(length) for length in (3, 50, 4, 3)]
     microbatches = plan_microbatches([rows], tokens_per_pass=10, padded=False, share=False)
     assert [lengths(one) for one in microbatches] == [[50], [4, 3, 3]]
@@ -60,16 +60,16 @@ def related_rows(kin: list[int], *, prefix: int = 20, tail: int = 10) -> list[Mi
     ]
 
 
-def test_a_family_that_fits_is_not_cut_and_its_prefix_counts_once() -> None:
+def test_prefix_group_that_fits_is_not_split() -> None:
     rows = related_rows([0, 1, 0, 1, 1])
     microbatches = plan_microbatches([rows], tokens_per_pass=59, padded=False, share=True)
     begins = [sorted(row.example.input_ids[0] for row in one) for one in microbatches]
     assert begins == [[100, 100], [101, 101, 101]]
-    # rows of a family share the nine tokens behind the prefix, too
+    # rows of a prefix group share the nine tokens behind the prefix, too
     assert [microbatch_tokens(one, padded=False) for one in microbatches] == [29 + 2, 29 + 3]
 
 
-def test_a_family_too_large_for_a_pass_has_its_prefix_in_each() -> None:
+def test_prefix_group_larger_than_a_microbatch_repeats_its_prefix() -> None:
     rows = related_rows([0] * 7)
     microbatches = plan_microbatches([rows], tokens_per_pass=32, padded=False, share=True)
     assert [len(one) for one in microbatches] == [3, 3, 1]
@@ -77,7 +77,7 @@ def test_a_family_too_large_for_a_pass_has_its_prefix_in_each() -> None:
     assert {row.prefix_group for one in microbatches for row in one} == {PrefixGroup(rows=tuple(range(7)), shared=29)}
 
 
-def test_trials_share_no_prefix_with_each_other() -> None:
+def test_prefix_groups_do_not_span_trials() -> None:
     rows = [[make_row(30, adapter) for _ in range(2)] for adapter in range(3)]
     (one,) = plan_microbatches(rows, tokens_per_pass=1000, padded=False, share=True)
     assert microbatch_tokens(one, padded=False) == 3 * (29 + 1 + 1)
@@ -87,7 +87,7 @@ def test_trials_share_no_prefix_with_each_other() -> None:
     kin=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=3),
     budget=st.integers(20, 200),
 )
-def test_shared_passes_keep_to_the_budget_and_never_cost_more(kin: list[list[int]], budget: int) -> None:
+def test_shared_microbatches_keep_the_budget_and_never_cost_more(kin: list[list[int]], budget: int) -> None:
     rows = [
         [MicroBatchRow(example=row.example, adapter=adapter) for row in related_rows(own)]
         for adapter, own in enumerate(kin)
@@ -121,7 +121,7 @@ def test_shared_passes_keep_to_the_budget_and_never_cost_more(kin: list[list[int
         ("never", 0.0, False, False),
     ],
 )
-def test_what_the_study_asks_for(choice: str, dropout: float, training: bool, expected: bool) -> None:
+def test_share_prefixes_setting(choice: str, dropout: float, training: bool, expected: bool) -> None:
     spec = make_spec(share_prefixes=choice, lora_dropout=dropout)
     able, unable = (cast("FrozenModel", SimpleNamespace(can_share=can)) for can in (True, False))
     assert shares_prefixes(able, spec, training=training) == expected

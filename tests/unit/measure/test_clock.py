@@ -73,11 +73,11 @@ def test_step_clock_asserts_that_a_step_began() -> None:
         timer.step_ends(tokens=1)
 
 
-PASS_SECONDS = 0.25
+MICROBATCH_SECONDS = 0.25
 
 
 class Watched(StepClock):
-    """The clock, and beside it what every step must have taken: its passes, counted."""
+    """The clock, and the time every step must have taken by its count of micro-batches."""
 
     def __init__(self, hands: Hands) -> None:
         super().__init__(torch.device("cpu"), hands)
@@ -89,7 +89,7 @@ class Watched(StepClock):
         super().step_begins()
 
     def step_ends(self, *, tokens: int) -> float:
-        self.expected.append(self.microbatches * PASS_SECONDS)
+        self.expected.append(self.microbatches * MICROBATCH_SECONDS)
         return super().step_ends(tokens=tokens)
 
 
@@ -113,7 +113,7 @@ class SlowLog(Kept):
 
 
 def test_step_times_are_exact_across_logging_evaluations_and_resume(tmp_path: Path) -> None:
-    spec, frozen, state = make_spec(tokens_per_pass=24, eval_steps=2), prepared("llama"), tmp_path / "pack.safetensors"
+    spec, frozen, state = make_spec(tokens_per_pass=24, eval_steps=2), prepared("llama"), tmp_path / "group.safetensors"
     kept: list[StepRecord] = []
     expected: list[float] = []
     for stop_in_step in (4, None):  # stopped within the fourth step, then continued by another process
@@ -124,9 +124,9 @@ def test_step_times_are_exact_across_logging_evaluations_and_resume(tmp_path: Pa
             load_checkpoint(state, trials)
 
         def microbatches(hands: Hands = hands, timer: Watched = timer, stop: int | None = stop_in_step) -> None:
-            """Be called before every pass and in its layers, in training and evaluations; let time go by."""
+            """Advance the clock: called before every micro-batch and in its layers, in training and evaluation."""
             timer.microbatches += 1
-            hands.seconds += PASS_SECONDS
+            hands.seconds += MICROBATCH_SECONDS
             if stop is not None and len(timer.expected) == stop - 1 and timer.microbatches == 2:
                 raise Interrupted("stopped as asked")
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
         (1.0, 4.0, torch.float32, "only 0.2 times"),
     ],
 )
-def test_auto_takes_bfloat16_where_it_multiplies_faster(
+def test_auto_dtype_is_bfloat16_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, float32_seconds: float, bfloat16_seconds: float, chosen: torch.dtype, reason: str
 ) -> None:
     seconds = {torch.float32: float32_seconds, torch.bfloat16: bfloat16_seconds}
@@ -31,7 +31,7 @@ def test_auto_takes_bfloat16_where_it_multiplies_faster(
     assert reason in say(why)
 
 
-def test_a_busy_moment_does_not_decide_where_the_processor_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_dtype_ignores_a_busy_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "supports_bfloat16_matmul", lambda: True)
     monkeypatch.setattr(precision, "_product_seconds", {torch.float32: 1.0, torch.bfloat16: 4.0}.__getitem__)
     dtype, why = choose_dtype("auto", CPU)
@@ -39,7 +39,7 @@ def test_a_busy_moment_does_not_decide_where_the_processor_multiplies_bfloat16(m
     assert why == Message("dtype.cpu_instructions")
 
 
-def test_auto_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_dtype_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "supports_bfloat16_matmul", lambda: False)
     dtype, why = choose_dtype("auto", CPU)
     assert dtype in {torch.float32, torch.bfloat16}
@@ -47,20 +47,20 @@ def test_auto_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["float32", "float64", "bfloat16"])
-def test_what_was_asked_for_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explicit_dtype_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_product_seconds", lambda dtype: 1 / 0)
     assert choose_dtype(name, CPU) == (getattr(torch, name), ASKED)
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+def test_auto_dtype_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     dtype, why = choose_dtype("auto", torch.device("cuda"))
     assert dtype == (torch.bfloat16 if supported else torch.float32)
     assert why == Message("dtype.gpu_bfloat16" if supported else "dtype.gpu_float32")
 
 
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cpu") == CPU
     for available, kind in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
@@ -71,7 +71,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["mps", "mps:0"])
-def test_mps_is_refused_even_where_it_is_present(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_mps_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "device", lambda _: 1 / 0)  # neither asked for nor touched
     with pytest.raises(InputError) as caught:
         resolve_device(name)

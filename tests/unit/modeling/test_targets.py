@@ -33,14 +33,14 @@ def peft_s_choice(kind: str, target_modules: Modules) -> list[str]:
 
 
 @pytest.mark.parametrize(("kind", "target_modules"), [(kind, t) for kind, given in TARGETS.items() for t in given])
-def test_the_same_layers_as_peft_s(kind: str, target_modules: Modules) -> None:
+def test_targets_equal_those_of_peft(kind: str, target_modules: Modules) -> None:
     ours = find_targets(make_model(kind), target_modules)
     assert len(ours) >= 1
     assert sorted(ours) == sorted(peft_s_choice(kind, target_modules))
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "gpt2"])
-def test_left_out_they_are_query_key_and_value(kind: str) -> None:
+def test_targets_default_to_query_key_and_value(kind: str) -> None:
     endings = {"gpt2": {"c_attn"}}.get(kind, {"q_proj", "k_proj", "v_proj"})
     model = make_model(kind)
     found = find_targets(model, None)
@@ -49,18 +49,18 @@ def test_left_out_they_are_query_key_and_value(kind: str) -> None:
 
 
 @pytest.mark.parametrize("target_modules", [("proj",), ("_proj",), ("q_proj", "Q_PROJ"), r"q_proj", ()])
-def test_a_part_of_a_name_matches_nothing_as_in_peft(target_modules: Modules) -> None:
+def test_targets_do_not_match_a_part_of_a_name(target_modules: Modules) -> None:
     with pytest.raises(InputError, match=r"matches no module"):
         find_targets(make_model("llama"), target_modules)
 
 
 @pytest.mark.parametrize("name", ["embed_tokens", "norm", "self_attn", "lm_head", "act_fn"])
-def test_a_layer_that_cannot_take_lora_is_named(name: str) -> None:
+def test_targets_that_cannot_take_lora_are_named(name: str) -> None:
     with pytest.raises(InputError, match=rf"matches \S*{name}, which is .*cannot take LoRA here\n.*q_proj"):
         find_targets(make_model("llama"), (name,))
 
 
-def test_the_swapped_model_holds_the_layers_by_their_names() -> None:
+def test_targets_are_replaced_under_their_names() -> None:
     model = make_model("gpt2")
     before = dict(model.named_modules())
     layers = swap_in(model, find_targets(model, ("c_attn",)))
@@ -69,7 +69,7 @@ def test_the_swapped_model_holds_the_layers_by_their_names() -> None:
         assert layer.base is before[name]
 
 
-def test_a_rank_that_only_some_layers_can_use_is_noted_and_one_that_none_can_is_refused() -> None:
+def test_rank_above_the_size_of_layers_is_noted_or_refused() -> None:
     model = make_model("llama")
     layers = swap_in(model, find_targets(model, ("q_proj", "k_proj")))
     assert check_ranks(layers, (2, 8)) == []

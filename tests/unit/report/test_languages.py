@@ -45,7 +45,7 @@ def any_font(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "has_letters", lambda _: True)
 
 
-def test_a_korean_report_stands_beside_the_english_one(make_study: MakeStudy) -> None:
+def test_korean_report_is_written_next_to_the_english_one(make_study: MakeStudy) -> None:
     folder = make_study()
     english = write_report(folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -68,7 +68,7 @@ def test_a_report_loads_and_summarises_its_study_once(make_study: MakeStudy, tim
     assert times_read == {"loaded": 1, "summarised": 1}
 
 
-def test_the_same_records_give_the_same_korean_bytes(make_study: MakeStudy) -> None:
+def test_korean_report_is_reproducible(make_study: MakeStudy) -> None:
     folder = make_study()
     written = write_report(folder, lang="ko")
     files = (written.summary_json, written.report_md, written.report_html, *written.charts)
@@ -77,7 +77,7 @@ def test_the_same_records_give_the_same_korean_bytes(make_study: MakeStudy) -> N
     assert [path.read_bytes() for path in files] == before
 
 
-def test_summary_json_is_english_inside_another_language_too(make_study: MakeStudy) -> None:
+def test_summary_json_is_english_in_every_language(make_study: MakeStudy) -> None:
     folder = make_study()
     english = write_report(folder).summary_json.read_bytes()
     with language("ko"):
@@ -86,7 +86,7 @@ def test_summary_json_is_english_inside_another_language_too(make_study: MakeStu
     assert written.summary_json.read_bytes() == english
 
 
-def test_a_language_that_does_not_exist_and_a_missing_font_write_nothing(
+def test_unknown_language_or_missing_font_writes_nothing(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_study()
@@ -120,7 +120,7 @@ TITLES = {"title", "words", "part", "kind", "domain"}
 
 
 def run_of(rank: int, number: int) -> SoloRun:
-    """Make a turn after which memory did not come back, twice as slow the second time."""
+    """Make a solo run that keeps memory afterwards and is twice as slow the second time."""
     top = BASE + 10**6 * rank
     return SoloRun(
         rank=rank, repeat=number, step_seconds=(3.0, *(1.0 + number,) * 4), warmup_steps=1, step_tokens=(200,) * 5,
@@ -204,7 +204,7 @@ def words_of(spec: object, key: str = "") -> Iterator[str]:
         yield spec
 
 
-def test_a_korean_report_of_everything_has_no_english_left(whole: Path) -> None:
+def test_korean_report_has_no_english_left(whole: Path) -> None:
     data = load_study(whole)
     assert data.resolved is not None
     # As the program itself says them; those of the made-up study are nobody's words

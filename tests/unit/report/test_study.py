@@ -19,7 +19,7 @@ MakeStudy = Callable[..., Path]
 NOTEBOOK = Path(__file__).parents[3] / "examples" / "read_a_study.ipynb"
 
 
-def test_importing_lorascope_costs_nothing_until_a_study_is_opened() -> None:
+def test_importing_lorascope_is_lazy() -> None:
     code = "import sys, lorascope; print('numpy' in sys.modules); lorascope.Study; print('numpy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "True"]
@@ -27,7 +27,7 @@ def test_importing_lorascope_costs_nothing_until_a_study_is_opened() -> None:
         lorascope.Studies  # noqa: B018
 
 
-def test_a_study_shows_its_verdict_and_ranks_as_html_with_outside_names_as_text(make_study: MakeStudy) -> None:
+def test_study_repr_html_shows_verdict_and_escapes_names(make_study: MakeStudy) -> None:
     study = Study.open(make_study(model="<script>alert(1)</script>"))
     shown = study._repr_html_()
     assert say(study.summary.verdict.text) in html.unescape(shown)
@@ -36,7 +36,7 @@ def test_a_study_shows_its_verdict_and_ranks_as_html_with_outside_names_as_text(
     assert shown.count("<tr>") == 1 + 3
 
 
-def test_frames_have_the_summary_s_and_the_records_numbers(make_study: MakeStudy) -> None:
+def test_study_frames_equal_summary_and_records(make_study: MakeStudy) -> None:
     study = Study.open(str(make_study()))
     ranks, trials = study.frame(), study.frame("trials")
     assert ranks["eval_loss"].tolist() == [part.eval_loss for part in study.summary.ranks]
@@ -49,7 +49,9 @@ def test_frames_have_the_summary_s_and_the_records_numbers(make_study: MakeStudy
     assert evaluations[evaluations.trial_id == "r8"].eval_loss.iloc[-1] == study.summary.trials[0].eval_loss
 
 
-def test_an_unknown_table_or_a_missing_pandas_is_said(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_frame_refuses_unknown_tables_and_missing_pandas(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = Study.open(make_study())
     with pytest.raises(InputError, match="no table of 'rank'"):
         study.frame("rank")  # type: ignore[arg-type]
@@ -58,26 +60,26 @@ def test_an_unknown_table_or_a_missing_pandas_is_said(make_study: MakeStudy, mon
         study.frame()
 
 
-def test_every_chart_is_an_altair_chart(make_study: MakeStudy) -> None:
+def test_study_charts_are_altair_charts(make_study: MakeStudy) -> None:
     charts = Study.open(make_study()).charts
     assert {"train_loss", "eval_loss", "excess_loss_by_rank", "runtime"} <= set(charts)
     assert all(isinstance(chart, alt.LayerChart) for chart in charts.values())
     assert charts["train_loss"].to_dict(validate=True)["title"] == "Training loss by step"
 
 
-def test_report_writes_the_files_into_the_folder(make_study: MakeStudy) -> None:
+def test_study_report_writes_the_files(make_study: MakeStudy) -> None:
     folder = make_study()
     assert Study.open(folder).report().report_html == folder / "report.html"
     assert (folder / "summary.json").is_file()
 
 
-def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+def test_study_open_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study store"):
         Study.open(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")  # what the notebook's programs say of their own future is not ours to mend
-def test_the_example_notebook_runs(build_study: MakeStudy, tmp_path: Path) -> None:
+def test_example_notebook_runs(build_study: MakeStudy, tmp_path: Path) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     (tmp_path / "studies").mkdir()
     build_study(tmp_path / "studies" / "demo")

@@ -75,7 +75,7 @@ def report(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> 
     return write_report(build_study(tmp_path_factory.mktemp("report") / "study"))
 
 
-def test_all_files_are_written_and_nothing_else_is_left(report: Report) -> None:
+def test_report_writes_all_files_and_leaves_no_others(report: Report) -> None:
     folder = report.report_md.parent
     assert all(path.stat().st_size > 0 for path in (report.summary_json, report.report_md, report.report_html))
     assert {path.name for path in folder.iterdir()} == {
@@ -103,7 +103,7 @@ def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: Report) -> N
     assert [path.read_bytes() for path in files] == before
 
 
-def test_the_page_is_whole_and_asks_the_network_for_nothing(report: Report) -> None:
+def test_page_is_self_contained(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
@@ -116,7 +116,7 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(report: Report) -> N
     assert report.report_html.stat().st_size < 3_000_000
 
 
-def test_only_the_page_s_own_scripts_may_run(report: Report) -> None:
+def test_page_policy_allows_only_its_own_scripts(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
@@ -128,7 +128,7 @@ def test_only_the_page_s_own_scripts_may_run(report: Report) -> None:
     )
 
 
-def test_the_page_s_charts_are_vega_lite_with_the_report_s_numbers(report: Report) -> None:
+def test_page_charts_are_vega_lite_with_the_same_numbers(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', html, flags=re.DOTALL)
     assert found is not None
@@ -141,7 +141,7 @@ def test_the_page_s_charts_are_vega_lite_with_the_report_s_numbers(report: Repor
     assert steps == list(range(1, 81))
 
 
-def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(report: Report) -> None:
+def test_page_begins_with_the_verdict(report: Report) -> None:
     text = Page(report.report_html.read_text(encoding="utf-8")).text
     summary = summarize(report.report_html.parent)
     parts = [
@@ -181,7 +181,7 @@ def test_the_page_says_the_verdict_first_and_then_everything_else_in_order(repor
     assert places == sorted(places)
 
 
-def test_names_from_outside_are_text_in_the_page_and_in_markdown(make_study: MakeStudy) -> None:
+def test_untrusted_names_are_escaped_in_page_and_markdown(make_study: MakeStudy) -> None:
     summary = summarize(make_study(model=HOSTILE))
     page = Page(render("report.html.j2", summary, {}))
     assert "script" not in page.tags
@@ -191,7 +191,7 @@ def test_names_from_outside_are_text_in_the_page_and_in_markdown(make_study: Mak
     assert escape_markdown(HOSTILE) in markdown
 
 
-def test_a_layer_s_name_from_outside_cannot_leave_the_page_s_data(make_study: MakeStudy) -> None:
+def test_untrusted_layer_name_stays_in_the_page_data(make_study: MakeStudy) -> None:
     folder = make_study()
     hostile = "layers.0.</script><script>alert(1)</script>'+datum+\"<!--"
     with StudyStore.create(folder / "study.db") as store:
@@ -211,7 +211,7 @@ def test_a_layer_s_name_from_outside_cannot_leave_the_page_s_data(make_study: Ma
     assert "<script>" not in paths.report_md.read_text(encoding="utf-8")
 
 
-def test_a_command_from_outside_stays_in_its_block_of_markdown(make_study: MakeStudy) -> None:
+def test_untrusted_command_stays_in_its_markdown_block(make_study: MakeStudy) -> None:
     folder = make_study()
     command = "lorascope run --dataset '```` \n# not a heading'"
     with StudyStore.create(folder / "study.db") as store:
@@ -235,7 +235,7 @@ def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: Report) 
     assert {report.report_md.parent / name for name in pictures} == set(report.charts)
 
 
-def test_trials_are_listed_where_a_rank_has_several_or_one_did_not_finish(make_study: MakeStudy) -> None:
+def test_trials_table_appears_for_several_or_unfinished_trials(make_study: MakeStudy) -> None:
     assert "## The trials" not in render("report.md.j2", summarize(make_study()), {})
     lost = {"r256": TrialOutcome(trial_id="r256", state="oom", steps=30, message=verbatim("out of memory at step 31"))}
     text = render("report.md.j2", summarize(make_study(done={"r256": 30}, outcomes=lost)), {})
@@ -243,7 +243,7 @@ def test_trials_are_listed_where_a_rank_has_several_or_one_did_not_finish(make_s
     assert "out of memory: out of memory at step 31" in text
 
 
-def test_what_is_shown_of_each_rank_stands_beside_its_p_value(make_study: MakeStudy) -> None:
+def test_claims_table_has_p_values(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
     rows = {row[0]: row[1:] for row in claims_table(summary).rows}
     assert list(rows) == ["8", "128", "256"]
@@ -254,7 +254,7 @@ def test_what_is_shown_of_each_rank_stands_beside_its_p_value(make_study: MakeSt
     assert "With one seed, in that seed only." in text
 
 
-def test_seeds_are_counted_beside_the_intervals(make_study: MakeStudy) -> None:
+def test_interval_tables_count_seeds(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
     table = rank_table(summary)
@@ -265,12 +265,12 @@ def test_seeds_are_counted_beside_the_intervals(make_study: MakeStudy) -> None:
     assert "in that seed only" not in text
 
 
-def test_a_study_with_nothing_to_compare_has_no_table_of_claims(make_study: MakeStudy) -> None:
+def test_claims_table_is_absent_without_comparisons(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r256": 45}))
     assert "What is shown of each rank" not in render("report.md.j2", summary, {})
 
 
-def test_the_readings_tables_show_the_summary_s_numbers(make_study: MakeStudy) -> None:
+def test_readings_tables_show_the_numbers_of_the_summary(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), alpha_rule="proportional", max_memory="1.1GB")
     summary = summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
     text = render("report.md.j2", summary, {})
@@ -290,7 +290,7 @@ def test_the_readings_tables_show_the_summary_s_numbers(make_study: MakeStudy) -
     assert "Where memory is scarce" not in page.text
 
 
-def test_a_column_without_any_value_is_left_out(make_study: MakeStudy) -> None:
+def test_column_without_values_is_left_out(make_study: MakeStudy) -> None:
     summary = summarize(make_study(costs=False))
     header = rank_table(summary).header
     assert "held-out loss (95% interval)" in header
@@ -299,19 +299,19 @@ def test_a_column_without_any_value_is_left_out(make_study: MakeStudy) -> None:
 
 
 @pytest.mark.parametrize("done", [0, 45])
-def test_an_unfinished_study_has_a_report(make_study: MakeStudy, done: int) -> None:
+def test_unfinished_study_has_a_report(make_study: MakeStudy, done: int) -> None:
     paths = write_report(make_study(done={"r8": done, "r128": done, "r256": done}))
     assert "not finished" in paths.report_md.read_text(encoding="utf-8")
     assert Page(paths.report_html.read_text(encoding="utf-8")).open == []
 
 
-def test_a_grid_of_learning_rates_and_seeds_has_a_report(make_study: MakeStudy) -> None:
+def test_grid_of_rates_and_seeds_has_a_report(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     page = Page(render("report.html.j2", summarize(make_study(spec=spec, floors={8: 1.3, 128: 1.2})), {}))
     assert "r8-lr0.0001-s1" in page.text
 
 
-def test_an_error_leaves_the_old_report_in_place(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_leaves_the_old_report_in_place(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_study()
     (folder / "report.md").write_bytes(b"the old report")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
@@ -321,7 +321,7 @@ def test_an_error_leaves_the_old_report_in_place(make_study: MakeStudy, monkeypa
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_processes_that_draw_give_the_bytes_that_one_gives(
+def test_render_pool_gives_the_bytes_of_one_process(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy"
@@ -336,21 +336,21 @@ def test_processes_that_draw_give_the_bytes_that_one_gives(
         assert (copy / path.relative_to(report.report_md.parent)).read_bytes() == path.read_bytes()
 
 
-def test_processes_that_draw_end_with_their_block() -> None:
+def test_render_pool_processes_end_with_the_block() -> None:
     with RenderPool() as pool:
         processes = list(pool._processes)
     assert len(processes) >= 1
     assert all(process.returncode is not None for process in processes)
 
 
-def test_nine_trials_of_two_thousand_steps_make_a_page_below_three_megabytes(make_study: MakeStudy) -> None:
+def test_page_of_nine_long_trials_is_below_3_mb(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128, 256), learning_rates=(1e-4, 3e-4, 1e-3))
     paths = write_report(make_study(spec=spec, steps=2_000))
     assert paths.report_html.stat().st_size < 3_000_000
     assert {"eval_loss_by_rate.png", "eval_loss_map.png"} <= {path.name for path in paths.charts}
 
 
-def test_a_study_that_was_only_planned_has_a_report_that_says_so(tmp_path: Path) -> None:
+def test_planned_study_has_a_report(tmp_path: Path) -> None:
     spec = StudySpec(ranks=(8, 128))
     (tmp_path / "study.yaml").write_text(dump_spec(spec), encoding="utf-8")
     StudyStore.create(tmp_path / "study.db").close()
@@ -362,9 +362,7 @@ def test_a_study_that_was_only_planned_has_a_report_that_says_so(tmp_path: Path)
     assert "<script" not in paths.report_html.read_text(encoding="utf-8")
 
 
-def test_a_store_of_another_version_is_one_clear_error(
-    make_study: MakeStudy, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_store_of_another_version_is_one_error(make_study: MakeStudy, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_study()
     with closing(sqlite3.connect(folder / "study.db")) as connection:
         connection.execute("PRAGMA user_version = 999")
@@ -376,7 +374,7 @@ def test_a_store_of_another_version_is_one_clear_error(
     assert "Traceback" not in message
 
 
-def test_a_folder_that_is_no_study_gets_no_report(tmp_path: Path) -> None:
+def test_folder_without_a_study_gets_no_report(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study store"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -389,6 +387,6 @@ def test_reading_a_study_imports_no_torch() -> None:
     assert found.stdout.strip() == "set()"
 
 
-def test_charts_are_shared_out_by_size() -> None:
+def test_render_pool_balances_charts_by_size() -> None:
     assert share_out({"a": 5, "b": 90, "c": 40, "d": 30}, 2) == [["b"], ["c", "d", "a"]]
     assert share_out({"a": 5}, 2) == [["a"], []]

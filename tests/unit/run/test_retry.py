@@ -29,7 +29,7 @@ def failing(times: int, error: Exception) -> tuple[Callable[[], None], list[int]
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), sqlite3.OperationalError("database is locked")]
 )
-def test_it_waits_and_says_so_once(error: Exception) -> None:
+def test_retry_notes_the_wait_once(error: Exception) -> None:
     notes: list[str] = []
     write, done = failing(3, error)
     WriteRetry(notes.append, lambda: None).write(write)
@@ -37,13 +37,13 @@ def test_it_waits_and_says_so_once(error: Exception) -> None:
     assert notes == [f"cannot write ({error}); trying again for 5 minutes", "can write again; the run goes on"]
 
 
-def test_nothing_is_said_of_a_write_that_succeeds() -> None:
+def test_retry_is_silent_on_success() -> None:
     notes: list[str] = []
     WriteRetry(notes.append, lambda: None).write(lambda: None)
     assert notes == []
 
 
-def test_it_gives_up_with_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_gives_up_with_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_MAX_SECONDS", 0.01)
     write, _ = failing(10**9, OSError(30, "Read-only file system"))
     with pytest.raises(LorascopeError, match=r"cannot write .*Read-only file system\n  -> free space") as caught:
@@ -51,7 +51,7 @@ def test_it_gives_up_with_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.exit_code == 1
 
 
-def test_a_signal_ends_the_waiting_and_nothing_more_is_saved() -> None:
+def test_retry_ends_on_a_signal() -> None:
     """Interrupted would save a checkpoint of steps that the store does not have."""
 
     def stop() -> None:
@@ -64,7 +64,7 @@ def test_a_signal_ends_the_waiting_and_nothing_more_is_saved() -> None:
     assert len(done) == 1
 
 
-def test_another_error_is_not_the_disks() -> None:
+def test_retry_raises_other_errors() -> None:
     write, done = failing(1, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         WriteRetry(lambda _: None, lambda: None).write(write)

@@ -13,7 +13,7 @@ def send(number: int = signal.SIGINT) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_a_safe_place(number: int) -> None:
+def test_signal_is_deferred_to_a_safe_point(number: int) -> None:
     told: list[int] = []
     with StopRequest() as stop, stop.deferred(lambda: told.append(number)):
         stop.check()
@@ -24,14 +24,14 @@ def test_a_signal_waits_for_a_safe_place(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_comes_at_once(number: int) -> None:
+def test_second_signal_is_immediate(number: int) -> None:
     with StopRequest() as stop, stop.deferred(lambda: None):
         send(number)
         with pytest.raises(KeyboardInterrupt):
             send(number)
 
 
-def test_where_nothing_is_to_be_kept_the_first_comes_at_once() -> None:
+def test_signal_outside_deferral_is_immediate() -> None:
     with StopRequest() as stop:
         with pytest.raises(KeyboardInterrupt):
             send()
@@ -41,14 +41,14 @@ def test_where_nothing_is_to_be_kept_the_first_comes_at_once() -> None:
             send()
 
 
-def test_the_handlers_before_come_back() -> None:
+def test_signal_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyError), StopRequest():
         raise KeyError
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_another_thread_may_run_a_study_without_signals() -> None:
+def test_stop_request_works_outside_the_main_thread() -> None:
     checked = []
 
     def work() -> None:

@@ -22,7 +22,7 @@ def grid() -> tuple[TrialRecord, ...]:
     return plan_trials(StudySpec(ranks=(64, 8), learning_rates=RATES, seeds=(3, 1)))
 
 
-def test_the_last_finite_evaluation_after_training_began_is_taken() -> None:
+def test_last_finite_evaluation_after_step_0_is_used() -> None:
     records = [evaluation(0, 9.0), evaluation(5, 3.0), evaluation(9, math.nan)]
     found = last_finite(records)
     assert found is not None
@@ -30,24 +30,24 @@ def test_the_last_finite_evaluation_after_training_began_is_taken() -> None:
     assert last_finite(records[:1]) is None
 
 
-def test_trials_that_ended_before_the_last_step_have_no_loss_to_compare() -> None:
+def test_latest_losses_omit_trials_that_ended_early() -> None:
     states: tuple[OutcomeState, ...] = ("running", "finished", "stopped", "diverged", "oom", "failed")
     outcomes = {str(state): outcome(state, state) for state in states}
     evaluations = {name: [evaluation(0, 9.0, name), evaluation(2, 1.5, name)] for name in (*states, "without")}
     assert latest_losses(outcomes, evaluations) == {"running": 1.5, "finished": 1.5, "without": 1.5}
 
 
-def test_the_rate_with_most_seeds_goes_before_the_lowest_loss_and_ranks_ascend() -> None:
+def test_best_rate_has_most_seeds_then_the_lowest_loss() -> None:
     losses = {"r8-lr0.001-s3": 1.0, "r8-lr0.002-s3": 2.0, "r8-lr0.002-s1": 2.0, "r64-lr0.001-s1": 3.0}
     assert list(best_rates(grid(), losses).items()) == [(8, 2e-3), (64, 1e-3)]
     assert best_rates(grid(), {}) == {}
 
 
-def test_of_equal_rates_the_lowest_is_best_in_whatever_order_they_were_given() -> None:
+def test_best_of_equal_rates_is_the_lowest() -> None:
     assert best_rates(grid(), {"r8-lr0.002-s3": 1.0, "r8-lr0.001-s3": 1.0}) == {8: 1e-3}
 
 
-def test_the_first_usable_seed_at_the_best_rate_stands_for_its_rank() -> None:
+def test_representative_trial_is_the_first_usable_seed_at_the_best_rate() -> None:
     rates = {8: 1e-3, 64: 2e-3}
     assert representative_trials(grid(), rates, lambda _: True) == {8: "r8-lr0.001-s3", 64: "r64-lr0.002-s3"}
     assert representative_trials(grid(), rates, lambda name: name.endswith("s1")) == {

@@ -27,33 +27,33 @@ def trials_to_stop(step: int, given: Mapping[str, float], rungs: Rungs = RUNGS, 
     return set(rungs.trials_to_stop(step, planned(**changes), given))
 
 
-def test_the_better_half_stays_at_the_first_rung_and_one_of_four_at_the_second() -> None:
+def test_halving_keeps_half_then_a_quarter() -> None:
     given = losses(1 + 2 * FAR, 1.0, 1 + FAR, 1 + 3 * FAR)
     assert trials_to_stop(3, given) == {"r8-lr0.0001", "r8-lr0.003"}
     assert trials_to_stop(9, given) == {"r8-lr0.0001", "r8-lr0.001", "r8-lr0.003"}
     assert trials_to_stop(4, given) == set()
 
 
-def test_one_higher_rate_stays_beside_the_best_within_the_margin() -> None:
+def test_halving_keeps_one_higher_rate_within_the_margin() -> None:
     assert trials_to_stop(9, losses(1 + FAR, 1.0, 1 + NEAR, 1 + FAR)) == {"r8-lr0.0001", "r8-lr0.003"}
     assert trials_to_stop(9, losses(1.0, 1 + NEAR, 1 + FAR, 1 + 0.9 * NEAR)) == {"r8-lr0.0003", "r8-lr0.001"}
     assert trials_to_stop(3, losses(1.0, 1 + 0.2 * NEAR, 1 + NEAR, 1 + FAR)) == {"r8-lr0.003"}
 
 
-def test_a_lower_rate_stays_beside_the_best_only_where_rates_do_not_fall() -> None:
+def test_halving_keeps_a_lower_rate_only_under_a_constant_schedule() -> None:
     given = losses(1 + FAR, 1 + NEAR, 1.0, 1 + FAR)
     assert trials_to_stop(9, given) == {"r8-lr0.0001", "r8-lr0.0003", "r8-lr0.003"}
     assert trials_to_stop(9, given, Rungs(steps=(3, 9), falling=False)) == {"r8-lr0.0001", "r8-lr0.003"}
 
 
-def test_trials_that_diverged_leave_room_for_others() -> None:
+def test_halving_gives_the_places_of_diverged_trials_to_others() -> None:
     given = losses(1.0, 1 + FAR, 1 + 2 * FAR, 1 + 3 * FAR)
     there = {name: loss for name, loss in given.items() if name in ("r8-lr0.001", "r8-lr0.003")}
     assert trials_to_stop(3, there) == set()
     assert trials_to_stop(9, there) == {"r8-lr0.003"}
 
 
-def test_deciding_again_among_those_that_stayed_changes_nothing() -> None:
+def test_halving_is_idempotent() -> None:
     """So that a run that is continued at a rung goes on as it would have."""
     for values in ((1.0, 1 + FAR, 1 + FAR + NEAR, 2.0), (1.0, 1.1, 1.2, 1.3), (1.0, 1.0, 1.0, 1.0)):
         given = losses(*values)
@@ -62,19 +62,19 @@ def test_deciding_again_among_those_that_stayed_changes_nothing() -> None:
             assert trials_to_stop(step, stayed) == set()
 
 
-def test_ranks_are_not_compared() -> None:
+def test_halving_does_not_compare_ranks() -> None:
     ranks: dict[str, Any] = {"ranks": (8, 64)}
     given = losses(1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0, **ranks)
     assert trials_to_stop(9, given, **ranks) == {name for name in given if not name.endswith("lr0.0001")}
 
 
-def test_the_seeds_of_a_rate_are_judged_by_their_mean() -> None:
+def test_halving_averages_seeds() -> None:
     seeds: dict[str, Any] = {"seeds": (0, 1)}
     given = losses(1.0, 1.5, 1.2, 1.2, 3.0, 3.0, 2.0, 2.0, **seeds)
     assert trials_to_stop(9, given, **seeds) == {name for name in given if not name.startswith("r8-lr0.0003")}
 
 
-def test_an_added_rate_leaves_when_it_is_behind_the_best_of_before() -> None:
+def test_halving_stops_an_added_rate_behind_the_best() -> None:
     rungs = Rungs(steps=(3, 9), rivals={8: Rival(learning_rate=3e-3, losses={3: 1.0, 9: 0.8})})
     added, lower = {"learning_rates": (1e-2,)}, {"learning_rates": (1e-3,)}
     for step, best in ((3, 1.0), (9, 0.8)):
@@ -85,7 +85,7 @@ def test_an_added_rate_leaves_when_it_is_behind_the_best_of_before() -> None:
     assert Rungs(steps=(3,)).trials_to_stop(3, planned(**added), losses(9.0, **added)) == {}
 
 
-def test_the_reason_names_the_losses() -> None:
+def test_halving_reason_names_the_losses() -> None:
     reasons = RUNGS.trials_to_stop(9, planned(), losses(1.0, 1.25, 1.5, 2.0))
     assert reasons["r8-lr0.0003"] == Message("trial.behind", loss=1.25, step=9, lowest=1.0)
 
@@ -100,13 +100,13 @@ def test_the_reason_names_the_losses() -> None:
         ({"early_exit": False}, False),
     ],
 )
-def test_only_three_rates_or_more_exit_early(changes: dict[str, object], exits: bool) -> None:
+def test_halving_needs_three_rates(changes: dict[str, object], exits: bool) -> None:
     spec = StudySpec.model_validate({"learning_rates": RATES, **changes})
     assert exits_early(spec) == exits
     assert bool(rung_steps(spec, 24)) == exits
 
 
-def test_rungs_stand_at_an_eighth_and_three_eighths_after_warm_up() -> None:
+def test_rungs_are_at_1_8_and_3_8_after_warmup() -> None:
     spec = StudySpec(learning_rates=RATES)
     assert rung_steps(spec, 24) == (3, 9)
     assert rung_steps(spec.model_copy(update={"warmup_steps": 8}), 24) == (10, 14)
@@ -125,7 +125,7 @@ def test_rungs_stand_at_an_eighth_and_three_eighths_after_warm_up() -> None:
         ({}, 1, (0, 1)),
     ],
 )
-def test_trials_are_evaluated_at_the_start_at_rungs_in_between_and_at_the_end(
+def test_evaluation_steps_include_start_rungs_and_end(
     changes: dict[str, object], total: int, steps: tuple[int, ...]
 ) -> None:
     spec = StudySpec.model_validate({"learning_rates": RATES, **changes})

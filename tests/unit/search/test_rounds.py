@@ -19,7 +19,7 @@ def names(trials: Sequence[TrialRecord]) -> list[str]:
 
 
 def course(spec: StudySpec, losses: dict[str, float]) -> list[list[str]]:
-    """The packs of a study whose finished trials end with these losses."""
+    """The groups of a study whose finished trials end with these losses."""
     groups: list[list[str]] = []
     before: list[TrialRecord] = []
     while trials := next_trials(spec, before, losses):
@@ -29,14 +29,14 @@ def course(spec: StudySpec, losses: dict[str, float]) -> list[list[str]]:
     return groups
 
 
-def test_the_first_seed_looks_for_the_rates_and_the_others_follow() -> None:
+def test_rounds_search_rates_with_the_first_seed() -> None:
     spec = spec_of()
     losses = {"r8-lr0.002-s0": 1.0, "r64-lr0.002-s0": 1.0, "r64-lr0.001-s0": 1.0 + TIE_NATS / 2}
     grid = [f"r{rank}-lr{rate!r}-s0" for rank in (8, 64) for rate in RATES]
     assert course(spec, losses) == [grid, ["r8-lr0.002-s1", "r64-lr0.001-s1", "r64-lr0.002-s1"]]
 
 
-def test_without_early_exit_all_seeds_are_trained_at_once() -> None:
+def test_rounds_without_early_exit_train_all_seeds_at_once() -> None:
     for changes in ({"early_exit": False}, {"learning_rates": (1e-3,)}):
         spec = spec_of(**changes)
         first = next_trials(spec, [], {})
@@ -45,7 +45,7 @@ def test_without_early_exit_all_seeds_are_trained_at_once() -> None:
         assert next_trials(spec, first, inner) == ()
 
 
-def test_a_best_rate_at_an_edge_adds_the_next_up_to_the_limit() -> None:
+def test_rounds_extend_the_grid_up_to_the_limit() -> None:
     """For the rank where it lies at the edge; the last one added is again the best."""
     spec = spec_of(seeds=(0,))
     losses = {"r8-lr0.004": 1.0, "r8-lr0.008": 0.9, "r8-lr0.016": 0.8, "r64-lr0.002": 1.0}
@@ -54,18 +54,18 @@ def test_a_best_rate_at_an_edge_adds_the_next_up_to_the_limit() -> None:
     assert course(spec_of(seeds=(0,), max_grid_extensions=0), losses)[1:] == []
 
 
-def test_both_sides_have_their_own_limit() -> None:
+def test_rounds_limit_each_side_of_the_grid() -> None:
     spec = spec_of(ranks=(8,), seeds=(0,), max_grid_extensions=1)
     assert course(spec, {"r8-lr0.001": 1.0, "r8-lr0.0005": 0.9})[1:] == [["r8-lr0.0005"]]
     assert course(spec, {"r8-lr0.004": 1.0, "r8-lr0.008": 1.1})[1:] == [["r8-lr0.008"]]
 
 
-def test_an_added_rate_that_stopped_or_diverged_ends_the_widening() -> None:
+def test_rounds_stop_extending_after_a_stopped_or_diverged_rate() -> None:
     spec = spec_of(ranks=(8,), seeds=(0, 1))
     assert course(spec, {"r8-lr0.004-s0": 1.0})[1:] == [["r8-lr0.008-s0"], ["r8-lr0.004-s1"]]
 
 
-def test_two_rates_are_widened_at_every_seed_and_one_rate_is_not() -> None:
+def test_rounds_extend_two_rates_at_every_seed() -> None:
     two = spec_of(ranks=(8,), learning_rates=(1e-3, 2e-3))
     losses = {"r8-lr0.001-s0": 2.0, "r8-lr0.001-s1": 2.0, "r8-lr0.002-s0": 1.0, "r8-lr0.002-s1": 1.0}
     assert course(two, losses)[1:] == [["r8-lr0.004-s0", "r8-lr0.004-s1"]]
@@ -73,7 +73,7 @@ def test_two_rates_are_widened_at_every_seed_and_one_rate_is_not() -> None:
     assert len(course(one, {"r8-s0": 1.0, "r8-s1": 1.0})) == 1
 
 
-def test_a_rate_that_lost_a_seed_is_not_the_best() -> None:
+def test_rounds_ignore_a_best_rate_that_lost_a_seed() -> None:
     spec = spec_of(ranks=(8,), learning_rates=(1e-3, 2e-3))
     losses = {"r8-lr0.001-s0": 2.0, "r8-lr0.001-s1": 2.0, "r8-lr0.002-s0": 1.0}
     assert (
@@ -81,11 +81,11 @@ def test_a_rate_that_lost_a_seed_is_not_the_best() -> None:
     )
 
 
-def test_a_rank_without_a_finished_trial_is_left_as_it_is() -> None:
+def test_rounds_leave_a_rank_without_a_finished_trial() -> None:
     assert course(spec_of(), {}) == [names(next_trials(spec_of(), [], {}))]
 
 
 @pytest.mark.parametrize("rates", [(1e-300, 1e-100), (1e-3, 1e-3 * (1 + 1e-15))])
-def test_a_rate_that_is_none_or_not_new_is_not_added(rates: tuple[float, float]) -> None:
+def test_rounds_add_only_new_rates(rates: tuple[float, float]) -> None:
     spec = spec_of(ranks=(8,), seeds=(0,), learning_rates=rates)
     assert len(course(spec, {f"r8-lr{rates[0]!r}": 1.0, f"r8-lr{rates[1]!r}": 2.0})) == 1

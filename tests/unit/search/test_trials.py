@@ -7,7 +7,7 @@ from lorascope.search.trials import differences, plan_trials
 from lorascope.spec.schema import AlphaRule, StudySpec
 
 
-def test_trials_are_rank_major_then_learning_rate_then_seed() -> None:
+def test_trials_are_ordered_by_rank_rate_and_seed() -> None:
     trials = plan_trials(StudySpec(ranks=(8, 4), learning_rates=(3e-4, 5e-5), seeds=(1, 0)))
     assert [(trial.rank, trial.learning_rate, trial.seed) for trial in trials] == [
         (8, 3e-4, 1),
@@ -32,7 +32,7 @@ def test_trials_are_rank_major_then_learning_rate_then_seed() -> None:
         ({"learning_rates": (1.0000000001e-3, 1e-3)}, "r128-lr0.0010000000001"),
     ],
 )
-def test_an_id_names_only_the_axes_with_several_values(axes: dict[str, Any], trial_id: str) -> None:
+def test_trial_id_names_axes_with_several_values(axes: dict[str, Any], trial_id: str) -> None:
     assert plan_trials(StudySpec(ranks=(128,), **axes))[0].trial_id == trial_id
 
 
@@ -40,19 +40,19 @@ def test_an_id_names_only_the_axes_with_several_values(axes: dict[str, Any], tri
     ("rule", "alpha", "scale"),
     [("fixed", 32.0, 32 / 64), ("rslora", 32.0, 32 / math.sqrt(64)), ("proportional", 256.0, 4.0)],
 )
-def test_the_alpha_rule_sets_alpha_and_scale(rule: AlphaRule, alpha: float, scale: float) -> None:
+def test_alpha_rule_sets_alpha_and_scale(rule: AlphaRule, alpha: float, scale: float) -> None:
     (trial,) = plan_trials(StudySpec(ranks=(64,), alpha_rule=rule))
     assert (trial.lora_alpha, trial.scale) == (alpha, scale)
 
 
-def test_alphas_can_be_given_for_each_rank_in_the_order_of_the_ranks() -> None:
+def test_alpha_can_be_given_for_each_rank() -> None:
     trials = plan_trials(StudySpec(ranks=(64, 16), lora_alpha=(32, 8), seeds=(0, 1)))
     assert [(trial.rank, trial.lora_alpha, trial.scale) for trial in trials[::2]] == [(64, 32, 0.5), (16, 8, 0.5)]
     rooted = plan_trials(StudySpec(ranks=(64, 16), lora_alpha=(32, 8), alpha_rule="rslora"))
     assert [trial.scale for trial in rooted] == [4, 2]
 
 
-def test_differences_name_the_fields_that_changed() -> None:
+def test_differences_name_changed_fields() -> None:
     old = StudySpec(ranks=(8, 128))
     assert differences(old, old.model_copy()) == []
     new = old.model_copy(update={"ranks": (8, 256), "max_steps": 5})

@@ -44,7 +44,7 @@ def take(path: Path) -> None:
         held.acquire()
 
 
-def test_a_second_process_is_refused_while_the_first_lives_and_not_after(path: Path) -> None:
+def test_lock_refuses_a_second_process_while_the_first_lives(path: Path) -> None:
     with holder(path) as program:
         owner = read_owner(path)
         assert owner is not None
@@ -60,7 +60,7 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after(path: P
     assert not path.exists()
 
 
-def test_another_lock_of_the_same_process_is_refused_too(path: Path) -> None:
+def test_lock_refuses_a_second_lock_of_the_same_process(path: Path) -> None:
     with FolderLock(path) as held:
         held.acquire()
         held.acquire()
@@ -69,13 +69,13 @@ def test_another_lock_of_the_same_process_is_refused_too(path: Path) -> None:
     take(path)
 
 
-def test_a_lock_that_is_not_taken_leaves_nothing(path: Path) -> None:
+def test_lock_that_is_not_acquired_leaves_no_file(path: Path) -> None:
     with FolderLock(path):
         pass
     assert not path.exists()
 
 
-def test_a_process_that_got_the_number_of_a_dead_one_is_not_the_owner() -> None:
+def test_lock_owner_is_not_a_process_that_reuses_its_pid() -> None:
     own = Owner.this_process()
     assert not own.is_gone()
     assert replace(own, started=own.started - 100).is_gone()
@@ -93,7 +93,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_where_nothing_can_be_locked_the_owner_is_asked_for(path: Path) -> None:
+def test_lock_without_flock_checks_the_owner(path: Path) -> None:
     with holder(path) as program:
         with pytest.raises(InputError, match=f"process {program.pid}"):
             take(path)
@@ -107,7 +107,7 @@ def test_where_nothing_can_be_locked_the_owner_is_asked_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", " {", " []", ' {"host": 1}', "\x00" * 40])
-def test_a_file_that_names_nobody_locks_nothing(path: Path, content: str) -> None:
+def test_lock_file_without_an_owner_is_ignored(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     assert read_owner(path) is None
     take(path)
@@ -135,7 +135,7 @@ def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_where_open_files_stay_the_lock_is_closed_and_then_removed(path: Path, open_files_stay: list[str]) -> None:
+def test_lock_is_closed_before_it_is_removed_on_windows(path: Path, open_files_stay: list[str]) -> None:
     with FolderLock(path) as held:
         held.acquire()
         assert path.exists()
@@ -144,14 +144,14 @@ def test_where_open_files_stay_the_lock_is_closed_and_then_removed(path: Path, o
     assert not path.exists()
 
 
-def test_the_owner_is_read_without_the_byte_that_windows_locks(path: Path) -> None:
+def test_lock_owner_is_read_without_the_byte_windows_locks(path: Path) -> None:
     with FolderLock(path) as held:
         held.acquire()
         assert path.read_bytes()[:1] == b" "
         assert read_owner(path) == Owner.this_process()
 
 
-def test_of_many_that_start_at_once_one_at_a_time_holds_it(tmp_path: Path, path: Path) -> None:
+def test_lock_is_held_by_one_of_many_processes(tmp_path: Path, path: Path) -> None:
     """Each that gets in writes and removes a mark; two at once would find each other's."""
     program = """
 import sys, time

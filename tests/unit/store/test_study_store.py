@@ -122,7 +122,7 @@ def any_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyStore]:
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("kind", RECORD_TYPES, ids=lambda kind: RECORD_TYPES[kind].table)
 @given(data=st.data())
-def test_every_record_type_comes_back_bit_for_bit(any_store: StudyStore, kind: type[Any], data: st.DataObject) -> None:
+def test_every_record_type_round_trips_bit_for_bit(any_store: StudyStore, kind: type[Any], data: st.DataObject) -> None:
     written = data.draw(_of(kind))
     any_store.put(written)
     key = {field: getattr(written, field) for field in RECORD_TYPES[kind].key or ()}
@@ -138,7 +138,7 @@ def test_every_field_is_a_column_that_is_null_only_where_the_field_is_none(store
     assert required == {name: type(None) not in get_args(hint) for name, hint in get_type_hints(kind).items()}
 
 
-def test_a_new_record_type_needs_its_declaration_and_no_more(tmp_path: Path) -> None:
+def test_new_record_type_needs_only_its_declaration(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
@@ -241,7 +241,7 @@ def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["study.db"]
 
 
-def test_what_has_one_value_is_replaced_and_environments_are_kept(store: StudyStore) -> None:
+def test_single_records_are_replaced_and_environments_kept(store: StudyStore) -> None:
     store.put(RESOLVED)
     store.put(replace(RESOLVED, model="another"))
     assert store.read_one(ResolvedStudy) == replace(RESOLVED, model="another")
@@ -266,7 +266,7 @@ def test_truncation_deletes_only_beyond_the_step_and_only_these_trials(store: St
     assert [record.step for record in store.read(StepRecord, trial_id="r32")] == [1, 2, 3]
 
 
-def test_what_was_examined_is_read_back_in_order_and_replaced_by_key(store: StudyStore) -> None:
+def test_post_training_records_are_ordered_and_replaced_by_key(store: StudyStore) -> None:
     spectra = [SpectrumRecord(trial_id="r8", layer=layer, singular_values=(2.0, 1.0)) for layer in ("b", "a", "c")]
     cut = TruncationRecord(trial_id="r8", rank=4, example_nats=(1.0, 2.0), example_target_tokens=(3, 4), seconds=0.5)
     base = ForgettingRecord(
@@ -390,9 +390,7 @@ def test_a_store_of_another_version_is_refused_and_left_alone(
     assert path.read_bytes() == before
 
 
-def test_a_store_whose_making_failed_has_no_tables_and_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_whose_creation_failed_is_created_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "study.db"
     with monkeypatch.context() as patch:
         patch.setattr(connect, "SCHEMA", (*SCHEMA, "CREATE TABLE steps (x)"))
@@ -434,7 +432,7 @@ def test_a_file_whose_structure_is_damaged_is_refused(tmp_path: Path) -> None:
         verify_store(path)
 
 
-def test_reading_a_study_looks_at_the_whole_file(tmp_path: Path) -> None:
+def test_reading_a_study_verifies_the_whole_file(tmp_path: Path) -> None:
     """Also at pages that no record is read from."""
     path = tmp_path / "study.db"
     (tmp_path / "study.yaml").write_text(dump_spec(StudySpec()), encoding="utf-8")
@@ -446,9 +444,7 @@ def test_reading_a_study_looks_at_the_whole_file(tmp_path: Path) -> None:
         load_study(tmp_path)
 
 
-def test_where_nothing_can_be_mapped_into_memory_the_store_works_without_a_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_works_without_shared_memory_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own stand-in for a network share: locks are files, and there is no shared memory."""
     original = connect._open_checked
     monkeypatch.setattr(connect, "_open_checked", lambda address: original(f"{address}&vfs=unix-dotfile"))
@@ -480,7 +476,7 @@ def outcome(state: OutcomeState) -> TrialOutcome:
     return TrialOutcome(trial_id="r8", state=state, steps=5_001, message=None)
 
 
-def test_the_steps_of_a_long_trial_that_ended_are_one_block_with_a_checksum(tmp_path: Path) -> None:
+def test_steps_of_a_finished_long_trial_are_one_block_with_a_checksum(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     numbers = [math.nan, -0.0, *(number / 7 for number in range(3, 5_002))]
     written = [step(number=number, nats=nats) for number, nats in enumerate(numbers, start=1)]

@@ -11,7 +11,7 @@ def test_values_are_filled_in_and_counts_choose_the_form() -> None:
     assert [trn("{count} pair", "{count} pairs", n) for n in (1, 2)] == ["1 pair", "2 pairs"]
 
 
-def test_a_language_holds_within_its_context_only() -> None:
+def test_language_is_restored_after_its_context() -> None:
     assert current_language() == "en"
     for code in LANGUAGES:
         with language(code):
@@ -28,7 +28,7 @@ def test_an_unknown_language_is_refused_with_those_there_are() -> None:
         pass
 
 
-def test_korean_words_and_english_ones_for_a_message_without_a_translation() -> None:
+def test_untranslated_message_falls_back_to_english() -> None:
     with language("ko"):
         assert tr("training loss") == "학습 손실"
         assert tr("a message nobody wrote, {name}", name=1) == "a message nobody wrote, 1"

@@ -110,7 +110,7 @@ LOSSES = (Message("naive.rank_loss", rank=128, loss=1.2), Message("naive.rank_lo
         ),
     ],
 )  # fmt: skip
-def test_what_a_reading_says(message: Message, text: str) -> None:
+def test_sentences_of_readings(message: Message, text: str) -> None:
     assert say(message) == text
 
 
@@ -173,5 +173,5 @@ def test_what_a_reading_says(message: Message, text: str) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_measured_costs_say(message: Message, text: str) -> None:
+def test_sentences_of_measured_costs(message: Message, text: str) -> None:
     assert say(message) == text

@@ -64,7 +64,7 @@ from support.messages import verbatim
         (verbatim("Traceback: it lasted {3} s"), "Traceback: it lasted {3} s"),
     ],
 )
-def test_a_run_s_messages_in_english(message: Message, text: str) -> None:
+def test_sentences_of_a_run_in_english(message: Message, text: str) -> None:
     assert say(message) == text
     assert say(Message.of_json(message.to_json())) == text
 
@@ -81,12 +81,12 @@ def test_a_run_s_messages_in_english(message: Message, text: str) -> None:
         (verbatim("Traceback: it lasted 3 s"), "Traceback: it lasted 3 s"),
     ],
 )
-def test_a_run_s_messages_in_korean(message: Message, text: str) -> None:
+def test_sentences_of_a_run_in_korean(message: Message, text: str) -> None:
     with language("ko"):
         assert say(message) == text
 
 
-def test_a_message_in_a_message_is_said_in_korean_too() -> None:
+def test_sentences_nest_in_korean() -> None:
     how = Message("kernels.compiled", compiler="g++")
     with language("ko"):
         text = say(Message("kernels.agree", how=how, modules=91, difference=2.1e-6))

@@ -93,7 +93,7 @@ NO_SECONDS = Message("limit.training_alone_unknown", most=600.0)
         ),
     ],
 )
-def test_what_a_verdict_says(message: Message, text: str) -> None:
+def test_sentences_of_a_verdict(message: Message, text: str) -> None:
     assert say(message) == text
 
 
@@ -171,7 +171,7 @@ def test_what_a_verdict_says(message: Message, text: str) -> None:
         ),
     ],
 )
-def test_what_a_recommendation_says(message: Message, text: str) -> None:
+def test_sentences_of_a_recommendation(message: Message, text: str) -> None:
     assert say(message) == text
 
 
@@ -250,5 +250,5 @@ def test_what_a_recommendation_says(message: Message, text: str) -> None:
         ),
     ],
 )
-def test_what_a_caution_says(message: Message, text: str) -> None:
+def test_sentences_of_a_caution(message: Message, text: str) -> None:
     assert say(message) == text

@@ -14,21 +14,21 @@ async def inner(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8501", "localhost:8501", "LOCALHOST", "[::1]:8501", "127.0.0.1", "[::1]"])
-def test_this_machines_names_are_answered(host: str) -> None:
+def test_guard_answers_names_of_this_machine(host: str) -> None:
     assert ask(Guard(inner), "/", headers={"host": host}).text == "inside"
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8501", "192.168.1.5:8501", "127.0.0.1.evil.example", ""]
 )
-def test_other_names_are_refused(host: str) -> None:
+def test_guard_refuses_other_names(host: str) -> None:
     """With DNS rebinding, another site's host name points at this address."""
     answer = ask(Guard(inner), "/", headers={"host": host})
     assert answer.status == 421
     assert "inside" not in answer.text
 
 
-def test_every_answer_has_the_policy() -> None:
+def test_guard_adds_the_policy_to_every_answer() -> None:
     for host in ("localhost", "evil.example"):
         answer = ask(Guard(inner), "/", headers={"host": host})
         assert {name: answer.headers[name] for name in HEADERS} == HEADERS
@@ -39,11 +39,11 @@ def test_every_answer_has_the_policy() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_the_page_can_only_be_read(method: str) -> None:
+def test_guard_refuses_writing_methods(method: str) -> None:
     assert ask(Guard(inner), "/", method=method).status == 405
 
 
-def test_bound_wider_it_asks_for_the_token() -> None:
+def test_guard_asks_for_the_token_on_a_wider_address() -> None:
     guard = Guard(inner, names=("box.lan",), token="secret")
     name = f"{COOKIE}_8501"
     for cookie in ("", f"{name}=wrong", "=;;= ,", f"{name}=", f"{COOKIE}_8502=secret", f"x{name}=secret"):
@@ -63,7 +63,7 @@ def test_bound_wider_it_asks_for_the_token() -> None:
         assert inside.text == "inside", other
 
 
-def test_what_only_this_machine_reaches() -> None:
+def test_loopback_addresses() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.5", "box.lan", "")))
     assert own_names("127.0.0.1") == ()

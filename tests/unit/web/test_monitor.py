@@ -78,7 +78,7 @@ def sample(seconds: float, gpu: int | None = None) -> SystemSample:
     )
 
 
-def test_a_visitor_gets_the_whole_study_and_then_only_the_parts_that_changed(make_study: MakeStudy) -> None:
+def test_monitor_sends_the_study_and_then_changed_parts(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     monitor = StudyMonitor(folder)
     first = all_parts(monitor)
@@ -98,7 +98,7 @@ def test_a_visitor_gets_the_whole_study_and_then_only_the_parts_that_changed(mak
         assert line[-1][2:] == (1.5, 1.5)
 
 
-def test_lines_are_smoothed_as_in_the_report(make_study: MakeStudy) -> None:
+def test_monitor_smooths_lines_as_in_the_report(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     line = points(parts_of(StudyMonitor(folder)), "train")["r8"]
     with StudyStore.open(folder / "study.db") as store:
@@ -107,7 +107,7 @@ def test_lines_are_smoothed_as_in_the_report(make_study: MakeStudy) -> None:
     assert [low for _, _, low, _ in line] == pytest.approx(losses, rel=1e-5)
 
 
-def test_a_study_is_summarized_once_for_all_languages(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_summarizes_once_for_all_languages(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of other tests may still be summarizing, so the study is counted by its model."""
     models: list[str] = []
 
@@ -124,7 +124,7 @@ def test_a_study_is_summarized_once_for_all_languages(make_study: MakeStudy, mon
     assert models.count("counted") == 1
 
 
-def test_an_update_of_a_long_study_is_below_100_kb(tmp_path: Path) -> None:
+def test_monitor_update_of_a_long_study_is_below_100_kb(tmp_path: Path) -> None:
     """Nine trials of 10,000 steps and more, four hours of samples: the first message and one of a new step."""
     done = 12_798  # of the step numbers near 10,000 the one that leaves the most buckets
     spec = StudySpec(ranks=(8, 128, 256), learning_rates=(1e-4, 3e-4, 1e-3))
@@ -141,7 +141,7 @@ def test_an_update_of_a_long_study_is_below_100_kb(tmp_path: Path) -> None:
     assert len(encode(first).encode()) < 100_000
 
 
-def test_trials_that_no_run_works_at_are_interrupted_and_unknown_values_are_dashes(make_study: MakeStudy) -> None:
+def test_monitor_of_an_interrupted_study(make_study: MakeStudy) -> None:
     folder = make_study(done={"r8": 40, "r128": 0, "r256": 0})
     lock(folder, pid=2**30)
     found = all_parts(StudyMonitor(folder))
@@ -153,7 +153,7 @@ def test_trials_that_no_run_works_at_are_interrupted_and_unknown_values_are_dash
     assert "did not end" not in found["result"]
 
 
-def test_a_visitor_who_was_away_gets_everything_written_meanwhile_once(make_study: MakeStudy) -> None:
+def test_monitor_update_after_an_absence_has_everything_once(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     monitor = StudyMonitor(folder)
     before = all_parts(monitor)
@@ -165,7 +165,7 @@ def test_a_visitor_who_was_away_gets_everything_written_meanwhile_once(make_stud
     assert [x for x, *_ in points(update, "train")["r8"]] == list(range(1, 51))
 
 
-def test_a_resumed_run_drops_the_steps_after_its_checkpoint(make_study: MakeStudy) -> None:
+def test_monitor_drops_steps_after_the_checkpoint_of_a_resumed_run(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     monitor = StudyMonitor(folder)
     all_parts(monitor)
@@ -181,7 +181,7 @@ def test_a_resumed_run_drops_the_steps_after_its_checkpoint(make_study: MakeStud
     assert [x for x, *_ in points(found, "eval")["r8"]] == [0, 20]
 
 
-def test_another_study_in_the_same_folder_replaces_the_first(make_study: MakeStudy) -> None:
+def test_monitor_follows_a_replaced_study(make_study: MakeStudy) -> None:
     folder = make_study()
     monitor = StudyMonitor(folder)
     before = all_parts(monitor)
@@ -196,7 +196,7 @@ def test_another_study_in_the_same_folder_replaces_the_first(make_study: MakeStu
     assert gone >= {f"lines/{chart}/{name}" for chart in ("train", "eval") for name in DONE}
 
 
-def test_steps_without_a_finite_loss_leave_a_gap(make_study: MakeStudy) -> None:
+def test_monitor_leaves_a_gap_at_nonfinite_losses(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     with StudyStore.create(folder / "study.db") as store:
         bad = [math.nan, math.inf, -math.inf]
@@ -209,7 +209,7 @@ def test_steps_without_a_finite_loss_leave_a_gap(make_study: MakeStudy) -> None:
     assert "loss is nan &lt;b&gt;here&lt;/b&gt;" in found["trials"]
 
 
-def test_memory_now_and_over_time(make_study: MakeStudy) -> None:
+def test_monitor_shows_memory_over_time(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     with StudyStore.create(folder / "study.db") as store:
         store.put_all([sample(60.0), sample(120.0, gpu=500_000_000)])
@@ -230,7 +230,7 @@ def gpu_of(seconds: float, busy: int | None) -> GpuSample:
     )  # fmt: skip
 
 
-def test_a_gpu_now(make_study: MakeStudy) -> None:
+def test_monitor_shows_the_gpu(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     with StudyStore.create(folder / "study.db") as store:
         store.put_all([gpu_of(1.0, 10), gpu_of(2.0, 87)])
@@ -242,7 +242,7 @@ def test_a_gpu_now(make_study: MakeStudy) -> None:
     assert "memory access" not in status
 
 
-def test_the_state_follows_the_run(make_study: MakeStudy) -> None:
+def test_monitor_state_follows_the_run(make_study: MakeStudy) -> None:
     """Just written: running; silent for a while: interrupted; at its end: finished."""
     folder = make_study(done=DONE)
     monitor = StudyMonitor(folder)
@@ -260,7 +260,7 @@ def test_the_state_follows_the_run(make_study: MakeStudy) -> None:
     assert state_of(monitor) == "finished"
 
 
-def test_an_old_store_is_not_taken_for_one_that_is_written(make_study: MakeStudy) -> None:
+def test_monitor_state_of_an_old_store_is_interrupted(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     for file in folder.glob("study.*"):
         os.utime(file, (time.time() - 3600,) * 2)
@@ -272,7 +272,7 @@ def lock(folder: Path, **changes: Any) -> None:
     (folder / "study.lock").write_bytes(replace(Owner.this_process(), **changes).to_bytes())
 
 
-def test_the_lock_of_a_run_says_more_than_the_age_of_its_records(make_study: MakeStudy) -> None:
+def test_monitor_state_prefers_the_lock_to_the_age_of_records(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     monitor = StudyMonitor(folder)
     for owner, state in (({}, "running"), ({"started": 5.0}, "interrupted"), ({"pid": 2**30}, "interrupted")):
@@ -289,7 +289,7 @@ def test_the_lock_of_a_run_says_more_than_the_age_of_its_records(make_study: Mak
     assert state_of(monitor) == "interrupted"
 
 
-def test_a_study_whose_run_was_killed_at_its_very_end_is_not_finished(make_study: MakeStudy) -> None:
+def test_monitor_state_of_a_run_killed_at_its_end(make_study: MakeStudy) -> None:
     folder = make_study()
     lock(folder, pid=2**30)
     assert state_of(StudyMonitor(folder)) == "interrupted"
@@ -299,14 +299,14 @@ def test_a_study_whose_run_was_killed_at_its_very_end_is_not_finished(make_study
     assert state_of(StudyMonitor(folder)) == "finished"
 
 
-def test_a_lock_that_says_nothing_is_no_lock(make_study: MakeStudy) -> None:
+def test_monitor_ignores_a_lock_without_an_owner(make_study: MakeStudy) -> None:
     folder = make_study(done=DONE)
     for text in ("", " 5", " []", " {}", ' {"host": 1}', " \udcff"):
         (folder / "study.lock").write_bytes(text.encode("utf-8", "surrogateescape"))
         assert state_of(StudyMonitor(folder)) == "running"
 
 
-def test_a_run_that_shows_its_own_page_says_itself_whether_it_is_at_work(make_study: MakeStudy, tmp_path: Path) -> None:
+def test_monitor_of_a_run_with_its_own_page(make_study: MakeStudy, tmp_path: Path) -> None:
     at_work = [True]
     monitor = StudyMonitor(tmp_path / "study", run_alive=lambda: at_work[0])
     assert state_of(monitor) == "preparing"
@@ -316,7 +316,7 @@ def test_a_run_that_shows_its_own_page_says_itself_whether_it_is_at_work(make_st
     assert state_of(monitor) == "finished"
 
 
-def test_a_clock_that_was_set_back_does_not_kill_a_run(make_study: MakeStudy) -> None:
+def test_monitor_state_survives_a_clock_set_back(make_study: MakeStudy) -> None:
     folder = make_study()
     for file in folder.glob("study.*"):
         os.utime(file, (time.time() + 7200,) * 2)
@@ -325,7 +325,7 @@ def test_a_clock_that_was_set_back_does_not_kill_a_run(make_study: MakeStudy) ->
     assert liveness.is_running()
 
 
-def test_the_page_says_in_the_visitors_language_what_it_can(make_study: MakeStudy) -> None:
+def test_monitor_speaks_the_language_of_the_visitor(make_study: MakeStudy) -> None:
     """Words are looked up when a page is made, not when the program starts."""
     folder = make_study(model="<script>alert(1)</script>")
     update = all_parts(StudyMonitor(folder), "ko")
@@ -333,7 +333,7 @@ def test_the_page_says_in_the_visitors_language_what_it_can(make_study: MakeStud
     assert "<script" not in update["head"]
 
 
-def test_a_store_of_another_version_is_a_problem_on_the_page(make_study: MakeStudy) -> None:
+def test_monitor_reports_a_store_of_another_version(make_study: MakeStudy) -> None:
     folder = make_study()
     with sqlite3.connect(folder / "study.db") as connection:
         connection.execute("PRAGMA user_version = 1")
@@ -343,7 +343,7 @@ def test_a_store_of_another_version_is_a_problem_on_the_page(make_study: MakeStu
     assert "read it with lorascope 0.1.0" in update["problem"]
 
 
-def test_a_store_that_is_just_being_made_is_no_problem(make_study: MakeStudy, tmp_path: Path) -> None:
+def test_monitor_waits_for_a_store_being_created(make_study: MakeStudy, tmp_path: Path) -> None:
     """SQLite's file is there a moment before its tables."""
     spec = (make_study() / "study.yaml").read_bytes()
     (tmp_path / "new").mkdir()
@@ -356,7 +356,7 @@ def test_a_store_that_is_just_being_made_is_no_problem(make_study: MakeStudy, tm
     assert "is not a study store" in parts_of(monitor)["problem"]
 
 
-def test_a_damaged_store_is_said_and_its_repair_seen(make_study: MakeStudy) -> None:
+def test_monitor_reports_a_damaged_store_and_its_repair(make_study: MakeStudy) -> None:
     folder = make_study()
     whole = (folder / "study.db").read_bytes()
     (folder / "study.db").write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
@@ -368,7 +368,7 @@ def test_a_damaged_store_is_said_and_its_repair_seen(make_study: MakeStudy) -> N
     assert len(points(update, "train")) == 3
 
 
-def test_polling_neither_writes_nor_blocks_the_writer(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_polling_does_not_block_the_writer(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer is never told that the store is busy, and between polls no connection is open."""
     folder = make_study(done=DONE)
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.0)

@@ -59,7 +59,7 @@ class Written:
 
 
 @pytest.mark.parametrize("count", [1, MAX_POINTS - 1, MAX_POINTS, 5000, 100_000])
-def test_a_line_of_any_length_is_few_points_with_its_peaks_and_its_mean(count: int) -> None:
+def test_series_of_any_length_has_few_points_with_peaks_and_mean(count: int) -> None:
     store = Written()
     store.rows = rows(count)
     store.rows[count // 2] = row(count // 2 + 1, 40.0)
@@ -73,7 +73,7 @@ def test_a_line_of_any_length_is_few_points_with_its_peaks_and_its_mean(count: i
 
 
 @pytest.mark.parametrize("portions", [[1] * 900, [300, 1, 1, 2000, 5, 400], [4000]])
-def test_portions_of_rows_give_the_same_line_as_all_at_once(portions: list[int]) -> None:
+def test_series_is_independent_of_portions(portions: list[int]) -> None:
     store, reader = Written(), LineReader()
     for portion in portions:
         store.rows += rows(portion, store.last + 1)
@@ -81,7 +81,7 @@ def test_portions_of_rows_give_the_same_line_as_all_at_once(portions: list[int])
     assert line == joined(store.rows, bucket_size(store.last))
 
 
-def test_a_line_that_grows_and_is_cut_back_is_always_the_one_in_the_store() -> None:
+def test_series_follows_a_store_that_grows_and_is_truncated() -> None:
     chance = random.Random(5)
     store, reader = Written(), LineReader()
     for _ in range(300):
@@ -95,7 +95,7 @@ def test_a_line_that_grows_and_is_cut_back_is_always_the_one_in_the_store() -> N
         assert len({bucket.position // bucket_size(store.last) for bucket in line}) == len(line) <= MAX_POINTS
 
 
-def test_an_update_reads_only_the_last_bucket_again() -> None:
+def test_series_update_rereads_only_the_last_bucket() -> None:
     store, reader = Written(), LineReader()
     store.rows = rows(3000)
     line = store.update(reader)
@@ -107,7 +107,7 @@ def test_an_update_reads_only_the_last_bucket_again() -> None:
     assert 1 <= store.n_read <= bucket_size(store.last)
 
 
-def test_a_resumed_run_that_dropped_steps_is_read_again() -> None:
+def test_series_is_reread_after_dropped_steps() -> None:
     store, reader = Written(), LineReader()
     store.rows = rows(10)
     store.update(reader)
@@ -115,7 +115,7 @@ def test_a_resumed_run_that_dropped_steps_is_read_again() -> None:
     assert [bucket.x for bucket in store.update(reader)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_resumed_run_that_is_further_already_is_read_again() -> None:
+def test_series_is_reread_after_replaced_steps() -> None:
     """Between two polls rows were dropped and written again with other values, and more of them."""
     store, reader = Written(), LineReader()
     store.rows = rows(10)
@@ -126,19 +126,19 @@ def test_a_resumed_run_that_is_further_already_is_read_again() -> None:
     assert [bucket.mean for bucket in store.update(reader)][6:] == [9.0] * 6
 
 
-def test_evaluations_far_apart_stay_apart() -> None:
+def test_series_keeps_distant_evaluations() -> None:
     records = [row(0, 2.0), row(25_000, 1.5), row(25_010, 1.4), row(100_000, 1.2)]
     line = LineReader().update(100_000, 1, lambda after, size: [row for row in records if row.position > after])
     assert [bucket.x for bucket in line] == [0, 25_000, 25_010, 100_000]
 
 
-def test_the_recent_mean_is_that_of_the_last_tenth() -> None:
+def test_series_recent_mean_is_that_of_the_last_tenth() -> None:
     assert recent_mean([]) is None
     line = [row(step, 5.0) for step in range(1, 91)] + [row(step, 1.0) for step in range(91, 101)]
     assert recent_mean(line) == pytest.approx(1.0)
 
 
-def test_lines_of_a_store_hold_every_step_once(tmp_path: Path) -> None:
+def test_series_hold_every_step_once(tmp_path: Path) -> None:
     long_studies.write(tmp_path / "study", StudySpec(ranks=(8,)), total_steps=1000, done=900)
     with StudyStore.open(tmp_path / "study" / "study.db") as store:
         nats = {record.step: record.nats for record in store.read(StepRecord, trial_id="r8")}

@@ -40,11 +40,11 @@ def statuses(*outcomes: str, steps: int = 10, evaluations: tuple[EvalRecord | No
         (("diverged", "diverged"), False, False, "failed"),
     ],
 )
-def test_the_state_of_a_study(outcomes: tuple[str, ...], running: bool, left_open: bool, state: str) -> None:
+def test_study_state(outcomes: tuple[str, ...], running: bool, left_open: bool, state: str) -> None:
     assert study_state(statuses(*outcomes), running=running, left_open=left_open) == state
 
 
-def test_a_trial_that_ended_has_the_steps_of_its_outcome() -> None:
+def test_trial_status_has_the_steps_of_its_outcome() -> None:
     """The step at which it diverged is on record, but was not done."""
     outcome = TrialOutcome(trial_id="r8", state="diverged", steps=4, message=verbatim("why"))
     assert trial_status(TRIALS[0], outcome, 5).steps == 4
@@ -52,14 +52,14 @@ def test_a_trial_that_ended_has_the_steps_of_its_outcome() -> None:
     assert trial_status(TRIALS[0], None, 0).outcome == "not_started"
 
 
-def test_the_time_left_is_that_of_the_steps_and_evaluations_to_come(resolved: ResolvedStudy) -> None:
+def test_seconds_left_counts_steps_and_evaluations(resolved: ResolvedStudy) -> None:
     """100 steps, 40 done: 60 of 2 s, and evaluations after 50, 75 and 100 that take 3 s and 4 s."""
     trials = statuses("running", "running", steps=40, evaluations=(evaluation(3.0), evaluation(4.0)))
     left = seconds_left(trials, SPEC, resolved, step_seconds=2.0)
     assert left == pytest.approx(60 * 2 + 3 * 7)
 
 
-def test_no_time_is_told_where_none_can_be(resolved: ResolvedStudy) -> None:
+def test_seconds_left_is_none_without_a_basis(resolved: ResolvedStudy) -> None:
     running, ended = statuses("running", "running"), statuses("finished", "finished")
     assert seconds_left(running, SPEC, None, step_seconds=2.0) is None
     assert seconds_left(running, SPEC, resolved, step_seconds=None) is None

@@ -78,7 +78,7 @@ def study(make_study: MakeStudy) -> Path:
     return folder
 
 
-def test_spectra_are_means_over_layers_of_a_kind(study: Path) -> None:
+def test_spectra_are_averaged_over_layers_of_a_kind(study: Path) -> None:
     parts = summarize(study).spectra
     assert [(part.rank, part.module) for part in parts] == [
         (4, "q_proj"),
@@ -93,7 +93,7 @@ def test_spectra_are_means_over_layers_of_a_kind(study: Path) -> None:
     assert (values.effective_rank, values.energy_rank_99) == (pytest.approx(1.5), 1.5)
 
 
-def test_cuts_are_compared_with_the_whole_on_the_same_rows(study: Path) -> None:
+def test_truncations_are_compared_on_the_same_rows(study: Path) -> None:
     summary = summarize(study)
     part = summary.truncation
     assert (part.trial_id, part.rank, part.eval_loss) == ("r16", 16, summary.ranks[1].eval_loss)
@@ -107,21 +107,21 @@ def test_cuts_are_compared_with_the_whole_on_the_same_rows(study: Path) -> None:
     assert part.adequate_rank == 4
 
 
-def test_no_cut_is_adequate_where_a_larger_one_is_not(study: Path) -> None:
+def test_truncation_is_adequate_only_if_larger_ones_are(study: Path) -> None:
     with StudyStore.create(study / "study.db") as store:
         whole = np.array(store.read(EvalRecord, trial_id="r16")[-1].example_nats)
         store.put(cut_of(whole, 8, 0.2))
     assert summarize(study).truncation.adequate_rank is None
 
 
-def test_a_cut_without_a_finite_loss_has_none(study: Path) -> None:
+def test_truncation_without_a_finite_loss(study: Path) -> None:
     with StudyStore.create(study / "study.db") as store:
         store.put(cut_of(np.full(200, math.nan), 1, 0.0))
     cut = summarize(study).truncation.cuts[0]
     assert (cut.eval_loss, cut.excess_loss, cut.excess_loss_ci95) == (None, None, None)
 
 
-def test_forgetting_is_the_change_on_the_same_text(study: Path) -> None:
+def test_forgetting_is_the_change_of_loss_on_the_same_text(study: Path) -> None:
     summary = summarize(study)
     part = summary.ranks[0].forgetting
     assert (part.before, part.after) == (3.0, pytest.approx(3.1))
@@ -132,7 +132,7 @@ def test_forgetting_is_the_change_on_the_same_text(study: Path) -> None:
     assert (text.name, text.windows, text.target_tokens, text.text_hash) == ("own.txt", 3, 30, "h")
 
 
-def test_other_rates_than_the_best_do_not_count(make_study: MakeStudy) -> None:
+def test_adapter_analysis_uses_the_best_learning_rate(make_study: MakeStudy) -> None:
     folder = make_study(spec=StudySpec(ranks=(16,), learning_rates=(3e-4, 3e-2)), floors={16: 1.2})
     with StudyStore.create(folder / "study.db") as store:
         store.put(spectrum("r16-lr0.03", "0.q_proj", 1.0))
@@ -142,13 +142,13 @@ def test_other_rates_than_the_best_do_not_count(make_study: MakeStudy) -> None:
     assert [part.effective_rank for part in summarize(folder).spectra] == [pytest.approx(2.0)]
 
 
-def test_a_study_that_was_not_examined_has_none_of_it(make_study: MakeStudy) -> None:
+def test_study_without_post_training_has_no_adapter_analysis(make_study: MakeStudy) -> None:
     summary: StudySummary = summarize(make_study())
     assert (summary.spectra, summary.truncation, summary.generic_text) == ((), None, None)
     assert truncation_curve(summary) is None
 
 
-def test_the_charts_show_the_summary(study: Path) -> None:
+def test_adapter_charts_show_the_summary(study: Path) -> None:
     data, summary = load_study(study), summarize(study)
     curve = truncation_curve(summary)
     assert curve.cuts == (

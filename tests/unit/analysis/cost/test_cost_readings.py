@@ -31,7 +31,7 @@ PHASES = (
 
 
 def run_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: Any) -> SoloRun:
-    """A turn whose memory is what the made-up adapter takes (800 kB a rank), 50 MB of activations, and little more."""
+    """A solo run whose memory is what the made-up adapter takes (800 kB a rank), 50 MB of activations, and little more."""
     base, state = PROGRAM + BASE, 800_000 * rank
     last = number == 1
     fields: dict[str, object] = {
@@ -67,7 +67,7 @@ def measured(make_study: Callable[..., Path]) -> Callable[..., Path]:
 RATES = MachineRates(dtype="float32", flops_per_second=2e10, bytes_per_second=1e10)
 
 
-def test_times_come_from_all_turns_and_memory_from_the_last(measured: Callable[..., Path]) -> None:
+def test_times_use_all_solo_runs_and_memory_the_last(measured: Callable[..., Path]) -> None:
     first = run_of(8, 0, (9.0, 2.0, 2.4), forward_peak_bytes=10**12)
     second = run_of(8, 1, (8.0, 2.2, 3.0))
     (part,) = summarize(measured(first, second, rates=RATES)).ranks
@@ -87,8 +87,8 @@ def test_times_come_from_all_turns_and_memory_from_the_last(measured: Callable[.
     assert part.gpu is None
 
 
-def test_what_stayed_behind_from_one_rank_is_not_in_the_peak_of_another(measured: Callable[..., Path]) -> None:
-    """Rank 8 comes last, when 20 MB more are there than when rank 64 took its turn."""
+def test_peak_memory_excludes_what_an_earlier_rank_left(measured: Callable[..., Path]) -> None:
+    """Rank 8 runs last, with 20 MB more in use than when rank 64 ran."""
     late = run_of(8, 1)
     moved = {name: getattr(late, name) + 20 * MB for name in PHASES}
     runs = (run_of(8, 0), run_of(64, 0), run_of(64, 1), replace(late, **moved))
@@ -101,7 +101,7 @@ def test_what_stayed_behind_from_one_rank_is_not_in_the_peak_of_another(measured
     assert summary.costs.growth[0].bytes_per_rank == pytest.approx(800_000)
 
 
-def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., Path]) -> None:
+def test_memory_parts_add_up_in_every_phase(measured: Callable[..., Path]) -> None:
     (part,) = summarize(measured(run_of(8, 0), run_of(8, 1), rates=RATES)).ranks
     assert part.cost is not None
     split = {found.phase: found for found in part.cost.split}
@@ -116,7 +116,7 @@ def test_the_parts_of_the_memory_add_up_in_every_phase(measured: Callable[..., P
         assert sum(parts) + found.rest == found.total
 
 
-def test_what_grows_with_the_rank_is_told_from_what_does_not(measured: Callable[..., Path]) -> None:
+def test_memory_growth_separates_fixed_and_per_rank_bytes(measured: Callable[..., Path]) -> None:
     runs = [run_of(rank, number) for rank in (8, 64, 256) for number in (0, 1)]
     growth = {str(part.phase): part for part in summarize(measured(*runs)).costs.growth}
     for phase, fixed in {"forward": 55, "backward": 60, "optimizer": 2, "evaluation": 30, "held": 1}.items():
@@ -125,7 +125,7 @@ def test_what_grows_with_the_rank_is_told_from_what_does_not(measured: Callable[
         assert growth[phase].counted_bytes_per_rank == 800_000
 
 
-def test_the_bottleneck_follows_from_operations_bytes_and_rates(measured: Callable[..., Path]) -> None:
+def test_bottleneck_follows_from_flops_bytes_and_rates(measured: Callable[..., Path]) -> None:
     (part,) = summarize(measured(run_of(8, 0), run_of(8, 1), rates=RATES)).ranks
     assert part.cost is not None
     assert part.cost.arithmetic_share == pytest.approx(3e10 / 2e10 / 2.0)
@@ -138,7 +138,7 @@ def test_the_bottleneck_follows_from_operations_bytes_and_rates(measured: Callab
     assert shares(10, 10, 1.0, None) == shares(None, None, 1.0, RATES) == (None, None)
 
 
-def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidth(
+def test_cost_readings_name_the_steadiest_and_most_memory_bound_rank(
     measured: Callable[..., Path],
 ) -> None:
     steady, unsteady = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1)
@@ -158,7 +158,7 @@ def test_the_readings_name_the_steadiest_rank_and_the_one_that_leans_on_bandwidt
     assert bottleneck_of_8 == pytest.approx({"rank": 8, "arithmetic": 3e10 / 2e10 / 2.05, "bandwidth": 0.1 / 2.05})
 
 
-def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured: Callable[..., Path]) -> None:
+def test_cost_differences_within_solo_run_noise_are_not_reported(measured: Callable[..., Path]) -> None:
     steady, unsteady, slower = (9.0, 2.0, 2.02), (9.0, 2.0, 2.1), (9.0, 2.4, 2.5)
     runs = [run_of(8, 0, unsteady), run_of(8, 1, slower), run_of(64, 0, steady), run_of(64, 1, steady)]
     runs[2] = replace(runs[2], product_bytes=104 * 10**7)
@@ -175,7 +175,7 @@ def test_ranks_that_differ_by_less_than_turns_of_one_are_not_told_apart(measured
     assert Message("costs.bandwidth_alike") in readings.texts
 
 
-def test_too_little_is_no_reading(measured: Callable[..., Path]) -> None:
+def test_cost_readings_need_enough_data(measured: Callable[..., Path]) -> None:
     summary = summarize(measured(run_of(8, 0), run_of(8, 1), run_of(64, 0), run_of(64, 1)))
     readings = summary.costs.readings
     assert (readings.steadiest_time_rank, readings.bandwidth_rank) == (None, None)
@@ -184,7 +184,7 @@ def test_too_little_is_no_reading(measured: Callable[..., Path]) -> None:
     assert summary.costs.machine_flops_per_second is None
 
 
-def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Path]) -> None:
+def test_faster_larger_rank_is_a_caution(measured: Callable[..., Path]) -> None:
     def said(seconds: float) -> list[Message]:
         slow, quick = (9.0, seconds), (9.0, 2.0)
         summary = summarize(
@@ -198,7 +198,7 @@ def test_a_larger_rank_that_was_quicker_is_a_caution(measured: Callable[..., Pat
     assert said(2.1) == []
 
 
-def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable[..., Path]) -> None:
+def test_retained_memory_and_unsteady_solo_runs_are_cautions(measured: Callable[..., Path]) -> None:
     good = summarize(measured(run_of(8, 0), run_of(8, 1)))
     assert not {"memory_not_returned", "unsteady_steps"} & {caution.kind for caution in good.cautions}
     behind = run_of(8, 1, (9.0, 2.5), after_bytes=PROGRAM + BASE + 20 * MB)
@@ -207,7 +207,7 @@ def test_memory_that_stays_and_turns_that_differ_are_cautions(measured: Callable
     assert values_of(cautions["unsteady_steps"], "caution.pace_spread") == {"rank": 8, "share": 0.25}
 
 
-def test_a_spike_at_the_start_is_told_from_what_varies_later(measured: Callable[..., Path]) -> None:
+def test_memory_spike_at_the_start_is_separate_from_later_variation(measured: Callable[..., Path]) -> None:
     (part,) = summarize(measured(run_of(8, 0), run_of(8, 1))).ranks
     assert part.memory is not None
     base = (PROGRAM + BASE) / MB
@@ -228,7 +228,7 @@ def system_sample(seconds: float, rss: int, traffic: int | None) -> SystemSample
     )
 
 
-def test_the_process_over_time_and_the_traffic_where_the_machine_counts_it() -> None:
+def test_process_memory_over_time_and_memory_traffic() -> None:
     assert process_part([]) is None
     rss = [900 * MB, *([500 * MB] * 19)]
     # the third reading is of another start of the machine, whose count began anew
@@ -245,7 +245,7 @@ def test_the_process_over_time_and_the_traffic_where_the_machine_counts_it() -> 
     )  # fmt: skip
 
 
-def test_the_joint_run_stands_beside_the_ranks_alone(measured: Callable[..., Path]) -> None:
+def test_joint_cost_is_compared_with_solo_cost(measured: Callable[..., Path]) -> None:
     runs = [run_of(rank, number, (9.0, 2.0 + rank / 64)) for rank in (8, 64) for number in (0, 1)]
     joint = summarize(measured(*runs)).costs.joint
     assert joint.seconds == pytest.approx(80 * 0.3)  # the two trials share each step
@@ -265,7 +265,7 @@ def gpu_sample(rank: int | None, used: int, **changes: Any) -> GpuSample:
     return GpuSample(**(fields | changes))  # type: ignore[arg-type]
 
 
-def test_a_gpu_s_readings_are_those_of_the_rank_that_ran_alone(measured: Callable[..., Path]) -> None:
+def test_gpu_readings_are_those_of_the_solo_run(measured: Callable[..., Path]) -> None:
     runs = [
         run_of(rank, number, memory_method="allocator", reserved_peak_bytes=7 * 10**9)
         for rank in (8, 64)
@@ -288,7 +288,7 @@ def test_a_gpu_s_readings_are_those_of_the_rank_that_ran_alone(measured: Callabl
     assert summary.costs.readings.bandwidth_rank == 64
 
 
-def test_reasons_for_lower_clocks_have_their_names_and_new_ones_their_bits() -> None:
+def test_throttle_reasons_have_names_or_bits() -> None:
     assert throttle_reasons([0x1, 0x40, 0x2]) == ("application clocks", "hardware thermal slowdown")
     assert throttle_reasons([0x1000]) == ("reason 0x1000",)
     assert throttle_reasons([]) == ()

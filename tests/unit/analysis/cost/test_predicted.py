@@ -24,7 +24,7 @@ def summary_of(folder: Path, *records: PredictionRecord) -> StudySummary:
     return summarize(folder)
 
 
-def test_times_are_brought_to_the_tokens_that_were_measured(make_study: Callable[..., Path]) -> None:
+def test_predicted_times_are_scaled_to_the_measured_tokens(make_study: Callable[..., Path]) -> None:
     summary = summary_of(make_study(), RECORD)
     (part,) = summary.predicted.ranks
     measured = next(rank for rank in summary.ranks if rank.rank == 8)
@@ -36,7 +36,7 @@ def test_times_are_brought_to_the_tokens_that_were_measured(make_study: Callable
     assert part.flops_per_token == 1e8
 
 
-def test_memory_is_the_sum_of_its_parts_beside_the_peak(make_study: Callable[..., Path]) -> None:
+def test_predicted_memory_is_a_sum_compared_with_the_peak(make_study: Callable[..., Path]) -> None:
     summary = summary_of(make_study(), RECORD)
     (part,) = summary.predicted.ranks
     assert part.peak_memory_bytes.predicted == 1_000_000_000
@@ -44,7 +44,7 @@ def test_memory_is_the_sum_of_its_parts_beside_the_peak(make_study: Callable[...
     assert part.peak_memory_bytes.error == pytest.approx(1000 / 1008 - 1)
 
 
-def test_ratios_of_ranks_are_compared_pair_by_pair(make_study: Callable[..., Path]) -> None:
+def test_predicted_ratios_are_compared_by_pair_of_ranks(make_study: Callable[..., Path]) -> None:
     times = {8: 0.2, 128: 0.3, 256: 0.33}
     summary = summary_of(make_study(), *(replace(RECORD, rank=rank, step_seconds=s) for rank, s in times.items()))
     by_rank = {part.rank: part.step_seconds for part in summary.predicted.ranks}
@@ -55,7 +55,7 @@ def test_ratios_of_ranks_are_compared_pair_by_pair(make_study: Callable[..., Pat
     assert summary.predicted.ratio_error == max(errors, key=abs)
 
 
-def test_the_pack_is_measured_where_all_its_trials_ran(make_study: Callable[..., Path]) -> None:
+def test_predicted_group_is_compared_where_all_its_trials_ran(make_study: Callable[..., Path]) -> None:
     joint = replace(RECORD, what="joint", rank=0, tokens=390.0, step_seconds=0.9)
     summary = summary_of(make_study(), RECORD, joint)
     part = summary.predicted.joint
@@ -66,24 +66,24 @@ def test_the_pack_is_measured_where_all_its_trials_ran(make_study: Callable[...,
     assert part.peak_memory_bytes.measured is None
 
 
-def test_smaller_packs_are_not_held_against_a_larger_prediction(make_study: Callable[..., Path]) -> None:
+def test_predicted_group_is_not_compared_with_smaller_groups(make_study: Callable[..., Path]) -> None:
     joint = replace(RECORD, what="joint", rank=0, tokens=4 * 130.0, step_seconds=0.9)
     part = summary_of(make_study(), RECORD, joint).predicted.joint
     assert (part.step_seconds.predicted, part.step_seconds.measured) == (0.9, None)
 
 
-def test_full_fine_tuning_was_not_run(make_study: Callable[..., Path]) -> None:
+def test_predicted_full_fine_tuning_has_no_measurement(make_study: Callable[..., Path]) -> None:
     summary = summary_of(make_study(), RECORD, replace(RECORD, what="full", rank=0))
     part = summary.predicted.full_fine_tuning
     assert (part.step_seconds.measured, part.step_seconds.error) == (None, None)
     assert summary.predicted.joint is None
 
 
-def test_without_predictions_there_is_nothing(make_study: Callable[..., Path]) -> None:
+def test_predicted_section_is_absent_without_predictions(make_study: Callable[..., Path]) -> None:
     assert summarize(make_study()).predicted is None
 
 
-def test_the_report_shows_each_with_its_error(make_study: Callable[..., Path]) -> None:
+def test_predicted_table_shows_errors(make_study: Callable[..., Path]) -> None:
     summary = summary_of(
         make_study(),
         RECORD,

@@ -22,31 +22,31 @@ def curve(losses: Sequence[float], tokens: Sequence[int] | None = None) -> StepC
     )  # fmt: skip
 
 
-def test_the_zone_is_entered_where_the_loss_drops_into_it_for_good() -> None:
+def test_stable_step_is_where_the_loss_stays_in_the_band() -> None:
     # fewer than 21 steps: the average is the loss itself
     assert stable_step([curve([2.0] * 8 + [1.0] * 10)], 1.0, 0.05) == 9
     assert stable_step([curve([2.0, 1.0, 1.0, 1.2, 1.04, 0.96, 1.0])], 1.0, 0.05) == 5
 
 
-def test_the_average_trails_by_its_window() -> None:
+def test_stable_step_average_trails_by_its_window() -> None:
     # 100 steps, window 5: after the drop at step 41 the first five 1.0 are averaged at step 45
     assert stable_step([curve([2.0] * 40 + [1.0] * 60)], 1.0, 0.05) == 45
     # a wider zone takes four of five steps at the end and one before
     assert stable_step([curve([2.0] * 40 + [1.0] * 60)], 1.0, 0.25) == 44
 
 
-def test_a_loss_that_never_leaves_the_zone_is_stable_from_the_first_full_window() -> None:
+def test_stable_step_of_a_flat_loss_is_the_first_full_window() -> None:
     assert stable_step([curve([1.0] * 100)], 1.0, 0.05) == 5
     assert stable_step([curve([1.0])], 1.0, 0.05) == 1
 
 
-def test_a_loss_that_ends_outside_the_zone_or_does_not_exist_has_no_stable_step() -> None:
+def test_stable_step_is_none_outside_the_band() -> None:
     assert stable_step([curve([1.0] * 10 + [2.0])], 1.0, 0.05) is None
     assert stable_step([curve([])], 1.0, 0.05) is None
     assert stable_step([], 1.0, 0.05) is None
 
 
-def test_seeds_are_pooled_by_tokens_and_steps_that_are_not_finite_left_out() -> None:
+def test_stable_step_pools_seeds_by_tokens_and_skips_nonfinite() -> None:
     one = curve([2.0, 1.0, 1.0, 1.0], [100, 300, 100, 100])
     other = curve([2.0, 1.2, math.nan, 1.0], [100, 100, 100, 100])
     # step 2: (300 + 120) / 400 = 1.05; step 3 is lost
@@ -54,19 +54,19 @@ def test_seeds_are_pooled_by_tokens_and_steps_that_are_not_finite_left_out() -> 
     assert stable_step([one, other], 1.0, 0.049) == 4
 
 
-def test_the_spread_is_that_of_the_last_tenth() -> None:
+def test_final_spread_is_that_of_the_last_tenth() -> None:
     losses = [9.0] * 18 + [1.0, 2.0]
     assert final_spread([curve(losses)]) == 0.5
     assert final_spread([curve([1.0] * 10)]) is None
     assert final_spread([]) is None
 
 
-def test_seeds_mean_their_variances_not_their_levels() -> None:
+def test_final_spread_averages_variances_of_seeds() -> None:
     one, other = curve([5.0] * 18 + [1.0, 2.0]), curve([5.0] * 18 + [7.0, 10.0])
     assert final_spread([one, other]) == pytest.approx(math.sqrt((0.5**2 + 1.5**2) / 2))
 
 
-def test_noise_does_not_hide_the_level_of_a_long_curve() -> None:
+def test_stable_step_of_a_long_noisy_curve() -> None:
     rng = np.random.default_rng(5)
     losses = 1.0 + np.exp(-np.arange(2000) / 100) + rng.normal(0, 0.1, 2000)
     found = stable_step([curve(losses.tolist())], 1.0, 0.05)

@@ -16,21 +16,21 @@ def steps(*rows: tuple[int, int, int, float]) -> StepColumns:
     )  # fmt: skip
 
 
-def test_a_step_of_several_trials_is_one_joint_step() -> None:
+def test_joint_step_counts_once_for_all_its_trials() -> None:
     found = joint_steps([steps((1, 0, 10, 2.0), (2, 0, 20, 3.0)), steps((1, 0, 1, 2.0))])
     assert found.seconds.tolist() == [2.0, 3.0]
     assert found.trials.tolist() == [2, 1]
     assert found.tokens.tolist() == [11, 20]
 
 
-def test_groups_that_took_equally_long_are_counted_apart() -> None:
+def test_joint_steps_of_equal_duration_are_counted_separately() -> None:
     found = joint_steps([steps((1, 0, 10, 2.0)), steps((1, 3, 30, 2.0)), steps((1, 3, 5, 2.0), (2, 3, 7, 2.0))])
     assert found.seconds.tolist() == [2.0, 2.0, 2.0]
     assert found.trials.tolist() == [1, 2, 1]
     assert found.tokens.tolist() == [10, 35, 7]
 
 
-def test_without_steps_there_is_none() -> None:
+def test_joint_steps_of_an_empty_study() -> None:
     for columns in ([], [steps()]):
         found = joint_steps(columns)
         assert [len(found.seconds), len(found.trials), len(found.tokens)] == [0, 0, 0]

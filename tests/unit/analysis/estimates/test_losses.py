@@ -23,12 +23,12 @@ def steps(*values: tuple[float, int]) -> StepColumns:
     )  # fmt: skip
 
 
-def test_a_loss_weighs_tokens_not_rows() -> None:
+def test_loss_is_weighted_by_tokens() -> None:
     assert evaluation(1, (2.0, 9.0), (1, 3)).loss == 11 / 4
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_none(bad: float) -> None:
+def test_nonfinite_loss_is_none(bad: float) -> None:
     assert evaluation(1, (bad, 1.0), (1, 1)).loss is None
     assert evaluation(1, (), ()).loss is None
 
@@ -36,11 +36,11 @@ def test_a_loss_that_is_not_finite_is_none(bad: float) -> None:
 @pytest.mark.parametrize(
     ("done", "epoch", "window"), [(1, None, 1), (9, 100, 1), (11, 100, 2), (30, 16, 3), (32, 16, 16), (48, 16, 16)]
 )
-def test_the_final_window_is_the_last_epoch_or_a_tenth(done: int, epoch: int | None, window: int) -> None:
+def test_final_window_is_the_last_epoch_or_a_tenth(done: int, epoch: int | None, window: int) -> None:
     assert final_window(done, epoch) == window
 
 
-def test_the_final_training_loss_weighs_tokens_and_skips_what_is_not_finite() -> None:
+def test_final_train_loss_is_weighted_by_tokens_and_skips_nonfinite() -> None:
     records = steps(*[(100.0, 1)] * 9, (1.0, 1), (6.0, 3), (math.nan, 5))
     assert final_train_loss(records, None) == 7 / 4
     assert final_train_loss(steps((math.nan, 5)), None) is None

@@ -32,7 +32,7 @@ def uneven_rows(n_rows: int, seed: int) -> list[SeedRows]:
     ]
 
 
-def test_rows_of_one_length_and_one_seed_are_the_paired_t_test() -> None:
+def test_paired_interval_of_equal_rows_is_the_paired_t_test() -> None:
     random = np.random.default_rng(1)
     first, second = random.normal(1.0, 0.2, (1, 120)), random.normal(0.98, 0.2, (1, 120))
     found = differences(equal_rows(first, second))[0, 1]
@@ -44,7 +44,7 @@ def test_rows_of_one_length_and_one_seed_are_the_paired_t_test() -> None:
     assert found.chance_within(0.0) == pytest.approx(expected.pvalue, rel=1e-9)
 
 
-def test_equivalence_is_scipys_two_one_sided_tests() -> None:
+def test_equivalence_is_the_two_one_sided_tests_of_scipy() -> None:
     random = np.random.default_rng(2)
     gaps = random.normal(0.001, 0.02, (1, 150))
     found = differences(equal_rows(1 + gaps, np.ones((1, 150))))[0, 1]
@@ -54,7 +54,7 @@ def test_equivalence_is_scipys_two_one_sided_tests() -> None:
     assert found.turned().chance_below(0.005) == pytest.approx(above, rel=1e-9)
 
 
-def test_a_difference_beyond_the_tolerance_is_tested_at_the_tolerance() -> None:
+def test_superiority_is_tested_at_the_tolerance() -> None:
     gaps = np.random.default_rng(3).normal(-0.02, 0.05, (1, 80))
     found = differences(equal_rows(1 + gaps, np.ones((1, 80))))[0, 1]
     one_sided = stats.ttest_1samp(gaps[0], -0.005, alternative="less").pvalue
@@ -62,7 +62,7 @@ def test_a_difference_beyond_the_tolerance_is_tested_at_the_tolerance() -> None:
 
 
 @pytest.mark.parametrize(("n_rows", "seed"), [(100, 5), (256, 6)])
-def test_uneven_rows_have_the_intervals_of_scipys_bootstrap(n_rows: int, seed: int) -> None:
+def test_paired_interval_of_uneven_rows_matches_scipy_bootstrap(n_rows: int, seed: int) -> None:
     ranks = uneven_rows(n_rows, seed)
 
     def gap(first: np.ndarray, second: np.ndarray, tokens: np.ndarray, axis: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_uneven_rows_have_the_intervals_of_scipys_bootstrap(n_rows: int, seed: i
     assert found.high == pytest.approx(expected.high, abs=0.06 * width)
 
 
-def test_the_variance_of_rows_is_what_deleting_each_row_in_turn_gives() -> None:
+def test_row_variance_is_the_jackknife() -> None:
     ranks = uneven_rows(40, 8)
     nats, tokens = ranks[0].nats[0] - ranks[1].nats[0], ranks[0].target_tokens
     without = np.array([np.delete(nats, n).sum() / np.delete(tokens, n).sum() for n in range(40)])
@@ -86,7 +86,7 @@ def test_the_variance_of_rows_is_what_deleting_each_row_in_turn_gives() -> None:
     assert differences(ranks)[0, 1].variance == pytest.approx(jackknife, rel=1e-9)
 
 
-def test_seeds_without_noise_of_rows_are_a_randomised_block_design() -> None:
+def test_seed_variance_is_that_of_a_randomised_block_design() -> None:
     losses_KS = np.random.default_rng(9).normal(1.0, 0.01, (3, 5))
     found = differences(equal_rows(*(np.repeat(row[:, None], 60, axis=1) for row in losses_KS)))
     residuals = losses_KS - losses_KS.mean(axis=1, keepdims=True) - losses_KS.mean(axis=0) + losses_KS.mean()
@@ -98,7 +98,7 @@ def test_seeds_without_noise_of_rows_are_a_randomised_block_design() -> None:
         assert difference.chance_within(0.0) == pytest.approx(2 * stats.t.sf(abs(t), 8), rel=1e-7)
 
 
-def test_two_ranks_and_seeds_alone_are_the_paired_t_test_over_seeds() -> None:
+def test_seed_variance_of_two_ranks_is_the_paired_t_test() -> None:
     first, second = np.random.default_rng(10).normal(1.0, 0.01, (2, 4))
     found = differences(equal_rows(*(np.repeat(row[:, None], 60, axis=1) for row in (first, second))))[0, 1]
     assert found.chance_within(0.0) == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-7)
@@ -107,7 +107,7 @@ def test_two_ranks_and_seeds_alone_are_the_paired_t_test_over_seeds() -> None:
 @pytest.mark.parametrize(
     ("seeds_sd", "row_sd", "shared_sd"), [(0.004, 0.03, 0.03), (0.0, 0.0, 0.03), (0.0, 0.03, 0.0), (0.004, 0.0, 0.0)]
 )
-def test_the_parts_add_up_to_the_true_variance(seeds_sd: float, row_sd: float, shared_sd: float) -> None:
+def test_variance_components_add_up(seeds_sd: float, row_sd: float, shared_sd: float) -> None:
     """Mean of the estimated variances over many studies beside the variance of their estimates.
 
     Noise of rows alone, in all seeds or in one, is not counted a second time as noise of seeds.
@@ -129,7 +129,7 @@ def test_the_parts_add_up_to_the_true_variance(seeds_sd: float, row_sd: float, s
     assert np.mean(variances) == pytest.approx(truth, rel=0.1)
 
 
-def test_a_loss_that_seeds_move_together_leaves_differences_narrow() -> None:
+def test_shared_seed_effects_cancel_in_differences() -> None:
     random = np.random.default_rng(13)
     together = 0.05 * random.normal(size=(3, 1))
     ranks = equal_rows(*(1 + together + 0.001 * random.normal(size=(3, 100)) for _ in range(2)))
@@ -139,7 +139,7 @@ def test_a_loss_that_seeds_move_together_leaves_differences_narrow() -> None:
     assert difference.variance < 1e-3 * loss.variance
 
 
-def test_one_seed_covers_rows_and_equal_rows_have_no_width() -> None:
+def test_one_seed_interval_covers_rows_only() -> None:
     (same,) = equal_rows(np.full((1, 30), 1.5))
     found = differences([same, same])[0, 1]
     assert (found.value, found.variance, found.degrees) == (0.0, 0.0, 29)
@@ -147,13 +147,13 @@ def test_one_seed_covers_rows_and_equal_rows_have_no_width() -> None:
     assert (found.chance_below(0.005), found.chance_within(0.0)) == (0.0, 1.0)
 
 
-def test_an_interval_has_the_sides_it_is_asked_for() -> None:
+def test_interval_is_one_or_two_sided() -> None:
     interval = Uncertain(value=1.0, variance=4.0, degrees=7).interval(below=0.01, above=0.1)
     assert interval.low == pytest.approx(1 - 2 * stats.t.isf(0.01, 7), rel=1e-9)
     assert interval.high == pytest.approx(1 + 2 * stats.t.isf(0.1, 7), rel=1e-9)
 
 
-def test_seeds_of_a_rank_are_put_together_without_rows_that_have_no_targets() -> None:
+def test_seeds_are_pooled_without_rows_that_have_no_targets() -> None:
     records = [
         EvalRecord(trial_id="t", step=1, example_nats=nats, example_target_tokens=(1, 0, 2), seconds=0.1)
         for nats in ((1.0, 0.0, 5.0), (3.0, 0.0, 3.0))
@@ -175,7 +175,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_holm_rejects_what_the_step_down_rule_rejects() -> None:
+def test_holm_equals_the_step_down_rule() -> None:
     random = np.random.default_rng(14)
     for _ in range(200):
         chances = (random.uniform(size=5) ** 3).tolist()
@@ -187,6 +187,6 @@ def test_holm_rejects_what_the_step_down_rule_rejects() -> None:
         assert {place for place, chance in enumerate(holm(chances)) if chance <= 0.05} == rejected
 
 
-def test_pairs_are_all_there() -> None:
+def test_all_pairs_are_compared() -> None:
     ranks = equal_rows(*(np.random.default_rng(k).normal(1, 0.1, (2, 30)) for k in range(4)))
     assert list(differences(ranks)) == list(combinations(range(4), 2))

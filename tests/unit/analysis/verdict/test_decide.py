@@ -57,7 +57,7 @@ def test_the_closest_smaller_rank_is_named_with_its_excess() -> None:
     assert low < value < high
 
 
-def test_a_difference_that_could_not_be_shown_is_not_equality() -> None:
+def test_unshown_difference_is_not_equality() -> None:
     wide = compared({8: OPEN, 256: BEST})
     shown = claims(wide.excess, wide.differences, TOLERANCE)
     assert [rank for rank, found in shown.items() if found.is_adequate] == [256]
@@ -65,7 +65,7 @@ def test_a_difference_that_could_not_be_shown_is_not_equality() -> None:
     assert decide_verdict(wide, TOLERANCE, falling=False, rows=200).kind == "too_short"
 
 
-def test_the_lowest_estimate_is_no_proof_of_being_the_lowest() -> None:
+def test_lowest_estimate_is_not_proof() -> None:
     unsure = compared({8: BEST, 256: (0.004, 0.006)})
     assert not any(found.is_adequate for found in claims(unsure.excess, unsure.differences, TOLERANCE).values())
 
@@ -90,13 +90,13 @@ def test_one_seed_speaks_for_itself_only() -> None:
     assert values_of(several.text, "verdict.of_seeds")["seeds"] == 3
 
 
-def test_seeds_are_asked_for_where_they_limit_the_verdict() -> None:
+def test_more_seeds_are_advised_where_they_limit_the_verdict() -> None:
     for degrees, remedy in ((4, "verdict.more_seeds"), (199, "verdict.more_rows")):
         comparison = compared({8: OPEN, 256: BEST}, degrees=degrees)
         assert codes(decide_verdict(comparison, TOLERANCE, falling=False, rows=200).text)[-1] == remedy
 
 
-def test_p_values_are_shown_for_every_rank() -> None:
+def test_p_values_of_every_rank() -> None:
     parts = decide_verdict(compared({8: WORSE, 64: EQUAL, 256: BEST}), TOLERANCE, falling=False, rows=200).claims
     assert [part.rank for part in parts] == [8, 64, 256]
     assert [part.adequate_p <= 0.05 for part in parts] == [False, True, True]
@@ -104,11 +104,11 @@ def test_p_values_are_shown_for_every_rank() -> None:
     assert [part.worse_p <= 0.05 for part in parts] == [True, False, False]
 
 
-def test_a_loss_that_still_falls_is_too_short_even_where_intervals_are_narrow() -> None:
+def test_falling_loss_is_too_short_despite_narrow_intervals() -> None:
     assert decide_verdict(compared({8: WORSE, 128: BEST}), TOLERANCE, falling=True, rows=200).kind == "too_short"
 
 
-def test_a_handful_of_rows_or_steps_supports_no_verdict() -> None:
+def test_few_rows_or_steps_support_no_verdict() -> None:
     clear = compared({8: WORSE, 128: BEST})
     few_rows = decide_verdict(clear, TOLERANCE, falling=False, rows=4)
     few_steps = decide_verdict(replace(clear, step=3), TOLERANCE, falling=False, rows=200)
@@ -160,7 +160,7 @@ def test_the_lowest_loss_and_the_least_cost_can_be_two_ranks() -> None:
     assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 256_000_000}
 
 
-def test_an_open_question_is_settled_as_the_priority_allows() -> None:
+def test_undecided_study_is_settled_by_priority() -> None:
     maybe = (0.008, 0.004)
     advice = advised({8: maybe, 64: OPEN, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.7})
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (8, 64, 8)
@@ -169,36 +169,36 @@ def test_an_open_question_is_settled_as_the_priority_allows() -> None:
     assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 32_000_000}
 
 
-def test_the_lowest_loss_is_the_quality_when_all_smaller_ranks_are_worse() -> None:
+def test_quality_rank_is_the_lowest_loss_if_smaller_ranks_are_worse() -> None:
     advice = advised({8: WORSE, 128: BEST, 256: EQUAL}, {8: 0.4, 128: 0.5, 256: 0.7})
     assert advice.quality.rank == advice.constrained.rank == 128
     assert advice.quality.reason == Message("advice.lowest", loss=1.0)
 
 
-def test_a_larger_rank_is_not_efficient_for_being_measured_in_a_quieter_moment() -> None:
+def test_efficient_rank_ignores_noise_of_times() -> None:
     advice = advised({8: EQUAL, 128: BEST}, {8: 0.9, 128: 0.5})
     assert advice.efficient.rank == 8
     assert values_of(advice.efficient.reason, "advice.step_alone") == {"step_seconds": 0.9}
 
 
-def test_without_times_the_smallest_adequate_rank_is_efficient() -> None:
+def test_efficient_rank_without_times_is_the_smallest_adequate() -> None:
     advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: None, 128: None})
     assert advice.efficient.rank == 64
     assert "advice.no_times" in codes(advice.efficient.reason)
 
 
-def test_what_one_seed_shows_is_advised_as_such() -> None:
+def test_recommendation_from_one_seed_says_so() -> None:
     advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.6}, seeds=(0,))
     assert "advice.within_tolerance_in_one_seed" in codes(advice.efficient.reason)
 
 
-def test_a_run_too_short_recommends_by_the_estimate_and_says_so() -> None:
+def test_recommendation_of_a_short_run_uses_the_estimate() -> None:
     advice = advised({8: OPEN, 128: BEST}, {8: 0.4, 128: 0.5})
     assert advice.efficient.rank == 8
     assert "advice.within_tolerance_by_estimate" in codes(advice.efficient.reason)
 
 
-def test_of_a_single_rank_nothing_is_said_to_be_shown() -> None:
+def test_recommendation_of_a_single_rank() -> None:
     advice = advised({8: BEST}, {8: 0.4}, seeds=(0,))
     only = Message("advice.only_rank")
     assert advice.quality.reason == only

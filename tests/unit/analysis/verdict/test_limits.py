@@ -26,7 +26,7 @@ def limited(make_study: MakeStudy, **limits: Any) -> RecommendationSection:
     return summarize(make_study(spec=StudySpec(ranks=tuple(FLOORS), **limits), floors=FLOORS)).recommendation
 
 
-def test_without_limits_the_records_decide(make_study: MakeStudy) -> None:
+def test_recommendation_without_limits(make_study: MakeStudy) -> None:
     advice = limited(make_study)
     assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (256, 256, 256)
 
@@ -39,7 +39,7 @@ def test_without_limits_the_records_decide(make_study: MakeStudy) -> None:
         ({"max_adapter_mb": 13}, "limit.adapter", 12.8e6, 51.2e6, 13e6),
     ],
 )
-def test_a_limit_leaves_the_best_rank_within_it_and_says_both_numbers(
+def test_limit_recommends_the_best_rank_within_it(
     make_study: MakeStudy, limits: dict, code: str, kept: float, exceeded: float, most: float
 ) -> None:
     advice = limited(make_study, **limits)
@@ -52,7 +52,7 @@ def test_a_limit_leaves_the_best_rank_within_it_and_says_both_numbers(
     assert values_of(advice.constrained.change, "change.without_limits") == {"rank": 256}
 
 
-def test_one_rank_within_the_limits_is_recommended_as_such(make_study: MakeStudy) -> None:
+def test_only_rank_within_the_limits_is_recommended(make_study: MakeStudy) -> None:
     advice = limited(make_study, max_memory="1.02GB", max_seconds=600)
     assert advice.quality.rank == advice.efficient.rank == advice.constrained.rank == 8
     assert advice.efficient.reason == Message("advice.only_within_limits")
@@ -64,7 +64,7 @@ def test_one_rank_within_the_limits_is_recommended_as_such(make_study: MakeStudy
     assert values_of(reason, time) == {"amount": pytest.approx(32.64), "most": 600}
 
 
-def test_limits_that_every_rank_keeps_change_nothing_but_are_said(make_study: MakeStudy) -> None:
+def test_limits_that_every_rank_meets_are_mentioned(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=tuple(FLOORS), max_memory="2GiB")
     free = limited(make_study)
     kept = summarize(make_study(spec=spec, floors=FLOORS)).recommendation
@@ -73,7 +73,7 @@ def test_limits_that_every_rank_keeps_change_nothing_but_are_said(make_study: Ma
     assert "change.all_within_limits" in codes(kept.constrained.change)
 
 
-def test_limits_nothing_keeps_recommend_nothing_and_name_the_nearest(make_study: MakeStudy) -> None:
+def test_limits_that_no_rank_meets_name_the_nearest(make_study: MakeStudy) -> None:
     advice = limited(make_study, max_memory="1GB", max_adapter_mb=5)
     assert advice.quality.rank is advice.efficient.rank is advice.constrained.rank is None
     assert values_of(advice.efficient.reason, "limit.none_within")["rank"] == 8
@@ -83,7 +83,7 @@ def test_limits_nothing_keeps_recommend_nothing_and_name_the_nearest(make_study:
 
 
 @pytest.mark.parametrize("limits", [{"max_memory": "1GB"}, {"max_seconds": 30.5}, {"max_adapter_mb": 1.25}])
-def test_the_remedy_names_limits_that_are_enough(make_study: MakeStudy, limits: dict) -> None:
+def test_limits_remedy_is_sufficient(make_study: MakeStudy, limits: dict) -> None:
     parts = summarize(make_study(spec=StudySpec(ranks=tuple(FLOORS), **limits), floors=FLOORS)).ranks
     refused = limits_of(StudySpec(ranks=tuple(FLOORS), **limits))
     assert not any(within(refused, part) for part in parts)
@@ -92,14 +92,14 @@ def test_the_remedy_names_limits_that_are_enough(make_study: MakeStudy, limits: 
     assert [within(limits_of(raised), part) for part in parts] == [True, False, False]
 
 
-def test_a_rank_that_was_not_measured_is_not_within_a_limit(make_study: MakeStudy) -> None:
+def test_unmeasured_rank_is_not_within_a_limit(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=tuple(FLOORS), max_memory="9GB")
     advice = summarize(make_study(spec=spec, floors=FLOORS, costs=False)).recommendation
     assert advice.constrained.rank is None
     assert "limit.peak_memory_unknown" in codes(advice.constrained.reason)
 
 
-def test_the_needed_tolerance_is_where_adequacy_begins() -> None:
+def test_needed_tolerance_is_where_adequacy_begins() -> None:
     comparison = compared({8: (0.02, 0.005), 64: (0.002, 0.001), 128: (0.0, 0.001)})
     for rank in comparison.excess:
         for holds in (is_enough, may_be_enough):
@@ -112,7 +112,7 @@ def test_the_needed_tolerance_is_where_adequacy_begins() -> None:
     assert needed_tolerance(comparison, 64, may_be_enough) == pytest.approx(0, abs=1e-3)
 
 
-def test_every_priority_says_what_would_change_it(make_study: MakeStudy) -> None:
+def test_sensitivity_of_every_priority(make_study: MakeStudy) -> None:
     summary = summarize(make_study())
     high = {part.rank: part.excess_loss_ci95[1] for part in summary.ranks if part.excess_loss_ci95}
     low = {part.rank: part.excess_loss_ci95[0] for part in summary.ranks if part.excess_loss_ci95}
@@ -127,7 +127,7 @@ def test_every_priority_says_what_would_change_it(make_study: MakeStudy) -> None
     assert values_of(advice.quality.change, "change.lowest_not_above") == {"rank": 8, "low": low[8]}
 
 
-def test_the_tolerance_named_by_the_change_does_change_the_recommendation(make_study: MakeStudy) -> None:
+def test_sensitivity_names_a_tolerance_that_changes_the_recommendation(make_study: MakeStudy) -> None:
     ranks = tuple(FLOORS)
     free = summarize(make_study(spec=StudySpec(ranks=ranks), floors=FLOORS)).recommendation.efficient
     assert free.rank == 256

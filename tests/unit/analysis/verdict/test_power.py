@@ -25,7 +25,7 @@ def caution(summary: StudySummary, kind: str) -> Message | None:
     return next((found.text[0] for found in summary.cautions if found.kind == kind), None)
 
 
-def test_intervals_too_wide_for_the_tolerance_are_said_with_the_rows_they_would_take(make_study: MakeStudy) -> None:
+def test_underpowered_study_names_the_rows_needed(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128))
     summary = summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2))
     found = caution(summary, "underpowered")
@@ -43,7 +43,7 @@ def test_intervals_too_wide_for_the_tolerance_are_said_with_the_rows_they_would_
     )
 
 
-def test_with_several_seeds_the_seeds_it_would_take_are_said_too(make_study: MakeStudy) -> None:
+def test_underpowered_study_names_the_seeds_needed(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1))
     found = caution(summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2)), "underpowered")
     assert found is not None
@@ -53,7 +53,7 @@ def test_with_several_seeds_the_seeds_it_would_take_are_said_too(make_study: Mak
 
 
 @pytest.mark.parametrize(("floors", "noise"), [({8: 1.3, 128: 1.2}, 0.05), ({8: 1.2, 128: 1.2}, 0.001)])
-def test_a_rank_that_is_decided_needs_no_more_rows(make_study: MakeStudy, floors: dict, noise: float) -> None:
+def test_decided_rank_is_not_underpowered(make_study: MakeStudy, floors: dict, noise: float) -> None:
     assert (
         caution(summarize(make_study(spec=StudySpec(ranks=(8, 128)), floors=floors, noise=noise)), "underpowered")
         is None
@@ -61,7 +61,7 @@ def test_a_rank_that_is_decided_needs_no_more_rows(make_study: MakeStudy, floors
 
 
 @pytest.mark.parametrize(("noise", "said"), [(0.006, False), (0.04, True)])
-def test_fewer_rows_than_a_verdict_needs_are_not_said_to_do(make_study: MakeStudy, noise: float, said: bool) -> None:
+def test_underpowered_caution_names_at_least_the_minimum_rows(make_study: MakeStudy, noise: float, said: bool) -> None:
     folder = make_study(spec=StudySpec(ranks=(8, 128)), floors={8: 1.2, 128: 1.2}, noise=noise, n_eval=8)
     summary = summarize(folder)
     low, high = next(part.excess_loss_ci95 for part in summary.ranks if part.excess_loss != 0) or (0.0, 0.0)
@@ -71,7 +71,7 @@ def test_fewer_rows_than_a_verdict_needs_are_not_said_to_do(make_study: MakeStud
     assert (caution(summary, "underpowered") is not None) == said
 
 
-def test_rows_that_hold_less_than_the_smallest_adapter_are_said(make_study: MakeStudy) -> None:
+def test_capacity_above_the_information_in_the_rows_is_a_caution(make_study: MakeStudy) -> None:
     found = caution(summarize(make_study()), "below_capacity")
     assert found is not None
     # 400,000 parameters x 2 bits; 40,000 target tokens at 2.334 nats = 3.37 bits each
@@ -81,13 +81,13 @@ def test_rows_that_hold_less_than_the_smallest_adapter_are_said(make_study: Make
 
 
 @pytest.mark.parametrize(("tokens", "said"), [(237_000, True), (238_000, False)])
-def test_the_capacity_is_reached_where_the_text_says(make_study: MakeStudy, tokens: int, said: bool) -> None:
+def test_capacity_caution_threshold(make_study: MakeStudy, tokens: int, said: bool) -> None:
     data = load_study(make_study())
     resolved = replace(data.resolved, train_target_tokens=tokens)
     assert (caution(summarize_data(replace(data, resolved=resolved)), "below_capacity") is not None) is said
 
 
-def test_a_second_pass_over_the_same_rows_holds_nothing_new(make_study: MakeStudy) -> None:
+def test_capacity_ignores_repeated_epochs(make_study: MakeStudy) -> None:
     data = load_study(make_study())
     half_an_epoch = replace(data.resolved, train_target_tokens=300_000, train_examples=2 * data.resolved.train_examples)
     assert caution(summarize_data(replace(data, resolved=half_an_epoch)), "below_capacity") is None
@@ -97,7 +97,7 @@ def test_a_second_pass_over_the_same_rows_holds_nothing_new(make_study: MakeStud
         assert caution(summarize_data(replace(data, resolved=resolved)), "below_capacity") is not None
 
 
-def test_a_study_continued_elsewhere_is_said_with_what_changed(make_study: MakeStudy) -> None:
+def test_changed_environment_is_a_caution(make_study: MakeStudy) -> None:
     folder = make_study()
     assert caution(summarize(folder), "environment_changed") is None
     with StudyStore.create(folder / "study.db") as store:

@@ -18,7 +18,7 @@ BATCHES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple
 
 
 @given(rows=BATCHES)
-def test_families_share_what_they_say(rows: list[np.ndarray]) -> None:
+def test_prefix_groups_share_their_prefix(rows: list[np.ndarray]) -> None:
     prefix_groups = find_prefix_groups(rows)
     seen = [row for prefix_group in prefix_groups for row in prefix_group.rows]
     assert len(seen) == len(set(seen))
@@ -51,13 +51,13 @@ def most_saved(rows: list[np.ndarray]) -> int:
 
 
 @given(rows=BATCHES)
-def test_no_other_cut_of_the_sorted_rows_saves_more(rows: list[np.ndarray]) -> None:
+def test_prefix_groups_save_the_most(rows: list[np.ndarray]) -> None:
     saved = sum((len(prefix_group.rows) - 1) * prefix_group.shared for prefix_group in find_prefix_groups(rows))
     assert saved == most_saved(rows)
 
 
 @given(rows=BATCHES, seed=st.integers(0, 2**32 - 1))
-def test_the_order_of_the_batch_changes_no_family_s_tokens(rows: list[np.ndarray], seed: int) -> None:
+def test_prefix_groups_are_independent_of_row_order(rows: list[np.ndarray], seed: int) -> None:
     def tokens(batch: list[np.ndarray]) -> list[tuple[int, list[list[int]]]]:
         return [(f.shared, sorted(batch[row].tolist() for row in f.rows)) for f in find_prefix_groups(batch)]
 
@@ -65,21 +65,21 @@ def test_the_order_of_the_batch_changes_no_family_s_tokens(rows: list[np.ndarray
     assert tokens(rows) == tokens([rows[i] for i in order])
 
 
-def test_long_prefixes_of_a_few_win_over_a_short_one_of_all() -> None:
+def test_prefix_groups_prefer_long_prefixes_of_a_few() -> None:
     rows = rows_of((7, 7, 1, 1, 1, 1, 2), (7, 7, 3, 3, 3, 3, 4), (7, 7, 1, 1, 1, 1, 5), (7, 7, 3, 3, 3, 3, 6))
     assert find_prefix_groups(rows) == (PrefixGroup(rows=(0, 2), shared=60), PrefixGroup(rows=(1, 3), shared=60))
 
 
-def test_a_short_prefix_of_all_wins_where_little_follows_it() -> None:
+def test_prefix_groups_prefer_a_short_prefix_of_all_for_short_rows() -> None:
     rows = rows_of((7, 7, 1, 2), (7, 7, 3, 4), (7, 7, 1, 5), (8, 8, 8, 8))
     assert find_prefix_groups(rows) == (PrefixGroup(rows=(0, 1, 2), shared=20),)
 
 
-def test_equal_rows_keep_their_last_token_and_short_prefixes_are_left() -> None:
+def test_prefix_groups_of_equal_rows_and_short_prefixes() -> None:
     assert find_prefix_groups(rows_of((5, 5, 5), (5, 5, 5))) == (PrefixGroup(rows=(0, 1), shared=29),)
     assert find_prefix_groups(rows_of((5, 6), (5, 7))) == ()
 
 
-def test_nothing_to_share() -> None:
+def test_prefix_groups_of_unrelated_rows() -> None:
     assert find_prefix_groups([]) == ()
     assert find_prefix_groups(rows_of((1, 2, 3))) == ()

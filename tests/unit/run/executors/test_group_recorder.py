@@ -25,7 +25,7 @@ def silent(event: Event) -> None:
 
 
 @pytest.mark.parametrize(("save_seconds", "share"), [(0.01, 0.0001), (2.9, 0.0097), (30.0, 0.01)])
-def test_saving_takes_at_most_two_percent_of_the_run(
+def test_checkpoints_take_at_most_two_percent_of_the_run(
     monkeypatch: pytest.MonkeyPatch, save_seconds: float, share: float
 ) -> None:
     clock, saved = Clock(), []

@@ -60,7 +60,7 @@ def answer(library: ctypes.CDLL | None) -> int:
 
 
 @needs_compiler
-def test_a_library_is_compiled_once_for_all_processes(make_compiler: MakeCompiler, cache: Path) -> None:
+def test_build_compiles_once_for_all_processes(make_compiler: MakeCompiler, cache: Path) -> None:
     calls = make_compiler("COMPILE")
     library, how = build.load_kernels()
     assert answer(library) == 42
@@ -76,7 +76,7 @@ def test_a_library_is_compiled_once_for_all_processes(make_compiler: MakeCompile
 
 @needs_compiler
 @pytest.mark.parametrize("what", ["_SOURCE", "_FLAGS", "_processor"])
-def test_another_source_other_flags_or_another_processor_need_another_library(
+def test_build_key_covers_source_flags_and_processor(
     make_compiler: MakeCompiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
     calls = make_compiler("COMPILE")
@@ -92,7 +92,7 @@ def test_another_source_other_flags_or_another_processor_need_another_library(
 
 
 @needs_compiler
-def test_processes_that_start_together_do_not_disturb_each_other(make_compiler: MakeCompiler, cache: Path) -> None:
+def test_build_by_concurrent_processes(make_compiler: MakeCompiler, cache: Path) -> None:
     calls = make_compiler("sleep 0.3; COMPILE")
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: build.load_kernels.__wrapped__()[0], range(4)))
@@ -102,7 +102,7 @@ def test_processes_that_start_together_do_not_disturb_each_other(make_compiler: 
 
 
 @pytest.mark.parametrize("named", [None, "no-such-c++"])
-def test_without_a_compiler_there_are_no_kernels(
+def test_build_without_a_compiler_gives_a_reason(
     monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path, named: str | None
 ) -> None:
     if named is None:
@@ -113,7 +113,7 @@ def test_without_a_compiler_there_are_no_kernels(
     assert not cache.exists()
 
 
-def test_elsewhere_than_on_linux_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, make_compiler: MakeCompiler) -> None:
+def test_build_is_linux_only(monkeypatch: pytest.MonkeyPatch, make_compiler: MakeCompiler) -> None:
     calls = make_compiler("exit 1")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert build.load_kernels() == (None, Message("kernels.linux_only"))
@@ -129,28 +129,26 @@ def test_elsewhere_than_on_linux_nothing_is_tried(monkeypatch: pytest.MonkeyPatc
         ("exit 3", "exit code 3"),
     ],
 )  # fmt: skip
-def test_what_a_compiler_complains_of_is_the_reason(
-    make_compiler: MakeCompiler, cache: Path, then: str, why: str
-) -> None:
+def test_build_error_is_the_reason(make_compiler: MakeCompiler, cache: Path, then: str, why: str) -> None:
     make_compiler(then)
     assert build.load_kernels() == (None, Message("kernels.not_compiled", compiler="some-c++", error=why))
     assert not list((cache / "kernels").iterdir())
 
 
-def test_a_compiler_that_hangs_is_stopped(make_compiler: MakeCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_stops_a_hanging_compiler(make_compiler: MakeCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
     make_compiler("exec sleep 60")
     monkeypatch.setattr(build, "_SECONDS", 0.5)
     assert build.load_kernels() == (None, Message("kernels.timeout", compiler="some-c++", seconds=0.5))
 
 
-def test_a_library_that_cannot_be_loaded_is_a_reason(make_compiler: MakeCompiler) -> None:
+def test_build_of_an_unloadable_library_gives_a_reason(make_compiler: MakeCompiler) -> None:
     make_compiler('for made; do :; done; echo "no library" > "$made"')
     library, how = build.load_kernels()
     assert library is None
     assert how.code == "kernels.not_loaded"
 
 
-def test_a_cache_that_cannot_be_written_is_a_reason(make_compiler: MakeCompiler, cache: Path) -> None:
+def test_build_with_an_unwritable_cache_gives_a_reason(make_compiler: MakeCompiler, cache: Path) -> None:
     calls = make_compiler("COMPILE")
     cache.write_text("a file where the folder should be", encoding="utf-8")
     library, how = build.load_kernels()
@@ -160,7 +158,7 @@ def test_a_cache_that_cannot_be_written_is_a_reason(make_compiler: MakeCompiler,
 
 
 @needs_compiler
-def test_nothing_is_loaded_from_where_others_may_write(make_compiler: MakeCompiler, cache: Path) -> None:
+def test_build_refuses_a_cache_that_others_may_write(make_compiler: MakeCompiler, cache: Path) -> None:
     make_compiler("COMPILE")
     error = f"others may write to {cache / 'kernels'}; set LORASCOPE_CACHE to a folder of your own"
     refused = (None, Message("kernels.not_loaded", error=error))
@@ -181,7 +179,7 @@ def test_nothing_is_loaded_from_where_others_may_write(make_compiler: MakeCompil
 
 
 @needs_compiler
-def test_nothing_is_loaded_from_a_folder_of_somebody_else(
+def test_build_refuses_a_cache_of_another_user(
     make_compiler: MakeCompiler, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = make_compiler("COMPILE")

@@ -73,7 +73,7 @@ def base_of(spec: StudySpec) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float64).eval()
 
 
-def test_every_rank_is_examined(study: Path) -> None:
+def test_post_training_covers_every_rank(study: Path) -> None:
     spectra, truncations, forgetting = examined(study)
     layers = [f"model.layers.{n}.self_attn.{kind}_proj" for n in (0, 1) for kind in "qkv"]
     assert [(record.trial_id, record.layer) for record in spectra] == [
@@ -94,7 +94,7 @@ def test_every_rank_is_examined(study: Path) -> None:
     assert all(rank.forgetting.change != 0 for rank in summary.ranks)
 
 
-def test_the_whole_adapter_in_another_basis_has_the_loss_it_was_trained_to(
+def test_truncation_to_the_full_rank_keeps_the_loss(
     spec: StudySpec, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four of four directions, in factors that are not those of training."""
@@ -106,7 +106,7 @@ def test_the_whole_adapter_in_another_basis_has_the_loss_it_was_trained_to(
     assert whole.example_nats == pytest.approx(trained.example_nats, rel=1e-10)
 
 
-def test_the_losses_are_those_of_plain_transformers_and_peft(
+def test_post_training_losses_equal_transformers_and_peft(
     lorascope: Lorascope, spec: StudySpec, study: Path, tmp_path: Path
 ) -> None:
     """The base on the generic text, a trained adapter on it, and an exported cut on the held-out rows."""
@@ -127,7 +127,9 @@ def test_the_losses_are_those_of_plain_transformers_and_peft(
 
 
 @pytest.mark.parametrize("rank", [-1, 0, 4, 5])
-def test_a_rank_that_is_no_cut_is_refused(lorascope: Lorascope, study: Path, tmp_path: Path, rank: int) -> None:
+def test_export_refuses_a_truncation_outside_the_rank(
+    lorascope: Lorascope, study: Path, tmp_path: Path, rank: int
+) -> None:
     code, _, err = lorascope("export", study, "--rank", 4, f"--truncate={rank}", "--to", tmp_path / "new")
     assert code == 2
     assert f"rank 4 cannot be truncated to rank {rank}" in err
@@ -149,7 +151,7 @@ def counting(calls: int, error: Exception) -> Callable[..., object]:
 
 
 @pytest.mark.parametrize("calls", [0, 2, 4])
-def test_stopped_in_the_middle_it_goes_on_there(spec: StudySpec, study: Path, tmp_path: Path, calls: int) -> None:
+def test_post_training_resumes_where_it_stopped(spec: StudySpec, study: Path, tmp_path: Path, calls: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(post_training, "example_nats", counting(calls, Interrupted("stopped as asked")))
         with pytest.raises(Interrupted):
@@ -165,7 +167,7 @@ def test_stopped_in_the_middle_it_goes_on_there(spec: StudySpec, study: Path, tm
     assert not (tmp_path / "study" / "checkpoints").exists()
 
 
-def test_without_memory_the_rest_is_left_out_and_said(spec: StudySpec, study: Path, tmp_path: Path) -> None:
+def test_post_training_out_of_memory_is_noted(spec: StudySpec, study: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(post_training, "example_nats", counting(3, MemoryError("no more")))
         watcher = execute(spec, tmp_path / "study")
@@ -179,15 +181,13 @@ def test_without_memory_the_rest_is_left_out_and_said(spec: StudySpec, study: Pa
     assert examined(tmp_path / "study") == examined(study)
 
 
-def test_another_failure_is_not_hidden(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_post_training_raises_other_errors(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(post_training, "example_nats", counting(1, RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         execute(spec, tmp_path / "study")
 
 
-def test_a_study_of_an_earlier_version_is_examined_without_training(
-    spec: StudySpec, study: Path, tmp_path: Path
-) -> None:
+def test_post_training_runs_without_training_on_a_finished_study(spec: StudySpec, study: Path, tmp_path: Path) -> None:
     execute(spec, tmp_path / "study")
     before = read_study(tmp_path / "study")
     connection = sqlite3.connect(tmp_path / "study" / "study.db")
@@ -201,7 +201,7 @@ def test_a_study_of_an_earlier_version_is_examined_without_training(
     assert "nothing was trained" in execute(spec, tmp_path / "study").notes[0]
 
 
-def test_what_is_turned_off_is_not_computed(model_folders: Mapping[str, str], rows_file: str, tmp_path: Path) -> None:
+def test_post_training_skips_what_is_off(model_folders: Mapping[str, str], rows_file: str, tmp_path: Path) -> None:
     spec = study_of(model_folders["llama"], rows_file, max_steps=1, truncation=False, forgetting_text="none")
     execute(spec, tmp_path / "study")
     spectra, truncations, forgetting = examined(tmp_path / "study")
@@ -212,7 +212,7 @@ def test_what_is_turned_off_is_not_computed(model_folders: Mapping[str, str], ro
     assert "nothing was trained" in execute(spec, tmp_path / "study").notes[0]
 
 
-def test_another_text_is_read_for_base_and_ranks_alike(
+def test_post_training_reads_a_given_forgetting_text(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     """The file changed between two runs of an unfinished examination: no loss of the first version is kept."""
@@ -233,9 +233,7 @@ def test_another_text_is_read_for_base_and_ranks_alike(
     assert summarize(tmp_path / "study").generic_text.name == str(text)
 
 
-def test_ranks_that_did_not_finish_are_left_out(
-    model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
-) -> None:
+def test_post_training_skips_unfinished_ranks(model_folders: Mapping[str, str], rows_file: str, tmp_path: Path) -> None:
     spec = study_of(model_folders["llama"], rows_file, learning_rates=(1e30,), ranks=(2,), forgetting_text=BUILTIN_TEXT)
     watcher: Watcher = execute(spec, tmp_path / "study")
     assert not any(phase.startswith("examining") for phase in watcher.phases)
@@ -248,7 +246,7 @@ def test_ranks_that_did_not_finish_are_left_out(
     [(None, "cannot be read"), (b"\xff\xfe wrong", "not UTF-8 (byte 0)"), (b"", "0 tokens"), (b"short", "windows of")],
     ids=["absent", "binary", "empty", "short"],
 )
-def test_a_text_that_cannot_be_used_is_refused_before_anything_starts(
+def test_unusable_forgetting_text_is_refused_before_training(
     lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, content: bytes | None,
     what: str,
 ) -> None:  # fmt: skip
@@ -266,7 +264,7 @@ def test_a_text_that_cannot_be_used_is_refused_before_anything_starts(
     assert not (tmp_path / "study").exists()
 
 
-def test_the_report_shows_what_was_examined(lorascope: Lorascope, spec: StudySpec, study: Path) -> None:
+def test_report_shows_post_training_results(lorascope: Lorascope, spec: StudySpec, study: Path) -> None:
     assert lorascope("report", study)[0] == 0
     for name in ("report.md", "report.html"):
         text = (study / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Memory that runs out: the same work in smaller passes, then fewer trials at once, then one trial less."""
+"""Out of memory: smaller micro-batches, then fewer trials at once, then one trial less."""
 
 import json
 import os
@@ -42,7 +42,7 @@ Fails = Callable[[FrozenModel, Sequence[MicroBatchRow]], bool]
 
 @pytest.fixture
 def memory_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fails], None]:
-    """From now on, passes of which ``fails`` is true want more memory than there is."""
+    """From now on, micro-batches for which ``fails`` is true run out of memory."""
 
     def when(fails: Fails) -> None:
         original = FrozenModel.row_nats
@@ -73,7 +73,7 @@ def assert_same_numbers(left: Left, undisturbed: Left) -> None:
             assert now.example_nats == pytest.approx(then.example_nats, rel=1e-9)
 
 
-def test_passes_become_smaller_until_they_fit(
+def test_out_of_memory_shrinks_microbatches(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, memory_ends: Callable[[Fails], None]
 ) -> None:
     memory_ends(lambda frozen, rows: sum(row.example.n_tokens for row in rows) > 70)
@@ -86,10 +86,10 @@ def test_passes_become_smaller_until_they_fit(
     assert_same_numbers(read_study(tmp_path / "study"), undisturbed)
 
 
-def test_memory_that_ends_in_the_backward_pass_repeats_the_step(
+def test_out_of_memory_in_backward_repeats_the_step(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the passes before it added to the gradients is taken back."""
+    """Gradients of earlier micro-batches are discarded."""
     original, calls = torch.Tensor.backward, []
 
     def backward(self: torch.Tensor, *arguments: Any, **others: Any) -> None:
@@ -105,14 +105,14 @@ def test_memory_that_ends_in_the_backward_pass_repeats_the_step(
 
 
 @pytest.mark.parametrize("most", [5, 3, 2, 1])
-def test_trials_train_in_turns_where_they_do_not_fit_together(
+def test_out_of_memory_splits_the_group_into_shards(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, memory_ends: Callable[[Fails], None], most: int
 ) -> None:
     memory_ends(lambda frozen, rows: trials_at_once(frozen) > most)
     watcher = execute(spec, tmp_path / "study")
     assert any("memory does not hold 6 trials at once" in note for note in watcher.notes)
     left = read_study(tmp_path / "study")
-    if most >= 3:  # a rank's learning rates stay together, and leave as they do in the whole pack
+    if most >= 3:  # a rank's learning rates stay together, and stop as they do in the whole group
         assert_same_numbers(left, undisturbed)
     for name in undisturbed.steps:
         shared = min(len(left.steps[name]), len(undisturbed.steps[name]))
@@ -127,7 +127,7 @@ def test_trials_train_in_turns_where_they_do_not_fit_together(
     assert not (tmp_path / "study" / "checkpoints").exists()
 
 
-def test_what_trains_in_turns_goes_on_where_it_was_killed(
+def test_group_shards_resume_after_a_kill(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, memory_ends: Callable[[Fails], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -150,7 +150,7 @@ def test_what_trains_in_turns_goes_on_where_it_was_killed(
     assert_same_numbers(read_study(tmp_path / "study"), undisturbed)
 
 
-def test_a_trial_that_does_not_fit_alone_ends_alone(
+def test_out_of_memory_of_a_trial_alone_ends_that_trial(
     spec: StudySpec, undisturbed: Left, tmp_path: Path, memory_ends: Callable[[Fails], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_trial_that_does_not_fit_alone_ends_alone(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
-def test_a_process_under_a_limit_has_the_losses_of_one_without(tmp_path: Path) -> None:
+def test_memory_limited_process_has_the_same_losses(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(LIMITED), str(tmp_path)], capture_output=True, text=True, env=environment, check=False

@@ -21,7 +21,7 @@ def dense(update: Update) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_cuts_are_those_of_the_dense_decomposition(shape: tuple[int, int, int]) -> None:
+def test_svd_truncations_equal_the_dense_decomposition(shape: tuple[int, int, int]) -> None:
     update = random_update(*shape)
     U, expected, Vh = torch.linalg.svd(dense(update), full_matrices=False)
     whole, found = principal(update)
@@ -36,7 +36,7 @@ def test_cuts_are_those_of_the_dense_decomposition(shape: tuple[int, int, int]) 
         torch.testing.assert_close(dense(cut), best, rtol=1e-10, atol=1e-10)
 
 
-def test_a_float32_adapter_keeps_its_precision() -> None:
+def test_svd_of_a_float32_adapter_keeps_its_precision() -> None:
     update = random_update(24, 40, 8, torch.float32)
     whole, _ = principal(update)
     assert whole.A.dtype == whole.B.dtype == torch.float32
@@ -45,7 +45,7 @@ def test_a_float32_adapter_keeps_its_precision() -> None:
     assert error < 2e-7
 
 
-def test_a_known_update() -> None:
+def test_svd_of_a_known_update() -> None:
     """B A is diag(8, 4, 2) on three of the axes, in another order; the scale halves it."""
     A = torch.zeros(3, 5, dtype=torch.float64)
     B = torch.zeros(4, 3, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_a_known_update() -> None:
     torch.testing.assert_close(dense(whole.first(2)), expected, rtol=0, atol=1e-14)
 
 
-def test_an_adapter_that_learned_nothing_has_no_directions() -> None:
+def test_svd_of_a_zero_update_has_no_directions() -> None:
     whole, values = principal(Update(A=torch.randn(4, 6), B=torch.zeros(5, 4), scale=2.0))
     assert values.tolist() == [0.0] * 4
     assert torch.equal(dense(whole), torch.zeros(5, 6))

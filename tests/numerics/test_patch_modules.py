@@ -25,7 +25,7 @@ from lorascope.modeling.backends.protocol import unpatch
 from lorascope.modeling.load import hash_weights
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.search.trials import plan_trials
-from support.groups import make_spec, prepared, run_pack
+from support.groups import make_spec, prepared, run_group
 from support.messages import ASKED
 from support.references import random
 from support.tiny_models import TARGETS, VOCABULARY, make_examples, make_model, make_splits
@@ -75,7 +75,7 @@ def logits(frozen: FrozenModel) -> torch.Tensor:
         ("bloom", {}),
     ],
 )
-def test_which_modules_are_replaced(own_kernels: Kernels, kind: str, expected: dict[str, int]) -> None:
+def test_patched_modules_of_each_model(own_kernels: Kernels, kind: str, expected: dict[str, int]) -> None:
     frozen, reasons = prepare_model(
         make_model(kind, torch.float32), TARGETS[kind], make_splits().train, packing=True, kernels=True
     )
@@ -104,7 +104,9 @@ def first_gradient(model: PreTrainedModel, targets: tuple[str, ...], *, kernels:
 
 @pytest.mark.parametrize("targets", [TARGETS["llama"], ALL_LINEAR], ids=["some", "all"])
 @pytest.mark.parametrize("width", [24, 64])
-def test_in_bfloat16_layers_add_up_in_float32(own_kernels: Kernels, targets: tuple[str, ...], width: int) -> None:
+def test_patched_bfloat16_layers_add_residuals_in_float32(
+    own_kernels: Kernels, targets: tuple[str, ...], width: int
+) -> None:
     """Of a width that the kernels multiply and of one that Torch does, adapters in what adds to the stream or not."""
     sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4, "head_dim": width // 4}
     model = make_model("llama", torch.bfloat16, **sizes)
@@ -115,7 +117,7 @@ def test_in_bfloat16_layers_add_up_in_float32(own_kernels: Kernels, targets: tup
     assert (ours - exact).norm() < 0.95 * (plain - exact).norm() < 0.1 * exact.norm()
 
 
-def test_layers_with_hooks_or_numbers_of_their_own_keep_their_sums(own_kernels: Kernels) -> None:
+def test_layers_with_hooks_or_other_dtypes_keep_their_residual_sums(own_kernels: Kernels) -> None:
     """One hears when its attention ends, one scales by a parameter that is 1 at first, and one is taken."""
     model = make_model("llama", torch.bfloat16, num_hidden_layers=3)
     heard: list[nn.Module] = []
@@ -135,7 +137,7 @@ class ScaledLayer(LlamaDecoderLayer):
         return hidden_states + 0.5 * (super().forward(hidden_states, **named) - hidden_states)
 
 
-def test_layers_that_add_up_otherwise_keep_their_sums(own_kernels: Kernels) -> None:
+def test_layers_with_other_residual_sums_are_not_patched(own_kernels: Kernels) -> None:
     model = make_model("llama", torch.bfloat16)
     for layer in model.model.layers:
         layer.__class__ = ScaledLayer
@@ -146,7 +148,7 @@ def test_layers_that_add_up_otherwise_keep_their_sums(own_kernels: Kernels) -> N
 
 @pytest.mark.usefixtures("exact_norms")
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_and_gradients_are_those_without_kernels(own_kernels: Kernels, kind: str) -> None:
+def test_patched_logits_and_gradients_equal_unpatched(own_kernels: Kernels, kind: str) -> None:
     found = []
     for frozen in both_ways(kind):
         trial = TrainingTrial(plan_trials(make_spec())[0], make_spec(), frozen.layers, torch.float64)
@@ -165,9 +167,9 @@ def test_logits_and_gradients_are_those_without_kernels(own_kernels: Kernels, ki
 
 @pytest.mark.usefixtures("exact_norms")
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_is_that_without_kernels(own_kernels: Kernels, kind: str) -> None:
+def test_patched_training_equals_unpatched(own_kernels: Kernels, kind: str) -> None:
     """Dropout included: both draw the same masks."""
-    ours, plain = (run_pack(make_spec(), frozen=frozen) for frozen in both_ways(kind))
+    ours, plain = (run_group(make_spec(), frozen=frozen) for frozen in both_ways(kind))
     for trial in ("r2", "r4", "r8"):
         assert len(plain.losses(trial)) == 6
         np.testing.assert_allclose(ours.losses(trial), plain.losses(trial), rtol=1e-10)
@@ -176,7 +178,7 @@ def test_training_is_that_without_kernels(own_kernels: Kernels, kind: str) -> No
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)], ids=str)
 @pytest.mark.parametrize("packing", [True, False])
-def test_kernels_are_as_near_to_the_exact_model_as_its_own_operations(
+def test_patched_error_is_that_of_the_model_s_own_operations(
     own_kernels: Kernels, dtype: torch.dtype, tolerance: float, packing: bool
 ) -> None:
     """Packed, and padded, where rows have attention of their own."""
@@ -202,7 +204,7 @@ def make_qwen(dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_config(config).to(dtype).requires_grad_(requires_grad=False).eval()
 
 
-def test_the_window_of_a_replaced_layer_is_kept(own_kernels: Kernels) -> None:
+def test_patched_layer_keeps_its_sliding_window(own_kernels: Kernels) -> None:
     frozen, _ = prepare_model(make_qwen(torch.float32), None, make_splits().train, packing=True, kernels=True)
     assert replaced(frozen.model)["Qwen2Attention"] == 2
     model = make_qwen(torch.float32).double()
@@ -210,14 +212,14 @@ def test_the_window_of_a_replaced_layer_is_kept(own_kernels: Kernels) -> None:
     assert (logits(frozen) - exact).norm() / exact.norm() < 2e-5
 
 
-def test_a_window_of_which_only_the_config_knows_is_left_to_the_layer(own_kernels: Kernels) -> None:
+def test_layer_whose_window_is_only_in_the_config_is_not_patched(own_kernels: Kernels) -> None:
     model = make_qwen(torch.float32)
     del model.model.layers[1].self_attn.sliding_window
     patch(model, own_kernels, "attention")
     assert replaced(model)["Qwen2Attention"] == 1
 
 
-def test_weights_and_their_names_stay_and_forwards_come_back(own_kernels: Kernels) -> None:
+def test_patching_keeps_weights_and_restores_forwards(own_kernels: Kernels) -> None:
     model, own = make_model("llama", torch.float32), lambda x: x
     model.model.norm.forward = own  # somebody else's
     names, weights = list(model.state_dict()), hash_weights(model)
@@ -278,18 +280,18 @@ class Halved(Gated):
         (lambda: Halved("silu"), False),
     ],
 )
-def test_what_only_looks_alike_is_left_alone(
+def test_similar_modules_are_not_patched(
     own_kernels: Kernels, make: Callable[[], nn.Module], taken: bool, dtype: torch.dtype
 ) -> None:
     module = make().to(dtype).requires_grad_(requires_grad=False)
     assert patch(module, own_kernels, "attention") == [module] * taken
 
 
-def test_a_norm_that_is_trained_is_left_alone(own_kernels: Kernels) -> None:
+def test_trainable_norm_is_not_patched(own_kernels: Kernels) -> None:
     assert patch(LlamaRMSNorm(8), own_kernels, "attention") == []
 
 
-def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kernels) -> None:
+def test_patched_norm_keeps_its_own_forward_for_another_dtype(own_kernels: Kernels) -> None:
     """As where a model adds up in float32 under weights in bfloat16."""
     norm = LlamaRMSNorm(8).bfloat16().requires_grad_(requires_grad=False)
     x = torch.randn(3, 8)
@@ -298,7 +300,7 @@ def test_a_norm_of_other_numbers_than_its_weight_s_is_its_own(own_kernels: Kerne
     assert torch.equal(norm(x), expected)
 
 
-def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_with_other_logits_are_rejected(own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Kernels.attention_forward
 
     def wrong(*arguments: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -315,9 +317,7 @@ def test_kernels_that_give_other_logits_are_not_used(own_kernels: Kernels, monke
     assert replaced(frozen.model) == {}
 
 
-def test_a_model_that_fails_with_the_kernels_does_without(
-    own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_that_fail_are_rejected(own_kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("what is this?\nmore")
 
@@ -331,18 +331,18 @@ def test_a_model_that_fails_with_the_kernels_does_without(
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_without_kernels_a_study_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
+def test_missing_kernels_leave_the_model_unpatched(monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
     monkeypatch.setattr(backend, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=packing, kernels=True
     )
     assert (frozen.accelerated, reasons.kernels) == (False, Message("kernels.no_compiler"))
     assert replaced(frozen.model) == {}
-    kept = run_pack(make_spec(), frozen=frozen)
+    kept = run_group(make_spec(), frozen=frozen)
     assert [len(kept.losses(trial)) for trial in ("r2", "r4", "r8")] == [6, 6, 6]
 
 
-def test_kernels_are_not_used_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_used_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "load_kernels", lambda: pytest.fail("nobody asked for kernels"))
     frozen, reasons = prepare_model(
         make_model("llama", torch.float32), None, make_splits().train, packing=True, kernels=False

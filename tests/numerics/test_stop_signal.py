@@ -1,4 +1,4 @@
-"""A request to stop is heard inside a pass, and leaves the weights as they are."""
+"""A stop request is checked inside a micro-batch and leaves the weights unchanged."""
 
 from collections.abc import Callable
 
@@ -17,8 +17,8 @@ LAYERS = 6
 """Adapted layers of the tiny model: three projections in each of two blocks."""
 
 
-def make_pack(check_stop: Callable[[], None]) -> tuple[TrialGroup, Kept]:
-    """One trial whose step is one pass."""
+def make_group(check_stop: Callable[[], None]) -> tuple[TrialGroup, Kept]:
+    """One trial whose step is one micro-batch."""
     spec = make_spec(ranks=(2,), tokens_per_pass=4096, max_steps=1)
     frozen, kept = prepared("llama"), Kept()
     trials = [TrainingTrial(record, spec, frozen.layers, torch.float64) for record in plan_trials(spec)]
@@ -29,16 +29,16 @@ def make_pack(check_stop: Callable[[], None]) -> tuple[TrialGroup, Kept]:
     return group, kept
 
 
-def test_every_adapted_layer_listens() -> None:
+def test_stop_is_checked_in_every_adapted_layer() -> None:
     heard: list[int] = []
-    group, kept = make_pack(lambda: heard.append(1))
+    group, kept = make_group(lambda: heard.append(1))
     train_group(group)
     assert len(kept.step_records) == 1
-    assert len(heard) > 1 + LAYERS, "once before the pass, once in each layer, and again on the way back"
+    assert len(heard) > 1 + LAYERS, "once before the micro-batch, once in each layer, and again in backward"
 
 
 @pytest.mark.parametrize("call", range(1, 1 + LAYERS + 2))
-def test_stopped_at_any_of_them_nothing_is_half_done(call: int) -> None:
+def test_stop_in_any_layer_leaves_weights_unchanged(call: int) -> None:
     heard: list[int] = []
 
     def check_stop() -> None:
@@ -46,7 +46,7 @@ def test_stopped_at_any_of_them_nothing_is_half_done(call: int) -> None:
         if len(heard) == call:
             raise Interrupted("stopped as asked")
 
-    group, kept = make_pack(check_stop)
+    group, kept = make_group(check_stop)
     before = group.trials[0].adapter.flat.clone()
     with pytest.raises(Interrupted):
         train_group(group)

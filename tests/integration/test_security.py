@@ -28,7 +28,7 @@ def change(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | fields), encoding="utf-8")
 
 
-def test_code_that_comes_with_a_model_does_not_run(model: Path, rows_file: str, tmp_path: Path) -> None:
+def test_remote_code_of_a_model_does_not_run(model: Path, rows_file: str, tmp_path: Path) -> None:
     mark = tmp_path / "it ran"
     for name in ("modeling_own", "tokenization_own"):
         (model / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n", encoding="utf-8")
@@ -40,7 +40,7 @@ def test_code_that_comes_with_a_model_does_not_run(model: Path, rows_file: str, 
     assert not mark.exists()
 
 
-def test_weights_that_are_a_pickle_are_not_loaded(model: Path, rows_file: str, tmp_path: Path) -> None:
+def test_pickled_weights_are_not_loaded(model: Path, rows_file: str, tmp_path: Path) -> None:
     mark = tmp_path / "it ran"
 
     class Bomb:
@@ -65,7 +65,7 @@ def test_weights_that_are_a_pickle_are_not_loaded(model: Path, rows_file: str, t
         "{{ lipsum.__globals__['os'].mkdir('PLACE') }}",
     ],
 )
-def test_a_chat_template_stays_in_its_sandbox(model: Path, tmp_path: Path, attack: str) -> None:
+def test_chat_template_is_sandboxed(model: Path, tmp_path: Path, attack: str) -> None:
     mark = tmp_path / "it ran"
     (model / "chat_template.jinja").unlink(missing_ok=True)
     change(model / "tokenizer_config.json", chat_template=attack.replace("PLACE", str(mark)))
@@ -78,7 +78,7 @@ def test_a_chat_template_stays_in_its_sandbox(model: Path, tmp_path: Path, attac
     assert not mark.exists()
 
 
-def test_an_adapter_that_is_a_link_to_elsewhere_is_not_handed_out(model: Path, rows_file: str, tmp_path: Path) -> None:
+def test_export_refuses_an_adapter_that_is_a_symlink(model: Path, rows_file: str, tmp_path: Path) -> None:
     execute(study_of(str(model), rows_file, max_steps=1, truncation=False), tmp_path / "study")
     (tmp_path / "private").write_text(SECRET, encoding="utf-8")
     weights = tmp_path / "study" / "adapters" / "r4" / "adapter_model.safetensors"
@@ -89,7 +89,7 @@ def test_an_adapter_that_is_a_link_to_elsewhere_is_not_handed_out(model: Path, r
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_adapter_is_refused_clearly(model: Path, rows_file: str, tmp_path: Path) -> None:
+def test_export_refuses_a_damaged_adapter(model: Path, rows_file: str, tmp_path: Path) -> None:
     execute(study_of(str(model), rows_file, max_steps=1, truncation=False), tmp_path / "study")
     config = tmp_path / "study" / "adapters" / "r4" / "adapter_config.json"
     for content in ("{", "[]", '{"r": 0}', config.read_text(encoding="utf-8").replace('"r": 4', '"r": 3')):

@@ -46,7 +46,7 @@ def only_result(folder: Path) -> dict[str, Any]:
     return json.loads(text)
 
 
-def test_peers(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_peers_script(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     rows = written.parent / "rows.json"
     rows.touch()
     monkeypatch.setattr("sys.argv", ["peers.py", "--with-float32", "--dataset", str(rows), "--ranks", "4,8"])
@@ -64,7 +64,7 @@ def test_peers(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert result["what"]["dataset"] == "rows.json"
 
 
-def test_scaling(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scaling_script(written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["scaling.py"])
     scaling.main()
     shown = capsys.readouterr().out

@@ -27,7 +27,7 @@ from support.studies import Watcher, study_of
         ),
     ],
 )
-def test_what_is_asked_for_and_cannot_be_had_is_said(
+def test_fallback_from_shared_prefixes_is_noted(
     model_folders: Mapping[str, str], rows_file: str, fields: dict[str, object], notes: list[str]
 ) -> None:
     watcher = Watcher()
@@ -37,7 +37,7 @@ def test_what_is_asked_for_and_cannot_be_had_is_said(
     assert set(watcher.notes) <= set(map(say, prepared.resolved.data_notes))
 
 
-def test_a_machine_without_kernels_is_said_to_take_longer(
+def test_fallback_from_kernels_is_noted(
     model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "load_kernels", lambda: (None, Message("kernels.no_compiler")))
@@ -47,7 +47,7 @@ def test_a_machine_without_kernels_is_said_to_take_longer(
     assert note == "Steps are computed without compiled kernels, which takes longer (no C++ compiler is here)."
 
 
-def test_a_study_that_goes_on_without_the_kernels_it_began_with_is_refused_with_the_reason_of_now(
+def test_resume_without_the_kernels_of_the_start_is_refused(
     model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = study_of(model_folders["llama"], rows_file)
@@ -59,7 +59,7 @@ def test_a_study_that_goes_on_without_the_kernels_it_began_with_is_refused_with_
         prepare_study(spec, before, Watcher())
 
 
-def test_a_study_that_goes_on_without_kernels_says_why_it_began_without(
+def test_resume_without_kernels_repeats_the_first_reason(
     model_folders: Mapping[str, str], rows_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, watcher = study_of(model_folders["llama"], rows_file), Watcher()

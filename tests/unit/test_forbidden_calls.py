@@ -24,12 +24,12 @@ def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-def test_there_are_files_to_look_at() -> None:
+def test_source_files_are_found() -> None:
     assert len(FILES) > 100
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_nothing_unpickles_evaluates_or_unpacks(file: Path) -> None:
+def test_source_does_not_unpickle_or_evaluate(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -47,7 +47,7 @@ def test_nothing_unpickles_evaluates_or_unpacks(file: Path) -> None:
             assert given.get("use_safetensors") == "True" or "gguf_file" in given
 
 
-def test_durations_come_from_a_clock_that_nobody_sets() -> None:
+def test_durations_come_from_the_monotonic_clock() -> None:
     """The time of day may jump; it is written down once, where a run says when it began."""
     wall = {"time.time", "datetime.now", "datetime.utcnow", "datetime.today", "time.localtime"}
     found = {(file.name, name) for file in FILES for name, _ in calls(file) if name in wall}

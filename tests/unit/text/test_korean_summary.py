@@ -50,7 +50,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_sentence_is_korean_and_has_the_numbers_of_the_english_one(make_study: MakeStudy, name: str) -> None:
+def test_korean_sentences_have_the_numbers_of_the_english_ones(make_study: MakeStudy, name: str) -> None:
     summary = summarize(make_study(**STUDIES[name]))
     with language("ko"):
         texts = list(told(summary))
@@ -60,7 +60,7 @@ def test_every_sentence_is_korean_and_has_the_numbers_of_the_english_one(make_st
         assert (text == "") == (original == "")
 
 
-def test_numbers_are_the_same_in_both(make_study: MakeStudy) -> None:
+def test_korean_summary_has_the_same_numbers(make_study: MakeStudy) -> None:
     folder = make_study()
     summary = summarize(folder)
     with language("ko"):
@@ -71,7 +71,7 @@ def test_numbers_are_the_same_in_both(make_study: MakeStudy) -> None:
         assert sorted(losses[0]) == sorted(losses[1])
 
 
-def test_trials_that_ended_early_are_told_in_korean(make_study: MakeStudy) -> None:
+def test_korean_messages_of_trials_that_ended_early(make_study: MakeStudy) -> None:
     ends: dict[str, OutcomeState] = {"r8": "diverged", "r128": "oom"}
     outcomes = {
         name: TrialOutcome(trial_id=name, state=state, steps=40, message=Message("trial.gradient_not_finite", step=41))

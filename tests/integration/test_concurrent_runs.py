@@ -28,7 +28,7 @@ with FolderLock(Path(sys.argv[1])) as held:
 """
 
 
-def test_a_second_run_in_a_folder_is_refused_before_anything_is_loaded(
+def test_second_run_in_a_folder_is_refused_before_loading(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, lorascope: Lorascope
 ) -> None:
     spec, folder = study_of(model_folders["llama"], rows_file, max_steps=2, truncation=False), tmp_path / "study"
@@ -52,7 +52,7 @@ def test_a_second_run_in_a_folder_is_refused_before_anything_is_loaded(
     assert (code, err) == (0, "")
 
 
-def test_of_two_runs_that_begin_a_study_at_once_one_is_refused(
+def test_concurrent_start_of_a_study_refuses_one_run(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both find an empty folder; while one still loads the model the other takes it, or has done all by then."""

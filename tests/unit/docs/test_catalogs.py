@@ -25,7 +25,7 @@ def fields(text: str) -> set[tuple[str, str | None, str | None]]:
 
 
 @pytest.mark.parametrize("code", TRANSLATED)
-def test_every_message_is_translated_and_no_other(code: str) -> None:
+def test_catalog_translates_every_message_and_no_other(code: str) -> None:
     wanted = {forms(message.id) for message in extract() if message.id}
     found = {forms(message.id) for message in messages(code)}
     assert wanted - found == set(), "run make words, then translate"
@@ -35,19 +35,19 @@ def test_every_message_is_translated_and_no_other(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", TRANSLATED)
-def test_a_translation_names_the_values_of_its_message(code: str) -> None:
+def test_catalog_translations_name_the_values_of_their_message(code: str) -> None:
     for message in messages(code):
         asked = set.union(*map(fields, forms(message.id)))
         for form in forms(message.string):
             assert fields(form) == asked - ({("count", "", None)} - fields(form)), message.id
 
 
-def test_korean_is_written_in_hangul() -> None:
+def test_catalog_korean_is_in_hangul() -> None:
     bare = {message.id for message in messages("ko") if not re.search("[가-힣]", forms(message.string)[0])}
     assert bare <= SAME_IN_ALL
 
 
-def test_messages_are_literals() -> None:
+def test_catalog_messages_are_literals() -> None:
     """An f-string, or a text put together before it is translated, is no key of any catalog."""
     registered = {"say.py", "metrics.py"}  # templates of messages and labels of metrics, which have tests of their own
     for path, node, _, texts in calls():
@@ -55,6 +55,6 @@ def test_messages_are_literals() -> None:
         assert path.name in registered or all(isinstance(text, ast.Constant) for text in texts), f"{path}:{node.lineno}"
 
 
-def test_the_words_of_every_metric_are_marked() -> None:
+def test_catalog_has_the_labels_of_every_metric() -> None:
     known = {forms(message.id)[0] for message in extract()}
     assert {words for metric in METRICS.values() for words in (metric.label, metric.unit)} <= known

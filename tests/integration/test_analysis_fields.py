@@ -20,7 +20,7 @@ def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
     return study_of(model_folders["llama"], rows_file, cost="quick")
 
 
-def test_limits_no_rank_was_measured_to_keep_are_refused_and_can_be_raised(spec: StudySpec, tmp_path: Path) -> None:
+def test_limits_that_no_rank_meets_are_refused_and_can_be_raised(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     with pytest.raises(InputError) as caught:
         execute(spec.model_copy(update={"max_memory": "1MB", "max_seconds": 1e6}), folder)
@@ -37,7 +37,7 @@ def test_limits_no_rank_was_measured_to_keep_are_refused_and_can_be_raised(spec:
     assert [part.peak_memory_bytes for part in summary.ranks] == [part.peak_memory_bytes for part in measured]
 
 
-def test_other_readings_of_a_finished_study_train_nothing(spec: StudySpec, tmp_path: Path) -> None:
+def test_changed_analysis_fields_train_nothing(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     execute(spec, folder)
     write_report(folder)
@@ -63,7 +63,7 @@ def test_other_readings_of_a_finished_study_train_nothing(spec: StudySpec, tmp_p
     assert json.loads((folder / "summary.json").read_text()) == before
 
 
-def test_an_unfinished_study_goes_on_under_another_tolerance(spec: StudySpec, tmp_path: Path) -> None:
+def test_unfinished_study_resumes_under_a_changed_tolerance(spec: StudySpec, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == 3:
             raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from lorascope.store import connection as connect
 from support.studies import execute, read_study, study_of
 
 
-def test_a_locked_store_is_waited_for(
+def test_locked_store_pauses_the_run(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)
@@ -34,7 +34,7 @@ def test_a_locked_store_is_waited_for(
     assert read_study(tmp_path / "study") == read_study(tmp_path / "undisturbed")
 
 
-def test_one_that_stays_locked_ends_the_run_and_the_next_goes_on(
+def test_store_that_stays_locked_ends_the_run_resumably(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)

@@ -24,7 +24,7 @@ def job(tmp_path: Path) -> Job:
 
 
 @pytest.mark.filterwarnings("ignore")  # what Trainer and accelerate say of themselves is not ours to mend
-def test_a_peer_has_the_rows_and_the_loss_of_lorascope(job: Job) -> None:
+def test_peer_run_has_the_rows_and_the_loss_of_lorascope(job: Job) -> None:
     few = job.model_copy(update={"rows": 8, "bound_steps": 1})
     ours = train_lorascope(few)
     theirs = train_peer(few.model_copy(update={"program": "trainer", "ranks": (4,)}))
@@ -37,13 +37,13 @@ def test_a_peer_has_the_rows_and_the_loss_of_lorascope(job: Job) -> None:
     assert ours.shares[0].flops > 0
 
 
-def test_shares_are_of_the_steps_after_the_first(job: Job) -> None:
+def test_product_shares_are_of_steps_after_the_first(job: Job) -> None:
     ours = train_lorascope(job.model_copy(update={"max_steps": 3, "bound_steps": 5, "learning_rates": (1e-3, 2e-3)}))
     assert len(ours.step_losses) == 4
     assert [share.step for share in ours.shares] == [2, 3]
     assert [share.training_seconds for share in ours.shares] == list(ours.step_seconds[1:])
 
 
-def test_rows_of_given_lengths_take_the_place_of_the_data_set_s(job: Job) -> None:
+def test_rows_of_given_lengths_replace_the_data_set(job: Job) -> None:
     ours = train_lorascope(job.model_copy(update={"row_lengths": (30, 5, 9), "max_steps": 1}))
     assert ours.step_tokens == (2 * 44,)

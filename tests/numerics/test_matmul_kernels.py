@@ -55,7 +55,7 @@ def exact(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("sizes", [(32, 64), (96, 1056), (1056, 96)], ids=str)
-def test_one_frozen_layer(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
+def test_linear_kernel(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
     layer = make_linear(*sizes, bias=bias)
     x, grad = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=BF16, seed=2)
     found = results_and_gradients(lambda x: FrozenProduct.apply(x[None], layer, product_kernels, None)[0], [x], grad)
@@ -74,7 +74,7 @@ def added(run: OfTwo) -> OfTwo:
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("sizes", [(96, 64), (96, 1056), (1056, 96)], ids=str)
-def test_a_frozen_layer_that_adds_to_a_residual_stream(
+def test_linear_kernel_adds_to_a_residual_stream(
     product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int
 ) -> None:
     """What it adds is not rounded to bfloat16, nor is what flows past it."""
@@ -90,7 +90,7 @@ def test_a_frozen_layer_that_adds_to_a_residual_stream(
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_gated_layer_that_adds_to_a_residual_stream(product_kernels: Kernels, rows: int) -> None:
+def test_gated_linear_kernel_adds_to_a_residual_stream(product_kernels: Kernels, rows: int) -> None:
     gate, up, down = make_linear(64, 608, seed=1), make_linear(64, 608, seed=2), make_linear(608, 64, bias=True, seed=3)
     x, grad = random(rows, 64, dtype=BF16, seed=4) * 3, random(rows, 64, dtype=torch.float32, seed=5)
     stream = random(rows, 64, dtype=torch.float32, seed=6)
@@ -109,7 +109,7 @@ def test_a_gated_layer_that_adds_to_a_residual_stream(product_kernels: Kernels, 
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_layers_with_one_input(product_kernels: Kernels, rows: int) -> None:
+def test_linear_kernels_share_one_input(product_kernels: Kernels, rows: int) -> None:
     layers = [make_linear(96, n_out, bias=n_out == 32, seed=n_out) for n_out in (64, 32, 160)]
     x = random(rows, 96, dtype=BF16)
     found = product_kernels.linear_forward(x, [(layer.weight, layer.bias) for layer in layers])
@@ -120,7 +120,7 @@ def test_layers_with_one_input(product_kernels: Kernels, rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_gated_layer(product_kernels: Kernels, rows: int) -> None:
+def test_gated_linear_kernel(product_kernels: Kernels, rows: int) -> None:
     gate, up, down = make_linear(64, 608, seed=1), make_linear(64, 608, seed=2), make_linear(608, 64, seed=3)
     x, grad = random(rows, 64, dtype=BF16, seed=4) * 3, random(rows, 64, dtype=BF16, seed=5)
     found = results_and_gradients(lambda x: GatedFeedForward.apply(x, gate, up, down, product_kernels, None), [x], grad)
@@ -131,7 +131,7 @@ def test_a_gated_layer(product_kernels: Kernels, rows: int) -> None:
 @pytest.mark.parametrize("rows", [3, 100])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("sizes", [(64, 96), (1632, 640), (96, 9 * 512 + 32)], ids=str)
-def test_an_output_head(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
+def test_output_head_kernel(product_kernels: Kernels, sizes: tuple[int, int], bias: bool, rows: int) -> None:
     """With more outputs than one round of groups takes, and a width of several panels."""
     layer = make_linear(*sizes, bias=bias)
     x, dy = random(rows, sizes[0], dtype=BF16, seed=1), random(rows, sizes[1], dtype=BF16, seed=2)
@@ -208,7 +208,7 @@ def compute(kernels: Kernels, made: Sequence[Adapted], *, wants_dx: bool = True)
     ],
     ids=str,
 )
-def test_adapters(
+def test_lora_kernel(
     product_kernels: Kernels,
     ranks: Sequence[int],
     slots: Sequence[int],
@@ -240,7 +240,7 @@ def test_adapters(
     assert relative(outputs[len(made)], expected_dx) < ROUNDED
 
 
-def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
+def test_lora_kernel_keeps_small_updates(product_kernels: Kernels) -> None:
     """Added to a result that is rounded already, half of an update of a thousandth of it would be lost."""
     made = make_adapted(product_kernels, (8,), (640,), n_in=96, n_out=96, dropped=False)
     (part,) = made.segments
@@ -254,7 +254,7 @@ def test_a_small_update_is_not_rounded_away(product_kernels: Kernels) -> None:
     assert abs(share - 1) < 0.05
 
 
-def test_weights_are_rounded_as_torch_rounds_them(product_kernels: Kernels) -> None:
+def test_kernel_weights_are_rounded_like_torch(product_kernels: Kernels) -> None:
     made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
     ties = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, -1 - 3 * 2**-8])  # to even: down, up, and so below zero
     for own, rounded in zip(made.segments, other.segments, strict=True):
@@ -266,7 +266,7 @@ def test_weights_are_rounded_as_torch_rounds_them(product_kernels: Kernels) -> N
     assert all(torch.equal(ours, expected) for ours, expected in pairs)
 
 
-def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> None:
+def test_linear_kernel_skips_unneeded_input_gradients(product_kernels: Kernels) -> None:
     made, other = (make_adapted(product_kernels, (8, 40), (64, 32), n_in=64, n_out=32, dropped=True) for _ in range(2))
     y, _, *gradients = compute(product_kernels, [made])
     same_y, *same = compute(product_kernels, [other], wants_dx=False)
@@ -275,7 +275,7 @@ def test_an_input_that_needs_no_gradient_gets_none(product_kernels: Kernels) -> 
 
 
 @pytest.mark.parametrize("length", [8, 40])
-def test_an_adapter_that_begins_inside_a_tile_is_left_to_torch(own_kernels: Kernels, length: int) -> None:
+def test_lora_inside_a_tile_falls_back_to_torch(own_kernels: Kernels, length: int) -> None:
     """Padded rows of which the first have no adapter."""
     layer = MultiLoraLinear(make_linear(64, 64))
     shape = AdapterShape(rank=8, scale=4.0, dropout=0.0, seed=0)
@@ -299,7 +299,7 @@ WIDE = {
 
 
 def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch.Tensor, int]:
-    """The gradient of two trials' adapters over two passes, and how many products the kernels made for it."""
+    """Gradients of two trials' adapters over two micro-batches, and how many matmuls the kernels did."""
     spec, rows = make_spec(ranks=(4, 40)), make_examples(6, longest=70)
     frozen, _ = prepare_model(model, TARGETS[kind], make_splits().train, packing=True, kernels=kernels)
     trials = [TrainingTrial(record, spec, frozen.layers, model.dtype) for record in plan_trials(spec)]
@@ -321,7 +321,7 @@ def gradient(model: PreTrainedModel, kind: str, *, kernels: bool) -> tuple[torch
 
 @pytest.mark.parametrize("kind", sorted(WIDE))
 @pytest.mark.usefixtures("model_kernels")
-def test_a_model_s_gradients_are_as_near_to_the_exact_ones_as_torch_s(kind: str) -> None:
+def test_model_gradients_are_as_exact_as_torch(kind: str) -> None:
     model = make_model(kind, BF16, vocabulary=64, **WIDE[kind])
     exact, _ = gradient(copy.deepcopy(model).double(), kind, kernels=False)
     plain, none = gradient(copy.deepcopy(model), kind, kernels=False)
@@ -354,7 +354,7 @@ def every_product(kernels: Kernels) -> list[torch.Tensor]:
     return [*found, y, dx, *compute(kernels, [made]), *compute(kernels, [wide])]
 
 
-def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kernels) -> None:
+def test_matmul_kernels_are_bitwise_independent_of_threads(product_kernels: Kernels) -> None:
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -367,7 +367,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_product(product_kernels: Kern
         assert torch.equal(one, three)
 
 
-def test_products_are_counted_as_torch_s_own_are(product_kernels: Kernels) -> None:
+def test_matmul_kernels_are_counted_like_torch(product_kernels: Kernels) -> None:
     """A step counts the same work whoever makes its products."""
     layer, x = make_linear(64, 96), random(40, 64, dtype=BF16).requires_grad_()
     counts = []
@@ -382,7 +382,7 @@ def test_products_are_counted_as_torch_s_own_are(product_kernels: Kernels) -> No
     assert counted.flops == 3 * 2 * 64 * 8 * (64 + 32) + 2 * 2 * (64 + BARE) * 64 * 32
 
 
-def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_kernels: Kernels) -> None:
+def test_unsupported_matmul_falls_back_to_torch(own_kernels: Kernels, plain_kernels: Kernels) -> None:
     x, weight = torch.ones(1, 64, dtype=BF16), torch.ones(32, 64, dtype=BF16)
     assert not plain_kernels.supports_matmul(x, weight)
     for unfit in (x.float(), x[0], x[:0]):
@@ -392,7 +392,7 @@ def test_what_cannot_be_multiplied_is_left_to_torch(own_kernels: Kernels, plain_
 
 
 @pytest.mark.parametrize("changed", ["forward", "hook", "class"])
-def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, changed: str) -> None:
+def test_modified_layer_is_not_replaced(own_kernels: Kernels, changed: str) -> None:
     layer = make_linear(64, 32)
     assert is_unmodified(layer, nn.Linear)
     if changed == "forward":
@@ -405,7 +405,7 @@ def test_a_layer_that_somebody_changed_keeps_what_it_does(own_kernels: Kernels, 
 
 
 @pytest.mark.parametrize("level", ["tiles", "vectors"])
-def test_missing_memory_is_a_memory_error(level: str) -> None:
+def test_matmul_kernel_out_of_memory_is_a_memory_error(level: str) -> None:
     """In a process of its own, as the kernels' memory is kept."""
     code = """
 import resource, sys, torch

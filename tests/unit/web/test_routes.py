@@ -50,7 +50,7 @@ def updates(body: bytes) -> list[dict]:
     return [json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line.startswith("data: ")]
 
 
-def test_one_study_is_the_home_page_and_several_are_a_list(studies: Path) -> None:
+def test_home_page_is_one_study_or_a_list(studies: Path) -> None:
     home = ask(app_of(studies / "first"), "/")
     assert home.status == 200
     assert 'data-study="first"' in home.text
@@ -63,7 +63,7 @@ def test_one_study_is_the_home_page_and_several_are_a_list(studies: Path) -> Non
     assert "other" not in update["/list"]
 
 
-def test_a_new_stream_gets_every_part_of_its_studies(studies: Path) -> None:
+def test_stream_begins_with_every_part(studies: Path) -> None:
     page = Page(Studies(studies), lambda: True)
     for app in (page.app(), page.app(), app_of(studies)):
         [update] = updates(ask(app, "/events?study=first&study=sec%20ond").body)
@@ -85,9 +85,7 @@ def stream(page: Page, polls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPa
     return read()
 
 
-def test_a_stream_sends_whole_parts_that_changed_and_null_for_those_that_are_gone(
-    studies: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_sends_changed_parts_and_null_for_removed_ones(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     polls: list[dict[str, Any]] = [
         {"a": 1, "b": [1]},
         {"a": 1, "b": [1]},
@@ -98,12 +96,12 @@ def test_a_stream_sends_whole_parts_that_changed_and_null_for_those_that_are_gon
     assert updates("".join(sent).encode()) == [{"a": 1, "b": [1]}, {"b": [1, 2]}, {"a": None, "c": None}]
 
 
-def test_an_unchanged_study_sends_nothing_but_heartbeats(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_of_an_unchanged_study_sends_heartbeats(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = run(stream(Page(Studies(studies)), [{}] * 3, monkeypatch, heartbeat=0.0))
     assert sent == ["retry: 1000\n\n"] + ["event: heartbeat\ndata: 1\n\n"] * 3
 
 
-def test_studies_are_compared_side_by_side(studies: Path) -> None:
+def test_compare_page_shows_studies_side_by_side(studies: Path) -> None:
     answer = ask(app_of(studies), "/compare?study=first&study=sec%20ond")
     assert answer.status == 200
     assert answer.text.count("data-study=") == 2
@@ -119,7 +117,7 @@ def test_studies_are_compared_side_by_side(studies: Path) -> None:
         "/events?study=..", "/events?study=/etc", "/nothing", "/study/", "/assets/", "/assets/vega.js/x",
     ],
 )  # fmt: skip
-def test_what_is_not_a_study_is_not_found(studies: Path, address: str) -> None:
+def test_unknown_study_is_not_found(studies: Path, address: str) -> None:
     answer = ask(app_of(studies), address)
     assert answer.status == 404
     assert "secret notes" not in answer.text
@@ -131,7 +129,7 @@ def test_what_is_not_a_study_is_not_found(studies: Path, address: str) -> None:
     path=st.text(max_size=30), names=st.lists(st.text(max_size=12), max_size=4), lang=st.none() | st.text(max_size=6),
     seen=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=40),
 )  # fmt: skip
-def test_no_address_makes_an_error(kept: ASGIApp, path: str, names: list[str], lang: str | None, seen: str) -> None:
+def test_no_address_is_a_server_error(kept: ASGIApp, path: str, names: list[str], lang: str | None, seen: str) -> None:
     """Whatever is asked: an answer below 500, and the text that was given never comes back as HTML."""
     query = "&".join(f"study={quote(name, safe='')}" for name in ["first", *names])
     query += "" if lang is None else f"&lang={quote(lang, safe='')}"
@@ -159,7 +157,7 @@ def test_names_are_escaped(build_study: BuildStudy, tmp_path: Path) -> None:
     assert ask(app_of(tmp_path), "/study/<script>alert(1)").text.count("<script>") == 0
 
 
-def test_languages(studies: Path) -> None:
+def test_pages_are_in_the_language_asked_for(studies: Path) -> None:
     app = app_of(studies / "first")
     assert '<html lang="ko">' in ask(app, "/?lang=ko").text
     assert '<html lang="ko">' in ask(app, "/", headers={"accept-language": "de-DE,ko-KR;q=0.8,en"}).text
@@ -171,7 +169,7 @@ def test_languages(studies: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ASSETS)
-def test_scripts_and_styles_are_sent_once(studies: Path, name: str) -> None:
+def test_assets_are_cached(studies: Path, name: str) -> None:
     app = app_of(studies)
     answer = ask(app, f"/assets/{name}")
     assert answer.status == 200
@@ -180,7 +178,7 @@ def test_scripts_and_styles_are_sent_once(studies: Path, name: str) -> None:
     assert (again.status, again.body) == (304, b"")
 
 
-def test_a_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> None:
+def test_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> None:
     check_root(studies)
     check_root(studies / "first")
     for folder, words in ((tmp_path / "none", "no folder"), (studies / "other", "no study")):
@@ -190,7 +188,7 @@ def test_a_folder_without_a_study_is_refused(studies: Path, tmp_path: Path) -> N
         check_root(studies / "notes.txt")
 
 
-def test_an_empty_study_is_a_page(tmp_path: Path, studies: Path) -> None:
+def test_empty_study_is_a_page(tmp_path: Path, studies: Path) -> None:
     """The folder is there before the records are."""
     spec = tmp_path / "new" / "study.yaml"
     spec.parent.mkdir()

@@ -52,7 +52,7 @@ def assert_same_logits(one: list[torch.Tensor], other: list[torch.Tensor]) -> No
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
 
 
-def test_a_run_leaves_every_file_and_a_valid_summary(
+def test_run_writes_every_file_and_a_valid_summary(
     lorascope: Lorascope, tmp_path: Path, model_folders: Mapping[str, str], rows_file: str
 ) -> None:
     spec = study_of(model_folders["llama"], rows_file, cost="quick")
@@ -79,7 +79,7 @@ def test_a_run_leaves_every_file_and_a_valid_summary(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_peft_loads_the_adapter_and_gives_the_logits_lorascope_computes(studies: Mapping[str, Path], kind: str) -> None:
+def test_adapter_gives_the_same_logits_in_peft(studies: Mapping[str, Path], kind: str) -> None:
     folder, rows = studies[kind], make_examples(4)
     adapter = folder / "adapters" / "r2"
     spec = load_spec(folder / "study.yaml", {})
@@ -90,7 +90,7 @@ def test_peft_loads_the_adapter_and_gives_the_logits_lorascope_computes(studies:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_export_hands_over_the_adapter_and_the_merged_model(
+def test_export_writes_the_adapter_and_the_merged_model(
     lorascope: Lorascope, studies: Mapping[str, Path], kind: str, tmp_path: Path
 ) -> None:
     source = studies[kind] / "adapters" / "r4"
@@ -115,7 +115,7 @@ def base_path(folder: Path) -> str:
     return load_spec(folder / "study.yaml", {}).model
 
 
-def test_export_refuses_what_is_not_there(lorascope: Lorascope, studies: Mapping[str, Path], tmp_path: Path) -> None:
+def test_export_refuses_a_missing_rank(lorascope: Lorascope, studies: Mapping[str, Path], tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "file").write_text("")
     for rank, to, what in (
@@ -130,7 +130,7 @@ def test_export_refuses_what_is_not_there(lorascope: Lorascope, studies: Mapping
         assert not to.exists() or not list(to.iterdir())
 
 
-def test_all_linear_layers_merge_too(
+def test_export_merges_all_linear_layers(
     lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     spec = study_of(model_folders["opt"], rows_file, target_modules="all-linear", ranks=(2,), max_steps=2)
@@ -144,7 +144,7 @@ def test_all_linear_layers_merge_too(
     assert_same_logits(own_logits(spec, base_of(tmp_path / "study"), adapter, make_examples(4)), plain_logits(merged))
 
 
-def test_each_rank_s_adapter_is_that_of_its_best_learning_rate(
+def test_adapter_of_a_rank_is_that_of_its_best_learning_rate(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
     spec = study_of(
@@ -168,7 +168,7 @@ def test_each_rank_s_adapter_is_that_of_its_best_learning_rate(
     assert len({value for name, value in adapters.items() if name.endswith("safetensors")}) == len(trials)
 
 
-def test_rows_mean_the_same_in_every_kind_of_file(
+def test_rows_give_the_same_study_in_every_file_format(
     model_folders: Mapping[str, str], rows_file: str, rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
     table = pa.Table.from_pylist(rows)

@@ -42,7 +42,7 @@ class Visit:
         return int(self.page.locator(f"[data-chart={name}] {FADED}").count())
 
 
-def test_every_chart_is_drawn_offline_and_nothing_goes_wrong(chromium: Any, report: Path) -> None:
+def test_report_draws_every_chart_offline(chromium: Any, report: Path) -> None:
     visit = Visit(chromium, report)
     charts = visit.page.locator("[data-chart]").evaluate_all("all => all.map(one => one.dataset.chart)")
     assert len(charts) >= 13
@@ -51,7 +51,7 @@ def test_every_chart_is_drawn_offline_and_nothing_goes_wrong(chromium: Any, repo
     assert visit.wrong == []
 
 
-def test_a_rank_chosen_by_button_or_legend_is_chosen_in_every_chart(chromium: Any, report: Path) -> None:
+def test_report_rank_selection_applies_to_every_chart(chromium: Any, report: Path) -> None:
     visit = Visit(chromium, report)
     visit.draw("train_loss", "eval_loss")
     assert (visit.faded("train_loss"), visit.faded("eval_loss")) == (0, 0)
@@ -73,7 +73,7 @@ def test_a_rank_chosen_by_button_or_legend_is_chosen_in_every_chart(chromium: An
     assert visit.wrong == []
 
 
-def test_a_curve_runs_along_what_is_asked_for(chromium: Any, report: Path) -> None:
+def test_report_curve_axis_can_be_chosen(chromium: Any, report: Path) -> None:
     visit = Visit(chromium, report)
     visit.draw("train_loss")
     place = visit.page.locator("[data-chart=train_loss]")
@@ -91,14 +91,14 @@ def test_a_curve_runs_along_what_is_asked_for(chromium: Any, report: Path) -> No
     assert visit.wrong == []
 
 
-def test_without_scripts_the_charts_stand_still(chromium: Any, report: Path) -> None:
+def test_report_without_scripts_shows_static_charts(chromium: Any, report: Path) -> None:
     visit = Visit(chromium, report, java_script_enabled=False)
     assert visit.page.locator("figure > svg").count() == visit.page.locator("[data-chart]").count()
     assert not visit.page.locator("#choose").is_visible()
     assert visit.wrong == []
 
 
-def test_no_other_script_runs(chromium: Any, report: Path) -> None:
+def test_report_policy_blocks_other_scripts(chromium: Any, report: Path) -> None:
     visit = Visit(chromium, report)
     visit.page.evaluate(
         """() => {
@@ -112,7 +112,7 @@ def test_no_other_script_runs(chromium: Any, report: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_phone(chromium: Any, report: Path, scheme: str) -> None:
+def test_report_fits_a_phone(chromium: Any, report: Path, scheme: str) -> None:
     visit = Visit(chromium, report, viewport={"width": 390, "height": 800}, color_scheme=scheme)
     visit.draw("train_loss", "memory_split")
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""Each rank alone: turns that alternate, on the same rows, that go on where they stopped and may be extended."""
+"""Solo runs: they alternate between ranks on the same rows, resume where they stopped and can be extended."""
 
 import signal
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def runs_of(folder: Path) -> list[SoloRun]:
         return store.read(SoloRun)
 
 
-def test_ranks_go_up_and_down_so_that_drift_favours_none() -> None:
+def test_solo_runs_alternate_the_order_of_ranks() -> None:
     assert solo_order([128, 8, 256], 3) == [
         (8, 0), (128, 0), (256, 0), (256, 1), (128, 1), (8, 1), (8, 2), (128, 2), (256, 2),
     ]  # fmt: skip
@@ -40,7 +40,7 @@ def test_ranks_go_up_and_down_so_that_drift_favours_none() -> None:
     assert len({sum(found) for found in places.values()}) == 1
 
 
-def test_turns_are_on_the_same_typical_rows_and_the_last_has_the_heaviest_too(spec: StudySpec, tmp_path: Path) -> None:
+def test_solo_runs_share_typical_rows_and_the_last_adds_the_heaviest(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     execute(spec, folder)
     runs = runs_of(folder)
@@ -73,7 +73,7 @@ def test_turns_are_on_the_same_typical_rows_and_the_last_has_the_heaviest_too(sp
     assert (runs[2].activation_bytes or 0) > (runs[3].activation_bytes or 0)
 
 
-def test_costs_change_no_loss_and_stop_and_go_on_between_turns(spec: StudySpec, tmp_path: Path) -> None:
+def test_solo_runs_change_no_loss_and_resume_between_runs(spec: StudySpec, tmp_path: Path) -> None:
     execute(spec.model_copy(update={"cost": "off"}), tmp_path / "off")
     with pytest.raises(Interrupted):
         _stopped_at("rank 4 costs alone, turn 2", spec, tmp_path / "study")
@@ -98,7 +98,7 @@ def _stopped_at(phase: str, spec: StudySpec, folder: Path) -> None:
     run_study(spec, folder, trackers=[Stopping()], command="lorascope run")
 
 
-def test_a_finished_study_may_be_measured_longer_and_trains_nothing(spec: StudySpec, tmp_path: Path) -> None:
+def test_solo_runs_of_a_finished_study_extend_without_training(spec: StudySpec, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     execute(spec, folder)
     before, quick = read_study(folder), runs_of(folder)
