@@ -1,4 +1,4 @@
-"""What holds for every test: no network, one thread, small things."""
+"""Settings of all tests: no network, one thread."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Visitors in a browser, real studies to train, and made-up studies to show."""
+"""Visits in a browser, real studies to train, and made-up studies to show."""
 
 import json
 import re

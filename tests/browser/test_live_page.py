@@ -1,4 +1,4 @@
-"""The page in a real browser, with real runs."""
+"""The live page in a real browser, with real runs."""
 
 import contextlib
 import signal

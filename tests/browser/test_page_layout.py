@@ -1,4 +1,4 @@
-"""The page at several widths, in light and dark, for every reader."""
+"""Layout of the live page: widths, light and dark, accessibility, selections."""
 
 from collections.abc import Callable
 from typing import Any

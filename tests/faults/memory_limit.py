@@ -23,7 +23,7 @@ from support.studies import Watcher, read_study, save_model_folder, study_of
 MB = 2**20
 TIGHT = tuple(n * MB for n in (320, 240, 180, 135, 100, 75, 56))
 HOPELESS = tuple(n * MB for n in (6, 3, 1))
-"""Bytes that training may take beyond what the process has, which may hold freed memory that a micro-batch takes first."""
+"""Bytes that training may allocate beyond those of the process, which reuses memory it has freed first."""
 
 
 class Limiter(Watcher):

@@ -1,4 +1,4 @@
-"""What is read from outside, each as a function of bytes that may refuse them and may do nothing else."""
+"""Fuzz targets: each reads bytes from outside the program and may refuse them, but nothing else."""
 
 import json
 import tempfile

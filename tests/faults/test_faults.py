@@ -1,4 +1,4 @@
-"""The short version of ``make faults``: real studies are killed, starved and damaged, and end with the same bytes."""
+"""A short version of ``make faults``: real studies are killed, starved and damaged, and end with the same bytes."""
 
 import json
 import os

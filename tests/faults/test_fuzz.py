@@ -1,4 +1,4 @@
-"""The short version of fuzz.py: whatever stands in a file, it is read or refused."""
+"""A short version of fuzz.py: broken files are read or refused."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Tiny models in folders as people have them, rows in a file, and studies of both."""
+"""Tiny models in folders, rows in a file, and studies of both."""
 
 import json
 import os

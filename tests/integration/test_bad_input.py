@@ -1,4 +1,4 @@
-"""Whatever is wrong with what was asked: one clear message, exit code 2, nothing written."""
+"""Bad input: one clear message, exit code 2, and nothing written."""
 
 import gzip
 import json

@@ -198,7 +198,7 @@ def test_automatic_rates_are_trained(
 def test_early_exit_replays_steps_with_the_same_trials(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trials share micro-batches: a trial that stopped since is replayed too, or sums would be taken in another order."""
+    """Trials share micro-batches: without a trial that stopped since, sums would be taken in another order."""
 
     class Killed(BaseException):
         pass

@@ -1,4 +1,4 @@
-"""What every registered executor promises, and that one file and one line add another."""
+"""The contract of every registered executor; one file and one line add another."""
 
 import pickle
 import sys

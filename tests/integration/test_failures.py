@@ -1,4 +1,4 @@
-"""What goes wrong with a trial is an outcome with its numbers, and the next run tries again."""
+"""A failing trial is an outcome with its numbers, and the next run tries again."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

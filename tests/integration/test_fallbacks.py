@@ -1,4 +1,4 @@
-"""What a run decides before it trains, and what it says of that."""
+"""Fallbacks chosen before training, and their notes."""
 
 from collections.abc import Mapping
 

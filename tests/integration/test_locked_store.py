@@ -1,4 +1,4 @@
-"""A store that another program holds: the run waits and goes on."""
+"""A run waits for a store that another program has locked."""
 
 import sqlite3
 import threading

@@ -1,4 +1,4 @@
-"""``lorascope plan``: what it says agrees with a run, needs little, and refuses what it cannot plan."""
+"""``lorascope plan``: agrees with a run, takes little time and memory, and refuses bad input."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is examined after training: complete, right, and continued where it stopped."""
+"""Post-training analysis: complete, correct and resumable."""
 
 import sqlite3
 from collections.abc import Callable, Mapping

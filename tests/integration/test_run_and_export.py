@@ -1,4 +1,4 @@
-"""A study from nothing to its folder, and what can be done with the folder."""
+"""A complete run, the files of its folder, and export."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A model, rows or a study from a stranger can be wrong, and can do no harm; and secrets stay where they are."""
+"""Untrusted models, rows and studies cannot run code, and secrets are not stored."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The compiled kernels, where a compiler is here."""
+"""Compiled kernels, where a compiler is installed."""
 
 import pytest
 

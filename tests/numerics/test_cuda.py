@@ -1,4 +1,4 @@
-"""On a GPU, for who has one; never run by the project's own checks."""
+"""Training on a GPU; excluded from the project's own checks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The random bits of dropout: what they are, that the kernels make the same, and that nothing connects them."""
+"""Dropout bits: published vectors, equal in kernels and Torch, uncorrelated."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Singular values and cuts of an update that is never formed, against those of the update itself."""
+"""SVD of an update that is never formed, against the SVD of the update itself."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""An adapter that lorascope cuts is the one that PEFT's own decomposition of the whole update gives."""
+"""Truncated adapters equal PEFT's SVD of the full update."""
 
 from pathlib import Path
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Programs that serve a page, and a visitor of it in a browser."""
+"""Run lorascope in a process and visit its page in a browser."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Play a study to a view, and stand for a run behind the command line."""
+"""Play a study to a view, and stand in for a run behind the command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What no Korean text should hold: words of English, and particles that nobody chose a form of."""
+"""Faults of Korean text: English words, and particles without a chosen form."""
 
 import re
 

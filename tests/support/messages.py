@@ -1,4 +1,4 @@
-"""Messages of made-up records, and those that an analysis found."""
+"""Messages of made-up records, and messages found in a summary."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The pages a person reads, their fenced blocks and what is written as code in their text."""
+"""Pages of the documentation, their fenced blocks and inline code."""
 
 import re
 from dataclasses import dataclass

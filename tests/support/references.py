@@ -1,4 +1,4 @@
-"""What the compiled kernels are held against, in float64 and in plain operations."""
+"""References for the compiled kernels, in float64 and plain operations."""
 
 from collections.abc import Callable, Sequence
 

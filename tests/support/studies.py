@@ -1,4 +1,4 @@
-"""Make model folders and studies, carry them out, and read what they left."""
+"""Make model folders and studies, run them, and read the results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Tiny models, tokenizers and rows made in the test, shaped like what people use."""
+"""Tiny models, tokenizers and rows, shaped like real ones."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A made-up study for tests of what reads records."""
+"""Made-up studies for tests of code that reads records."""
 
 import sys
 from collections import Counter

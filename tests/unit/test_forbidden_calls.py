@@ -1,4 +1,4 @@
-"""What could run code that came as data is nowhere in the package."""
+"""The package never runs code that came as data."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A measured process does what it says, and a peer trains on the very rows that lorascope trains on."""
+"""A peer trains on the same rows as lorascope, and its measurements are complete."""
 
 import json
 from pathlib import Path

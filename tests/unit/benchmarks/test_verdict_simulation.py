@@ -1,4 +1,4 @@
-"""A short version of the simulation: studies with a known truth, and what the summary says of them."""
+"""A short version of the verdict simulation: summaries of studies with a known truth."""
 
 from dataclasses import replace
 from pathlib import Path

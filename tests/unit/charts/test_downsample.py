@@ -1,4 +1,4 @@
-"""Thinning keeps what an eye would miss, and labels do not cover each other."""
+"""Downsampling keeps peaks, and labels do not overlap."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The cost model against figures by hand, and against what the engine allocates and saves."""
+"""The cost model against hand-computed figures and against what the engine allocates and saves."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The generic text: what it is, how it is cut, and what is a target in it."""
+"""Forgetting text: its windows, their targets and its hash."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The page of devices says what the program computes with."""
+"""The page of devices equals the catalogue of the program."""
 
 from lorascope.costmodel.devices import DEVICES
 from support.pages import ROOT

@@ -1,4 +1,4 @@
-"""Python on the pages runs, beside a study made by the real program from a tiny model."""
+"""Python blocks of the documentation run on a real study of a tiny model."""
 
 import contextlib
 import io

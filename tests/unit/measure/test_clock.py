@@ -1,4 +1,4 @@
-"""The clock owns its count of steps: whatever happens between them is no part of it."""
+"""The step clock counts steps only."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A report in another language: beside the English one, with its own words, and summary.json as it was."""
+"""A report in another language: next to the English one, translated, with the same summary.json."""
 
 import re
 from collections import Counter

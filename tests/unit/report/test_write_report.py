@@ -1,4 +1,4 @@
-"""The report's files: whole, self-contained, escaped, and the same bytes from the same records."""
+"""Report files: complete, self-contained, escaped and reproducible."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""One owner at a time, whoever it is and however the one before ended."""
+"""The lock of a study: one owner at a time, however the one before ended."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The contract of the store: what is written comes back equal, and what is not a store is refused."""
+"""The contract of the store: records round-trip, and files that are not stores are refused."""
 
 import math
 import sqlite3

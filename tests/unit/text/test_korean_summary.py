@@ -1,4 +1,4 @@
-"""What the analysis says, in Korean: the same numbers, no English words left, no particle left undecided."""
+"""A Korean summary has the same numbers, no English words and no undecided particles."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a run says of its rows, its model and its trials, in English and Korean."""
+"""Sentences of a run about rows, model and trials, in English and Korean."""
 
 import pytest
 

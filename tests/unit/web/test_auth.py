@@ -1,4 +1,4 @@
-"""The page is for this machine, under its own names, unless a token is known."""
+"""Access to the page: names of this machine, or a token."""
 
 import pytest
 from starlette.types import Receive, Scope, Send

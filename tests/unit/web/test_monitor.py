@@ -1,4 +1,4 @@
-"""The monitor of a study that is written meanwhile, and the parts that its page shows."""
+"""The monitor of a study that changes, and the parts of its page."""
 
 import math
 import os

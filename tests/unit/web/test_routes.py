@@ -1,4 +1,4 @@
-"""The page's addresses: what they answer, and what they never do."""
+"""Routes of the page: answers, refusals, languages and assets."""
 
 import json
 import os

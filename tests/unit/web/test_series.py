@@ -1,4 +1,4 @@
-"""Thinned series keep peaks and sums, and incremental reads return what one read returns."""
+"""Downsampled series keep peaks and sums, and incremental reads equal one full read."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""What is read from the ranks alone, from numbers that were worked out by hand."""
+"""Cost readings of solo runs, against numbers worked out by hand."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ PHASES = (
 
 
 def run_of(rank: int, number: int, seconds: tuple[float, ...] = (9.0, 2.0), **changes: Any) -> SoloRun:
-    """A solo run whose memory is what the made-up adapter takes (800 kB a rank), 50 MB of activations, and little more."""
+    """A solo run that holds the made-up adapter (800 kB a rank), 50 MB of activations and little more."""
     base, state = PROGRAM + BASE, 800_000 * rank
     last = number == 1
     fields: dict[str, object] = {

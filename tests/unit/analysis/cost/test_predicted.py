@@ -1,4 +1,4 @@
-"""Predictions beside measurements: what is compared with what."""
+"""Predicted costs compared with measured ones."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is read off a training curve, against curves whose answer is known."""
+"""Stable step and final spread of curves whose answer is known."""
 
 import math
 from collections.abc import Sequence

@@ -11,8 +11,8 @@ from lorascope.analysis.verdict.recommend import recommend
 from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.message import Message
 from lorascope.records import EvalRecord
+from support.comparisons import SEEDS, Excesses, compared
 from support.messages import codes, values_of
-from support.sequences import SEEDS, Excesses, compared
 
 TOLERANCE = 0.005
 BEST = (0.0, 0.001)

@@ -1,4 +1,4 @@
-"""Recommendations within limits, and what would change them."""
+"""Recommendations within limits, and their sensitivity."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from lorascope.run.limits import remedy_text
 from lorascope.spec.limits import limits_of, within
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
+from support.comparisons import compared
 from support.messages import codes, values_of
-from support.sequences import compared
 
 MakeStudy = Callable[..., Path]
 FLOORS = {8: 1.3, 64: 1.21, 256: 1.2}

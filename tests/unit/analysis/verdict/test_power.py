@@ -1,4 +1,4 @@
-"""Cautions about what a study could have shown, each where it holds and where it does not."""
+"""Cautions about statistical power and capacity."""
 
 import math
 from collections.abc import Callable
