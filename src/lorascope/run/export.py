@@ -62,7 +62,7 @@ def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
     for name in (CONFIG, WEIGHTS):
         if not (source / name).resolve().is_relative_to(study.adapters.resolve()):
             raise InputError(
-                f"{source / name} leads out of the study's folder", remedy="put the file itself in study of the link"
+                f"{source / name} leads out of the study's folder", remedy="put the file itself in place of the link"
             )
     return resolved, source
 
