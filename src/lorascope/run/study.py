@@ -20,7 +20,7 @@ from lorascope.run.round import RoundTrainer, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_run import measure_costs
-from lorascope.run.trackers import Tracker, TrackerGroup
+from lorascope.run.trackers import Tracker, join_trackers
 from lorascope.search.rounds import SearchRound, pending_round
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import plan_trials
@@ -47,7 +47,7 @@ def run_study(
         Interrupted: a signal came; the same call continues.
         KeyboardInterrupt: a signal came before training, or a second one; the same call continues from what is saved.
     """
-    tracker = TrackerGroup(trackers)
+    tracker = join_trackers(trackers)
     try:
         _run(spec, StudyFolder(folder), tracker, command, executor)
     finally:

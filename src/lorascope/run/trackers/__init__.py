@@ -3,11 +3,11 @@
 To add one, write a module here with a class that follows ``Tracker`` and name it in ``TRACKERS``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Protocol
+from typing import Protocol, cast
 
 from lorascope.errors import InputError
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
@@ -70,48 +70,20 @@ def make_tracker(name: str, folder: Path) -> Tracker:
     return tracker
 
 
-class TrackerGroup:
-    """Hands every event on to several trackers."""
+class _TrackerGroup:
+    """Calls the same method of several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self._trackers = tuple(trackers)
+        self._trackers = trackers
 
-    def phase(self, text: str) -> None:
-        """Begin a phase."""
-        for tracker in self._trackers:
-            tracker.phase(text)
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        def tell_all(*arguments: object) -> None:
+            for tracker in self._trackers:
+                getattr(tracker, event)(*arguments)
 
-    def note(self, text: str) -> None:
-        """Say something that the user should know."""
-        for tracker in self._trackers:
-            tracker.note(text)
+        return tell_all
 
-    def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
-        """Begin a round of the search."""
-        for tracker in self._trackers:
-            tracker.begin(resolved, trials, done)
 
-    def solo_cost(self, result: SoloResult) -> None:
-        """Report the cost of a rank alone."""
-        for tracker in self._trackers:
-            tracker.solo_cost(result)
-
-    def step(self, records: Sequence[StepRecord]) -> None:
-        """Report one step."""
-        for tracker in self._trackers:
-            tracker.step(records)
-
-    def evaluation(self, record: EvalRecord) -> None:
-        """Report a held-out evaluation."""
-        for tracker in self._trackers:
-            tracker.evaluation(record)
-
-    def outcome(self, outcome: TrialOutcome) -> None:
-        """Report the state of a trial."""
-        for tracker in self._trackers:
-            tracker.outcome(outcome)
-
-    def end(self) -> None:
-        """End."""
-        for tracker in self._trackers:
-            tracker.end()
+def join_trackers(trackers: Sequence[Tracker]) -> Tracker:
+    """Return one tracker that hands every event on to all of these, in their order."""
+    return cast("Tracker", _TrackerGroup(trackers))
