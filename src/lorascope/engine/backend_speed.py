@@ -35,10 +35,10 @@ _LEAST_TOKENS, _MOST_TOKENS = 64, 1024
 """Tokens of the timed micro-batch: as many as go through the model in ``_SECONDS``."""
 _SECONDS = 0.3
 _MOST_ROUNDS = 5
-_BUDGET = 1.0
-"""Seconds after which no third round begins."""
+_BUDGET, _LONGEST = 1.0, 3.0
+"""Seconds after which no third and no second round begins."""
 _CLEAR = 1.3
-"""A ratio of the two times that needs no second round."""
+"""A ratio of the two times that needs no further round; one moment of a busy machine must not decide for Torch."""
 _MARGIN = 1.1
 """Torch must be this much faster to win: the backend also shares prefixes and holds less memory."""
 _RANK = 16
@@ -55,14 +55,14 @@ class Speed:
     tokens: int
 
     @property
-    def share(self) -> float:
-        """Return the backend's time as a share of Torch's."""
+    def ratio(self) -> float:
+        """Return the backend's time divided by Torch's."""
         return self.seconds / self.torch_seconds
 
     @property
     def torch_is_faster(self) -> bool:
         """Return True if Torch is clearly faster."""
-        return self.share > _MARGIN
+        return self.ratio > _MARGIN
 
 
 def compare_speed(
@@ -82,8 +82,11 @@ def compare_speed(
     if sum(parameter.numel() for parameter in fast.model.parameters()) < _SMALL:
         return None
     file = cache_folder() / "speed" / f"{_key(fast, share=share)}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return _read(file)
+    with contextlib.suppress(OSError):
+        try:
+            return _read(file)
+        except (ValueError, TypeError):  # it is damaged
+            file.unlink()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return _keep(file, measure_speed(fast, patched, examples, share=share))
@@ -98,7 +101,10 @@ def compare_speed(
 def measure_speed(
     fast: FrozenModel, patched: Sequence[nn.Module], examples: Sequence[Example], *, share: bool
 ) -> Speed:
-    """Time both on a micro-batch that goes through the model in a moment; a second round unless the first is clear."""
+    """Time both on a micro-batch that goes through the model in a moment, in turns, until it is clear which is faster.
+
+    The arguments are those of ``compare_speed``.
+    """
     begin, plain = time.perf_counter(), replace(fast, backend=TORCH)
 
     def seconds(frozen: FrozenModel, tokens: int) -> float:
@@ -112,14 +118,13 @@ def measure_speed(
             best = seconds(fast, tokens)
         with _unpatched(patched):
             plain_best = seconds(plain, tokens)
-        rounds = 1
-        while rounds < _MOST_ROUNDS and not (rounds > 1 and time.perf_counter() - begin > _BUDGET):
-            if not 1 / _CLEAR < best / plain_best < _CLEAR:
+        for done in range(1, _MOST_ROUNDS):
+            clear = best * _CLEAR < plain_best or (done > 1 and best > _CLEAR * plain_best)
+            if clear or time.perf_counter() - begin > (_LONGEST if done == 1 else _BUDGET):
                 break
             best = min(best, seconds(fast, tokens))
             with _unpatched(patched):
                 plain_best = min(plain_best, seconds(plain, tokens))
-            rounds += 1
     return Speed(seconds=best, torch_seconds=plain_best, tokens=tokens)
 
 

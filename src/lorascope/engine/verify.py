@@ -166,8 +166,8 @@ def _if_faster(
         return fast, right
     if speed.torch_is_faster:
         unpatch(patched)
-        return None, Message("kernels.slower", share=speed.share)
-    return fast, Message("kernels.faster", right=right, share=speed.share)
+        return None, Message("kernels.slower", share=speed.ratio)
+    return fast, Message("kernels.faster", right=right, share=speed.ratio)
 
 
 def _first_line(error: Exception) -> str:

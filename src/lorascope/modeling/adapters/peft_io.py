@@ -132,7 +132,7 @@ def merge_peft(model: PreTrainedModel, folder: Path) -> None:
         weight_OI = None if kind is None else kind.weight(layer)
         if weight_OI is None:
             raise InputError(
-                f"the adapter cannot be merged into {name}, a {type(layer).__name__}",
+                f"the adapter cannot be merged into {name}, which stores no plain weight ({type(layer).__name__})",
                 remedy="export it without merging, or merge it into the base model before it was quantised",
             )
         wide = torch.promote_types(weight_OI.dtype, torch.float32)
