@@ -25,7 +25,9 @@ from lorascope.modeling.backends.protocol import Backend, unpatch
 from lorascope.modeling.backends.registry import load_fast_backend
 from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
-from lorascope.modeling.targets import find_targets, swap_in
+from lorascope.modeling.targets import check_adapter_sizes, check_ranks, find_targets, swap_in
+from lorascope.records import ResolvedStudy
+from lorascope.spec.schema import StudySpec
 
 _CHECKED_ROWS = 4
 _CHECKED_TOKENS = 128
@@ -42,6 +44,63 @@ class Reasons(NamedTuple):
 
     packing: Message
     kernels: Message
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CheckedModel:
+    """A study's model with its layers swapped in, computed in a way that was checked."""
+
+    frozen: FrozenModel
+    found: Reasons
+    """Of this process."""
+    reasons: Reasons
+    """Of the study's first run."""
+    slower: tuple[Message, ...]
+    """What was asked for, or is expected, and is not available here."""
+    notes: tuple[Message, ...]
+    """About ranks."""
+
+
+def check_model(
+    spec: StudySpec, model: PreTrainedModel, examples: Sequence[Example], before: ResolvedStudy | None
+) -> CheckedModel:
+    """Prepare a study's model, and check its ranks and the limit on adapters against the layers.
+
+    Args:
+        spec: the study.
+        model: the frozen base.
+        examples: rows to compare on.
+        before: the run that is continued, whose packing and kernels are kept; None for a new study.
+
+    Raises:
+        InputError: targets, ranks, limits or layouts of rows that the model does not allow.
+    """
+    frozen, found = prepare_model(
+        model,
+        spec.target_modules,
+        examples,
+        packing=before.packing if before else spec.packing,
+        kernels=before.kernels if before else spec.kernels,
+        timed=before is None and spec.share_prefixes != "always",  # which needs the kernels
+        share=spec.share_prefixes == "exact" and spec.lora_dropout == 0,
+    )
+    reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
+    slower = _slower_notes(frozen, reasons, spec)
+    notes = check_ranks(frozen.layers, spec.ranks)
+    check_adapter_sizes(frozen.layers, spec.ranks, model.dtype, spec.max_adapter_mb)
+    return CheckedModel(frozen=frozen, found=found, reasons=reasons, slower=slower, notes=tuple(notes))
+
+
+def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec) -> tuple[Message, ...]:
+    notes = []
+    slower = spec.kernels and not frozen.accelerated and reasons.kernels.code != "kernels.slower"
+    if slower and frozen.device.type == "cpu":
+        notes.append(Message("note.no_kernels", reason=reasons.kernels))
+    if spec.share_prefixes == "always" and not frozen.can_share:
+        why = reasons.kernels if frozen.packing else reasons.packing
+        asked = next((f"{name}: false" for name in ("packing", "kernels") if not getattr(spec, name)), why)
+        notes.append(Message("note.no_sharing", reason=asked))
+    return tuple(notes)
 
 
 def prepare_model(

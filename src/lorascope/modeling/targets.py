@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -10,6 +11,8 @@ from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.spec.limits import sufficient_megabytes
+from lorascope.units import format_bytes, from_megabytes, lora_parameters
 
 ALL_LINEAR = "all-linear"
 
@@ -131,3 +134,27 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
             limit = min(limits.values())
             notes.append(Message("rank.above_layers", rank=rank, layers=short, limit=limit))
     return notes
+
+
+def check_adapter_sizes(
+    layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...], dtype: torch.dtype, max_megabytes: float | None
+) -> None:
+    """Check that ``max_adapter_mb`` allows the smallest rank's adapter.
+
+    Raises:
+        InputError: no rank's adapter is that small.
+    """
+    if max_megabytes is None:
+        return
+    per_rank = lora_parameters(1, [layer.features for layer in layers.values()])
+    per_rank *= torch.promote_types(dtype, torch.float32).itemsize
+    smallest, most = min(ranks), from_megabytes(max_megabytes)
+    if smallest * per_rank <= most:
+        return
+    fits = int(most // per_rank)
+    lower = f"ask for a rank of at most {fits}" if fits else "adapt fewer layers (target_modules)"
+    raise InputError(
+        f"max_adapter_mb is {max_megabytes:g}, and the nearest adapter, of rank {smallest}, takes "
+        f"{format_bytes(smallest * per_rank)}",
+        remedy=f"raise it to {sufficient_megabytes(smallest * per_rank)}, or {lower}",
+    )

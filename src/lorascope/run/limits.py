@@ -1,42 +1,16 @@
-"""Refuse limits that no rank keeps before joint training: by adapter sizes first, then by the solo runs."""
+"""Refuse limits that no rank keeps by its solo runs, before joint training."""
 
-from collections.abc import Mapping, Sequence
-
-import torch
+from collections.abc import Sequence
 
 from lorascope.analysis.cost.solo_runs import costs_by_rank, measured_cost
 from lorascope.analysis.verdict.limits import RankedCost, none_within
 from lorascope.errors import InputError
-from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, SoloRun
-from lorascope.spec.limits import Limit, limits_of, sufficient_megabytes, worst_share
+from lorascope.spec.limits import Limit, limits_of, worst_share
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.numbers import lower_first
 from lorascope.text.say import say
-from lorascope.units import format_bytes, from_megabytes, lora_parameters
-
-
-def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype) -> None:
-    """Check that ``max_adapter_mb`` allows the smallest rank's adapter.
-
-    Raises:
-        InputError: no rank's adapter is that small.
-    """
-    if spec.max_adapter_mb is None:
-        return
-    per_rank = lora_parameters(1, [layer.features for layer in layers.values()])
-    per_rank *= torch.promote_types(dtype, torch.float32).itemsize
-    smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
-    if smallest * per_rank <= most:
-        return
-    fits = int(most // per_rank)
-    lower = f"ask for a rank of at most {fits}" if fits else "adapt fewer layers (target_modules)"
-    raise InputError(
-        f"max_adapter_mb is {spec.max_adapter_mb:g}, and the nearest adapter, of rank {smallest}, takes "
-        f"{format_bytes(smallest * per_rank)}",
-        remedy=f"raise it to {sufficient_megabytes(smallest * per_rank)}, or {lower}",
-    )
 
 
 def check_measured(store: StudyStore, spec: StudySpec, total_steps: int) -> None:

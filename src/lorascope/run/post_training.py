@@ -19,10 +19,8 @@ from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import best_trials
 from lorascope.run.context import RunContext
-from lorascope.search.analyses import AnalysisRecord, PendingAnalyses, pending_analyses
-from lorascope.spec.schema import StudySpec
+from lorascope.search.analyses import AnalysisRecord, pending_analyses
 from lorascope.store import StudyStore
-from lorascope.store.folder import StudyFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,8 @@ class PostTraining:
     def execute(self) -> None:
         """Make the analyses that are not stored yet; where memory runs out, say so and leave the rest out."""
         run, text = self.run, self.run.study.forgetting_text
-        pending = unfinished_analyses(run.folder, run.store, run.study.spec, text.sha256 if text else None)
+        best, stored = best_trials(run.folder, run.store), stored_analyses(run.store)
+        pending = pending_analyses(run.study.spec, best, stored, text_hash=text.sha256 if text else None)
         attach(run.study.frozen.layers, [])
         release_memory(run.study.device)
         try:
@@ -115,13 +114,6 @@ class PostTraining:
         attach(frozen.layers, [adapter])
 
 
-def unfinished_analyses(
-    folder: StudyFolder, store: StudyStore, spec: StudySpec, text_hash: str | None = None
-) -> PendingAnalyses:
-    """Return the analyses that are not stored yet; see ``pending_analyses`` for ``text_hash``."""
-    stored: list[AnalysisRecord] = [
-        *store.read(SpectrumRecord),
-        *store.read(ForgettingRecord),
-        *store.read(TruncationRecord),
-    ]
-    return pending_analyses(spec, best_trials(folder, store), stored, text_hash=text_hash)
+def stored_analyses(store: StudyStore) -> list[AnalysisRecord]:
+    """Return all analyses that are stored."""
+    return [*store.read(SpectrumRecord), *store.read(ForgettingRecord), *store.read(TruncationRecord)]

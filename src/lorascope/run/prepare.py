@@ -1,25 +1,21 @@
-"""Everything that can refuse a study, before anything expensive starts."""
+"""Prepare a study: everything that can refuse it, before anything expensive starts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
-from lorascope.data.dataset import Example, Splits
+from lorascope.data.dataset import Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import prepare
 from lorascope.data.row_order import total_steps
 from lorascope.engine.forward import FrozenModel
-from lorascope.engine.verify import Reasons, prepare_model
+from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads
-from lorascope.message import Message
-from lorascope.modeling.device_dtype import choose_dtype, resolve_device
-from lorascope.modeling.load import ModelSource, hash_weights, load_model, load_tokenizer, locate_model
-from lorascope.modeling.targets import check_ranks
+from lorascope.modeling.base import BaseModel, load_base
+from lorascope.modeling.device_dtype import resolve_device
+from lorascope.modeling.load import ModelSource, load_tokenizer, locate_model
 from lorascope.records import ResolvedStudy
-from lorascope.run.limits import check_adapter_sizes
 from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
@@ -39,12 +35,12 @@ class PreparedStudy:
 
 
 def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracker) -> PreparedStudy:
-    """Load rows and model and make every automatic choice.
+    """Load rows and model and make every automatic choice: rows, then the model, then the checked model.
 
     Args:
-        spec: what was asked.
-        before: the facts of the run that is continued: its precision, packing and kernels are kept, its rows and
-            weights must still be the same. None for a new study.
+        spec: the study.
+        before: the run that is continued: its precision, packing and kernels are kept, its rows and weights must be
+            the same. None for a new study.
         tracker: told of each phase.
 
     Raises:
@@ -56,35 +52,38 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
     tokenizer = load_tokenizer(source)
     tracker.phase("reading the rows")
-    splits = prepare(spec, tokenizer)
-    forgetting_text = read_forgetting_text(spec, tokenizer)
+    splits, text = prepare(spec, tokenizer), read_forgetting_text(spec, tokenizer)
+    rows = (*splits.train, *splits.eval, *(text.windows if text else ()))
     tracker.phase("loading the model")
-    dtype, dtype_reason = choose_dtype(before.dtype if before else spec.dtype, device)
-    model = load_model(source, dtype=dtype, device=device)
-    _check_rows_fit(model, (*splits.train, *splits.eval, *(forgetting_text.windows if forgetting_text else ())), spec)
-    model_hash = hash_weights(model)
+    dtype = before.dtype if before else spec.dtype
+    base = load_base(source, rows, name=spec.model, dtype=dtype, device=device)
     tracker.phase("comparing ways to compute the model")
-    frozen, found = prepare_model(
-        model,
-        spec.target_modules,
-        splits.train,
-        packing=before.packing if before else spec.packing,
-        kernels=before.kernels if before else spec.kernels,
-        timed=before is None and spec.share_prefixes != "always",  # which needs the kernels
-        share=spec.share_prefixes == "exact" and spec.lora_dropout == 0,
-    )
-    reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
-    slower = _slower_notes(frozen, reasons, spec, device)
-    for note in slower:
+    checked = check_model(spec, base.model, splits.train, before)
+    for note in checked.slower:
         tracker.note(say(note))
-    notes = check_ranks(frozen.layers, spec.ranks)
-    check_adapter_sizes(frozen.layers, spec, dtype)
+    resolved = _resolve(spec, splits, base, checked, before)
+    return PreparedStudy(
+        spec=spec,
+        resolved=resolved,
+        splits=splits,
+        forgetting_text=text,
+        frozen=checked.frozen,
+        source=source,
+        device=device,
+    )
+
+
+def _resolve(
+    spec: StudySpec, splits: Splits, base: BaseModel, checked: CheckedModel, before: ResolvedStudy | None
+) -> ResolvedStudy:
+    """Record every choice. Raises InputError where they are not those of the run that is continued."""
+    frozen, reasons = checked.frozen, checked.reasons
     resolved = ResolvedStudy(
         model=spec.model,
         dataset=spec.dataset,
-        device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
-        dtype_reason=before.dtype_reason if before else dtype_reason,
+        device=str(base.device),
+        dtype=str(base.model.dtype).removeprefix("torch."),
+        dtype_reason=before.dtype_reason if before else base.dtype_reason,
         packing=frozen.packing,
         packing_reason=reasons.packing,
         kernels=frozen.accelerated,
@@ -95,24 +94,16 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         train_target_tokens=sum(example.n_targets for example in splits.train),
         eval_target_tokens=sum(example.n_targets for example in splits.eval),
         total_steps=total_steps(spec, len(splits.train)),
-        base_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        base_parameters=sum(parameter.numel() for parameter in base.model.parameters()),
         target_modules=tuple(frozen.layers),
         data_hash=splits.data_hash,
-        model_hash=model_hash,
+        model_hash=base.sha256,
         eval_tokens=sum(example.n_tokens for example in splits.eval),
-        data_notes=(*splits.notes, *notes, *slower, *_dropout_note(model.config)),
+        data_notes=(*splits.notes, *checked.notes, *checked.slower, *base.notes),
     )
     if before is not None:
-        _check_same(before, resolved, found)
-    return PreparedStudy(
-        spec=spec,
-        resolved=resolved,
-        splits=splits,
-        forgetting_text=forgetting_text,
-        frozen=frozen,
-        source=source,
-        device=device,
-    )
+        _check_same(before, resolved, checked.found)
+    return resolved
 
 
 def _check_same(before: ResolvedStudy, now: ResolvedStudy, found: Reasons) -> None:
@@ -137,41 +128,3 @@ def _check_same(before: ResolvedStudy, now: ResolvedStudy, found: Reasons) -> No
             f"this study began with compiled kernels, and this machine has none ({say(found.kernels)})",
             remedy="continue it where it began, or start a new study with --out",
         )
-
-
-def _check_rows_fit(model: PreTrainedModel, rows: Sequence[Example], spec: StudySpec) -> None:
-    """Refuse rows longer than the model's positions, and tokens that it has no embedding for."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max(row.n_tokens for row in rows)
-    if isinstance(limit, int) and longest > limit:
-        raise InputError(
-            f"rows of up to {longest} tokens, but the model {spec.model} has {limit} positions",
-            remedy=f"set max_length to at most {limit}",
-        )
-    largest = max(int(row.input_ids.max()) for row in rows)
-    known = len(model.get_input_embeddings().get_parameter("weight"))
-    if largest >= known:
-        raise InputError(
-            f"the tokenizer of {spec.model} makes token {largest}, but the model has embeddings of {known} tokens",
-            remedy="give the model with its own tokenizer, or resize its embeddings first",
-        )
-
-
-def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec, device: torch.device) -> tuple[Message, ...]:
-    """Say what was asked for, or is expected, and cannot be had here."""
-    notes = []
-    slower = spec.kernels and not frozen.accelerated and reasons.kernels.code != "kernels.slower"
-    if slower and device.type == "cpu":
-        notes.append(Message("note.no_kernels", reason=reasons.kernels))
-    if spec.share_prefixes == "always" and not frozen.can_share:
-        why = reasons.kernels if frozen.packing else reasons.packing
-        asked = next((f"{name}: false" for name in ("packing", "kernels") if not getattr(spec, name)), why)
-        notes.append(Message("note.no_sharing", reason=asked))
-    return tuple(notes)
-
-
-def _dropout_note(config: object) -> tuple[Message, ...]:
-    names = ("dropout", "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout")
-    rates = {name: getattr(config, name, None) for name in names}
-    used = ", ".join(f"{name} {rate}" for name, rate in rates.items() if isinstance(rate, float) and rate > 0)
-    return (Message("note.no_base_dropout", used=used),) if used else ()

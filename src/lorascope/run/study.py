@@ -10,24 +10,24 @@ import torch
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
 from lorascope.records import ResolvedStudy, SoloRun, TrialRecord
-from lorascope.run.adapters import choose_adapters
+from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
-from lorascope.run.post_training import PostTraining, unfinished_analyses
+from lorascope.run.post_training import PostTraining, stored_analyses
 from lorascope.run.predict import predict_once, update_calibration
-from lorascope.run.prepare import PreparedStudy, prepare_study
+from lorascope.run.prepare import prepare_study
 from lorascope.run.round import RoundTrainer, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_run import measure_costs
 from lorascope.run.trackers import Tracker, join_trackers
+from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
 from lorascope.search.solo_runs import pending_solo_runs
-from lorascope.search.trials import plan_trials
+from lorascope.search.trials import planned_parameters
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
 from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder
-from lorascope.units import lora_parameters
 
 
 def run_study(
@@ -64,7 +64,7 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
-        check_disk(folder, _disk_bytes(study))
+        check_disk(folder, planned_parameters(spec, [layer.features for layer in study.frozen.layers.values()]))
         begin_folder(folder, spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)
@@ -81,19 +81,13 @@ def _earlier_run(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> tupl
             before is not None
             and _pending(spec, store, before.total_steps) is None
             and not pending_solo_runs(spec, spec.ranks, store.read(SoloRun))
-            and not unfinished_analyses(folder, store, spec)
+            and not pending_analyses(spec, best_trials(folder, store), stored_analyses(store))
         )
         if complete:
             begin_folder(folder, spec, lock, continued=True)
             choose_adapters(folder, store)
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return before, complete
-
-
-def _disk_bytes(study: PreparedStudy) -> int:
-    """Return what adapters (4 bytes a parameter) and two checkpoints with a third being written (3 x 12) need."""
-    features = [layer.features for layer in study.frozen.layers.values()]
-    return sum(lora_parameters(trial.rank, features) for trial in plan_trials(study.spec)) * (4 + 3 * 12)
 
 
 def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: str) -> None:

@@ -31,7 +31,7 @@ def pending_analyses(
     best: Mapping[int, str],
     records: Iterable[AnalysisRecord],
     *,
-    text_hash: str | None,
+    text_hash: str | None = None,
 ) -> PendingAnalyses:
     """Compare what is stored with what should be.
 

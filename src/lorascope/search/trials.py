@@ -1,10 +1,12 @@
 """Trials of a study: ranks, learning rates and seeds, with their names, alpha and scale."""
 
 import math
+from collections.abc import Sequence
 
 from lorascope.records import TrialRecord
 from lorascope.search.rates import automatic_rates
 from lorascope.spec.schema import StudySpec
+from lorascope.units import lora_parameters
 
 
 def plan_trials(spec: StudySpec) -> tuple[TrialRecord, ...]:
@@ -27,6 +29,11 @@ def plan_trial(spec: StudySpec, *, rank: int, learning_rate: float, seed: int) -
         learning_rate=learning_rate,
         seed=seed,
     )
+
+
+def planned_parameters(spec: StudySpec, features: Sequence[tuple[int, int]]) -> int:
+    """Return the parameters of all planned adapters of layers with these (input, output) features."""
+    return sum(lora_parameters(trial.rank, features) for trial in plan_trials(spec))
 
 
 def planned_rates(spec: StudySpec, rank: int) -> tuple[float, ...]:

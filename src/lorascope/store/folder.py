@@ -14,6 +14,11 @@ from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
 from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
 
+_ADAPTER_BYTES = 4
+"""Of a parameter."""
+_CHECKPOINT_BYTES = 12
+"""Of a parameter: its weight and AdamW's two averages."""
+
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
@@ -124,12 +129,13 @@ def check_writable(path: Path, *, flag: str) -> None:
         raise InputError(f"the output folder {path} cannot be written", remedy=f"choose another folder with {flag}")
 
 
-def check_disk(folder: StudyFolder, needed_bytes: int) -> None:
-    """Check that adapters and checkpoints fit on the disk.
+def check_disk(folder: StudyFolder, parameters: int) -> None:
+    """Check that adapters with so many parameters fit on the disk, with two checkpoints and a third being written.
 
     Raises:
         InputError: the disk has less free space than needed.
     """
+    needed_bytes = parameters * (_ADAPTER_BYTES + 3 * _CHECKPOINT_BYTES)
     existing = next(parent for parent in (folder.path, *folder.path.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
