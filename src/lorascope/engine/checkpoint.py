@@ -1,8 +1,8 @@
-"""The state of trials on disk, enough to go on with the same numbers.
+"""Checkpoints of trials, from which training continues with the same numbers.
 
-Row order, dropout and the learning rate are functions of the step, and which trials left early is on record. So
-weights, AdamW's averages and the step are all there is to keep. Two states are kept: where the newer one is damaged,
-training goes on from the one before.
+Row order, dropout and the learning rate are functions of the step, and the store knows which trials stopped early. So a
+checkpoint holds weights, AdamW's averages and the step. Two are kept: if the newer one is damaged, training continues
+from the one before.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from lorascope.modeling.adapters.tensor_file import write_tensors
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
 _DAMAGE = (SafetensorError, AttributeError, KeyError, TypeError, ValueError)
-"""What reading a damaged file raises. A disk that cannot be read now is something else: the file may be sound."""
+"""Errors of reading a damaged file. An unreadable disk is none of them: the file may be sound."""
 
 
 def save_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, trials: Sequence[TrainingTrial]) -> None:
 
 
 def previous(path: Path) -> Path:
-    """Return where the state before the last one is."""
+    """Return the path of the checkpoint before the last one."""
     return path.with_suffix(".previous.safetensors")
 
 

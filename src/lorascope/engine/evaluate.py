@@ -1,4 +1,4 @@
-"""Held-out loss, kept for every example."""
+"""Held-out evaluation: the nats of every example."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def example_nats(
         frozen: the prepared model.
         adapter: index of the adapter, or ``BASE_ONLY``.
         examples: held-out rows.
-        spec: the study; says how rows are cut into passes and whether they share prefixes.
+        spec: the study; says how rows are split into micro-batches and whether they share prefixes.
         check_stop: raises when the run should stop.
     """
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the loop tells whoever measures it."""
+"""Protocol for instrumenting the training loop."""
 
 from typing import Literal, Protocol
 
@@ -6,13 +6,13 @@ Phase = Literal["forward", "backward", "optimizer"]
 
 
 class Probe(Protocol):
-    """Hears of the phases of a step at the moment they begin; must be cheap."""
+    """Called at the beginning of each phase of a step; must be cheap."""
 
     def step_begins(self) -> None:
-        """Hear that an optimizer step begins."""
+        """An optimizer step begins."""
 
     def phase_begins(self, phase: Phase) -> None:
-        """Hear that a part of it begins; every pass has a forward and a backward of its own."""
+        """A phase of the step begins; each micro-batch has a forward and a backward phase."""
 
     def step_ends(self, *, tokens: int) -> float:
-        """Hear that it ended, having sent ``tokens`` real tokens through the model; return its seconds."""
+        """The step ended after ``tokens`` real tokens; return its seconds."""

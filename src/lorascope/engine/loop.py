@@ -20,7 +20,7 @@ from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
 
 WARMUP_STEPS = 1
-"""First steps of a process whose time is kept but flagged: memory is being mapped and caches are cold."""
+"""First steps of a process, whose times are flagged: memory is being mapped and caches are cold."""
 
 
 class Recorder(Protocol):
@@ -116,7 +116,7 @@ def _evaluate(group: TrialGroup, active: Sequence[TrainingTrial], step: int) -> 
     """Evaluate each trial and return those that can go on.
 
     Before the first step all of them are the base, which is evaluated once in a study. A held-out loss that is not
-    finite ends the trial: its last update was its ruin, which no gradient would show after the last step.
+    finite ends the trial; after the last step no gradient would show it.
     """
     held_out = group.splits.eval
     if not held_out:  # a benchmark times the training alone

@@ -1,4 +1,4 @@
-"""How the rows of a step's trials are cut into passes through the model."""
+"""Micro-batches: how the rows of a step's trials are split for the model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,11 +8,11 @@ from lorascope.modeling.packing.prefixes import PrefixGroup, find_prefix_groups
 from lorascope.spec.schema import StudySpec
 
 _BUDGETS = 8
-"""Smaller budgets that are tried for passes of the same size."""
+"""Smaller budgets that are tried to make micro-batches of equal size."""
 
 
 def shares_prefixes(frozen: FrozenModel, spec: StudySpec, *, training: bool) -> bool:
-    """Say whether rows of a batch share the prefixes they have in common."""
+    """Return True if rows of a batch share the prefixes that they have in common."""
     exact = not training or spec.lora_dropout == 0
     return frozen.can_share and (spec.share_prefixes == "always" or (spec.share_prefixes == "exact" and exact))
 
@@ -20,19 +20,18 @@ def shares_prefixes(frozen: FrozenModel, spec: StudySpec, *, training: bool) -> 
 def plan_microbatches(
     rows: Sequence[Sequence[MicroBatchRow]], *, tokens_per_pass: int, padded: bool, share: bool
 ) -> list[list[MicroBatchRow]]:
-    """Cut each trial's rows into passes, then join neighbours that fit into one.
+    """Split each trial's rows into micro-batches, then join neighbours that fit into one.
 
     Args:
         rows: the rows of each trial's batch, one sequence a trial.
-        tokens_per_pass: most tokens of a pass, padding counted and a shared prefix counted once; a longer row goes
-            alone.
+        tokens_per_pass: most tokens of a micro-batch, with padding, a shared prefix once; a longer row goes alone.
         padded: whether the model takes padded rows.
-        share: whether rows of a batch share the prefixes they have in common.
+        share: whether rows of a batch share the prefixes that they have in common.
 
     Returns:
-        As few passes as there can be, of much the same size, in which the rows of a trial are neighbours. Few passes a
-        trial keep its weight gradients from being added up more often than needed; a small last pass would leave the
-        matrix units half idle.
+        As few micro-batches as possible, of similar size, in which the rows of a trial are neighbours. Each micro-batch
+        adds to the weight gradients of its trials once, so few are better; a small last one would leave the matrix
+        units half idle.
     """
     known = [with_prefix_groups(trial_rows) if share else trial_rows for trial_rows in rows]
     most = _plan(known, tokens_per_pass=tokens_per_pass, padded=padded)
@@ -42,7 +41,7 @@ def plan_microbatches(
     even = max(1, least // len(most))
     for budget in range(even, tokens_per_pass, max(1, (tokens_per_pass - even) // _BUDGETS)):
         plan = _plan(known, tokens_per_pass=budget, padded=padded)
-        # a smaller budget may cut a family, whose prefix is then computed twice
+        # a smaller budget may split a prefix group, whose prefix is then computed twice
         if len(plan) == len(most) and _computed(plan, padded=padded) <= least:
             return plan
     return most
@@ -64,7 +63,7 @@ def _plan(rows: Sequence[Sequence[MicroBatchRow]], *, tokens_per_pass: int, padd
 
 
 def with_prefix_groups(rows: Sequence[MicroBatchRow]) -> list[MicroBatchRow]:
-    """Name the family of each row of a batch; which rows share is settled before passes are cut."""
+    """Return the rows of a batch with their prefix groups, which do not depend on the micro-batches."""
     found = list(rows)
     for prefix_group in find_prefix_groups([row.example.input_ids for row in rows]):
         for i in prefix_group.rows:
@@ -73,7 +72,7 @@ def with_prefix_groups(rows: Sequence[MicroBatchRow]) -> list[MicroBatchRow]:
 
 
 def microbatch_tokens(rows: Sequence[MicroBatchRow], *, padded: bool) -> int:
-    """Count what a pass of these rows computes: padding, if any, and each shared prefix once."""
+    """Return the tokens that a micro-batch of these rows computes: padding, if any, and each shared prefix once."""
     if padded:
         return len(rows) * max(row.example.n_tokens for row in rows)
     prefix_groups = {(row.adapter, row.prefix_group) for row in rows}
@@ -82,20 +81,20 @@ def microbatch_tokens(rows: Sequence[MicroBatchRow], *, padded: bool) -> int:
 
 
 def _cut(rows: Sequence[MicroBatchRow], *, tokens_per_pass: int, padded: bool) -> list[list[MicroBatchRow]]:
-    """Cut one trial's rows, families in the order of their longest row, and longest rows first inside each.
+    """Split one trial's rows: prefix groups in the order of their longest row, and longest rows first in each.
 
-    A family that fits into a pass is not cut.
+    A prefix group that fits into a micro-batch is not split.
     """
 
     def fits(chosen: Sequence[MicroBatchRow]) -> bool:
         return microbatch_tokens(chosen, padded=padded) <= tokens_per_pass
 
-    kin: dict[PrefixGroup | int, list[MicroBatchRow]] = {}
+    groups: dict[PrefixGroup | int, list[MicroBatchRow]] = {}
     for i, row in sorted(enumerate(rows), key=lambda pair: -pair[1].example.n_tokens):
-        kin.setdefault(row.prefix_group or i, []).append(row)
+        groups.setdefault(row.prefix_group or i, []).append(row)
     microbatches: list[list[MicroBatchRow]] = []
     current: list[MicroBatchRow] = []
-    for together in kin.values():
+    for together in groups.values():
         if current and fits(together) and not fits(current + together):
             microbatches.append(current)
             current = []

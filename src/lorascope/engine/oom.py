@@ -1,4 +1,4 @@
-"""When memory runs out: smaller passes, and the same work once more."""
+"""Retry with smaller micro-batches on out-of-memory errors."""
 
 import errno
 import gc
@@ -11,11 +11,11 @@ import torch
 T = TypeVar("T")
 
 _TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc", "bad alloc")
-"""How Torch, its libraries and drivers say it in a RuntimeError that has no type of its own."""
+"""Texts of Torch, its libraries and drivers in a RuntimeError of no type of its own."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out, on any device."""
+    """Return True if memory ran out, on any device."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, RuntimeError):
@@ -26,31 +26,31 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(kw_only=True)
 class MicroBatchLimit:
-    """Most tokens of a pass for which memory was found to be enough."""
+    """The largest micro-batch, in tokens, that fitted into memory."""
 
     tokens: int | None = None
     """None: as many as the study asks for."""
     on_lower: Callable[[int], None] = lambda _: None
-    """Told of every new limit."""
+    """Called with every new limit."""
 
     def of(self, asked: int) -> int:
-        """Return the limit, where the study asks for ``asked`` tokens."""
+        """Return the limit if the study asks for ``asked`` tokens."""
         return asked if self.tokens is None else min(asked, self.tokens)
 
     def lower(self, tokens: int) -> None:
-        """Keep a limit that was found too high from being used again."""
+        """Set a lower limit after an out-of-memory error."""
         self.tokens = tokens
         self.on_lower(tokens)
 
 
 def retry_smaller_on_oom(limit: MicroBatchLimit, asked: int, lengths: Sequence[int], work: Callable[[int], T]) -> T:
-    """Do work in passes of some size, and again in passes of half that size each time memory runs out.
+    """Do work in micro-batches of some size, and again with half that size each time memory runs out.
 
     Args:
-        limit: lowered for all later work, too.
-        asked: tokens of a pass that the study asks for.
-        lengths: tokens of the rows. The longest goes alone at last: no smaller pass would need less.
-        work: given the tokens of a pass; must be able to start over.
+        limit: lowered for all later work as well.
+        asked: tokens of a micro-batch that the study asks for.
+        lengths: tokens of the rows. In the end the longest goes alone; no smaller micro-batch would need less memory.
+        work: called with the tokens of a micro-batch; must be able to start over.
 
     Raises:
         MemoryError, RuntimeError: what the work raised at the floor.
@@ -62,6 +62,6 @@ def retry_smaller_on_oom(limit: MicroBatchLimit, asked: int, lengths: Sequence[i
         except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error) or tokens <= max(lengths):
                 raise
-        # behind the handler, whose traceback would keep the tensors of the failed pass
+        # after the handler, whose traceback would keep the tensors of the failed micro-batch
         gc.collect()
         limit.lower(min(tokens, len(lengths) * max(lengths)) // 2)

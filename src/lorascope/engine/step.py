@@ -1,4 +1,4 @@
-"""One optimizer step of a pack: forward and backward of every trial's rows, then each trial's own update."""
+"""One optimizer step of a trial group: forward and backward of every trial's rows, then each trial's own update."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ def train_step(
     check_stop: Callable[[], None],
     group: int = 0,
 ) -> list[StepRecord]:
-    """Take one step with every trial of a pack; all of them must have done equally many steps.
+    """Take one step with every trial of a group; all of them must have done equally many steps.
 
     Each trial's loss is divided by its own count of target tokens, and the losses are summed, so that no trial's
     gradient depends on another trial.
 
-    Where memory runs out before the first update, the step begins anew with smaller passes: the same sums of the same
-    rows, taken in another order.
+    If memory runs out before the first update, the step begins again with smaller micro-batches: the same sums over the
+    same rows, in another order.
 
     Returns:
-        One record a trial, in order. A trial whose gradient is not finite is marked as diverged and not updated.
+        One record for each trial, in order. A trial whose gradient is not finite is marked as diverged, not updated.
     """
     batch = _Batch.of(trials, examples, spec)
 
@@ -103,7 +103,7 @@ def _add_gradients(  # noqa: PLR0917 - all of them the step's own
     probe: Probe,
     check_stop: Callable[[], None],
 ) -> list[float]:
-    """Send all rows through the model, forward and back, and return each trial's nats."""
+    """Send all rows through the model, forward and backward, and return each trial's nats."""
     nats = [0.0] * len(trials)
     for trial in trials:
         trial.adapter.zero_grad()
@@ -124,9 +124,9 @@ def _send(
     probe: Probe,
     check_stop: Callable[[], None],
 ) -> list[float]:
-    """Send rows forward and back, and return each one's nats.
+    """Send rows forward and backward, and return each one's nats.
 
-    Nothing of the pass outlives it: what is left of its graph would lie between the tensors of the next one.
+    No tensor of a micro-batch outlives it: the rest of its graph would fragment the memory of the next one.
     """
     probe.phase_begins("forward")
     row_nats = [row.sum() for row in frozen.row_nats(microbatch, check_stop=check_stop)]

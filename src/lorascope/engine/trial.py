@@ -1,4 +1,4 @@
-"""One trial while it trains: its adapter, its optimizer and how far it is."""
+"""One trial while it trains: its adapter, its optimizer and its progress."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRe
 from lorascope.spec.schema import StudySpec
 
 EXPLODED_NATS = 100.0
-"""A mean loss above this is no training any more: guessing blindly among 256,000 tokens costs 12.5 nats."""
+"""Above this mean loss, training has diverged: a uniform guess among 256,000 tokens costs 12.5 nats."""
 
 
 class TrainingTrial:
@@ -39,7 +39,7 @@ class TrainingTrial:
         self.diverged: Message | None = None
         """Why the trial cannot go on; None while it can."""
         self.stopped: Message | None = None
-        """Why the trial is not worth going on with; None while it is."""
+        """Why the trial was stopped early; None while it goes on."""
         self.eval_loss: float | None = None
         """Latest held-out loss in nats a token; None before the first evaluation of this process."""
 
@@ -70,7 +70,7 @@ class TrainingTrial:
         return norm
 
     def outcome(self, total_steps: int) -> TrialOutcome:
-        """Say how the trial stands."""
+        """Return how the trial ended, or that it is running."""
         state: OutcomeState
         if self.has_left:
             state = "diverged" if self.diverged else "stopped"

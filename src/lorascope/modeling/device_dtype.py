@@ -1,4 +1,4 @@
-"""Which precision the frozen base runs in, and why."""
+"""The device of a run, and the precision of the frozen base."""
 
 import time
 
@@ -9,7 +9,7 @@ from lorascope.message import Message
 from lorascope.modeling.backends.cpu.build import supports_bfloat16_matmul
 
 _WORTH = 1.2
-"""bfloat16 must multiply at least this much faster to be worth its rounding."""
+"""bfloat16 matmuls must be this much faster to be worth their rounding."""
 
 
 def resolve_device(device: str) -> torch.device:

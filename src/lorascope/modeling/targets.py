@@ -1,4 +1,4 @@
-"""Which layers get adapters, with PEFT's rules for ``target_modules``."""
+"""Target layers of adapters, by PEFT's rules for ``target_modules``."""
 
 import re
 from collections.abc import Iterable, Mapping

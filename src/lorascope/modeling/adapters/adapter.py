@@ -19,7 +19,7 @@ from lorascope.units import lora_parameters
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterShape:
-    """What decides an adapter's tensors and its initial values."""
+    """The parameters of an adapter's tensors and of their initial values."""
 
     rank: int
     scale: float
@@ -84,12 +84,12 @@ class Adapter:
                 layer.A.copy_((2 * drawn - 1) * bound)
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Return all that the adapter holds: weights and their gradient."""
+        """Return the adapter's tensors: weights and their gradient."""
         assert self.flat.grad is not None
         return self.flat, self.flat.grad
 
     def zero_grad(self) -> None:
-        """Set the gradient to zero where it lies; the layers' gradients are views of it."""
+        """Set the gradient to zero in place; the layers' gradients are views of it."""
         assert self.flat.grad is not None
         self.flat.grad.zero_()
 

@@ -31,7 +31,7 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What reading damaged files raises."""
+"""Errors of reading damaged files."""
 
 
 def save_peft(
@@ -96,7 +96,7 @@ def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
-    """Read what an adapter adds to each layer, by the layer's full name.
+    """Read the update of each layer, by the layer's full name.
 
     Raises:
         InputError: a file is missing, damaged, or not of an adapter that this program wrote.

@@ -1,4 +1,4 @@
-"""How much of its rank an adapter uses: singular values of its update, and the best update of a smaller rank.
+"""SVD of an adapter's update: its singular values, and the best update of a smaller rank.
 
 The update scale * B A of a layer is [O, I], far larger than its factors, and is never formed: with B = Q R and
 A^T = P S, its singular values are those of the small matrix R S^T.
@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Update:
-    """What an adapter adds to one layer's weight: scale * B A."""
+    """The update of one layer's weight: scale * B A."""
 
     A: torch.Tensor
     """[R, I]"""
@@ -51,5 +51,5 @@ def principal(update: Update) -> tuple[Update, torch.Tensor]:
 
 
 def principal_updates(updates: Mapping[str, Update]) -> dict[str, Update]:
-    """Write the update of every layer so that it can be cut to any smaller rank."""
+    """Write the update of every layer in its principal factors, which truncate to any smaller rank."""
     return {layer: principal(update)[0] for layer, update in updates.items()}

@@ -1,4 +1,4 @@
-"""Chunks of much the same size."""
+"""Split rows into chunks of similar size."""
 
 _ROWS = 16
 """Chunks are a multiple of this many rows, but for the last."""

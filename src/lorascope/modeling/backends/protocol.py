@@ -71,7 +71,7 @@ class MultiLora(Protocol):
     """
 
     def forward(self, x_NI: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-        """Return the output of each layer, [N, O], and what the backward pass needs beside x."""
+        """Return the output of each layer, [N, O], and what the backward pass needs besides x."""
 
     def backward(
         self, x_NI: torch.Tensor, kept: Sequence[torch.Tensor], grads_NO: Sequence[torch.Tensor], *, wants_dx: bool

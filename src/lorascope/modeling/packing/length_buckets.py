@@ -1,4 +1,4 @@
-"""Rows of similar length, padded together for attention only."""
+"""Length buckets: rows of similar length, padded together for attention only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 LONG_ROW = 512
-"""A longer row goes alone through Torch's own attention, whose memory does not grow with the square."""
+"""A longer row goes alone through Torch's fused attention, whose memory is linear in the length."""
 _GROUP_RATIO = 0.75
 """A row joins a group while it is at least this share of the group's longest row."""
-_LINE_MULTIPLE = 16
-"""A group's line is rounded up to a multiple of this many tokens, so that few shapes occur."""
+_LENGTH_MULTIPLE = 16
+"""A group's padded length is rounded up to a multiple of this many tokens, so that few shapes occur."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -21,10 +21,10 @@ class AttentionGroup:
     padded_length: int
     """L, slots of a row in the group: the longest row, rounded up so that few shapes occur."""
     slots: torch.Tensor
-    """int64 [n * L]: the pass's slot behind each place of the padded group; behind padding the row's own first slot.
+    """int64 [n * L]: the micro-batch's slot of each place of the padded group; padding reads the row's first slot.
 
-    Padding is kept out of the result by a mask and by zero gradients, but NaN times zero is NaN: a row that read
-    another trial's slot would diverge with it."""
+    A mask and zero gradients keep padding out of the result, but NaN times zero is NaN: a row that read another trial's
+    slot would diverge with it."""
     places: torch.Tensor
     """int64 [real tokens of the group]: the place in the group of each real token."""
     tokens: torch.Tensor
@@ -47,7 +47,7 @@ def group_rows(lengths: Sequence[int], starts: Sequence[int], device: torch.devi
 def _group(rows: Sequence[int], lengths: Sequence[int], starts: Sequence[int], device: torch.device) -> AttentionGroup:
     padded_length = lengths[rows[0]]
     if padded_length <= LONG_ROW:
-        padded_length += -padded_length % _LINE_MULTIPLE
+        padded_length += -padded_length % _LENGTH_MULTIPLE
     slots = torch.tensor([starts[row] for row in rows]).repeat_interleave(padded_length)
     places, tokens = [], []
     for i, row in enumerate(rows):

@@ -1,6 +1,6 @@
-"""Which rows of a batch begin with the same tokens.
+"""Prefix groups: rows of a batch that begin with the same tokens.
 
-Under causal attention such tokens have the same hidden states in every row, so a pass computes them once.
+Under causal attention such tokens have the same hidden states in every row, so a micro-batch computes them once.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 _LEAST = 16
-"""A shorter prefix is not worth a stretch of its own."""
+"""Tokens of the shortest prefix that is worth a span of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,16 +19,16 @@ class PrefixGroup:
     """Rows that begin with the same tokens."""
 
     rows: tuple[int, ...] = field(hash=False)
-    """Indices in the batch, ascending, two at least; long in a large batch, and hashed for every row of a pass."""
+    """Indices in the batch, ascending, two at least; not hashed, as it is long in a large batch."""
     shared: int
     """Tokens at the beginning that are the same in all of them; every row has at least one token more."""
 
 
 def find_prefix_groups(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[PrefixGroup, ...]:
-    """Choose which rows share a prefix, so that most tokens are saved: all but one row's prefix of each family.
+    """Choose the prefix groups that save most tokens: all but one row's prefix in each.
 
-    A row belongs to one family at most, and a family's rows are neighbours when the batch is sorted by tokens. Depends
-    on the rows of the batch alone.
+    A row belongs to one group at most, and a group's rows are neighbours when the batch is sorted by tokens. The result
+    depends on the rows of the batch alone.
 
     Args:
         rows: int64 [L] token ids of each row.
@@ -44,14 +44,14 @@ def find_prefix_groups(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[PrefixGro
 
 
 def _common(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> int:
-    """Count the first tokens that two rows share, both rows' last token left out."""
+    """Count the first tokens that two rows share, without the last token of either."""
     n = min(len(a), len(b)) - 1
     differs = np.flatnonzero(a[:n] != b[:n])
     return int(differs[0]) if len(differs) else n
 
 
 def _cut(common: npt.NDArray[np.int64], n: int) -> list[tuple[int, int]]:
-    """Cut n sorted rows into runs that save most tokens together: ``(first, stop)`` of each, single rows included.
+    """Split n sorted rows into runs that save most tokens: ``(first, stop)`` of each, single rows included.
 
     ``common[i]`` tokens are shared by row i and the row after it.
     """

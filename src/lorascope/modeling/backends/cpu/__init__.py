@@ -1,1 +1,1 @@
-"""Compiled kernels for the operations of a training step."""
+"""The backend of kernels that are compiled for the CPU."""

@@ -1,4 +1,4 @@
-"""The backend of compiled kernels on a CPU; what they do not take falls back to Torch, call by call."""
+"""The backend of compiled kernels on a CPU; calls with tensors that they do not support fall back to Torch."""
 
 from collections.abc import Sequence
 

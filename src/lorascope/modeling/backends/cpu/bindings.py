@@ -33,7 +33,7 @@ _Argument = torch.Tensor | float | ctypes.Structure | ctypes.Array[Any] | None
 
 
 class Kernels:
-    """Calls into the library; every tensor lies on the CPU and all of one call are bfloat16, float32 or float64."""
+    """Calls into the library, with tensors on the CPU; those of one call are all bfloat16, float32 or float64."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -44,7 +44,7 @@ class Kernels:
 
     @staticmethod
     def takes(x: torch.Tensor) -> bool:
-        """Say whether the kernels can work on this tensor."""
+        """Return True if the kernels support this tensor."""
         return x.device.type == "cpu" and x.dtype in _NAMES
 
     def _call(self, kernel: str, dtype: torch.dtype | None, *arguments: _Argument) -> None:
@@ -71,9 +71,9 @@ class Kernels:
             raise MemoryError(f"no memory for {kernel}")
 
     def supports_matmul(self, x: torch.Tensor, *weights: torch.Tensor | None) -> bool:
-        """Say whether the kernels can make products of these inputs, [..., I], with weights [O, I] and biases [O].
+        """Return True if the kernels support matmuls of these inputs, [..., I], with weights [O, I] and biases [O].
 
-        bfloat16, in one piece, of sizes that are multiples of 32, on a processor that multiplies it.
+        These are contiguous bfloat16 of sizes that are multiples of 32, on a processor with instructions for it.
         """
         given = [weight for weight in weights if weight is not None]
         fits = all(w.dtype == x.dtype and w.is_contiguous() and not any(n % MULTIPLE for n in w.shape) for w in given)
@@ -86,9 +86,9 @@ class Kernels:
         weights: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
         segments: Sequence[Sequence[LoraSegment]] | None = None,
     ) -> list[torch.Tensor]:
-        """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None, with what each one's parts add.
+        """Return x W^T + b, [N, O], for each weight [O, I] and bias [O] or None, with the updates of its segments.
 
-        A part's update and the frozen product are one sum, which is rounded once.
+        A segment's update and the frozen product are one sum, which is rounded once.
         """
         x_NI, segments = x_NI.contiguous(), segments or [()] * len(weights)
         assert all(weight.shape[1] == x_NI.shape[1] for weight, _ in weights)
@@ -113,7 +113,7 @@ class Kernels:
     def linear_backward(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the sum of dy W, [N, I], over weights [O, I] and gradients [N, O] of layers with one input.
 
-        A gradient of a residual stream is float32, and rounded where it is multiplied.
+        A gradient of a residual stream is float32, and rounded for the matmul.
         """
         dx = weights[0].new_empty(grads[0].shape[0], weights[0].shape[1])
         self._back(weights, grads, dx)
@@ -128,7 +128,7 @@ class Kernels:
         *,
         wants_dx: bool,
     ) -> torch.Tensor | None:
-        """Return the same with what flows back through each layer's parts, or None; add to the gradients of these."""
+        """Return the same with the input gradients of each layer's segments, or None; add to the gradients of these."""
         assert x_NI.is_contiguous()
         assert all(segment.gradients is not None for own in segments for segment in own)
         dx = torch.empty_like(x_NI) if wants_dx else None
@@ -186,7 +186,7 @@ class Kernels:
     ) -> torch.Tensor:
         """Return the gradient with respect to x, [N, I], from that of the output.
 
-        The gradient of a residual stream is float32, and rounded where it is multiplied.
+        The gradient of a residual stream is float32, and rounded for the matmul.
         """
         dy_NO, (gate, up, down) = dy_NO.contiguous(), weights
         dx = gated_NM.new_empty(dy_NO.shape[0], gate.shape[1])
@@ -215,7 +215,7 @@ class Kernels:
 
     @staticmethod
     def hidden(x: torch.Tensor, slots: int, rank: int) -> torch.Tensor:
-        """Return memory for a part's dropped(x) A^T."""
+        """Return memory for a segment's dropped(x) A^T."""
         return x.new_empty(slots, rank + -rank % MULTIPLE)
 
     def rms_norm_forward(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -279,7 +279,7 @@ class Kernels:
         return dgate, dup
 
     def cross_entropy_(self, logits_CV: torch.Tensor, targets_C: torch.Tensor, *, wants_grad: bool) -> torch.Tensor:
-        """Return the nats of each target [C]; where the gradient is wanted, write softmax - onehot over the logits."""
+        """Return the nats of each target [C]; with ``wants_grad``, write softmax - onehot over the logits."""
         nats = torch.empty(len(targets_C), dtype=compute_dtype(logits_CV))
         self._call("cross_entropy", logits_CV.dtype, *logits_CV.shape, logits_CV, targets_C, nats, int(wants_grad))
         return nats
@@ -287,7 +287,7 @@ class Kernels:
     def dropout_bits(
         self, features: int, rows: KernelRows, keys: torch.Tensor, *, draw: int, drop_below: int
     ) -> torch.Tensor:
-        """Return one bit for each of ``features`` elements of every slot, 1 where it is kept, as int16 words."""
+        """Return one bit for each of ``features`` elements of every slot, 1 if it is kept, as int16 words."""
         kept = torch.empty(rows.blocks(features) * _WORDS, dtype=torch.int16)
         where = (rows.starts.shape[0], features, rows.lengths, rows.widths)
         self._call("dropout_bits", None, *where, keys, draw, drop_below, kept)
@@ -328,7 +328,7 @@ class Kernels:
         log_sums_NH: torch.Tensor,
         dout_NHF: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the gradients with respect to q, k and v, before rotation where there is one."""
+        """Return the gradients with respect to q, k and v, before rotation if there is one."""
         dout_NHF = dout_NHF.contiguous()
         dq, dk, dv = (x.new_empty(x.shape) for x in heads)
         described = described_heads(*heads, plan)

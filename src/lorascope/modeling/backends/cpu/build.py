@@ -1,6 +1,6 @@
 """Compile the kernels for this machine, once, and load them.
 
-They are built when first needed rather than when the package is installed, so that they use what this processor has,
+They are built on first use rather than when the package is installed, so that they use this processor's instructions,
 and so that a machine without a compiler can install the package.
 """
 
@@ -28,21 +28,21 @@ _FLAGS = (
     # compilers for other processors do not know this one
     *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
     "-fopenmp",
-    # sqrt and comparisons vectorise only where nobody asks for their errno or traps
+    # sqrt and comparisons vectorise only without errno and traps
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fPIC",
     "-shared",
-    # the system's OpenMP library is left out where Torch's own has all that is needed
+    # the system's OpenMP library is not linked if Torch's own suffices
     "-Wl,--as-needed",
 )
 _SECONDS = 120
-"""A compiler that takes longer than this hangs; it needs about 9."""
+"""Time limit of the compiler, which needs about 9 seconds."""
 
 
 @cache
 def load_kernels() -> tuple[ctypes.CDLL | None, Message]:
-    """Return the kernels and how they came about, or None and why there are none."""
+    """Return the kernels and how they were built, or None and the reason."""
     if sys.platform != "linux":
         return None, Message("kernels.linux_only")
     compiler = find_compiler()
@@ -61,13 +61,13 @@ def load_kernels() -> tuple[ctypes.CDLL | None, Message]:
 
 
 def find_compiler() -> str | None:
-    """Return the C++ compiler that the kernels would be built with; None without one."""
+    """Return the path of the C++ compiler; None without one."""
     named = os.environ.get("CXX")
     return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
 
 
 def supports_bfloat16_matmul() -> bool:
-    """Say whether this processor has the instructions with which the kernels make products in bfloat16."""
+    """Return True if this processor has the instructions of the kernels' bfloat16 matmuls."""
     return {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
 
 
@@ -93,23 +93,23 @@ def _run(command: list[str]) -> str:
 
 
 def _own_folder() -> Path:
-    """Return the folder of libraries, made if need be; what lies there runs as this user, so nobody else may write.
+    """Return the folder of libraries, made if necessary; they run as this user, so no other user may write there.
 
     Raises:
-        PermissionError: where somebody else may put a library there.
+        PermissionError: another user may put a library there.
     """
     folder = cache_folder().resolve() / "kernels"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     shared = status.st_uid not in {0, os.getuid()} or status.st_mode & 0o022
-    # who may write to a folder above may put another in its place, unless the sticky bit is set
+    # a user who may write to a folder above may replace this one, unless the sticky bit is set
     if shared or any(above.stat().st_mode & 0o1002 == 0o002 for above in folder.parents):
         raise PermissionError(f"others may write to {folder}; set LORASCOPE_CACHE to a folder of your own")
     return folder
 
 
 def _processor() -> str:
-    """Name what ``-march=native`` depends on; a cache folder may be shared between machines."""
+    """Return what ``-march=native`` depends on; machines may share a cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -118,6 +118,6 @@ def _processor() -> str:
 
 
 def _complaint(text: str) -> str:
-    """Return the first line that speaks of an error, or the first line."""
+    """Return the first line with the word error, or the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")[:200]

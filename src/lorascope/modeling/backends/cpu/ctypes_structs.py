@@ -55,7 +55,7 @@ class KernelRows:
 
 @lru_cache(maxsize=4)
 def kernel_rows(layout: MicroBatchLayout) -> KernelRows:
-    """Return where the spans of a micro-batch lie; every layer asks anew."""
+    """Return the spans of a micro-batch as rows; cached, as every layer asks for them."""
     return KernelRows.end_to_end(layout.lengths, layout.widths, layout.parents)
 
 

@@ -1,7 +1,8 @@
 // Dropout from a counter: Threefry-4x32 with 12 rounds (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3)
 //
 // Elements of a row come in blocks of 128; lane l of a block takes the counter (block * 16 + l, draw), and its four
-// words give, low half first, the 16 bits of elements l, 16 + l, ..., 112 + l. modeling/dropout.py has the same in Torch.
+// words give, low half first, the 16 bits of elements l, 16 + l, ..., 112 + l. backends/torch/dropout.py has
+// the same in Torch.
 #pragma once
 
 #include <vector>
@@ -60,7 +61,7 @@ void kept_bits(int64_t rows, int64_t d, const int64_t* lengths, const int64_t* w
     for_each_block(rows, d, widths, [=](int64_t block, int64_t row, int64_t within) {
         words bits[4];
         threefry(keys + 4 * row, uint32_t(within / kBlock * kLanes), uint32_t(draw), bits);
-        const int64_t real = lengths[row] * d - within;  // what lies behind a row's tokens is kept
+        const int64_t real = lengths[row] * d - within;  // padding behind a row's tokens is kept
         for (int64_t part = 0; part < kBlock / kLanes; ++part) {
             const words number = part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16;
             kept[block * (kBlock / kLanes) + part] =

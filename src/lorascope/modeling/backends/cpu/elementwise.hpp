@@ -1,4 +1,4 @@
-// Norms, the middle of gated layers, and cross entropy.
+// Norms, the activation of gated MLPs, and cross entropy.
 #pragma once
 
 #include <limits>
@@ -11,8 +11,7 @@ namespace {
 
 // Root mean square norm (Zhang and Sennrich 2019, arXiv 1910.07467, equation 4), weight frozen
 
-// Where a residual stream of floats has a model of bfloat16 around it, X is float: the backward pass then needs no more of
-// x than what is kept of it, rounded.
+// X is float if a bfloat16 model has a residual stream of floats. The backward pass then needs x rounded only, `kept`.
 template <class T, class X>
 void norm_rows(int64_t n, int64_t d, const X* x, const T* weight, double eps, T* y, T* kept, compute_t<T>* inverse) {
     using C = compute_t<T>;
@@ -43,7 +42,7 @@ void residual_norm_forward(int64_t n, int64_t d, const float* x, const bfloat16*
     norm_rows(n, d, x, weight, eps, y, kept, inverse);
 }
 
-// put(place, gradient of x there, how many of them are inside)
+// put(place, gradients of x from there on, their number)
 template <class T, class Put>
 void norm_gradients(int64_t n, int64_t d, const T* x, const T* weight, const compute_t<T>* inverse, const T* dy, Put put) {
     using C = compute_t<T>;
@@ -75,7 +74,7 @@ void residual_norm_backward(int64_t n, int64_t d, const bfloat16* x, const bfloa
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// SiLU(gate) * up, the middle of a gated feed-forward layer (Shazeer 2020, arXiv 2002.05202)
+// SiLU(gate) * up, the activation of a gated MLP (Shazeer 2020, arXiv 2002.05202)
 
 template <class T> void silu_mul_forward(int64_t n, int64_t d, const T* gate, const T* up, T* y) {
     using V = lanes_t<compute_t<T>>;

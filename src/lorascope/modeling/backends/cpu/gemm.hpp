@@ -1,5 +1,5 @@
-// Products of bfloat16 with float32 sums, on the tile unit where there is one, else by vectors. Factors lie in memory as
-// tiles of 16 rows of 64 bytes, each a stretch of its own, so that a tile is read at once and its rows share no cache set.
+// Matmuls of bfloat16 with float32 sums, on the tile unit (AMX) or by vectors (AVX-512 BF16). Operands are stored as tiles
+// of 16 rows of 64 bytes, each contiguous, so that a tile is read at once and its rows share no cache set.
 #pragma once
 
 #include <omp.h>
@@ -16,8 +16,8 @@ namespace {
 
 constexpr int64_t kTileWords = kLanes * kLanes, kPairs = 2 * kLanes;
 
-// A factor of a product in tiles of 16 x 16 words, a word being two neighbours along the dimension that is summed. The
-// left factor's tile has word (row, pair), the right one's (pair, column); tile (i, p) is the p-th along that dimension.
+// An operand in tiles of 16 x 16 words; a word holds two neighbours along the inner dimension. A tile of the left operand
+// has word (row, pair), of the right one (pair, column); tile (i, p) is the p-th along the inner dimension.
 struct Tiled {
     uint32_t* data = nullptr;
     int64_t depth = 0;
@@ -25,12 +25,12 @@ struct Tiled {
     uint32_t* tile(int64_t i, int64_t p) const { return data + (i * depth + p) * kTileWords; }
 };
 
-// M x N result tiles [16, 16], `line` tiles from one row of them to the next.
+// M x N result tiles [16, 16], their rows `ld_sums` tiles apart.
 template <int M, int N>
-void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line, bool add) {
+void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t ld_sums, bool add) {
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
-            float* to = sums + (m * line + n) * kTileWords;
+            float* to = sums + (m * ld_sums + n) * kTileWords;
             __m512 sum[kLanes] = {};
             for (int64_t r = 0; add && r < kLanes; ++r) sum[r] = (__m512)load(to + r * kLanes);
             const uint32_t *left = a.tile(i + m, 0), *right = b.tile(j + n, 0);
@@ -46,21 +46,21 @@ void sum_with_vectors(const Tiled& a, int64_t i, const Tiled& b, int64_t j, floa
 
 #ifdef LORASCOPE_TILES
 template <int M, int N>
-void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t line, bool add) {
+void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float* sums, int64_t ld_sums, bool add) {
     const uint32_t *a0 = a.tile(i, 0), *a1 = a.tile(i + M - 1, 0), *b0 = b.tile(j, 0), *b1 = b.tile(j + N - 1, 0);
     memory_fence();
     if (add) {
         _tile_loadd(0, sums, 64);
         if (N > 1) _tile_loadd(1, sums + kTileWords, 64);
-        if (M > 1) _tile_loadd(2, sums + line * kTileWords, 64);
-        if (M > 1 && N > 1) _tile_loadd(3, sums + (line + 1) * kTileWords, 64);
+        if (M > 1) _tile_loadd(2, sums + ld_sums * kTileWords, 64);
+        if (M > 1 && N > 1) _tile_loadd(3, sums + (ld_sums + 1) * kTileWords, 64);
     } else {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
     }
-    // the left factor passes by, and the right one is to stay in the nearest cache for the next rows
+    // the left operand streams through; the right one should stay in the L1 cache for the next rows
     for (int64_t at = 0; at < a.depth * kTileWords; at += kTileWords) {
         _tile_stream_loadd(4, a0 + at, 64);
         _tile_loadd(6, b0 + at, 64);
@@ -77,23 +77,23 @@ void sum_with_tiles(const Tiled& a, int64_t i, const Tiled& b, int64_t j, float*
     }
     _tile_stored(0, sums, 64);
     if (N > 1) _tile_stored(1, sums + kTileWords, 64);
-    if (M > 1) _tile_stored(2, sums + line * kTileWords, 64);
-    if (M > 1 && N > 1) _tile_stored(3, sums + (line + 1) * kTileWords, 64);
+    if (M > 1) _tile_stored(2, sums + ld_sums * kTileWords, 64);
+    if (M > 1 && N > 1) _tile_stored(3, sums + (ld_sums + 1) * kTileWords, 64);
     memory_fence();
 }
 #endif
 
-// Puts the tiles of a product: tile rows i to i + m of the left factor, tile columns j to j + n of the right one. Result
-// tiles of a row lie beside each other, and rows `line` tiles apart.
+// Multiplies tile rows i to i + m of the left operand by tile columns j to j + n of the right one. Result tiles of a row
+// are adjacent, and rows `ld_sums` tiles apart.
 inline void multiply(const Tiled& a, int64_t i, int64_t m, const Tiled& b, int64_t j, int64_t n, float* sums,
-                     int64_t line, bool add = false) {
+                     int64_t ld_sums, bool add = false) {
     const auto block = [&](auto rows, auto columns, int64_t row, int64_t column) {
         constexpr int kRows = decltype(rows)::value, kColumns = decltype(columns)::value;
-        float* to = sums + ((row - i) * line + column - j) * kTileWords;
+        float* to = sums + ((row - i) * ld_sums + column - j) * kTileWords;
 #ifdef LORASCOPE_TILES
-        if (may_use_tiles()) return sum_with_tiles<kRows, kColumns>(a, row, b, column, to, line, add);
+        if (may_use_tiles()) return sum_with_tiles<kRows, kColumns>(a, row, b, column, to, ld_sums, add);
 #endif
-        sum_with_vectors<kRows, kColumns>(a, row, b, column, to, line, add);
+        sum_with_vectors<kRows, kColumns>(a, row, b, column, to, ld_sums, add);
     };
     using One = std::integral_constant<int, 1>;
     using Two = std::integral_constant<int, 2>;
@@ -147,15 +147,15 @@ template <class T> void paired_rows(const T* from, int64_t ld, int64_t rows, int
     put(to, tile);
 }
 
-// Rows of a matrix as a left factor, the tile rows [first, stop): get(row, p) gives words p * 16 to p * 16 + 15 of a row.
+// Rows of a matrix as a left operand, the tile rows [first, stop): get(row, p) gives words p * 16 to p * 16 + 15 of a row.
 template <class Get> void fill_left(const Tiled& to, int64_t first, int64_t stop, Get get) {
     for (int64_t t = first * kLanes; t < stop * kLanes; ++t) {
-        uint32_t* line = to.tile(t / kLanes, 0) + t % kLanes * kLanes;
-        for (int64_t p = 0; p < to.depth; ++p) write(line + p * kTileWords, get(t, p));
+        uint32_t* to_row = to.tile(t / kLanes, 0) + t % kLanes * kLanes;
+        for (int64_t p = 0; p < to.depth; ++p) write(to_row + p * kTileWords, get(t, p));
     }
 }
 
-// Makes the memory of the factors of a call, and hands out parts of it.
+// Allocates the operands of a call in one piece of memory.
 class TileMemory {
     Aligned<uint32_t>& memory;
     std::vector<std::pair<Tiled*, int64_t>> wanted;
@@ -166,7 +166,7 @@ class TileMemory {
         to.depth = depth;
         wanted.emplace_back(&to, sides * depth * kTileWords);
     }
-    // Says whether there was enough.
+    // Returns false if there was not enough memory.
     bool make() {
         int64_t all = 0;
         for (const auto& [to, size] : wanted) all += size;
@@ -177,19 +177,19 @@ class TileMemory {
     }
 };
 
-constexpr int64_t kSlots = 128;  // of a task
+constexpr int64_t kSlots = 128;  // rows of a task
 
 constexpr int64_t kPanel = 48;  // tile columns whose sums exist at once
 
-// 16 rows of sums lie in tiles beside each other: the part of one row in each.
+// One row of sums, whose parts are in adjacent tiles.
 struct SumsRow {
     const float* first;
     floats operator[](int64_t tile) const { return load(first + tile * kTileWords); }
 };
 
 // Multiplies by the tile columns [first, stop) in panels. Before a panel's sums are used, add(first tile column, tile
-// columns, sums) may add to them. Then use(row of the left factor, first tile column, tile columns, sums of the row): results
-// go to memory row by row, as whole stretches of it. Results of tiles one by one would touch a page of memory a row.
+// columns, sums) may add to them. Then it calls use(row of the left operand, first tile column, tile columns, sums of the
+// row), so that results are stored row by row, contiguously: tile by tile, each row would touch another page of memory.
 template <class Use, class Add>
 void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_t first, int64_t stop,
                      Aligned<float>& memory, Use use, Add add) {
@@ -210,9 +210,9 @@ void multiply_panels(const Tiled& left, int64_t rows, const Tiled& right, int64_
     multiply_panels(left, rows, right, first, stop, memory, use, [](int64_t, int64_t, float*) {});
 }
 
-// Products of n rows with a right factor, in a parallel region: get(row, p) gives words p * 16 to p * 16 + 15 of a row,
-// use is that of multiply_panels, and add(first row, tile rows, ...) goes on as its own. Where rows are too few for all
-// threads, columns are shared out, too.
+// Multiplies n rows by a right operand, in a parallel region: get(row, p) gives words p * 16 to p * 16 + 15 of a row, use
+// is that of multiply_panels, and add(first row, tile rows, ...) is its add with two more arguments. If rows are too few
+// for all threads, columns are divided among them as well.
 template <class Get, class Use, class Add>
 void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use use, Add add) {
     const int64_t blocks = (n + kSlots - 1) / kSlots, panels = (columns + kPanel - 1) / kPanel;
@@ -226,9 +226,9 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
         if (begin >= columns) continue;
         const int64_t slots = std::min(kSlots, n - first), rows = round_up(slots, kLanes) / kLanes;
         Tiled left;
-        TileMemory room(memory);
-        room.add(left, rows, right.depth);
-        if (!room.make()) continue;
+        TileMemory pool(memory);
+        pool.add(left, rows, right.depth);
+        if (!pool.make()) continue;
         fill_left(left, 0, rows, [&](int64_t t, int64_t p) { return t < slots ? get(first + t, p) : words{}; });
         multiply_panels(
             left, rows, right, begin, std::min(begin + wide, columns), sums,
@@ -241,8 +241,8 @@ void multiply_rows(int64_t n, const Tiled& right, int64_t columns, Get get, Use 
 
 inline void store_pair(bfloat16* to, floats low, floats high) { write(to, side_by_side(low, high)); }
 
-// The same past the caches, for what is read when they have long held something else: it need not be fetched before it is
-// overwritten. `to` begins a cache line. A thread that stored so ends with _mm_sfence().
+// The same past the caches, for results that are read much later: their lines need not be fetched to be overwritten. `to`
+// begins a cache line. A thread that stored so ends with _mm_sfence().
 inline void stream_pair(bfloat16* to, floats low, floats high) {
     _mm512_stream_si512((__m512i*)to, (__m512i)side_by_side(low, high));
 }

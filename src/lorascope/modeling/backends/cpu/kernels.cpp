@@ -1,9 +1,9 @@
-// Kernels of a training step, each one pass over its operands, where Torch's operations would make several. Plain C
-// interface, no Torch headers: it compiles in seconds, and ctypes can call it.
+// Kernels of a training step; each makes one pass over its operands, where Torch's operations would make several. A plain C
+// interface without Torch's headers compiles in seconds and can be called by ctypes.
 //
 // Storage is float, double or bfloat16. Arithmetic is double for double and float for the others; a result is rounded
 // once, when it is stored. Reductions run in an order that depends on shapes alone, never on the number of threads.
-// Vectors are GCC's vector extension, which Clang has too: 16 lanes, whatever the processor makes of them.
+// Vectors are GCC's vector extension, which Clang supports as well: 16 lanes, split where the processor has fewer.
 
 #include "attention.hpp"
 #include "dropout.hpp"
@@ -34,7 +34,7 @@ LORASCOPE_EXPORT(dropout)
 LORASCOPE_EXPORT(add_dropped)
 LORASCOPE_EXPORT(attention_forward)
 LORASCOPE_EXPORT(attention_backward)
-// Says whether a call since the last question found too little memory; what it wrote is then worth nothing.
+// Returns true if a call since the last query ran out of memory; its results are then invalid.
 extern "C" bool allocation_failed() { return no_memory.exchange(false); }
 
 #ifdef LORASCOPE_PAIRS

@@ -1,6 +1,6 @@
-// Frozen linear layers, gated feed-forward layers and output heads, with the gradients of their inputs. All widths are
-// multiples of 32. A weight is brought into tiles whenever it is needed: that takes a twentieth of a product of a thousand
-// rows, and keeping tiles would take twice the model's memory.
+// Frozen linear layers, gated MLPs and output heads, with the gradients of their inputs. All widths are multiples of 32.
+// A weight is packed into tiles for each call: that takes a twentieth of a matmul of a thousand rows, and keeping the tiles
+// would double the model's memory.
 #pragma once
 
 #include <utility>
@@ -16,7 +16,7 @@ namespace {
 
 thread_local Aligned<uint32_t> frozen_memory;
 
-// The weights of layers with one input beside each other, as the right factor of their outputs.
+// A weight as part of the right operand of the outputs of layers with one input.
 void fill_transposed(const Tiled& to, int64_t first, int64_t every, int64_t in, int64_t out, const bfloat16* weight) {
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < out / kLanes; ++i)
@@ -24,7 +24,7 @@ void fill_transposed(const Tiled& to, int64_t first, int64_t every, int64_t in, 
             turned_rows(weight + i * kLanes * in + p * kPairs, in, kLanes, kPairs, to.tile(first + i * every, p));
 }
 
-// A weight as the right factor of its input's gradient.
+// A weight as the right operand of its input's gradient.
 void fill_plain(const Tiled& to, int64_t first, int64_t in, int64_t out, const bfloat16* weight) {
 #pragma omp for schedule(static)
     for (int64_t p = 0; p < out / kPairs; ++p)
@@ -36,11 +36,11 @@ inline void add_pair(float* to, floats low, floats high) {
     store(to, load(to) + low), store(to + kLanes, load(to + kLanes) + high);
 }
 
-// 32 neighbours of a row, rounded where they are floats.
+// 32 neighbours of a row, floats rounded.
 inline words pairs_of(const bfloat16* from) { return read<words>(from); }
 inline words pairs_of(const float* from) { return side_by_side(load(from), load(from + kLanes)); }
 
-// y = x W^T + b for layers with one input, with what their adapters add; a layer with a residual stream adds to that
+// y = x W^T + b for layers with one input, with the updates of their adapters. A layer with a residual stream adds to it.
 void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x) {
     std::vector<const Linear*> owner;  // of each pair of tile columns
     std::vector<int64_t> begin;
@@ -50,9 +50,9 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
     }
     Tiled right;
     LoraForward adapters(in, count, layers);
-    TileMemory room(frozen_memory);
-    room.add(right, 2 * int64_t(owner.size()), in / kPairs), adapters.ask(room);
-    if (!room.make()) return;
+    TileMemory pool(frozen_memory);
+    pool.add(right, 2 * int64_t(owner.size()), in / kPairs), adapters.ask(pool);
+    if (!pool.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -78,18 +78,18 @@ void linear_forward(int64_t n, int64_t in, int64_t count, const Linear* layers, 
     }
 }
 
-// dx = the sum of dy W over layers with one input, with what flows back through their adapters, and the gradients of these.
-// Without adapters x may be null, and dx where nobody wants it.
+// dx = the sum of dy W over layers with one input, with the input gradients of their adapters; and the adapters' gradients.
+// Without adapters x may be null; dx may be null if it is not needed.
 void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers, const bfloat16* x, bfloat16* dx) {
-    std::vector<std::pair<const Linear*, int64_t>> parts;  // 32 columns of a gradient: whose, and where they begin
+    std::vector<std::pair<const Linear*, int64_t>> parts;  // 32 columns of a gradient: layer, first column
     for (int64_t layer = 0; layer < count; ++layer)
         for (int64_t column = 0; column < layers[layer].out; column += kPairs) parts.emplace_back(layers + layer, column);
     Tiled right;
     LoraBackward adapters(in, count, layers, dx != nullptr);
-    TileMemory room(frozen_memory);
-    if (dx != nullptr) room.add(right, in / kLanes, parts.size());
-    adapters.ask(room);
-    if (!room.make()) return;
+    TileMemory pool(frozen_memory);
+    if (dx != nullptr) pool.add(right, in / kLanes, parts.size());
+    adapters.ask(pool);
+    if (!pool.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -117,14 +117,14 @@ void linear_backward(int64_t n, int64_t in, int64_t count, const Linear* layers,
     }
 }
 
-// A left factor that is made of results: 16 numbers of a row, tile column j of the product they come from.
+// Writes results into a left operand: 16 numbers of a row, from tile column j of the matmul before.
 inline void keep(const Tiled& to, int64_t row, int64_t j, floats values) {
     write(to.tile(row / kLanes, j / 2) + row % kLanes * kLanes + j % 2 * (kLanes / 2), rounded(values));
 }
 
-// The product of n rows of x with `right`, and the product of what is made of it with `last`, in a parallel region; a task
-// makes both. make(row, whether it is one, row of the task, first tile column, tile columns, sums, what it makes), and then
-// use(row, ...) as that of multiply_panels. Rows of a task are few where there are many threads, a tile's at least.
+// Two matmuls in one task, in a parallel region: n rows of x by `right`, and a function of the result by `last`. It calls
+// make(row, whether the row exists, row of the task, first tile column, tile columns, sums, left operand to fill), and then
+// use(row, ...) as that of multiply_panels. With many threads a task has few rows, a tile's at least.
 template <class In, class Make, class Use>
 void multiply_twice(int64_t n, const In* x, const Tiled& right, int64_t columns, const Tiled& last, int64_t last_columns,
                     Make make, Use use) {
@@ -135,9 +135,9 @@ void multiply_twice(int64_t n, const In* x, const Tiled& right, int64_t columns,
     for (int64_t first = 0; first < n; first += most) {
         const int64_t slots = std::min(most, n - first), rows = round_up(slots, kLanes) / kLanes;
         Tiled left, between;
-        TileMemory room(memory);
-        room.add(left, rows, right.depth), room.add(between, rows, last.depth);
-        if (!room.make()) continue;
+        TileMemory pool(memory);
+        pool.add(left, rows, right.depth), pool.add(between, rows, last.depth);
+        if (!pool.make()) continue;
         fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
             return t < slots ? pairs_of(x + ((first + t) * right.depth + p) * kPairs) : words{};
         });
@@ -153,14 +153,14 @@ void multiply_twice(int64_t n, const In* x, const Tiled& right, int64_t columns,
 }
 
 // gated = x G^T and raised = x U^T, [n, mid]; y [n, out] = (silu(gated) * raised) D^T + b, or the residual stream with it.
-// What lies between is made and multiplied by the same task, and never goes to memory.
+// One task computes and multiplies the intermediate result, which never goes to memory.
 void gated_forward(int64_t n, int64_t in, int64_t mid, int64_t out, const bfloat16* x, const bfloat16* gate,
                    const bfloat16* up, const bfloat16* down, const bfloat16* bias, bfloat16* gated, bfloat16* raised,
                    bfloat16* y, float* residual) {
     Tiled right, right_down;
-    TileMemory room(frozen_memory);
-    room.add(right, 2 * mid / kLanes, in / kPairs), room.add(right_down, out / kLanes, mid / kPairs);
-    if (!room.make()) return;
+    TileMemory pool(frozen_memory);
+    pool.add(right, 2 * mid / kLanes, in / kPairs), pool.add(right_down, out / kLanes, mid / kPairs);
+    if (!pool.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -189,14 +189,14 @@ void gated_forward(int64_t n, int64_t in, int64_t mid, int64_t out, const bfloat
     }
 }
 
-// dx [n, in] from the gradient of such a layer's output, which is floats where it is that of a residual stream.
+// dx [n, in] from the gradient of such a layer's output, which is float for a residual stream.
 template <class G>
 void gated_backward(int64_t n, int64_t in, int64_t mid, int64_t out, const G* dy, const bfloat16* gate,
                     const bfloat16* up, const bfloat16* down, const bfloat16* gated, const bfloat16* raised, bfloat16* dx) {
     Tiled right, right_down;
-    TileMemory room(frozen_memory);
-    room.add(right_down, mid / kLanes, out / kPairs), room.add(right, in / kLanes, 2 * mid / kPairs);
-    if (!room.make()) return;
+    TileMemory pool(frozen_memory);
+    pool.add(right_down, mid / kLanes, out / kPairs), pool.add(right, in / kLanes, 2 * mid / kPairs);
+    if (!pool.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -223,9 +223,9 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
                        const bfloat16* bias, bfloat16* y) {
     const int64_t rows = round_up(n, kLanes) / kLanes, depth = in / kPairs, columns = out / kLanes;
     Tiled left;
-    TileMemory room(frozen_memory);
-    room.add(left, rows, depth);
-    if (!room.make()) return;
+    TileMemory pool(frozen_memory);
+    pool.add(left, rows, depth);
+    if (!pool.make()) return;
 #pragma omp parallel
     {
         [[maybe_unused]] const TileSetup setup;
@@ -240,9 +240,9 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
         for (int64_t first = 0; first < columns; first += kPanel) {
             const int64_t wide = std::min(kPanel, columns - first);
             Tiled right;
-            TileMemory own_room(memory);
-            own_room.add(right, wide, depth);
-            if (!own_room.make()) continue;
+            TileMemory own_pool(memory);
+            own_pool.add(right, wide, depth);
+            if (!own_pool.make()) continue;
             for (int64_t j = 0; j < wide; ++j)
                 for (int64_t p = 0; p < depth; ++p)
                     turned_rows(weight + (first + j) * kLanes * in + p * kPairs, in, kLanes, kPairs, right.tile(j, p));
@@ -265,8 +265,8 @@ void head_forward(int64_t n, int64_t in, int64_t out, const bfloat16* x, const b
     }
 }
 
-// dx [n, in] = dy W for few rows and many outputs, which are summed over in kGroups groups, each in chunks of kChunk: what
-// is added to what does not depend on threads.
+// dx [n, in] = dy W for few rows and many outputs. Outputs are summed in kGroups groups, each in chunks of kChunk, so that
+// the order of the sums does not depend on the number of threads.
 void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const bfloat16* weight, bfloat16* dx) {
     constexpr int64_t kGroups = 8, kChunk = 512, kMostColumns = 48;
     thread_local Aligned<float> all_sums;
@@ -285,9 +285,9 @@ void head_backward(int64_t n, int64_t in, int64_t out, const bfloat16* dy, const
             for (int64_t first = group * kChunk; first < out; first += kGroups * kChunk) {
                 const int64_t depth = std::min(kChunk, out - first) / kPairs;
                 Tiled left, right;
-                TileMemory room(memory);
-                room.add(left, rows, depth), room.add(right, wide, depth);
-                if (!room.make()) break;
+                TileMemory pool(memory);
+                pool.add(left, rows, depth), pool.add(right, wide, depth);
+                if (!pool.make()) break;
                 fill_left(left, 0, rows, [&](int64_t t, int64_t p) {
                     return t < n ? read<words>(dy + t * out + first + p * kPairs) : words{};
                 });

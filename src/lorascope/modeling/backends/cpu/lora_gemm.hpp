@@ -1,6 +1,6 @@
-// What low-rank adapters add to linear layers with one input, and their gradients (Hu et al. 2021, arXiv 2106.09685,
-// section 4.1): y = x W^T + b + factor * dropped(x) A^T B^T for the slots of each adapter. Updates are added to sums before
-// these are rounded: added to a result that is rounded already, most of a small update is rounded away.
+// Low-rank adapters of linear layers with one input, and their gradients (Hu et al. 2021, arXiv 2106.09685, section 4.1):
+// y = x W^T + b + factor * dropped(x) A^T B^T for the slots of each adapter. Updates are added to sums before rounding: a
+// rounded result would lose most of a small update.
 #pragma once
 
 #include <vector>
@@ -12,11 +12,11 @@
 
 namespace {
 
-// One adapter in a layer and the slots that are its own; kernels/arguments.py has the same fields in the same order.
+// One adapter in a layer and its slots; ctypes_structs.py has the same fields in the same order.
 struct LoraSegment {
     int64_t first, slots, rank;  // the first two are multiples of 32
     double factor;
-    const float *a, *b;     // [rank, in], [out, rank], rounded where they are multiplied with
+    const float *a, *b;     // [rank, in], [out, rank], rounded when they are multiplied
     bfloat16* hidden;       // factor * dropped(x) A^T [slots, rank filled up to a multiple of 32]
     float *da, *db;         // gradients to add to, as a and b
     int64_t rows;           // of the dropout's bits; 0 without dropout
@@ -38,17 +38,17 @@ struct LoraSegment {
     }
 };
 
-// A frozen layer y = x W^T + b with its adapters; kernels/arguments.py has the same fields in the same order.
+// A frozen layer y = x W^T + b with its adapters; ctypes_structs.py has the same fields in the same order.
 struct Linear {
     int64_t out;
     const bfloat16 *weight, *bias;  // [out, in]; [out] or null
-    bfloat16* y;                    // [n, out], or its gradient going back; null where there is a residual stream
+    bfloat16* y;                    // [n, out], or its gradient in the backward pass; null with a residual stream
     float* residual;                // [n, out], to which the output is added, or its gradient; without adapters, or null
     int64_t n_segments;
-    const LoraSegment* parts;
+    const LoraSegment* segments;
 };
 
-// An adapter in one of the layers with one input, and where that layer's outputs begin among all, in tile columns.
+// An adapter in one of the layers with one input, and the first tile column of that layer's outputs among all.
 struct Adapted {
     const LoraSegment& own;
     const Linear& layer;
@@ -62,21 +62,21 @@ inline std::vector<Adapted> adapters_of(int64_t in, int64_t count, const Linear*
     std::vector<Adapted> found;
     int64_t begin = 0;
     for (int64_t layer = 0; layer < count; begin += layers[layer++].out / kLanes)
-        for (int64_t part = 0; part < layers[layer].n_segments; ++part) {
-            const LoraSegment& own = layers[layer].parts[part];
+        for (int64_t segment = 0; segment < layers[layer].n_segments; ++segment) {
+            const LoraSegment& own = layers[layer].segments[segment];
             found.push_back({own, layers[layer], begin, own.bits(in)});
         }
     return found;
 }
 
-// Tile rows that an adapter has in common with a task of some slots: the first of them in both, and their number.
+// Tile rows that an adapter shares with a task: the first one in each, and their number.
 struct Common {
     int64_t own, task, rows;
 
-    Common(const LoraSegment& part, int64_t first, int64_t tile_rows) {
-        const int64_t begin = std::max(part.first, first);
-        own = (begin - part.first) / kLanes, task = (begin - first) / kLanes;
-        rows = (std::min(part.first + part.slots, first + tile_rows * kLanes) - begin) / kLanes;
+    Common(const LoraSegment& segment, int64_t first, int64_t tile_rows) {
+        const int64_t begin = std::max(segment.first, first);
+        own = (begin - segment.first) / kLanes, task = (begin - first) / kLanes;
+        rows = (std::min(segment.first + segment.slots, first + tile_rows * kLanes) - begin) / kLanes;
     }
 };
 
@@ -84,7 +84,7 @@ inline uint32_t two_words(const uint16_t* kept, int64_t part) {
     return kept == nullptr ? ~0u : uint32_t(kept[part]) | uint32_t(kept[part + 1]) << 16;
 }
 
-// Tasks of all adapters, `each` giving the number of one's own: use(index of the adapter, task of its own).
+// Runs the tasks of all adapters; each(adapter) is their number: use(index of the adapter, its task).
 template <class Each, class Use> void for_each_adapter(const std::vector<Adapted>& adapters, Each each, Use use) {
     std::vector<int64_t> first(1, 0);
     for (const Adapted& adapter : adapters) first.push_back(first.back() + each(adapter));
@@ -96,7 +96,7 @@ template <class Each, class Use> void for_each_adapter(const std::vector<Adapted
     }
 }
 
-// What adapters add to the sums of a forward pass. prepare() and add() belong into a parallel region.
+// The updates of adapters in a forward pass. prepare() and add() belong in a parallel region.
 class LoraForward {
     struct Operands {
         Tiled a, b, hidden;  // A^T, B^T, factor * dropped(x) A^T
@@ -109,12 +109,12 @@ class LoraForward {
     LoraForward(int64_t in, int64_t count, const Linear* layers)
         : in(in), adapters(adapters_of(in, count, layers)), operands(adapters.size()) {}
 
-    void ask(TileMemory& room) {
+    void ask(TileMemory& pool) {
         for (size_t at = 0; at < adapters.size(); ++at) {
             const LoraSegment& own = adapters[at].own;
-            room.add(operands[at].a, own.tiles(), in / kPairs);
-            room.add(operands[at].b, adapters[at].layer.out / kLanes, own.wide() / kPairs);
-            room.add(operands[at].hidden, own.slots / kLanes, own.wide() / kPairs);
+            pool.add(operands[at].a, own.tiles(), in / kPairs);
+            pool.add(operands[at].b, adapters[at].layer.out / kLanes, own.wide() / kPairs);
+            pool.add(operands[at].hidden, own.slots / kLanes, own.wide() / kPairs);
         }
     }
 
@@ -139,9 +139,9 @@ class LoraForward {
             const LoraSegment& own = adapters[at].own;
             const int64_t first = task * kSlots, rows = std::min(kSlots, own.slots - first) / kLanes, wide = own.wide();
             Tiled dropped;
-            TileMemory room(memory);
-            room.add(dropped, rows, in / kPairs);
-            if (!room.make()) return;
+            TileMemory pool(memory);
+            pool.add(dropped, rows, in / kPairs);
+            if (!pool.make()) return;
             fill_left(dropped, 0, rows, [&](int64_t t, int64_t p) {
                 const bfloat16* row = x + (own.first + first + t) * in;
                 return kept_pairs(row + p * kPairs, two_words(adapters[at].bits[first + t], 2 * p));
@@ -175,12 +175,11 @@ class LoraForward {
     }
 };
 
-// The gradients of adapters, and what they add to that of the layers' input. prepare(), add() and sum_up() belong into a
-// parallel region.
+// The gradients of adapters, and their input gradients. prepare(), add() and sum_up() belong in a parallel region.
 class LoraBackward {
     struct Operands {
-        Tiled b, a, back;       // B, A, and factor * dy B to go back through A
-        Tiled dhidden, hidden;  // what is summed over slots, with x and dy
+        Tiled b, a, back;       // B, A, and factor * dy B
+        Tiled dhidden, hidden;  // operands that are summed over slots, with x and dy
     };
     const int64_t in;
     const bool wants_dx;
@@ -191,14 +190,14 @@ class LoraBackward {
     LoraBackward(int64_t in, int64_t count, const Linear* layers, bool wants_dx)
         : in(in), wants_dx(wants_dx), adapters(adapters_of(in, count, layers)), operands(adapters.size()) {}
 
-    void ask(TileMemory& room) {
+    void ask(TileMemory& pool) {
         for (size_t at = 0; at < adapters.size(); ++at) {
             const LoraSegment& own = adapters[at].own;
             const int64_t out = adapters[at].layer.out, depth = own.slots / kPairs;
             Operands& to = operands[at];
-            room.add(to.b, own.tiles(), out / kPairs), room.add(to.back, own.slots / kLanes, own.wide() / kPairs);
-            if (wants_dx) room.add(to.a, in / kLanes, own.wide() / kPairs);
-            room.add(to.dhidden, own.tiles(), depth), room.add(to.hidden, own.tiles(), depth);
+            pool.add(to.b, own.tiles(), out / kPairs), pool.add(to.back, own.slots / kLanes, own.wide() / kPairs);
+            if (wants_dx) pool.add(to.a, in / kLanes, own.wide() / kPairs);
+            pool.add(to.dhidden, own.tiles(), depth), pool.add(to.hidden, own.tiles(), depth);
         }
     }
 
@@ -225,9 +224,9 @@ class LoraBackward {
             const int64_t out = adapters[at].layer.out;
             const bfloat16* dy = adapters[at].layer.y;
             Tiled grad;
-            TileMemory room(memory);
-            room.add(grad, slots / kLanes, out / kPairs);
-            if (!room.make()) return;
+            TileMemory pool(memory);
+            pool.add(grad, slots / kLanes, out / kPairs);
+            if (!pool.make()) return;
             fill_left(grad, 0, slots / kLanes, [&](int64_t t, int64_t p) {
                 return read<words>(dy + (own.first + first + t) * out + p * kPairs);
             });
@@ -273,15 +272,15 @@ class LoraBackward {
         }
     }
 
-    // Two tile columns of what an adapter's slots have, to be summed over slots: get(slot of its own, which of the two).
-    // Each tile of pairs (slot pair, column) goes through finish(tile): as it is it belongs to a right factor, turned to a
-    // left one.
+    // Two tile columns of an operand that is summed over an adapter's slots: get(slot of the adapter, which of the two).
+    // finish(tile) may transpose each tile of pairs (slot pair, column): as it is, it belongs to a right operand,
+    // transposed to a left one.
     template <class Get, class Finish>
     static Tiled two_columns(const LoraSegment& own, Aligned<uint32_t>& memory, Get get, Finish finish) {
         Tiled to;
-        TileMemory room(memory);
-        room.add(to, 2, own.slots / kPairs);
-        if (!room.make()) return {};
+        TileMemory pool(memory);
+        pool.add(to, 2, own.slots / kPairs);
+        if (!pool.make()) return {};
         for (int64_t p = 0; p < to.depth; ++p)
             for (int64_t half = 0; half < 2; ++half) {
                 words tile[kLanes];

@@ -1,4 +1,4 @@
-"""Which matrix products the kernels make, for whoever counts or replays them."""
+"""Hooks on the matmuls of the kernels, for counting and replaying them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 
 class KernelProduct(NamedTuple):
-    """A matrix product that a kernel makes, [rows, inner] times [inner, columns], as Torch would see it."""
+    """A matmul of a kernel, [rows, inner] times [inner, columns], as Torch would see it."""
 
     rows: int
     inner: int
@@ -22,7 +22,7 @@ _watching: list[Callable[[KernelProduct], None]] = []
 
 @contextmanager
 def watched_products(use: Callable[[KernelProduct], None]) -> Iterator[None]:
-    """Hand every product that a kernel makes in the block to ``use``; attention's are left out."""
+    """Call ``use`` with every matmul of a kernel inside the block, without those of attention."""
     _watching.append(use)
     try:
         yield
@@ -31,7 +31,7 @@ def watched_products(use: Callable[[KernelProduct], None]) -> Iterator[None]:
 
 
 def emit(products: Callable[[], Iterable[KernelProduct]]) -> None:
-    """Hand on what a call made; nothing is described when nobody watches."""
+    """Call the hooks with the matmuls of a kernel call; without hooks nothing is described."""
     for product in products() if _watching else ():
         for use in _watching:
             use(product)

@@ -1,4 +1,4 @@
-// Numbers of 16 at a time, memory for them, and the processor's units that multiply them.
+// SIMD vectors of 16 numbers, aligned memory, and the setup of the tile unit.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +43,7 @@ template <class V> void write(void* to, V x) { *(typename anywhere<V>::type*)to 
 
 inline words widened(halves x) {
 #ifdef __AVX512F__
-    return (words)_mm512_cvtepu16_epi32((__m256i)x);  // GCC makes two instructions of the line below
+    return (words)_mm512_cvtepu16_epi32((__m256i)x);  // GCC emits two instructions for the line below
 #else
     return __builtin_convertvector(x, words);
 #endif
@@ -119,7 +119,7 @@ inline lane_mask unpacked(uint16_t bits) {
 // exp of numbers up to 0: 2^n from the exponent bits, the rest from a polynomial (Cephes' expf coefficients); relative
 // error below 2e-7, and 0 below -87. A NaN stays a NaN.
 inline floats exp_of_negative(floats x) {
-    constexpr float kShift = 12582912.0f + 127.0f;  // n and the exponent's bias then stand in the lowest bits
+    constexpr float kShift = 12582912.0f + 127.0f;  // the lowest bits then hold n and the exponent's bias
     const floats shifted = x * 1.44269504f + kShift, whole = shifted - kShift;
     const floats r = x - whole * 0.693359375f - whole * -2.12194440e-4f;
     floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -153,7 +153,7 @@ template <class V> V sigmoid(V x) {
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Set where memory was wanted and there was none. Nothing may be thrown out of a parallel region.
+// Set if an allocation failed. No exception may leave a parallel region.
 std::atomic<bool> no_memory{false};
 
 // Memory that begins on a cache line: a tile whose rows straddle lines takes three times as long to load.
@@ -214,7 +214,7 @@ template <class N> void transpose(const N* from, int64_t rows, int64_t columns, 
 
 #endif
 
-// Linux wants to be asked before a process uses the tile unit.
+// Linux requires a request before a process uses the tile unit.
 inline bool may_use_tiles() {
 #ifdef LORASCOPE_TILES
     constexpr long kRequest = 0x1023, kTileData = 18;
@@ -227,10 +227,10 @@ inline bool may_use_tiles() {
 
 #ifdef LORASCOPE_TILES
 
-// GCC does not know what tile instructions read from memory and write to it: nothing may move across this.
+// GCC does not know which memory tile instructions read and write: no access may move across this.
 inline void memory_fence() { asm volatile("" ::: "memory"); }
 
-// Sets the tile unit up for 16 rows of 64 bytes, for as long as it lives.
+// Configures the tile unit for 16 rows of 64 bytes during its lifetime.
 class TileSetup {
     struct alignas(64) Config {
         uint8_t palette, start_row, reserved[14];
@@ -245,7 +245,7 @@ class TileSetup {
     TileSetup() {
         if (!may_use_tiles()) return;
         memory_fence();
-        _tile_storeconfig(&before);  // the matrix library may count on what it set
+        _tile_storeconfig(&before);  // the matrix library may rely on its own configuration
         memory_fence();
         _tile_loadconfig(&kOwn);
     }
