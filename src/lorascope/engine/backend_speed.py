@@ -31,7 +31,7 @@ from lorascope.paths import cache_folder
 _SMALL = 5_000_000
 """Parameters of a model that is not timed."""
 _ROW_TOKENS = 128
-_LEAST_TOKENS, _MOST_TOKENS = 64, 1024
+_LEAST_TOKENS, _MOST_TOKENS = 32, 1024
 """Tokens of the timed micro-batch: as many as go through the model in ``_SECONDS``."""
 _SECONDS = 0.3
 _MOST_ROUNDS = 5
@@ -79,23 +79,37 @@ def compare_speed(
     Returns:
         None for a small model, if Torch cannot compute it in the same way, or if the result cannot be kept.
     """
-    if sum(parameter.numel() for parameter in fast.model.parameters()) < _SMALL:
-        return None
-    file = cache_folder() / "speed" / f"{_key(fast, share=share)}.json"
-    with contextlib.suppress(OSError):
-        try:
-            return _read(file)
-        except (ValueError, TypeError):  # it is damaged
-            file.unlink()
+    kept = kept_speed(fast, share=share)
+    if kept is not None or _is_small(fast):
+        return kept
+    file = _file(fast, share=share)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return _keep(file, measure_speed(fast, patched, examples, share=share))
+        _keep(file, measure_speed(fast, patched, examples, share=share))
+        return kept_speed(fast, share=share)
     except OSError:
         return None
     except (*MODEL_ERRORS, MemoryError) as error:  # Torch cannot compute the rows so, or not so many at once
         if is_own_fault(error) and not is_out_of_memory(error):
             raise
         return None
+
+
+def kept_speed(fast: FrozenModel, *, share: bool) -> Speed | None:
+    """Return the speed that an earlier run measured; None without one, or for a small model."""
+    if _is_small(fast):
+        return None
+    file = _file(fast, share=share)
+    with contextlib.suppress(OSError):
+        try:
+            return Speed(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):  # it is damaged
+            file.unlink()
+    return None
+
+
+def _is_small(frozen: FrozenModel) -> bool:
+    return sum(parameter.numel() for parameter in frozen.model.parameters()) < _SMALL
 
 
 def measure_speed(
@@ -174,22 +188,18 @@ def _unpatched(modules: Sequence[nn.Module]) -> Iterator[None]:
             module.forward = forward
 
 
-def _key(fast: FrozenModel, *, share: bool) -> str:
-    """Return a digest of all that decides which is faster."""
+def _file(fast: FrozenModel, *, share: bool) -> Path:
+    """Return the file of a result, named by a digest of all that decides which is faster."""
     model = fast.model
     shapes = [(name, tuple(weight.shape), str(weight.dtype)) for name, weight in model.named_parameters()]
     libraries = [version(name) for name in ("lorascope", "torch", "transformers")]
     how = (fast.packing, fast.chunked_head, share, torch.get_num_threads(), str(fast.device))
     parts = (fast.backend.fingerprint, type(model).__name__, shapes, tuple(fast.layers), libraries, how)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    return cache_folder() / "speed" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.json"
 
 
-def _read(file: Path) -> Speed:
-    return Speed(**json.loads(file.read_text(encoding="utf-8")))
-
-
-def _keep(file: Path, speed: Speed) -> Speed:
-    """Keep a result, unless another process has kept one; return the one that is kept."""
+def _keep(file: Path, speed: Speed) -> None:
+    """Keep a result, unless another process has kept one."""
     aside = file.with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(asdict(speed)), encoding="utf-8")
     try:
@@ -197,4 +207,3 @@ def _keep(file: Path, speed: Speed) -> Speed:
             os.link(aside, file)
     finally:
         aside.unlink()
-    return _read(file)

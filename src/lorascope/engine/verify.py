@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
-from lorascope.engine.backend_speed import compare_speed
+from lorascope.engine.backend_speed import compare_speed, kept_speed
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.microbatch import with_prefix_groups
 from lorascope.engine.oom import is_out_of_memory
@@ -201,6 +201,9 @@ def _accelerate(
 ) -> tuple[FrozenModel | None, Message]:
     """Let a backend compute the model, patched to the first level at which its logits stay; None if it should not."""
     fast, reason = replace(frozen, backend=backend), how
+    kept = kept_speed(fast, share=check.share) if check.timed else None
+    if kept is not None and kept.torch_is_faster:
+        return None, Message("kernels.slower", share=kept.ratio)
     for level in backend.patch_levels(packed=frozen.packing):
         patched = backend.patch(frozen.model, level)
         try:

@@ -147,7 +147,7 @@ def test_measuring_leaves_the_model_as_it_was(share: bool) -> None:
     forwards = {module: module.forward for module in patched(frozen)}
     speed = measure_speed(frozen, list(forwards), ROWS[:3] * 2, share=share)
     assert min(speed.seconds, speed.torch_seconds) > 0
-    assert speed.tokens >= 64
+    assert speed.tokens >= 32
     assert {module: module.forward for module in patched(frozen)} == forwards
     assert not any(layer.adapters for layer in frozen.layers.values())
 
