@@ -199,8 +199,8 @@ class StudySpec(BaseModel):
     """Pack rows without padding if the model allows it (verified when the run starts)."""
 
     kernels: bool = True
-    """On a CPU, use kernels compiled once for this machine, if it has a C++ compiler and they reproduce the model's
-    logits (verified when the run starts)."""
+    """On a CPU, use kernels compiled once for this machine, if it has a C++ compiler, and they reproduce the model's
+    logits and are not slower than Torch (both verified when the run starts)."""
 
     dtype: Dtype = "auto"
     """Precision of the frozen base. Adapters, gradients and optimizer states are float32 or wider."""
