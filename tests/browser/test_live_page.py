@@ -20,6 +20,8 @@ from lorascope.charts.downsample import smooth
 from lorascope.errors import InputError
 from lorascope.records import StepRecord, TrialRecord
 from lorascope.store import StudyStore
+from lorascope.store.folder import StudyFolder
+from lorascope.store.lock import read_owner
 from support.browser import WAIT_SECONDS, address_in, program
 
 Open = Callable[..., Any]
@@ -81,6 +83,18 @@ def wait_for_steps(run: subprocess.Popen[str], folder: Path, count: int) -> None
     run.send_signal(signal.SIGSTOP)
 
 
+def wait_for_lock(run: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a run has locked its study, and stop it there for the time being."""
+
+    def locked() -> bool:
+        assert run.poll() is None, run.communicate()[0]
+        owner = read_owner(StudyFolder(folder).lock)
+        return owner is not None and owner.pid == run.pid
+
+    wait_until(locked)
+    run.send_signal(signal.SIGSTOP)
+
+
 def test_live_page_follows_a_run_through_kill_and_resume(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
     """The run is stopped now and then, so that the test does not depend on which process is faster."""
     study, folder = study_file(max_steps=200, eval_steps=50), tmp_path / "study"
@@ -105,7 +119,9 @@ def test_live_page_follows_a_run_through_kill_and_resume(visit: Open, study_file
             assert "The same command continues the study" in seen.page.inner_text("[data-part=status]")
 
             with program("run", study, "--out", folder) as again:
+                wait_for_lock(again, folder)
                 seen.state("running")
+                again.send_signal(signal.SIGCONT)
                 said = again.communicate()[0]
                 assert again.returncode == 0, said
             seen.state("finished")

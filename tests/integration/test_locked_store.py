@@ -1,7 +1,6 @@
 """A run waits for a store that another program has locked."""
 
 import sqlite3
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,15 +18,18 @@ def test_locked_store_pauses_the_run(
     monkeypatch.setattr(connect, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr(retry, "_PAUSE_SECONDS", 0.05)
     spec = study_of(model_folders["llama"], rows_file, max_steps=4, truncation=False)
-    path = tmp_path / "study" / "study.db"
+    held: list[sqlite3.Connection] = []
 
-    def at_step(done: int) -> None:
+    def lock(done: int) -> None:
         if done == 2:
-            other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            other.execute("BEGIN IMMEDIATE")
-            threading.Timer(0.5, other.close).start()
+            held.append(sqlite3.connect(tmp_path / "study" / "study.db", isolation_level=None))
+            held[0].execute("BEGIN IMMEDIATE")
 
-    watcher = execute(spec, tmp_path / "study", at_step)
+    def release(note: str) -> None:
+        if "cannot write" in note:
+            held[0].close()
+
+    watcher = execute(spec, tmp_path / "study", lock, release)
     assert any("cannot write (database is locked)" in note for note in watcher.notes)
     assert "can write again; the run goes on" in watcher.notes
     execute(spec, tmp_path / "undisturbed")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-WAIT_SECONDS = 1200
+WAIT_SECONDS = 300
 """Ends a wait that hangs; a test waits for a condition, never for a time."""
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 

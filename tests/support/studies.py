@@ -47,9 +47,10 @@ def study_of(model: str, dataset: str, **changes: Any) -> StudySpec:
 
 @dataclass
 class Watcher:
-    """A Tracker that keeps what it hears and calls ``at_step`` after each step."""
+    """A Tracker that keeps what it hears and calls ``at_step`` after each step, ``at_note`` with each note."""
 
     at_step: Callable[[int], None] = lambda step: None
+    at_note: Callable[[str], None] = lambda text: None
     phases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
@@ -61,6 +62,7 @@ class Watcher:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+        self.at_note(text)
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         self.begun.append(max((record.step for record in done), default=0))
@@ -82,8 +84,13 @@ class Watcher:
         pass
 
 
-def execute(spec: StudySpec, folder: Path, at_step: Callable[[int], None] = lambda step: None) -> Watcher:
-    watcher = Watcher(at_step=at_step)
+def execute(
+    spec: StudySpec,
+    folder: Path,
+    at_step: Callable[[int], None] = lambda step: None,
+    at_note: Callable[[str], None] = lambda text: None,
+) -> Watcher:
+    watcher = Watcher(at_step=at_step, at_note=at_note)
     run_study(spec, folder, trackers=[watcher], command="lorascope run")
     return watcher
 
