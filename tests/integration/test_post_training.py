@@ -21,8 +21,9 @@ from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run import post_training
 from lorascope.search import analyses
+from lorascope.spec.fields.answer import BUILTIN_TEXT
 from lorascope.spec.load import load_spec
-from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
+from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import Watcher, execute, read_study, study_of
 

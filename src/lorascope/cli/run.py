@@ -13,8 +13,9 @@ from rich.console import Console
 from lorascope.cli.flags import given_fields, make_flags
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.records import AS_PLANNED
+from lorascope.spec.fields.rows import FILE_SUFFIXES
 from lorascope.spec.load import find_study, load_spec, preset_names
-from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
+from lorascope.spec.schema import StudySpec
 
 if TYPE_CHECKING:
     StudyFlags = object

@@ -22,8 +22,9 @@ from lorascope.modeling.targets import check_ranks, find_targets, swap_in
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps
 from lorascope.search.trials import plan_trials
+from lorascope.spec.fields.rows import FILE_SUFFIXES
 from lorascope.spec.limits import Limit, limits_of
-from lorascope.spec.schema import FILE_SUFFIXES, StudySpec
+from lorascope.spec.schema import StudySpec
 
 _SAMPLED_STEPS = 32
 """Steps whose micro-batches give the mean step and the largest micro-batch."""

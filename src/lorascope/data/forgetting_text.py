@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from lorascope.data.dataset import Example
 from lorascope.data.encode import starts_with_bos
 from lorascope.errors import InputError
-from lorascope.spec.schema import BUILTIN_TEXT, NO_TEXT, StudySpec
+from lorascope.spec.fields.answer import BUILTIN_TEXT, NO_TEXT
+from lorascope.spec.schema import StudySpec
 
 WINDOWS = 32
 """Most windows read; they cost as much as 64 short rows."""

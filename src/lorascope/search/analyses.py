@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
-from lorascope.spec.schema import NO_TEXT, StudySpec
+from lorascope.spec.fields.answer import NO_TEXT
+from lorascope.spec.schema import StudySpec
 
 AnalysisRecord = SpectrumRecord | ForgettingRecord | TruncationRecord
 

@@ -17,7 +17,8 @@ from lorascope.analysis.summary import StudySummary
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.records import EvalRecord, OutcomeState, TrialOutcome
-from lorascope.spec.schema import AlphaRule, StudySpec
+from lorascope.spec.fields.lora import AlphaRule
+from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.summary_json import summary_json
 from support.messages import verbatim

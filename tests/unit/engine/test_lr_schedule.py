@@ -4,7 +4,8 @@ from transformers import get_scheduler
 
 from lorascope.engine.lr_schedule import learning_rate_factor
 from lorascope.search.steps import warmup_steps
-from lorascope.spec.schema import Scheduler, StudySpec
+from lorascope.spec.fields.training import Scheduler
+from lorascope.spec.schema import StudySpec
 
 TOTAL = 17
 NAMES: dict[Scheduler, str] = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}

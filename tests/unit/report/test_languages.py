@@ -29,7 +29,8 @@ from lorascope.records import (
 )
 from lorascope.report import write_report
 from lorascope.report.write import render
-from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
+from lorascope.spec.fields.answer import BUILTIN_TEXT
+from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.language import current_language, language
 from support.korean import foreign, undecided

@@ -2,7 +2,8 @@
 
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.search.analyses import AnalysisRecord, pending_analyses, truncation_ranks
-from lorascope.spec.schema import BUILTIN_TEXT, StudySpec
+from lorascope.spec.fields.answer import BUILTIN_TEXT
+from lorascope.spec.schema import StudySpec
 
 SPEC = StudySpec(ranks=(2, 4), forgetting_text=BUILTIN_TEXT)
 BEST = {2: "r2", 4: "r4"}

@@ -4,7 +4,8 @@ import pytest
 
 from lorascope.search.rates import automatic_rates, next_rate
 from lorascope.search.trials import plan_trials, planned_rates
-from lorascope.spec.schema import AlphaRule, StudySpec
+from lorascope.spec.fields.lora import AlphaRule
+from lorascope.spec.schema import StudySpec
 
 
 @pytest.mark.parametrize(("rule", "exponent"), [("fixed", 0.0), ("rslora", -0.25), ("proportional", -0.5)])

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from lorascope.search.trials import differences, plan_trials
-from lorascope.spec.schema import AlphaRule, StudySpec
+from lorascope.spec.fields.lora import AlphaRule
+from lorascope.spec.schema import StudySpec
 
 
 def test_trials_are_ordered_by_rank_rate_and_seed() -> None:

@@ -13,7 +13,7 @@ from datasets.table import InMemoryTable
 from pyarrow.parquet import read_table
 
 from lorascope.errors import InputError
-from lorascope.spec.schema import FILE_SUFFIXES
+from lorascope.spec.fields.rows import FILE_SUFFIXES
 
 _FILL = "give a file with rows in it"
 

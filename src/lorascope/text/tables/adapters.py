@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lorascope.analysis.adapters.schema import GenericTextSection, SpectrumSection, TruncationSection
 from lorascope.analysis.summary import StudySummary
-from lorascope.spec.schema import BUILTIN_TEXT
+from lorascope.spec.fields.answer import BUILTIN_TEXT
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_count
 from lorascope.text.tables.table import Table, interval_cell, loss_cell, make_table

@@ -1,0 +1,1 @@
+"""Fields of a study, one module a subject; ``spec.schema`` joins them to the StudySpec."""

@@ -1,0 +1,67 @@
+"""Fields of the analysis and of what is measured for it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorascope.spec.fields.types import (
+    Fields,
+    NonEmpty,
+    Positive,
+    Size,
+    contradiction,
+)
+
+Cost = Literal["off", "quick", "full"]
+BUILTIN_TEXT = "builtin:python-reference"
+NO_TEXT = "none"
+
+
+class AnswerFields(Fields):
+    """What counts as a difference, which limits hold, and what is measured beside training."""
+
+    tolerance: Positive = 0.005
+    """A rank is adequate if no other has a held-out loss lower by more than this, in nats per token. 0.005 nats are
+    0.5 % of perplexity."""
+
+    convergence_band: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """A training loss has converged once its moving average stays this close to its final level, as a share of it."""
+
+    max_memory: Size | None = None
+    """Memory limit of recommended ranks when trained solo, such as ``8GB`` or ``7.5GiB``."""
+
+    max_seconds: Positive | None = None
+    """Time limit of recommended ranks when trained solo, in seconds."""
+
+    max_adapter_mb: Positive | None = None
+    """Size limit of the adapters of recommended ranks, in MB (10^6 bytes)."""
+
+    cost: Cost = "quick"
+    """Solo runs, which measure the time and memory of each rank before training. ``quick``: two runs per rank, with
+    four steps and one evaluation micro-batch in all; ``full``: four runs, 24 steps; ``off``: none. Runs of the ranks
+    alternate. A finished study may be given more."""
+
+    truncation: bool = True
+    """After training, truncate the largest rank's adapter by singular values to ranks 1, 2, 4, ... and to the other
+    ranks, and evaluate each. Costs one held-out evaluation each: for ranks 8 and 256, eight."""
+
+    forgetting_text: NonEmpty = BUILTIN_TEXT
+    """Text whose loss before and after training shows what was forgotten: a UTF-8 file, ``builtin:python-reference``
+    (English prose that ships with Python) or ``none``. Costs one evaluation of at most 32 windows of 256 tokens for the
+    base and for each rank."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_bare_off(cls, given: object) -> object:
+        """Take YAML's bare ``off``, which is false to it, for the word."""
+        return {**given, "cost": "off"} if isinstance(given, dict) and given.get("cost") is False else given
+
+    @model_validator(mode="after")
+    def _limits_need_solo_runs(self) -> Self:
+        limits = [name for name in ("max_memory", "max_seconds") if getattr(self, name) is not None]
+        if limits and self.cost == "off":
+            raise contradiction(
+                f"{limits[0]} needs the solo runs, which cost off skips",
+                "choose cost quick or full",
+            )
+        return self

@@ -1,0 +1,37 @@
+"""Fields of the computation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lorascope.spec.fields.types import Fields, NonEmpty
+
+Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+
+
+class ComputeFields(Fields):
+    """How steps are computed; no field but the precision changes more than rounding."""
+
+    tokens_per_pass: Annotated[int, Field(ge=1, strict=True)] = 3072
+    """Most tokens of a micro-batch, unless a single row is longer; bounds the memory of activations."""
+
+    share_prefixes: Literal["exact", "always", "never"] = "exact"
+    """Compute prefixes that rows of a batch share only once. ``exact``: if only rounding changes, which is so in
+    evaluation and in training without LoRA dropout; ``always``: also with dropout, whose mask is then shared by the
+    prefix; ``never``. Needs packing and the compiled kernels."""
+
+    packing: bool = True
+    """Pack rows without padding if the model allows it (verified when the run starts)."""
+
+    kernels: bool = True
+    """On a CPU, use kernels compiled once for this machine, if it has a C++ compiler, and they reproduce the model's
+    logits and are not slower than Torch (both verified when the run starts)."""
+
+    dtype: Dtype = "auto"
+    """Precision of the frozen base. Adapters, gradients and optimizer states are float32 or wider."""
+
+    device: NonEmpty = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
+
+    trust_remote_code: bool = False
+    """Run code that a model on the hub ships."""
