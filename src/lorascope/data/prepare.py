@@ -1,5 +1,6 @@
 """Data preparation: load, render, tokenise and split the rows of a study."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lorascope.data.dataset import Example, Splits, hash_splits
 from lorascope.data.encode import encode
 from lorascope.data.formats.detect import Format, choose_format
-from lorascope.data.formats.rendering import RenderedRow
+from lorascope.data.formats.rendering import Drop, RenderedRow
 from lorascope.data.sources.load import load_rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
 from lorascope.errors import InputError
@@ -72,19 +73,24 @@ def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokeniz
             f"split {split!r} has no column {missing[0]!r}",
             remedy=f"the columns are: {', '.join(dataset.column_names)}",
         )
-    rendered = [
-        row
-        for number, cells in enumerate(dataset.select_columns(list(chosen.columns)), start=1)
-        if (row := chosen.render(cells, number)) is not None
-    ]
+    rendered: list[RenderedRow] = []
+    dropped: Counter[Drop] = Counter()
+    for number, cells in enumerate(dataset.select_columns(list(chosen.columns)), start=1):
+        row = chosen.render(cells, number)
+        if isinstance(row, Drop):
+            dropped[row] += 1
+        else:
+            rendered.append(row)
+    values: dict[str, Value] = {"split": split, "rows": len(dataset)}
+    notes = tuple(Message(why.value, count=dropped[why], **values) for why in Drop if dropped[why])
     if not rendered:
         raise InputError(
-            f"none of the {len(dataset)} rows of split {split!r} has text",
+            f"none of the {len(dataset)} rows of split {split!r} can be used: "
+            + ", ".join(f"{count} {why.because}" for why, count in dropped.items()),
             remedy=f"fill the columns that are read ({', '.join(chosen.columns)}), or choose another format",
         )
     rows = _tokenise(spec, rendered, chosen, tokenizer, split)
-    blank = _note(len(dataset) - len(rendered), "rows.blank", split=split, rows=len(dataset))
-    return replace(rows, notes=blank + rows.notes)
+    return replace(rows, notes=notes + rows.notes)
 
 
 def _tokenise(
@@ -97,6 +103,7 @@ def _tokenise(
     keys, examples = [], []
     n_truncated = 0
     needed: list[int] = []
+    n_masked = 0
     rows = encode(rendered, tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
     for text, encoded in zip(rendered, rows, strict=True):
         example = encoded.truncate(spec.max_length)
@@ -106,11 +113,14 @@ def _tokenise(
             n_truncated += len(encoded.input_ids) > spec.max_length
         elif encoded.target_mask.any():
             needed.append(int(np.argmax(encoded.target_mask)) + 1)
+        else:
+            n_masked += 1
     if not examples:
         raise _no_targets(spec, len(rendered), needed)
-    n_lost = len(rendered) - len(examples)
-    values: dict[str, Value] = {"split": split, "tokens": spec.max_length, "rows": len(rendered)}
-    notes = _note(n_truncated, "rows.truncated", **values) + _note(n_lost, "rows.no_target", **values)
+    values: dict[str, Value] = {"split": split, "rows": len(rendered)}
+    notes = _note(n_masked, Drop.NO_TARGET.value, **values)
+    notes += _note(n_truncated, "rows.truncated", **values, tokens=spec.max_length)
+    notes += _note(len(needed), "rows.cut_before_target", **values, tokens=spec.max_length)
     return _Rows(keys=tuple(keys), examples=tuple(examples), notes=notes)
 
 

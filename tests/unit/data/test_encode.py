@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lorascope.data.encode import TokenizedRow, encode, mask_by_characters
-from lorascope.data.formats.rendering import join_pair
+from lorascope.data.formats.rendering import RenderedRow, join_pair
 
 ascii_text = st.text(alphabet="abde ()+:.\n#Qthsumof", min_size=1, max_size=40)
 
@@ -18,7 +18,9 @@ def encode_one(
     is_chat: bool = False,
     completion_only: bool = True,
 ) -> TokenizedRow:
-    (encoded,) = encode([join_pair(prompt, completion)], tokenizer, is_chat=is_chat, completion_only=completion_only)
+    row = join_pair(prompt, completion)
+    assert isinstance(row, RenderedRow)
+    (encoded,) = encode([row], tokenizer, is_chat=is_chat, completion_only=completion_only)
     return encoded
 
 

@@ -58,7 +58,7 @@ def test_splits_of_the_published_study(write_rows: WriteRows, tokenizer: PreTrai
     assert (splits.format, len(splits.train), len(splits.eval)) == ("template", 36, 4)
     assert max(example.n_tokens for example in splits.train) == 40
     cut = [row for row in rows[:40] if n_tokens(row, tokenizer) > 40]
-    assert splits.notes == (Message("rows.truncated", split="train[:50%]", tokens=40, rows=40, count=len(cut)),)
+    assert splits.notes == (Message("rows.truncated", split="train[:50%]", rows=40, tokens=40, count=len(cut)),)
 
 
 def n_tokens(row: Mapping[str, object], tokenizer: PreTrainedTokenizerFast) -> int:
@@ -75,8 +75,8 @@ def test_notes_count_dropped_and_truncated_rows(write_rows: WriteRows, tokenizer
     splits = prepare(StudySpec(dataset=write_rows(rows), max_length=20), tokenizer)
     assert len(splits.train) + len(splits.eval) == 20 + any(note.code == "rows.train_repeats" for note in splits.notes)
     assert splits.notes[:2] == (
-        Message("rows.blank", split="train", rows=23, count=1),
-        Message("rows.no_target", split="train", tokens=20, rows=22, count=1),
+        Message("rows.dropped_empty_answer", split="train", rows=23, count=1),
+        Message("rows.cut_before_target", split="train", rows=22, tokens=20, count=1),
     )
     assert len(splits.notes) == 3
     assert splits.notes[2].code in {"rows.train_repeats", "rows.eval_repeats"}
@@ -134,10 +134,15 @@ def test_chats_and_plain_text_have_their_masks(write_rows: WriteRows, bos_tokeni
         (pairs(8), {}, "8 usable rows are too few for 2 held-out rows and one batch of 8", "more rows"),
         (pairs(40), {"per_device_train_batch_size": 40}, "40 usable rows are too few", "per_device_train_batch_size"),
         (pairs(40, prompt="same"), {}, "every prompt has more than 4 rows", "'text'"),
-        (pairs(40, completion=" "), {}, "none of the 40 rows of split 'train' has text", "prompt, completion"),
+        (
+            pairs(40, completion=" "),
+            {},
+            "none of the 40 rows of split 'train' can be used: 40 with",
+            "prompt, completion",
+        ),
         (pairs(40), {"max_length": 2}, "max_length 2 leaves no target in any of the 40 rows", "token"),
         (pairs(40), {"dataset_format": "text"}, "needs the column 'text'", "prompt, completion"),
-        ([{"messages": [{"role": "user", "content": "x"}]}] * 20, {}, "has a token to take the loss on", "assistant"),
+        ([{"messages": [{"role": "user", "content": "x"}]}] * 20, {}, "20 without a turn of the", "messages"),
         ([{"text": ["a"]}] * 20, {}, "row 1, column 'text' holds a list", "text in every row"),
     ],
 )

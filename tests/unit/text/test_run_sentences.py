@@ -16,10 +16,13 @@ from support.messages import verbatim
             Message("rows.truncated", split="train[:50%]", tokens=40, rows=2000, count=31),
             "Rows of 'train[:50%]' cut at max_length (40 tokens), of 2,000: 31.",
         ),
-        (Message("rows.blank", split="train", rows=23, count=1), "Rows of 'train' without text, dropped from 23: 1."),
         (
-            Message("rows.no_target", split="train", tokens=20, rows=22, count=1),
-            "Rows of 'train' without a target token within max_length (20 tokens), dropped from 22: 1.",
+            Message("rows.dropped_no_answer", split="train", rows=23, count=1),
+            "Conversations of 'train' without a turn of the assistant, dropped from 23: 1.",
+        ),
+        (
+            Message("rows.cut_before_target", split="train", rows=22, tokens=20, count=1),
+            "Rows of 'train' cut at max_length (20 tokens) before their first target, dropped from 22: 1.",
         ),
         (
             Message("rows.fewer_held_out", asked=8, count=6),

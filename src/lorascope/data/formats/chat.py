@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.formats.rendering import RenderedRow
+from lorascope.data.formats.rendering import Drop, RenderedRow
 from lorascope.errors import InputError
 
 Message = Mapping[str, object]
@@ -13,8 +13,8 @@ Message = Mapping[str, object]
 
 def render_chat(
     cells: Sequence[object], tokenizer: PreTrainedTokenizerBase, *, number: int, with_spans: bool
-) -> RenderedRow | None:
-    """Render one row's message lists as one conversation; None without messages.
+) -> RenderedRow | Drop:
+    """Render one row's message lists as one conversation.
 
     The assistant's turns in the last list are the completion, each from the end of the generation prompt to the end of
     the turn. ``with_spans=False`` skips their spans, which templates that rewrite earlier turns do not allow.
@@ -24,12 +24,21 @@ def render_chat(
     first = len(messages) - len(lists[-1])
     turns = [turn for turn in range(first, len(messages)) if messages[turn]["role"] == "assistant"]
     if not messages:
-        return None
+        return Drop.BLANK
+    if with_spans and not turns:
+        return Drop.NO_ANSWER
+    turns = [turn for turn in turns if _says_something(messages[turn])]
+    if with_spans and not turns:
+        return Drop.EMPTY_ANSWER
     text = _apply(messages, tokenizer, number)
     before = messages[: turns[0]] if turns else messages
     prompt = "\n".join(f"{message['role']}: {str(message['content']).strip()}" for message in before)
     spans = tuple(_span(messages, turn, text, tokenizer, number) for turn in turns) if with_spans else ()
     return RenderedRow(text=text, prompt=prompt or text, spans=spans)
+
+
+def _says_something(message: Message) -> bool:
+    return bool(str(message["content"]).strip() or message.get("tool_calls"))
 
 
 def _messages(cell: object, number: int) -> list[Message]:

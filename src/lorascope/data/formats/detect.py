@@ -7,7 +7,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.formats.chat import render_chat
-from lorascope.data.formats.rendering import RenderedRow, cell_text, compile_template, join_pair
+from lorascope.data.formats.rendering import Drop, RenderedRow, cell_text, compile_template, join_pair
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 
@@ -33,7 +33,7 @@ ALPACA_WITHOUT_INPUT = (
     "### Instruction:\n{instruction}\n\n### Response:"
 )
 
-Render = Callable[[Mapping[str, object], int], RenderedRow | None]
+Render = Callable[[Mapping[str, object], int], RenderedRow | Drop]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class Format:
     columns: tuple[str, ...]
     """Columns that are read."""
     render: Render
-    """Render a row, given its number from 1; None for a row without text."""
+    """Render a row, given its number from 1, or say why it is dropped."""
     is_chat: bool
     """True if a chat template renders rows, which adds special tokens and an end token itself."""
     completion_only: bool
@@ -111,7 +111,7 @@ def _renderer(
     if is_chat:
         read = REQUIRED[name]
 
-        def chat(row: Mapping[str, object], number: int) -> RenderedRow | None:
+        def chat(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
             return render_chat([row[column] for column in read], tokenizer, number=number, with_spans=with_spans)
 
         return read, chat
@@ -123,22 +123,22 @@ def _renderer(
     return REQUIRED[name], _render_text if name == "text" else _render_pair
 
 
-def _render_alpaca(row: Mapping[str, object], number: int) -> RenderedRow | None:
+def _render_alpaca(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
     instruction, output = cell_text(row, "instruction", number), cell_text(row, "output", number)
     context = cell_text(row, "input", number) if "input" in row else ""
     if not instruction.strip() and not context.strip():
-        return None
+        return Drop.BLANK
     template = ALPACA_WITH_INPUT if context else ALPACA_WITHOUT_INPUT
     return join_pair(template.format(instruction=instruction, input=context), output)
 
 
-def _render_pair(row: Mapping[str, object], number: int) -> RenderedRow | None:
+def _render_pair(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
     return join_pair(cell_text(row, "prompt", number), cell_text(row, "completion", number))
 
 
-def _render_text(row: Mapping[str, object], number: int) -> RenderedRow | None:
+def _render_text(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
     text = cell_text(row, "text", number)
-    return RenderedRow(text=text, prompt=text, spans=((0, len(text)),)) if text.strip() else None
+    return RenderedRow(text=text, prompt=text, spans=((0, len(text)),)) if text.strip() else Drop.BLANK
 
 
 def _template_renderer(spec: StudySpec, columns: Sequence[str]) -> tuple[tuple[str, ...], Render]:
@@ -147,9 +147,9 @@ def _template_renderer(spec: StudySpec, columns: Sequence[str]) -> tuple[tuple[s
     prompt = compile_template(spec.prompt_template, field="prompt_template", columns=columns)
     completion = compile_template(completion_source, field="completion_template", columns=columns)
 
-    def render(row: Mapping[str, object], number: int) -> RenderedRow | None:
+    def render(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
         if all(not cell_text(row, column, number).strip() for column in completion.columns):
-            return None
+            return Drop.EMPTY_ANSWER
         return join_pair(prompt.fill(row, number), completion.fill(row, number))
 
     return tuple(dict.fromkeys(prompt.columns + completion.columns)), render

@@ -3,8 +3,35 @@
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from lorascope.errors import InputError
+
+
+class Drop(StrEnum):
+    """Why a row is not used: the code of the note, with ``split``, ``rows`` and ``count``."""
+
+    BLANK = "rows.dropped_blank"
+    """It holds no text."""
+    NO_ANSWER = "rows.dropped_no_answer"
+    """It is a conversation without a turn of the assistant."""
+    EMPTY_ANSWER = "rows.dropped_empty_answer"
+    """The completion, or all that the assistant says, is blank."""
+    NO_TARGET = "rows.dropped_no_target"
+    """No token of it is a target, at any length."""
+
+    @property
+    def because(self) -> str:
+        """Words for an error message, behind the number of rows."""
+        return _BECAUSE[self]
+
+
+_BECAUSE = {
+    Drop.BLANK: "without text",
+    Drop.NO_ANSWER: "without a turn of the assistant",
+    Drop.EMPTY_ANSWER: "with a blank answer",
+    Drop.NO_TARGET: "without a token to take the loss on",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,10 +45,10 @@ class RenderedRow:
     """Half-open character ranges of the completion, in order, not overlapping."""
 
 
-def join_pair(prompt: str, completion: str) -> RenderedRow | None:
-    """Concatenate prompt and completion; None if the completion is blank."""
+def join_pair(prompt: str, completion: str) -> RenderedRow | Drop:
+    """Concatenate prompt and completion."""
     if not completion.strip():
-        return None
+        return Drop.EMPTY_ANSWER if prompt.strip() else Drop.BLANK
     text = prompt + completion
     # stripped, so that prompts that differ in white space cannot be both trained on and held out
     return RenderedRow(text=text, prompt=prompt.strip() or text, spans=((len(prompt), len(text)),))

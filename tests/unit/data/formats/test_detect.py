@@ -4,16 +4,18 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lorascope.data.formats.detect import ALPACA_WITH_INPUT, Format, choose_format
-from lorascope.data.formats.rendering import RenderedRow
+from lorascope.data.formats.rendering import Drop, RenderedRow
 from lorascope.errors import InputError
 from lorascope.spec.schema import StudySpec
 
 
 def render(
     spec: StudySpec, row: Mapping[str, object], tokenizer: PreTrainedTokenizerFast, number: int = 1
-) -> tuple[Format, RenderedRow | None]:
+) -> tuple[Format, RenderedRow]:
     chosen = choose_format(spec, columns=list(row), first_row=row, tokenizer=tokenizer)
-    return chosen, chosen.render(row, number)
+    rendered = chosen.render(row, number)
+    assert isinstance(rendered, RenderedRow)
+    return chosen, rendered
 
 
 def targets(rendered: RenderedRow) -> list[str]:
@@ -30,9 +32,8 @@ def targets(rendered: RenderedRow) -> list[str]:
     ],
 )
 def test_format_is_detected_by_columns(tokenizer: PreTrainedTokenizerFast, columns: tuple[str, ...], name: str) -> None:
-    chosen, rendered = render(StudySpec(), dict.fromkeys(columns, "word"), tokenizer)
+    chosen, _ = render(StudySpec(), dict.fromkeys(columns, "word"), tokenizer)
     assert chosen.name == name
-    assert rendered is not None
     assert chosen.completion_only == (name != "text")
 
 
@@ -121,18 +122,27 @@ def test_a_nested_cell_is_named_by_row_and_column(tokenizer: PreTrainedTokenizer
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("row", "why"),
     [
-        {"instruction": "Add.", "output": " "},
-        {"instruction": None, "output": "3"},
-        {"prompt": "Add.", "completion": None},
-        {"text": "\n"},
-        {"messages": []},
-        {"messages": None},
+        ({"instruction": "Add.", "output": " "}, Drop.EMPTY_ANSWER),
+        ({"instruction": None, "output": "3"}, Drop.BLANK),
+        ({"prompt": "Add.", "completion": None}, Drop.EMPTY_ANSWER),
+        ({"prompt": "", "completion": " "}, Drop.BLANK),
+        ({"text": "\n"}, Drop.BLANK),
+        ({"messages": []}, Drop.BLANK),
+        ({"messages": None}, Drop.BLANK),
+        ({"messages": [{"role": "user", "content": "Add."}]}, Drop.NO_ANSWER),
+        (
+            {"messages": [{"role": "user", "content": "Add."}, {"role": "assistant", "content": None}]},
+            Drop.EMPTY_ANSWER,
+        ),
     ],
 )
-def test_rows_without_text_give_nothing(tokenizer: PreTrainedTokenizerFast, row: dict[str, object]) -> None:
-    assert render(StudySpec(), row, tokenizer)[1] is None
+def test_unusable_rows_are_dropped_with_the_reason(
+    tokenizer: PreTrainedTokenizerFast, row: dict[str, object], why: Drop
+) -> None:
+    chosen = choose_format(StudySpec(), columns=list(row), first_row=row, tokenizer=tokenizer)
+    assert chosen.render(row, 1) is why
 
 
 TALK = [
