@@ -42,7 +42,7 @@ def test_plan_predicts_what_the_run_measures(
     resolved = planned(lorascope, *flags)
     spec = study_of(
         model_folders["llama"], rows_file, max_length=1024, eval_examples=None, tokens_per_pass=3072, cost="quick",
-        alpha_rule="fixed", lora_dropout=0.0,
+        alpha_rule="fixed", lora_dropout=0.0, target_modules="all-linear",
     )  # fmt: skip
     execute(spec, tmp_path / "study")
     with StudyStore.open(tmp_path / "study" / "study.db") as store:

@@ -55,7 +55,7 @@ def make_spec(**changes: Any) -> StudySpec:
     fields: dict[str, object] = {
         "ranks": (2, 4, 8), "alpha_rule": "proportional", "lora_dropout": 0.3, "learning_rates": (5e-3,),
         "per_device_train_batch_size": 4, "max_steps": 6, "eval_steps": 3, "warmup_steps": 2, "max_grad_norm": 0.5,
-        "tokens_per_pass": 64, "weight_decay": 0.01,
+        "tokens_per_pass": 64, "weight_decay": 0.01, "target_modules": None,
     }  # fmt: skip
     return StudySpec.model_validate(fields | changes)
 

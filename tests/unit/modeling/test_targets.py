@@ -40,7 +40,7 @@ def test_targets_equal_those_of_peft(kind: str, target_modules: Modules) -> None
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "gpt2"])
-def test_targets_default_to_query_key_and_value(kind: str) -> None:
+def test_targets_without_a_name_are_query_key_and_value(kind: str) -> None:
     endings = {"gpt2": {"c_attn"}}.get(kind, {"q_proj", "k_proj", "v_proj"})
     model = make_model(kind)
     found = find_targets(model, None)

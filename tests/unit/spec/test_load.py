@@ -19,6 +19,8 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 def test_defaults_are_used_where_nothing_is_given() -> None:
     assert load_spec(None, {}) == StudySpec()
+    assert StudySpec().target_modules == "all-linear"
+    assert load_spec(None, {"target_modules": None}).target_modules is None
 
 
 def test_flags_override_the_file_and_defaults_come_last(tmp_path: Path) -> None:
@@ -177,6 +179,7 @@ def test_alphas_and_limits_load_equal(tmp_path: Path) -> None:
 def test_presets_load_with_the_settings_of_the_published_study() -> None:
     specs = {name: load_spec(find_study(name), {}) for name in preset_names()}
     assert set(specs) == {"demo", "opt-350m-codealpaca", "opt-350m-codealpaca-alpha32"}
+    assert {spec.target_modules for spec in specs.values()} == {("q_proj", "k_proj", "v_proj")}
     reference = specs["opt-350m-codealpaca"]
     assert (reference.model, reference.dataset) == ("facebook/opt-350m", "sahil2801/CodeAlpaca-20k")
     assert reference.prompt_template == "### Question: {instruction}\n ### Answer: "

@@ -35,9 +35,9 @@ class LoraFields(Fields):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability of an adapter's inputs in training."""
 
-    target_modules: tuple[str, ...] | str | None = None
-    """Layers to adapt, as in PEFT: name suffixes, one regular expression, or ``all-linear``. Default: the query, key
-    and value projections."""
+    target_modules: tuple[str, ...] | str | None = "all-linear"
+    """Layers to adapt, as in PEFT: name suffixes, one regular expression, or ``all-linear``, which is every linear
+    layer but the output head. ``null``: the query, key and value projections."""
 
     @model_validator(mode="after")
     def _alpha_and_its_rule_agree(self) -> Self:
