@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.dataset import Example, Splits, hash_splits
@@ -13,6 +12,7 @@ from lorascope.data.encode import encode
 from lorascope.data.formats.detect import Format, choose_format
 from lorascope.data.formats.rendering import Drop, RenderedRow
 from lorascope.data.sources.load import load_rows
+from lorascope.data.sources.rows import Rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
 from lorascope.errors import InputError
 from lorascope.message import Message, Value
@@ -46,7 +46,7 @@ def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
             remedy="name another split, or leave eval_split out to have rows held out by split_seed",
         )
     dataset = load_rows(spec.dataset, spec.split)
-    chosen = choose_format(spec, columns=dataset.column_names, first_row=dataset[0], tokenizer=tokenizer)
+    chosen = choose_format(spec, columns=dataset.columns, first_row=dataset.sample(), tokenizer=tokenizer)
     rows = _read(spec, spec.split, dataset, chosen, tokenizer)
     if spec.eval_split is None:
         train, held, notes = _split_by_seed(spec, rows)
@@ -66,23 +66,23 @@ def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
     return Splits(train=train, eval=held, data_hash=hash_splits((train, held)), format=chosen.name, notes=notes)
 
 
-def _read(spec: StudySpec, split: str, dataset: Dataset, chosen: Format, tokenizer: PreTrainedTokenizerBase) -> _Rows:
-    missing = [column for column in chosen.columns if column not in dataset.column_names]
+def _read(spec: StudySpec, split: str, dataset: Rows, chosen: Format, tokenizer: PreTrainedTokenizerBase) -> _Rows:
+    missing = [column for column in chosen.columns if column not in dataset.columns]
     if missing:
         raise InputError(
             f"split {split!r} has no column {missing[0]!r}",
-            remedy=f"the columns are: {', '.join(dataset.column_names)}",
+            remedy=f"the columns are: {', '.join(dataset.columns)}",
         )
     rendered: list[RenderedRow] = []
     dropped: Counter[Drop] = Counter()
-    for number, cells in enumerate(dataset.select_columns(list(chosen.columns)), start=1):
-        row = chosen.render(cells, number)
+    for number, cells in enumerate(dataset, start=1):
+        row = chosen.render({column: cells.get(column) for column in chosen.columns}, number)
         if isinstance(row, Drop):
             dropped[row] += 1
         else:
             rendered.append(row)
     values: dict[str, Value] = {"split": split, "rows": len(dataset)}
-    notes = tuple(Message(why.value, count=dropped[why], **values) for why in Drop if dropped[why])
+    notes = dataset.notes + tuple(Message(why.value, count=dropped[why], **values) for why in Drop if dropped[why])
     if not rendered:
         raise InputError(
             f"none of the {len(dataset)} rows of split {split!r} can be used: "

@@ -1,4 +1,4 @@
-"""Data sources: a hub id, a local file, a saved ``datasets`` folder, or the built-in data set."""
+"""Data sources: a hub id, a local file, a folder of files or saved by ``datasets``, or the built-in data set."""
 
 import logging
 import re
@@ -8,21 +8,26 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
-from datasets import Dataset, DatasetDict, ReadInstruction
+import numpy as np
+from datasets import DatasetDict, ReadInstruction
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # the hub's own HTTP client, by any version
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from lorascope.data.sources.builtin_rows import read_stdlib
 from lorascope.data.sources.files import READERS, read_file
+from lorascope.data.sources.rows import Rows, joined, rows_of_list
+from lorascope.data.sources.tables import rows_of_dataset, without_nulls
 from lorascope.errors import InputError
 
 STDLIB = "builtin:python-stdlib"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")
+"""Files that ``save_to_disk`` writes beside the rows."""
 FILE_REMEDY = "give rows as a file instead, such as --dataset rows.json (.jsonl, .csv, .parquet)"
 
 
-def load_rows(dataset: str, split: str) -> Dataset:
+def load_rows(dataset: str, split: str) -> Rows:
     """Load a split (``train``, ``train[:50%]``, ``train[10:20]``) of a data set.
 
     Raises:
@@ -33,14 +38,9 @@ def load_rows(dataset: str, split: str) -> Dataset:
         if dataset.startswith("builtin:"):
             rows = _select(dataset, {"train": _builtin(dataset)}, split)
         elif path.is_dir():
-            rows = _select(dataset, _load_folder(path), split)
+            rows = _load_folder(path, dataset, split)
         elif path.exists():
             rows = _select(dataset, {"train": read_file(path)}, split)
-        elif path.suffix.lower() in READERS or not HUB_ID.fullmatch(dataset):
-            raise InputError(
-                f"data set {dataset!r} does not exist: no such file or folder",
-                remedy=f"check the path; a relative one starts from {str(Path.cwd())!r}",
-            )
         else:
             rows = _load_hub(dataset, split)
     if len(rows) == 0:
@@ -48,30 +48,67 @@ def load_rows(dataset: str, split: str) -> Dataset:
     return rows
 
 
-def _builtin(dataset: str) -> Dataset:
+def stream_rows(dataset: str, split: str, n_rows: int) -> Rows:
+    """Load the first rows of a split, at most ``n_rows``; of the hub's data sets and folders of files no more are read.
+
+    Raises:
+        InputError: as for ``load_rows``, or the split names a part.
+    """
+    path = Path(dataset).expanduser()
+    if dataset.startswith("builtin:") or path.is_file() or (path.is_dir() and not _has_data_files(path)):
+        rows = load_rows(dataset, split)
+        return rows.select(np.arange(min(n_rows, len(rows))))
+    if not path.is_dir():
+        _check_hub_id(dataset)
+    if "[" in split or "+" in split:
+        raise InputError(
+            f"split {split!r} is a part, and streamed rows come from the start of a whole split",
+            remedy="name a whole split and give max_rows, or leave streaming out",
+        )
+    with _quiet(), _explained(dataset, split):
+        stream = datasets.load_dataset(dataset if not path.is_dir() else str(path), split=split, streaming=True)
+        taken = [without_nulls(row, stream.features) for row in stream.take(n_rows)]
+    if not taken:
+        raise InputError(f"split {split!r} of {dataset!r} has no rows", remedy="choose a split with rows in it")
+    return rows_of_list(dataset, taken)
+
+
+def _builtin(dataset: str) -> Rows:
     if dataset != STDLIB:
         raise InputError(f"there is no built-in data set {dataset!r}", remedy=f"the built-in one is {STDLIB}")
-    return Dataset.from_list(list(read_stdlib()))
+    return rows_of_list(dataset, read_stdlib())
 
 
-def _load_folder(path: Path) -> Mapping[str, Dataset]:
+def _load_folder(path: Path, dataset: str, split: str) -> Rows:
+    if _has_data_files(path):
+        with _explained(dataset, split):
+            return rows_of_dataset(dataset, datasets.load_dataset(str(path), split=split))
     try:
         saved = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
         raise InputError(
             f"folder {str(path)!r} holds no complete saved data set: {error}",
-            remedy="give a folder written by datasets' save_to_disk, or one file of rows",
+            remedy=f"give a folder written by datasets' save_to_disk, or with data files ({', '.join(READERS)})",
         ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"the data set saved in {str(path)!r} cannot be read: {error}", remedy="save it again with save_to_disk"
         ) from error
     if isinstance(saved, DatasetDict):
-        return {str(name): rows for name, rows in saved.items()}
-    return {str(saved.split or "train"): saved}
+        splits = {str(name): rows_of_dataset(dataset, rows) for name, rows in saved.items()}
+    else:
+        splits = {str(saved.split or "train"): rows_of_dataset(dataset, saved)}
+    return _select(dataset, splits, split)
 
 
-def _select(dataset: str, splits: Mapping[str, Dataset], split: str) -> Dataset:
+def _has_data_files(path: Path) -> bool:
+    """Return True for a folder of data files, as repositories on the hub are; a saved one has its own description."""
+    if any((path / name).exists() for name in _SAVED):
+        return False
+    return any(file.suffix.lower() in READERS and file.name not in _SAVED for file in path.rglob("*"))
+
+
+def _select(dataset: str, splits: Mapping[str, Rows], split: str) -> Rows:
     there = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in splits.items())
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in splits.items()})
@@ -80,20 +117,37 @@ def _select(dataset: str, splits: Mapping[str, Dataset], split: str) -> Dataset:
             f"split {split!r} cannot be taken from {dataset!r}: {error}",
             remedy=f"the splits are: {there}; a part is written train[:50%] or train[10:20]",
         ) from error
-    taken = [
-        # select refuses a range that starts beyond the last row, even an empty one
-        splits[part.splitname].select(range(part.from_, part.to) if part.from_ < part.to else [])
-        for part in parts
-    ]
-    return taken[0] if len(taken) == 1 else datasets.concatenate_datasets(taken)
+    taken = [_slice(splits[part.splitname], part.from_, part.to) for part in parts]
+    return taken[0] if len(taken) == 1 else joined(taken)
 
 
-def _load_hub(dataset: str, split: str) -> Dataset:
-    try:
+def _slice(rows: Rows, start: int, end: int) -> Rows:
+    whole = start == 0 and end == len(rows)
+    return rows if whole else rows.select(np.arange(start, min(end, len(rows))))
+
+
+def _check_hub_id(dataset: str) -> None:
+    if Path(dataset).suffix.lower() in READERS or not HUB_ID.fullmatch(dataset):
+        raise InputError(
+            f"data set {dataset!r} does not exist: no such file or folder",
+            remedy=f"check the path; a relative one starts from {str(Path.cwd())!r}",
+        )
+
+
+def _load_hub(dataset: str, split: str) -> Rows:
+    _check_hub_id(dataset)
+    with _explained(dataset, split):
         if _hub_answers(dataset):
-            return datasets.load_dataset(dataset, split=split)
+            return rows_of_dataset(dataset, datasets.load_dataset(dataset, split=split))
         with _offline():  # a data set that was loaded before is still cached
-            return datasets.load_dataset(dataset, split=split)
+            return rows_of_dataset(dataset, datasets.load_dataset(dataset, split=split))
+
+
+@contextmanager
+def _explained(dataset: str, split: str) -> Iterator[None]:
+    """Raise an InputError in place of the errors of the hub and of ``datasets``."""
+    try:
+        yield
     except (ConnectionError, HTTPError) as error:
         raise InputError(
             f"data set {dataset!r} is no local file, and the Hugging Face hub cannot be reached "

@@ -29,30 +29,31 @@ def write(path: Path, content: str | bytes) -> Path:
     ],
 )
 def test_file_formats_give_equal_rows(tmp_path: Path, name: str, content: str | bytes) -> None:
-    assert read_file(write(tmp_path / name, content)).to_list() == ROWS
+    assert list(read_file(write(tmp_path / name, content))) == ROWS
 
 
 def test_parquet_gives_the_rows(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
-    assert read_file(tmp_path / "rows.parquet").to_list() == ROWS
+    assert list(read_file(tmp_path / "rows.parquet")) == ROWS
 
 
 def test_line_separators_inside_a_string_do_not_end_a_line(tmp_path: Path) -> None:
     row = {"text": "one\u2028two\x85three\x0bfour"}
     path = write(tmp_path / "rows.jsonl", json.dumps(row, ensure_ascii=False).replace("\\u000b", "\\u000b"))
-    assert read_file(path).to_list() == [row]
+    assert list(read_file(path)) == [row]
     path = write(tmp_path / "rows.csv", "text\none\u2028two\n")
-    assert read_file(path).to_list() == [{"text": "one\u2028two"}]
+    assert list(read_file(path)) == [{"text": "one\u2028two"}]
 
 
 def test_columns_that_only_later_rows_have_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.json", '[{"text": "a"}, {"text": "b", "id": 1}]')
-    assert read_file(path).to_list() == [{"text": "a", "id": None}, {"text": "b", "id": 1}]
+    rows = read_file(path)
+    assert (rows.columns, list(rows)) == (("text", "id"), [{"text": "a"}, {"text": "b", "id": 1}])
 
 
 def test_csv_reads_long_cells_and_restores_the_limit(tmp_path: Path) -> None:
     before = csv.field_size_limit()
-    assert len(read_file(write(tmp_path / "rows.csv", "text\n" + "x" * 200_000))[0]["text"]) == 200_000
+    assert list(read_file(write(tmp_path / "rows.csv", "text\n" + "x" * 200_000))) == [{"text": "x" * 200_000}]
     assert csv.field_size_limit() == before
 
 
@@ -77,12 +78,8 @@ def test_csv_reads_long_cells_and_restores_the_limit(tmp_path: Path) -> None:
         ("rows.json", '[{"text": "a"}, "b"]', "row 2 is a string, not an object"),
         ("rows.json", "[{}, {}]", "without any column"),
         ("rows.json", "[" * 100_000, "nested too deeply"),
-        ("rows.csv", "w\0E,w\n1,2\n", "NUL character in the name of column"),
+        ("rows.csv", "w\0E,w\n1,2\n", "NUL character in the name of a column"),
         ("rows.json", '[{"text": "\\ud800"}]', "row 1, column 'text' holds half a character"),
-        ("rows.json", '[{"text": "a"}, {"text": 1}]', "column 'text' holds a number in row 2, a string in row 1"),
-        ("rows.json", '[{"text": null}, {"text": ["a"]}, {"text": "b"}]', "holds a string in row 3, a list in row 2"),
-        ("rows.json", '[{"id": 100000000000000000000000}]', "do not fit together"),
-        ("rows.json", '[{"m": [{"a": 1}]}, {"m": [{"a": "x"}]}]', "do not fit together"),
         (
             "rows.jsonl",
             '{"text": "a"}\n{"text": "b"',
