@@ -153,7 +153,7 @@ ROWS = {
     "norows.json": (b"[]", ("no rows",)),
     "rows.txt": (b"hello", (".txt", ".jsonl")),
     "numbers.json": (b'[{"id": 1}]', ("id",)),
-    "notext.json": (json.dumps([{"prompt": "", "completion": ""}] * 30).encode(), ("has text", "prompt")),
+    "notext.json": (json.dumps([{"prompt": "", "completion": ""}] * 30).encode(), ("without text", "prompt")),
     "null.json": (json.dumps([{"text": None}] * 30).encode(), ("text",)),
     "list.json": (b"[1, 2]", ("row 1 is a number", "object")),
     "onerow.jsonl": (b'{"text": "alone in the world"}', ("1 usable rows", "give more rows")),

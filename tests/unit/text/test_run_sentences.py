@@ -34,6 +34,12 @@ from support.messages import verbatim
         ),
         (Message("rows.eval_repeats", count=1), "Held-out rows that repeat another one exactly, dropped: 1."),
         (Message("rows.train_repeats", count=3), "Training rows that repeat another row exactly, kept: 3."),
+        (Message("rows.separator", file="a.csv", separator="\t"), "The cells of a.csv are separated by '\\t'."),
+        (Message("rows.unnamed_columns", file="a.csv", count=1), "Columns of a.csv without a name, left out: 1."),
+        (
+            Message("rows.blanks_in_header", file="a.csv", names=("' a'", "'b '")),
+            "Blanks around column names of a.csv were removed: ' a', 'b '.",
+        ),
         (Message("kernels.timeout", compiler="g++", seconds=120), "g++ did not compile them in 120 seconds"),
         (Message("kernels.not_compiled", compiler="g++", error="what?"), "g++ could not compile them: what?"),
         (

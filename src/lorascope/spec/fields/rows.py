@@ -23,7 +23,7 @@ class RowFields(Fields):
     """Base model: a hub id, a folder, a GGUF file, or ``builtin:smollm2-135m``."""
 
     dataset: NonEmpty = "builtin:python-stdlib"
-    """Rows: a hub id, a file (.json, .jsonl, .csv, .parquet), a saved ``datasets`` folder, or
+    """Rows: a hub id, a file (.json, .jsonl, .csv, .parquet), a folder of files or saved by ``datasets``, or
     ``builtin:python-stdlib``."""
 
     split: NonEmpty = "train"
