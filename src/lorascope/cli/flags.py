@@ -57,25 +57,32 @@ def _types(name: str) -> set[str]:
 
 def _metavar(types: set[str]) -> str | None:
     """Return the placeholder for a flag's value in help; None for a switch."""
-    names = {"array": "A,B,C", "integer": "N", "number": "X", "string": "TEXT"}
+    names = {"array": "A,B,C", "integer": "N", "number": "X", "object": "NAME=COLUMN", "string": "TEXT"}
     return next((text for kind, text in names.items() if kind in types), None)
 
 
 def _parse(name: str, value: str | bool) -> object:
+    if isinstance(value, bool):
+        return value
     types = _types(name)
-    if isinstance(value, str) and name.endswith("_template"):
+    if name.endswith("_template"):
         # shells pass \n as two characters; a template means the line break
         return value.replace("\\n", "\n").replace("\\t", "\t")
-    if isinstance(value, bool) or types == {"string"} or (name == "learning_rates" and value == "auto"):
+    if types == {"string"} or (name == "learning_rates" and value == "auto"):
         return value
+    if types == {"object"}:
+        pairs = (part.partition("=") for part in value.split(","))
+        return {key.strip(): given.strip() for key, _, given in pairs}
+    return _list(name, value) if "array" in types else _number(value)
+
+
+def _list(name: str, value: str) -> object:
     if name == "target_modules":
         is_list = value != "all-linear" and _NAMES.fullmatch(value)
         return tuple(part for part in value.split(",") if part) if is_list else value
-    if types == {"array", "number"} and "," not in value:
+    if _types(name) == {"array", "number"} and "," not in value:
         return _number(value)
-    if "array" in types:
-        return tuple(_number(part.strip()) for part in value.split(","))
-    return _number(value)
+    return tuple(_number(part.strip()) for part in value.split(","))
 
 
 def _number(text: str) -> int | float | str:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lorascope.data.dataset import Example, Splits, hash_splits
 from lorascope.data.encode import encode
 from lorascope.data.formats.detect import Format, choose_format
-from lorascope.data.formats.rendering import Drop, RenderedRow
+from lorascope.data.formats.rendering import Drop, Remark, RenderedRow
 from lorascope.data.sources.load import load_rows
 from lorascope.data.sources.rows import Rows
 from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
@@ -82,7 +82,10 @@ def _read(spec: StudySpec, split: str, dataset: Rows, chosen: Format, tokenizer:
         else:
             rendered.append(row)
     values: dict[str, Value] = {"split": split, "rows": len(dataset)}
-    notes = dataset.notes + tuple(Message(why.value, count=dropped[why], **values) for why in Drop if dropped[why])
+    remarks = Counter(remark for row in rendered for remark in row.remarks)
+    notes = dataset.notes + chosen.notes
+    notes += tuple(Message(why.value, count=dropped[why], **values) for why in Drop if dropped[why])
+    notes += tuple(Message(remark.value, count=remarks[remark], **values) for remark in Remark if remarks[remark])
     if not rendered:
         raise InputError(
             f"none of the {len(dataset)} rows of split {split!r} can be used: "

@@ -1,103 +1,173 @@
-"""Chat rendering: messages to text through the tokenizer's chat template, with the spans of assistant turns."""
+"""Conversations: rows of messages to text through the tokenizer's chat template, with the spans of their answers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
-
-from lorascope.data.formats.rendering import Drop, RenderedRow
+from lorascope.data.formats.answers import Answer, find_answer
+from lorascope.data.formats.rendering import Drop, Remark, RenderedRow, cell_text
+from lorascope.data.formats.template import ChatTemplate, Message, Options
+from lorascope.data.formats.turns import SWITCHES, Turn, parse_json, read_switch, read_turns
 from lorascope.errors import InputError
 
-Message = Mapping[str, object]
+OPTION_COLUMNS = ("system", "tools", "documents", "chat_template_kwargs", *SWITCHES)
+"""Columns that are read beside the messages."""
+_RESERVED = frozenset(
+    {
+        "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message",
+        "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+        "return_assistant_tokens_mask", "tokenizer_kwargs",
+    }
+)  # fmt: skip
+"""Arguments of ``apply_chat_template`` that are no variables of a template."""
 
 
-def render_chat(
-    cells: Sequence[object], tokenizer: PreTrainedTokenizerBase, *, number: int, with_spans: bool
-) -> RenderedRow | Drop:
-    """Render one row's message lists as one conversation.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversations:
+    """Renders rows of messages."""
 
-    The assistant's turns in the last list are the completion, each from the end of the generation prompt to the end of
-    the turn. ``with_spans=False`` skips their spans, which templates that rewrite earlier turns do not allow.
-    """
-    lists = [_messages(cell, number) for cell in cells]
-    messages = [message for part in lists for message in part]
-    first = len(messages) - len(lists[-1])
-    turns = [turn for turn in range(first, len(messages)) if messages[turn]["role"] == "assistant"]
-    if not messages:
-        return Drop.BLANK
-    if with_spans and not turns:
+    template: ChatTemplate
+    columns: tuple[str, ...]
+    """Columns of messages, which make one conversation; only answers of the last are trained."""
+    options: tuple[str, ...]
+    """Those of OPTION_COLUMNS that the rows have."""
+    completion_only: bool
+    """False skips the spans: every token is a target."""
+
+    def render(self, row: Mapping[str, object], number: int) -> RenderedRow | Drop:
+        """Render one row, given its number from 1, or say why it is dropped."""
+        lists = [read_turns(row[column], self.template, number) for column in self.columns]
+        turns = _with_system(_with_switches([turn for part in lists for turn in part], row, number), row, number)
+        if not any(turn.says_something for turn in turns):
+            return Drop.BLANK
+        first = len(turns) - len(lists[-1])
+        answers = [turn for turn in range(first, len(turns)) if turns[turn].is_answer]
+        trained = [turn for turn in answers if turns[turn].switch is not False and turns[turn].says_something]
+        if self.completion_only and not trained:
+            return _why_untrained(turns, answers)
+        if not self.completion_only and any(turn.switch is False for turn in turns):
+            raise InputError(
+                f"row {number} has a turn that is not to be trained, but completion_only_loss is false",
+                remedy="leave completion_only_loss out, or remove the switches of the turns",
+            )
+        rendered = self._render(turns, trained, self._options(row, number), number)
+        if self.completion_only and not rendered.spans:
+            return Drop.EMPTY_ANSWER
+        return replace(rendered, prompt=_prompt(turns, first) or rendered.text)
+
+    def _render(self, turns: Sequence[Turn], trained: Sequence[int], options: Options, number: int) -> RenderedRow:
+        """Render the turns as one text, with the spans of the trained ones, which may turn out blank."""
+        messages = [turn.message for turn in turns]
+
+        def write(some: Sequence[Message], *, for_answer: bool = False) -> str:
+            return self.template.render(some, options, number, for_answer=for_answer)
+
+        text = write(messages)
+        rendered = RenderedRow(text=text, prompt=text, spans=())
+        if not self.completion_only:
+            return rendered
+        found = [find_answer(messages, turn, text, write, number) for turn in trained]
+        marks = self.template.marks(messages, options) if self.template.has_marks else None
+        return replace(rendered, spans=tuple(_spans(found, marks)), remarks=frozenset(_remarks(turns, found)))
+
+    def _options(self, row: Mapping[str, object], number: int) -> dict[str, Any]:
+        given = self._cell(row, "chat_template_kwargs", dict, number) or {}
+        variables = {name: value for name, value in given.items() if value is not None}
+        reserved = sorted(_RESERVED & variables.keys())
+        if reserved:
+            raise InputError(
+                f"row {number} has {reserved[0]!r} in chat_template_kwargs",
+                remedy="give variables of the chat template there; tools and documents have columns of their own",
+            )
+        lists = {name: self._cell(row, name, list, number) for name in ("tools", "documents")}
+        return variables | {name: value for name, value in lists.items() if value}
+
+    def _cell(self, row: Mapping[str, object], column: str, kind: type, number: int) -> Any:  # noqa: ANN401 - of the asked kind
+        cell = row.get(column) if column in self.options else None
+        if isinstance(cell, str):
+            cell = parse_json(cell, f"row {number}", column) if cell.strip() else None
+        if cell is not None and not isinstance(cell, kind):
+            raise InputError(
+                f"row {number}, column {column!r} holds a {type(cell).__name__}",
+                remedy=f"give {column} as a {'list' if kind is list else 'mapping'}, or as JSON text of one",
+            )
+        return cell
+
+
+def _with_system(turns: list[Turn], row: Mapping[str, object], number: int) -> list[Turn]:
+    """Put the prompt of the column ``system`` in front."""
+    text = cell_text(row, "system", number) if "system" in row else ""
+    if not text.strip() or not turns:
+        return turns
+    first = turns[0].message
+    if first["role"] != "system":
+        content = [{"type": "text", "text": text}] if isinstance(first["content"], list) else text
+        return [Turn(message={"role": "system", "content": content}, switch=None), *turns]
+    if turns[0].text != text:
+        raise InputError(
+            f"row {number} has a system prompt in the column 'system' and another one among its messages",
+            remedy="give one of them",
+        )
+    return turns
+
+
+def _with_switches(turns: list[Turn], row: Mapping[str, object], number: int) -> list[Turn]:
+    """Apply columns such as ``weight``: one value for the row, or one for each turn or each answer."""
+    for name in SWITCHES:
+        cell = row.get(name)
+        if cell is None:
+            continue
+        answers = [at for at, turn in enumerate(turns) if turn.is_answer]
+        values = cell if isinstance(cell, list | tuple) else [cell] * len(answers)
+        places = answers if len(values) == len(answers) else range(len(turns))
+        if len(values) != len(places):
+            raise InputError(
+                f"row {number}, column {name!r} has {len(values)} values for {len(turns)} turns",
+                remedy="give one for each turn, one for each turn of the assistant, or one for the row",
+            )
+        for at, value in zip(places, values, strict=True):
+            on = value is None or read_switch(value, name, number)
+            turns[at] = replace(turns[at], switch=on and turns[at].switch is not False)
+    return turns
+
+
+def _why_untrained(turns: Sequence[Turn], answers: Sequence[int]) -> Drop:
+    if not answers:
         return Drop.NO_ANSWER
-    turns = [turn for turn in turns if _says_something(messages[turn])]
-    if with_spans and not turns:
-        return Drop.EMPTY_ANSWER
-    text = _apply(messages, tokenizer, number)
-    before = messages[: turns[0]] if turns else messages
-    prompt = "\n".join(f"{message['role']}: {str(message['content']).strip()}" for message in before)
-    spans = tuple(_span(messages, turn, text, tokenizer, number) for turn in turns) if with_spans else ()
-    return RenderedRow(text=text, prompt=prompt or text, spans=spans)
+    speaking = any(turns[turn].says_something for turn in answers)
+    return Drop.SWITCHED_OFF if speaking else Drop.EMPTY_ANSWER
 
 
-def _says_something(message: Message) -> bool:
-    return bool(str(message["content"]).strip() or message.get("tool_calls"))
+def _prompt(turns: Sequence[Turn], first: int) -> str:
+    """Return all that is said before the first answer to a user, from turn ``first`` on; empty without one."""
+    asked = False
+    for at, turn in enumerate(turns):
+        if asked and turn.is_answer and at >= first:
+            return "\n".join(f"{said.message['role']}: {said.text.strip()}" for said in turns[:at])
+        asked |= turn.message["role"] == "user"
+    return ""
 
 
-def _messages(cell: object, number: int) -> list[Message]:
-    if cell is None:
-        return []
-    messages: list[Message] = []
-    for message in cell if isinstance(cell, list) else [cell]:
-        if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
-            raise InputError(
-                f"row {number} holds {message!r:.60} where a message is needed",
-                remedy='give a list of messages such as {"role": "user", "content": "..."} in every row',
-            )
-        content = message.get("content")
-        if content is not None and not isinstance(content, str):
-            raise InputError(
-                f"row {number} has a message whose content is a {type(content).__name__}",
-                remedy="give every message its content as text",
-            )
-        # keys that only other messages have arrive as None; a template must not see them
-        present = {key: value for key, value in message.items() if value is not None}
-        messages.append({**present, "content": content or ""})
-    return messages
+def _spans(answers: Sequence[Answer], marks: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:
+    """Return the ranges of answers within a template's own marks, but with their ends; marks may hold the header."""
+    spans = []
+    for answer in answers:
+        start = answer.start
+        if answer.blank:
+            continue
+        if marks is not None:
+            over = [first for first, end in marks if first < answer.end and end > answer.start]
+            if not over:
+                continue
+            start = max(start, min(over))
+        spans.append((start, answer.end))
+    return spans
 
 
-def _apply(
-    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, number: int, *, for_answer: bool = False
-) -> str:
-    if tokenizer.chat_template is None:
-        raise InputError(
-            "the rows are messages, but the model's tokenizer has no chat template",
-            remedy="choose an instruction-tuned model, or give prompt and completion as text",
-        )
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages),  # type: ignore[arg-type]  # messages with tool calls hold more than text
-            tokenize=False,
-            add_generation_prompt=for_answer,
-        )
-    except TemplateError as error:
-        raise InputError(
-            f"the model's chat template refuses the messages of row {number}: {error}",
-            remedy="give messages in the order and with the roles that the model's template knows",
-        ) from error
-    return str(text)
-
-
-def _span(
-    messages: Sequence[Message], turn: int, text: str, tokenizer: PreTrainedTokenizerBase, number: int
-) -> tuple[int, int]:
-    before = [""]
-    if turn > 0:
-        # some templates ignore add_generation_prompt, others add one that a full conversation does not have
-        before = [_apply(messages[:turn], tokenizer, number, for_answer=prompt) for prompt in (True, False)]
-    through = text if turn == len(messages) - 1 else _apply(messages[: turn + 1], tokenizer, number)
-    starts = [len(prefix) for prefix in before if through.startswith(prefix)]
-    if not starts or not text.startswith(through):
-        raise InputError(
-            f"the model's chat template rewrites earlier messages of row {number}, so the assistant's turns "
-            "cannot be located",
-            remedy="give conversations of one answer each, or set completion_only_loss to false",
-        )
-    return starts[0], len(through)
+def _remarks(turns: Sequence[Turn], answers: Sequence[Answer]) -> list[Remark]:
+    remarks = []
+    if not all(answer.whole for answer in answers):
+        remarks.append(Remark.ANSWER_SHORTENED)
+    if any(turn.switch and not turn.is_answer and turn.message["role"] == "user" for turn in turns):
+        remarks.append(Remark.USER_SWITCHED_ON)
+    return remarks

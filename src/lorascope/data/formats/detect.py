@@ -6,19 +6,24 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.formats.chat import render_chat
+from lorascope.data.formats.chat import OPTION_COLUMNS, Conversations
+from lorascope.data.formats.columns import MEDIA_COLUMNS, names_of, refuse_media_cells
 from lorascope.data.formats.rendering import Drop, RenderedRow, cell_text, compile_template, join_pair
+from lorascope.data.formats.template import ChatTemplate
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
 
-FormatName = Literal["alpaca", "prompt_completion", "messages", "text", "template"]
+FormatName = Literal["alpaca", "prompt_completion", "messages", "sharegpt", "text", "template"]
 REQUIRED: dict[FormatName, tuple[str, ...]] = {
     "messages": ("messages",),
+    "sharegpt": ("conversations",),
     "prompt_completion": ("prompt", "completion"),
     "alpaca": ("instruction", "output"),
     "text": ("text",),
 }
 """Required columns of each format, in the order of detection."""
+CHATS = frozenset({"messages", "sharegpt"})
 ANSWER_COLUMNS = ("output", "completion", "response", "answer")
 
 # the exact prompts of the Stanford Alpaca project
@@ -33,6 +38,9 @@ ALPACA_WITHOUT_INPUT = (
     "### Instruction:\n{instruction}\n\n### Response:"
 )
 
+LOOKALIKES = frozenset({*OPTION_COLUMNS, "history", "messages", "conversations", "prompt", "completion"}) - {"text"}
+"""Columns that someone filled for training; a note says so where a format does not read them."""
+
 Render = Callable[[Mapping[str, object], int], RenderedRow | Drop]
 
 
@@ -42,7 +50,9 @@ class Format:
 
     name: FormatName
     columns: tuple[str, ...]
-    """Columns that are read."""
+    """Columns of the rows that are read, by the names that they have there."""
+    notes: tuple[Message, ...]
+    """What is to be said of all rows: columns that look meant for training and are not read, a date in each row."""
     render: Render
     """Render a row, given its number from 1, or say why it is dropped."""
     is_chat: bool
@@ -55,16 +65,45 @@ def choose_format(
     spec: StudySpec, *, columns: Sequence[str], first_row: Mapping[str, object], tokenizer: PreTrainedTokenizerBase
 ) -> Format:
     """Return the format that the spec names or the columns imply."""
-    name = _format_name(spec, columns)
+    places = names_of(spec.columns or {}, columns)
+    known = tuple(places)
+    name = _format_name(spec, known)
     if name == "text" and spec.completion_only_loss:
         raise InputError(
             "completion_only_loss is on, but rows of the format 'text' have no completion",
             remedy="leave completion_only_loss out, or give prompt and completion in columns of their own",
         )
     completion_only = name != "text" and spec.completion_only_loss is not False
-    is_chat = name == "messages" or (name == "prompt_completion" and isinstance(first_row["prompt"], list))
-    read, render = _renderer(name, spec, columns, tokenizer, is_chat=is_chat, with_spans=completion_only)
-    return Format(name=name, columns=read, render=render, is_chat=is_chat, completion_only=completion_only)
+    first = {known: first_row.get(column) for known, column in places.items()}
+    is_chat = name in CHATS or (name == "prompt_completion" and any(_is_turns(first[part]) for part in REQUIRED[name]))
+    if is_chat:
+        read, inner = _conversations(name, known, tokenizer, completion_only=completion_only)
+    else:
+        read, inner = _renderer(name, spec, known)
+
+    def render(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
+        named = {known: row[column] for known, column in places.items() if column in row}
+        refuse_media_cells(named, number)
+        return inner(named, number)
+
+    media = tuple(column for column in MEDIA_COLUMNS if column in known)
+    unread = tuple(places[column] for column in known if column in LOOKALIKES and column not in read)
+    dated = is_chat and "strftime_now" in str(tokenizer.chat_template)
+    return Format(
+        name=name,
+        columns=tuple(dict.fromkeys(places[column] for column in (*read, *media))),
+        notes=(
+            *([Message("rows.unread_columns", columns=unread)] if unread else ()),
+            *([Message("rows.dated")] if dated else ()),
+        ),
+        render=render,
+        is_chat=is_chat,
+        completion_only=completion_only,
+    )
+
+
+def _is_turns(cell: object) -> bool:
+    return isinstance(cell, list | dict)
 
 
 def _format_name(spec: StudySpec, columns: Sequence[str]) -> FormatName:
@@ -99,22 +138,17 @@ def _known_formats() -> str:
     )
 
 
-def _renderer(
-    name: FormatName,
-    spec: StudySpec,
-    columns: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    is_chat: bool,
-    with_spans: bool,
+def _conversations(
+    name: FormatName, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, completion_only: bool
 ) -> tuple[tuple[str, ...], Render]:
-    if is_chat:
-        read = REQUIRED[name]
+    options = tuple(column for column in OPTION_COLUMNS if column in columns)
+    conversations = Conversations(
+        template=ChatTemplate(tokenizer), columns=REQUIRED[name], options=options, completion_only=completion_only
+    )
+    return (*REQUIRED[name], *options), conversations.render
 
-        def chat(row: Mapping[str, object], number: int) -> RenderedRow | Drop:
-            return render_chat([row[column] for column in read], tokenizer, number=number, with_spans=with_spans)
 
-        return read, chat
+def _renderer(name: FormatName, spec: StudySpec, columns: Sequence[str]) -> tuple[tuple[str, ...], Render]:
     if name == "template":
         return _template_renderer(spec, columns)
     if name == "alpaca":

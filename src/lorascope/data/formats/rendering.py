@@ -1,5 +1,6 @@
 """Row rendering: one row as text with the span of its completion, and prompt templates over columns."""
 
+import json
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ class Drop(StrEnum):
     """It is a conversation without a turn of the assistant."""
     EMPTY_ANSWER = "rows.dropped_empty_answer"
     """The completion, or all that the assistant says, is blank."""
+    SWITCHED_OFF = "rows.dropped_switched_off"
+    """The row says that none of its answers is trained."""
     NO_TARGET = "rows.dropped_no_target"
     """No token of it is a target, at any length."""
 
@@ -30,8 +33,18 @@ _BECAUSE = {
     Drop.BLANK: "without text",
     Drop.NO_ANSWER: "without a turn of the assistant",
     Drop.EMPTY_ANSWER: "with a blank answer",
+    Drop.SWITCHED_OFF: "whose answers are all marked as not trained",
     Drop.NO_TARGET: "without a token to take the loss on",
 }
+
+
+class Remark(StrEnum):
+    """What is to be said of a row that is used: the code of the note, with ``split``, ``rows`` and ``count``."""
+
+    ANSWER_SHORTENED = "rows.answer_shortened"
+    """The chat template leaves out some of an answer."""
+    USER_SWITCHED_ON = "rows.user_switched_on"
+    """The row asks to train a turn of the user."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +56,7 @@ class RenderedRow:
     """The prompt, or the whole text of rows without one: never in both training and held-out rows."""
     spans: tuple[tuple[int, int], ...]
     """Half-open character ranges of the completion, in order, not overlapping."""
+    remarks: frozenset[Remark] = frozenset()
 
 
 def join_pair(prompt: str, completion: str) -> RenderedRow | Drop:
@@ -66,7 +80,7 @@ def cell_text(row: Mapping[str, object], column: str, number: int) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
-        return str(value)
+        return json.dumps(value)  # as data files write it: true, 0.5, NaN
     raise InputError(
         f"row {number}, column {column!r} holds a {type(value).__name__} where text is needed",
         remedy="give the column text in every row, or choose another column or format",

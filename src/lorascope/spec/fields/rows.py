@@ -11,7 +11,7 @@ from lorascope.spec.fields.types import (
     Seed,
 )
 
-DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "text", "template"]
+DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "template"]
 FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 """Suffixes of data files."""
 
@@ -37,6 +37,10 @@ class RowFields(Fields):
 
     dataset_format: DatasetFormat = "auto"
     """Format of the rows. ``auto`` detects it by column names."""
+
+    columns: dict[str, str] | None = None
+    """Columns under other names, as name=column: ``instruction=question,output=answer`` reads the column ``question``
+    as ``instruction``."""
 
     prompt_template: str | None = None
     """Prompt template over the columns, such as ``### Question: {instruction}\\n ### Answer: ``; implies the format

@@ -175,7 +175,8 @@ def test_prompt_and_completion_may_be_messages(tokenizer: PreTrainedTokenizerFas
         (None, "has no chat template"),
         ("{{ raise_exception('only one turn') }}", "only one turn"),
         ("{{ ''.__class__.__mro__ }}", "refuses"),
-        ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}", "rewrites earlier messages"),
+        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "does not write turn 2 of row 1 in one place"),
+        ("{% for m in messages %}{{ m['content'] * 2 }}{% endfor %}", "does not write turn 2 of row 1 in one place"),
     ],
 )
 def test_unusable_chat_templates_are_refused(
@@ -187,7 +188,7 @@ def test_unusable_chat_templates_are_refused(
     assert said in caught.value.problem
 
 
-@pytest.mark.parametrize("messages", ["hello", [{"content": "x"}], [{"role": "user", "content": ["x"]}]])
+@pytest.mark.parametrize("messages", ["hello", [{"content": "x"}], [{"role": "user", "content": [1]}]])
 def test_invalid_messages_are_refused_by_row(tokenizer: PreTrainedTokenizerFast, messages: object) -> None:
     with pytest.raises(InputError, match="row 3 h"):
         render(StudySpec(), {"messages": messages}, tokenizer, number=3)

@@ -1,0 +1,117 @@
+"""Answers in rendered text: where each of the assistant's turns begins and ends.
+
+A template is a program, so a turn's place is found by rendering the conversation once more with a mark in its place.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lorascope.data.formats.template import Message, Messages
+from lorascope.data.formats.turns import content_text, thinking
+from lorascope.errors import InputError
+
+_PRIVATE_USE = range(0xE000, 0xF8FF)
+_PIECES = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|\s|[^\s<\[]+|.")
+"""Markup, single white space, words: what an end of turn is made of."""
+
+Render = Callable[..., str]
+"""Renders messages; with ``for_answer`` the generation prompt follows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """Half-open character range of one answer with the end that the template writes."""
+
+    start: int
+    end: int
+    whole: bool
+    """False if the template leaves out some of what the message holds, such as its thinking."""
+    blank: bool
+    """True if nothing but its end is left."""
+
+
+class _UnplacedError(Exception):
+    """The mark is not in the text exactly once."""
+
+
+def find_answer(messages: Messages, turn: int, text: str, render: Render, number: int) -> Answer:
+    """Find the answer ``messages[turn]`` in ``text``, the rendered messages of row ``number``.
+
+    Raises:
+        InputError: the template does not write it exactly once, or writes later turns in another way because of it.
+    """
+    try:
+        through = text if turn == len(messages) - 1 else render(messages[: turn + 1])
+        start, own_end = _place(messages[: turn + 1], turn, through, render)
+        tail = through[own_end:]
+        if not text.startswith(through[:own_end]):  # the whole conversation writes earlier turns otherwise
+            start, own_end = _place(messages, turn, text, render)
+    except _UnplacedError as error:
+        raise InputError(
+            f"the model's chat template does not write turn {turn + 1} of row {number} in one place, so its targets "
+            "cannot be told",
+            remedy="give conversations that the template writes turn by turn, or set completion_only_loss to false",
+        ) from error
+    end = own_end + _shared(tail, text[own_end:])
+    written = text[start:own_end]
+    return Answer(start=start, end=end, whole=_holds_all(messages[turn], written), blank=not written.strip())
+
+
+def _place(messages: Messages, turn: int, text: str, render: Render) -> tuple[int, int]:
+    """Return where the answer begins and where its own words end, before the end that the template writes."""
+    mark = next(chr(code) for code in _PRIVATE_USE if chr(code) not in text)
+    content = [{"type": "text", "text": mark}] if isinstance(messages[turn]["content"], list) else mark
+    marked = render([*messages[:turn], {"role": "assistant", "content": content}, *messages[turn + 1 :]])
+    if marked.count(mark) != 1:
+        raise _UnplacedError
+    at = marked.index(mark)
+    after = marked[at + 1 :]
+    if turn < len(messages) - 1 and not text.endswith(after):
+        raise _UnplacedError
+    own_end = len(text) - (len(after) if text.endswith(after) else _common(text[::-1], after[::-1]))
+    if text.startswith(marked[:at]):
+        return at, max(at, own_end)
+    return _behind_header(messages[:turn], text, _common(text, marked), render), own_end
+
+
+def _behind_header(before: Messages, text: str, differs: int, render: Render) -> int:
+    """Return the start of an answer that begins otherwise than with its content, such as with its thinking.
+
+    It follows the generation prompt where the text holds that; else it starts where it ``differs`` from another one.
+    """
+    if not before:
+        return differs
+    without, prompted = render(before), render(before, for_answer=True)
+    prompt = prompted.removeprefix(without)
+    if not prompt or prompt == prompted:
+        return differs
+    found = text.rfind(prompt, len(without) if text.startswith(without) else 0, differs)
+    return differs if found < 0 else found + len(prompt)
+
+
+def _common(one: str, other: str) -> int:
+    """Return the length of the common beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _shared(tail: str, text: str) -> int:
+    """Return how many characters of ``tail``, the end of an answer that comes last, follow here as well."""
+    if text.startswith(tail):
+        return len(tail)
+    length = 0
+    for one, other in zip(_pieces(tail), _pieces(text), strict=False):
+        if one != other:
+            break
+        length += len(one)
+    return length
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (found.group() for found in _PIECES.finditer(text))
+
+
+def _holds_all(message: Message, written: str) -> bool:
+    texts = (content_text(message), *thinking(message))
+    return all("".join(text.split()) in "".join(written.split()) for text in texts)

@@ -1,0 +1,113 @@
+"""Chat templates: one conversation to text, and what a template does with content, tool arguments and marks."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from lorascope.errors import InputError
+
+Message = Mapping[str, object]
+Messages = Sequence[Message]
+Options = Mapping[str, Any]
+"""What ``apply_chat_template`` takes beside the messages: ``tools``, ``documents``, variables of the template."""
+
+# whatever the template's code and Jinja's sandbox can raise, but for memory and interrupts
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError)
+_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE = "probe"
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.chat_template is None:
+            raise InputError(
+                "the rows are messages, but the model's tokenizer has no chat template",
+                remedy="choose an instruction-tuned model, or give prompt and completion as text",
+            )
+        self._tokenizer = tokenizer
+        found = tokenizer.chat_template
+        self.source = "\n".join(found.values()) if isinstance(found, dict) else str(found)
+        """Its text, or the texts of all named ones."""
+
+    def render(self, messages: Messages, options: Options, number: int, *, for_answer: bool = False) -> str:
+        """Render messages of row ``number``; ``for_answer`` appends the generation prompt.
+
+        Raises:
+            InputError: the template refuses them or fails.
+        """
+        try:
+            return self._apply(messages, options, for_answer=for_answer)
+        except TemplateError as error:
+            raise InputError(
+                f"the model's chat template refuses the messages of row {number}: {error}",
+                remedy="give messages in the order and with the roles that the model's template knows",
+            ) from error
+        except _FAILURES as error:
+            raise InputError(
+                f"the model's chat template fails on row {number}: {type(error).__name__}: {str(error)[:300]}",
+                remedy="correct the template (chat_template in the tokenizer's files), or give what it needs in the "
+                "row's messages, tools or chat_template_kwargs",
+            ) from error
+
+    def _apply(self, messages: Messages, options: Options, *, for_answer: bool = False) -> str:
+        rendered = self._tokenizer.apply_chat_template(
+            list(messages),  # type: ignore[arg-type]  # messages with tool calls hold more than text
+            tokenize=False,
+            add_generation_prompt=for_answer,
+            **options,
+        )
+        return str(rendered)
+
+    @cached_property
+    def has_marks(self) -> bool:
+        """True if it marks what the assistant generates: ``{% generation %}``."""
+        return _MARK.search(self.source) is not None
+
+    def marks(self, messages: Messages, options: Options) -> list[tuple[int, int]]:
+        """Return the character ranges of the text that the template marks as generated."""
+        template = self._tokenizer.get_chat_template(tools=options.get("tools"))
+        variables = {**self._tokenizer.special_tokens_map, **options}
+        # its type hint says str, and it returns texts and ranges
+        rendered: Any = render_jinja_template(
+            [[dict(message) for message in messages]],
+            chat_template=template,
+            return_assistant_tokens_mask=True,
+            **variables,
+        )
+        return list(rendered[1][0])
+
+    def names(self, role: str) -> bool:
+        """Return True if the template's text names this role in quotes."""
+        return f"'{role}'" in self.source or f'"{role}"' in self.source
+
+    @cached_property
+    def content_as_parts(self) -> bool:
+        """True if it writes content that is a list of parts only, as templates of vision models may."""
+        text = {"role": "user", "content": _PROBE}
+        parts = {"role": "user", "content": [{"type": "text", "text": _PROBE}]}
+        return _PROBE not in self._tried(text) and _PROBE in self._tried(parts)
+
+    @cached_property
+    def arguments_as_text(self) -> bool:
+        """True if it takes the arguments of a tool call as JSON text, not as an object."""
+        as_object, as_text = (self._tried(*_probe_call(value)) for value in ({_PROBE: 1}, f'{{"{_PROBE}": 1}}'))
+        written = f'"{_PROBE}"'  # not Python's own quotes, and not JSON inside of JSON
+        return written not in as_object and written in as_text
+
+    def _tried(self, *messages: Message) -> str:
+        try:
+            return self._apply(messages, {})
+        except (TemplateError, *_FAILURES):
+            return ""
+
+
+def _probe_call(arguments: object) -> list[Message]:
+    call = {"type": "function", "id": "a12345678", "function": {"name": "f", "arguments": arguments}}
+    return [{"role": "user", "content": "u"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
