@@ -14,7 +14,13 @@ from lorascope.spec.schema import StudySpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 COMMANDS = ("run", "plan", "report", "serve", "export", "doctor")
-KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+KINDS = {
+    "object": "mapping",
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+}
 BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",

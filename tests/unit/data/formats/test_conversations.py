@@ -1,0 +1,262 @@
+"""Rows of messages in every usual dialect: roles, switches of turns, tools, system prompts, parts of content."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from lorascope.data.formats.detect import Format, choose_format
+from lorascope.data.formats.rendering import Drop, Remark, RenderedRow
+from lorascope.errors import InputError
+from lorascope.message import Message
+from lorascope.spec.schema import StudySpec
+from support.chat_templates import byte_tokenizer
+
+CHAT = (
+    "{% if tools %}<tools>{{ tools | tojson }}</tools>\n{% endif %}{% if documents %}{{ documents | length }} docs\n"
+    "{% endif %}{% if mode is defined %}{{ mode }}\n{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+ASKED, ANSWERED = {"role": "user", "content": "add"}, {"role": "assistant", "content": "sum"}
+PLAIN = "<|user|>\nadd</s>\n<|assistant|>\nsum</s>\n"
+
+
+@pytest.fixture(scope="module")
+def words() -> PreTrainedTokenizerFast:
+    return byte_tokenizer(CHAT)
+
+
+def format_of(row: Mapping[str, object], words: PreTrainedTokenizerFast, **fields: Any) -> Format:
+    return choose_format(StudySpec(**fields), columns=list(row), first_row=row, tokenizer=words)
+
+
+def rendered(row: Mapping[str, object], words: PreTrainedTokenizerFast, **fields: Any) -> RenderedRow:
+    found = format_of(row, words, **fields).render(row, 7)
+    assert isinstance(found, RenderedRow)
+    return found
+
+
+def targets(row: RenderedRow) -> list[str]:
+    return [row.text[start:end] for start, end in row.spans]
+
+
+@pytest.mark.parametrize("user", ["user", "human", "Human", "prompter"])
+@pytest.mark.parametrize("assistant", ["gpt", "chatgpt", "bing", "bard", "model", "bot", "Assistant", "assistant"])
+@pytest.mark.parametrize(("column", "role", "content"), [
+    ("conversations", "from", "value"), ("conversation", "from", "value"), ("messages", "from", "value"),
+    ("messages", "role", "content"), ("conversations", "role", "content"),
+])  # fmt: skip
+def test_foreign_roles_and_keys_are_the_canonical_ones(
+    words: PreTrainedTokenizerFast, column: str, role: str, content: str, user: str, assistant: str
+) -> None:
+    row = rendered({column: [{role: user, content: "add"}, {role: assistant, content: "sum"}]}, words)
+    assert (row.text, targets(row), row.prompt) == (PLAIN, ["sum</s>\n"], "user: add")
+
+
+def test_sharegpt_with_a_call_an_observation_and_a_system_prompt(words: PreTrainedTokenizerFast) -> None:
+    talk = [
+        {"from": "human", "value": "sky?"},
+        {"from": "function_call", "value": '{"name": "see", "arguments": {"at": "noon"}}'},
+        {"from": "observation", "value": "blue"},
+        {"from": "gpt", "value": "Blue."},
+    ]
+    row = rendered({"conversations": talk, "system": "Be short.", "tools": '[{"name": "see"}]'}, words)
+    assert row.text == (
+        '<tools>[{"name": "see"}]</tools>\n<|system|>\nBe short.</s>\n<|user|>\nsky?</s>\n<|assistant|>\n'
+        '<call>see {"at": "noon"}</call></s>\n<|tool|>\nblue</s>\n<|assistant|>\nBlue.</s>\n'
+    )
+    assert targets(row) == ['<call>see {"at": "noon"}</call></s>\n', "Blue.</s>\n"]
+
+
+@pytest.mark.parametrize("tools", [[{"name": "f"}], '[{"name": "f"}]'])
+def test_tools_are_given_to_the_template_as_a_list_or_as_json_text(
+    words: PreTrainedTokenizerFast, tools: object
+) -> None:
+    row = rendered({"messages": [ASKED, ANSWERED], "tools": tools}, words)
+    assert row.text == '<tools>[{"name": "f"}]</tools>\n' + PLAIN
+    assert targets(row) == ["sum</s>\n"]
+
+
+def test_documents_and_variables_of_the_template_are_given_to_it(words: PreTrainedTokenizerFast) -> None:
+    columns = {"documents": [{"title": "t", "text": "x"}], "chat_template_kwargs": {"mode": "terse", "other": None}}
+    assert rendered({"messages": [ASKED, ANSWERED], **columns}, words).text == "1 docs\nterse\n" + PLAIN
+
+
+@pytest.mark.parametrize("arguments", [{"b": 1, "a": None}, '{"b": 1, "a": null}'])
+def test_arguments_of_a_call_are_an_object_to_templates_that_write_json(
+    words: PreTrainedTokenizerFast, arguments: object
+) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    row = rendered({"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]}, words)
+    assert targets(row) == ['<call>f {"b": 1, "a": null}</call></s>\n']
+
+
+@pytest.mark.parametrize("arguments", [{"b": 1}, '{"b": 1}'])
+@pytest.mark.parametrize("written", ["'<call>' + c.function.arguments", "c.function.arguments"])
+def test_arguments_of_a_call_are_text_to_templates_that_join_or_print_them(written: str, arguments: object) -> None:
+    words = byte_tokenizer(CHAT.replace("c.function.arguments | tojson", written))
+    message = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+    row = rendered({"messages": [ASKED, message]}, words)
+    assert targets(row)[0].endswith('{"b": 1}</call></s>\n')
+
+
+def test_turns_of_calls_are_found_where_the_template_ends_them_otherwise() -> None:
+    words = byte_tokenizer(
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}"
+        "<|end|>{% else %}{{ m.content }}<|eot_id|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    call = {"role": "assistant", "content": "not written", "tool_calls": [{"function": {"name": "f"}}]}
+    row = rendered({"messages": [ASKED, call, {"role": "tool", "content": "3"}, ANSWERED]}, words)
+    assert targets(row) == ["<call>f<|end|>", "sum<|eot_id|>"]
+    assert row.remarks == {Remark.ANSWER_SHORTENED}
+
+
+@pytest.mark.parametrize(("off", "on"), [(0, 1), (False, True), (0.0, 1.0)])
+@pytest.mark.parametrize("name", ["weight", "train", "trainable", "training", "loss", "loss_mask"])
+def test_turns_that_are_switched_off_are_no_targets(
+    words: PreTrainedTokenizerFast, name: str, off: object, on: object
+) -> None:
+    row = rendered(
+        {"messages": [ASKED, {**ANSWERED, "content": "bad", name: off}, ASKED, {**ANSWERED, name: on}]}, words
+    )
+    assert targets(row) == ["sum</s>\n"]
+    assert row.text == "<|user|>\nadd</s>\n<|assistant|>\nbad</s>\n" + PLAIN
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [([1, 0], ["a</s>\n"]), ([0, 0, 0, 1], ["b</s>\n"]), (1, ["a</s>\n", "b</s>\n"]), (None, ["a</s>\n", "b</s>\n"])],
+)
+def test_switches_stand_in_a_column_beside_the_messages(
+    words: PreTrainedTokenizerFast, weight: object, expected: list[str]
+) -> None:
+    talk = [ASKED, {"role": "assistant", "content": "a"}, ASKED, {"role": "assistant", "content": "b"}]
+    assert targets(rendered({"messages": talk, "weight": weight}, words)) == expected
+
+
+def test_row_that_switches_all_answers_off_is_dropped(words: PreTrainedTokenizerFast) -> None:
+    for row in ({"messages": [ASKED, {**ANSWERED, "weight": 0}]}, {"messages": [ASKED, ANSWERED], "weight": 0}):
+        assert format_of(row, words).render(row, 1) is Drop.SWITCHED_OFF
+
+
+def test_switched_on_turn_of_the_user_is_remarked(words: PreTrainedTokenizerFast) -> None:
+    row = rendered({"messages": [{**ASKED, "weight": 1}, ANSWERED]}, words)
+    assert (targets(row), row.remarks) == (["sum</s>\n"], {Remark.USER_SWITCHED_ON})
+
+
+def test_parts_of_content_are_joined_as_the_template_takes_them(words: PreTrainedTokenizerFast) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "dd"}]
+    assert rendered({"messages": [{"role": "user", "content": parts}, ANSWERED]}, words).text == PLAIN
+    in_parts = byte_tokenizer(CHAT.replace("{{ m.content }}", "{% for p in m.content %}{{ p.text }}{% endfor %}"))
+    assert rendered({"messages": [{"role": "user", "content": parts}, ANSWERED]}, in_parts).text == PLAIN
+    row = rendered({"messages": [ASKED, ANSWERED]}, in_parts)
+    assert (row.text, targets(row)) == (PLAIN, ["sum</s>\n"])
+
+
+def test_blank_answer_among_others_is_context(words: PreTrainedTokenizerFast) -> None:
+    row = rendered({"messages": [ASKED, {"role": "assistant", "content": " "}, ASKED, ANSWERED]}, words)
+    assert targets(row) == ["sum</s>\n"]
+
+
+def test_prompt_of_a_conversation_that_the_assistant_opens_is_what_comes_before_its_reply(
+    words: PreTrainedTokenizerFast,
+) -> None:
+    row = rendered({"messages": [{"role": "assistant", "content": "Hi!"}, ASKED, ANSWERED]}, words)
+    assert row.prompt == "assistant: Hi!\nuser: add"
+    assert targets(row) == ["Hi!</s>\n", "sum</s>\n"]
+
+
+def test_thinking_that_the_template_leaves_out_is_remarked(words: PreTrainedTokenizerFast) -> None:
+    row = rendered({"messages": [ASKED, {**ANSWERED, "reasoning_content": "1 and 1"}]}, words)
+    assert (targets(row), row.remarks) == (["sum</s>\n"], {Remark.ANSWER_SHORTENED})
+
+
+def test_thinking_belongs_to_the_answer_behind_the_generation_prompt() -> None:
+    words = byte_tokenizer(
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}<think>{{ m.reasoning_content }}"
+        "</think>{% endif %}{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    row = rendered({"messages": [ASKED, {**ANSWERED, "reasoning_content": "1 and 1"}]}, words)
+    assert targets(row) == ["<think>1 and 1</think>sum</s>"]
+    assert targets(rendered({"messages": [ASKED, ANSWERED]}, words)) == ["sum</s>"]
+
+
+def test_role_that_the_template_names_is_kept() -> None:
+    words = byte_tokenizer(CHAT + "{% if messages[0].role == 'critic' %}!{% endif %}")
+    row = rendered({"messages": [{"role": "critic", "content": "no"}, ASKED, ANSWERED]}, words)
+    assert row.text == "<|critic|>\nno</s>\n" + PLAIN + "!"
+
+
+def test_columns_are_read_under_the_names_that_the_study_gives(words: PreTrainedTokenizerFast) -> None:
+    row = {"question": "add", "answer": "sum", "prompt": "another"}
+    names = {"prompt": "question", "completion": "answer"}
+    chosen = format_of(row, words, columns=names)
+    assert (chosen.name, chosen.columns) == ("prompt_completion", ("question", "answer"))
+    assert rendered(row, words, columns=names).text == "addsum"
+    with pytest.raises(InputError, match="reads 'prompt' from 'query'") as caught:
+        format_of(row, words, columns={"prompt": "query"})
+    assert "question, answer, prompt" in caught.value.remedy
+
+
+def test_columns_that_look_meant_for_training_and_are_not_read_are_noted(words: PreTrainedTokenizerFast) -> None:
+    row = {"instruction": "a", "output": "b", "system": "c", "history": [], "id": 1}
+    assert format_of(row, words).notes == (Message("rows.unread_columns", columns=("system", "history")),)
+    assert format_of({"messages": [ASKED, ANSWERED], "system": "c"}, words).notes == ()
+
+
+def test_date_in_a_template_is_noted() -> None:
+    words = byte_tokenizer("{{ strftime_now('%Y') }}" + CHAT)
+    assert format_of({"messages": [ASKED, ANSWERED]}, words).notes == (Message("rows.dated"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": [{"role": "critic", "content": "x"}]}, "row 7 has a turn with the unknown role 'critic'"),
+        ({"messages": [ASKED, {**ANSWERED, "weight": 0.5}]}, "row 7 has the weight 0.5"),
+        ({"messages": [ASKED, {**ANSWERED, "train": "no"}]}, "row 7 has the train 'no'"),
+        ({"messages": [ASKED, ANSWERED], "weight": [1, 0, 1]}, "has 3 values for 2 turns"),
+        ({"messages": [ASKED, ANSWERED], "images": ["a.png"]}, "row 7 has a filled column 'images'"),
+        ({"text": "sum", "image": "a.png"}, "row 7 has a filled column 'image'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}, ANSWERED]},
+            "row 7 has content of the type 'image'",
+        ),
+        ({"messages": [ASKED, ANSWERED], "tools": "{"}, "row 7 has tools that are not JSON"),
+        ({"messages": [ASKED, ANSWERED], "tools": {"a": 1}}, "row 7, column 'tools' holds a dict"),
+        ({"messages": [ASKED, ANSWERED], "chat_template_kwargs": {"tokenize": True}}, "row 7 has 'tokenize' in"),
+        ({"conversations": [{"from": "human", "value": "x"}, {"from": "function_call", "value": "f()"}]}, "not JSON"),
+        ({"messages": [{"role": "system", "content": "a"}, ASKED, ANSWERED], "system": "b"}, "another one among"),
+    ],
+)
+def test_conversations_that_cannot_be_meant_are_refused(
+    words: PreTrainedTokenizerFast, row: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        format_of(row, words).render(row, 7)
+    assert said in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ({"tool_use": CHAT, "rag": CHAT}, "ValueError"),
+        ("{% for m in messages %}{{ 'a' + 1 }}{% endfor %}", "TypeError"),
+        ("{{ range(1000000) | length }}", "OverflowError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ messages[0].content.index('z') }}", "ValueError"),
+        ("{{ strftime_now(1) }}", "TypeError"),
+        ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("{% if %}", "refuses the messages of row 7"),
+    ],
+)
+def test_any_error_inside_a_template_is_the_users_to_read(template: Any, said: str) -> None:
+    row = {"messages": [ASKED, ANSWERED]}
+    with pytest.raises(InputError, match="row 7") as caught:
+        format_of(row, byte_tokenizer(template)).render(row, 7)
+    assert said in caught.value.problem
