@@ -70,7 +70,7 @@ def field_text(name: str) -> str:
     field = StudySpec.model_fields[name]
     schema = StudySpec.model_json_schema()["properties"][name]
     kinds = " or ".join(kind_text(option) for option in schema.get("anyOf", [schema]) if option.get("type") != "null")
-    default = "not given" if field.default is None else f"`{json.dumps(field.default)}`"
+    default = "not given" if field.default in (None, {}) else f"`{json.dumps(field.default)}`"
     text = " ".join(inspect.cleandoc(field.description or "").split()).replace("``", "`")
     return f"### `{name}`\n\n{text}\n\n`--{name.replace('_', '-')}` · {kinds} · default: {default}\n"
 
@@ -80,6 +80,8 @@ def kind_text(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
+    if schema["type"] == "object":
+        return f"names to values: {kind_text(schema['additionalProperties'])}"
     if schema["type"] == "array":
         return f"list: {kind_text(schema['items'])}"
     bounds = [text.format(f"{schema[key]:g}") for key, text in BOUNDS.items() if key in schema]

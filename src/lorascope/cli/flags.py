@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from lorascope.spec.schema import StudySpec
 
 _SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
+_NAMES_OR_EXPRESSION = frozenset({"target_modules", "exclude_modules", "layers_pattern"})
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
@@ -42,7 +43,7 @@ def help_text(name: str) -> str:
     choices = _SCHEMA[name].get("enum")
     if choices:
         text += f" One of: {', '.join(choices)}."
-    if field.default is None:
+    if field.default in (None, {}):
         return text
     default = field.default
     shown = ",".join(str(value) for value in default) if isinstance(default, tuple) else str(default)
@@ -57,7 +58,7 @@ def _types(name: str) -> set[str]:
 
 def _metavar(types: set[str]) -> str | None:
     """Return the placeholder for a flag's value in help; None for a switch."""
-    names = {"array": "A,B,C", "integer": "N", "number": "X", "object": "NAME=COLUMN", "string": "TEXT"}
+    names = {"array": "A,B,C", "integer": "N", "number": "X", "object": "NAME=X,NAME=X", "string": "TEXT"}
     return next((text for kind, text in names.items() if kind in types), None)
 
 
@@ -71,18 +72,24 @@ def _parse(name: str, value: str | bool) -> object:
     if types == {"string"} or (name == "learning_rates" and value == "auto"):
         return value
     if types == {"object"}:
-        pairs = (part.partition("=") for part in value.split(","))
-        return {key.strip(): given.strip() for key, _, given in pairs}
+        return _mapping(name, value)
     return _list(name, value) if "array" in types else _number(value)
 
 
 def _list(name: str, value: str) -> object:
-    if name == "target_modules":
+    if name in _NAMES_OR_EXPRESSION:
         is_list = value != "all-linear" and _NAMES.fullmatch(value)
         return tuple(part for part in value.split(",") if part) if is_list else value
     if _types(name) == {"array", "number"} and "," not in value:
         return _number(value)
     return tuple(_number(part.strip()) for part in value.split(","))
+
+
+def _mapping(name: str, value: str) -> dict[str, object]:
+    schema = _SCHEMA[name]
+    is_text = any(one.get("additionalProperties", {}).get("type") == "string" for one in schema.get("anyOf", [schema]))
+    pairs = (part.rpartition("=") for part in value.split(",") if part)
+    return {key.strip(): text.strip() if is_text else _number(text.strip()) for key, _, text in pairs}
 
 
 def _number(text: str) -> int | float | str:

@@ -62,6 +62,8 @@ class LinearShape:
     adapted: bool
     count: float
     """Layers that a token passes through; of routed experts only the active ones."""
+    rank: int | None = None
+    """Of the adapter here, where it does not follow the adapter's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +98,17 @@ class ModelShape:
     adapted_inputs: int
     """Distinct input features of adapted layers."""
 
-    @property
-    def per_rank(self) -> int:
-        """Adapter parameters per unit of rank."""
+    def adapter_parameters(self, rank: int) -> int:
+        """Return the parameters of an adapter."""
         return sum(
-            round(part.count) * lora_parameters(1, [(part.n_in, part.n_out)]) for part in self.linears if part.adapted
+            round(part.count) * lora_parameters(part.rank or rank, [(part.n_in, part.n_out)])
+            for part in self.linears
+            if part.adapted
         )
+
+    def low_rank_features(self, rank: int) -> float:
+        """Return the values of dropped(x) A^T in all layers, for one token."""
+        return sum(part.count * (part.rank or rank) for part in self.linears if part.adapted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

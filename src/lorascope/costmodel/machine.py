@@ -33,11 +33,14 @@ class PlannedMachine:
     dtype: str
     kernels: bool
     """True if the compiled kernels would compute."""
+    from_base: bool = False
+    """True if adapters start from the base's weights."""
 
     @property
     def config(self) -> TrainingConfig:
         """Training configuration of lorascope on this machine."""
-        return lorascope_config(self.dtype, kernels=self.kernels, on_cpu=isinstance(self.hardware, CpuBenchmark))
+        on_cpu = isinstance(self.hardware, CpuBenchmark)
+        return lorascope_config(self.dtype, kernels=self.kernels, on_cpu=on_cpu, from_base=self.from_base)
 
 
 def find_machine(spec: StudySpec) -> PlannedMachine:
@@ -88,6 +91,7 @@ def _from_catalogue(device: Device, spec: StudySpec) -> PlannedMachine:
         rest_bytes=CONTEXT_BYTES,
         dtype=dtype,
         kernels=False,
+        from_base=spec.starts_from_base,
     )
 
 
@@ -102,4 +106,5 @@ def _this_cpu(spec: StudySpec) -> PlannedMachine:
         rest_bytes=psutil.Process().memory_info().rss,
         dtype=str(dtype).removeprefix("torch."),
         kernels=spec.kernels and sys.platform == "linux" and find_compiler() is not None,
+        from_base=spec.starts_from_base,
     )

@@ -87,7 +87,7 @@ def predict(
 
 
 def _trained(shape: ModelShape, config: TrainingConfig, ranks: Sequence[int]) -> int:
-    return shape.parameters if config.trains_base else sum(ranks) * shape.per_rank
+    return shape.parameters if config.trains_base else sum(map(shape.adapter_parameters, ranks))
 
 
 def _without_overlap(memory: MemorySplit) -> MemorySplit:
@@ -166,7 +166,8 @@ def _low_rank_matmuls(shape: ModelShape, one: MicroBatch, ranks: Sequence[int]) 
     for n, rank in zip(one.slots, ranks, strict=False):
         for part in shape.linears if n else ():
             if part.adapted:
-                found += [(matmul, part.count) for matmul in _adapter_matmuls(n, part.n_in, part.n_out, rank)]
+                products = _adapter_matmuls(n, part.n_in, part.n_out, part.rank or rank)
+                found += [(matmul, part.count) for matmul in products]
     return found
 
 
@@ -210,8 +211,7 @@ def _token_bytes(shape: ModelShape, config: TrainingConfig) -> int:
 
 def saved_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch, ranks: Sequence[int]) -> int:
     """Return the bytes of activations that a micro-batch saves for backward."""
-    low_rank = sum(part.count for part in shape.linears if part.adapted)
-    hidden = sum(n * rank for n, rank in zip(one.slots, ranks, strict=False)) * low_rank
+    hidden = sum(n * shape.low_rank_features(rank) for n, rank in zip(one.slots, ranks, strict=False))
     saved = _token_bytes(shape, config) * sum(one.slots)
     scores = one.kept_scores * shape.heads * DTYPE_BYTES[config.dtype]
     if one.kept_scores:  # in place of attention's outputs

@@ -18,7 +18,8 @@ from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.load import ModelSource, load_tokenizer
 from lorascope.modeling.meta_model import empty_model, locate_configuration
-from lorascope.modeling.targets import check_ranks, find_targets, swap_in
+from lorascope.modeling.target_selection import layers_of_ranks, own_ranks, select_targets
+from lorascope.modeling.targets import check_ranks, swap_in
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps
 from lorascope.search.trials import plan_trials
@@ -105,9 +106,9 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     """
     source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
     model = empty_model(source, gguf_file)
-    targets = find_targets(model, spec.target_modules)
-    shape = model_shape(model, targets)
-    notes = check_ranks(swap_in(model, targets), spec.ranks)
+    targets = select_targets(model, spec)
+    shape = model_shape(model, targets, own_ranks(targets, spec))
+    notes = check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks)
     machine = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     rows = _rows(spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length)

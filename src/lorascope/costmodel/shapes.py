@@ -1,7 +1,8 @@
 """Model shape for the cost model, read from a Torch model on any device without its weights."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -16,12 +17,15 @@ _ATTENTION = "att"
 """Common part of the names of attention modules: self_attn, attention, attn."""
 
 
-def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
+def model_shape(
+    model: PreTrainedModel, targets: Iterable[str], own_ranks: Mapping[str, int] = MappingProxyType({})
+) -> ModelShape:
     """Read a model's shape.
 
     Args:
         model: a causal language model, with or without multi-rank layers.
         targets: full names of the adapted layers.
+        own_ranks: ranks of those whose rank is the same in every adapter.
 
     Raises:
         InputError: the model has no output head, or its configuration lacks the dimensions of attention.
@@ -38,7 +42,9 @@ def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
         for name, module in model.named_modules()
         if find_kind(module) is not None and module is not head
     }
-    linears = Counter((*linear_features(module), name in adapted) for name, module in layers.items())
+    linears = Counter(
+        (*linear_features(module), name in adapted, own_ranks.get(name)) for name, module in layers.items()
+    )
     norms = _norms(model)
     config = model.config.get_text_config()
     blocks = _number(config, "num_hidden_layers")
@@ -49,7 +55,7 @@ def model_shape(model: PreTrainedModel, targets: Iterable[str]) -> ModelShape:
     return ModelShape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         linears=(
-            *(LinearShape(n_in=i, n_out=o, adapted=a, count=n) for (i, o, a), n in linears.items()),
+            *(LinearShape(n_in=i, n_out=o, adapted=a, count=n, rank=r) for (i, o, a, r), n in linears.items()),
             *_experts(model),
         ),
         width=width,

@@ -19,8 +19,11 @@ _HEAP_OVERHEAD = 0.35
 all parts."""
 
 
-def lorascope_config(dtype: str, *, kernels: bool, on_cpu: bool) -> TrainingConfig:
-    """Return how lorascope trains over a base in this precision; adapters are float32 at least."""
+def lorascope_config(dtype: str, *, kernels: bool, on_cpu: bool, from_base: bool = False) -> TrainingConfig:
+    """Return how lorascope trains over a base in this precision; adapters are float32 at least.
+
+    Adapters that start from the base's weights keep a copy of their first values.
+    """
     low = dtype in {"bfloat16", "float16"}
     wide = 8 if dtype == "float64" else 4
     kernel_matmul = on_cpu and kernels and dtype == "bfloat16" and supports_bfloat16_matmul()
@@ -29,6 +32,7 @@ def lorascope_config(dtype: str, *, kernels: bool, on_cpu: bool) -> TrainingConf
         dtype=dtype,
         low_rank_dtype=dtype,
         weight_bytes=wide,
+        copy_bytes=wide if from_base else 0,
         gradient_bytes=wide,
         optimizer_bytes=2 * wide,
         update_bytes=44 * wide // 4,

@@ -9,6 +9,7 @@ from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
+from lorascope.search.trials import layer_shape
 from lorascope.spec.schema import StudySpec
 
 EXPLODED_NATS = 100.0
@@ -22,11 +23,16 @@ class TrainingTrial:
         self, record: TrialRecord, spec: StudySpec, layers: Mapping[str, MultiLoraLinear], compute_dtype: torch.dtype
     ) -> None:
         self.record = record
-        self.adapter = Adapter(
-            layers,
-            AdapterShape(rank=record.rank, scale=record.scale, dropout=spec.lora_dropout, seed=record.seed),
-            compute_dtype=compute_dtype,
+        patterns = spec.rank_pattern or spec.alpha_pattern
+        shape = AdapterShape(
+            rank=record.rank,
+            scale=record.scale,
+            dropout=spec.lora_dropout,
+            seed=record.seed,
+            own={name: layer_shape(spec, record.rank, name) for name in layers} if patterns else {},
+            initialisation=spec.init_lora_weights,
         )
+        self.adapter = Adapter(layers, shape, compute_dtype=compute_dtype)
         self.optimizer = torch.optim.AdamW(
             [self.adapter.flat],
             lr=record.learning_rate,

@@ -21,10 +21,12 @@ from lorascope.engine.microbatch import with_prefix_groups
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
+from lorascope.modeling.adapters.initialisation import check_initialisation
 from lorascope.modeling.backends.protocol import Backend, unpatch
 from lorascope.modeling.backends.registry import load_fast_backend
 from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
+from lorascope.modeling.target_selection import layers_of_ranks, select_targets
 from lorascope.modeling.targets import check_adapter_sizes, check_ranks, find_targets, swap_in
 from lorascope.records import ResolvedStudy
 from lorascope.spec.schema import StudySpec
@@ -77,7 +79,7 @@ def check_model(
     """
     frozen, found = prepare_model(
         model,
-        spec.target_modules,
+        select_targets(model, spec),
         examples,
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
@@ -86,8 +88,9 @@ def check_model(
     )
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec)
-    notes = check_ranks(frozen.layers, spec.ranks)
-    check_adapter_sizes(frozen.layers, spec.ranks, model.dtype, spec.max_adapter_mb)
+    notes = check_ranks(layers_of_ranks(frozen.layers, spec), spec.ranks)
+    check_initialisation(frozen.layers, spec)
+    check_adapter_sizes(frozen.layers, spec, model.dtype)
     return CheckedModel(frozen=frozen, found=found, reasons=reasons, slower=slower, notes=tuple(notes))
 
 

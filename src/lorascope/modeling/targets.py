@@ -1,7 +1,7 @@
 """Target layers of adapters, by PEFT's rules for ``target_modules``."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -11,10 +11,11 @@ from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.search.trials import adapter_parameters
+from lorascope.spec.fields.lora import ALL_LINEAR
 from lorascope.spec.limits import sufficient_megabytes
-from lorascope.units import format_bytes, from_megabytes, lora_parameters
-
-ALL_LINEAR = "all-linear"
+from lorascope.spec.schema import StudySpec
+from lorascope.units import format_bytes, from_megabytes
 
 _QUERY_KEY_VALUE = (
     ("q_proj", "k_proj", "v_proj"),
@@ -27,13 +28,18 @@ _QUERY_KEY_VALUE = (
 """Names of the query, key and value projections in Transformers' models, tried in this order."""
 
 
-def find_targets(model: PreTrainedModel, target_modules: tuple[str, ...] | str | None) -> tuple[str, ...]:
+def find_targets(
+    model: PreTrainedModel,
+    target_modules: tuple[str, ...] | str | None,
+    selects: Callable[[str], bool] | None = None,
+) -> tuple[str, ...]:
     """Return the full names of the layers to adapt, in the model's order.
 
     Args:
         model: a causal language model.
         target_modules: name endings, one regular expression over full names, ``all-linear`` (every linear layer but
             the output head), or None for the query, key and value projections.
+        selects: which of the layers so named are adapted, by their full names.
 
     Raises:
         InputError: a name or expression matches nothing, or matches a layer that cannot take LoRA.
@@ -42,13 +48,14 @@ def find_targets(model: PreTrainedModel, target_modules: tuple[str, ...] | str |
     head = model.get_output_embeddings()
     linear = [name for name, module in modules.items() if find_kind(module) is not None and module is not head]
     if target_modules is None:
-        return _default_targets(linear)
-    if target_modules == ALL_LINEAR:
-        return tuple(linear)
-    if isinstance(target_modules, str):
+        matched = _default_targets(linear)
+    elif target_modules == ALL_LINEAR:
+        matched = tuple(linear)
+    elif isinstance(target_modules, str):
         matched = _match_expression(target_modules, modules)
     else:
         matched = _match_endings(target_modules, modules, linear)
+    matched = tuple(name for name in matched if selects is None or selects(name))
     for name in matched:
         if name not in linear:
             kind = "the output head" if modules[name] is head else f"a {type(modules[name]).__name__}"
@@ -136,25 +143,26 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
     return notes
 
 
-def check_adapter_sizes(
-    layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...], dtype: torch.dtype, max_megabytes: float | None
-) -> None:
+def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype) -> None:
     """Check that ``max_adapter_mb`` allows the smallest rank's adapter.
 
     Raises:
         InputError: no rank's adapter is that small.
     """
-    if max_megabytes is None:
+    if spec.max_adapter_mb is None:
         return
-    per_rank = lora_parameters(1, [layer.features for layer in layers.values()])
-    per_rank *= torch.promote_types(dtype, torch.float32).itemsize
-    smallest, most = min(ranks), from_megabytes(max_megabytes)
-    if smallest * per_rank <= most:
+    features = {name: layer.features for name, layer in layers.items()}
+
+    def size(rank: int) -> int:
+        return adapter_parameters(spec, rank, features) * torch.promote_types(dtype, torch.float32).itemsize
+
+    smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
+    if size(smallest) <= most:
         return
-    fits = int(most // per_rank)
+    fits = max((rank for rank in range(1, smallest) if size(rank) <= most), default=0)
     lower = f"ask for a rank of at most {fits}" if fits else "adapt fewer layers (target_modules)"
     raise InputError(
-        f"max_adapter_mb is {max_megabytes:g}, and the nearest adapter, of rank {smallest}, takes "
-        f"{format_bytes(smallest * per_rank)}",
-        remedy=f"raise it to {sufficient_megabytes(smallest * per_rank)}, or {lower}",
+        f"max_adapter_mb is {spec.max_adapter_mb:g}, and the nearest adapter, of rank {smallest}, takes "
+        f"{format_bytes(size(smallest))}",
+        remedy=f"raise it to {sufficient_megabytes(size(smallest))}, or {lower}",
     )

@@ -105,7 +105,8 @@ class PostTraining:
         """Make these updates the model's one adapter."""
         frozen = self.run.study.frozen
         some = next(iter(updates.values()))
-        shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0)
+        own = {name: (len(update.A), update.scale) for name, update in updates.items()}
+        shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0, own=own)
         adapter = Adapter(frozen.layers, shape, compute_dtype=frozen.model.dtype)
         with torch.no_grad():
             for name, layer in adapter.layers.items():

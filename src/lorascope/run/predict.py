@@ -23,6 +23,7 @@ from lorascope.costmodel.workload import sample_steps
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.errors import InputError
 from lorascope.measure.memory import MemoryMeter, release_memory
+from lorascope.modeling.target_selection import own_ranks
 from lorascope.records import PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
@@ -60,10 +61,15 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     hardware = _hardware(study.device, dtype)
     if hardware is None:
         return []
-    config = lorascope_config(dtype, kernels=study.frozen.accelerated, on_cpu=study.device.type == "cpu")
+    config = lorascope_config(
+        dtype,
+        kernels=study.frozen.accelerated,
+        on_cpu=study.device.type == "cpu",
+        from_base=study.spec.starts_from_base,
+    )
     if not study.frozen.chunked_head:
         config = replace(config, chunk=None)
-    shape = model_shape(study.frozen.model, study.frozen.layers)
+    shape = model_shape(study.frozen.model, study.frozen.layers, own_ranks(tuple(study.frozen.layers), study.spec))
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     rest = known.rest_bytes if known else _rest_bytes(study)
     batches = choose_batches(study, study.spec.seeds[0])

@@ -64,7 +64,8 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
-        check_disk(folder, planned_parameters(spec, [layer.features for layer in study.frozen.layers.values()]))
+        features = {name: layer.features for name, layer in study.frozen.layers.items()}
+        check_disk(folder, planned_parameters(spec, features))
         begin_folder(folder, spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)

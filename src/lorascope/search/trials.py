@@ -1,10 +1,11 @@
 """Trials of a study: ranks, learning rates and seeds, with their names, alpha and scale."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from lorascope.records import TrialRecord
 from lorascope.search.rates import automatic_rates
+from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
 from lorascope.units import lora_parameters
 
@@ -31,9 +32,21 @@ def plan_trial(spec: StudySpec, *, rank: int, learning_rate: float, seed: int) -
     )
 
 
-def planned_parameters(spec: StudySpec, features: Sequence[tuple[int, int]]) -> int:
+def layer_shape(spec: StudySpec, rank: int, layer: str) -> tuple[int, float]:
+    """Return rank and scale in one layer, by its full name, of the adapter of a rank."""
+    own = pattern_value(spec.rank_pattern, layer, rank)
+    alpha = pattern_value(spec.alpha_pattern, layer, _lora_alpha(spec, rank))
+    return own, alpha / (math.sqrt(own) if spec.alpha_rule == "rslora" else own)
+
+
+def adapter_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[int, int]]) -> int:
+    """Return the parameters of a rank's adapter over layers with these (input, output) features."""
+    return sum(lora_parameters(layer_shape(spec, rank, name)[0], [sizes]) for name, sizes in features.items())
+
+
+def planned_parameters(spec: StudySpec, features: Mapping[str, tuple[int, int]]) -> int:
     """Return the parameters of all planned adapters of layers with these (input, output) features."""
-    return sum(lora_parameters(trial.rank, features) for trial in plan_trials(spec))
+    return sum(adapter_parameters(spec, trial.rank, features) for trial in plan_trials(spec))
 
 
 def planned_rates(spec: StudySpec, rank: int) -> tuple[float, ...]:

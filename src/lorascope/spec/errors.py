@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lorascope.errors import InputError
+from lorascope.spec.peft_options import REFUSED
 from lorascope.spec.schema import StudySpec
 
 _MOST_ERRORS = 40
@@ -51,14 +52,10 @@ def _path(detail: ErrorDetails) -> str:
 
 def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
     path, message = _path(detail), detail["msg"][0].lower() + detail["msg"][1:]
-    if not path:
+    if not path or detail["type"] == "contradiction":
         return InputError(message, remedy=detail.get("ctx", {}).get("remedy", "give both, or neither"))
     if detail["type"] == "extra_forbidden":
-        fields = tuple(StudySpec.model_fields)
-        return InputError(
-            f"{path} is not a field of a study",
-            remedy=did_you_mean(path, fields).strip() or f"the fields are {', '.join(fields)}",
-        )
+        return _unknown_field(path)
     if path in _UNION_FIELDS:
         wanted, remedy = _UNION_FIELDS[path]
         return InputError(f"{path} is {_shown(given[path])}: neither {wanted}", remedy=remedy)
@@ -68,6 +65,14 @@ def _explain(given: Mapping[str, object], detail: ErrorDetails) -> InputError:
             remedy="give numbers such as [1.0e-4, 3.0e-4, 1.0e-3], or the word auto alone",
         )
     return InputError(f"{path} is {_shown(detail['input'])}: {message}", remedy=_remedy(detail))
+
+
+def _unknown_field(name: str) -> InputError:
+    if name in REFUSED:
+        return InputError(f"{name} is not supported: {REFUSED[name]}", remedy="leave it out")
+    fields = tuple(StudySpec.model_fields)
+    remedy = did_you_mean(name, fields).strip() or f"the fields are {', '.join(fields)}"
+    return InputError(f"{name} is not a field of a study", remedy=remedy)
 
 
 def _shown(given: object) -> str:
@@ -82,7 +87,7 @@ def _remedy(detail: ErrorDetails) -> str:
         return f"{did_you_mean(str(detail['input']), choices)}choose one of {', '.join(choices)}"
     default = StudySpec.model_fields[field].default
     shown = list(default) if isinstance(default, tuple) else default
-    return _REMEDIES.get(kind, "correct it") + (f"; the default is {shown}" if shown is not None else "")
+    return _REMEDIES.get(kind, "correct it") + (f"; the default is {shown}" if shown not in (None, {}) else "")
 
 
 _UNION_FIELDS = {
@@ -90,6 +95,11 @@ _UNION_FIELDS = {
         "a list of names nor text",
         "give a list of name endings such as [q_proj, v_proj], one regular expression, or all-linear",
     ),
+    "exclude_modules": (
+        "a list of names nor text",
+        "give a list of name endings such as [o_proj], or one regular expression",
+    ),
+    "layers_pattern": ("a list of names nor text", "give the name of the list of blocks, such as layers"),
     "lora_alpha": (
         "a number above 0 nor a list of them",
         "give one alpha for all ranks, such as 32, or one for each rank, such as 16,32,64",
@@ -112,6 +122,8 @@ _REMEDIES = {
     "tuple_type": "write a list",
     "too_short": "give at least one value",
     "size": "write a size such as 8GB or 7.5GiB",
+    "dict_type": "give names with their values, such as {q_proj: 16}",
+    "initialisation": "choose true, gaussian, pissa, pissa_niter_16 or olora",
     "duplicate": "give each value once",
     "greater_than": "give a larger number",
     "greater_than_equal": "give a larger number",

@@ -242,3 +242,14 @@ def test_cost_is_read_from_files_and_flags(tmp_path: Path, text: str, flags: dic
     assert spec.cost == cost
     (tmp_path / "again.yaml").write_text(dump_spec(spec))
     assert load_spec(tmp_path / "again.yaml", {}) == spec
+
+
+@pytest.mark.parametrize("name", ["use_dora", "modules_to_save", "eva_config", "use_qalora"])
+def test_options_of_peft_that_a_study_cannot_have_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(SpecError, match=f"{name} is not supported: .* (LoRA|base|update|rank)"):
+        load_spec(None, {name: True})
+
+
+def test_patterns_come_back_from_the_file(tmp_path: Path) -> None:
+    spec = StudySpec(rank_pattern={"a.b": 3, r".*\.(q|k)": 5}, alpha_pattern={"v": 1.5}, layers_to_transform=(0, 3))
+    assert load_spec(write(tmp_path, dump_spec(spec)), {}) == spec

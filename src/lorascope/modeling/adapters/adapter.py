@@ -6,12 +6,13 @@ Flat storage makes the optimizer, the gradient norm and a checkpoint one operati
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
 from torch import nn
 
+from lorascope.modeling.adapters.initialisation import factors_of_base
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.backends.protocol import LayerAdapter
 from lorascope.units import lora_parameters
@@ -25,6 +26,14 @@ class AdapterShape:
     scale: float
     dropout: float
     seed: int
+    own: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    """Rank and scale of layers that have their own, by their full name."""
+    initialisation: bool | str = True
+    """PEFT's ``init_lora_weights``."""
+
+    def of_layer(self, name: str) -> tuple[int, float]:
+        """Return rank and scale in a layer."""
+        return self.own.get(name, (self.rank, self.scale))
 
 
 class Adapter:
@@ -43,20 +52,23 @@ class Adapter:
         self.shape = shape
         dtype = torch.promote_types(compute_dtype, torch.float32)
         sizes = {name: layer.features for name, layer in layers.items()}
-        n_parameters = lora_parameters(shape.rank, sizes.values())
+        n_parameters = sum(lora_parameters(shape.of_layer(name)[0], [size]) for name, size in sizes.items())
         base = next(iter(layers.values())).base
         device = next(chain(base.parameters(), base.buffers())).device
         self.flat = nn.Parameter(torch.zeros(n_parameters, dtype=dtype, device=device))
         self.flat.grad = torch.zeros_like(self.flat)
         self.layers: dict[str, LayerAdapter] = {}
         at = 0
+        from_base = shape.initialisation not in {True, "gaussian"}
         for name, (n_in, n_out) in sizes.items():
-            end_A, end_B = at + shape.rank * n_in, at + shape.rank * (n_in + n_out)
+            rank, scale = shape.of_layer(name)
+            end_A, end_B = at + rank * n_in, at + rank * (n_in + n_out)
             self.layers[name] = LayerAdapter(
-                A=self._leaf(at, end_A, (shape.rank, n_in)),
-                B=self._leaf(end_A, end_B, (n_out, shape.rank)),
-                scale=shape.scale,
+                A=self._leaf(at, end_A, (rank, n_in)),
+                B=self._leaf(end_A, end_B, (n_out, rank)),
+                scale=scale,
                 dropout=shape.dropout,
+                initial=factors_of_base(layers[name], rank, scale, str(shape.initialisation)) if from_base else None,
             )
             at = end_B
         self.initialise()
@@ -68,20 +80,27 @@ class Adapter:
         return leaf
 
     def initialise(self) -> None:
-        """Set A to PEFT's initial values and B to zero.
+        """Set A to PEFT's initial values and B to zero, or both to those that were made from the base.
 
-        PEFT draws A from the Kaiming uniform distribution with a = sqrt(5), which is U(-1/sqrt(I), 1/sqrt(I)). Each
-        layer has a stream of its own, drawn row after row, so that with one seed a smaller rank's A is the first rows
-        of a larger rank's.
+        PEFT draws A from the Kaiming uniform distribution with a = sqrt(5), which is U(-1/sqrt(I), 1/sqrt(I)), or
+        from N(0, 1/r^2). Each layer has a stream of its own, drawn row after row, so that with one seed a smaller
+        rank's uniform A is the first rows of a larger rank's.
         """
         with torch.no_grad():
             self.flat.zero_()
             for name, layer in self.layers.items():
-                digest = hashlib.sha256(f"{self.shape.seed}:{name}".encode()).digest()
-                generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-                bound = 1 / math.sqrt(layer.A.shape[1])
-                drawn = torch.rand(layer.A.shape, generator=generator, dtype=torch.float64)
-                layer.A.copy_((2 * drawn - 1) * bound)
+                if layer.initial is not None:
+                    layer.A.copy_(layer.initial[0])
+                    layer.B.copy_(layer.initial[1])
+                else:
+                    layer.A.copy_(self._drawn(name, layer.A.shape))
+
+    def _drawn(self, name: str, shape: torch.Size) -> torch.Tensor:
+        digest = hashlib.sha256(f"{self.shape.seed}:{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+        if self.shape.initialisation == "gaussian":
+            return torch.randn(shape, generator=generator, dtype=torch.float64) / shape[0]
+        return (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (1 / math.sqrt(shape[1]))
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return the adapter's tensors: weights and their gradient."""

@@ -54,7 +54,23 @@ def adapted(layers: Sequence["MultiLoraLinear"], x: torch.Tensor) -> tuple[torch
     adapters = [segment.adapter for part in parts for segment in part.segments]
     leaves = [leaf for adapter in adapters for leaf in (adapter.A, adapter.B)]
     outputs: tuple[torch.Tensor, ...] = _MultiLoraFunction.apply(x, parts, active, *leaves)
-    return outputs
+    return tuple(_without_initial(part, x, y) for part, y in zip(parts, outputs, strict=True))
+
+
+def _without_initial(part: AdaptedLinear, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Subtract the initial update of each adapter that did not start at zero."""
+    if all(segment.adapter.initial is None for segment in part.segments):
+        return y
+    x_NI, y_NO = x.flatten(0, -2), y.flatten(0, -2)
+    pieces, end = [], 0
+    for segment in part.segments:
+        own_nO = y_NO[segment.slots]
+        if segment.adapter.initial is not None:
+            A, B = (factor.to(x.dtype) for factor in segment.adapter.initial)
+            own_nO = torch.addmm(own_nO, x_NI[segment.slots] @ A.T, B.T, alpha=-segment.adapter.scale)
+        pieces += [y_NO[end : segment.slots.start], own_nO]
+        end = segment.slots.stop
+    return torch.cat([*pieces, y_NO[end:]]).view(y.shape)
 
 
 class MultiLoraLinear(nn.Module):
@@ -70,6 +86,8 @@ class MultiLoraLinear(nn.Module):
         assert kind is not None, f"{type(base).__name__} cannot carry adapters"
         self.base, self.kind = base, kind
         self.adapters: list[LayerAdapter] = []
+        self.initial_factors: dict[tuple[str, int, float], tuple[torch.Tensor, torch.Tensor]] = {}
+        """Initial values made from the base's weight, by method, rank and scale."""
 
     @property
     def features(self) -> tuple[int, int]:

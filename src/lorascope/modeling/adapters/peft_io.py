@@ -1,8 +1,10 @@
 """Adapters in PEFT's file format: ``adapter_config.json`` and ``adapter_model.safetensors``."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +18,7 @@ from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.adapters.svd import Update, principal
 from lorascope.modeling.adapters.tensor_file import write_tensors
 from lorascope.modeling.backends.protocol import LayerAdapter
+from lorascope.spec.fields.lora import pattern_value
 
 _PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -44,8 +47,12 @@ def save_peft(
     lora_alpha: float,
     rslora: bool,
     dropout: float,
+    rank_pattern: Mapping[str, int] = MappingProxyType({}),
+    alpha_pattern: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Write one adapter so that ``PeftModel.from_pretrained`` loads it.
+    """Write one adapter so that ``PeftModel.from_pretrained`` loads it over the base as it is.
+
+    An adapter that did not start at zero gets twice the rank, as PEFT converts it: B A - B0 A0 = [B, -B0] [A; A0].
 
     Args:
         folder: made if absent.
@@ -56,18 +63,25 @@ def save_peft(
         lora_alpha: alpha, before division by r or sqrt(r).
         rslora: True where the scale is alpha / sqrt(r).
         dropout: LoRA dropout in training.
+        rank_pattern: ranks of layers that have their own, as PEFT matches them.
+        alpha_pattern: alphas of such layers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, adapter in adapters.items():
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = adapter.A.detach().cpu().contiguous()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = adapter.B.detach().cpu().contiguous()
+        A, B = (factor.detach().cpu() for factor in _whole_factors(adapter))
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = A.contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = B.contiguous()
+    twice = 2 if any(adapter.initial is not None for adapter in adapters.values()) else 1
+    alphas = math.sqrt(twice) if rslora else twice
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": int(lora_alpha) if lora_alpha == int(lora_alpha) else lora_alpha,
+        "r": twice * rank,
+        "lora_alpha": _whole(alphas * lora_alpha),
+        "rank_pattern": {key: twice * value for key, value in rank_pattern.items()},
+        "alpha_pattern": {key: _whole(alphas * value) for key, value in alpha_pattern.items()},
         "use_rslora": rslora,
         "lora_dropout": dropout,
         "target_modules": list(adapters),
@@ -79,6 +93,17 @@ def save_peft(
     }
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     _write_config(folder, config)
+
+
+def _whole_factors(adapter: LayerAdapter) -> tuple[torch.Tensor, torch.Tensor]:
+    if adapter.initial is None:
+        return adapter.A, adapter.B
+    A0, B0 = adapter.initial
+    return torch.cat([adapter.A, A0.to(adapter.A)]), torch.cat([adapter.B, -B0.to(adapter.B)], dim=1)
+
+
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else value
 
 
 def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
@@ -103,11 +128,12 @@ def read_updates(folder: Path) -> dict[str, Update]:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        rank = int(config["r"])
-        scale = float(config["lora_alpha"]) / (rank**0.5 if config["use_rslora"] else rank)
         tensors = load_file(folder / WEIGHTS)
         updates = {}
         for layer in config["target_modules"]:
+            rank = int(pattern_value(config.get("rank_pattern", {}), layer, config["r"]))
+            alpha = float(pattern_value(config.get("alpha_pattern", {}), layer, config["lora_alpha"]))
+            scale = alpha / (rank**0.5 if config["use_rslora"] else rank)
             A, B = (tensors[f"{_PREFIX}{layer}.lora_{which}.weight"] for which in "AB")
             if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, rank, rank):
                 raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
@@ -148,14 +174,17 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
     """
     updates = read_updates(source)
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    tensors = {}
+    tensors, smaller = {}, {}
     for layer, update in updates.items():
         cut = principal(update)[0].first(rank)
+        if len(cut.A) < rank:
+            smaller[layer] = len(cut.A)
         tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
         tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
     target.mkdir(exist_ok=True)
     write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
-    _write_config(target, config | {"r": rank, "lora_alpha": rank, "use_rslora": False})
+    own = {"rank_pattern": smaller, "alpha_pattern": smaller}
+    _write_config(target, config | own | {"r": rank, "lora_alpha": rank, "use_rslora": False})
 
 
 def _write_config(folder: Path, config: Mapping[str, object]) -> None:

@@ -42,6 +42,8 @@ class LayerAdapter:
     """[O, R]"""
     scale: float
     dropout: float
+    initial: tuple[torch.Tensor, torch.Tensor] | None = None
+    """A and B at first, frozen, where they are not of an update of zero: scale * B A x of them is subtracted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

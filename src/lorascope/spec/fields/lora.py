@@ -1,8 +1,11 @@
 """Fields of the adapters."""
 
-from typing import Annotated, Literal, Self
+import re
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from lorascope.spec.fields.types import (
     Count,
@@ -13,7 +16,53 @@ from lorascope.spec.fields.types import (
     no_duplicates,
 )
 
+Value = TypeVar("Value")
+Patterns = TypeVar("Patterns", bound=Collection[str] | None)
 AlphaRule = Literal["fixed", "rslora", "proportional"]
+ALL_LINEAR = "all-linear"
+BlockNumber = Annotated[int, Field(ge=0, strict=True)]
+FROM_BASE = re.compile(r"pissa(_niter_[1-9]\d*)?|olora")
+"""Initial values that PEFT makes from the base's weights, and subtracts from them."""
+_REFUSED_INITIALISATIONS = {
+    "corda": "it needs activations of a run over the rows before training",
+    "eva": "it needs activations of a run over the rows before training, which give each layer its own rank",
+    "loftq": "it makes another base for each rank, and all ranks share one",
+    "lora_ga": "it needs gradients of the base's weights before training",
+    "orthogonal": "its B is not zero at first, and nothing is subtracted for it",
+    "false": "its B is not zero at first, so that training does not begin at the base model",
+}
+
+
+def _is_initialisation(given: bool | str) -> bool | str:
+    word = str(given).lower()
+    if word in {"true", "default"}:
+        return True
+    if word in _REFUSED_INITIALISATIONS:
+        raise contradiction(
+            f"init_lora_weights {word} is not supported: {_REFUSED_INITIALISATIONS[word]}",
+            "choose true, gaussian, pissa, pissa_niter_16 or olora",
+        )
+    if word != "gaussian" and not FROM_BASE.fullmatch(word):
+        raise PydanticCustomError("initialisation", "not a way to initialise adapters", {})
+    return word
+
+
+def _compiles(patterns: Patterns) -> Patterns:
+    given: Collection[str] | None = patterns
+    keys = [given] if isinstance(given, str) else given or ()
+    for key in keys:
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise contradiction(
+                f"the pattern {key!r} is not a regular expression ({error})", "give name endings such as q_proj"
+            ) from None
+    return patterns
+
+
+def pattern_value(patterns: Mapping[str, Value], name: str, default: Value) -> Value:
+    """Return the value of the first pattern that matches a layer's name up to its end, as PEFT does."""
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
 
 
 class LoraFields(Fields):
@@ -39,6 +88,28 @@ class LoraFields(Fields):
     """Layers to adapt, as in PEFT: name suffixes, one regular expression, or ``all-linear``, which is every linear
     layer but the output head. ``null``: the query, key and value projections."""
 
+    exclude_modules: tuple[str, ...] | str | None = None
+    """Layers to leave out of ``target_modules``, as in PEFT: name suffixes, or one regular expression."""
+
+    layers_to_transform: Annotated[tuple[BlockNumber, ...], AfterValidator(no_duplicates)] | None = None
+    """Numbers of the blocks to adapt, as in PEFT, counted from 0. Default: all."""
+
+    layers_pattern: Annotated[tuple[str, ...] | str | None, AfterValidator(_compiles)] = None
+    """Names of the lists of blocks that ``layers_to_transform`` counts in, as in PEFT. Default: the first number in a
+    layer's name is that of its block."""
+
+    rank_pattern: Annotated[dict[str, Count], AfterValidator(_compiles)] = {}  # noqa: RUF012 - pydantic copies it
+    """Layers with one rank of their own in all adapters, as in PEFT: name suffixes or regular expressions to ranks."""
+
+    alpha_pattern: Annotated[dict[str, Positive], AfterValidator(_compiles)] = {}  # noqa: RUF012 - pydantic copies it
+    """Layers with an alpha of their own, as in PEFT: name suffixes or regular expressions to alphas."""
+
+    init_lora_weights: Annotated[bool | str, AfterValidator(_is_initialisation)] = True
+    """Initial values of the adapters, as in PEFT: ``true`` (uniform A, B zero), ``gaussian``, and from the base's
+    weights, with PEFT installed, ``pissa``, ``pissa_niter_16`` (with a faster SVD of 16 iterations) or ``olora``. The
+    base stays as it is: what those subtract from its weights is subtracted from each adapter's output, and a saved
+    adapter has twice the rank, as PEFT converts it."""
+
     @model_validator(mode="after")
     def _alpha_and_its_rule_agree(self) -> Self:
         alphas, proportional = self.lora_alpha, self.alpha_rule == "proportional"
@@ -58,3 +129,26 @@ class LoraFields(Fields):
                 "give one alpha for all ranks, or one for each rank",
             )
         return self
+
+    @model_validator(mode="after")
+    def _blocks_and_their_pattern_agree(self) -> Self:
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise contradiction(
+                "layers_pattern is given, but no blocks", "give their numbers in layers_to_transform, or leave it out"
+            )
+        if self.layers_to_transform is not None and self.targets_expression:
+            raise contradiction(
+                "layers_to_transform is given, but target_modules is a regular expression",
+                "write the blocks into the expression, or give target_modules as a list of name endings",
+            )
+        return self
+
+    @property
+    def starts_from_base(self) -> bool:
+        """Whether adapters begin with values made from the base's weights."""
+        return FROM_BASE.fullmatch(str(self.init_lora_weights)) is not None
+
+    @property
+    def targets_expression(self) -> bool:
+        """Whether ``target_modules`` is a regular expression."""
+        return isinstance(self.target_modules, str) and self.target_modules != ALL_LINEAR

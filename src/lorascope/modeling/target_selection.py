@@ -1,0 +1,108 @@
+"""Target layers of a study: those that ``target_modules`` names, narrowed by PEFT's other rules."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from transformers import PreTrainedModel
+
+from lorascope.errors import InputError
+from lorascope.modeling.adapters.linear_kinds.registry import linear_features
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.targets import find_targets
+from lorascope.search.trials import layer_shape
+from lorascope.spec.fields.lora import pattern_value
+from lorascope.spec.schema import StudySpec
+
+_FIRST_NUMBER = r".*?\.[^.]*\.(\d+)\."
+
+
+def select_targets(model: PreTrainedModel, spec: StudySpec) -> tuple[str, ...]:
+    """Return the full names of the layers that a study adapts, in the model's order.
+
+    Raises:
+        InputError: a name, number or pattern matches no layer, or matches one that cannot take LoRA.
+    """
+    found = find_targets(model, spec.target_modules) if _names_only(spec) else _narrowed(model, spec)
+    for field in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(spec, field):
+            if not any(pattern_value({key: True}, name, default=False) for name in found):
+                raise InputError(f"{field} {key!r} matches no target layer", remedy=_some(found))
+    if all(pattern_value(spec.rank_pattern, name, 0) for name in found):
+        raise InputError(
+            "rank_pattern gives every target layer a rank of its own, so that ranks have nothing to compare",
+            remedy="leave some layers to the ranks",
+        )
+    for name in found:
+        rank, largest = pattern_value(spec.rank_pattern, name, 0), min(linear_features(model.get_submodule(name)))
+        if rank > largest:
+            raise InputError(
+                f"rank_pattern gives {name} rank {rank}, and its update has at most rank {largest}",
+                remedy=f"choose a rank of at most {largest}",
+            )
+    return found
+
+
+def layers_of_ranks(layers: Mapping[str, MultiLoraLinear], spec: StudySpec) -> dict[str, MultiLoraLinear]:
+    """Return the layers whose rank is that of the adapter, not one of ``rank_pattern``."""
+    return {name: layer for name, layer in layers.items() if not pattern_value(spec.rank_pattern, name, 0)}
+
+
+def own_ranks(names: Sequence[str], spec: StudySpec) -> dict[str, int]:
+    """Return the ranks of layers that have their own in every adapter."""
+    return {name: layer_shape(spec, 1, name)[0] for name in names if pattern_value(spec.rank_pattern, name, 0)}
+
+
+def _names_only(spec: StudySpec) -> bool:
+    return not spec.exclude_modules and not spec.layers_to_transform
+
+
+def _narrowed(model: PreTrainedModel, spec: StudySpec) -> tuple[str, ...]:
+    in_block, excluded = _block_rule(spec), _exclusion(spec)
+    named: list[str] = []
+
+    def selects(name: str) -> bool:
+        named.append(name)
+        return in_block(name) and not excluded(name)
+
+    found = find_targets(model, spec.target_modules, selects)
+    if spec.exclude_modules and not any(excluded(name) for name, _ in model.named_modules()):
+        shown = spec.exclude_modules if isinstance(spec.exclude_modules, str) else ", ".join(spec.exclude_modules)
+        raise InputError(f"exclude_modules {shown} matches no layer of this model", remedy=_some(named))
+    if not found:
+        raise InputError(
+            "exclude_modules and layers_to_transform leave no target layer", remedy=f"exclude less; {_some(named)}"
+        )
+    return found
+
+
+def _exclusion(spec: StudySpec) -> Callable[[str], bool]:
+    given = spec.exclude_modules or ()
+    if not isinstance(given, str):
+        return lambda name: name in given or name.endswith(tuple(f".{ending}" for ending in given))
+    try:
+        pattern = re.compile(given)
+    except re.error as error:
+        raise InputError(
+            f"exclude_modules is not a regular expression: {given!r} ({error})",
+            remedy="give name endings such as o_proj,down_proj, or a valid expression",
+        ) from error
+    return lambda name: pattern.fullmatch(name) is not None
+
+
+def _block_rule(spec: StudySpec) -> Callable[[str], bool]:
+    """Return the rule of ``layers_to_transform``: PEFT's number of a layer's block is one of these."""
+    blocks, lists = spec.layers_to_transform, spec.layers_pattern
+    lists = (lists,) if isinstance(lists, str) else lists
+    patterns = [rf"(?:^|.*?\.){one}\.(\d+)\." for one in lists or ()] or [_FIRST_NUMBER]
+
+    def selects(name: str) -> bool:
+        if not blocks:
+            return True
+        found = next((match for match in (re.match(one, name) for one in patterns) if match), None)
+        return found is not None and int(found.group(1)) in blocks
+
+    return selects
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"target layers have names such as {names[0]}" if names else "name other layers in target_modules"

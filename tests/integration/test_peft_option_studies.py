@@ -1,0 +1,80 @@
+"""Whole studies with PEFT's options: planned, stopped and continued, examined, exported, loaded into PEFT."""
+
+import json
+import os
+import signal
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lorascope.errors import Interrupted
+from lorascope.records import AdapterRecord, EvalRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.store import StudyStore
+from support.studies import execute, read_study, study_of
+
+Lorascope = Callable[..., tuple[int, str, str]]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "pissa": {"init_lora_weights": "pissa", "ranks": (2, 4)},
+    "patterns": {
+        "rank_pattern": {"q_proj": 1, "layers.1.mlp.up_proj": 6}, "alpha_pattern": {"v_proj": 5.5},
+        "exclude_modules": ("o_proj",), "target_modules": "all-linear",
+    },
+}  # fmt: skip
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(torch.arange(5, 25)[None]).logits
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_study_with_options_goes_from_plan_to_export(
+    lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, name: str, tmp_path: Path
+) -> None:
+    options = OPTIONS[name] | {"truncation": True, "forgetting_text": "builtin:python-reference"}
+    spec = study_of(model_folders["llama"], rows_file, **options)
+    folder = tmp_path / "study"
+
+    def stop(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    execute(spec, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        execute(spec, folder, stop)
+    execute(spec, folder)
+    assert read_study(folder) == read_study(tmp_path / "whole")
+
+    code, out, err = lorascope("plan", folder / "study.yaml", "--json")
+    assert (code, err) == (0, "")
+    planned = {part["rank"]: part["trainable_parameters"] for part in json.loads(out)["ranks"]}
+    with StudyStore.open(folder / "study.db") as store:
+        assert {r.rank: r.trainable_parameters for r in store.read(AdapterRecord)} == planned
+        first, *_, last = store.read(EvalRecord, trial_id="r4")
+        assert abs(last.loss - first.loss) > 1e-3
+        assert {record.trial_id for record in store.read(SpectrumRecord)} == {"r2", "r4"}
+        assert {record.rank for record in store.read(TruncationRecord)} == {1, 2}
+        assert {record.trial_id for record in store.read(ForgettingRecord)} == {"", "r2", "r4"}
+
+    for flags, folder_name in ([], "adapter"), (["--truncate", 3], "cut"), (["--merge"], "merged"):
+        assert lorascope("export", folder, "--rank", 4, "--to", tmp_path / folder_name, *flags)[0] == 0
+    base = model_folders["llama"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole, cut = (
+            peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), path)
+            for path in (tmp_path / "adapter", tmp_path / "cut")
+        )
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    torch.testing.assert_close(logits(whole), logits(merged), rtol=1e-4, atol=1e-4)
+    change = (logits(whole) - logits(plain)).norm()
+    assert change > 0.1
+    assert (logits(cut) - logits(whole)).norm() < 0.8 * change
