@@ -11,7 +11,7 @@ import torch
 
 from bound import attention_seconds, record_products, recorded_attention, replay_seconds
 from jobs import Job, Result, StepShare, peak_rss_bytes, seconds_since, shown_source, study_of
-from lorascope.data.dataset import Example, Splits
+from lorascope.data.dataset import Example, Examples, Splits
 from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
@@ -116,7 +116,7 @@ def _splits(splits: Splits, row_lengths: tuple[int, ...] | None) -> Splits:
         mask = np.ones(length, dtype=bool)
         mask[0] = False
         rows.append(Example(input_ids=random.choice(known, length), target_mask=mask))
-    return replace(splits, train=tuple(rows), eval=())
+    return replace(splits, train=Examples.of(rows), eval=())
 
 
 def _losses(records: Sequence[StepRecord]) -> dict[str, tuple[float, ...]]:

@@ -6,6 +6,7 @@ longest of their batch, the base's own dropout off as it is in lorascope, batche
 
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -124,7 +125,7 @@ def _lora_settings(spec: StudySpec) -> dict[str, Any]:
     }
 
 
-def _training_settings(job: Job, spec: StudySpec, examples: tuple[Example, ...]) -> dict[str, Any]:
+def _training_settings(job: Job, spec: StudySpec, examples: Sequence[Example]) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "per_device_train_batch_size": spec.per_device_train_batch_size,
         "gradient_accumulation_steps": 1,
@@ -161,7 +162,7 @@ def _training_settings(job: Job, spec: StudySpec, examples: tuple[Example, ...])
     return settings
 
 
-def _in_order(spec: StudySpec, examples: tuple[Example, ...]) -> list[dict[str, list[int]]]:
+def _in_order(spec: StudySpec, examples: Sequence[Example]) -> list[dict[str, list[int]]]:
     """Return the rows of one epoch in the order in which lorascope takes them; all tokens are labels."""
     steps = range(total_steps(spec, len(examples)))
     chosen = [row for step in steps for row in step_rows(spec, len(examples), seed=spec.seeds[0], step=step)]

@@ -5,7 +5,8 @@ A message has three parts: what is wrong, the value that is wrong, and the remed
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 _PART = 1000
@@ -26,6 +27,9 @@ class InputError(LorascopeError):
         self.problem = _readable(problem)
         self.remedy = _readable(remedy)
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
+
+    def __reduce__(self) -> tuple[Callable[..., "InputError"], tuple[str]]:
+        return partial(InputError, remedy=self.remedy), (self.problem,)
 
 
 def _readable(text: str) -> str:

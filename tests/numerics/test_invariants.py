@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.data.dataset import Splits
+from lorascope.data.dataset import Examples, Splits
 from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.instrumentation import Phase
 from lorascope.engine.trial import TrainingTrial
@@ -235,7 +235,7 @@ def test_packed_training_equals_padded(kind: str, compiled: bool) -> None:
 def test_packed_training_of_long_rows_equals_padded(compiled: bool) -> None:
     """6. The gradient through attention of rows that go alone."""
     rows = make_examples(4, seed=9, shortest=500, longest=560)
-    splits = Splits(train=rows, eval=rows[:1], data_hash="", format="text", notes=())
+    splits = Splits(train=Examples.of(rows), eval=rows[:1], data_hash="", format="text", notes=())
     spec = make_spec(max_steps=2, tokens_per_pass=1024)
     packed, padded = (
         run_group(spec, frozen=prepared("mistral", packing=p, kernels=compiled and p), splits=splits)

@@ -10,7 +10,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
-from lorascope.data.dataset import Example, Splits
+from lorascope.data.dataset import Example, Examples, Splits
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.microbatch import plan_microbatches
 from lorascope.engine.trial import TrainingTrial
@@ -68,7 +68,7 @@ def make_kin(n: int, *, seed: int, inside: bool) -> tuple[Example, ...]:
 
 def make_splits(*, inside: bool) -> Splits:
     train, held_out = (make_kin(n, seed=n, inside=inside) for n in (16, 7))
-    return Splits(train=train, eval=held_out, data_hash="", format="text", notes=())
+    return Splits(train=Examples.of(train), eval=held_out, data_hash="", format="text", notes=())
 
 
 def run(share: str, *, inside: bool = True, **changes: Any) -> Kept:

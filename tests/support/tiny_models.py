@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lorascope.data.dataset import Example, Splits
+from lorascope.data.dataset import Example, Examples, Splits
 
 VOCABULARY = 61
 
@@ -80,9 +80,8 @@ def make_examples(n: int, *, seed: int = 3, shortest: int = 4, longest: int = 19
 
 
 def make_splits(n_train: int = 24, n_eval: int = 5) -> Splits:
-    return Splits(
-        train=make_examples(n_train), eval=make_examples(n_eval, seed=4), data_hash="", format="text", notes=()
-    )
+    train, held_out = Examples.of(make_examples(n_train)), make_examples(n_eval, seed=4)
+    return Splits(train=train, eval=held_out, data_hash="", format="text", notes=())
 
 
 STRINGS = [

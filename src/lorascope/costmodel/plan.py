@@ -92,8 +92,8 @@ class StudyPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rows:
-    train: tuple[Example, ...]
-    eval: tuple[Example, ...]
+    train: Sequence[Example]
+    eval: Sequence[Example]
     total_steps: int | None
     source: str
 

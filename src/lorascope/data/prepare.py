@@ -1,40 +1,75 @@
 """Data preparation: load, render, tokenise and split the rows of a study."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.dataset import Example, Splits, hash_splits
-from lorascope.data.encode import encode
+from lorascope.data.dataset import Examples, Splits, hash_splits
+from lorascope.data.encoded import CUT, RENDERED, TRUNCATED, EncodedRows, Encoder
 from lorascope.data.formats.detect import Format, choose_format
-from lorascope.data.formats.rendering import Drop, Remark, RenderedRow
+from lorascope.data.formats.rendering import Drop, Remark
+from lorascope.data.processes import Progress, encode_rows
+from lorascope.data.row_keys import CONVERSATION, EXACT, PROMPT, TOKENS, count_different, first_of_each, group_rows
 from lorascope.data.sources.load import load_rows
 from lorascope.data.sources.rows import Rows
-from lorascope.data.split import choose_rows, default_eval_rows, first_occurrences, hold_out
+from lorascope.data.split import HoldOut, choose_rows, default_eval_rows, hold_out
 from lorascope.errors import InputError
 from lorascope.message import Message, Value
 from lorascope.spec.schema import StudySpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Rows:
-    """Usable rows of one split, with equal indices."""
-
-    keys: tuple[tuple[str, str], ...]
-    """Prompt and whole text."""
-    examples: tuple[Example, ...]
+class _Halves:
+    train: Examples
+    held: Examples
     notes: tuple[Message, ...]
 
 
-def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
+def prepare(
+    spec: StudySpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    processes: int = 1,
+    tell: Progress | None = None,
+) -> Splits:
     """Load, render, tokenise and split the rows of a study.
+
+    Args:
+        spec: the study.
+        tokenizer: of its model.
+        processes: how many may tokenise at once.
+        tell: told how many of how many rows are tokenised, where that takes long.
 
     Raises:
         InputError: the tokenizer has no end token, or the rows cannot be used.
     """
+    _check(spec, tokenizer)
+    rows = load_rows(spec.dataset, spec.split)
+    chosen = choose_format(spec, columns=rows.columns, first_row=rows.sample(), tokenizer=tokenizer)
+
+    def read(some: Rows, split: str) -> tuple[EncodedRows, tuple[Message, ...]]:
+        _check_columns(some, chosen, split)
+        encoder = Encoder(spec=spec, tokenizer=tokenizer, columns=rows.columns, sample=rows.sample())
+        encoded = encode_rows(encoder, some, chosen.columns, processes=processes, tell=tell)
+        _check_usable(spec, encoded, len(some), chosen, split)
+        return encoded, some.notes + chosen.notes + _notes(spec, encoded, len(some), split)
+
+    encoded, notes = read(rows, spec.split)
+    if spec.eval_split is None:
+        halves = _split_by_seed(spec, encoded)
+    else:
+        other, more = read(load_rows(spec.dataset, spec.eval_split), spec.eval_split)
+        notes = tuple(dict.fromkeys(notes + more))
+        halves = _split_by_name(spec, encoded, other)
+    train, held = halves.train, tuple(halves.held)
+    _check_sizes(spec, len(train), len(held))
+    notes += halves.notes
+    return Splits(train=train, eval=held, data_hash=hash_splits((train, held)), format=chosen.name, notes=notes)
+
+
+def _check(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer of {spec.model!r} has no end token",
@@ -45,105 +80,66 @@ def prepare(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> Splits:
             f"eval_split {spec.eval_split!r} is the split that is trained on",
             remedy="name another split, or leave eval_split out to have rows held out by split_seed",
         )
-    dataset = load_rows(spec.dataset, spec.split)
-    chosen = choose_format(spec, columns=dataset.columns, first_row=dataset.sample(), tokenizer=tokenizer)
-    rows = _read(spec, spec.split, dataset, chosen, tokenizer)
-    if spec.eval_split is None:
-        train, held, notes = _split_by_seed(spec, rows)
-    else:
-        other = _read(spec, spec.eval_split, load_rows(spec.dataset, spec.eval_split), chosen, tokenizer)
-        train, held, notes = _split_by_name(spec, rows, other)
-    if len(held) < 2:
+
+
+def _check_sizes(spec: StudySpec, n_train: int, n_held: int) -> None:
+    if n_held < 2:
         raise InputError(
             "1 row is held out, and an interval needs at least two",
             remedy="hold out more rows (eval_examples, eval_split), or give rows with more different prompts",
         )
-    if len(train) < spec.per_device_train_batch_size:
+    if n_train < spec.per_device_train_batch_size:
         raise InputError(
-            f"{len(train)} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",
+            f"{n_train} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",
             remedy="give more rows, hold out fewer (eval_examples), or lower per_device_train_batch_size",
         )
-    return Splits(train=train, eval=held, data_hash=hash_splits((train, held)), format=chosen.name, notes=notes)
 
 
-def _read(spec: StudySpec, split: str, dataset: Rows, chosen: Format, tokenizer: PreTrainedTokenizerBase) -> _Rows:
-    missing = [column for column in chosen.columns if column not in dataset.columns]
+def _check_columns(rows: Rows, chosen: Format, split: str) -> None:
+    missing = [column for column in chosen.columns if column not in rows.columns]
     if missing:
         raise InputError(
-            f"split {split!r} has no column {missing[0]!r}",
-            remedy=f"the columns are: {', '.join(dataset.columns)}",
+            f"split {split!r} has no column {missing[0]!r}", remedy=f"the columns are: {', '.join(rows.columns)}"
         )
-    rendered: list[RenderedRow] = []
-    dropped: Counter[Drop] = Counter()
-    for number, cells in enumerate(dataset, start=1):
-        row = chosen.render({column: cells.get(column) for column in chosen.columns}, number)
-        if isinstance(row, Drop):
-            dropped[row] += 1
-        else:
-            rendered.append(row)
-    values: dict[str, Value] = {"split": split, "rows": len(dataset)}
-    remarks = Counter(remark for row in rendered for remark in row.remarks)
-    notes = dataset.notes + chosen.notes
-    notes += tuple(Message(why.value, count=dropped[why], **values) for why in Drop if dropped[why])
-    notes += tuple(Message(remark.value, count=remarks[remark], **values) for remark in Remark if remarks[remark])
-    if not rendered:
+
+
+def _check_usable(spec: StudySpec, encoded: EncodedRows, n_rows: int, chosen: Format, split: str) -> None:
+    counts = encoded.counts
+    if not counts[RENDERED]:
+        why = ", ".join(f"{counts[drop.value]} {drop.because}" for drop in Drop if counts[drop.value])
         raise InputError(
-            f"none of the {len(dataset)} rows of split {split!r} can be used: "
-            + ", ".join(f"{count} {why.because}" for why, count in dropped.items()),
+            f"none of the {n_rows} rows of split {split!r} can be used: {why}",
             remedy=f"fill the columns that are read ({', '.join(chosen.columns)}), or choose another format",
         )
-    rows = _tokenise(spec, rendered, chosen, tokenizer, split)
-    return replace(rows, notes=notes + rows.notes)
-
-
-def _tokenise(
-    spec: StudySpec,
-    rendered: Sequence[RenderedRow],
-    chosen: Format,
-    tokenizer: PreTrainedTokenizerBase,
-    split: str,
-) -> _Rows:
-    keys, examples = [], []
-    n_truncated = 0
-    needed: list[int] = []
-    n_masked = 0
-    rows = encode(rendered, tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
-    for text, encoded in zip(rendered, rows, strict=True):
-        example = encoded.truncate(spec.max_length)
-        if example is not None:
-            keys.append((text.prompt, text.text))
-            examples.append(example)
-            n_truncated += len(encoded.input_ids) > spec.max_length
-        elif encoded.target_mask.any():
-            needed.append(int(np.argmax(encoded.target_mask)) + 1)
-        else:
-            n_masked += 1
-    if not examples:
-        raise _no_targets(spec, len(rendered), needed)
-    values: dict[str, Value] = {"split": split, "rows": len(rendered)}
-    notes = _note(n_masked, Drop.NO_TARGET.value, **values)
-    notes += _note(n_truncated, "rows.truncated", **values, tokens=spec.max_length)
-    notes += _note(len(needed), "rows.cut_before_target", **values, tokens=spec.max_length)
-    return _Rows(keys=tuple(keys), examples=tuple(examples), notes=notes)
-
-
-def _no_targets(spec: StudySpec, n_rows: int, needed: Sequence[int]) -> InputError:
-    if not needed:
-        return InputError(
-            f"none of the {n_rows} rows has a token to take the loss on",
+    if len(encoded):
+        return
+    if encoded.first_target is None:
+        raise InputError(
+            f"none of the {counts[RENDERED]} rows has a token to take the loss on",
             remedy="give rows with a completion, or messages with an assistant's turn",
         )
-    return InputError(
-        f"max_length {spec.max_length} leaves no target in any of the {n_rows} rows: all of them are longer before "
-        "their completion begins",
-        remedy=f"raise max_length; the shortest row's first target is token {min(needed)}",
+    raise InputError(
+        f"max_length {spec.max_length} leaves no target in any of the {counts[RENDERED]} rows: all of them are longer "
+        "before their completion begins",
+        remedy=f"raise max_length; the shortest row's first target is token {encoded.first_target}",
     )
 
 
-def _split_by_seed(
-    spec: StudySpec, rows: _Rows
-) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Message, ...]]:
-    n_rows = len(rows.examples)
+def _notes(spec: StudySpec, encoded: EncodedRows, n_rows: int, split: str) -> tuple[Message, ...]:
+    counts = encoded.counts
+    notes: list[Message] = []
+    for code in (*Drop, *Remark, TRUNCATED, CUT):
+        values: dict[str, Value] = {"split": split, "rows": n_rows}
+        if code in {Drop.NO_TARGET, TRUNCATED, CUT}:
+            values["rows"] = counts[RENDERED]
+        if code in {TRUNCATED, CUT}:
+            values["tokens"] = spec.max_length
+        notes += _note(counts[code], str(code), **values)
+    return tuple(notes)
+
+
+def _split_by_seed(spec: StudySpec, rows: EncodedRows) -> _Halves:
+    n_rows = len(rows)
     n_eval = spec.eval_examples or default_eval_rows(n_rows)
     if n_rows < n_eval + spec.per_device_train_batch_size:
         raise InputError(
@@ -151,25 +147,31 @@ def _split_by_seed(
             f"{spec.per_device_train_batch_size}",
             remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
         )
-    split = hold_out(rows.keys, n_eval=n_eval, seed=spec.split_seed)
-    if not split.eval:
+    is_first = first_of_each(rows.keys[:, TOKENS])
+
+    def split_by(key: int) -> HoldOut:
+        groups = group_rows(rows.keys[:, key], rows.keys[:, TOKENS])
+        return hold_out(groups, is_first, n_eval=n_eval, seed=spec.split_seed)
+
+    split = split_by(PROMPT)
+    notes = _near_copies(rows)
+    if len(split.eval) < 2 and len((whole := split_by(CONVERSATION)).eval) >= 2:
+        split = whole
+        notes = (Message("rows.whole_conversations"),)
+    if not len(split.eval):
         raise InputError(
             f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
             remedy="raise eval_examples, name an eval_split, or use the format 'text' where rows have no prompts",
         )
-    notes = rows.notes
     if len(split.eval) < n_eval:
         notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(split.eval)),)
-    notes += _note(split.train_repeats, "rows.train_repeats")
-    notes += _note(split.eval_repeats, "rows.eval_repeats")
-    examples = rows.examples
-    return tuple(examples[row] for row in split.train), tuple(examples[row] for row in split.eval), notes
+    notes += _note(split.train_repeats, "rows.train_repeats") + _note(split.eval_repeats, "rows.eval_repeats")
+    examples = Examples.of_columns(rows.tokens, rows.lengths)
+    return _Halves(train=examples.take(split.train), held=examples.take(split.eval), notes=notes)
 
 
-def _split_by_name(
-    spec: StudySpec, rows: _Rows, other: _Rows
-) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Message, ...]]:
-    different = [row for row, is_first in enumerate(first_occurrences(other.keys)) if is_first]
+def _split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> _Halves:
+    different = np.flatnonzero(first_of_each(other.keys[:, TOKENS]))
     n_eval = spec.eval_examples or len(different)
     if len(different) < n_eval:
         raise InputError(
@@ -177,15 +179,30 @@ def _split_by_name(
             f"eval_examples {n_eval}",
             remedy="lower eval_examples or leave it out",
         )
-    held = [different[row] for row in choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
-    held_prompts = {other.keys[row][0] for row in held}
-    kept = [row for row, (prompt, _) in enumerate(rows.keys) if prompt not in held_prompts]
-    repeats = len(kept) - sum(first_occurrences([rows.keys[row] for row in kept]))
-    notes = rows.notes + other.notes
-    notes += _note(len(rows.keys) - len(kept), "rows.shared_prompt")
-    notes += _note(repeats, "rows.train_repeats")
-    notes += _note(len(other.keys) - len(different), "rows.eval_repeats")
-    return tuple(rows.examples[row] for row in kept), tuple(other.examples[row] for row in held), notes
+    held = different[choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
+    keys = np.concatenate([rows.keys, other.keys[held]])
+
+    def kept_by(key: int) -> npt.NDArray[np.int64]:
+        groups = group_rows(keys[:, key], keys[:, TOKENS])
+        return np.flatnonzero(~np.isin(groups[: len(rows)], groups[len(rows) :]))
+
+    notes: tuple[Message, ...] = ()
+    kept = kept_by(PROMPT)
+    if len(kept) < spec.per_device_train_batch_size <= len(whole := kept_by(CONVERSATION)):
+        kept, notes = whole, (Message("rows.whole_conversations"),)
+    repeats = len(kept) - int(first_of_each(rows.keys[kept, TOKENS]).sum())
+    notes += _note(len(rows) - len(kept), "rows.shared_prompt")
+    notes += _note(repeats, "rows.train_repeats") + _note(len(other) - len(different), "rows.eval_repeats")
+    return _Halves(
+        train=Examples.of_columns(rows.tokens, rows.lengths).take(kept),
+        held=Examples.of_columns(other.tokens, other.lengths).take(held),
+        notes=notes,
+    )
+
+
+def _near_copies(rows: EncodedRows) -> tuple[Message, ...]:
+    groups = group_rows(rows.keys[:, PROMPT], rows.keys[:, TOKENS])
+    return _note(count_different(rows.keys[:, EXACT]) - int(groups.max()) - 1, "rows.near_copies")
 
 
 def _note(count: int, code: str, **values: Value) -> tuple[Message, ...]:

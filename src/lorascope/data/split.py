@@ -1,20 +1,23 @@
-"""Hold-out split: rows chosen by seed, with no prompt on both sides."""
+"""Hold-out split: rows chosen by seed, with no copy of a prompt on both sides."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from lorascope.data.row_order import shuffled
 
 LARGEST_DEFAULT = 256
+Rows = npt.NDArray[np.int64]
+"""Row numbers, ascending."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class HoldOut:
-    """Row numbers of training and held-out rows, in order, and the repeats among them."""
+    """Training and held-out rows, and the repeats among them."""
 
-    train: tuple[int, ...]
-    eval: tuple[int, ...]
+    train: Rows
+    eval: Rows
     train_repeats: int
     """Rows in ``train`` that repeat an earlier row exactly."""
     eval_repeats: int
@@ -26,44 +29,36 @@ def default_eval_rows(n_rows: int) -> int:
     return min(LARGEST_DEFAULT, max(2, n_rows // 10))
 
 
-def first_occurrences(rows: Sequence[tuple[str, str]]) -> tuple[bool, ...]:
-    """Return True for each (prompt, text) that repeats no earlier one."""
-    seen: set[tuple[str, str]] = set()
-    marks = []
-    for row in rows:
-        marks.append(row not in seen)
-        seen.add(row)
-    return tuple(marks)
+def hold_out(groups: Rows, is_first: npt.NDArray[np.bool_], *, n_eval: int, seed: int) -> HoldOut:
+    """Hold out at most ``n_eval`` different rows, all rows of a group together.
 
+    Groups are visited in seeded order, and one with more rows than are still needed is skipped. Fewer rows than asked
+    for are held out only if no remaining group fits.
 
-def hold_out(rows: Sequence[tuple[str, str]], *, n_eval: int, seed: int) -> HoldOut:
-    """Hold out at most ``n_eval`` different rows of (prompt, text), all rows of a prompt together.
-
-    Prompts are visited in seeded order, and one with more rows than are still needed is skipped. Fewer rows than asked
-    for are held out only if no remaining prompt fits.
+    Args:
+        groups: each row's group, [rows], numbered from 0.
+        is_first: True for each row that repeats no earlier one, [rows].
+        n_eval: rows to hold out.
+        seed: decides which.
     """
-    is_first = first_occurrences(rows)
-    by_prompt: defaultdict[str, list[int]] = defaultdict(list)
-    for row, (prompt, _) in enumerate(rows):
-        by_prompt[prompt].append(row)
-    groups = list(by_prompt.values())
-    held: set[int] = set()
+    different = np.bincount(groups, weights=is_first).astype(np.int64)
+    held_groups = np.zeros(len(different), dtype=bool)
     wanted = n_eval
-    for group in shuffled(len(groups), seed=(seed,)):
-        different = sum(is_first[row] for row in groups[group])
-        if different <= wanted:
-            held.update(groups[group])
-            wanted -= different
-    train = tuple(row for row in range(len(rows)) if row not in held)
-    evaluation = tuple(row for row in sorted(held) if is_first[row])
+    for group in shuffled(len(different), seed=(seed,)).tolist():
+        if different[group] <= wanted:
+            held_groups[group] = True
+            wanted -= int(different[group])
+            if not wanted:
+                break
+    held = held_groups[groups]
     return HoldOut(
-        train=train,
-        eval=evaluation,
-        train_repeats=sum(not is_first[row] for row in train),
-        eval_repeats=len(held) - len(evaluation),
+        train=np.flatnonzero(~held),
+        eval=np.flatnonzero(held & is_first),
+        train_repeats=int(np.count_nonzero(~held & ~is_first)),
+        eval_repeats=int(np.count_nonzero(held & ~is_first)),
     )
 
 
-def choose_rows(n_rows: int, *, n_chosen: int, seed: int) -> tuple[int, ...]:
+def choose_rows(n_rows: int, *, n_chosen: int, seed: int) -> Rows:
     """Choose ``n_chosen`` of ``n_rows`` rows by seed, in the order of the rows."""
-    return tuple(sorted(shuffled(n_rows, seed=(seed,))[:n_chosen].tolist()))
+    return np.sort(shuffled(n_rows, seed=(seed,))[:n_chosen])

@@ -30,9 +30,9 @@ def example_nats(
         check_stop: raises when the run should stop.
     """
     start = time.perf_counter()
-    order = {id(example): i for i, example in enumerate(examples)}
-    nats = [0.0] * len(examples)
     rows = [MicroBatchRow(example=example, adapter=adapter) for example in examples]
+    order = {id(row.example): place for place, row in enumerate(rows)}
+    nats = [0.0] * len(rows)
     share = shares_prefixes(frozen, spec, training=False)
 
     def add_nats(tokens_per_pass: int) -> None:

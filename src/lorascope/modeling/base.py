@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from lorascope.data.dataset import Example
+from lorascope.data.dataset import Examples
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.device_dtype import choose_dtype
@@ -27,7 +27,7 @@ class BaseModel:
 
 
 def load_base(
-    source: ModelSource, rows: Sequence[Example], *, name: str, dtype: str, device: torch.device
+    source: ModelSource, rows: Sequence[Examples], *, name: str, dtype: str, device: torch.device
 ) -> BaseModel:
     """Load the model of a study.
 
@@ -53,16 +53,16 @@ def load_base(
     )
 
 
-def _check_rows(model: PreTrainedModel, rows: Sequence[Example], name: str) -> None:
+def _check_rows(model: PreTrainedModel, rows: Sequence[Examples], name: str) -> None:
     """Check that the model has positions for the longest row, and an embedding for every token."""
     limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max(row.n_tokens for row in rows)
+    longest = max(int(part.n_tokens.max(initial=0)) for part in rows)
     if isinstance(limit, int) and longest > limit:
         raise InputError(
             f"rows of up to {longest} tokens, but the model {name} has {limit} positions",
             remedy=f"set max_length to at most {limit}",
         )
-    largest = max(int(row.input_ids.max()) for row in rows)
+    largest = max(part.largest_id for part in rows)
     known = len(model.get_input_embeddings().get_parameter("weight"))
     if largest >= known:
         raise InputError(

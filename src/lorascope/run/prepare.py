@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from lorascope.data.dataset import Splits
+from lorascope.data.dataset import Examples, Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import prepare
 from lorascope.data.row_order import total_steps
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
-from lorascope.measure.environment import limit_threads
+from lorascope.measure.environment import limit_threads, usable_cores
 from lorascope.modeling.base import BaseModel, load_base
 from lorascope.modeling.device_dtype import resolve_device
 from lorascope.modeling.load import ModelSource, load_tokenizer, locate_model
@@ -52,8 +52,13 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
     tokenizer = load_tokenizer(source)
     tracker.phase("reading the rows")
-    splits, text = prepare(spec, tokenizer), read_forgetting_text(spec, tokenizer)
-    rows = (*splits.train, *splits.eval, *(text.windows if text else ()))
+
+    def tell(done: int, total: int) -> None:
+        tracker.phase(f"tokenising the rows: {done:,} of {total:,}")
+
+    splits = prepare(spec, tokenizer, processes=usable_cores(), tell=tell)
+    text = read_forgetting_text(spec, tokenizer)
+    rows = (splits.train, Examples.of(splits.eval), Examples.of(text.windows if text else ()))
     tracker.phase("loading the model")
     dtype = before.dtype if before else spec.dtype
     base = load_base(source, rows, name=spec.model, dtype=dtype, device=device)
@@ -90,8 +95,8 @@ def _resolve(
         kernels_reason=reasons.kernels,
         train_examples=len(splits.train),
         eval_examples=len(splits.eval),
-        train_tokens=sum(example.n_tokens for example in splits.train),
-        train_target_tokens=sum(example.n_targets for example in splits.train),
+        train_tokens=int(splits.train.n_tokens.sum()),
+        train_target_tokens=int(splits.train.n_targets.sum()),
         eval_target_tokens=sum(example.n_targets for example in splits.eval),
         total_steps=total_steps(spec, len(splits.train)),
         base_parameters=sum(parameter.numel() for parameter in base.model.parameters()),

@@ -24,7 +24,7 @@ def texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> li
 def test_rows_are_split_into_training_and_held_out(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     splits = prepare(StudySpec(dataset=write_rows(pairs(40))), tokenizer)
     assert (len(splits.train), len(splits.eval), splits.format, splits.notes) == (36, 4, "prompt_completion", ())
-    assert sorted(texts(splits.train + splits.eval, tokenizer)) == sorted(f"add {n}sum {n}</s>" for n in range(40))
+    assert sorted(texts([*splits.train, *splits.eval], tokenizer)) == sorted(f"add {n}sum {n}</s>" for n in range(40))
     example = splits.train[0]
     assert example.n_tokens == len(example.input_ids) == len(example.target_mask)
     assert 0 < example.n_targets < example.n_tokens

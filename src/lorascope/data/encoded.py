@@ -1,0 +1,104 @@
+"""Rows from their cells to tokens and keys, a batch at a time."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from lorascope.data.dataset import complement_targets
+from lorascope.data.encode import encode
+from lorascope.data.formats.detect import choose_format
+from lorascope.data.formats.rendering import Drop
+from lorascope.data.row_keys import KEYS, keys_of
+from lorascope.data.sources.rows import Row
+from lorascope.spec.schema import StudySpec
+
+RENDERED, TRUNCATED, CUT = "rendered", "rows.truncated", "rows.cut_before_target"
+"""Counted rows: those with text, those cut at max_length, and those of them without a target left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EncodedRows:
+    """Usable rows in their order, and how many were not."""
+
+    tokens: npt.NDArray[np.int32]
+    """[T] as in ``Examples``."""
+    lengths: npt.NDArray[np.int64]
+    """[rows] tokens of each row."""
+    keys: npt.NDArray[np.uint64]
+    """[rows, keys, 2]: see ``row_keys``."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Rows by the code of the note about them."""
+    first_target: int | None = None
+    """The fewest tokens that keep a target, of the rows that ``max_length`` leaves none."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Encoder:
+    """Encodes rows of one data set; it can be pickled."""
+
+    spec: StudySpec
+    tokenizer: PreTrainedTokenizerBase
+    columns: tuple[str, ...]
+    sample: Row
+    """A row with every column, by which the format is chosen."""
+
+    def encode(self, rows: Iterable[Row], first_number: int) -> EncodedRows:
+        """Encode rows, of which the first has this number. Raises InputError with the number of an unusable row."""
+        chosen = choose_format(self.spec, columns=self.columns, first_row=self.sample, tokenizer=self.tokenizer)
+        counts: Counter[str] = Counter()
+        rendered = []
+        for number, cells in enumerate(rows, start=first_number):
+            row = chosen.render(cells, number)
+            if isinstance(row, Drop):
+                counts[row] += 1
+            else:
+                rendered.append(row)
+                counts.update(row.remarks)
+        counts[RENDERED] = len(rendered)
+        encoded = encode(rendered, self.tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
+        parts, keys, needed = [], [], []
+        for text, tokenized in zip(rendered, encoded, strict=True):
+            example = tokenized.truncate(self.spec.max_length)
+            if example is not None:
+                parts.append(complement_targets(example.input_ids, example.target_mask))
+                keys.append(keys_of(text, example.input_ids))
+                counts[TRUNCATED] += len(tokenized.input_ids) > self.spec.max_length
+            elif tokenized.target_mask.any():
+                counts[CUT] += 1
+                needed.append(int(np.argmax(tokenized.target_mask)) + 1)
+            else:
+                counts[Drop.NO_TARGET] += 1
+        return EncodedRows(
+            tokens=np.concatenate([np.empty(0, np.int32), *parts]),
+            lengths=np.array([len(part) for part in parts], dtype=np.int64),
+            keys=np.frombuffer(b"".join(keys), dtype="<u8").reshape(-1, KEYS, 2),
+            counts=+counts,
+            first_target=min(needed, default=None),
+        )
+
+
+def join_encoded(parts: Iterable[EncodedRows]) -> EncodedRows:
+    """Join batches; they are copied once, into memory that grows with them."""
+    tokens, lengths, keys = bytearray(), bytearray(), bytearray()
+    counts: Counter[str] = Counter()
+    needed = []
+    for part in parts:
+        tokens += part.tokens.tobytes()
+        lengths += part.lengths.tobytes()
+        keys += part.keys.tobytes()
+        counts += part.counts
+        needed.append(part.first_target)
+    return EncodedRows(
+        tokens=np.frombuffer(tokens, dtype=np.int32),
+        lengths=np.frombuffer(lengths, dtype=np.int64),
+        keys=np.frombuffer(keys, dtype=np.uint64).reshape(-1, KEYS, 2),
+        counts=counts,
+        first_target=min((one for one in needed if one is not None), default=None),
+    )
