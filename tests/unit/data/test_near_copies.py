@@ -29,13 +29,12 @@ CHANGES: dict[str, Callable[[str], str]] = {
     "case": str.upper,
     "invisible": lambda text: "\ufeff" + text.replace(" ", " \u200b"),
 }
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 unicode_text = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 @given(text=unicode_text, form=st.sampled_from(("NFC", "NFD", "NFKC", "NFKD")))
-def test_normal_form_is_one_for_all_forms_of_unicode_and_white_space(
-    text: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"]
-) -> None:
+def test_normal_form_is_one_for_all_forms_of_unicode_and_white_space(text: str, form: Form) -> None:
     made = normal_form(text)
     assert normal_form(made) == made
     assert normal_form(unicodedata.normalize(form, text)) == made

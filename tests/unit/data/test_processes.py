@@ -1,7 +1,10 @@
 """Encoding in processes gives what one process gives, and names the same mistakes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -20,7 +23,7 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(path: Path, *, broken: tuple[int, ...] = ()) -> StudySpec:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "messages": [
                 {"role": "user", "content": f"add {n % 60} and {n}"},
@@ -82,9 +85,6 @@ def test_a_process_that_dies_leaves_the_rows_to_this_one(
 
 def test_a_main_module_is_not_run_again(tmp_path: Path) -> None:
     """As a user's script that has no ``if __name__ == "__main__"``."""
-    import subprocess
-    import sys
-
     script = tmp_path / "script.py"
     script.write_text(
         "from lorascope.data import processes\n"

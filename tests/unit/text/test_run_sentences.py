@@ -35,6 +35,16 @@ from support.messages import verbatim
         (Message("rows.eval_repeats", count=1), "Held-out rows that repeat another one exactly, dropped: 1."),
         (Message("rows.train_repeats", count=3), "Training rows that repeat another row exactly, kept: 3."),
         (Message("rows.separator", file="a.csv", separator="\t"), "The cells of a.csv are separated by '\\t'."),
+        (
+            Message("rows.near_copies", count=1200),
+            "Prompts that differ from another one only in case, white space, line ends or Unicode form, or whose rows "
+            "are equal within max_length, kept on its side of the split: 1,200.",
+        ),
+        (
+            Message("rows.whole_conversations"),
+            "All conversations open with the same prompts, so the split keeps whole conversations apart, up to their "
+            "last answer: held-out rows share their opening with training rows.",
+        ),
         (Message("rows.unnamed_columns", file="a.csv", count=1), "Columns of a.csv without a name, left out: 1."),
         (
             Message("rows.blanks_in_header", file="a.csv", names=("' a'", "'b '")),
