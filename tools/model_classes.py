@@ -141,9 +141,7 @@ def _spec(targets: str | None) -> StudySpec:
     )
 
 
-def _check(
-    checked: CheckedModel, plain: PreTrainedModel, splits: Splits, spec: StudySpec, dtype: torch.dtype
-) -> str:
+def _check(checked: CheckedModel, plain: PreTrainedModel, splits: Splits, spec: StudySpec, dtype: torch.dtype) -> str:
     """Return what is wrong; empty if nothing is."""
     frozen, tolerance = checked.frozen, _TOLERANCE[dtype]
     trials = plan_trials(spec)

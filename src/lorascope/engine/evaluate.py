@@ -7,7 +7,7 @@ import torch
 
 from lorascope.data.dataset import Example
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
-from lorascope.engine.microbatch import plan_microbatches, shares_prefixes
+from lorascope.engine.microbatch import shares_prefixes, split_rows
 from lorascope.engine.oom import retry_smaller_on_oom
 from lorascope.spec.schema import StudySpec
 
@@ -36,9 +36,7 @@ def example_nats(
     share = shares_prefixes(frozen, spec, training=False)
 
     def add_nats(tokens_per_pass: int) -> None:
-        for microbatch in plan_microbatches(
-            [rows], tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share
-        ):
+        for microbatch in split_rows(frozen, [rows], tokens_per_pass=tokens_per_pass, share=share):
             check_stop()
             with torch.no_grad():
                 sums = torch.stack([row.sum() for row in frozen.row_nats(microbatch, check_stop=check_stop)]).tolist()

@@ -11,10 +11,13 @@ from transformers import PreTrainedModel
 from lorascope.data.dataset import Example
 from lorascope.engine.loss import frozen_head_nats
 from lorascope.engine.oom import MicroBatchLimit
+from lorascope.engine.reference import keeps_logits
+from lorascope.errors import UnsupportedModelError
 from lorascope.modeling.adapters.dropout import PREFIX_NAMES, DropoutStreams
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.backends.protocol import Backend
 from lorascope.modeling.backends.torch.backend import TORCH
+from lorascope.modeling.load import quiet
 from lorascope.modeling.packing.attention import PACKED
 from lorascope.modeling.packing.current import ActiveMicroBatch, active_microbatch
 from lorascope.modeling.packing.packed_layout import MicroBatchLayout
@@ -48,11 +51,15 @@ class FrozenModel:
     packing: bool
     """True: rows end to end without padding. False: padded rows."""
     chunked_head: bool
-    """True: logits are made from the last hidden state, chunk by chunk. False: the model makes them all."""
+    """True: logits are made from the last hidden state, chunk by chunk. False: the model makes them itself."""
     backend: Backend
     """Computes the operations that are not the model's own, and those that it patched."""
     own_attention: str
     """Name of the attention that the model was loaded with, used for padded rows."""
+    alone: bool = False
+    """True: each row goes through the model alone; neither packed nor padded rows keep its logits."""
+    switch: int | None = None
+    """Longer rows have other positions, and never share a micro-batch with the rest; None: all have the same."""
     limit: MicroBatchLimit = field(default_factory=MicroBatchLimit)
     """The largest micro-batch that fitted into memory in this process."""
 
@@ -89,21 +96,36 @@ class FrozenModel:
                 hidden = hidden.index_select(0, wanted.slots)
                 nats = frozen_head_nats(hidden, head.weight, head.bias, wanted.tokens, self.backend)
             else:
-                logits = self._run(self.model, sent).logits.flatten(0, 1).index_select(0, wanted.slots)
+                logits = self._own_logits(sent, wanted.slots)
                 wide = torch.promote_types(logits.dtype, torch.float32)
                 nats = F.cross_entropy(logits.to(wide), wanted.tokens, reduction="none")
         return list(nats.index_select(0, wanted.places).split([row.example.n_targets for row in rows]))
 
-    def logits(self, rows: Sequence[MicroBatchRow]) -> list[torch.Tensor]:
-        """Return each row's logits, [tokens, V], made the way ``row_nats`` makes them."""
+    def logits(self, rows: Sequence[MicroBatchRow], at: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
+        """Return the logits of chosen tokens of each row, or of all, [tokens, V], made the way ``row_nats`` makes them.
+
+        Raises:
+            UnsupportedModelError: rows are packed, and the model's masks are not those of packed attention.
+        """
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
-        with torch.no_grad(), active_microbatch(ActiveMicroBatch(layout=sent.layout, backend=self.backend)):
+        slots = [sent.layout.row_slots(last) for last in sent.last]
+        if at is not None:
+            slots = [own[chosen] for own, chosen in zip(slots, at, strict=True)]
+        wanted = torch.cat(slots).to(self.device)
+        active = ActiveMicroBatch(layout=sent.layout, backend=self.backend, checks_masks=True)
+        with torch.no_grad(), active_microbatch(active):
             if self.chunked_head:
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
-                logits = self.model.get_output_embeddings()(hidden)
+                logits = self.model.get_output_embeddings()(hidden.index_select(0, wanted))
             else:
-                logits = self._run(self.model, sent).logits.flatten(0, 1)
-        return [logits[sent.layout.row_slots(last).to(self.device)] for last in sent.last]
+                logits = self._own_logits(sent, wanted)
+        return list(logits.split([len(own) for own in slots]))
+
+    def _own_logits(self, sent: "_Sent", slots: torch.Tensor) -> torch.Tensor:
+        """Return the logits of some slots, [M, V], by the model's own head, which sees only those where it can."""
+        if len(sent.input_ids) == 1 and keeps_logits(self.model):
+            return self._run(self.model, sent, logits_to_keep=slots).logits[0]
+        return self._run(self.model, sent).logits.flatten(0, 1).index_select(0, slots)
 
     def _streams(self, sent: "_Sent") -> DropoutStreams | None:
         names = [stream for stream in sent.streams if stream is not None]
@@ -112,14 +134,18 @@ class FrozenModel:
             return None
         return DropoutStreams(names, lengths=sent.layout.lengths, widths=sent.layout.widths, backend=self.backend)
 
-    def _run(self, part: torch.nn.Module, sent: "_Sent") -> "_Output":
+    def _run(self, part: torch.nn.Module, sent: "_Sent", **arguments: torch.Tensor) -> "_Output":
         wanted = PACKED if self.packing else self.own_attention
         if self.model.config._attn_implementation != wanted:
-            self.model.set_attn_implementation(wanted)
+            with quiet():
+                self.model.set_attn_implementation(wanted)
+            if self.model.config._attn_implementation != wanted:
+                raise UnsupportedModelError("attention of its own only")
         if self.packing:
-            output: _Output = part(input_ids=sent.input_ids, position_ids=sent.layout.positions, use_cache=False)
-        else:
-            output = part(input_ids=sent.input_ids, attention_mask=sent.layout.attention_mask, use_cache=False)
+            arguments["position_ids"] = sent.layout.positions
+        elif not self.alone:
+            arguments["attention_mask"] = sent.layout.attention_mask
+        output: _Output = part(input_ids=sent.input_ids, use_cache=False, **arguments)
         return output
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.modeling.packing.prefixes import PrefixGroup, find_prefix_groups
@@ -15,6 +16,22 @@ def shares_prefixes(frozen: FrozenModel, spec: StudySpec, *, training: bool) -> 
     """Return True if rows of a batch share the prefixes that they have in common."""
     exact = not training or spec.lora_dropout == 0
     return frozen.can_share and (spec.share_prefixes == "always" or (spec.share_prefixes == "exact" and exact))
+
+
+def split_rows(
+    frozen: FrozenModel, rows: Sequence[Sequence[MicroBatchRow]], *, tokens_per_pass: int, share: bool
+) -> list[list[MicroBatchRow]]:
+    """Split each trial's rows into micro-batches that the model computes rightly; see ``plan_microbatches``."""
+    budget, padded = 1 if frozen.alone else tokens_per_pass, not frozen.packing
+    if frozen.switch is None:
+        return plan_microbatches(rows, tokens_per_pass=budget, padded=padded, share=share)
+    longer = [[row.example.n_tokens > frozen.switch for row in trial_rows] for trial_rows in rows]
+    parts = [
+        [list(compress(own, map(wanted.__eq__, chosen))) for own, chosen in zip(rows, longer, strict=True)]
+        for wanted in (False, True)
+    ]
+    plans = [plan_microbatches(part, tokens_per_pass=budget, padded=padded, share=share) for part in parts if any(part)]
+    return [microbatch for plan in plans for microbatch in plan]
 
 
 def plan_microbatches(

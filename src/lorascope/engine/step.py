@@ -11,7 +11,7 @@ from lorascope.data.row_order import step_rows
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.instrumentation import Probe
 from lorascope.engine.lr_schedule import learning_rate_factor
-from lorascope.engine.microbatch import plan_microbatches, shares_prefixes
+from lorascope.engine.microbatch import shares_prefixes, split_rows
 from lorascope.engine.oom import retry_smaller_on_oom
 from lorascope.engine.trial import TrainingTrial
 from lorascope.records import StepRecord
@@ -108,9 +108,7 @@ def _add_gradients(  # noqa: PLR0917 - all of them the step's own
     for trial in trials:
         trial.adapter.zero_grad()
     share = shares_prefixes(frozen, spec, training=True)
-    for microbatch in plan_microbatches(
-        batch.rows, tokens_per_pass=tokens_per_pass, padded=not frozen.packing, share=share
-    ):
+    for microbatch in split_rows(frozen, batch.rows, tokens_per_pass=tokens_per_pass, share=share):
         check_stop()
         for n, row in zip(_send(frozen, microbatch, batch, probe, check_stop), microbatch, strict=True):
             nats[row.adapter] += n

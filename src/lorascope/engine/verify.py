@@ -6,6 +6,7 @@ Torch.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,8 +18,9 @@ from transformers import PreTrainedModel
 from lorascope.data.dataset import Example
 from lorascope.engine.backend_speed import compare_speed, kept_speed
 from lorascope.engine.forward import FrozenModel, MicroBatchRow
-from lorascope.engine.microbatch import with_prefix_groups
+from lorascope.engine.microbatch import split_rows, with_prefix_groups
 from lorascope.engine.oom import is_out_of_memory
+from lorascope.engine.reference import TOLERANCE, Reference, relative_difference, take_reference
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import check_initialisation
@@ -26,19 +28,15 @@ from lorascope.modeling.backends.protocol import Backend, unpatch
 from lorascope.modeling.backends.registry import load_fast_backend
 from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
+from lorascope.modeling.packing.positions import position_switch
 from lorascope.modeling.target_selection import layers_of_ranks, select_targets
 from lorascope.modeling.targets import check_adapter_sizes, check_ranks, find_targets, swap_in
 from lorascope.records import ResolvedStudy
 from lorascope.spec.schema import StudySpec
 
-_CHECKED_ROWS = 4
-_CHECKED_TOKENS = 128
-"""Rows are compared up to here: the logits of all their tokens exist at once."""
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
-"""Largest root mean square difference of logits, as a share of their own, that rounding explains. A wrong position,
-mask or missing soft cap moves logits by tens of per cent."""
 _LARGEST_ROUNDING = 0.1
-"""However much the padded path itself is rounded, a larger difference is not called rounding."""
+"""However much the padded path itself is rounded in 16 bits, a larger difference is not called rounding."""
+_ROUNDED = {torch.bfloat16, torch.float16}
 
 
 class Reasons(NamedTuple):
@@ -77,10 +75,12 @@ def check_model(
     Raises:
         InputError: targets, ranks, limits or layouts of rows that the model does not allow.
     """
+    reference = take_reference(model, examples)
     frozen, found = prepare_model(
         model,
-        select_targets(model, spec),
+        select_targets(model, spec, reference.reach),
         examples,
+        reference=reference,
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
         timed=before is None and spec.share_prefixes != "always",  # which needs the kernels
@@ -115,6 +115,7 @@ def prepare_model(
     kernels: bool,
     timed: bool = False,
     share: bool = False,
+    reference: Reference | None = None,
 ) -> tuple[FrozenModel, Reasons]:
     """Put multi-rank layers into a model; choose how it is computed by its logits and its speed on real rows.
 
@@ -126,19 +127,22 @@ def prepare_model(
         kernels: whether a faster backend than Torch may be used.
         timed: whether that backend must be faster here; if not, it must be right only.
         share: whether rows in training share prefixes where the backend can.
+        reference: what the model makes of these rows, if it is known.
 
     Raises:
         InputError: targets that match nothing, layers that see only part of the tokens, or a model whose logits no
             layout of rows keeps.
     """
-    reference = _reference_logits(model, examples)
+    reference = reference or take_reference(model, examples)
+    targets = find_targets(model, target_modules, reach=reference.reach)
     plain = FrozenModel(
         model=model,
-        layers=swap_in(model, find_targets(model, target_modules)),
+        layers=swap_in(model, targets),
         packing=False,
-        chunked_head=True,
+        chunked_head=reference.plain_head,
         backend=TORCH,
         own_attention=model.config._attn_implementation,
+        switch=position_switch(model.config),
     )
     backend, reason = load_fast_backend(plain.device) if kernels else (None, Message("asked"))
     check = _Check(examples=examples, reference=reference, rounding=0.0, timed=timed, share=share)
@@ -161,35 +165,51 @@ class _Check:
     """Judges other ways of computing the model."""
 
     examples: Sequence[Example]
-    reference: Sequence[torch.Tensor]
+    reference: Reference
     rounding: float
     """How far the padded path is from the reference; 0 where only the tolerance counts."""
     timed: bool
     share: bool
 
     def difference(self, frozen: FrozenModel) -> float:
-        return _difference(frozen, self.examples, self.reference)
+        """Return the largest difference of any row's logits."""
+        rows = [MicroBatchRow(example=row.example, adapter=BASE_ONLY) for row in self.reference.rows]
+        if frozen.can_share:  # the longest row stays whole: its mask is checked
+            rows = [*with_prefix_groups(rows[:-1]), rows[-1]]
+        places = {id(row): place for place, row in enumerate(rows)}
+        found: dict[int, float] = {}
+        for microbatch in split_rows(frozen, [rows], tokens_per_pass=sys.maxsize, share=False):
+            own = [places[id(row)] for row in microbatch]
+            logits = frozen.logits(microbatch, [self.reference.rows[place].at for place in own])
+            for place, one in zip(own, logits, strict=True):
+                found[place] = relative_difference(one, self.reference.logits[place])
+        return max(found.values())
 
     def agrees(self, difference: float, dtype: torch.dtype) -> bool:
-        return difference <= max(_TOLERANCE[dtype], min(2 * self.rounding, _LARGEST_ROUNDING))
+        return difference <= max(TOLERANCE[dtype], min(2 * self.rounding, _LARGEST_ROUNDING))
 
 
 def _pad(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, _Check]:
-    """Compute padded rows with Torch, the head in chunks if the logits are right then; return how far they are off."""
-    rounding = check.difference(frozen)
-    if rounding > _TOLERANCE[frozen.model.dtype]:
-        frozen = replace(frozen, chunked_head=False)
+    """Compute padded rows with Torch, one at a time where padding changes logits; return how far they are off."""
+    dtype = frozen.model.dtype
+    try:
+        rounding = check.difference(frozen)
+    except MODEL_ERRORS as error:
+        _first_line(error)
+        rounding = math.inf
+    if rounding > (_LARGEST_ROUNDING if dtype in _ROUNDED else TOLERANCE[dtype]):
+        frozen = replace(frozen, alone=True)
         rounding = check.difference(frozen)
     if rounding > _LARGEST_ROUNDING:
         raise InputError(
-            f"this model gives other logits for padded rows than for single ones (they differ by {rounding:.0%})",
-            remedy="try --dtype float32, or another model",
+            f"this model gives other logits the second time a row goes through it (they differ by {rounding:.0%})",
+            remedy="give another model",
         )
     return frozen, replace(check, rounding=rounding)
 
 
 def _pack(frozen: FrozenModel, check: _Check) -> tuple[FrozenModel, Message]:
-    packed = replace(frozen, packing=True)
+    packed = replace(frozen, packing=True, alone=False)
     try:
         difference = check.difference(packed)
     except MODEL_ERRORS as error:
@@ -240,42 +260,3 @@ def _first_line(error: Exception) -> str:
     if is_own_fault(error) and not is_out_of_memory(error):
         raise error
     return str(error).split("\n", maxsplit=1)[0][:120]
-
-
-def _checked(examples: Sequence[Example]) -> list[Example]:
-    """Choose rows of different length, from the shortest to the longest of the first hundred."""
-    by_length = sorted(examples[:100], key=lambda example: example.n_tokens)
-    last = len(by_length) - 1
-    chosen = sorted({round(i * last / (_CHECKED_ROWS - 1)) for i in range(_CHECKED_ROWS)})
-    return [
-        Example(input_ids=row.input_ids[:_CHECKED_TOKENS], target_mask=row.target_mask[:_CHECKED_TOKENS])
-        for row in (by_length[i] for i in chosen)
-    ]
-
-
-def _reference_logits(model: PreTrainedModel, examples: Sequence[Example]) -> list[torch.Tensor]:
-    """Return the untouched model's own logits of the checked rows, one row at a time."""
-    with torch.no_grad():
-        return [model(torch.from_numpy(row.input_ids)[None].to(model.device)).logits[0] for row in _checked(examples)]
-
-
-def _difference(frozen: FrozenModel, examples: Sequence[Example], reference: Sequence[torch.Tensor]) -> float:
-    """Return the largest relative root mean square difference of any row's logits, each token's mean taken out.
-
-    A softmax does not see that mean, which is often the largest part of the logits.
-    """
-    rows = [MicroBatchRow(example=example, adapter=BASE_ONLY) for example in _checked(examples)]
-    if frozen.can_share:
-        rows = with_prefix_groups(rows)
-    wide = torch.promote_types(frozen.model.dtype, torch.float32)
-    shares = [
-        (_centred(logits - expected, wide).norm() / _centred(expected, wide).norm()).item()
-        for logits, expected in zip(frozen.logits(rows), reference, strict=True)
-    ]
-    # not a number is no agreement
-    return max(math.inf if math.isnan(share) else share for share in shares)
-
-
-def _centred(logits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    wide = logits.to(dtype)
-    return wide - wide.mean(dim=-1, keepdim=True)

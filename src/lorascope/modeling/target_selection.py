@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import linear_features
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.targets import find_targets
+from lorascope.modeling.targets import Reach, find_targets
 from lorascope.search.trials import layer_shape
 from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
@@ -16,13 +16,16 @@ from lorascope.spec.schema import StudySpec
 _FIRST_NUMBER = r".*?\.[^.]*\.(\d+)\."
 
 
-def select_targets(model: PreTrainedModel, spec: StudySpec) -> tuple[str, ...]:
-    """Return the full names of the layers that a study adapts, in the model's order.
+def select_targets(model: PreTrainedModel, spec: StudySpec, reach: Reach | None = None) -> tuple[str, ...]:
+    """Return the full names of the layers that a study adapts, in the model's order; see ``find_targets``.
 
     Raises:
         InputError: a name, number or pattern matches no layer, or matches one that cannot take LoRA.
     """
-    found = find_targets(model, spec.target_modules) if _names_only(spec) else _narrowed(model, spec)
+    if _names_only(spec):
+        found = find_targets(model, spec.target_modules, reach=reach)
+    else:
+        found = _narrowed(model, spec, reach)
     for field in ("rank_pattern", "alpha_pattern"):
         for key in getattr(spec, field):
             if not any(pattern_value({key: True}, name, default=False) for name in found):
@@ -56,7 +59,7 @@ def _names_only(spec: StudySpec) -> bool:
     return not spec.exclude_modules and not spec.layers_to_transform
 
 
-def _narrowed(model: PreTrainedModel, spec: StudySpec) -> tuple[str, ...]:
+def _narrowed(model: PreTrainedModel, spec: StudySpec, reach: Reach | None) -> tuple[str, ...]:
     in_block, excluded = _block_rule(spec), _exclusion(spec)
     named: list[str] = []
 
@@ -64,7 +67,7 @@ def _narrowed(model: PreTrainedModel, spec: StudySpec) -> tuple[str, ...]:
         named.append(name)
         return in_block(name) and not excluded(name)
 
-    found = find_targets(model, spec.target_modules, selects)
+    found = find_targets(model, spec.target_modules, selects, reach=reach)
     if spec.exclude_modules and not any(excluded(name) for name, _ in model.named_modules()):
         shown = spec.exclude_modules if isinstance(spec.exclude_modules, str) else ", ".join(spec.exclude_modules)
         raise InputError(f"exclude_modules {shown} matches no layer of this model", remedy=_some(named))

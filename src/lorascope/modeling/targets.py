@@ -1,7 +1,8 @@
 """Target layers of adapters, by PEFT's rules for ``target_modules``."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -28,10 +29,24 @@ _QUERY_KEY_VALUE = (
 """Names of the query, key and value projections in Transformers' models, tried in this order."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """Which linear layers the tokens of rows pass, by full name."""
+
+    wholly: Collection[str]
+    """Each call saw every token once; a layer in neither set is never called."""
+    partly: Collection[str]
+    """Some call saw a part of the tokens, or more than there are."""
+    unloadable: Collection[str] = ()
+    """Layers whose adapters PEFT does not load."""
+
+
 def find_targets(
     model: PreTrainedModel,
     target_modules: tuple[str, ...] | str | None,
     selects: Callable[[str], bool] | None = None,
+    *,
+    reach: Reach | None = None,
 ) -> tuple[str, ...]:
     """Return the full names of the layers to adapt, in the model's order.
 
@@ -40,17 +55,25 @@ def find_targets(
         target_modules: name endings, one regular expression over full names, ``all-linear`` (every linear layer but
             the output head), or None for the query, key and value projections.
         selects: which of the layers so named are adapted, by their full names.
+        reach: which layers tokens pass and PEFT loads; others are left out, or refused where they are asked for by
+            name. None: all.
 
     Raises:
-        InputError: a name or expression matches nothing, or matches a layer that cannot take LoRA.
+        InputError: a name or expression matches nothing, or a layer that cannot take LoRA or sees some tokens only.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    head = model.get_output_embeddings()
-    linear = [name for name, module in modules.items() if find_kind(module) is not None and module is not head]
+    linear = adaptable(model)
+    passed = [name for name in linear if reach is None or (name in reach.wholly and name not in reach.partly)]
+    usable = [name for name in passed if reach is None or name not in reach.unloadable]
+    if not usable:
+        raise InputError(
+            f"{type(model).__name__} has no linear layer that each token of a row passes and that can take LoRA",
+            remedy="give a model whose layers are linear layers (nn.Linear, Conv1D)",
+        )
     if target_modules is None:
-        matched = _default_targets(linear)
+        matched = _default_targets(usable)
     elif target_modules == ALL_LINEAR:
-        matched = tuple(linear)
+        matched = tuple(usable)
     elif isinstance(target_modules, str):
         matched = _match_expression(target_modules, modules)
     else:
@@ -58,12 +81,45 @@ def find_targets(
     matched = tuple(name for name in matched if selects is None or selects(name))
     for name in matched:
         if name not in linear:
-            kind = "the output head" if modules[name] is head else f"a {type(modules[name]).__name__}"
+            kind = (
+                "the output head"
+                if modules[name] is model.get_output_embeddings()
+                else f"a {type(modules[name]).__name__}"
+            )
             raise InputError(
                 f"target_modules matches {name}, which is {kind} and cannot take LoRA here",
-                remedy=f"choose linear layers: {_endings(linear)}",
+                remedy=f"choose linear layers: {_endings(usable)}",
             )
-    return matched
+    if reach is not None:
+        _check_use(matched, passed, reach)
+    return tuple(name for name in matched if name in passed)
+
+
+def adaptable(model: PreTrainedModel) -> list[str]:
+    """Return the full names of all linear layers but the output head, in the model's order."""
+    head = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if find_kind(module) is not None and module is not head]
+
+
+def _check_use(matched: Sequence[str], passed: Sequence[str], reach: Reach) -> None:
+    """Refuse layers that were asked for by name and cannot be used."""
+    some = next((name for name in matched if name in reach.partly), None)
+    if some is not None:
+        raise InputError(
+            f"target_modules matches {some}, which does not see each token of a row once",
+            remedy=f"leave out layers that see selected tokens only (routed experts): {_endings(passed)}",
+        )
+    lost = next((name for name in matched if name in reach.unloadable), None)
+    if lost is not None:
+        raise InputError(
+            f"target_modules matches {lost}, and PEFT does not load adapters of this layer of such a model",
+            remedy=f"choose other layers: {_endings(name for name in passed if name not in reach.unloadable)}",
+        )
+    if matched and not any(name in passed for name in matched):
+        raise InputError(
+            f"target_modules matches layers that no token of a row passes: {_endings(matched)}",
+            remedy=f"choose among {_endings(passed)}",
+        )
 
 
 def _default_targets(linear: list[str]) -> tuple[str, ...]:

@@ -33,15 +33,14 @@ class _MultiLoraFunction(torch.autograd.Function):
         outputs, kept = computed.forward(x_NI)
         ctx.computed, ctx.shape, ctx.check_stop = computed, x.shape, active.check_stop
         ctx.save_for_backward(x_NI, *kept)
-        return tuple(y_NO.view(*x.shape[:-1], -1) for y_NO in outputs)
+        return tuple(outputs)  # no views: the model may change them in place
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         check_stop: Callable[[], None] = ctx.check_stop
         check_stop()
         x_NI, *kept = ctx.saved_tensors
-        grads_NO = [dy.flatten(0, -2) for dy in grads]
-        dx_NI, leaf_grads = ctx.computed.backward(x_NI, kept, grads_NO, wants_dx=ctx.needs_input_grad[0])
+        dx_NI, leaf_grads = ctx.computed.backward(x_NI, kept, grads, wants_dx=ctx.needs_input_grad[0])
         return None if dx_NI is None else dx_NI.view(ctx.shape), None, None, *leaf_grads
 
 
@@ -53,7 +52,8 @@ def adapted(layers: Sequence["MultiLoraLinear"], x: torch.Tensor) -> tuple[torch
         return tuple(layer.base(x) for layer in layers)
     adapters = [segment.adapter for part in parts for segment in part.segments]
     leaves = [leaf for adapter in adapters for leaf in (adapter.A, adapter.B)]
-    outputs: tuple[torch.Tensor, ...] = _MultiLoraFunction.apply(x, parts, active, *leaves)
+    outputs_NO: tuple[torch.Tensor, ...] = _MultiLoraFunction.apply(x, parts, active, *leaves)
+    outputs = [y_NO.view(*x.shape[:-1], -1) for y_NO in outputs_NO]
     return tuple(_without_initial(part, x, y) for part, y in zip(parts, outputs, strict=True))
 
 
@@ -77,7 +77,7 @@ class MultiLoraLinear(nn.Module):
     """A frozen linear layer of a registered kind with any number of adapters.
 
     The current micro-batch says which adapter works on which rows. Outside of a micro-batch, and for rows without an
-    adapter, the layer returns the base layer's own result.
+    adapter, the layer returns the base layer's own result. What it lacks itself, such as ``weight``, is the base's.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -88,6 +88,12 @@ class MultiLoraLinear(nn.Module):
         self.adapters: list[LayerAdapter] = []
         self.initial_factors: dict[tuple[str, int, float], tuple[torch.Tensor, torch.Tensor]] = {}
         """Initial values made from the base's weight, by method, rank and scale."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
 
     @property
     def features(self) -> tuple[int, int]:

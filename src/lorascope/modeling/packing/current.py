@@ -21,6 +21,8 @@ class ActiveMicroBatch:
     backend: Backend
     streams: DropoutStreams | None = None
     """Random bits of its spans' dropout; None: no dropout."""
+    checks_masks: bool = False
+    """True: the model is asked for its masks, which are compared with what packed attention computes."""
     check_stop: Callable[[], None] = lambda: None
     """Raises when the run should stop; called in every adapted layer, as a micro-batch may take seconds."""
 

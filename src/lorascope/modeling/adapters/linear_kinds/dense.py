@@ -1,10 +1,13 @@
 """Linear layers that store their whole weight: ``nn.Linear`` and GPT-2's ``Conv1D``."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from lorascope.errors import MODEL_ERRORS
 
 DENSE_TYPES = (nn.Linear, Conv1D)
 
@@ -17,8 +20,8 @@ class DenseKind:
     fan_in_fan_out: bool
 
     def matches(self, module: nn.Module) -> bool:
-        """Return True if the layer is of this kind."""
-        return isinstance(module, self.type)
+        """Return True if the layer is of this kind, or of a subclass that computes the same product."""
+        return isinstance(module, self.type) and _computes_product(type(module), self.type)  # type: ignore[arg-type]
 
     def features(self, layer: nn.Module) -> tuple[int, int]:
         """Return (in_features, out_features)."""
@@ -37,6 +40,21 @@ class DenseKind:
         """Return dy W, [N, I], added in place to ``dx_NI`` if there is one."""
         weight_OI = self.weight(layer)
         return dy_NO @ weight_OI if dx_NI is None else dx_NI.addmm_(dy_NO, weight_OI)
+
+
+@cache
+def _computes_product(kind: type[nn.Module], dense: type[nn.Module]) -> bool:
+    """Try the forward of a subclass on a layer that has nothing but a weight and a bias: a router has more."""
+    if kind.forward is dense.forward:
+        return True
+    with torch.random.fork_rng(devices=[]):
+        plain = nn.Linear(3, 5) if dense is nn.Linear else Conv1D(5, 3)
+        x, layer = torch.randn(2, 3), kind.__new__(kind)
+    layer.__dict__ = plain.__dict__
+    try:
+        return torch.allclose(layer(x), plain(x), atol=1e-5)
+    except (*MODEL_ERRORS, AssertionError, ImportError, IndexError):
+        return False
 
 
 def is_unmodified(layer: nn.Module, *types: type[nn.Module]) -> bool:

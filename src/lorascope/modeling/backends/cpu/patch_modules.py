@@ -5,13 +5,15 @@ are recognised by their shape. Norms and feed-forward layers are then compared w
 attention and layers by the logits of the whole model when a study starts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaMLP
 
 from lorascope.errors import UnsupportedModelError
 from lorascope.modeling.adapters.linear_kinds.dense import is_unmodified
@@ -28,6 +30,7 @@ from lorascope.modeling.backends.cpu.autograd import (
 )
 from lorascope.modeling.backends.cpu.bindings import Kernels
 from lorascope.modeling.backends.cpu.ctypes_structs import Rotary
+from lorascope.modeling.packing.attention import check_mask
 from lorascope.modeling.packing.current import current_microbatch
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2}
@@ -122,7 +125,7 @@ def _feed_forward(module: nn.Module, kernels: Kernels) -> _Forward | None:
     if gate is None or up is None or down is None or weight is None or not kernels.takes(weight):
         return None
     activation = getattr(module, "act_fn", None)
-    if not callable(activation) or not _is_silu(activation):
+    if not callable(activation) or not _is_silu(activation) or not _computes_no_more(module, LlamaMLP):
         return None
 
     forward = _GatedLayer(gate, up, down, kernels)
@@ -161,6 +164,22 @@ class _GatedLayer:
         return residual.add_(self(x))
 
 
+_HARMLESS = frozenset(
+    {"dropout", "functional", "getattr", "k_norm", "nn", "num_heads", "num_key_value_heads", "q_norm"}
+    | {"residual_dropout", "size", "sliding_window", "use_qk_norm"}
+)
+"""Names in the attention of other models that change nothing where it has no further modules."""
+
+
+def _computes_no_more(module: nn.Module, known: type[nn.Module], harmless: Iterable[str] = ()) -> bool:
+    """Return True if a module's code names nothing that a known one's does not, such as a cap or a multiplier.
+
+    Its logits may agree with the replacement's nevertheless: a scale that depends on positions is 1 in short rows.
+    """
+    names, allowed = (set(unwrap(kind.forward).__code__.co_names) for kind in (type(module), known))
+    return names <= allowed.union(harmless)
+
+
 def _is_silu(activation: Callable[[torch.Tensor], Any]) -> bool:
     """Compare over numbers of all sizes: near 0, where a layer's inputs may lie, most activations are alike."""
     x = torch.linspace(-8, 8, 65)
@@ -193,6 +212,8 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     Only where a layer is projections, rotary angles and attention, and nothing between them.
     """
     names = {name for name, _ in module.named_children()}
+    if not _computes_no_more(module, LlamaAttention, _HARMLESS):
+        return None
     scaling, head_dim = getattr(module, "scaling", None), getattr(module, "head_dim", None)
     if names != {"q_proj", "k_proj", "v_proj", "o_proj"} or not isinstance(head_dim, int):
         return None
@@ -224,20 +245,24 @@ class _Attention:
     def __call__(
         self,
         hidden_states: torch.Tensor,
-        position_embeddings: _Angles | None = None,
         *arguments: Any,  # noqa: ANN401 - handed on as they are
+        position_embeddings: _Angles | None = None,
         **named: Any,  # noqa: ANN401
     ) -> tuple[torch.Tensor, None]:
-        if position_embeddings is None or not self.takes(position_embeddings):
-            result: tuple[torch.Tensor, None] = self.own(hidden_states, position_embeddings, *arguments, **named)
+        if arguments or not self.takes(position_embeddings, named):
+            named |= {} if position_embeddings is None else {"position_embeddings": position_embeddings}
+            result: tuple[torch.Tensor, None] = self.own(hidden_states, *arguments, **named)
             return result
+        assert position_embeddings is not None
         return self.o_proj(self.attended(hidden_states, position_embeddings)), None
 
-    def takes(self, position_embeddings: _Angles) -> bool:
+    def takes(self, position_embeddings: _Angles | None, named: dict[str, Any]) -> bool:
         """Return True if the current micro-batch is packed, and all features of a head are rotated."""
         active = current_microbatch()
-        packed = active is not None and not active.layout.padded
-        return packed and position_embeddings[0].shape[-1] == self.head_dim
+        if active is None or active.layout.padded or position_embeddings is None:
+            return False
+        check_mask(named.get("attention_mask"), self.window, active)
+        return position_embeddings[0].shape[-1] == self.head_dim
 
     def attended(self, hidden_states: torch.Tensor, position_embeddings: _Angles) -> torch.Tensor:
         """Return the input of the output projection, [1, N, H * F]."""
@@ -261,7 +286,8 @@ def _layer(module: nn.Module, kernels: Kernels) -> _Forward | None:
     """
     names = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
     own = next(module.parameters(recurse=False), None)
-    if own is not None or {name for name, _ in module.named_children()} != set(names):
+    alike = own is None and {name for name, _ in module.named_children()} == set(names)
+    if not alike or not _computes_no_more(module, LlamaDecoderLayer):
         return None
     parts = [module.get_submodule(name) for name in names]
     if any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in parts):
@@ -295,9 +321,10 @@ class _Layer:
         position_embeddings: _Angles | None = None,
         **named: Any,  # noqa: ANN401
     ) -> torch.Tensor:
-        if position_embeddings is None or not self.attention.takes(position_embeddings):
+        if arguments or not self.attention.takes(position_embeddings, named):
             result: torch.Tensor = self.own(hidden_states, *arguments, position_embeddings=position_embeddings, **named)
             return result
+        assert position_embeddings is not None
         if not _may_be_stream(hidden_states):  # what goes into the first layer
             hidden_states = hidden_states.to(torch.float32, copy=True).contiguous()
         x, residual = self.before.with_stream(hidden_states)
