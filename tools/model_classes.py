@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from peft import PeftModel
-from tiny_configs import VOCABULARY, tiny_config
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -40,6 +39,7 @@ from lorascope.records import EvalRecord, StepRecord, TrialOutcome, TrialRecord
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
+from tiny_configs import VOCABULARY, tiny_config
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 TARGETS = {"default": None, "all-linear": "all-linear"}
