@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from lorascope.message import Message
 from lorascope.record_registry import record
+from lorascope.units import DTYPE_BYTES
 
 OutcomeState = Literal["running", "finished", "stopped", "diverged", "oom", "failed"]
 """``stopped``: its learning rate fell behind and left early, as planned."""
@@ -139,6 +140,7 @@ class ResolvedStudy:
     eval_target_tokens: int
     total_steps: int
     base_parameters: int
+    """Those of packed weights included."""
     target_modules: tuple[str, ...]
     """Full names of the adapted modules."""
     data_hash: str
@@ -150,6 +152,13 @@ class ResolvedStudy:
     kernels_reason: Message
     eval_tokens: int | None
     """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""
+    base_bytes: int | None = None
+    """Of the base's weights; None where all are of the study's precision."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Return the bytes of the base's weights. Raises KeyError for a precision that is not known."""
+        return DTYPE_BYTES[self.dtype] * self.base_parameters if self.base_bytes is None else self.base_bytes
 
 
 @record("environments")

@@ -22,7 +22,7 @@ def training_bytes(resolved: ResolvedStudy | None, part: RankSection) -> int | N
     """Add the frozen base and the adapter's training state, activations left out."""
     if resolved is None or part.training_state_bytes is None or resolved.dtype not in DTYPE_BYTES:
         return None
-    return DTYPE_BYTES[resolved.dtype] * resolved.base_parameters + part.training_state_bytes
+    return resolved.weight_bytes + part.training_state_bytes
 
 
 def tradeoff(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from lorascope.units import lora_parameters
+from lorascope.units import DTYPE_BYTES, lora_parameters
 
 
 class Matmul(NamedTuple):
@@ -97,6 +97,18 @@ class ModelShape:
     """Distinct input features of linear layers."""
     adapted_inputs: int
     """Distinct input features of adapted layers."""
+    weight_bits: float | None = None
+    """Of a weight of the linear layers, scales included, where the base is quantised."""
+
+    @property
+    def packed(self) -> float:
+        """Weights that are stored packed."""
+        return sum(part.count * part.n_in * part.n_out for part in self.linears) if self.weight_bits else 0
+
+    def base_bytes(self, dtype: str) -> int:
+        """Return the bytes of the base's weights in a precision, packed ones as they are stored."""
+        value = DTYPE_BYTES[dtype]
+        return round(self.parameters * value - self.packed * (value - (self.weight_bits or 0) / 8))
 
     def adapter_parameters(self, rank: int) -> int:
         """Return the parameters of an adapter."""

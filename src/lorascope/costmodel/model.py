@@ -70,7 +70,7 @@ def predict(
     trained = _trained(shape, config, ranks)
     microbatches = [one for step in steps for one in step.microbatches]
     memory = MemorySplit(
-        base_bytes=0 if config.trains_base else shape.parameters * DTYPE_BYTES[config.dtype],
+        base_bytes=0 if config.trains_base else shape.base_bytes(config.dtype),
         adapter_bytes=trained * (config.weight_bytes + config.copy_bytes),
         gradient_bytes=trained * config.gradient_bytes,
         optimizer_bytes=trained * config.optimizer_bytes,
@@ -129,6 +129,9 @@ def _step_work(
         total += _matmul_work(low_rank, config.low_rank_dtype, config.low_rank_factor, hardware)
         n_bytes = _TOUCHES * saved_bytes(shape, config, one, ranks)
         total += _Work(n_bytes=n_bytes, seconds=hardware.activation_seconds(n_bytes))
+        if not config.trains_base:  # each direction reads packed weights, writes them unpacked and reads those
+            n_bytes = round(2 * shape.packed * ((shape.weight_bits or 0) / 8 + DTYPE_BYTES[config.dtype]))
+            total += _Work(n_bytes=n_bytes, seconds=hardware.bytes_seconds(n_bytes))
         # a micro-batch rounds its adapters' weights and accumulates their gradients: written, then read, read, written
         present = [rank for slots, rank in zip(one.slots, ranks, strict=False) if slots]
         n_bytes = (4 * config.gradient_bytes + config.rounding_bytes) * _trained(shape, config, present)

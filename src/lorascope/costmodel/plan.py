@@ -16,8 +16,9 @@ from lorascope.data.dataset import Example
 from lorascope.data.row_order import total_steps
 from lorascope.errors import InputError
 from lorascope.message import Message
-from lorascope.modeling.load import ModelSource, load_tokenizer
+from lorascope.modeling.load import ModelSource, load_tokenizer, read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
+from lorascope.modeling.quantisation import planned_bits
 from lorascope.modeling.target_selection import layers_of_ranks, own_ranks, select_targets
 from lorascope.modeling.targets import check_ranks, swap_in
 from lorascope.search.rounds import next_trials
@@ -108,6 +109,7 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     model = empty_model(source, gguf_file)
     targets = select_targets(model, spec)
     shape = model_shape(model, targets, own_ranks(targets, spec))
+    shape = replace(shape, weight_bits=None if gguf_file else planned_bits(read_config(source), spec.quantize))
     notes = check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks)
     machine = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from lorascope.costmodel.cost_types import LinearShape, ModelShape
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind, linear_features
+from lorascope.modeling.quantisation import count_parameters, packed_bits
 
 _ATTENTION = "att"
 """Common part of the names of attention modules: self_attn, attention, attn."""
@@ -53,7 +54,8 @@ def model_shape(
     key_value_heads = getattr(config, "num_key_value_heads", None) or heads
     vocabulary, width = head.weight.shape
     return ModelShape(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=count_parameters(model),
+        weight_bits=packed_bits(model),
         linears=(
             *(LinearShape(n_in=i, n_out=o, adapted=a, count=n, rank=r) for (i, o, a, r), n in linears.items()),
             *_experts(model),

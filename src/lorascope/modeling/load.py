@@ -13,11 +13,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from lorascope.atomic import new_folder
 from lorascope.errors import InputError, is_own_fault
+from lorascope.modeling.adapters.linear_kinds.quantised import packed_tensors
+from lorascope.modeling.quantisation import check_quantisation, loading_options, prepare_quantised, quantised_layers
 from lorascope.paths import cache_folder
 
 BUILTIN = "builtin:smollm2-135m"
@@ -47,6 +56,8 @@ class ModelSource:
     path: str
     """A folder or a hub id, as ``from_pretrained`` takes it."""
     trust_remote_code: bool
+    quantize: str | None = None
+    """How a plain model is quantised when it is loaded."""
 
 
 def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
@@ -165,6 +176,26 @@ def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrai
     return tokenizer
 
 
+def check_source(source: ModelSource, name: str) -> None:
+    """Check that a model's quantisation can carry adapters here, from its configuration alone.
+
+    Raises:
+        InputError: it cannot, or its configuration cannot be read.
+    """
+    check_quantisation(name, read_config(source), source.quantize)
+
+
+def read_config(source: ModelSource) -> PretrainedConfig:
+    """Read a model's configuration.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    with explained(lambda error: unusable("model", source, error)), quiet():
+        config: PretrainedConfig = AutoConfig.from_pretrained(source.path, trust_remote_code=source.trust_remote_code)
+    return config
+
+
 def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """Load the base in the given precision, frozen and in evaluation mode; its own dropout never runs.
 
@@ -179,6 +210,7 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **loading_options(source.quantize, dtype, device),
         )
     model: PreTrainedModel
     model, loading = loaded
@@ -188,8 +220,9 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
         problem = f"its files lack weights that config.json asks for, or have them in another shape ({unfit[0]})"
         raise unusable("model", source, ValueError(problem))
     torch.nn.Module.to(model, device)
-    model.requires_grad_(requires_grad=False)
-    return model.eval()
+    model.requires_grad_(requires_grad=False).eval()
+    prepare_quantised(model, source.path)
+    return model
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -202,8 +235,11 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def hash_weights(model: PreTrainedModel) -> str:
     """Return the sha256 of the base weights in the model's order, as hex; without adapters."""
     digest = hashlib.sha256()
+    packed = {id(one): layer for layer in quantised_layers(model).values() for one in layer.parameters()}
     for parameter in model.parameters():
-        digest.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
+        layer = packed.get(id(parameter))
+        for tensor in (parameter.detach(),) if layer is None else packed_tensors(layer):
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 

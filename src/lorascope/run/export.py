@@ -69,6 +69,11 @@ def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
 
 def _write_merged(study: StudyFolder, resolved: ResolvedStudy, source: Path, to: Path) -> None:
     spec = load_spec(study.spec, {})
+    if spec.quantize:
+        raise InputError(
+            f"the adapter was trained over a base quantised to {spec.quantize}, which it cannot be merged into",
+            remedy="export it without --merge",
+        )
     base = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
     model = load_model(base, dtype=getattr(torch, resolved.dtype), device=torch.device("cpu"))
     if hash_weights(model) != resolved.model_hash:

@@ -23,6 +23,7 @@ from lorascope.costmodel.workload import sample_steps
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.errors import InputError
 from lorascope.measure.memory import MemoryMeter, release_memory
+from lorascope.modeling.quantisation import base_bytes
 from lorascope.modeling.target_selection import own_ranks
 from lorascope.records import PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
@@ -163,5 +164,4 @@ def _hardware(device: torch.device, dtype: str) -> Hardware | None:
 def _rest_bytes(study: PreparedStudy) -> int:
     """Return what the process holds beside the base; a GPU's readings are Torch's own allocations, without a rest."""
     release_memory(study.device)
-    base = sum(parameter.numel() * parameter.element_size() for parameter in study.frozen.model.parameters())
-    return max(0, MemoryMeter(study.device).read() - base)
+    return max(0, MemoryMeter(study.device).read() - base_bytes(study.frozen.model))

@@ -1,6 +1,6 @@
 """Prepare a study: everything that can refuse it, before anything expensive starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,7 +14,8 @@ from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads, usable_cores
 from lorascope.modeling.base import BaseModel, load_base
 from lorascope.modeling.device_dtype import resolve_device
-from lorascope.modeling.load import ModelSource, load_tokenizer, locate_model
+from lorascope.modeling.load import ModelSource, check_source, load_tokenizer, locate_model
+from lorascope.modeling.quantisation import base_bytes, count_parameters
 from lorascope.records import ResolvedStudy
 from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
@@ -49,8 +50,9 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     limit_threads()
     device = resolve_device(spec.device)
     tracker.phase("reading the tokenizer")
-    source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
+    source = replace(locate_model(spec.model, trust_remote_code=spec.trust_remote_code), quantize=spec.quantize)
     tokenizer = load_tokenizer(source)
+    check_source(source, spec.model)
     tracker.phase("reading the rows")
 
     def tell(done: int, total: int) -> None:
@@ -99,7 +101,8 @@ def _resolve(
         train_target_tokens=int(splits.train.n_targets.sum()),
         eval_target_tokens=sum(example.n_targets for example in splits.eval),
         total_steps=total_steps(spec, len(splits.train)),
-        base_parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+        base_parameters=count_parameters(base.model),
+        base_bytes=base_bytes(base.model),
         target_modules=tuple(frozen.layers),
         data_hash=splits.data_hash,
         model_hash=base.sha256,

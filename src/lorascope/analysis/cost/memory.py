@@ -52,7 +52,7 @@ def split_of(data: StudyData, run: SoloRun) -> tuple[MemorySplitSection, ...]:
     resolved, adapter = data.resolved, data.adapters.get(run.rank)
     if resolved is None or adapter is None or resolved.dtype not in DTYPE_BYTES:
         return ()
-    base = resolved.base_parameters * DTYPE_BYTES[resolved.dtype]
+    base = resolved.weight_bytes
     parts = []
     for phase, total in phase_bytes(run).items():
         activations = (run.activation_bytes or 0) if phase in ("forward", "backward") else 0

@@ -30,6 +30,10 @@ class ComputeFields(Fields):
     dtype: Dtype = "auto"
     """Precision of the frozen base. Adapters, gradients and optimizer states are float32 or wider."""
 
+    quantize: Literal["nf4", "int8"] | None = None
+    """Quantise the base's linear layers as they are loaded, with bitsandbytes: ``nf4`` (4 bits, as QLoRA does) or
+    ``int8``. Models that are stored quantised need no flag."""
+
     device: NonEmpty = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
 

@@ -64,5 +64,6 @@ def is_unmodified(layer: nn.Module, *types: type[nn.Module]) -> bool:
     attribute ``computes_own_product``.
     """
     forward = vars(layer).get("forward")
-    own = type(layer) in types and (forward is None or hasattr(forward, "computes_own_product"))
-    return own and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+    own = forward is None or hasattr(forward, "computes_own_product")
+    plain = type(layer) in types and type(getattr(layer, "weight", None)) in {nn.Parameter, torch.Tensor, type(None)}
+    return own and plain and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)

@@ -5,8 +5,10 @@ from transformers.pytorch_utils import Conv1D
 
 from lorascope.modeling.adapters.linear_kinds.dense import DenseKind
 from lorascope.modeling.adapters.linear_kinds.protocol import LinearKind
+from lorascope.modeling.adapters.linear_kinds.quantised import QuantisedKind
 
 KINDS: list[LinearKind] = [
+    QuantisedKind(),
     DenseKind(nn.Linear, fan_in_fan_out=False),
     DenseKind(Conv1D, fan_in_fan_out=True),
 ]
