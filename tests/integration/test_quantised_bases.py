@@ -104,7 +104,8 @@ def test_training_over_a_quantised_base_is_that_of_peft(folders: Mapping[str, st
     layers = {}
     for name, module in theirs.named_modules():
         if isinstance(module, peft.tuners.lora.LoraLayer):
-            A, B = module.lora_A["default"].weight, module.lora_B["default"].weight
+            lora: Any = module
+            A, B = lora.lora_A["default"].weight, lora.lora_B["default"].weight
             A.data.copy_(start[name.removeprefix("base_model.model.")])
             layers[name] = type("Layer", (), {"A": A, "B": B})
     assert len(layers) == len(start) == 14
