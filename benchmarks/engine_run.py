@@ -96,7 +96,11 @@ def train_lorascope(job: Job) -> Result:
             threads=torch.get_num_threads(),
             dtype=study.resolved.dtype,
             settings=spec.model_dump(mode="json")
-            | {"model": shown_source(spec.model), "dataset": shown_source(spec.dataset), "evaluation": "none"},
+            | {
+                "model": shown_source(spec.model),
+                "dataset": " + ".join(map(shown_source, spec.dataset_names)),
+                "evaluation": "none",
+            },
         )
         return measured.model_copy(update={"shares": _shares(group, measured.step_seconds, job.bound_steps)})
 

@@ -71,7 +71,8 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
     return StudyInfo.model_validate(
         {
             **{name: getattr(resolved, name, None) for name in StudyInfo.model_fields},
-            **spec.model_dump(include=same if resolved else {*same, "model", "dataset"}),
+            **({} if resolved else {"model": spec.model, "dataset": " + ".join(spec.dataset_names)}),
+            **spec.model_dump(include=same),
             "tokens": resolved.train_tokens if resolved else None,
             "data_notes": resolved.data_notes if resolved else (),
             "adapted_modules": len(resolved.target_modules) if resolved else None,

@@ -12,6 +12,8 @@ from lorascope.spec.schema import StudySpec
 
 _SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
 _NAMES_OR_EXPRESSION = frozenset({"target_modules", "exclude_modules", "layers_pattern"})
+_REPEATED = frozenset({"dataset"})
+"""Fields whose flag is given once for each value: a path may hold commas."""
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
@@ -20,9 +22,9 @@ def make_flags() -> type:
     fields = []
     for name in StudySpec.model_fields:
         types = _types(name)
-        kind = bool | None if types == {"boolean"} else str | None
+        kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED else str | None
         parameter = Parameter(
-            help=help_text(name), metavar=_metavar(types), allow_leading_hyphen="array" in types, show_default=False
+            help=help_text(name), metavar=_metavar(name), allow_leading_hyphen="array" in types, show_default=False
         )
         fields.append((name, Annotated[kind, parameter], dataclasses.field(default=None)))
     return dataclasses.make_dataclass(
@@ -56,13 +58,16 @@ def _types(name: str) -> set[str]:
     return {option["type"] for option in schema.get("anyOf", [schema])} - {"null"}
 
 
-def _metavar(types: set[str]) -> str | None:
+def _metavar(name: str) -> str | None:
     """Return the placeholder for a flag's value in help; None for a switch."""
+    types = {"string"} if name in _REPEATED else _types(name)
     names = {"array": "A,B,C", "integer": "N", "number": "X", "object": "NAME=X,NAME=X", "string": "TEXT"}
     return next((text for kind, text in names.items() if kind in types), None)
 
 
-def _parse(name: str, value: str | bool) -> object:
+def _parse(name: str, value: str | bool | list[str]) -> object:
+    if isinstance(value, list):
+        return tuple(value) if len(value) > 1 else value[0]
     if isinstance(value, bool):
         return value
     types = _types(name)

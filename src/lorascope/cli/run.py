@@ -94,7 +94,7 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
 def _folder_name(study: str | None, spec: StudySpec) -> str:
     if study in preset_names():
         return str(study)
-    return f"{_slug(spec.model)}-{_slug(spec.dataset)}"
+    return f"{_slug(spec.model)}-{'-'.join(map(_slug, spec.dataset_names))}"
 
 
 def _slug(source: str) -> str:

@@ -124,11 +124,12 @@ def plan_study(spec: StudySpec) -> StudyPlan:
 
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
     """Tokenise the study's rows if they and a tokenizer are local and small, else assume rows of maximal length."""
-    if not Path(spec.dataset).expanduser().exists() and Path(spec.dataset).suffix.lower() in FILE_SUFFIXES:
-        from lorascope.data.sources.load import load_rows  # noqa: PLC0415 - datasets takes a second to import
+    for name in spec.dataset_names:
+        if not Path(name).expanduser().exists() and Path(name).suffix.lower() in FILE_SUFFIXES:
+            from lorascope.data.sources.load import load_rows  # noqa: PLC0415 - datasets takes a second to import
 
-        load_rows(spec.dataset, spec.split)  # raises that there is no such file
-    if Path(source.path).is_dir() and _is_small(spec.dataset):
+            load_rows(name, spec.split)  # raises that there is no such file
+    if Path(source.path).is_dir() and all(map(_is_small, spec.dataset_names)):
         try:
             tokenizer = load_tokenizer(source, gguf_file)
         except InputError:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.dataset import complement_targets
 from lorascope.data.encode import encode
-from lorascope.data.formats.detect import choose_format
+from lorascope.data.formats.detect import Format, choose_format
 from lorascope.data.formats.rendering import Drop
 from lorascope.data.row_keys import KEYS, keys_of
 from lorascope.data.sources.rows import Row
@@ -39,7 +40,7 @@ class EncodedRows:
         return len(self.lengths)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Encoder:
     """Encodes rows of one data set; it can be pickled."""
 
@@ -49,9 +50,17 @@ class Encoder:
     sample: Row
     """A row with every column, by which the format is chosen."""
 
+    @cached_property
+    def format(self) -> Format:
+        """The format of the rows. Raises InputError if there is none, or not one."""
+        return choose_format(self.spec, columns=self.columns, first_row=self.sample, tokenizer=self.tokenizer)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "format"}  # its functions stay here
+
     def encode(self, rows: Iterable[Row], first_number: int) -> EncodedRows:
         """Encode rows, of which the first has this number. Raises InputError with the number of an unusable row."""
-        chosen = choose_format(self.spec, columns=self.columns, first_row=self.sample, tokenizer=self.tokenizer)
+        chosen = self.format
         counts: Counter[str] = Counter()
         rendered = []
         for number, cells in enumerate(rows, start=first_number):

@@ -1,5 +1,6 @@
 """Data preparation: load, render, tokenise and split the rows of a study."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,17 +8,23 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.dataset import Examples, Splits, hash_splits
-from lorascope.data.encoded import CUT, RENDERED, TRUNCATED, EncodedRows, Encoder
-from lorascope.data.formats.detect import Format, choose_format
+from lorascope.data.encoded import CUT, RENDERED, TRUNCATED, EncodedRows, Encoder, join_encoded
+from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
 from lorascope.data.processes import Progress, encode_rows
 from lorascope.data.row_keys import CONVERSATION, EXACT, PROMPT, TOKENS, count_different, first_of_each, group_rows
-from lorascope.data.sources.load import load_rows
+from lorascope.data.sources.mixture import load_data_sets
 from lorascope.data.sources.rows import Rows
 from lorascope.data.split import HoldOut, choose_rows, default_eval_rows, hold_out
 from lorascope.errors import InputError
 from lorascope.message import Message, Value
 from lorascope.spec.schema import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Read:
+    rows: EncodedRows
+    notes: tuple[Message, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -46,27 +53,55 @@ def prepare(
         InputError: the tokenizer has no end token, or the rows cannot be used.
     """
     _check(spec, tokenizer)
-    rows = load_rows(spec.dataset, spec.split)
-    chosen = choose_format(spec, columns=rows.columns, first_row=rows.sample(), tokenizer=tokenizer)
+    data_sets = load_data_sets(spec, spec.split, mixed=True)
+    encoders = [_encoder(spec, tokenizer, rows) for rows in data_sets]
 
-    def read(some: Rows, split: str) -> tuple[EncodedRows, tuple[Message, ...]]:
-        _check_columns(some, chosen, split)
-        encoder = Encoder(spec=spec, tokenizer=tokenizer, columns=rows.columns, sample=rows.sample())
-        encoded = encode_rows(encoder, some, chosen.columns, processes=processes, tell=tell)
-        _check_usable(spec, encoded, len(some), chosen, split)
-        return encoded, some.notes + chosen.notes + _notes(spec, encoded, len(some), split)
+    def read(data_sets: Sequence[Rows], split: str) -> _Read:
+        parts = [
+            _read(encoder, rows, split, processes=processes, tell=tell)
+            for encoder, rows in zip(encoders, data_sets, strict=True)
+        ]
+        return _Read(
+            rows=parts[0].rows if len(parts) == 1 else join_encoded(part.rows for part in parts),
+            notes=tuple(note for part in parts for note in part.notes),
+        )
 
-    encoded, notes = read(rows, spec.split)
+    found = read(data_sets, spec.split)
     if spec.eval_split is None:
-        halves = _split_by_seed(spec, encoded)
+        notes, halves = found.notes, _split_by_seed(spec, found.rows)
     else:
-        other, more = read(load_rows(spec.dataset, spec.eval_split), spec.eval_split)
-        notes = tuple(dict.fromkeys(notes + more))
-        halves = _split_by_name(spec, encoded, other)
+        other = read(load_data_sets(spec, spec.eval_split, mixed=False), spec.eval_split)
+        notes = tuple(dict.fromkeys(found.notes + other.notes))
+        halves = _split_by_name(spec, found.rows, other.rows)
     train, held = halves.train, tuple(halves.held)
     _check_sizes(spec, len(train), len(held))
-    notes += halves.notes
-    return Splits(train=train, eval=held, data_hash=hash_splits((train, held)), format=chosen.name, notes=notes)
+    formats = ", ".join(dict.fromkeys(encoder.format.name for encoder in encoders))
+    data_hash = hash_splits((train, held))
+    return Splits(train=train, eval=held, data_hash=data_hash, format=formats, notes=notes + halves.notes)
+
+
+def _encoder(spec: StudySpec, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> Encoder:
+    encoder = Encoder(spec=spec, tokenizer=tokenizer, columns=rows.columns, sample=rows.sample())
+    try:
+        _ = encoder.format
+    except InputError as error:
+        if len(spec.dataset_names) == 1:
+            raise
+        raise InputError(f"data set {rows.name!r}: {error.problem}", remedy=error.remedy) from error
+    return encoder
+
+
+def _read(encoder: Encoder, rows: Rows, split: str, *, processes: int, tell: Progress | None) -> _Read:
+    spec, chosen = encoder.spec, encoder.format
+    label = split if len(spec.dataset_names) == 1 else f"{rows.name} ({split})"
+    missing = [column for column in chosen.columns if column not in rows.columns]
+    if missing:
+        raise InputError(
+            f"split {label!r} has no column {missing[0]!r}", remedy=f"the columns are: {', '.join(rows.columns)}"
+        )
+    encoded = encode_rows(encoder, rows, processes=processes, tell=tell)
+    _check_usable(spec, encoded, len(rows), chosen, label)
+    return _Read(rows=encoded, notes=rows.notes + chosen.notes + _notes(spec, encoded, len(rows), label))
 
 
 def _check(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -92,14 +127,6 @@ def _check_sizes(spec: StudySpec, n_train: int, n_held: int) -> None:
         raise InputError(
             f"{n_train} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",
             remedy="give more rows, hold out fewer (eval_examples), or lower per_device_train_batch_size",
-        )
-
-
-def _check_columns(rows: Rows, chosen: Format, split: str) -> None:
-    missing = [column for column in chosen.columns if column not in rows.columns]
-    if missing:
-        raise InputError(
-            f"split {split!r} has no column {missing[0]!r}", remedy=f"the columns are: {', '.join(rows.columns)}"
         )
 
 

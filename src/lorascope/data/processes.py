@@ -14,6 +14,7 @@ from itertools import islice
 from multiprocessing import get_context
 
 from lorascope.data.encoded import EncodedRows, Encoder, join_encoded
+from lorascope.data.encoded_cache import encode_cached
 from lorascope.data.sources.rows import Row, Rows
 
 MANY_ROWS = 20_000
@@ -27,27 +28,30 @@ Progress = Callable[[int, int], None]
 """Told from time to time how many of how many rows are encoded."""
 
 
-def encode_rows(
-    encoder: Encoder, rows: Rows, columns: Sequence[str], *, processes: int, tell: Progress | None
-) -> EncodedRows:
-    """Encode all rows in their order, in ``processes`` if they are many.
+def encode_rows(encoder: Encoder, rows: Rows, *, processes: int, tell: Progress | None) -> EncodedRows:
+    """Encode all rows in their order; many rows in ``processes``, and only if they are not in the cache.
 
     Args:
         encoder: of these rows.
         rows: read once, or again in this process if the others end.
-        columns: what is read of a row; a cell that it lacks is None.
         processes: at most so many.
         tell: told every ten seconds, if given.
 
     Raises:
         InputError: a row cannot be used; the first one is named.
     """
-    if processes > 1 and len(rows) >= MANY_ROWS:
+    if len(rows) < MANY_ROWS:
+        return _encode_all(encoder, rows, processes=1, tell=tell)
+    return encode_cached(encoder, rows, lambda: _encode_all(encoder, rows, processes=processes, tell=tell))
+
+
+def _encode_all(encoder: Encoder, rows: Rows, *, processes: int, tell: Progress | None) -> EncodedRows:
+    if processes > 1:
         try:
-            return join_encoded(_told(_in_processes(encoder, rows, columns, processes), len(rows), tell))
+            return join_encoded(_told(_in_processes(encoder, rows, processes), len(rows), tell))
         except BrokenProcessPool:  # killed for want of memory, or a tokenizer that only this process can load
             pass
-    here = (encoder.encode(batch, first) for first, batch in _batches(rows, columns))
+    here = (encoder.encode(batch, first) for first, batch in _batches(rows, encoder.format.columns))
     return join_encoded(_told(here, len(rows), tell))
 
 
@@ -69,11 +73,11 @@ def _told(parts: Iterator[EncodedRows], total: int, tell: Progress | None) -> It
             tell(min(total, number * _BATCH_ROWS), total)
 
 
-def _in_processes(encoder: Encoder, rows: Rows, columns: Sequence[str], processes: int) -> Iterator[EncodedRows]:
+def _in_processes(encoder: Encoder, rows: Rows, processes: int) -> Iterator[EncodedRows]:
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin, initargs=(encoder,))
     waiting: deque[Future[EncodedRows]] = deque()
     try:
-        for first, batch in _batches(rows, columns):
+        for first, batch in _batches(rows, encoder.format.columns):
             with _without_main():  # the first batch starts the processes
                 waiting.append(pool.submit(_encode, batch, first))
             if len(waiting) > _AHEAD * processes:

@@ -87,7 +87,7 @@ def _resolve(
     frozen, reasons = checked.frozen, checked.reasons
     resolved = ResolvedStudy(
         model=spec.model,
-        dataset=spec.dataset,
+        dataset=" + ".join(spec.dataset_names),
         device=str(base.device),
         dtype=str(base.model.dtype).removeprefix("torch."),
         dtype_reason=before.dtype_reason if before else base.dtype_reason,

@@ -122,7 +122,7 @@ def _list_row(name: str, study: LiveStudy) -> Mapping[str, str]:
         "label": state_label(study.state),
         "done": tr("{done} steps", done=f"{sum(trial.steps for trial in statuses):,}"),
         "model": study.problem[0] or (spec.model if spec else ""),
-        "dataset": spec.dataset if spec else "",
+        "dataset": " + ".join(spec.dataset_names) if spec else "",
         "ranks": _ranks(spec) if spec else "",
         "best": _best(statuses),
     }

@@ -123,6 +123,15 @@ def test_run_flags_override_the_file(asked: list[Asked]) -> None:
     assert folder == Path("studies/b-rows")
 
 
+def test_run_dataset_flag_may_be_repeated(asked: list[Asked]) -> None:
+    run("--dataset", "a,b.json", "--dataset", "c/d", "--mix", "0.7,0.3", "--streaming", "--max-rows", "100")
+    ((spec, folder, _),) = asked
+    assert spec == StudySpec(dataset=("a,b.json", "c/d"), mix=(0.7, 0.3), streaming=True, max_rows=100)
+    assert folder == Path("studies/smollm2-135m-a-b-d")
+    run("--dataset", "a.json")
+    assert asked[1][0].dataset == "a.json"
+
+
 @pytest.mark.parametrize(("flag", "alpha"), [("16", 16.0), ("16,32", (16.0, 32.0)), ("8.5,4", (8.5, 4.0))])
 def test_run_lora_alpha_is_one_or_one_per_rank(asked: list[Asked], flag: str, alpha: float | tuple[float, ...]) -> None:
     run("--ranks", "8,16", "--lora-alpha", flag, "--max-memory", "8GB", "--max-seconds", "90")

@@ -18,6 +18,7 @@ from lorascope.spec.schema import StudySpec
 
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "encode_cached", lambda encoder, rows, encode: encode())
     monkeypatch.setattr(processes, "MANY_ROWS", 20)
     monkeypatch.setattr(processes, "_BATCH_ROWS", 7)
 
@@ -93,6 +94,7 @@ def test_a_main_module_is_not_run_again(tmp_path: Path) -> None:
         "from transformers import ByT5Tokenizer\n"
         "print('begun')\n"
         "processes.MANY_ROWS = 20\n"
+        "processes.encode_cached = lambda encoder, rows, encode: encode()\n"
         f"spec = StudySpec(dataset={str(tmp_path / 'rows.csv')!r})\n"
         "print(len(prepare(spec, ByT5Tokenizer(), processes=2).train))\n"
     )

@@ -188,7 +188,7 @@ def test_presets_load_with_the_settings_of_the_published_study() -> None:
     fixed = specs["opt-350m-codealpaca-alpha32"]
     assert fixed == reference.model_copy(update={"alpha_rule": "fixed", "lora_alpha": 32.0})
     assert specs["demo"].model.startswith("builtin:")
-    assert specs["demo"].dataset.startswith("builtin:")
+    assert specs["demo"].dataset == "builtin:python-stdlib"
 
 
 def test_an_unknown_preset_lists_the_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ from support.messages import verbatim
             "All conversations open with the same prompts, so the split keeps whole conversations apart, up to their "
             "last answer: held-out rows share their opening with training rows.",
         ),
+        (Message("rows.part", name="a/b", count=700, size=1000), "Rows of a/b that are used: 700 of 1,000."),
         (Message("rows.unnamed_columns", file="a.csv", count=1), "Columns of a.csv without a name, left out: 1."),
         (
             Message("rows.blanks_in_header", file="a.csv", names=("' a'", "'b '")),

@@ -4,11 +4,13 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import datasets
 import huggingface_hub
 import numpy as np
+import pyarrow as pa
 from datasets import DatasetDict, ReadInstruction
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # the hub's own HTTP client, by any version
@@ -67,7 +69,7 @@ def stream_rows(dataset: str, split: str, n_rows: int) -> Rows:
         )
     with _quiet(), _explained(dataset, split):
         stream = datasets.load_dataset(dataset if not path.is_dir() else str(path), split=split, streaming=True)
-        taken = [without_nulls(row, stream.features) for row in stream.take(n_rows)]
+        taken = [without_nulls(row, stream.features) for row in islice(stream, n_rows)]  # take reads on
     if not taken:
         raise InputError(f"split {split!r} of {dataset!r} has no rows", remedy="choose a split with rows in it")
     return rows_of_list(dataset, taken)
@@ -159,6 +161,8 @@ def _explained(dataset: str, split: str) -> Iterator[None]:
             f"data set {dataset!r} cannot be had: {error}",
             remedy=f"check the id, log in where it is private, or {FILE_REMEDY}",
         ) from error
+    except pa.ArrowException as error:
+        raise InputError(f"data set {dataset!r} cannot be loaded: {error}", remedy=FILE_REMEDY) from error
     except ValueError as error:
         raise InputError(
             f"split {split!r} cannot be taken from {dataset!r}: {error}",

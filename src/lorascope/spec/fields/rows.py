@@ -6,9 +6,13 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lorascope.spec.fields.types import (
+    Count,
     Fields,
     NonEmpty,
+    Positive,
     Seed,
+    contradiction,
+    count_values,
 )
 
 DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "template"]
@@ -22,9 +26,20 @@ class RowFields(Fields):
     model: NonEmpty = "builtin:smollm2-135m"
     """Base model: a hub id, a folder, a GGUF file, or ``builtin:smollm2-135m``."""
 
-    dataset: NonEmpty = "builtin:python-stdlib"
+    dataset: NonEmpty | Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = "builtin:python-stdlib"
     """Rows: a hub id, a file (.json, .jsonl, .csv, .parquet), a folder of files or saved by ``datasets``, or
-    ``builtin:python-stdlib``."""
+    ``builtin:python-stdlib``. Several are used together, each in its own format; repeat the flag, or give a list."""
+
+    mix: tuple[Positive, ...] | None = None
+    """Shares of several data sets in their order, such as ``0.7,0.3``. As many rows as keep them are chosen by
+    ``split_seed``. Default: all rows of all."""
+
+    max_rows: Count | None = None
+    """Use at most this many rows, chosen by ``split_seed``. Default: all."""
+
+    streaming: bool = False
+    """Read the first ``max_rows`` rows only, instead of downloading all; several data sets give equal shares, or those
+    of ``mix``."""
 
     split: NonEmpty = "train"
     """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``."""
@@ -57,6 +72,21 @@ class RowFields(Fields):
 
     split_seed: Seed = 0
     """Seed of the held-out rows. Training rows are shuffled by each trial's own seed."""
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """The data sets, in their order."""
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
+
+    @model_validator(mode="after")
+    def _mix_fits_data_sets(self) -> Self:
+        given = len(self.mix or ())
+        if given and (given == 1 or given != len(self.dataset_names)):
+            problem = f"mix has {count_values(given)}, and the number of data sets is {len(self.dataset_names)}"
+            raise contradiction(problem, "give several data sets, and one share for each")
+        if self.streaming and self.max_rows is None:
+            raise contradiction("streaming needs max_rows", "say how many rows to read, such as --max-rows 100000")
+        return self
 
     @model_validator(mode="after")
     def _templates_come_in_pairs(self) -> Self:
