@@ -50,8 +50,7 @@ def test_data_sets_are_used_together_each_in_its_own_format(
         assert sum(word in text for text in texts) == count
     assert all(text.startswith("<s>") != ("chat" in text) for text in texts)
     assert splits.notes == tuple(
-        Message("rows.part", name=name, count=size, size=size)
-        for name, size in zip(several, (60, 30, 10), strict=True)
+        Message("rows.part", name=name, count=size, size=size) for name, size in zip(several, (60, 30, 10), strict=True)
     )
 
 
