@@ -60,9 +60,7 @@ class StepRecord:
     warmup: bool
     """True for the first steps of a process, which no average includes."""
     group: int
-    """Number of the trial group, within the study: trials with the same step and group took that step together.
-
-    It is the place in the plan, counted from 0, of the first trial that took part."""
+    """Place in the plan, from 0, of the first trial of its group: trials with equal step and group took it together."""
 
 
 @record("evaluations", key=("trial_id", "step"))
@@ -142,13 +140,11 @@ class ResolvedStudy:
     base_parameters: int
     """Those of packed weights included."""
     target_modules: tuple[str, ...]
-    """Full names of the adapted modules."""
     data_hash: str
     model_hash: str
     data_notes: tuple[Message, ...]
     """What was done to the rows: truncated, dropped, duplicates."""
     kernels: bool
-    """True: compiled kernels computed a step."""
     kernels_reason: Message
     eval_tokens: int | None
     """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""
@@ -207,6 +203,20 @@ class TruncationRecord:
     seconds: float
 
 
+@record("peft_checks", key=("trial_id",))
+class PeftCheck:
+    """What PEFT made of a trial's adapter files over the same base, on a few held-out rows, one at a time."""
+
+    trial_id: str
+    rows: TokenCounts
+    base_nats: tuple[float, ...]
+    """Without an adapter: what differs from the evaluation is rounding."""
+    nats: tuple[float, ...]
+    layers_left_out: int
+    error: Message | None
+    """Why PEFT loaded nothing."""
+
+
 BASE_MODEL = ""
 """Stands for the base model where a trial is named."""
 
@@ -238,11 +248,9 @@ class PredictionRecord:
     rank: int
     """0 where it is not about one rank."""
     device: str
-    """The name that calibrations of this device are kept under."""
     tokens: float
     """Real tokens of the mean step that was predicted, those of all trials together."""
     step_seconds: float
-    """With the correction."""
     factor: float
     """What an earlier study corrected it by; 1 without one."""
     step_flops: float
@@ -291,13 +299,11 @@ class SoloRun:
     after_bytes: int
     """Memory after all of it was given back."""
     reserved_peak_bytes: int | None
-    """Peak of what Torch's allocator on a GPU had reserved; None on a CPU."""
     memory_method: str
     """Source of the peaks: ``allocator``, ``kernel``, or ``sampled`` where only readings in time are to be had."""
     samples_bytes: tuple[int, ...]
     """Memory read every 20 ms."""
     warmup_samples: int
-    """How many of these readings came before the end of the warm-up."""
     heaviest_tokens: int | None
     """Tokens of the study's heaviest step, the warm-up of a rank's last repeat; None in the others."""
     activation_bytes: int | None

@@ -1,6 +1,7 @@
 """Models whose logits, positions, masks or layers are not Llama's: the loss is that of Transformers, row by row."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import (
     DogeConfig,
     FalconConfig,
     Gemma2Config,
+    Glm4MoeConfig,
     GPTJConfig,
     GPTNeoConfig,
     GraniteConfig,
@@ -30,8 +32,11 @@ from transformers import (
 from lorascope.data.dataset import Example
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.forward import FrozenModel
-from lorascope.engine.verify import prepare_model
+from lorascope.engine.verify import check_model, prepare_model
 from lorascope.errors import InputError
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.adapters.peft_io import merge_peft, save_peft
+from lorascope.modeling.backends.protocol import LayerAdapter
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from support.groups import make_spec
 from support.tiny_models import VOCABULARY
@@ -192,3 +197,34 @@ def test_adapted_layer_looks_like_the_linear_layer_it_wraps() -> None:
     assert (layer.in_features, layer.out_features) == layer.features
     with pytest.raises(AttributeError, match="no attribute 'width'"):
         _ = layer.width
+
+
+GLM = Glm4MoeConfig(
+    **SIZES | {"num_hidden_layers": 3}, moe_intermediate_size=16, n_routed_experts=4, n_group=1, topk_group=1,
+    num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, head_dim=6,
+)  # fmt: skip
+
+
+def test_layers_that_peft_does_not_load_are_left_out_of_all_linear_and_refused_by_name() -> None:
+    """PEFT rewrites names of mixture-of-experts models, and drops what it then does not find."""
+    pytest.importorskip("peft")
+    spec = make_spec(target_modules="all-linear")
+    checked = check_model(spec, make(GLM), ROWS, None)
+    assert {name.rpartition(".")[2] for name in checked.frozen.layers} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    codes = [note.code for note in checked.notes]
+    assert codes == ["targets.unloadable", "targets.experts"]
+    with pytest.raises(InputError, match="PEFT does not load adapters of this layer"):
+        check_model(make_spec(target_modules=("q_proj", "down_proj")), make(GLM), ROWS, None)
+
+
+def test_adapter_of_a_weight_that_layers_share_is_not_merged(tmp_path: Path) -> None:
+    model = make(LlamaConfig(**SIZES))
+    first, second = (layer.mlp for layer in model.model.layers)
+    second.up_proj.weight = first.up_proj.weight
+    layers = {f"model.layers.{i}.mlp.up_proj": MultiLoraLinear(part.up_proj) for i, part in enumerate((first, second))}
+    adapters = {name: LayerAdapter(A=torch.ones(2, 24), B=torch.ones(40, 2), scale=1.0, dropout=0.0) for name in layers}
+    save_peft(tmp_path, adapters, layers, base="", rank=2, lora_alpha=2, rslora=False, dropout=0.0)
+    before = first.up_proj.weight.clone()
+    with pytest.raises(InputError, match="whose weight is also that of"):
+        merge_peft(model, tmp_path)
+    assert torch.equal(first.up_proj.weight, before)

@@ -12,6 +12,7 @@ from lorascope.records import (
     ForgettingRecord,
     GpuSample,
     MachineRates,
+    PeftCheck,
     PredictionRecord,
     ResolvedStudy,
     SoloRun,
@@ -52,6 +53,8 @@ class StudyData:
     """By trial id and ascending rank."""
     forgetting: dict[str, ForgettingRecord]
     """By trial id; the base model's under the empty name."""
+    peft_checks: tuple[PeftCheck, ...]
+    """Of the trials whose adapters stand for their ranks; empty where PEFT is not installed."""
     predictions: tuple[PredictionRecord, ...]
     """Made before anything was measured; empty in a study without solo measurements."""
     solo_runs: tuple[SoloRun, ...]
@@ -111,6 +114,7 @@ def _read(store: StudyStore, spec: StudySpec) -> StudyData:
         spectra=tuple(store.read(SpectrumRecord)),
         truncations=tuple(store.read(TruncationRecord)),
         forgetting={record.trial_id: record for record in store.read(ForgettingRecord)},
+        peft_checks=tuple(store.read(PeftCheck)),
         predictions=tuple(store.read(PredictionRecord)),
         solo_runs=runs,
         machine_rates=store.read_one(MachineRates),

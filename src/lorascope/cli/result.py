@@ -51,7 +51,8 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     console.print(Text(say(summary.verdict.text)))
     console.print(Text(say(summary.readings.naive.text), style="dim"))
     for caution in summary.cautions:
-        console.print(Text(f"- {say(caution.text)}", style="dim"))
+        grave = caution.kind == "adapter_differs"
+        console.print(Text(f"- {say(caution.text)}", style="bold red" if grave else "dim"))
     console.print()
     # paths are copied, so they must not be broken into lines
     console.print(f"report:   {report}", soft_wrap=True, highlight=False, markup=False)

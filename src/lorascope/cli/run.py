@@ -88,7 +88,8 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
         from lorascope.cli.result import show_result
 
         show_result(console, report.summary, folder, report.report_html)
-    return 0 if all(trial.outcome in AS_PLANNED for trial in report.summary.trials) else 1
+    planned = all(trial.outcome in AS_PLANNED for trial in report.summary.trials)
+    return 0 if planned and not any(one.kind == "adapter_differs" for one in report.summary.cautions) else 1
 
 
 def _folder_name(study: str | None, spec: StudySpec) -> str:

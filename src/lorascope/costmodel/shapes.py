@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def model_shape(
         own_ranks: ranks of those whose rank is the same in every adapter.
 
     Raises:
-        InputError: the model has no output head, or its configuration lacks the dimensions of attention.
+        InputError: the model has no output head, or its configuration lacks a usable number of layers.
     """
     adapted = frozenset(targets)
     head = model.get_output_embeddings()
@@ -49,9 +50,7 @@ def model_shape(
     norms = _norms(model)
     config = model.config.get_text_config()
     blocks = _number(config, "num_hidden_layers")
-    heads = _number(config, "num_attention_heads")
-    head_features = getattr(config, "head_dim", None) or _number(config, "hidden_size") // heads
-    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    heads = [_heads(own) for own in _block_configs(config, blocks)]
     vocabulary, width = head.weight.shape
     return ModelShape(
         parameters=count_parameters(model),
@@ -66,9 +65,9 @@ def model_shape(
         norms=len(norms),
         norm_features=sum(norms.values()),
         wide_norms=any(type(module).__name__.endswith("RMSNorm") for module in model.modules()),
-        query_features=blocks * heads * head_features,
-        key_value_features=2 * blocks * key_value_heads * head_features,
-        heads=blocks * heads,
+        query_features=sum(own.queries * own.features for own in heads),
+        key_value_features=2 * sum(own.key_values * own.features for own in heads),
+        heads=sum(own.queries for own in heads),
         hidden_features=_hidden_features(layers, model),
         gated=_is_gated(layers, model),
         kept_by_activation=_kept_by_activation(config),
@@ -85,6 +84,28 @@ def _number(config: object, name: str) -> int:
             remedy="give the config.json that was saved with the model",
         )
     return value
+
+
+class _Heads(NamedTuple):
+    """Attention of one block; all zero in a model without any."""
+
+    queries: int
+    key_values: int
+    features: int
+
+
+def _block_configs(config: PretrainedConfig, blocks: int) -> list[PretrainedConfig]:
+    """Return each block's configuration; in most models it is the model's."""
+    own = getattr(config, "per_layer_config", None)
+    return [config] * blocks if own is None else [own[block] for block in range(blocks)]
+
+
+def _heads(config: PretrainedConfig) -> _Heads:
+    queries = getattr(config, "num_attention_heads", None)
+    if not isinstance(queries, int) or queries < 1:
+        return _Heads(0, 0, 0)
+    key_values = getattr(config, "num_key_value_heads", None) or queries
+    return _Heads(queries, key_values, getattr(config, "head_dim", None) or _number(config, "hidden_size") // queries)
 
 
 def _norms(model: nn.Module) -> dict[str, int]:

@@ -24,11 +24,13 @@ from lorascope.engine.reference import TOLERANCE, Reference, relative_difference
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import check_initialisation
+from lorascope.modeling.adapters.peft_check import unloadable_layers
 from lorascope.modeling.backends.protocol import Backend, unpatch
 from lorascope.modeling.backends.registry import load_fast_backend
 from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.modeling.packing.positions import position_switch
+from lorascope.modeling.target_notes import target_notes
 from lorascope.modeling.target_selection import layers_of_ranks, select_targets
 from lorascope.modeling.targets import check_adapter_sizes, check_ranks, find_targets, swap_in
 from lorascope.records import ResolvedStudy
@@ -58,7 +60,7 @@ class CheckedModel:
     slower: tuple[Message, ...]
     """What was asked for, or is expected, and is not available here."""
     notes: tuple[Message, ...]
-    """About ranks."""
+    """About layers and ranks."""
 
 
 def check_model(
@@ -76,9 +78,12 @@ def check_model(
         InputError: targets, ranks, limits or layouts of rows that the model does not allow.
     """
     reference = take_reference(model, examples)
+    reach = replace(reference.reach, unloadable=unloadable_layers(model, sorted(reference.reach.wholly)))
+    targets = select_targets(model, spec, reach)
+    notes = list(target_notes(model, spec.target_modules, targets, reach))
     frozen, found = prepare_model(
         model,
-        select_targets(model, spec, reference.reach),
+        targets,
         examples,
         reference=reference,
         packing=before.packing if before else spec.packing,
@@ -88,7 +93,7 @@ def check_model(
     )
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec)
-    notes = check_ranks(layers_of_ranks(frozen.layers, spec), spec.ranks)
+    notes += check_ranks(layers_of_ranks(frozen.layers, spec), spec.ranks)
     check_initialisation(frozen.layers, spec)
     check_adapter_sizes(frozen.layers, spec, model.dtype)
     return CheckedModel(frozen=frozen, found=found, reasons=reasons, slower=slower, notes=tuple(notes))

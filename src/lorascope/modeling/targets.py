@@ -71,7 +71,7 @@ def find_targets(
             remedy="give a model whose layers are linear layers (nn.Linear, Conv1D)",
         )
     if target_modules is None:
-        matched = _default_targets(usable)
+        matched = query_key_value(usable) or tuple(usable)
     elif target_modules == ALL_LINEAR:
         matched = tuple(usable)
     elif isinstance(target_modules, str):
@@ -122,12 +122,13 @@ def _check_use(matched: Sequence[str], passed: Sequence[str], reach: Reach) -> N
         )
 
 
-def _default_targets(linear: list[str]) -> tuple[str, ...]:
+def query_key_value(linear: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the query, key and value projections; None where no layers have their usual names."""
     present = {name.rpartition(".")[2] for name in linear}
     for names in _QUERY_KEY_VALUE:
         if present.issuperset(names):
             return tuple(name for name in linear if name.rpartition(".")[2] in names)
-    return tuple(linear)
+    return None
 
 
 def _match_expression(expression: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
@@ -162,8 +163,13 @@ def _match_endings(
     return tuple(name for name in modules if any(matches(name, ending) for ending in endings))
 
 
+def name_endings(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the last parts of layers' names, each once."""
+    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in names))
+
+
 def _endings(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
+    return ", ".join(name_endings(names))
 
 
 def swap_in(model: PreTrainedModel, targets: tuple[str, ...]) -> dict[str, MultiLoraLinear]:

@@ -16,6 +16,7 @@ from lorascope.run.executors import Executor, make_executor
 from lorascope.run.post_training import PostTraining, stored_analyses
 from lorascope.run.predict import predict_once, update_calibration
 from lorascope.run.prepare import prepare_study
+from lorascope.run.proof import prove_adapters
 from lorascope.run.round import RoundTrainer, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
@@ -97,6 +98,7 @@ def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: st
     with sampling(run.store, run.study.device), stop.deferred(executor.stop):
         complete = _train_rounds(run, executor)
         PostTraining(run).execute()
+        prove_adapters(run)
     choose_adapters(run.folder, run.store)
     if complete:
         update_calibration(run.folder.store)

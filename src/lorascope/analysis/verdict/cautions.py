@@ -4,6 +4,7 @@ from lorascope.analysis.cost.cautions import memory_not_returned, unsteady_steps
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import TrialSection
+from lorascope.analysis.verdict.adapter_files import adapter_differs
 from lorascope.analysis.verdict.claims import shown_above
 from lorascope.analysis.verdict.power import below_capacity, environment_changed, underpowered
 from lorascope.analysis.verdict.schema import CautionKind, CautionSection
@@ -21,6 +22,7 @@ FEW_STEPS = 50
 def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
     """Run every check, the weightiest first."""
     checks = (
+        adapter_differs,
         _unfinished,
         _ended_early,
         _no_improvement,

@@ -7,6 +7,7 @@ from lorascope.message import Message, Sentences
 
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
 CautionKind = Literal[
+    "adapter_differs",
     "unfinished",
     "ended_early",
     "one_learning_rate",

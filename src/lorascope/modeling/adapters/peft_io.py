@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from lorascope.modeling.adapters.tensor_file import write_tensors
 from lorascope.modeling.backends.protocol import LayerAdapter
 from lorascope.spec.fields.lora import pattern_value
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _UNREADABLE = (
@@ -70,8 +70,8 @@ def save_peft(
     tensors = {}
     for name, adapter in adapters.items():
         A, B = (factor.detach().cpu() for factor in _whole_factors(adapter))
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = A.contiguous()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = B.contiguous()
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = A.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = B.contiguous()
     twice = 2 if any(adapter.initial is not None for adapter in adapters.values()) else 1
     alphas = math.sqrt(twice) if rslora else twice
     config = {
@@ -116,8 +116,8 @@ def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
     tensors = load_file(folder / WEIGHTS)
     with torch.no_grad():
         for name, adapter in adapters.items():
-            adapter.A.copy_(tensors[f"{_PREFIX}{name}.lora_A.weight"])
-            adapter.B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"])
+            adapter.A.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
+            adapter.B.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
@@ -134,7 +134,7 @@ def read_updates(folder: Path) -> dict[str, Update]:
             rank = int(pattern_value(config.get("rank_pattern", {}), layer, config["r"]))
             alpha = float(pattern_value(config.get("alpha_pattern", {}), layer, config["lora_alpha"]))
             scale = alpha / (rank**0.5 if config["use_rslora"] else rank)
-            A, B = (tensors[f"{_PREFIX}{layer}.lora_{which}.weight"] for which in "AB")
+            A, B = (tensors[f"{PREFIX}{layer}.lora_{which}.weight"] for which in "AB")
             if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, rank, rank):
                 raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
             updates[layer] = Update(A=A, B=B, scale=scale)
@@ -150,9 +150,11 @@ def merge_peft(model: PreTrainedModel, folder: Path) -> None:
     """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better.
 
     Raises:
-        InputError: a layer does not store its weight as a matrix that an update can be added to.
+        InputError: a layer does not store its weight as a matrix that an update can be added to, or not for itself.
     """
-    for name, update in read_updates(folder).items():
+    updates = read_updates(folder)
+    _check_not_shared(model, updates)
+    for name, update in updates.items():
         layer = model.get_submodule(name)
         kind = find_kind(layer)
         weight_OI = None if kind is None else kind.weight(layer)
@@ -167,6 +169,21 @@ def merge_peft(model: PreTrainedModel, folder: Path) -> None:
             weight_OI.copy_(weight_OI.to(wide) + update.scale * (B @ A))
 
 
+def _check_not_shared(model: PreTrainedModel, names: Iterable[str]) -> None:
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(parameter.data_ptr(), []).append(name.rpartition(".")[0])
+    adapted = set(names)
+    for sharing in owners.values():
+        mine = next((name for name in sharing if name in adapted), None)
+        if mine is not None and len(set(sharing)) > 1:
+            other = next(name for name in sharing if name != mine)
+            raise InputError(
+                f"the adapter cannot be merged into {mine}, whose weight is also that of {other}",
+                remedy="export it without merging",
+            )
+
+
 def truncate_peft(source: Path, target: Path, rank: int) -> None:
     """Write the best adapter of a smaller rank, layer by layer, to a new folder.
 
@@ -179,8 +196,8 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
         cut = principal(update)[0].first(rank)
         if len(cut.A) < rank:
             smaller[layer] = len(cut.A)
-        tensors[f"{_PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
-        tensors[f"{_PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
+        tensors[f"{PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
+        tensors[f"{PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
     target.mkdir(exist_ok=True)
     write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
     own = {"rank_pattern": smaller, "alpha_pattern": smaller}

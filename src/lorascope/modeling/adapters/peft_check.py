@@ -1,0 +1,111 @@
+"""Load adapters with PEFT itself, over the modules of a loaded base, which are as before afterwards."""
+
+import importlib.util
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.adapters.peft_io import CONFIG, PREFIX, WEIGHTS, save_peft
+from lorascope.modeling.backends.protocol import LayerAdapter
+
+PEFT_ERRORS = (
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""Errors of PEFT with an adapter that it does not load."""
+
+
+def peft_is_installed() -> bool:
+    """Return True if adapters can be loaded with PEFT here."""
+    return importlib.util.find_spec("peft") is not None
+
+
+@contextmanager
+def loaded_by_peft(model: PreTrainedModel, folder: Path) -> Iterator[nn.Module]:
+    """Let PEFT load an adapter into a plain model; on exit, the model's modules are its own again."""
+    children = [(module, dict(module._modules)) for module in model.modules()]
+    attributes = set(vars(model))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from peft import PeftModel  # noqa: PLC0415 - it need not be installed
+
+            loaded: nn.Module = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
+        yield loaded
+    finally:
+        for module, own in children:
+            module._modules.clear()
+            module._modules.update(own)
+        for name in set(vars(model)) - attributes:
+            delattr(model, name)
+
+
+def layers_left_out(model: PreTrainedModel, folder: Path) -> list[str]:
+    """Return the layers of an adapter's files whose weights are not in the model that PEFT made of it."""
+    tensors = load_file(folder / WEIGHTS)
+    names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["target_modules"]
+    modules = dict(model.named_modules())
+
+    def has(name: str, which: str) -> bool:
+        adapters = getattr(modules.get(name), f"lora_{which}", {})
+        weight = adapters["default"].weight if "default" in adapters else None
+        stored = tensors[f"{PREFIX}{name}.lora_{which}.weight"]
+        return weight is not None and weight.shape == stored.shape and torch.equal(weight.cpu().to(stored), stored)
+
+    return [name for name in names if not (has(name, "A") and has(name, "B"))]
+
+
+def unloadable_layers(model: PreTrainedModel, names: Sequence[str]) -> frozenset[str]:
+    """Return the layers of a plain model whose adapters PEFT leaves out or refuses; none where it is not installed.
+
+    PEFT rewrites names of mixture-of-experts models, and refuses some layers of state-space models.
+    """
+    if not peft_is_installed() or not names:
+        return frozenset()
+    try:
+        return frozenset(_left_out(model, names))
+    except PEFT_ERRORS:
+        pass
+    by_ending = defaultdict(list)
+    for name in names:
+        by_ending[name.rpartition(".")[2]].append(name)
+    lost = {name for own in by_ending.values() if _is_refused(model, own) for name in own}
+    kept = [name for name in names if name not in lost]
+    return frozenset(lost | (set(_left_out(model, kept)) if kept and lost else set(names)))
+
+
+def _is_refused(model: PreTrainedModel, names: Sequence[str]) -> bool:
+    try:
+        return bool(_left_out(model, names))
+    except PEFT_ERRORS:
+        return True
+
+
+def _left_out(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
+    """Let PEFT load an adapter of rank 1 with these layers."""
+    layers = {name: MultiLoraLinear(model.get_submodule(name)) for name in names}
+    adapters = {}
+    for place, (name, layer) in enumerate(layers.items()):
+        n_in, n_out = layer.features
+        A, B = torch.full((1, n_in), 1.0 + place), torch.full((n_out, 1), 1.0 + place)
+        adapters[name] = LayerAdapter(A=A, B=B, scale=1.0, dropout=0.0)
+    with TemporaryDirectory() as folder:
+        save_peft(Path(folder), adapters, layers, base="", rank=1, lora_alpha=1, rslora=False, dropout=0.0)
+        with loaded_by_peft(model, Path(folder)):
+            return layers_left_out(model, Path(folder))

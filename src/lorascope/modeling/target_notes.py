@@ -1,0 +1,45 @@
+"""Notes on what of a model is not trained, although a reader might expect it."""
+
+from collections.abc import Iterator, Sequence
+
+from transformers import PreTrainedModel
+
+from lorascope.message import Message
+from lorascope.modeling.targets import Reach, adaptable, name_endings, query_key_value
+from lorascope.spec.fields.lora import ALL_LINEAR
+
+_MANY = 8
+"""More names of layers are not listed."""
+
+
+def target_notes(
+    model: PreTrainedModel, target_modules: tuple[str, ...] | str | None, targets: Sequence[str], reach: Reach
+) -> Iterator[Message]:
+    """Say which layers have no adapter, and which part of the loss is left out.
+
+    Args:
+        model: the plain base.
+        target_modules: as the study names them.
+        targets: the layers that get adapters.
+        reach: which layers tokens pass and PEFT loads.
+    """
+    linear = adaptable(model)
+    chosen = None if target_modules is not None else query_key_value(linear)
+    if target_modules is None and chosen is None:
+        yield Message("targets.no_query_key_value", layers=_shown(targets))
+    if target_modules in {None, ALL_LINEAR}:
+        lost = [name for name in linear if name in reach.unloadable and (chosen is None or name in chosen)]
+        if lost:
+            yield Message("targets.unloadable", count=len(lost), layers=_shown(lost))
+        rest = [name for name in linear if name in reach.partly or name not in reach.wholly]
+        if target_modules is not None and rest:
+            yield Message("targets.not_passed", count=len(rest), layers=_shown(rest))
+        if any(p.dim() == 3 and "experts" in name for name, p in model.named_parameters()):
+            yield Message("targets.experts")
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        yield Message("note.no_router_loss")
+
+
+def _shown(names: Sequence[str]) -> tuple[str, ...]:
+    endings = name_endings(names)
+    return endings if len(endings) <= _MANY else (*endings[:_MANY], "...")
