@@ -21,13 +21,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from peft import PeftModel
+from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from lorascope.costmodel.shapes import model_shape
-from lorascope.data.dataset import Example, Splits
+from lorascope.data.dataset import Example, Examples, Splits
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.trial import TrainingTrial
@@ -86,14 +87,16 @@ class _Kept:
 def make_model(model_type: str, dtype: torch.dtype) -> PreTrainedModel:
     """Make a small model with weights large enough for logits that differ from token to token."""
     torch.manual_seed(5)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(model_type))  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.to(dtype).requires_grad_(requires_grad=False).eval()
+    nn.Module.to(model, dtype)
+    model.requires_grad_(requires_grad=False).train(mode=False)
+    return model
 
 
 def make_splits() -> Splits:
@@ -109,7 +112,7 @@ def make_splits() -> Splits:
         return tuple(found)
 
     train = rows([5, 9, 14, LONG, 20, 7, 33, 12])
-    return Splits(train=train, eval=rows([6, LONG - 9, 17, 30]), data_hash="", format="text", notes=())
+    return Splits(train=Examples.of(train), eval=rows([6, LONG - 9, 17, 30]), data_hash="", format="text", notes=())
 
 
 def study(model_type: str, targets: str | None, dtype: torch.dtype) -> Found:
@@ -213,7 +216,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
+    logging.set_verbosity(50)
     begin, found = time.monotonic(), {}
     by_class = {name: kind for kind, name in reversed(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items())}
     for model_type, result in study_all(chosen.model_types or sorted(by_class.values()), getattr(torch, chosen.dtype)):

@@ -58,7 +58,9 @@ def _shrunk(kind: type[PretrainedConfig], overrides: dict[str, Any] | None = Non
     base = kind()
     fields = base.to_dict()
     names = getattr(kind, "attribute_map", {})
-    small = {names.get(name, name): value for name, value in _SMALL.items() if name in fields or name in names}
+    small: dict[str, Any] = {
+        names.get(name, name): value for name, value in _SMALL.items() if name in fields or name in names
+    }
     for name, value in fields.items():
         part = getattr(base, name) if isinstance(value, dict) and name != "per_layer_config" else None
         if isinstance(part, PretrainedConfig):

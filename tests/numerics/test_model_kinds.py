@@ -41,12 +41,12 @@ from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from support.groups import make_spec
 from support.tiny_models import VOCABULARY
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 512, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-LONGROPE = {
+LONGROPE: dict[str, Any] = {
     "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 3, "long_factor": [1.0, 4.0, 9.0],
     "original_max_position_embeddings": 60,
 }  # fmt: skip
@@ -199,7 +199,7 @@ def test_adapted_layer_looks_like_the_linear_layer_it_wraps() -> None:
         _ = layer.width
 
 
-GLM = Glm4MoeConfig(
+GLM = Glm4MoeConfig(  # type: ignore[call-arg]  # more than the class declares
     **SIZES | {"num_hidden_layers": 3}, moe_intermediate_size=16, n_routed_experts=4, n_group=1, topk_group=1,
     num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, head_dim=6,
 )  # fmt: skip

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lorascope.data.dataset import Example
+from lorascope.data.dataset import Example, Examples
 from lorascope.errors import MODEL_ERRORS, InputError
 from lorascope.modeling.adapters.linear_kinds.dense import DENSE_TYPES
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
@@ -83,7 +84,8 @@ def choose_rows(examples: Sequence[Example]) -> tuple[CheckedRow, ...]:
         for row in (by_length[i] for i in chosen)
     ]
     rows = [CheckedRow(example=row, at=torch.arange(row.n_tokens)) for row in cut]
-    longest = max(examples, key=lambda example: example.n_tokens)
+    lengths = examples.n_tokens if isinstance(examples, Examples) else [example.n_tokens for example in examples]
+    longest = examples[int(np.argmax(lengths))]
     if longest.n_tokens > CHECKED_TOKENS:
         half = CHECKED_TOKENS // 2
         at = torch.cat([torch.linspace(0, longest.n_tokens - half - 1, half).long(), torch.arange(-half, 0)])
