@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -42,8 +43,7 @@ def loaded_by_peft(model: PreTrainedModel, folder: Path) -> Iterator[nn.Module]:
     children = [(module, dict(module._modules)) for module in model.modules()]
     attributes = set(vars(model))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silent():
             from peft import PeftModel  # noqa: PLC0415 - it need not be installed
 
             loaded: nn.Module = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
@@ -54,6 +54,19 @@ def loaded_by_peft(model: PreTrainedModel, folder: Path) -> Iterator[nn.Module]:
             module._modules.update(own)
         for name in set(vars(model)) - attributes:
             delattr(model, name)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what PEFT and the libraries that it imports tell their users off the screen."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def layers_left_out(model: PreTrainedModel, folder: Path) -> list[str]:
