@@ -43,7 +43,7 @@ def test_changed_analysis_fields_train_nothing(spec: StudySpec, tmp_path: Path) 
     write_report(folder)
     before, records = json.loads((folder / "summary.json").read_text()), read_study(folder)
     changes = {
-        "tolerance": 3.0, "convergence_band": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6,
+        "tolerance": 3.0, "convergence_band": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6, "prefer": "loss",
     }  # fmt: skip
     assert set(changes) | {"cost"} == ANALYSIS_FIELDS
     changed = spec.model_copy(update=changes)
@@ -56,8 +56,8 @@ def test_changed_analysis_fields_train_nothing(spec: StudySpec, tmp_path: Path) 
     after = json.loads((folder / "summary.json").read_text())
     assert after["trials"] == before["trials"]
     assert after["study"]["tolerance"] == 3.0
-    assert after["recommendation"]["efficient"]["rank"] is None
-    assert "comes nearest" in after["recommendation"]["efficient"]["reason"]
+    assert after["recommendation"]["use"]["rank"] is None
+    assert "comes nearest" in after["recommendation"]["use"]["reason"]
     execute(spec, folder)
     write_report(folder)
     assert json.loads((folder / "summary.json").read_text()) == before

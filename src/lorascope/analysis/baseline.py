@@ -114,7 +114,7 @@ def _text(
     choices: Mapping[int, RankChoice],
     recommendation: RecommendationSection,
 ) -> Iterator[Message]:
-    order, own = side.order, recommendation.efficient.rank
+    order, own = side.order, recommendation.use.rank
     yield _script(data, side)
     if order.by_eval_loss != order.by_train_loss:
         yield Message("naive.held_out", ranks=tuple(Message("naive.rank", rank=rank) for rank in order.by_eval_loss))
@@ -128,7 +128,7 @@ def _text(
     if own is not None and own == order.by_train_loss[0]:
         yield Message("naive.same_rank", rank=own)
     elif own is not None:
-        yield Message("naive.other_rank", rank=own, reason=recommendation.efficient.reason)
+        yield Message("naive.other_rank", rank=own, reason=recommendation.use.reason)
 
 
 def _script(data: StudyData, side: Side) -> Message:

@@ -35,7 +35,7 @@ def tradeoff(
     with_loss = [part for part in ranks if part.eval_loss is not None]
     if not with_loss:
         return (Message("tradeoff.no_loss"),)
-    part = next((part for part in with_loss if part.rank == recommendation.efficient.rank), with_loss[0])
+    part = next((part for part in with_loss if part.rank == recommendation.use.rank), with_loss[0])
     reading = next(reading for reading in readings if reading.rank == part.rank)
     return *_gains(resolved, part, reading), *_costs(reading, with_loss[-1].rank)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lorascope.analysis import StudySummary
@@ -10,6 +11,7 @@ from lorascope.cli.columns import Column, make_table
 from lorascope.cli.formatting import outcome_line
 from lorascope.records import AS_PLANNED
 from lorascope.text.say import say
+from lorascope.text.tables.advice import headline, needs
 from lorascope.text.tables.ranks import rank_columns
 from lorascope.text.tables.table import NONE
 
@@ -47,7 +49,9 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
         saved = f"Early exit stopped {budget.stopped_trials} trials: {budget.share:.0%} of the whole grid's tokens."
         console.print(Text(saved, style="dim"))
     console.print()
-    console.print(Text(recommendation(summary), style="bold"))
+    console.print(Text(headline(summary), style="bold"))
+    if summary.recommendation.use.rank is not None and len(summary.ranks) > 1:
+        console.print(_needs(summary))
     console.print(Text(say(summary.verdict.text)))
     console.print(Text(say(summary.readings.naive.text), style="dim"))
     for caution in summary.cautions:
@@ -59,15 +63,11 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
     console.print(f"adapters: {folder / 'adapters'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def recommendation(summary: StudySummary) -> str:
-    """State the recommended rank and the reason in one sentence, or why there is none."""
-    advice = summary.recommendation.efficient
-    if advice.rank is None:
-        return say(advice.reason)
-    if summary.study.limited:
-        advice = summary.recommendation.constrained
-    head = "Not settled yet; until it is, use" if summary.verdict.kind == "too_short" else "Use"
-    return f"{head} rank {advice.rank}: {say(advice.reason)}."
+def _needs(summary: StudySummary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for need in needs(summary):
+        table.add_row(need.title, str(need.rank or NONE), need.reason, need.badge)
+    return table
 
 
 def _columns(summary: StudySummary) -> list[Column]:

@@ -22,6 +22,7 @@ from lorascope.store.folder import StudyFolder
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
+from lorascope.text.tables.advice import headline, needs
 from lorascope.text.tables.ranks import rank_table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -102,6 +103,8 @@ def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], pa
     return environment.get_template(template).render(
         ending=_ending(),
         summary=summary,
+        headline=headline(summary),
+        needs=needs(summary),
         language=current_language(),
         page=page,
         colors=rank_colors([part.rank for part in summary.ranks]),

@@ -80,5 +80,5 @@ def within(limits: Sequence[Limit], cost: RankCost) -> bool:
 
 
 def worst_share(limits: Sequence[Limit], cost: RankCost) -> float:
-    """Return the largest share of a limit that a rank takes; there must be a limit."""
-    return max(limit.share(cost) for limit in limits)
+    """Return the largest share of a limit that a rank takes; 0 without a limit."""
+    return max((limit.share(cost) for limit in limits), default=0.0)

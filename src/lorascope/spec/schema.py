@@ -10,7 +10,9 @@ from lorascope.spec.fields.lora import LoraFields
 from lorascope.spec.fields.rows import RowFields
 from lorascope.spec.fields.training import TrainingFields
 
-ANALYSIS_FIELDS = frozenset({"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "cost"})
+ANALYSIS_FIELDS = frozenset(
+    {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost"}
+)
 """Fields that change analysis or measurement but no training; a finished study accepts new values."""
 
 

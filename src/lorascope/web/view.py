@@ -15,6 +15,7 @@ from lorascope.spec.schema import StudySpec
 from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
+from lorascope.text.tables.advice import headline, needs
 from lorascope.text.tables.ranks import RankColumn, rank_columns
 from lorascope.text.tables.table import NONE, loss_cell
 from lorascope.text.tables.trials import outcome_names
@@ -78,16 +79,11 @@ def study_list(studies: Mapping[str, LiveStudy]) -> str:
 def result(summary: StudySummary) -> str:
     """Show the summary: verdict, recommendations, ranks, cautions."""
     columns = [rank_columns()[name] for name in RANK_COLUMNS]
-    advice = summary.recommendation
-    constrained = tr("Within the limits") if summary.study.limited else tr("Where memory is scarce")
     return render(
         "result.html.j2",
         summary=summary,
-        cards=(
-            (tr("For the lowest loss"), advice.quality),
-            (tr("Where time counts too"), advice.efficient),
-            (constrained, advice.constrained),
-        ),
+        headline=headline(summary),
+        needs=needs(summary),
         colors=rank_colors([part.rank for part in summary.ranks]),
         columns=columns,
         rows=[(part.rank, _rank_cells(columns, part)) for part in summary.ranks if part.eval_loss is not None],

@@ -156,11 +156,11 @@ def test_baseline_uses_the_first_rate_and_the_training_loss(grid: StudySummary) 
 
 def test_baseline_difference_is_reported(make_study: MakeStudy) -> None:
     agree = summarize(make_study())
-    assert agree.readings.naive.rank == agree.recommendation.efficient.rank == 128
+    assert agree.readings.naive.rank == agree.recommendation.use.rank == 128
     assert agree.readings.naive.text[-1] == Message("naive.same_rank", rank=128)
     close = StudySpec(ranks=(8, 128, 256), tolerance=0.2)
     differ = summarize(make_study(spec=close, floors={8: 1.3, 128: 1.2, 256: 1.25}))
-    assert (differ.readings.naive.rank, differ.recommendation.efficient.rank) == (128, 8)
+    assert (differ.readings.naive.rank, differ.recommendation.use.rank) == (128, 8)
     text = differ.readings.naive.text
     assert values_of(text, "naive.script")["rank"] == 128
     assert [message.values["rank"] for message in messages_in(text) if message.code == "naive.rank_loss"] == [
@@ -168,7 +168,7 @@ def test_baseline_difference_is_reported(make_study: MakeStudy) -> None:
         256,
         8,
     ]
-    assert text[-1] == Message("naive.other_rank", rank=8, reason=differ.recommendation.efficient.reason)
+    assert text[-1] == Message("naive.other_rank", rank=8, reason=differ.recommendation.use.reason)
 
 
 def test_rates_order_skips_a_rate_that_one_rank_did_not_finish(make_study: MakeStudy) -> None:

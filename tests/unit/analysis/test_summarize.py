@@ -38,7 +38,7 @@ def test_summary_names_the_smallest_adequate_rank(make_study: MakeStudy) -> None
     summary = summarize(make_study())
     assert summary.study.complete
     assert summary.verdict.kind == "adequate"
-    assert summary.recommendation.quality.rank == summary.recommendation.efficient.rank == 128
+    assert summary.recommendation.loss.rank == summary.recommendation.use.rank == 128
     by_rank = {part.rank: part for part in summary.ranks}
     assert list(by_rank) == [8, 128, 256]
     assert by_rank[128].excess_loss == 0
@@ -166,7 +166,7 @@ def test_trial_that_ended_early_is_not_compared(make_study: MakeStudy, state: Ou
     assert trial.eval_loss is not None
     assert summary.ranks[1].eval_loss is None
     assert summary.ranks[1].step_seconds is not None
-    assert summary.recommendation.quality.rank == 256
+    assert summary.recommendation.loss.rank == 256
     assert "ended_early" in kinds(summary)
     assert summary.study.complete
 
@@ -191,7 +191,7 @@ def test_ranks_at_different_steps_are_not_compared(make_study: MakeStudy) -> Non
     summary = summarize(make_study(done={"r256": 45}))
     assert summary.verdict.kind == "nothing_to_compare"
     assert summary.verdict.text == (Message("verdict.not_finished", ended=2, total=3),)
-    assert summary.recommendation.quality.rank is None
+    assert summary.recommendation.loss.rank is None
     assert all(part.excess_loss is None and part.eval_loss is not None for part in summary.ranks)
 
 
@@ -250,7 +250,7 @@ def test_memorization_is_a_caution(make_study: MakeStudy) -> None:
             [EvalRecord(trial_id="r8", step=80, example_nats=low, example_target_tokens=(20,) * 200, seconds=1.0)]
         )
     summary = summarize(folder)
-    assert summary.recommendation.quality.rank == 8
+    assert summary.recommendation.loss.rank == 8
     assert "orders_disagree" in kinds(summary)
 
 

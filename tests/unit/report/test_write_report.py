@@ -32,6 +32,7 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
+from lorascope.text.tables.advice import headline
 from lorascope.text.tables.ranks import claims_table, rank_table
 from support.messages import verbatim
 
@@ -145,10 +146,12 @@ def test_page_begins_with_the_verdict(report: Report) -> None:
     text = Page(report.report_html.read_text(encoding="utf-8")).text
     summary = summarize(report.report_html.parent)
     parts = [
+        headline(summary),
         say(summary.verdict.text),
         say(summary.readings.naive.text),
-        "Which rank to use",
-        say(summary.recommendation.efficient.reason),
+        "Lowest loss",
+        say(summary.recommendation.loss.reason),
+        "Least memory",
         "The ranks",
         "What is shown of each rank",
         "Training loss by step",
@@ -281,12 +284,11 @@ def test_readings_tables_show_the_numbers_of_the_summary(make_study: MakeStudy) 
     reading = summary.readings.ranks[0]
     assert f"| 8 | 4 | {reading.stable_step} | {reading.train_gap:.4f} | {reading.final_spread:.4f} |" in text
     assert "- at 0.0001, after 80 steps: " in text
-    assert "| to stay within the limits | 8 | the only rank within the limits; its held-out loss is 0." in text
+    assert "| Lowest loss | 8 | unproven | the lowest loss within the limits, 0." in text
     assert "- limits: peak memory 1.10 GB" in text
     assert "- alpha (scale) of each rank: r 8: 32 (4), r 128: 512 (4)" in text
     page = Page(render("report.html.j2", summary, {}))
     assert page.open == []
-    assert "Within the limits" in page.text
     assert "Where memory is scarce" not in page.text
 
 

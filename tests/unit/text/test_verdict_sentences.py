@@ -9,6 +9,7 @@ EXCESS = (0.02, 0.015, 0.028)
 SHOWN = "0.0200 (95% interval 0.0150 to 0.0280)"
 LOWEST = Message("verdict.adequate_and_lowest", rank=256, p=0.0001)
 ONLY = Message("advice.only_rank")
+ABOVE = Message("advice.above", excess=(0.02, 0.015, 0.028), best=128)
 MEMORY = Message("limit.peak_memory", amount=1_012_000_000, most=1_000_000_000)
 NO_SECONDS = Message("limit.training_alone_unknown", most=600.0)
 
@@ -101,39 +102,31 @@ def test_sentences_of_a_verdict(message: Message, text: str) -> None:
     ("message", "text"),
     [
         (
-            Message("advice.reasons", reasons=(ONLY, Message("advice.step_alone", step_seconds=0.4))),
-            "the only rank with a held-out loss; 0.40 s a step alone",
+            Message(
+                "advice.reasons",
+                reasons=(Message("advice.lowest", loss=1.2), Message("advice.above", excess=EXCESS, best=128)),
+            ),
+            f"1.2000 nats a token, {SHOWN} above rank 128",
         ),
-        (
-            Message("advice.training_state", size=32_000_000),
-            "its adapter, gradient and optimizer take 32.0 MB",
-        ),
-        (
-            Message("advice.not_shown_worse", loss=1.2, excess=(0.008, 0.0002, 0.0158), best=128),
-            "smallest rank not shown to be worse than another: 1.2000 nats a token, 0.0080 (95% interval 0.0002 to "
-            "0.0158) above rank 128, the lowest",
-        ),
-        (
-            Message("advice.lowest", loss=1.2),
-            "lowest held-out loss, 1.2000 nats a token; every smaller rank compared is measurably above it",
-        ),
+        (ONLY, "the only rank with a held-out loss"),
+        (Message("advice.step_alone", step_seconds=0.4), "0.40 s a step when trained alone"),
+        (Message("advice.state", size=32_000_000), "its adapter, gradient and optimizer take 32.0 MB"),
         (Message("advice.no_times"), "times were not measured"),
         (
-            Message("advice.within_tolerance_in_one_seed", tolerance=0.005),
-            "smallest rank shown, in one seed, to be within 0.005 nats a token of the lowest loss",
+            Message("advice.unsteady_times"),
+            "cannot be told: repeats of the same step differed by more than 25 %",
         ),
         (
-            Message("advice.within_tolerance_by_estimate", tolerance=0.005),
-            "smallest rank within 0.005 nats a token of the lowest loss by the estimate alone",
-        ),
-        (Message("advice.only_within_limits"), "the only rank within the limits"),
-        (
-            Message("advice.among_within_limits", count=2, reason=ONLY),
-            "of 2 ranks within the limits: the only rank with a held-out loss",
+            Message("advice.smallest_enough", tolerance=0.005),
+            "the smallest rank shown to be within 0.005 nats a token of the lowest loss",
         ),
         (
-            Message("advice.above_lowest_of_all", excess=EXCESS),
-            f"its held-out loss is {SHOWN} above the lowest of all ranks",
+            Message("advice.smallest_enough_in_one_seed", tolerance=0.005),
+            "the smallest rank shown, in one seed, to be within 0.005 nats a token of the lowest loss",
+        ),
+        (
+            Message("advice.least_regret", regret=0.0021),
+            "the best trade of loss against size, 0.0021 nats a token above the lowest on average",
         ),
         (MEMORY, "peak memory 1.01 GB (limit 1.00 GB)"),
         (Message("limit.peak_memory_unknown", most=9e9), "peak memory not measured (limit 9.00 GB)"),
@@ -155,20 +148,8 @@ def test_sentences_of_a_verdict(message: Message, text: str) -> None:
             "Beyond the limits: rank 128 by its peak memory 1.01 GB (limit 1.00 GB), training alone not measured "
             "(limit 10 min 00 s); rank 256 by its peak memory 1.01 GB (limit 1.00 GB).",
         ),
-        (Message("change.without_limits", rank=256), "Without limits the efficient choice is rank 256."),
         (Message("change.all_within_limits"), "Every rank is within the limits."),
-        (
-            Message("change.other_enough_from", rank=8, tolerance=0.10062),
-            "Rank 8 is enough from a tolerance of 0.1006 on.",
-        ),
-        (
-            Message("change.other_from", rank=8, tolerance=0.09652),
-            "Rank 8 takes its place from a tolerance of 0.0965 on.",
-        ),
-        (
-            Message("change.lowest_not_above", rank=8, low=0.0965),
-            "Rank 8 takes its place once it is not measurably above the lowest; its interval begins at 0.0965.",
-        ),
+        (Message("change.enough_from", tolerance=0.10062), "Proven if you accept 0.1006 nats a token."),
     ],
 )
 def test_sentences_of_a_recommendation(message: Message, text: str) -> None:

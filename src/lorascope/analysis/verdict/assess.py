@@ -1,56 +1,69 @@
 """Verdict and recommendation of a study, from its records and the comparison of its ranks."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from lorascope.analysis.cost.solo_runs import pace_spread, runs_by_rank
 from lorascope.analysis.estimates.noise_floor import noise_floor
-from lorascope.analysis.estimates.ranks import Comparison, compare
+from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import RankSection, TrialSection
+from lorascope.analysis.verdict.claims import claims
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
-from lorascope.analysis.verdict.limits import recommend_within
-from lorascope.analysis.verdict.recommend import no_advice, recommend
+from lorascope.analysis.verdict.limits import beyond_limits, none_within, with_limits
+from lorascope.analysis.verdict.posterior import standings
+from lorascope.analysis.verdict.recommend import Grounds, no_advice, recommend
 from lorascope.analysis.verdict.schema import RecommendationSection, VerdictSection
-from lorascope.analysis.verdict.sensitivity import with_changes
 from lorascope.message import Message
 from lorascope.records import NOT_COMPARED, UNSUCCESSFUL
-from lorascope.spec.limits import limits_of
+from lorascope.spec.limits import limits_of, within
+
+STEADY = 0.25
+"""Times of ranks whose solo runs on one batch differ by more say nothing about which is faster."""
 
 
 def assess(findings: Findings, ranks: Sequence[RankSection]) -> tuple[VerdictSection, RecommendationSection]:
-    """Decide the verdict, and recommend a rank for each priority, within the study's limits if it has any."""
-    verdict, recommendation = _assess(findings, ranks)
-    limits, comparison = limits_of(findings.data.spec), findings.comparison
-    if not limits or comparison is None or not comparison.excess:
-        return verdict, recommendation
-
-    def advise(allowed: Sequence[int]) -> RecommendationSection:
-        choices = {rank: findings.choices[rank] for rank in allowed}
-        among = replace(findings, choices=choices, comparison=compare(choices, findings.trials))
-        return _assess(among, ranks)[1]
-
-    comparable = {part.rank: part for part in ranks if part.rank in comparison.excess}
-    return verdict, recommend_within(limits, comparable, recommendation, advise)
-
-
-def _assess(findings: Findings, ranks: Sequence[RankSection]) -> tuple[VerdictSection, RecommendationSection]:
-    comparison, resolved = findings.comparison, findings.data.resolved
+    """Decide the verdict, and recommend a rank for each need, within the study's limits if it has any."""
+    comparison = findings.comparison
     if comparison is None or comparison.step is None:
         why = _why_not_compared(findings.trials, comparison)
         return VerdictSection(kind="nothing_to_compare", text=(why,)), no_advice(why)
-    tolerance = findings.data.spec.tolerance
+    verdict = _verdict(findings, comparison)
+    return verdict, _recommend(findings, comparison, verdict, ranks)
+
+
+def _verdict(findings: Findings, comparison: Comparison) -> VerdictSection:
+    resolved, tolerance = findings.data.resolved, findings.data.spec.tolerance
     best = (findings.data.evaluations[trial.trial_id] for trial in findings.choices[comparison.best].trials)
     falling = any(still_falling(records, tolerance) for records in best)
     rows = resolved.eval_examples if resolved else 0
     verdict = decide_verdict(comparison, tolerance, falling=falling, rows=rows)
-    advice = recommend(comparison, {part.rank: part for part in ranks}, verdict, tolerance)
     text, noise = verdict.text, noise_floor(findings.choices, comparison)
     if noise is not None:
         text = (*text, Message("verdict.noise_floor", typical=noise.typical, pairs=noise.pairs))
-    if resolved is not None and comparison.step < resolved.total_steps:
+    if resolved is not None and (comparison.step or 0) < resolved.total_steps:
         text = (Message("verdict.so_far", step=comparison.step, total=resolved.total_steps, verdict=text),)
-    verdict = verdict.model_copy(update={"text": text, "noise_floor": noise})
-    return verdict, with_changes(advice, comparison, tolerance)
+    return verdict.model_copy(update={"text": text, "noise_floor": noise})
+
+
+def _recommend(
+    findings: Findings, comparison: Comparison, verdict: VerdictSection, ranks: Sequence[RankSection]
+) -> RecommendationSection:
+    spec, limits = findings.data.spec, limits_of(findings.data.spec)
+    compared = {part.rank: part for part in ranks if part.rank in comparison.excess}
+    allowed = {rank: part for rank, part in compared.items() if within(limits, part)}
+    if not allowed:
+        return no_advice(none_within(limits, list(compared.values())), [beyond_limits(limits, compared)])
+    grounds = Grounds(
+        comparison=comparison,
+        ranks=allowed,
+        tests=claims(comparison.excess, comparison.differences, spec.tolerance),
+        standings=standings(comparison, spec.tolerance),
+        verdict=verdict,
+        tolerance=spec.tolerance,
+        steady=all(pace_spread(runs) <= STEADY for runs in runs_by_rank(findings.data.solo_runs).values()),
+    )
+    advice = recommend(grounds, spec.prefer)
+    return with_limits(advice, limits, compared) if limits else advice
 
 
 def _why_not_compared(trials: Sequence[TrialSection], comparison: Comparison | None) -> Message:

@@ -1,11 +1,11 @@
 """Recommendations among the ranks within the limits on memory, time and adapter size."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lorascope.analysis.summary import RankSection
-from lorascope.analysis.verdict.schema import AdviceSection, RecommendationSection
-from lorascope.message import Message, Sentences, Value
+from lorascope.analysis.verdict.schema import RecommendationSection
+from lorascope.message import Message
 from lorascope.spec.limits import Limit, RankCost, within, worst_share
 
 _CODES = {
@@ -37,56 +37,26 @@ def none_within(limits: Sequence[Limit], costs: Sequence[RankedCost]) -> Message
     return Message("limit.none_within", rank=nearest.rank, over=over)
 
 
-def recommend_within(
-    limits: Sequence[Limit],
-    ranks: Mapping[int, RankSection],
-    free: RecommendationSection,
-    advise: Callable[[Sequence[int]], RecommendationSection],
+def with_limits(
+    advice: RecommendationSection, limits: Sequence[Limit], ranks: Mapping[int, RankSection]
 ) -> RecommendationSection:
-    """Recommend among the ranks within the limits; the constrained choice is the efficient one among them.
+    """Say of the rank to use what it takes of each limit, and what the ranks beyond the limits would need.
 
     Args:
+        advice: among the ranks within the limits.
         limits: at least one.
-        ranks: ranks that can be recommended at all.
-        free: the recommendation without limits.
-        advise: recommends among some of the ranks.
+        ranks: all that could be recommended without limits.
     """
-    allowed = [rank for rank, part in ranks.items() if within(limits, part)]
-    if not allowed:
-        why = none_within(limits, list(ranks.values()))
-        left = AdviceSection(rank=None, reason=why, change=_change(limits, ranks, free))
-        return RecommendationSection(quality=left, efficient=left, constrained=left)
-    advice = free if len(allowed) == len(ranks) else advise(allowed)
-    quality, efficient = (_among(part, len(allowed), len(ranks)) for part in (advice.quality, advice.efficient))
-    constrained = efficient
-    if efficient.rank is not None:
-        chosen = ranks[efficient.rank]
-        reasons: tuple[Value, ...] = (efficient.reason, *_price(chosen), *(describe(limit, chosen) for limit in limits))
-        change = (*efficient.change, *_change(limits, ranks, free))
-        reason = Message("advice.reasons", reasons=reasons)
-        constrained = AdviceSection(rank=chosen.rank, reason=reason, change=change)
-    return RecommendationSection(quality=quality, efficient=efficient, constrained=constrained)
-
-
-def _among(advice: AdviceSection, allowed: int, total: int) -> AdviceSection:
-    """Add the number of ranks that a rank was chosen from."""
-    if allowed == total:
+    if advice.use.rank is None:
         return advice
-    if allowed == 1:
-        reason = Message("advice.only_within_limits")
-    else:
-        reason = Message("advice.among_within_limits", count=allowed, reason=advice.reason)
-    return advice.model_copy(update={"reason": reason})
+    taken = tuple(describe(limit, ranks[advice.use.rank]) for limit in limits)
+    reason = Message("advice.reasons", reasons=(advice.use.reason, *taken))
+    change = (*advice.use.change, beyond_limits(limits, ranks))
+    use = advice.use.model_copy(update={"reason": reason, "change": change})
+    return advice.model_copy(update={"use": use})
 
 
-def _price(part: RankSection) -> Sentences:
-    """State the excess of the rank over the lowest loss of all ranks, at any cost."""
-    if not part.excess_loss or part.excess_loss_ci95 is None:
-        return ()
-    return (Message("advice.above_lowest_of_all", excess=(part.excess_loss, *part.excess_loss_ci95)),)
-
-
-def _change(limits: Sequence[Limit], ranks: Mapping[int, RankSection], free: RecommendationSection) -> Sentences:
+def beyond_limits(limits: Sequence[Limit], ranks: Mapping[int, RankSection]) -> Message:
     """State what the ranks beyond the limits would need."""
     beyond = {
         rank: tuple(describe(limit, part) for limit in limits if limit.share(part) > 1)
@@ -94,9 +64,6 @@ def _change(limits: Sequence[Limit], ranks: Mapping[int, RankSection], free: Rec
         if not within(limits, part)
     }
     if not beyond:
-        return (Message("change.all_within_limits"),)
+        return Message("change.all_within_limits")
     needs = tuple(Message("change.beyond_by", rank=rank, what=what) for rank, what in beyond.items())
-    text = Message("change.beyond_limits", needs=needs)
-    if not free.efficient.rank:
-        return (text,)
-    return text, Message("change.without_limits", rank=free.efficient.rank)
+    return Message("change.beyond_limits", needs=needs)

@@ -5,6 +5,7 @@ from typing import Literal
 from lorascope.analysis.section import Section
 from lorascope.message import Message, Sentences
 
+Evidence = Literal["proven", "likely", "unproven"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
 CautionKind = Literal[
     "adapter_differs",
@@ -33,19 +34,29 @@ class AdviceSection(Section):
     """The rank; null when the records support none."""
     reason: Message
     """Why, with the numbers."""
+    evidence: Evidence | None = None
+    """Whether its loss is within the tolerance of the lowest: proven (shown by the tests over two or more seeds),
+    likely (a chance of 80 % or more) or unproven; null with one rank."""
+    chance: float | None = None
+    """Probability of that under a flat prior; null with one rank or one seed."""
     change: Sentences = ()
     """What would change it."""
 
 
 class RecommendationSection(Section):
-    """A rank for each of three priorities."""
+    """The rank to use, and the rank that each need names."""
 
-    quality: AdviceSection
-    """The lowest loss matters most."""
-    efficient: AdviceSection
-    """Time matters too."""
-    constrained: AdviceSection
-    """Memory is scarce; where limits were given, the efficient rank within them."""
+    use: AdviceSection
+    """The rank to use: that of the need which the study prefers."""
+    loss: AdviceSection
+    """Lowest loss: the rank of the lowest estimate."""
+    value: AdviceSection
+    """Best value: the smallest rank shown to be enough, or else that of the least expected loss above the lowest when
+    a doubling of the rank must gain a fifth of the tolerance."""
+    time: AdviceSection
+    """Fastest; null where times were not measured or are not steady enough to compare."""
+    memory: AdviceSection
+    """Least memory: the smallest rank."""
 
 
 class ClaimsSection(Section):

@@ -12,6 +12,7 @@ from lorascope.spec.fields.types import (
     contradiction,
 )
 
+Preference = Literal["value", "loss", "time", "memory"]
 Cost = Literal["off", "quick", "full"]
 BUILTIN_TEXT = "builtin:python-reference"
 NO_TEXT = "none"
@@ -26,6 +27,10 @@ class AnswerFields(Fields):
 
     convergence_band: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """A training loss has converged once its moving average stays this close to its final level, as a share of it."""
+
+    prefer: Preference = "value"
+    """The need that decides which rank to use: best ``value`` (the smallest rank shown to be enough; where none is, a
+    doubling of the rank must gain a fifth of ``tolerance``), lowest ``loss``, least ``time`` or least ``memory``."""
 
     max_memory: Size | None = None
     """Memory limit of recommended ranks when trained solo, such as ``8GB`` or ``7.5GiB``."""

@@ -4,12 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lorascope.analysis.summary import RankSection
 from lorascope.analysis.verdict.claims import claims
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
-from lorascope.analysis.verdict.recommend import recommend
-from lorascope.analysis.verdict.schema import RecommendationSection
-from lorascope.message import Message
 from lorascope.records import EvalRecord
 from support.comparisons import SEEDS, Excesses, compared
 from support.messages import codes, values_of
@@ -134,74 +130,3 @@ def test_still_falling_compares_the_last_pace_with_the_average(losses: tuple[flo
         for n, loss in enumerate(losses)
     ]
     assert still_falling(records, TOLERANCE) is falling
-
-
-def part(rank: int, seconds: float | None) -> RankSection:
-    return RankSection(
-        rank=rank, lora_alpha=32.0, best_learning_rate=1e-4, seeds=1, eval_loss=1.0, eval_loss_ci95=(0.9, 1.1),
-        excess_loss=0.0, excess_loss_ci95=(0.0, 0.0), train_loss=1.0, trainable_parameters=rank, adapter_bytes=rank,
-        training_state_bytes=4_000_000 * rank, step_seconds=seconds, runtime_seconds=None, tokens_per_second=None,
-        peak_memory_bytes=None, memory=None,
-    )  # fmt: skip
-
-
-def advised(
-    excesses: Excesses, seconds: dict[int, float | None], seeds: tuple[int, ...] = SEEDS
-) -> RecommendationSection:
-    comparison = compared(excesses, seeds)
-    verdict = decide_verdict(comparison, TOLERANCE, falling=False, rows=200)
-    return recommend(comparison, {rank: part(rank, seconds[rank]) for rank in excesses}, verdict, TOLERANCE)
-
-
-def test_the_lowest_loss_and_the_least_cost_can_be_two_ranks() -> None:
-    advice = advised({8: WORSE, 64: SLIGHTLY_WORSE, 128: (0.0, 0.0005)}, {8: 0.4, 64: 0.5, 128: 0.7})
-    assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (128, 64, 64)
-    assert values_of(advice.efficient.reason, "advice.step_alone") == {"step_seconds": 0.5}
-    assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 256_000_000}
-
-
-def test_undecided_study_is_settled_by_priority() -> None:
-    maybe = (0.008, 0.004)
-    advice = advised({8: maybe, 64: OPEN, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.7})
-    assert (advice.quality.rank, advice.efficient.rank, advice.constrained.rank) == (8, 64, 8)
-    excess = values_of(advice.quality.reason, "advice.not_shown_worse")["excess"]
-    assert excess == pytest.approx((0.008, 0.0002, 0.0158), abs=5e-5)
-    assert values_of(advice.constrained.reason, "advice.training_state") == {"size": 32_000_000}
-
-
-def test_quality_rank_is_the_lowest_loss_if_smaller_ranks_are_worse() -> None:
-    advice = advised({8: WORSE, 128: BEST, 256: EQUAL}, {8: 0.4, 128: 0.5, 256: 0.7})
-    assert advice.quality.rank == advice.constrained.rank == 128
-    assert advice.quality.reason == Message("advice.lowest", loss=1.0)
-
-
-def test_efficient_rank_ignores_noise_of_times() -> None:
-    advice = advised({8: EQUAL, 128: BEST}, {8: 0.9, 128: 0.5})
-    assert advice.efficient.rank == 8
-    assert values_of(advice.efficient.reason, "advice.step_alone") == {"step_seconds": 0.9}
-
-
-def test_efficient_rank_without_times_is_the_smallest_adequate() -> None:
-    advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: None, 128: None})
-    assert advice.efficient.rank == 64
-    assert "advice.no_times" in codes(advice.efficient.reason)
-
-
-def test_recommendation_from_one_seed_says_so() -> None:
-    advice = advised({8: WORSE, 64: EQUAL, 128: BEST}, {8: 0.4, 64: 0.5, 128: 0.6}, seeds=(0,))
-    assert "advice.within_tolerance_in_one_seed" in codes(advice.efficient.reason)
-
-
-def test_recommendation_of_a_short_run_uses_the_estimate() -> None:
-    advice = advised({8: OPEN, 128: BEST}, {8: 0.4, 128: 0.5})
-    assert advice.efficient.rank == 8
-    assert "advice.within_tolerance_by_estimate" in codes(advice.efficient.reason)
-
-
-def test_recommendation_of_a_single_rank() -> None:
-    advice = advised({8: BEST}, {8: 0.4}, seeds=(0,))
-    only = Message("advice.only_rank")
-    assert advice.quality.reason == only
-    time, memory = Message("advice.step_alone", step_seconds=0.4), Message("advice.training_state", size=32_000_000)
-    assert advice.efficient.reason == Message("advice.reasons", reasons=(only, time))
-    assert advice.constrained.reason == Message("advice.reasons", reasons=(only, memory))
