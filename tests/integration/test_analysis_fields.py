@@ -43,7 +43,8 @@ def test_changed_analysis_fields_train_nothing(spec: StudySpec, tmp_path: Path) 
     write_report(folder)
     before, records = json.loads((folder / "summary.json").read_text()), read_study(folder)
     changes = {
-        "tolerance": 3.0, "convergence_band": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6, "prefer": "loss",
+        "tolerance": 3.0, "convergence_band": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6,
+        "prefer": "loss",
     }  # fmt: skip
     assert set(changes) | {"cost"} == ANALYSIS_FIELDS
     changed = spec.model_copy(update=changes)
