@@ -3,12 +3,16 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from lorascope.message import Message
+
+_HASHED_ROWS = 1000
+"""Rows that are hashed at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -116,13 +120,20 @@ class Splits:
     """What was done to the rows."""
 
 
-def hash_splits(splits: Iterable[Sequence[Example]]) -> str:
+def hash_splits(splits: Iterable[Examples]) -> str:
     """Return the SHA-256 in hex of splits in their order, equal on every platform."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(np.int64(len(split)).astype("<i8").tobytes())
-        for example in split:
-            digest.update(np.int64(example.n_tokens).astype("<i8").tobytes())
-            digest.update(example.input_ids.astype("<i8").tobytes())
-            digest.update(example.target_mask.astype("u1").tobytes())
+        for first in range(0, len(split), _HASHED_ROWS):
+            rows = split[first : first + _HASHED_ROWS]
+            stored = np.concatenate(list(rows.stored_rows()))
+            targets = stored < 0
+            ids, mask = np.where(targets, ~stored, stored).astype("<i8"), targets.astype("u1")
+            lengths = rows.n_tokens.astype("<i8")
+            ends = np.cumsum(lengths).tolist()
+            for row, (start, end) in enumerate(pairwise([0, *ends])):
+                digest.update(lengths[row].tobytes())
+                digest.update(ids[start:end].data)
+                digest.update(mask[start:end].data)
     return digest.hexdigest()

@@ -12,11 +12,14 @@ from transformers import PreTrainedTokenizerBase
 from lorascope.data.dataset import complement_targets
 from lorascope.data.encode import encode
 from lorascope.data.formats.detect import Format, choose_format
-from lorascope.data.formats.rendering import Drop
+from lorascope.data.formats.rendering import Drop, RenderedRow
+from lorascope.data.minhash import signature
 from lorascope.data.row_keys import KEYS, keys_of
 from lorascope.data.sources.rows import Row
 from lorascope.spec.schema import StudySpec
 
+COLUMNS = ("tokens", "lengths", "keys", "signatures")
+"""Names of the arrays of EncodedRows."""
 RENDERED, TRUNCATED, CUT = "rendered", "rows.truncated", "rows.cut_before_target"
 """Counted rows: those with text, those cut at max_length, and those of them without a target left."""
 
@@ -31,6 +34,8 @@ class EncodedRows:
     """[rows] tokens of each row."""
     keys: npt.NDArray[np.uint64]
     """[rows, keys, 2]: see ``row_keys``."""
+    signatures: npt.NDArray[np.uint32]
+    """[rows, numbers] of ``minhash``, or [rows, 0] where the study does not look for similar rows."""
     counts: Counter[str] = field(default_factory=Counter)
     """Rows by the code of the note about them."""
     first_target: int | None = None
@@ -62,23 +67,18 @@ class Encoder:
         """Encode rows, of which the first has this number. Raises InputError with the number of an unusable row."""
         chosen = self.format
         counts: Counter[str] = Counter()
-        rendered = []
-        for number, cells in enumerate(rows, start=first_number):
-            row = chosen.render(cells, number)
-            if isinstance(row, Drop):
-                counts[row] += 1
-            else:
-                rendered.append(row)
-                counts.update(row.remarks)
-        counts[RENDERED] = len(rendered)
+        cells, rendered = self._render(rows, first_number, counts)
+        chosen = self.format
         encoded = encode(rendered, self.tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
-        parts, keys, needed = [], [], []
-        for text, tokenized in zip(rendered, encoded, strict=True):
+        parts, keys, needed, signatures = [], [], [], []
+        for row, text, tokenized in zip(cells, rendered, encoded, strict=True):
             example = tokenized.truncate(self.spec.max_length)
             if example is not None:
                 parts.append(complement_targets(example.input_ids, example.target_mask))
                 keys.append(keys_of(text, example.input_ids))
                 counts[TRUNCATED] += len(tokenized.input_ids) > self.spec.max_length
+                if self.spec.dedupe == "minhash":
+                    signatures.append(signature(row))
             elif tokenized.target_mask.any():
                 counts[CUT] += 1
                 needed.append(int(np.argmax(tokenized.target_mask)) + 1)
@@ -88,26 +88,46 @@ class Encoder:
             tokens=np.concatenate([np.empty(0, np.int32), *parts]),
             lengths=np.array([len(part) for part in parts], dtype=np.int64),
             keys=np.frombuffer(b"".join(keys), dtype="<u8").reshape(-1, KEYS, 2),
+            signatures=np.array(signatures, dtype=np.uint32).reshape(len(parts), -1 if signatures else 0),
             counts=+counts,
             first_target=min(needed, default=None),
         )
 
+    def _render(
+        self, rows: Iterable[Row], first_number: int, counts: Counter[str]
+    ) -> tuple[list[Row], list[RenderedRow]]:
+        """Return the rows that have text, and their text."""
+        cells, rendered = [], []
+        for number, row in enumerate(rows, start=first_number):
+            text = self.format.render(row, number)
+            if isinstance(text, Drop):
+                counts[text] += 1
+            else:
+                cells.append(row)
+                rendered.append(text)
+                counts.update(text.remarks)
+        counts[RENDERED] = len(rendered)
+        return cells, rendered
+
 
 def join_encoded(parts: Iterable[EncodedRows]) -> EncodedRows:
     """Join batches; they are copied once, into memory that grows with them."""
-    tokens, lengths, keys = bytearray(), bytearray(), bytearray()
+    columns = {name: bytearray() for name in COLUMNS}
     counts: Counter[str] = Counter()
     needed = []
     for part in parts:
-        tokens += part.tokens.tobytes()
-        lengths += part.lengths.tobytes()
-        keys += part.keys.tobytes()
+        for name in COLUMNS:
+            columns[name] += getattr(part, name).tobytes()
         counts += part.counts
         needed.append(part.first_target)
+    lengths = np.frombuffer(columns["lengths"], dtype=np.int64)
     return EncodedRows(
-        tokens=np.frombuffer(tokens, dtype=np.int32),
-        lengths=np.frombuffer(lengths, dtype=np.int64),
-        keys=np.frombuffer(keys, dtype=np.uint64).reshape(-1, KEYS, 2),
+        tokens=np.frombuffer(columns["tokens"], dtype=np.int32),
+        lengths=lengths,
+        keys=np.frombuffer(columns["keys"], dtype=np.uint64).reshape(-1, KEYS, 2),
+        signatures=np.frombuffer(columns["signatures"], dtype=np.uint32).reshape(len(lengths), -1)
+        if columns["signatures"]
+        else np.empty((len(lengths), 0), np.uint32),
         counts=counts,
         first_target=min((one for one in needed if one is not None), default=None),
     )

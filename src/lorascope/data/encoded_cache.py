@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lorascope.atomic import new_file
-from lorascope.data.encoded import EncodedRows, Encoder
+from lorascope.data.encoded import COLUMNS, EncodedRows, Encoder
 from lorascope.data.sources.rows import Rows
 from lorascope.paths import cache_folder
 from lorascope.spec.fields.rows import RowFields
@@ -80,7 +80,7 @@ def _load(path: Path) -> EncodedRows | None:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in ("tokens", "lengths", "keys")}
+            tensors = {name: file.get_tensor(name) for name in COLUMNS}
         os.utime(path)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return None
@@ -91,7 +91,7 @@ def _store(path: Path, rows: EncodedRows) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps({"counts": rows.counts, "first_target": rows.first_target})
     with new_file(path, derived=True) as aside:
-        tensors: dict[str, npt.NDArray[Any]] = {"tokens": rows.tokens, "lengths": rows.lengths, "keys": rows.keys}
+        tensors: dict[str, npt.NDArray[Any]] = {name: getattr(rows, name) for name in COLUMNS}
         save_file(tensors, aside, metadata={"about": about})
     _prune(path.parent)
 

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from lorascope.data.dataset import Examples, Splits, hash_splits
+from lorascope.data.dataset import Splits, hash_splits
 from lorascope.data.encoded import CUT, RENDERED, TRUNCATED, EncodedRows, Encoder, join_encoded
 from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
+from lorascope.data.halves import note, split_by_name, split_by_seed
+from lorascope.data.minhash import check_available
 from lorascope.data.processes import Progress, encode_rows
-from lorascope.data.row_keys import CONVERSATION, EXACT, PROMPT, TOKENS, count_different, first_of_each, group_rows
 from lorascope.data.sources.mixture import load_data_sets
 from lorascope.data.sources.rows import Rows
-from lorascope.data.split import HoldOut, choose_rows, default_eval_rows, hold_out
 from lorascope.errors import InputError
 from lorascope.message import Message, Value
 from lorascope.spec.schema import StudySpec
@@ -24,13 +22,6 @@ from lorascope.spec.schema import StudySpec
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Read:
     rows: EncodedRows
-    notes: tuple[Message, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Halves:
-    train: Examples
-    held: Examples
     notes: tuple[Message, ...]
 
 
@@ -68,15 +59,15 @@ def prepare(
 
     found = read(data_sets, spec.split)
     if spec.eval_split is None:
-        notes, halves = found.notes, _split_by_seed(spec, found.rows)
+        notes, halves = found.notes, split_by_seed(spec, found.rows)
     else:
         other = read(load_data_sets(spec, spec.eval_split, mixed=False), spec.eval_split)
         notes = tuple(dict.fromkeys(found.notes + other.notes))
-        halves = _split_by_name(spec, found.rows, other.rows)
+        halves = split_by_name(spec, found.rows, other.rows)
     train, held = halves.train, tuple(halves.held)
     _check_sizes(spec, len(train), len(held))
     formats = ", ".join(dict.fromkeys(encoder.format.name for encoder in encoders))
-    data_hash = hash_splits((train, held))
+    data_hash = hash_splits((train, halves.held))
     return Splits(train=train, eval=held, data_hash=data_hash, format=formats, notes=notes + halves.notes)
 
 
@@ -110,6 +101,8 @@ def _check(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> None:
             f"the tokenizer of {spec.model!r} has no end token",
             remedy="choose a model whose tokenizer sets eos_token, or set it in tokenizer_config.json",
         )
+    if spec.dedupe == "minhash":
+        check_available()
     if spec.eval_split is not None and spec.eval_split.strip() == spec.split.strip():
         raise InputError(
             f"eval_split {spec.eval_split!r} is the split that is trained on",
@@ -161,76 +154,5 @@ def _notes(spec: StudySpec, encoded: EncodedRows, n_rows: int, split: str) -> tu
             values["rows"] = counts[RENDERED]
         if code in {TRUNCATED, CUT}:
             values["tokens"] = spec.max_length
-        notes += _note(counts[code], str(code), **values)
+        notes += note(counts[code], str(code), **values)
     return tuple(notes)
-
-
-def _split_by_seed(spec: StudySpec, rows: EncodedRows) -> _Halves:
-    n_rows = len(rows)
-    n_eval = spec.eval_examples or default_eval_rows(n_rows)
-    if n_rows < n_eval + spec.per_device_train_batch_size:
-        raise InputError(
-            f"{n_rows} usable rows are too few for {n_eval} held-out rows and one batch of "
-            f"{spec.per_device_train_batch_size}",
-            remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
-        )
-    is_first = first_of_each(rows.keys[:, TOKENS])
-
-    def split_by(key: int) -> HoldOut:
-        groups = group_rows(rows.keys[:, key], rows.keys[:, TOKENS])
-        return hold_out(groups, is_first, n_eval=n_eval, seed=spec.split_seed)
-
-    split = split_by(PROMPT)
-    notes = _near_copies(rows)
-    if len(split.eval) < 2 and len((whole := split_by(CONVERSATION)).eval) >= 2:
-        split = whole
-        notes = (Message("rows.whole_conversations"),)
-    if not len(split.eval):
-        raise InputError(
-            f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
-            remedy="raise eval_examples, name an eval_split, or use the format 'text' where rows have no prompts",
-        )
-    if len(split.eval) < n_eval:
-        notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(split.eval)),)
-    notes += _note(split.train_repeats, "rows.train_repeats") + _note(split.eval_repeats, "rows.eval_repeats")
-    examples = Examples.of_columns(rows.tokens, rows.lengths)
-    return _Halves(train=examples.take(split.train), held=examples.take(split.eval), notes=notes)
-
-
-def _split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> _Halves:
-    different = np.flatnonzero(first_of_each(other.keys[:, TOKENS]))
-    n_eval = spec.eval_examples or len(different)
-    if len(different) < n_eval:
-        raise InputError(
-            f"eval_split {spec.eval_split!r} has {len(different)} different usable rows, fewer than "
-            f"eval_examples {n_eval}",
-            remedy="lower eval_examples or leave it out",
-        )
-    held = different[choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
-    keys = np.concatenate([rows.keys, other.keys[held]])
-
-    def kept_by(key: int) -> npt.NDArray[np.int64]:
-        groups = group_rows(keys[:, key], keys[:, TOKENS])
-        return np.flatnonzero(~np.isin(groups[: len(rows)], groups[len(rows) :]))
-
-    notes: tuple[Message, ...] = ()
-    kept = kept_by(PROMPT)
-    if len(kept) < spec.per_device_train_batch_size <= len(whole := kept_by(CONVERSATION)):
-        kept, notes = whole, (Message("rows.whole_conversations"),)
-    repeats = len(kept) - int(first_of_each(rows.keys[kept, TOKENS]).sum())
-    notes += _note(len(rows) - len(kept), "rows.shared_prompt")
-    notes += _note(repeats, "rows.train_repeats") + _note(len(other) - len(different), "rows.eval_repeats")
-    return _Halves(
-        train=Examples.of_columns(rows.tokens, rows.lengths).take(kept),
-        held=Examples.of_columns(other.tokens, other.lengths).take(held),
-        notes=notes,
-    )
-
-
-def _near_copies(rows: EncodedRows) -> tuple[Message, ...]:
-    groups = group_rows(rows.keys[:, PROMPT], rows.keys[:, TOKENS])
-    return _note(count_different(rows.keys[:, EXACT]) - int(groups.max()) - 1, "rows.near_copies")
-
-
-def _note(count: int, code: str, **values: Value) -> tuple[Message, ...]:
-    return (Message(code, count=count, **values),) if count else ()

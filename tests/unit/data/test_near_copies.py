@@ -3,17 +3,22 @@
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from lorascope.data import minhash
 from lorascope.data.dataset import Example, Splits
+from lorascope.data.minhash import SIMILAR
 from lorascope.data.prepare import prepare
 from lorascope.data.row_keys import normal_form
+from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
 from support.tiny_models import WriteRows
@@ -126,6 +131,59 @@ def test_conversations_of_one_opening_are_split_as_whole_ones(
     splits = prepare(StudySpec(dataset=write_rows(again), eval_examples=10), tokenizer)
     train, held = sides(splits, tokenizer, number_of)
     assert (len(held), train & held) == (5, set())
+
+
+WORDS = ["".join(letters) for letters in permutations("aeklst", 5)]
+
+
+def similar_pairs(n: int) -> list[dict[str, object]]:
+    """Rows of random words, and each of them again with one word changed."""
+    random = np.random.default_rng(5)
+    rows: list[dict[str, object]] = []
+    for number in range(n):
+        words = [f"question {number} ", *random.choice(WORDS, 40)]
+        for last in ("left", "right"):
+            turns = [
+                {"role": "system", "content": "You are a helpful assistant that never forgets a word. " * 9},
+                {"role": "user", "content": " ".join([*words, last])},
+                {"role": "assistant", "content": "yes"},
+            ]
+            rows.append({"messages": turns})
+    return rows
+
+
+def test_similar_prompts_stand_on_one_side_with_minhash(
+    write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = StudySpec(dataset=write_rows(similar_pairs(30)), eval_examples=10)
+    train, held = sides(prepare(spec, tokenizer), tokenizer, number_of)
+    assert train & held
+    splits = prepare(spec.model_copy(update={"dedupe": "minhash"}), tokenizer)
+    train, held = sides(splits, tokenizer, number_of)
+    assert (len(splits.train), len(splits.eval), len(held)) == (50, 10, 5)
+    assert not train & held
+    assert splits.notes == (Message("rows.similar", count=30, share=SIMILAR),)
+
+
+def test_training_rows_that_are_similar_to_a_held_out_split_are_dropped(
+    write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = similar_pairs(20)
+    path = write_rows([*rows[::2], *rows[1:20:2]])
+    spec = StudySpec(dataset=path, split="train[:20]", eval_split="train[20:]", dedupe="minhash")
+    splits = prepare(spec, tokenizer)
+    train, held = sides(splits, tokenizer, number_of)
+    assert (len(splits.train), len(splits.eval)) == (10, 10)
+    assert not train & held
+
+
+def test_minhash_without_its_package_is_refused_before_rows_are_read(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minhash, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="datasketch is not installed") as caught:
+        prepare(StudySpec(dataset="/no/such/file.json", dedupe="minhash"), tokenizer)
+    assert "lorascope[minhash]" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

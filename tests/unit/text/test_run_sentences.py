@@ -46,6 +46,11 @@ from support.messages import verbatim
             "last answer: held-out rows share their opening with training rows.",
         ),
         (Message("rows.part", name="a/b", count=700, size=1000), "Rows of a/b that are used: 700 of 1,000."),
+        (
+            Message("rows.similar", count=30, share=0.8),
+            "Prompts of rows with about 80% or more of their text in common (MinHash), kept on one side of the split: "
+            "30.",
+        ),
         (Message("rows.unnamed_columns", file="a.csv", count=1), "Columns of a.csv without a name, left out: 1."),
         (
             Message("rows.blanks_in_header", file="a.csv", names=("' a'", "'b '")),

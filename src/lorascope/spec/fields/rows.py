@@ -70,6 +70,10 @@ class RowFields(Fields):
     max_length: Annotated[int, Field(ge=2, strict=True)] = 1024
     """Rows are truncated to this many tokens."""
 
+    dedupe: Literal["exact", "minhash"] = "exact"
+    """Which rows count as copies of one prompt and stay on one side of the split. ``exact``: those that differ in case,
+    white space or Unicode form alone; ``minhash``: also those of similar text (needs ``lorascope[minhash]``)."""
+
     split_seed: Seed = 0
     """Seed of the held-out rows. Training rows are shuffled by each trial's own seed."""
 
