@@ -1,7 +1,6 @@
 """Frozen records: the only things that cross the border between what trains and what reads.
 
-Units are part of each name. Losses are sums of nats beside the count of tokens they were summed over, so that the
-division happens once, where a loss is read.
+Units are part of each name. Losses are sums of nats beside the tokens summed over, and divided where they are read.
 """
 
 import math
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 
 from lorascope.message import Message
 from lorascope.record_registry import record
+from lorascope.shown_row import ShownRow as ShownRow  # noqa: PLC0414  # one of the records
 from lorascope.units import DTYPE_BYTES
 
 OutcomeState = Literal["running", "finished", "stopped", "diverged", "oom", "failed"]
@@ -273,8 +273,7 @@ class PredictionRecord:
 class SoloRun:
     """One rank alone for a few steps on the study's typical batch; the solo runs of all ranks alternate.
 
-    Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU.
-    """
+    Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU."""
 
     rank: int
     repeat: int

@@ -172,8 +172,7 @@ def test_post_training_out_of_memory_is_noted(spec: StudySpec, study: Path, tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(post_training, "example_nats", counting(3, MemoryError("no more")))
         watcher = execute(spec, tmp_path / "study")
-    assert [note for note in watcher.notes if "memory ran out (no more)" in note] == watcher.notes
-    assert watcher.notes
+    assert any("memory ran out (no more)" in note for note in watcher.notes)
     summary = summarize(tmp_path / "study")
     assert summary.study.complete
     assert summary.truncation is None

@@ -15,6 +15,7 @@ from lorascope.records import (
     PeftCheck,
     PredictionRecord,
     ResolvedStudy,
+    ShownRow,
     SoloRun,
     SpectrumRecord,
     SystemSample,
@@ -60,6 +61,8 @@ class StudyData:
     solo_runs: tuple[SoloRun, ...]
     """In the order they were taken; ``costs`` combines them."""
     machine_rates: MachineRates | None
+    shown_rows: tuple[ShownRow, ...]
+    """The first training rows."""
     samples: tuple[SystemSample, ...]
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
@@ -118,6 +121,7 @@ def _read(store: StudyStore, spec: StudySpec) -> StudyData:
         predictions=tuple(store.read(PredictionRecord)),
         solo_runs=runs,
         machine_rates=store.read_one(MachineRates),
+        shown_rows=tuple(store.read(ShownRow)),
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),
     )

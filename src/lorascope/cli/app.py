@@ -23,6 +23,7 @@ for position, (name, summary) in enumerate(
     {
         "run": "Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.",
         "plan": "Predict parameters, memory and time of every rank from the model's configuration; loads no weights.",
+        "rows": "Show rows with the targets that a study would train on, and what was dropped; loads no weights.",
         "report": "Write the report, its Markdown and summary.json from a study's records, and print the path.",
         "serve": "Show a study in the browser while it runs and afterwards, or all studies of a folder.",
         "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Self, overload
 
@@ -118,6 +118,8 @@ class Splits:
     """Row format, such as ``alpaca``; several, if data sets differ."""
     notes: tuple[Message, ...]
     """What was done to the rows."""
+    lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """[rows] tokens of each row of the training split before it was cut, those that were dropped for it as well."""
 
 
 def hash_splits(splits: Iterable[Examples]) -> str:

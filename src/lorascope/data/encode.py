@@ -3,9 +3,8 @@
 Prompt and completion are tokenised together, as the model meets them; the mask follows from character offsets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,8 @@ from lorascope.data.formats.rendering import RenderedRow
 
 _BATCH_ROWS = 1000
 """Rows tokenised at once: enough for the tokenizer's threads, little memory for offsets."""
+_LONGEST_TOKEN = 32
+"""Characters before a border in which a text's beginning may be tokenised otherwise than in the whole text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,15 +37,15 @@ def encode(
 ) -> Iterator[TokenizedRow]:
     """Tokenise rows in order.
 
-    The tokenizer adds its special tokens in front, and each row ends with one end token as a target; a chat template
-    adds both itself.
+    The tokenizer adds its special tokens in front, and each row ends with one end token as a target, where the text
+    does not hold them already; a chat template adds both itself.
     """
     for start in range(0, len(rows), _BATCH_ROWS):
         batch = rows[start : start + _BATCH_ROWS]
-        tokenise = _by_offsets if tokenizer.is_fast else _by_pieces
-        parts = tokenise(batch, tokenizer, is_chat)
-        for ids, mask in parts:
-            yield _finish(ids, mask if completion_only else np.ones(len(ids), bool), tokenizer, is_chat=is_chat)
+        tokenise = _by_offsets if tokenizer.is_fast else _by_prefixes
+        for row, (ids, mask) in zip(batch, tokenise(batch, tokenizer, is_chat), strict=True):
+            masked = mask if completion_only else np.ones(len(ids), bool)
+            yield _finish(ids, masked, None if is_chat else row.text, tokenizer)
 
 
 def mask_by_characters(offsets: npt.NDArray[np.int64], spans: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
@@ -75,21 +76,35 @@ def _by_offsets(
         yield ids, mask_by_characters(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), row.spans)
 
 
-def _by_pieces(
+def _by_prefixes(
     rows: Sequence[RenderedRow], tokenizer: PreTrainedTokenizerBase, is_chat: bool
 ) -> Iterator[tuple[list[int], npt.NDArray[np.bool_]]]:
-    """Tokenise prompt and completion separately, for tokenizers without offsets."""
+    """Tokenise whole texts with tokenizers without offsets; tokens of a text's beginning tell where a span starts."""
+
+    def tokens(text: str, *, special: bool = False) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
     for row in rows:
-        borders = [0, *(border for span in row.spans for border in span), len(row.text)]
-        ids: list[int] = []
-        mask: list[bool] = []
-        for piece, (start, end) in enumerate(pairwise(borders)):
-            piece_ids = tokenizer(row.text[start:end], add_special_tokens=False, verbose=False)["input_ids"]
-            ids += piece_ids
-            mask += [piece % 2 == 1] * len(piece_ids)
-        if not is_chat and starts_with_bos(row.text, tokenizer):
-            ids, mask = [tokenizer.bos_token_id, *ids], [False, *mask]
-        yield ids, np.asarray(mask, dtype=bool)
+        ids, bare = tokens(row.text, special=not is_chat), tokens(row.text)
+        before = next((at for at in range(len(ids)) if ids[at : at + len(bare)] == bare), 0)
+        mask = np.zeros(len(ids), dtype=bool)
+        for start, end in row.spans:
+            first, _ = _tokens_within(row.text, start, bare, tokens)
+            last, whole = _tokens_within(row.text, end, bare, tokens)
+            mask[before + first : before + last + (not whole)] = True
+        yield ids, mask
+
+
+def _tokens_within(text: str, end: int, ids: Sequence[int], tokens: Callable[[str], list[int]]) -> tuple[int, bool]:
+    """Return how many of the text's tokens lie within its first ``end`` characters, and whether they are all of it."""
+    most = 0
+    for shorter in range(end, max(-1, end - _LONGEST_TOKEN), -1):
+        part = tokens(text[:shorter])  # its last tokens may be other ones than in the whole text
+        same = next((at for at, (one, other) in enumerate(zip(part, ids, strict=False)) if one != other), len(part))
+        most = max(most, min(same, len(ids)))
+        if same == len(part):
+            return most, shorter == end
+    return most, False
 
 
 def starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -100,11 +115,31 @@ def starts_with_bos(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _finish(
-    ids: list[int], mask: npt.NDArray[np.bool_], tokenizer: PreTrainedTokenizerBase, *, is_chat: bool
+    ids: list[int], mask: npt.NDArray[np.bool_], text: str | None, tokenizer: PreTrainedTokenizerBase
 ) -> TokenizedRow:
-    if not is_chat:
-        if len(ids) < 2 or ids[-1] != tokenizer.eos_token_id:
+    """Add the end token, and drop a start token before another one; ``text`` is None after a chat template."""
+    if text is not None:
+        start = tokenizer.bos_token
+        if (
+            start
+            and text.startswith(start)
+            and ids[:2] == [tokenizer.bos_token_id] * 2
+            and not text.startswith(start * 2)
+        ):
+            ids, mask = ids[1:], mask[1:]
+        if not _has_end(ids, text, tokenizer):
             ids, mask = [*ids, tokenizer.eos_token_id], np.append(mask, True)
         mask[-1] = True
     mask[:1] = False
     return TokenizedRow(input_ids=np.asarray(ids, dtype=np.int64), target_mask=mask)
+
+
+def _has_end(ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return True if the last token is the end token, or nothing but white space follows one that the text holds."""
+    end = tokenizer.eos_token_id
+    if len(ids) > 1 and ids[-1] == end:
+        return True
+    if not text.rstrip().endswith(str(tokenizer.eos_token)) or end not in ids:
+        return False
+    after = ids[len(ids) - ids[::-1].index(end) :]
+    return not str(tokenizer.decode(list(after))).strip()

@@ -18,10 +18,12 @@ from lorascope.data.row_keys import KEYS, keys_of
 from lorascope.data.sources.rows import Row
 from lorascope.spec.schema import StudySpec
 
-COLUMNS = ("tokens", "lengths", "keys", "signatures")
+COLUMNS = ("tokens", "lengths", "keys", "signatures", "whole_lengths")
 """Names of the arrays of EncodedRows."""
-RENDERED, TRUNCATED, CUT = "rendered", "rows.truncated", "rows.cut_before_target"
-"""Counted rows: those with text, those cut at max_length, and those of them without a target left."""
+RENDERED, NO_END = "rendered", "rows.no_end"
+"""Counted rows: those with text, and those of them that were not cut and have no end token among their targets."""
+TRUNCATED, CUT = "rows.truncated", "rows.cut_before_target"
+"""Counted rows: those cut at max_length with a target left, and those without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,6 +38,8 @@ class EncodedRows:
     """[rows, keys, 2]: see ``row_keys``."""
     signatures: npt.NDArray[np.uint32]
     """[rows, numbers] of ``minhash``, or [rows, 0] where the study does not look for similar rows."""
+    whole_lengths: npt.NDArray[np.int64]
+    """[rendered rows] tokens of each row before it was cut, those without a target as well."""
     counts: Counter[str] = field(default_factory=Counter)
     """Rows by the code of the note about them."""
     first_target: int | None = None
@@ -54,11 +58,19 @@ class Encoder:
     columns: tuple[str, ...]
     sample: Row
     """A row with every column, by which the format is chosen."""
+    end_ids: frozenset[int] = frozenset()
+    """Tokens that stop the model beside the tokenizer's end token."""
 
     @cached_property
     def format(self) -> Format:
         """The format of the rows. Raises InputError if there is none, or not one."""
-        return choose_format(self.spec, columns=self.columns, first_row=self.sample, tokenizer=self.tokenizer)
+        return choose_format(
+            self.spec,
+            columns=self.columns,
+            first_row=self.sample,
+            tokenizer=self.tokenizer,
+            end_ids=self.end_ids,
+        )
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "format"}  # its functions stay here
@@ -70,13 +82,17 @@ class Encoder:
         cells, rendered = self._render(rows, first_number, counts)
         chosen = self.format
         encoded = encode(rendered, self.tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
-        parts, keys, needed, signatures = [], [], [], []
+        parts, keys, needed, signatures, whole = [], [], [], [], []
         for row, text, tokenized in zip(cells, rendered, encoded, strict=True):
             example = tokenized.truncate(self.spec.max_length)
+            whole.append(len(tokenized.input_ids))
             if example is not None:
                 parts.append(complement_targets(example.input_ids, example.target_mask))
                 keys.append(keys_of(text, example.input_ids))
-                counts[TRUNCATED] += len(tokenized.input_ids) > self.spec.max_length
+                is_cut = whole[-1] > self.spec.max_length
+                targets = example.input_ids[example.target_mask]
+                counts[TRUNCATED] += is_cut
+                counts[NO_END] += not is_cut and chosen.end_ids.isdisjoint(targets.tolist())
                 if self.spec.dedupe == "minhash":
                     signatures.append(signature(row))
             elif tokenized.target_mask.any():
@@ -89,6 +105,7 @@ class Encoder:
             lengths=np.array([len(part) for part in parts], dtype=np.int64),
             keys=np.frombuffer(b"".join(keys), dtype="<u8").reshape(-1, KEYS, 2),
             signatures=np.array(signatures, dtype=np.uint32).reshape(len(parts), -1 if signatures else 0),
+            whole_lengths=np.array(whole, dtype=np.int64),
             counts=+counts,
             first_target=min(needed, default=None),
         )
@@ -128,6 +145,7 @@ def join_encoded(parts: Iterable[EncodedRows]) -> EncodedRows:
         signatures=np.frombuffer(columns["signatures"], dtype=np.uint32).reshape(len(lengths), -1)
         if columns["signatures"]
         else np.empty((len(lengths), 0), np.uint32),
+        whole_lengths=np.frombuffer(columns["whole_lengths"], dtype=np.int64),
         counts=counts,
         first_target=min((one for one in needed if one is not None), default=None),
     )

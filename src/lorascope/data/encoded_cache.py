@@ -53,7 +53,7 @@ def _key(encoder: Encoder, rows: Rows) -> str | None:
     template = str(tokenizer.chat_template)
     parts = (
         rows.fingerprint(),
-        repr((encoder.columns, encoder.sample)),
+        repr((encoder.columns, encoder.sample, sorted(encoder.end_ids))),
         tokenizer.backend_tokenizer.to_str(),
         type(tokenizer).__name__,
         repr(sorted(tokenizer.special_tokens_map.items())),

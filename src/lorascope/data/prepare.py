@@ -1,12 +1,12 @@
 """Data preparation: load, render, tokenise and split the rows of a study."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.dataset import Splits, hash_splits
-from lorascope.data.encoded import CUT, RENDERED, TRUNCATED, EncodedRows, Encoder, join_encoded
+from lorascope.data.encoded import CUT, NO_END, RENDERED, TRUNCATED, EncodedRows, Encoder, join_encoded
 from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
 from lorascope.data.halves import note, split_by_name, split_by_seed
@@ -29,6 +29,7 @@ def prepare(
     spec: StudySpec,
     tokenizer: PreTrainedTokenizerBase,
     *,
+    end_ids: Collection[int] = (),
     processes: int = 1,
     tell: Progress | None = None,
 ) -> Splits:
@@ -37,6 +38,7 @@ def prepare(
     Args:
         spec: the study.
         tokenizer: of its model.
+        end_ids: tokens that stop the model beside the tokenizer's end token.
         processes: how many may tokenise at once.
         tell: told how many of how many rows are tokenised, where that takes long.
 
@@ -45,7 +47,7 @@ def prepare(
     """
     _check(spec, tokenizer)
     data_sets = load_data_sets(spec, spec.split, mixed=True)
-    encoders = [_encoder(spec, tokenizer, rows) for rows in data_sets]
+    encoders = [_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
 
     def read(data_sets: Sequence[Rows], split: str) -> _Read:
         parts = [
@@ -68,11 +70,18 @@ def prepare(
     _check_sizes(spec, len(train), len(held))
     formats = ", ".join(dict.fromkeys(encoder.format.name for encoder in encoders))
     data_hash = hash_splits((train, halves.held))
-    return Splits(train=train, eval=held, data_hash=data_hash, format=formats, notes=notes + halves.notes)
+    return Splits(
+        train=train,
+        eval=held,
+        data_hash=data_hash,
+        format=formats,
+        notes=notes + halves.notes,
+        lengths=found.rows.whole_lengths,
+    )
 
 
-def _encoder(spec: StudySpec, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> Encoder:
-    encoder = Encoder(spec=spec, tokenizer=tokenizer, columns=rows.columns, sample=rows.sample())
+def _encoder(spec: StudySpec, tokenizer: PreTrainedTokenizerBase, rows: Rows, end_ids: frozenset[int]) -> Encoder:
+    encoder = Encoder(spec=spec, tokenizer=tokenizer, columns=rows.columns, sample=rows.sample(), end_ids=end_ids)
     try:
         _ = encoder.format
     except InputError as error:
@@ -92,7 +101,7 @@ def _read(encoder: Encoder, rows: Rows, split: str, *, processes: int, tell: Pro
         )
     encoded = encode_rows(encoder, rows, processes=processes, tell=tell)
     _check_usable(spec, encoded, len(rows), chosen, label)
-    return _Read(rows=encoded, notes=rows.notes + chosen.notes + _notes(spec, encoded, len(rows), label))
+    return _Read(rows=encoded, notes=rows.notes + chosen.notes + _notes(encoder, encoded, len(rows), label))
 
 
 def _check(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -145,14 +154,16 @@ def _check_usable(spec: StudySpec, encoded: EncodedRows, n_rows: int, chosen: Fo
     )
 
 
-def _notes(spec: StudySpec, encoded: EncodedRows, n_rows: int, split: str) -> tuple[Message, ...]:
+def _notes(encoder: Encoder, encoded: EncodedRows, n_rows: int, split: str) -> tuple[Message, ...]:
     counts = encoded.counts
     notes: list[Message] = []
-    for code in (*Drop, *Remark, TRUNCATED, CUT):
+    for code in (*Drop, *Remark, NO_END, TRUNCATED, CUT):
         values: dict[str, Value] = {"split": split, "rows": n_rows}
-        if code in {Drop.NO_TARGET, TRUNCATED, CUT}:
+        if code in {Drop.NO_TARGET, NO_END, TRUNCATED, CUT}:
             values["rows"] = counts[RENDERED]
         if code in {TRUNCATED, CUT}:
-            values["tokens"] = spec.max_length
+            values["tokens"] = encoder.spec.max_length
+        if code == NO_END:
+            values["end"] = str(encoder.tokenizer.eos_token)
         notes += note(counts[code], str(code), **values)
     return tuple(notes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lorascope.analysis import StudySummary
 from lorascope.analysis.cost.schema import GrowthSection, JointSection
 from lorascope.charts.chart import Chart, SectionName
+from lorascope.records import ShownRow
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds
 from lorascope.text.say import say
@@ -27,6 +28,8 @@ class Block:
     text: str = ""
     points: tuple[str, ...] = ()
     """List below the text."""
+    rows: tuple[ShownRow, ...] = ()
+    """Training rows with their targets marked."""
     note: bool = True
     """True for a text that explains a table, False for a finding."""
 
@@ -42,7 +45,9 @@ class ReportSection:
     blocks: Blocks
 
 
-def report_sections(summary: StudySummary, charts: Collection[Chart]) -> tuple[ReportSection, ...]:
+def report_sections(
+    summary: StudySummary, charts: Collection[Chart], shown: tuple[ShownRow, ...]
+) -> tuple[ReportSection, ...]:
     """Arrange tables, texts and charts; sections without content are left out."""
 
     def row(section: SectionName) -> Blocks:
@@ -67,6 +72,7 @@ def report_sections(summary: StudySummary, charts: Collection[Chart]) -> tuple[R
         (tr("What was forgotten"), row("forgetting") + _table(forgotten)),
         (tr("What the curves and sizes say"), _table(reading_table(summary))),
         (tr("The trials"), _trials(summary)),
+        (tr("The first training rows"), _rows(shown)),
     )
     return tuple(ReportSection(title=title, blocks=blocks) for title, blocks in contents if blocks)
 
@@ -156,6 +162,11 @@ def _joint(part: JointSection) -> str:
         joint=format_seconds(part.seconds),
         alone=format_seconds(part.alone_seconds),
     )
+
+
+def _rows(shown: tuple[ShownRow, ...]) -> Blocks:
+    marked = Block(text=tr("Targets, on which the loss is taken, are marked: highlighted, or in [[ ]]."))
+    return [marked, Block(rows=shown)] if shown else []
 
 
 def _trials(summary: StudySummary) -> Blocks:

@@ -15,12 +15,14 @@ from lorascope.charts.fonts import check_fonts
 from lorascope.charts.registry import make_charts
 from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
+from lorascope.records import ShownRow
 from lorascope.report.page import PageParts, page_parts
 from lorascope.report.provenance import environment_details, measurement_text, study_details
 from lorascope.report.sections import report_sections
 from lorascope.store.folder import StudyFolder
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.say import say
+from lorascope.text.shown_rows import heading, in_brackets, marked_pieces
 from lorascope.text.summary_json import summary_json
 from lorascope.text.tables.advice import headline, needs
 from lorascope.text.tables.ranks import rank_table
@@ -79,14 +81,20 @@ def write_files(folder: Path, data: StudyData, summary: StudySummary, renderer: 
     for path, chart in zip(report.charts, rendered.values(), strict=True):
         write_whole(path, chart.png, derived=True)
         write_whole(path.with_suffix(".svg"), chart.svg, derived=True)
-    write_whole(report.report_md, render("report.md.j2", summary, charts), derived=True)
+    write_whole(report.report_md, render("report.md.j2", summary, charts, data.shown_rows), derived=True)
     page = page_parts(charts, rendered, data.ranks)
-    write_whole(report.report_html, render("report.html.j2", summary, charts, page), derived=True)
+    write_whole(report.report_html, render("report.html.j2", summary, charts, data.shown_rows, page), derived=True)
     write_whole(report.summary_json, summary_json(summary), derived=True)
     return report
 
 
-def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], page: PageParts | None = None) -> str:
+def render(
+    template: str,
+    summary: StudySummary,
+    charts: Mapping[str, Chart],
+    shown: tuple[ShownRow, ...] = (),
+    page: PageParts | None = None,
+) -> str:
     """Fill one template; without ``page``, figures are left out."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -99,6 +107,9 @@ def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], pa
     environment.filters["md"] = escape_markdown
     environment.filters["fence"] = fence_of
     environment.filters["say"] = say
+    environment.filters["heading"] = heading
+    environment.filters["in_brackets"] = in_brackets
+    environment.filters["marked_pieces"] = marked_pieces
     environment.globals["tr"] = tr
     return environment.get_template(template).render(
         ending=_ending(),
@@ -109,7 +120,7 @@ def render(template: str, summary: StudySummary, charts: Mapping[str, Chart], pa
         page=page,
         colors=rank_colors([part.rank for part in summary.ranks]),
         ranks=rank_table(summary),
-        sections=report_sections(summary, charts.values()),
+        sections=report_sections(summary, charts.values(), shown),
         study_details=study_details(summary),
         environment_details=environment_details(summary),
         measurement=measurement_text(summary),

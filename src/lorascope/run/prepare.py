@@ -8,15 +8,17 @@ from lorascope.data.dataset import Examples, Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import prepare
 from lorascope.data.row_order import total_steps
+from lorascope.data.shown_rows import SHOWN, shown_rows
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads, usable_cores
 from lorascope.modeling.base import BaseModel, load_base
 from lorascope.modeling.device_dtype import resolve_device
+from lorascope.modeling.end_tokens import end_token_ids
 from lorascope.modeling.load import ModelSource, check_source, load_tokenizer, locate_model
 from lorascope.modeling.quantisation import base_bytes, count_parameters
-from lorascope.records import ResolvedStudy
+from lorascope.records import ResolvedStudy, ShownRow
 from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
@@ -28,6 +30,7 @@ class PreparedStudy:
 
     spec: StudySpec
     resolved: ResolvedStudy
+    shown: tuple[ShownRow, ...]
     splits: Splits
     forgetting_text: ForgettingText | None
     frozen: FrozenModel
@@ -58,7 +61,10 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     def tell(done: int, total: int) -> None:
         tracker.phase(f"tokenising the rows: {done:,} of {total:,}")
 
-    splits = prepare(spec, tokenizer, processes=usable_cores(), tell=tell)
+    ends = end_token_ids(source)
+    splits = prepare(spec, tokenizer, end_ids=ends, processes=usable_cores(), tell=tell)
+    for note in splits.notes:
+        tracker.note(say(note))
     text = read_forgetting_text(spec, tokenizer)
     rows = (splits.train, Examples.of(splits.eval), Examples.of(text.windows if text else ()))
     tracker.phase("loading the model")
@@ -72,6 +78,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     return PreparedStudy(
         spec=spec,
         resolved=resolved,
+        shown=shown_rows(splits.train[:SHOWN], tokenizer),
         splits=splits,
         forgetting_text=text,
         frozen=checked.frozen,

@@ -109,6 +109,7 @@ def _store_facts(run: RunContext, command: str) -> None:
     device, seeds = run.study.device, run.study.spec.seeds
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     run.store.put(run.study.resolved)
+    run.store.put_all(run.study.shown)
     run.store.put(environment(device=str(device), device_name=device_name, seeds=seeds, command=command))
 
 

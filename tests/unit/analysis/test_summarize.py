@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import stdev
@@ -16,10 +18,11 @@ from lorascope.analysis import summarize
 from lorascope.analysis.summary import StudySummary
 from lorascope.errors import InputError
 from lorascope.message import Message
-from lorascope.records import EvalRecord, OutcomeState, TrialOutcome
+from lorascope.records import EvalRecord, OutcomeState, ResolvedStudy, TrialOutcome
 from lorascope.spec.fields.lora import AlphaRule
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
 from support.messages import verbatim
 
@@ -256,6 +259,27 @@ def test_memorization_is_a_caution(make_study: MakeStudy) -> None:
 
 def test_little_data_is_a_caution(make_study: MakeStudy) -> None:
     assert kinds(summarize(make_study(steps=20, n_eval=12))) >= {"few_eval_examples", "short_run"}
+
+
+@pytest.mark.parametrize(
+    ("note", "caution"),
+    [
+        (partial(Message, "rows.truncated", split="train", tokens=24), "cut_rows"),
+        (partial(Message, "rows.no_end", split="train", end="</s>"), "no_end_token"),
+    ],
+)
+def test_most_rows_cut_or_without_an_end_is_a_caution(
+    make_study: MakeStudy, note: Callable[..., Message], caution: str
+) -> None:
+    folder = make_study()
+    for count, expected in ((20, False), (21, True)):
+        with StudyStore.create(folder / "study.db") as store:
+            resolved = store.read_one(ResolvedStudy)
+            store.put(replace(resolved, data_notes=(note(rows=40, count=count),)))
+        summary = summarize(folder)
+        assert (caution in kinds(summary)) == expected
+    (found,) = (part for part in summary.cautions if part.kind == caution)
+    assert "21" in say(found.text)
 
 
 def test_one_held_out_row_has_no_interval(make_study: MakeStudy) -> None:

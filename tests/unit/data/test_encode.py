@@ -2,10 +2,45 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lorascope.data.encode import TokenizedRow, encode, mask_by_characters
 from lorascope.data.formats.rendering import RenderedRow, join_pair
+
+
+class BlankFirstTokenizer(PreTrainedTokenizer):
+    """Tokenizes as SentencePiece: a blank before the text, blanks inside of pieces, the longest piece first."""
+
+    def __init__(self) -> None:
+        pieces = ["<s>", "</s>", "▁", "▁the", "▁sum", "the", "th", "su", "sum", "m▁o", ":", ": ", "▁and", "Qs", "(a"]
+        letters = [letter for letter in "abcdefghijklmnopqrstuvwxyzQ0 ()+:.\n#" if letter not in pieces]
+        self._ids = {piece: at for at, piece in enumerate(pieces + letters)}
+        super().__init__(bos_token="<s>", eos_token="</s>", unk_token="</s>")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._ids)
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._ids)
+
+    def _tokenize(self, text: str, **kwargs: object) -> list[str]:
+        rest, found = "▁" + text.replace(" ", "▁"), []
+        while rest:
+            piece = next(rest[:size] for size in (4, 3, 2, 1) if rest[:size] in self._ids)
+            found.append(piece)
+            rest = rest[len(piece) :]
+        return found
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._ids[token]
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return list(self._ids)[index]
+
+    def build_inputs_with_special_tokens(self, ids: list[int], other: list[int] | None = None) -> list[int]:
+        return [0, *ids]
+
 
 ascii_text = st.text(alphabet="abde ()+:.\n#Qthsumof", min_size=1, max_size=40)
 
@@ -80,11 +115,48 @@ def test_loss_on_all_tokens_leaves_out_only_the_first(tokenizer: PreTrainedToken
     assert mask[1:].all()
 
 
-def test_a_tokenizer_without_offsets_tokenises_pieces() -> None:
+def test_a_tokenizer_of_bytes_without_offsets_has_the_same_mask() -> None:
     tokenizer = ByT5Tokenizer()
     encoded = encode_one(tokenizer, "Q: ", "sum")
     assert encoded.input_ids.tolist() == tokenizer("Q: sum")["input_ids"]
     assert encoded.target_mask.tolist() == [False] * 3 + [True] * 4
+
+
+@given(prompt=ascii_text, completion=ascii_text.filter(str.strip), more=ascii_text)
+def test_a_tokenizer_without_offsets_tokenises_the_whole_text(prompt: str, completion: str, more: str) -> None:
+    tokenizer = BlankFirstTokenizer()
+    text = prompt + completion + more
+    row = RenderedRow(text=text, prompt=prompt, spans=((len(prompt), len(prompt + completion)),))
+    (encoded,) = encode([row], tokenizer, is_chat=False, completion_only=True)
+    assert encoded.input_ids.tolist() == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+    pieces = tokenizer.convert_ids_to_tokens(encoded.input_ids.tolist())
+    ends = np.cumsum([len(piece) for piece in pieces[1:-1]]) - 1  # the start token and the blank in front are no text
+    starts = np.concatenate([[0], ends[:-1]])
+    inside = (ends > len(prompt)) & (starts < len(prompt + completion))
+    assert encoded.target_mask.tolist() == [False, *inside.tolist(), True]
+
+
+def test_a_blank_is_put_before_a_text_and_not_before_its_completion() -> None:
+    encoded = encode_one(BlankFirstTokenizer(), "add 0 and 0", ": the sum")
+    pieces = BlankFirstTokenizer().convert_ids_to_tokens(encoded.input_ids[encoded.target_mask].tolist())
+    assert pieces == [":", "▁the", "▁sum", "</s>"]
+
+
+@pytest.mark.parametrize("text", ["<s>the sum", "<s>the sum</s>", "<s>the sum</s>\n"])
+def test_text_that_holds_start_and_end_gets_no_second_ones(bos_tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    row = RenderedRow(text=text, prompt=text, spans=((0, len(text)),))
+    (encoded,) = encode([row], bos_tokenizer, is_chat=False, completion_only=True)
+    ids = encoded.input_ids.tolist()
+    assert (ids.count(bos_tokenizer.bos_token_id), ids.count(bos_tokenizer.eos_token_id)) == (1, 1)
+    assert ids[0] == bos_tokenizer.bos_token_id
+    assert encoded.target_mask.tolist() == [False] + [True] * (len(ids) - 1)
+
+
+def test_start_of_a_prompt_is_not_doubled_and_no_target(bos_tokenizer: PreTrainedTokenizerFast) -> None:
+    encoded = encode_one(bos_tokenizer, "<s>Q", "the sum</s>\n")
+    plain = encode_one(bos_tokenizer, "Q", "the sum</s>\n")
+    assert encoded.input_ids.tolist() == plain.input_ids.tolist()
+    assert encoded.target_mask.tolist() == plain.target_mask.tolist()
 
 
 @pytest.mark.parametrize("max_length", [2, 3, 4, 100])

@@ -82,6 +82,19 @@ def test_notes_count_dropped_and_truncated_rows(write_rows: WriteRows, tokenizer
     assert splits.notes[2].code in {"rows.train_repeats", "rows.eval_repeats"}
 
 
+def test_conversations_without_an_end_token_are_noted(
+    write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [{"role": "user", "content": "add"}, {"role": "assistant", "content": "sum#"}]
+    rows = [{"messages": [{"role": "user", "content": f"add {n}"}, *turns[1:], *turns[:1]]} for n in range(20)]
+    spec = StudySpec(dataset=write_rows(rows))
+    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
+    noted = Message("rows.no_end", split="train", rows=20, count=20, end="</s>")
+    assert noted in prepare(spec, tokenizer).notes
+    ends = tokenizer("#", add_special_tokens=False)["input_ids"]
+    assert noted not in prepare(spec, tokenizer, end_ids=ends).notes
+
+
 def test_rows_of_one_prompt_stay_together(write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [{"prompt": f"{n % 5}" + " " * (n % 2), "completion": f"sum {n}"} for n in range(30)]
     splits = prepare(StudySpec(dataset=write_rows(rows), eval_examples=8), tokenizer)

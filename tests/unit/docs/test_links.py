@@ -11,13 +11,16 @@ from lorascope import analysis, records
 from lorascope.analysis import summary
 from lorascope.analysis.verdict import schema as verdict
 from lorascope.cli.app import app
+from lorascope.data.formats.chat import OPTION_COLUMNS
 from lorascope.data.formats.detect import REQUIRED
+from lorascope.data.formats.turns import ROLES
 from lorascope.spec.load import preset_names
 from lorascope.spec.schema import StudySpec
 from support.pages import PAGES, ROOT, WRITTEN, anchors, inline_code, name, prose
 
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("20*.md"))
 FOREIGN = {
+    "tool_calls",  # OpenAI
     "save_pretrained", "save_to_disk",  # Transformers, datasets
     "k_proj",  # a layer of a model
     "base_model_name_or_path", "adapter_config",  # PEFT
@@ -55,6 +58,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 def program_names() -> set[str]:
     """Names of the program: fields and values, parameters of commands, modules and tests."""
     found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
+    found |= {*OPTION_COLUMNS, *ROLES}
     schema = summary_reference.schema()
     for part in (schema, *schema["$defs"].values()):
         found |= set(part["properties"])

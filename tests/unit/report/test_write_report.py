@@ -24,7 +24,7 @@ from lorascope.charts.colors import rank_colors
 from lorascope.charts.render_pool import RenderPool, share_out
 from lorascope.cli import main
 from lorascope.errors import InputError
-from lorascope.records import Environment, SpectrumRecord, TrialOutcome
+from lorascope.records import Environment, ShownRow, SpectrumRecord, TrialOutcome
 from lorascope.report import Report, write_report
 from lorascope.report.write import escape_markdown, render
 from lorascope.spec.load import dump_spec
@@ -221,6 +221,22 @@ def test_untrusted_command_stays_in_its_markdown_block(make_study: MakeStudy) ->
         store.put(replace(store.read(Environment)[0], command=command))
     text = render("report.md.j2", summarize(folder), {})
     assert f"`````sh\n{command}\n`````\n" in text
+
+
+def test_training_rows_are_shown_with_their_targets_as_text(make_study: MakeStudy) -> None:
+    folder = make_study()
+    pieces = ("<|user|>\n<script>alert(1)</script>\x1b```", "</pre>*sum*</s>\n")
+    with StudyStore.create(folder / "study.db") as store:
+        store.put_all([ShownRow(row=row, pieces=pieces, tokens=9, targets=4) for row in (1, 2)])
+    report = write_report(folder)
+    html = report.report_html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    assert html.count("<mark>&lt;/pre&gt;*sum*&lt;/s&gt;\n</mark></pre>") == 2
+    assert "<|user|>\n<script>alert(1)</script>\\x1b```</pre>*sum*</s>\n" in page.text
+    assert "Row 2: 9 tokens, 4 targets" in page.text
+    markdown = report.report_md.read_text(encoding="utf-8")
+    assert "\n````text\n<|user|>\n<script>alert(1)</script>\\x1b```[[</pre>*sum*</s>\n]]\n````\n" in markdown
 
 
 def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:

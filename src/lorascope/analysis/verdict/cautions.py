@@ -25,6 +25,8 @@ def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
         adapter_differs,
         _unfinished,
         _ended_early,
+        _no_end_token,
+        _cut_rows,
         _no_improvement,
         _eval_loss_rising,
         _one_learning_rate,
@@ -60,6 +62,28 @@ def _ending(trial: TrialSection) -> Message:
     if trial.outcome == "oom":
         return Message("caution.out_of_memory", trial=trial.trial_id, steps=trial.steps)
     return Message("caution.failed", trial=trial.trial_id, steps=trial.steps)
+
+
+def _no_end_token(findings: Findings) -> CautionSection | None:
+    return _of_most_rows(findings, "rows.no_end", "no_end_token", "caution.no_end_token")
+
+
+def _cut_rows(findings: Findings) -> CautionSection | None:
+    return _of_most_rows(findings, "rows.truncated", "cut_rows", "caution.cut_rows")
+
+
+def _of_most_rows(findings: Findings, note: str, kind: CautionKind, code: str) -> CautionSection | None:
+    """Caution where a note on the rows speaks of more than half of a split's."""
+    resolved = findings.data.resolved
+    notes = [found for found in resolved.data_notes if found.code == note] if resolved else []
+    most = [found for found in notes if 2 * _number(found, "count") > _number(found, "rows")]
+    return _caution(kind, Message(code, notes=tuple(most))) if most else None
+
+
+def _number(message: Message, name: str) -> int:
+    value = message.values[name]
+    assert isinstance(value, int)
+    return value
 
 
 def _no_improvement(findings: Findings) -> CautionSection | None:

@@ -16,6 +16,8 @@ CautionKind = Literal[
     "one_seed",
     "few_eval_examples",
     "short_run",
+    "no_end_token",
+    "cut_rows",
     "orders_disagree",
     "eval_loss_rising",
     "no_improvement",

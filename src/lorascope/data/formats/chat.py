@@ -38,11 +38,11 @@ class Conversations:
         """Render one row, given its number from 1, or say why it is dropped."""
         lists = [read_turns(row[column], self.template, number) for column in self.columns]
         turns = _with_system(_with_switches([turn for part in lists for turn in part], row, number), row, number)
-        if not any(turn.says_something for turn in turns):
-            return Drop.BLANK
         first = len(turns) - len(lists[-1])
         answers = [turn for turn in range(first, len(turns)) if turns[turn].is_answer]
         trained = [turn for turn in answers if turns[turn].switch is not False and turns[turn].says_something]
+        if not turns or (not self.completion_only and not any(turn.says_something for turn in turns)):
+            return Drop.BLANK
         if self.completion_only and not trained:
             return _why_untrained(turns, answers)
         if not self.completion_only and any(turn.switch is False for turn in turns):

@@ -1,6 +1,6 @@
 """Row formats: detection by column names, and rendering of rows to text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,12 +59,19 @@ class Format:
     """True if a chat template renders rows, which adds special tokens and an end token itself."""
     completion_only: bool
     """True if the loss is taken on the completion only."""
+    end_ids: frozenset[int]
+    """Tokens that end an answer; a chat template may write none of them."""
 
 
 def choose_format(
-    spec: StudySpec, *, columns: Sequence[str], first_row: Mapping[str, object], tokenizer: PreTrainedTokenizerBase
+    spec: StudySpec,
+    *,
+    columns: Sequence[str],
+    first_row: Mapping[str, object],
+    tokenizer: PreTrainedTokenizerBase,
+    end_ids: Collection[int] = (),
 ) -> Format:
-    """Return the format that the spec names or the columns imply."""
+    """Return the format that the spec names or the columns imply; ``end_ids`` stop the model beside the end token."""
     places = names_of(spec.columns or {}, columns)
     known = tuple(places)
     name = _format_name(spec, known)
@@ -99,6 +106,7 @@ def choose_format(
         render=render,
         is_chat=is_chat,
         completion_only=completion_only,
+        end_ids=frozenset({*end_ids, tokenizer.eos_token_id}),
     )
 
 

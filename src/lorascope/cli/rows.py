@@ -1,0 +1,74 @@
+"""``lorascope rows``: show rows as a study would train on them."""
+
+from statistics import median
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.text import Text
+
+from lorascope.cli.gc_pause import pause_gc
+from lorascope.cli.run import StudyFlags, read_study
+from lorascope.text.numbers import format_count
+from lorascope.text.say import say
+from lorascope.text.shown_rows import heading, in_brackets, marked_pieces
+
+if TYPE_CHECKING:
+    from lorascope.data.dataset import Splits
+    from lorascope.records import ShownRow
+    from lorascope.spec.schema import StudySpec
+
+
+def rows(
+    study: str | None = None,
+    /,
+    *,
+    show: Annotated[int, Parameter(validator=Number(gte=0))] = 3,
+    flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
+) -> int:
+    """Show rows with the targets that a study would train on, and what was dropped; loads no weights.
+
+    Parameters
+    ----------
+    study
+        A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
+    show
+        Training rows to print, their targets highlighted in a terminal and in [[ ]] elsewhere.
+    """
+    _, spec = read_study(study, flags)
+    with pause_gc():
+        from lorascope.data.prepare import prepare
+        from lorascope.data.shown_rows import shown_rows
+        from lorascope.measure.environment import usable_cores
+        from lorascope.modeling.end_tokens import end_token_ids
+        from lorascope.modeling.load import load_tokenizer, locate_model
+
+    source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(source)
+    splits = prepare(spec, tokenizer, end_ids=end_token_ids(source), processes=usable_cores())
+    _print_rows(Console(), spec, splits, shown_rows(splits.train[:show], tokenizer))
+    return 0
+
+
+def _print_rows(console: Console, spec: "StudySpec", splits: "Splits", shown: "tuple[ShownRow, ...]") -> None:
+    lengths = splits.lengths
+    cut = float((lengths > spec.max_length).mean())
+    facts = (
+        f"Format {splits.format}: {format_count(len(splits.train))} rows to train on, "
+        f"{format_count(len(splits.eval))} held out.\n"
+        f"Tokens of a row: median {float(median(lengths)):g}, longest {int(lengths.max()):,}; "
+        f"{cut:.0%} are cut at max_length {spec.max_length:,}."
+    )
+    console.print(Text(facts))
+    for note in splits.notes:
+        console.print(Text(f"note: {say(note)}"), soft_wrap=True)
+    for row in shown:
+        console.print()
+        console.print(Text(heading(row), style="bold"))
+        # rows are copied, so they must not be broken into lines
+        console.print(_marked(row) if console.is_terminal else Text(in_brackets(row)), soft_wrap=True)
+
+
+def _marked(row: "ShownRow") -> Text:
+    return Text.assemble(*((piece, "reverse green" if is_target else "") for piece, is_target in marked_pieces(row)))
