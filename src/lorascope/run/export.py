@@ -57,6 +57,11 @@ def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
     source = study.rank_adapter(rank)
+    if rank in _diverged(study):
+        raise InputError(
+            f"every trial of rank {rank} diverged, so that it has no adapter",
+            remedy="start a new study with lower learning_rates",
+        )
     if resolved is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
     for name in (CONFIG, WEIGHTS):
@@ -65,6 +70,14 @@ def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
                 f"{source / name} leads out of the study's folder", remedy="put the file itself in place of the link"
             )
     return resolved, source
+
+
+def _diverged(study: StudyFolder) -> set[int]:
+    """Return the ranks all of whose trials diverged."""
+    with StudyStore.open(study.store) as store:
+        outcomes, trials = store.outcomes(), store.read(TrialRecord)
+    states = {(trial.rank, getattr(outcomes.get(trial.trial_id), "state", None)) for trial in trials}
+    return {rank for rank, _ in states} - {rank for rank, state in states if state != "diverged"}
 
 
 def _write_merged(study: StudyFolder, resolved: ResolvedStudy, source: Path, to: Path) -> None:

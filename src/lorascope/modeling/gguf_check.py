@@ -1,0 +1,24 @@
+"""Compare what a GGUF file holds with what Transformers made of it: what it passes over makes another model."""
+
+from pathlib import Path
+
+from gguf import GGUFReader
+from transformers import PreTrainedModel
+
+_UNSCALED = {"", "none"}
+
+
+def passed_over(gguf: Path, model: PreTrainedModel) -> str | None:
+    """Return what of a file the converted model lacks, in words; None where it has all."""
+    reader = GGUFReader(gguf)
+    scaling = next((field for name, field in reader.fields.items() if name.endswith("rope.scaling.type")), None)
+    kind = "" if scaling is None else str(scaling.contents())
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    if kind not in _UNSCALED and rope.get("rope_type", "default") == "default":
+        return f"the scaling of its rotary angles ({kind})"
+    held = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
+    used = sum(parameter.numel() for parameter in model.parameters())
+    if sum(held.values()) <= used:
+        return None
+    odd = [name for name in held if name.startswith("rope_") or name.endswith(".bias")] or list(held)
+    return f"{sum(held.values()) - used:,} numbers of its tensors, among them perhaps {odd[0]}"
