@@ -160,7 +160,7 @@ def test_study_whose_trials_all_diverge_says_so(
     json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     code, _, err = lorascope("export", tmp_path / "study", "--rank", 2, "--to", tmp_path / "new")
     assert code == 2
-    assert "no finished adapter" in err
+    assert "every trial of rank 2 diverged" in err
 
 
 def test_trial_that_diverges_in_its_last_update_is_not_finished(

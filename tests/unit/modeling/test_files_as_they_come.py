@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from lorascope.costmodel.plan import plan_study
 from lorascope.errors import InputError
@@ -32,7 +32,7 @@ def source(folder: Path) -> ModelSource:
     return ModelSource(path=str(folder), trust_remote_code=False)
 
 
-def load(folder: Path) -> LlamaForCausalLM:
+def load(folder: Path) -> PreTrainedModel:
     return load_model(source(folder), dtype=torch.float32, device=torch.device("cpu"))
 
 
@@ -42,7 +42,7 @@ def test_adapter_in_the_folder_of_the_base_is_not_loaded(folder: Path, tmp_path:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert not has_adapter(source(tmp_path))
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(load(folder), config).save_pretrained(tmp_path)
+    get_peft_model(load(folder), config).save_pretrained(str(tmp_path))
     after = load(tmp_path)
     assert has_adapter(source(tmp_path))
     assert hash_weights(after) == hash_weights(before)
@@ -75,7 +75,7 @@ def test_configuration_alone_can_be_planned_and_has_no_tokenizer(folder: Path, t
     assert plan_study(spec).rows == "assumed: 64 tokens each"
 
 
-def write_gguf(file: Path, model: LlamaForCausalLM, *, scaling: str | None = None, extra: str | None = None) -> Path:
+def write_gguf(file: Path, model: PreTrainedModel, *, scaling: str | None = None, extra: str | None = None) -> Path:
     writer = gguf.GGUFWriter(file, "llama")
     if scaling is not None:
         writer.add_string("llama.rope.scaling.type", scaling)
