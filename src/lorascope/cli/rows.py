@@ -42,10 +42,11 @@ def rows(
         from lorascope.data.shown_rows import shown_rows
         from lorascope.measure.environment import usable_cores
         from lorascope.modeling.end_tokens import end_token_ids
-        from lorascope.modeling.load import load_tokenizer, locate_model
+        from lorascope.modeling.load import load_tokenizer
+        from lorascope.modeling.meta_model import locate_configuration
 
-    source = locate_model(spec.model, trust_remote_code=spec.trust_remote_code)
-    tokenizer = load_tokenizer(source)
+    source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(source, gguf_file)
     splits = prepare(spec, tokenizer, end_ids=end_token_ids(source), processes=usable_cores())
     _print_rows(Console(), spec, splits, shown_rows(splits.train[:show], tokenizer))
     return 0

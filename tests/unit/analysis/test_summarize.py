@@ -272,10 +272,11 @@ def test_most_rows_cut_or_without_an_end_is_a_caution(
     make_study: MakeStudy, note: Callable[..., Message], caution: str
 ) -> None:
     folder = make_study()
+    lost = Message("rows.cut_before_target", split="train", rows=60, tokens=24, count=20)
     for count, expected in ((20, False), (21, True)):
         with StudyStore.create(folder / "study.db") as store:
             resolved = store.read_one(ResolvedStudy)
-            store.put(replace(resolved, data_notes=(note(rows=40, count=count),)))
+            store.put(replace(resolved, data_notes=(note(rows=60, count=count), lost)))
         summary = summarize(folder)
         assert (caution in kinds(summary)) == expected
     (found,) = (part for part in summary.cautions if part.kind == caution)

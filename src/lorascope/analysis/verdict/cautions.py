@@ -73,10 +73,15 @@ def _cut_rows(findings: Findings) -> CautionSection | None:
 
 
 def _of_most_rows(findings: Findings, note: str, kind: CautionKind, code: str) -> CautionSection | None:
-    """Caution where a note on the rows speaks of more than half of a split's."""
-    resolved = findings.data.resolved
-    notes = [found for found in resolved.data_notes if found.code == note] if resolved else []
-    most = [found for found in notes if 2 * _number(found, "count") > _number(found, "rows")]
+    """Caution where a note on the rows speaks of more than half of those that a split has left."""
+    notes = findings.data.resolved.data_notes if findings.data.resolved else ()
+    lost = {found.values["split"]: _number(found, "count") for found in notes if found.code == "rows.cut_before_target"}
+    most = [
+        found
+        for found in notes
+        if found.code == note
+        and 2 * _number(found, "count") > _number(found, "rows") - lost.get(found.values["split"], 0)
+    ]
     return _caution(kind, Message(code, notes=tuple(most))) if most else None
 
 

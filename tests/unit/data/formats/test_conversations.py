@@ -260,3 +260,47 @@ def test_any_error_inside_a_template_is_the_users_to_read(template: Any, said: s
     with pytest.raises(InputError, match="row 7") as caught:
         format_of(row, byte_tokenizer(template)).render(row, 7)
     assert said in caught.value.problem
+
+
+HERMES = (
+    "{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n<response>{{ m.content }}</response><|im_end|>\n"
+    "{% else %}<|im_start|>{{ m.role }}{% if m.content %}{{ '\n' + m.content }}{% endif %}"
+    "{% for c in m.tool_calls or [] %}{{ '\n<call>' }}{{ c.function | tojson }}</call>{% endfor %}<|im_end|>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+BRACKETS = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
+    "{% elif m.tool_calls %}{{ '<|start|>' + m.tool_calls | tojson + eos_token }}"
+    "{% elif m.role == 'tool' %}{% if not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('no call') }}"
+    "{% endif %}<|message|>{{ m.content }}<|end|>{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (
+            HERMES,
+            [
+                '<call>{"name": "f", "arguments": {"a": 1}}</call><|im_end|>\n',
+                'so\n<call>{"name": "f", "arguments": {"a": 2}}</call><|im_end|>\n',
+                "sum<|im_end|>\n",
+            ],
+        ),
+        (
+            BRACKETS,
+            [
+                '<|start|>[{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]</s>',
+                '<|start|>[{"type": "function", "function": {"name": "f", "arguments": {"a": 2}}}]</s>',
+                "sum</s>",
+            ],
+        ),
+    ],
+)
+def test_answers_of_a_conversation_with_tools(template: str, expected: list[str]) -> None:
+    def calling(content: str, a: int) -> Mapping[str, object]:
+        return {"role": "assistant", "content": content, "tool_calls": [{"name": "f", "arguments": {"a": a}}]}
+
+    result = {"role": "tool", "content": "3"}
+    talk = [ASKED, calling("", 1), result, calling("so", 2), result, ANSWERED]
+    assert targets(rendered({"messages": talk}, byte_tokenizer(template))) == expected
