@@ -160,25 +160,24 @@ def test_sentences_of_a_recommendation(message: Message, text: str) -> None:
     ("message", "text"),
     [
         (
-            Message("caution.underpowered", rank=8, half=0.0097, tolerance=0.005, times=3.72, rows=1045),
-            "Too few held-out rows or seeds for the effect asked about: the interval of rank 8 reaches 0.0097 to "
-            "either side, and the tolerance is 0.005 nats a token. Detecting a difference this small needs about 3.7x "
-            "as many: 1,045 held-out rows.",
+            Message("caution.underpowered_rows", rank=8, half=0.0097, tolerance=0.005, rows=1045),
+            "The interval of rank 8 reaches 0.0097 nats a token to either side, more than the tolerance of 0.005. "
+            "About 1,045 held-out rows would make it as narrow.",
         ),
         (
-            Message(
-                "caution.underpowered_seeds",
-                rank=8,
-                half=0.0097,
-                tolerance=0.005,
-                times=3.72,
-                rows=1045,
-                seeds=2,
-                more_seeds=8,
-            ),
-            "Too few held-out rows or seeds for the effect asked about: the interval of rank 8 reaches 0.0097 to "
-            "either side, and the tolerance is 0.005 nats a token. Detecting a difference this small needs about 3.7x "
-            "as many: 1,045 held-out rows, or 8 seeds in place of 2 where seeds make most of it.",
+            Message("caution.underpowered_seeds", rank=8, half=0.0097, tolerance=0.005, seeds=2, more_seeds=8),
+            "The interval of rank 8 reaches 0.0097 nats a token to either side, more than the tolerance of 0.005. "
+            "With 8 seeds in place of 2 it would be as narrow.",
+        ),
+        (
+            Message("caution.underpowered_very_far", rank=8, half=0.2, tolerance=0.005, most=16),
+            "The interval of rank 8 reaches 0.2000 nats a token to either side, more than the tolerance of 0.005. "
+            "Even 16 times the rows would not make it as narrow: accept a larger tolerance.",
+        ),
+        (
+            Message("caution.underpowered_far", rank=8, half=0.2, tolerance=0.005, reach=0.02, most=16),
+            "The interval of rank 8 reaches 0.2000 nats a token to either side, more than the tolerance of 0.005. "
+            "Even 16 seeds would leave it at 0.0200: accept a larger tolerance.",
         ),
         (
             Message(

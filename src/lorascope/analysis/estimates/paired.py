@@ -31,6 +31,8 @@ class Uncertain:
     value: float
     variance: float
     degrees: float
+    seeds_variance: float = 0.0
+    """The part of ``variance`` that falls with the number of seeds."""
 
     def interval(self, *, below: float = LEVEL / 2, above: float = LEVEL / 2) -> Estimate:
         """Reach as far as a t interval that misses the truth with these chances on either side."""
@@ -142,5 +144,11 @@ def _uncertain(value: float, own: _Parts, pool: Sequence[_Parts], freedom: int, 
     if freedom == 0 or seeds == 0:
         return Uncertain(value=value, variance=own.rows, degrees=by_rows)
     variance = max(0.0, own.rows - own.shared) + seeds
-    degrees = max(freedom, freedom * variance / seeds / (1 + 1 / freedom**2))
-    return Uncertain(value=value, variance=variance, degrees=min(degrees, by_rows))
+    degrees = joint_degrees(freedom, variance, seeds, by_rows)
+    return Uncertain(value=value, variance=variance, degrees=degrees, seeds_variance=seeds)
+
+
+def joint_degrees(freedom: int, variance: float, seeds_variance: float, by_rows: float = math.inf) -> float:
+    """Return the degrees of freedom of a variance of which the seeds' part has ``freedom`` and the rest ``by_rows``."""
+    degrees = max(freedom, freedom * variance / seeds_variance / (1 + 1 / freedom**2))
+    return min(degrees, by_rows)

@@ -1,46 +1,61 @@
 """Cautions about statistical power and model capacity."""
 
 import math
+from dataclasses import replace
 
+from lorascope.analysis.estimates.paired import Uncertain, joint_degrees
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.verdict.decide import LEAST
 from lorascope.analysis.verdict.schema import CautionSection
 from lorascope.message import Message, Value
-from lorascope.records import Environment
+from lorascope.records import Environment, ResolvedStudy
 
 _ABSENT = Message("caution.absent")
+MOST_SEEDS = 16
+MOST_ROWS = 16
+"""Beyond so many seeds, or times as many rows, a larger tolerance is the better advice."""
 BITS_PER_PARAMETER = 2.0
 """Knowledge a trained parameter was found to hold at most (Allen-Zhu and Li, arXiv 2404.05405, 2024)."""
 
 
 def underpowered(findings: Findings) -> CautionSection | None:
-    """Warn about an undecided rank, with the rows or seeds that make its interval as narrow as the tolerance."""
+    """Warn about an undecided rank, with the seeds or else the rows that make its interval as narrow as the tolerance.
+
+    The widest of the undecided ranks' intervals stands for all. More seeds narrow it twice: they average more, and
+    their spread is known better, so that the t quantile falls too.
+    """
     comparison, resolved = findings.comparison, findings.data.resolved
     tolerance = findings.data.spec.tolerance
     rank, half = _widest_undecided(comparison, tolerance) if comparison else (0, 0.0)
-    if resolved is None or half <= tolerance:
+    if comparison is None or resolved is None or half <= tolerance:
         return None
-    # A standard error falls with the square root of what is averaged
-    times = (half / tolerance) ** 2
-    rows = math.ceil(resolved.eval_examples * times)
-    if rows < LEAST:  # the verdict asks for more
+    times = _times_rows(comparison.differences[rank, comparison.best], tolerance)
+    if resolved.eval_examples * times < LEAST:  # the verdict asks for more
         return None
-    seeds = len(findings.choices[rank].trials)
-    if seeds > 1:
-        found = Message(
-            "caution.underpowered_seeds",
-            rank=rank,
-            half=half,
-            tolerance=tolerance,
-            times=times,
-            rows=rows,
-            seeds=seeds,
-            more_seeds=math.ceil(seeds * times),
+    return CautionSection(kind="underpowered", text=(_remedy(rank, comparison, tolerance, times, resolved),))
+
+
+def _remedy(rank: int, comparison: Comparison, tolerance: float, times: float, resolved: ResolvedStudy) -> Message:
+    """Name the seeds, or else the rows, that make an interval as narrow as the tolerance; or that none would."""
+    found = comparison.differences[rank, comparison.best]
+    half, seeds, freedom = _half(found), len(comparison.seeds), len(comparison.excess) - 1
+    wider = range(seeds + 1, MOST_SEEDS + 1) if seeds > 1 else ()
+    halves = {n: _half_width(found, n / seeds, freedom * (n - 1)) for n in wider}
+    more = next((n for n, width in halves.items() if width <= tolerance), None)
+    if more is not None:
+        return Message(
+            "caution.underpowered_seeds", rank=rank, half=half, tolerance=tolerance, seeds=seeds, more_seeds=more
         )
-    else:
-        found = Message("caution.underpowered", rank=rank, half=half, tolerance=tolerance, times=times, rows=rows)
-    return CautionSection(kind="underpowered", text=(found,))
+    if times <= MOST_ROWS:
+        rows = math.ceil(resolved.eval_examples * times)
+        return Message("caution.underpowered_rows", rank=rank, half=half, tolerance=tolerance, rows=rows)
+    if halves:
+        reach = halves[MOST_SEEDS]
+        return Message(
+            "caution.underpowered_far", rank=rank, half=half, tolerance=tolerance, reach=reach, most=MOST_SEEDS
+        )
+    return Message("caution.underpowered_very_far", rank=rank, half=half, tolerance=tolerance, most=MOST_ROWS)
 
 
 def _widest_undecided(comparison: Comparison, tolerance: float) -> tuple[int, float]:
@@ -51,6 +66,26 @@ def _widest_undecided(comparison: Comparison, tolerance: float) -> tuple[int, fl
         if excess.low <= tolerance < excess.high
     )
     return max(widths, key=lambda found: found[1], default=(0, 0.0))
+
+
+def _half_width(found: Uncertain, times: float, freedom: int) -> float:
+    """Return half the width of a difference's 95% interval with so many times the seeds, all else as it is."""
+    if found.seeds_variance == 0:
+        return _half(found)
+    part = found.seeds_variance / times
+    variance = found.variance - found.seeds_variance + part
+    return _half(replace(found, variance=variance, degrees=joint_degrees(freedom, variance, part)))
+
+
+def _half(found: Uncertain) -> float:
+    interval = found.interval()
+    return (interval.high - interval.low) / 2
+
+
+def _times_rows(found: Uncertain, tolerance: float) -> float:
+    """Return how many times as many rows would narrow the interval to the tolerance; infinite where none would."""
+    allowed = found.variance * (tolerance / _half(found)) ** 2 - found.seeds_variance
+    return (found.variance - found.seeds_variance) / allowed if allowed > 0 else math.inf
 
 
 def below_capacity(findings: Findings) -> CautionSection | None:

@@ -4,16 +4,19 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from statistics import median
+from typing import Any
 
 import pytest
 
 from lorascope.analysis import load_study, summarize, summarize_data
 from lorascope.analysis.summary import StudySummary
+from lorascope.analysis.verdict.power import MOST_SEEDS
 from lorascope.message import Message
 from lorascope.records import Environment
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from made_up_studies import Truth, studies
 
 MakeStudy = Callable[..., Path]
 
@@ -26,30 +29,49 @@ def caution(summary: StudySummary, kind: str) -> Message | None:
 
 
 def test_underpowered_study_names_the_rows_needed(make_study: MakeStudy) -> None:
-    spec = StudySpec(ranks=(8, 128))
-    summary = summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2))
+    summary = summarize(make_study(spec=StudySpec(ranks=(8, 128)), floors={8: 1.2, 128: 1.2}, noise=0.08))
     found = caution(summary, "underpowered")
     assert found is not None
     (part,) = [part for part in summary.ranks if part.excess_loss != 0]
     assert part.excess_loss_ci95 is not None
     half = (part.excess_loss_ci95[1] - part.excess_loss_ci95[0]) / 2
-    assert found == Message(
-        "caution.underpowered",
-        rank=part.rank,
-        half=approx(half),
-        tolerance=0.005,
-        times=approx((half / 0.005) ** 2),
-        rows=math.ceil(200 * (half / 0.005) ** 2),
+    rows = math.ceil(200 * (half / 0.005) ** 2)
+    assert found == Message("caution.underpowered_rows", rank=part.rank, half=approx(half), tolerance=0.005, rows=rows)
+
+
+@pytest.mark.parametrize(("noise", "code"), [(0.5, "underpowered_very_far"), (0.08, "underpowered_rows")])
+def test_underpowered_study_of_one_seed_asks_for_rows_or_tolerance(
+    make_study: MakeStudy, noise: float, code: str
+) -> None:
+    found = caution(
+        summarize(make_study(spec=StudySpec(ranks=(8, 128)), floors={8: 1.2, 128: 1.2}, noise=noise)), "underpowered"
     )
-
-
-def test_underpowered_study_names_the_seeds_needed(make_study: MakeStudy) -> None:
-    spec = StudySpec(ranks=(8, 128), seeds=(0, 1))
-    found = caution(summarize(make_study(spec=spec, floors={8: 1.2, 128: 1.2}, noise=0.2)), "underpowered")
     assert found is not None
-    assert found.code == "caution.underpowered_seeds"
-    assert found.values["seeds"] == 2
-    assert found.values["more_seeds"] == math.ceil(2 * cast("float", found.values["times"]))
+    assert found.code == f"caution.{code}"
+
+
+def test_underpowered_study_names_the_seeds_needed() -> None:
+    """With 2 seeds the t quantile is 12.7 or less; it falls as seeds come, so that few are enough where seeds decide.
+
+    Studies made with so many seeds then have intervals about as wide as was foretold.
+    """
+    truth = Truth(floors={8: 1.0, 64: 1.0}, seeds=2, rows=256, row_of_rank=0.001, row_of_trial=0.001)
+    needed = []
+    for study in studies(truth, 40, 9):
+        found = caution(summarize_data(study.data), "underpowered")
+        if found is not None and found.code == "caution.underpowered_seeds":
+            needed.append(found.values["more_seeds"])
+    assert needed
+    assert all(isinstance(seeds, int) and 2 < seeds <= MOST_SEEDS for seeds in needed)
+    typical = int(median(seeds for seeds in needed if isinstance(seeds, int)))
+    widths = [
+        high - low
+        for study in studies(replace(truth, seeds=typical), 40, 9)
+        for part in summarize_data(study.data).ranks
+        if part.excess_loss and part.excess_loss_ci95
+        for low, high in [part.excess_loss_ci95]
+    ]
+    assert median(widths) / 2 < 2 * 0.005
 
 
 @pytest.mark.parametrize(("floors", "noise"), [({8: 1.3, 128: 1.2}, 0.05), ({8: 1.2, 128: 1.2}, 0.001)])
