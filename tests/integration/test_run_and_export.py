@@ -75,7 +75,10 @@ def test_run_writes_every_file_and_a_valid_summary(
     assert [rank["rank"] for rank in summary["ranks"]] == [2, 4]
     assert all(rank["eval_loss"] > 0 and rank["step_seconds"] > 0 for rank in summary["ranks"])
     assert summary["study"]["eval_examples"] == 4
-    assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert page.count("<mark>") >= page.count('<p class="note">Row ') == 3
+    assert (folder / "report.md").read_text(encoding="utf-8").count("[[") >= 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

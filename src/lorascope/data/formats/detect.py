@@ -38,7 +38,9 @@ ALPACA_WITHOUT_INPUT = (
     "### Instruction:\n{instruction}\n\n### Response:"
 )
 
-LOOKALIKES = frozenset({*OPTION_COLUMNS, "history", "messages", "conversations", "prompt", "completion"}) - {"text"}
+LOOKALIKES = frozenset(
+    {*OPTION_COLUMNS, "functions", "history", "messages", "conversations", "prompt", "completion"}
+) - {"text"}
 """Columns that someone filled for training; a note says so where a format does not read them."""
 
 Render = Callable[[Mapping[str, object], int], RenderedRow | Drop]

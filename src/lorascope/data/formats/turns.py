@@ -21,7 +21,7 @@ ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases}
 SWITCHES = ("weight", "train", "trainable", "training", "loss", "loss_mask")
 """Keys of a turn, or columns beside the turns, that say whether it is trained."""
 _MEDIA = ("image", "video", "audio")
-_OWN_KEYS = frozenset({"role", "from", "content", "value", "function_call", *SWITCHES})
+_OWN_KEYS = frozenset({"role", "from", "content", "value", "function_call", "tool_calls", *SWITCHES})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ def _read_turn(item: object, template: ChatTemplate, number: int) -> Turn:
     canonical = _canonical(role, template, number)
     calls = list(_calls(item, text if canonical == _CALL else None, template, number))
     # a key without a value is absent: templates ask whether it is there
-    rest = {key: value for key, value in item.items() if value is not None and key not in _OWN_KEYS | {"tool_calls"}}
+    rest = {key: value for key, value in item.items() if value is not None and key not in _OWN_KEYS}
     message: dict[str, object] = {"role": canonical, "content": text, **rest}
     if canonical == _CALL:
         message |= {"role": "assistant", "content": ""}

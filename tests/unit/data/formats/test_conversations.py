@@ -1,5 +1,6 @@
 """Rows of messages in every usual dialect: roles, switches of turns, tools, system prompts, parts of content."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from lorascope.data.formats.rendering import Drop, Remark, RenderedRow
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
+from lorascope.text.say import say
 from support.chat_templates import byte_tokenizer
 
 CHAT = (
@@ -211,6 +213,23 @@ def test_columns_that_look_meant_for_training_and_are_not_read_are_noted(words: 
 def test_date_in_a_template_is_noted() -> None:
     words = byte_tokenizer("{{ strftime_now('%Y') }}" + CHAT)
     assert format_of({"messages": [ASKED, ANSWERED]}, words).notes == (Message("rows.dated"),)
+
+
+@pytest.mark.parametrize("code", [*Drop, *Remark])
+def test_every_reason_has_its_sentence(code: Drop | Remark) -> None:
+    assert "'train'" in say(Message(code.value, split="train", rows=1200, count=1))
+
+
+def test_messages_may_be_json_text(words: PreTrainedTokenizerFast) -> None:
+    row = rendered({"messages": json.dumps([ASKED, ANSWERED])}, words)
+    assert (row.text, targets(row)) == (PLAIN, ["sum</s>\n"])
+
+
+def test_switched_off_turn_contradicts_a_loss_on_all_tokens(words: PreTrainedTokenizerFast) -> None:
+    row = {"messages": [ASKED, {**ANSWERED, "weight": 0}]}
+    with pytest.raises(InputError, match="row 1 has a turn that is not to be trained, but completion_only_loss"):
+        format_of(row, words, completion_only_loss=False).render(row, 1)
+    assert rendered({"messages": [ASKED, ANSWERED]}, words, completion_only_loss=False).spans == ()
 
 
 @pytest.mark.parametrize(
