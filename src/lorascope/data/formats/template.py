@@ -19,7 +19,7 @@ Options = Mapping[str, Any]
 # whatever the template's code and Jinja's sandbox can raise, but for memory and interrupts
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError)
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PROBE = "probe"
+_PROBE, _UNHEARD_OF = "probe", "unheard-of"
 
 
 class ChatTemplate:
@@ -32,9 +32,7 @@ class ChatTemplate:
                 remedy="choose an instruction-tuned model, or give prompt and completion as text",
             )
         self._tokenizer = tokenizer
-        found = tokenizer.chat_template
-        self.source = "\n".join(found.values()) if isinstance(found, dict) else str(found)
-        """Its text, or the texts of all named ones."""
+        self._known: dict[str, bool] = {}
 
     def render(self, messages: Messages, options: Options, number: int, *, for_answer: bool = False) -> str:
         """Render messages of row ``number``; ``for_answer`` appends the generation prompt.
@@ -68,7 +66,7 @@ class ChatTemplate:
     @cached_property
     def has_marks(self) -> bool:
         """True if it marks what the assistant generates: ``{% generation %}``."""
-        return _MARK.search(self.source) is not None
+        return _MARK.search(str(self._tokenizer.chat_template)) is not None
 
     def marks(self, messages: Messages, options: Options) -> list[tuple[int, int]]:
         """Return the character ranges of the text that the template marks as generated."""
@@ -83,9 +81,16 @@ class ChatTemplate:
         )
         return list(rendered[1][0])
 
-    def names(self, role: str) -> bool:
-        """Return True if the template's text names this role in quotes."""
-        return f"'{role}'" in self.source or f'"{role}"' in self.source
+    def knows(self, role: str) -> bool:
+        """Return True if the template treats this role otherwise than one that nobody has, but for its name."""
+        if role not in self._known:
+            self._known[role] = self._tried_as(role, role) != self._tried_as(_UNHEARD_OF, role)
+        return self._known[role]
+
+    def _tried_as(self, name: str, role: str) -> list[str]:
+        turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+        texts = [self._tried(*turns[:before], {"role": name, "content": _PROBE}) for before in range(3)]
+        return [text.replace(role, "").replace(_UNHEARD_OF, "") for text in texts]
 
     @cached_property
     def content_as_parts(self) -> bool:

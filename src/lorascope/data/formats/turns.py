@@ -99,7 +99,7 @@ def _read_turn(item: object, template: ChatTemplate, number: int) -> Turn:
 
 def _canonical(role: str, template: ChatTemplate, number: int) -> str:
     known = ROLES.get(role.strip().lower())
-    if known not in ("assistant", "user", _CALL) and role != known and template.names(role):
+    if known not in ("assistant", "user", _CALL) and role != known and template.knows(role):
         return role  # the template has a place of its own for it
     if known is None:
         raise InputError(

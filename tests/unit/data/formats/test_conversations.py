@@ -187,10 +187,21 @@ def test_thinking_belongs_to_the_answer_behind_the_generation_prompt() -> None:
     assert targets(rendered({"messages": [ASKED, ANSWERED]}, words)) == ["sum</s>"]
 
 
-def test_role_that_the_template_names_is_kept() -> None:
-    words = byte_tokenizer(CHAT + "{% if messages[0].role == 'critic' %}!{% endif %}")
-    row = rendered({"messages": [{"role": "critic", "content": "no"}, ASKED, ANSWERED]}, words)
-    assert row.text == "<|critic|>\nno</s>\n" + PLAIN + "!"
+@pytest.mark.parametrize(
+    ("test", "role", "kept"),
+    [
+        ("m.role == 'critic'", "critic", True),
+        ("m['role'] in ('developer', 'ipython')", "developer", True),
+        ("m.role == 'observation'", "observation", True),
+        ("tools and tools[0].type == 'function'", "function", False),
+        ("m.role == 'system'", "developer", False),
+    ],
+)
+def test_role_that_the_template_has_a_place_for_is_kept(test: str, role: str, kept: bool) -> None:
+    words = byte_tokenizer(CHAT.replace("{{ m.content }}", "{% if " + test + " %}!{% endif %}{{ m.content }}"))
+    row = rendered({"messages": [{"role": role, "content": "no"}, ASKED, ANSWERED]}, words)
+    known = {"function": "tool", "developer": "system"}.get(role, role)
+    assert row.text.split("\n")[0] == f"<|{role if kept else known}|>"
 
 
 def test_columns_are_read_under_the_names_that_the_study_gives(words: PreTrainedTokenizerFast) -> None:
