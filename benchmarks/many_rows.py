@@ -7,6 +7,7 @@ that processes share count for each of them.
 import argparse
 import json
 import os
+import resource
 import tempfile
 import threading
 import time
@@ -64,6 +65,14 @@ class PeakMemory(threading.Thread):
             self.own_peak, self.peak = max(self.own_peak, own), max(self.peak, own + total)
 
 
+def processor_seconds() -> float:
+    """Return the seconds that this process and its ended children computed."""
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
 def measure(path: Path, model: str, processes: int) -> dict[str, float]:
     """Prepare the rows of a file, with an empty cache, and again with a filled one."""
     tokenizer = load_tokenizer(locate_model(model, trust_remote_code=False))
@@ -73,11 +82,13 @@ def measure(path: Path, model: str, processes: int) -> dict[str, float]:
     for name in ("cold", "cached"):
         memory = PeakMemory()
         memory.start()
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), processor_seconds()
         splits = prepare(spec, tokenizer, processes=processes)
         found[f"{name}_seconds"] = time.perf_counter() - begun
         memory.done.set()
         memory.join()
+        time.sleep(2)  # processes count when they have ended
+        found[f"{name}_processor_seconds"] = processor_seconds() - used
         found[f"{name}_peak_bytes_above"] = memory.peak - memory.before
         found[f"{name}_own_bytes_above"] = memory.own_peak - memory.before
         found["before_bytes"] = memory.before

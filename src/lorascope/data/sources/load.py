@@ -68,6 +68,8 @@ def stream_rows(dataset: str, split: str, n_rows: int) -> Rows:
             remedy="name a whole split and give max_rows, or leave streaming out",
         )
     with _quiet(), _explained(dataset, split):
+        if not path.is_dir() and not _hub_answers(dataset):
+            raise ConnectionError("no answer")
         stream = datasets.load_dataset(dataset if not path.is_dir() else str(path), split=split, streaming=True)
         taken = [without_nulls(row, stream.features) for row in islice(stream, n_rows)]  # take reads on
     if not taken:

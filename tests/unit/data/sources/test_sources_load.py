@@ -5,11 +5,11 @@ from typing import Any
 import datasets
 import huggingface_hub
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-from lorascope.data.sources.load import load_rows
+from lorascope.data.sources.load import load_rows, stream_rows
 from lorascope.errors import InputError
 
 
@@ -116,12 +116,13 @@ class Hub:
         if self.answer is not None:
             raise self.answer
 
-    def load_dataset(self, name: str, *, split: str) -> Dataset:
+    def load_dataset(self, name: str, *, split: str, streaming: bool = False) -> Dataset | IterableDataset:
         logging.getLogger("datasets").warning("something about the download")
         self.asked.append((name, split, datasets.config.HF_HUB_OFFLINE))
         if self.loading is not None:
             raise self.loading
-        return Dataset.from_dict({"text": ["a"]})
+        rows = Dataset.from_dict({"text": ["a", "b", "c"][: 3 if streaming else 1]})
+        return rows.to_iterable_dataset() if streaming else rows
 
 
 def test_a_hub_id_is_loaded_with_its_split_silently(
@@ -132,6 +133,15 @@ def test_a_hub_id_is_loaded_with_its_split_silently(
     assert hub.asked == [("sahil2801/CodeAlpaca-20k", "train[:50%]", False)]
     assert capsys.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_a_hub_id_is_streamed_up_to_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch)
+    assert list(stream_rows("sahil2801/CodeAlpaca-20k", "train", 2)) == [{"text": "a"}, {"text": "b"}]
+    hub.answer = HTTPError("no route")
+    with pytest.raises(InputError, match="hub cannot be reached"):
+        stream_rows("sahil2801/CodeAlpaca-20k", "train", 2)
+    assert len(hub.asked) == 1
 
 
 def test_without_the_hub_the_cache_of_datasets_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
