@@ -61,7 +61,7 @@ def _print_rows(console: Console, spec: "StudySpec", splits: "Splits", shown: "t
         f"Tokens of a row: median {float(median(lengths)):g}, longest {int(lengths.max()):,}; "
         f"{cut:.0%} are cut at max_length {spec.max_length:,}."
     )
-    console.print(Text(facts))
+    console.print(Text(facts), soft_wrap=True)
     for note in splits.notes:
         console.print(Text(f"note: {say(note)}"), soft_wrap=True)
     for row in shown:

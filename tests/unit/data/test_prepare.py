@@ -82,13 +82,21 @@ def test_notes_count_dropped_and_truncated_rows(write_rows: WriteRows, tokenizer
     assert splits.notes[2].code in {"rows.train_repeats", "rows.eval_repeats"}
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content }}\n{% endfor %}",
+        # the end stands before the user's next turn only
+        "{% for m in messages %}{% if m.role == 'user' %}</s>{% endif %}{{ m.content }}\n{% endfor %}",
+    ],
+)
 def test_conversations_without_an_end_token_are_noted(
-    write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    write_rows: WriteRows, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, template: str
 ) -> None:
     turns = [{"role": "user", "content": "add"}, {"role": "assistant", "content": "sum#"}]
     rows = [{"messages": [{"role": "user", "content": f"add {n}"}, *turns[1:], *turns[:1]]} for n in range(20)]
     spec = StudySpec(dataset=write_rows(rows))
-    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
+    monkeypatch.setattr(tokenizer, "chat_template", template)
     noted = Message("rows.no_end", split="train", rows=20, count=20, end="</s>")
     assert noted in prepare(spec, tokenizer).notes
     ends = tokenizer("#", add_special_tokens=False)["input_ids"]

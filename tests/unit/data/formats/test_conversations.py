@@ -334,3 +334,31 @@ def test_answers_of_a_conversation_with_tools(template: str, expected: list[str]
     result = {"role": "tool", "content": "3"}
     talk = [ASKED, calling("", 1), result, calling("so", 2), result, ANSWERED]
     assert targets(rendered({"messages": talk}, byte_tokenizer(template))) == expected
+
+
+THINKING = (
+    "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and "
+    "loop.index0 > ns.asked and (loop.last or m.reasoning_content) %}<think>\n{{ m.reasoning_content }}\n</think>\n\n"
+    "{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}</call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_thinking_of_earlier_turns_with_tools_is_left_out_and_the_last_is_a_target() -> None:
+    call = {"tool_calls": [{"function": {"name": "f"}}], "content": "", "reasoning_content": "look"}
+    thought = [{**ANSWERED, "reasoning_content": why} for why in ("add up", "again")]
+    talk = [ASKED, {"role": "assistant", **call}, {"role": "tool", "content": "3"}, thought[0], ASKED, thought[1]]
+    row = rendered({"messages": talk}, byte_tokenizer(THINKING))
+    assert targets(row) == [
+        "<call>f</call><|im_end|>\n",
+        "sum<|im_end|>\n",
+        "<think>\nagain\n</think>\n\nsum<|im_end|>\n",
+    ]
+    assert row.remarks == {Remark.ANSWER_SHORTENED}
+    row = rendered({"messages": talk[:4]}, byte_tokenizer(THINKING))
+    assert targets(row) == [
+        "<think>\nlook\n</think>\n\n<call>f</call><|im_end|>\n",
+        "<think>\nadd up\n</think>\n\nsum<|im_end|>\n",
+    ]
+    assert row.remarks == frozenset()
