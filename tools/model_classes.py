@@ -1,20 +1,22 @@
-"""Study a small random instance of every class in Transformers' causal mapping, and write docs/models.md.
+"""Study a small random instance of every class in Transformers' causal mapping; --write makes docs/models.md of it.
 
 Each class trains ranks 2 and 8 for four steps with the default targets and with all-linear. It is right if the base's
 held-out loss is plain Transformers' row by row, the saved adapter gives the reported loss in PEFT and merged into the
 weights, and a rank trained alone ends with the same loss.
 
-    python tools/model_classes.py [MODEL_TYPE ...] [--dtype bfloat16]
+    python tools/model_classes.py [MODEL_TYPE ...] [--dtype bfloat16] [--write]
 """
 
 import argparse
 import copy
+import re
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,11 +45,26 @@ from lorascope.text.say import say
 from tiny_configs import VOCABULARY, tiny_config
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+HEAD = """\
+# Model classes
+
+Small random instances of {classes} classes of Transformers' causal mapping (Transformers {transformers}, PEFT {peft}),
+ranks 2 and 8, four steps in float32; made by `tools/model_classes.py`. A class is right if the base's held-out loss is
+plain Transformers' for each row, PEFT gives the reported loss with the saved adapters, so does the merged model where a
+merge is not refused, and a rank trained alone ends like the one trained jointly, all to 1e-4.
+{counts}.
+
+How rows go: packed end to end where that is right; padded where a model's attention takes more than packed attention
+knows, such as caps, sinks, masks of its own, or values of another width than queries; one at a time where padding is
+not right either.
+
+| class | query, key, value | all-linear | rows, or the reason of the refusal |
+| --- | --- | --- | --- |"""
 TARGETS = {"default": None, "all-linear": "all-linear"}
 LONG = 150
 """Tokens of the longest row: more than any window of a small configuration."""
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-_RIGHT, _REFUSED = "right", "refused"
+_RIGHT, _REFUSED, _NOT_MADE = "right", "refused", "not made"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +72,7 @@ class Found:
     """What became of one class with one set of targets."""
 
     outcome: str
-    """``right``, ``refused``, ``wrong`` or ``traceback``."""
+    """``right``, ``refused``, ``wrong``, ``traceback``, or ``not made``: no small instance works by itself."""
     note: str = ""
 
 
@@ -117,11 +134,11 @@ def make_splits() -> Splits:
 
 def study(model_type: str, targets: str | None, dtype: torch.dtype) -> Found:
     """Study one class."""
-    stage = "making the model"
+    splits, spec, stage = make_splits(), _spec(targets), "making the model"
     try:
         model = make_model(model_type, dtype)
         plain = copy.deepcopy(model)
-        splits, spec = make_splits(), _spec(targets)
+        plain_nats(plain, splits.eval)
         stage = "before training"
         checked = check_model(spec, model, splits.train, None)
         model_shape(model, checked.frozen.layers)
@@ -132,9 +149,19 @@ def study(model_type: str, targets: str | None, dtype: torch.dtype) -> Found:
     except Exception as error:  # noqa: BLE001 - any failure of a class is what the table is about
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{stage}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return Found(outcome="traceback", note=f"{message[:200]} ({Path(where.filename).name}:{where.lineno})")
-    how = "packed" if checked.frozen.packing else f"padded: {say(checked.found.packing)}"
-    return Found(outcome="wrong" if note else _RIGHT, note=note or how)
+        outcome = _NOT_MADE if stage == "making the model" else "traceback"
+        return Found(outcome=outcome, note=f"{message[:200]} ({Path(where.filename).name}:{where.lineno})")
+    return Found(outcome="wrong" if note else _RIGHT, note=note or _how(checked))
+
+
+def _how(checked: CheckedModel) -> str:
+    if checked.frozen.packing:
+        return "packed"
+    if checked.frozen.alone:
+        return "one row at a time"
+    reason = checked.found.packing
+    known = {"packing.differs": "state or positions that run across packed rows"}
+    return f"padded: {known.get(reason.code) or reason.values.get('error', say(reason))}"
 
 
 def _spec(targets: str | None) -> StudySpec:
@@ -210,10 +237,28 @@ def study_all(model_types: Sequence[str], dtype: torch.dtype) -> Iterator[tuple[
         yield model_type, {name: study(model_type, targets, dtype) for name, targets in TARGETS.items()}
 
 
+def page(found: Mapping[str, Mapping[str, Found]]) -> str:
+    """Write the results as a page of the documentation."""
+    made = {kind: result for kind, result in found.items() if result["default"].outcome != _NOT_MADE}
+    counts = "; ".join(
+        f"{name}: {sum(r[name].outcome == _RIGHT for r in made.values())} right, "
+        f"{sum(r[name].outcome == _REFUSED for r in made.values())} refused"
+        for name in TARGETS
+    )
+    lines = [HEAD.format(classes=len(made), transformers=version("transformers"), peft=version("peft"), counts=counts)]
+    for kind, result in sorted(made.items(), key=lambda item: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[item[0]].lower()):
+        notes = dict.fromkeys(re.sub(r"\[[\d, ]+\]", "", one.note).replace("|", "/") for one in result.values())
+        name = f"{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]} ({kind})"
+        lines.append(f"| {name} | {result['default'].outcome} | {result['all-linear'].outcome} | {'; '.join(notes)} |")
+    absent = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in found.keys() - made.keys())
+    return "\n".join([*lines, "", f"Not tried, as no small instance of them works by itself: {', '.join(absent)}.", ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_types", nargs="*")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--write", action="store_true", help="write docs/models.md")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.set_verbosity(50)
@@ -226,6 +271,8 @@ def main() -> None:
     for name in TARGETS:
         print(name, dict(Counter(result[name].outcome for result in found.values())))
     print(f"{time.monotonic() - begin:.0f} seconds")
+    if chosen.write:
+        PAGE.write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

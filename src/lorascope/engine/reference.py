@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example, Examples
-from lorascope.errors import MODEL_ERRORS, InputError
+from lorascope.engine.oom import is_out_of_memory
+from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.modeling.adapters.linear_kinds.dense import DENSE_TYPES
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.targets import Reach
@@ -64,7 +65,7 @@ def take_reference(model: PreTrainedModel, examples: Sequence[Example]) -> Refer
     rows = choose_rows(examples)
     with torch.no_grad():
         with _watched(model) as reach:
-            logits = tuple(_own_logits(model, row) for row in rows)
+            logits = tuple(_guarded_logits(model, row) for row in rows)
         if not all(bool(one.isfinite().all()) for one in logits):
             raise InputError(
                 "the model's own logits are not finite numbers",
@@ -91,6 +92,19 @@ def choose_rows(examples: Sequence[Example]) -> tuple[CheckedRow, ...]:
         at = torch.cat([torch.linspace(0, longest.n_tokens - half - 1, half).long(), torch.arange(-half, 0)])
         rows.append(CheckedRow(example=longest, at=at % longest.n_tokens))
     return tuple(rows)
+
+
+def _guarded_logits(model: PreTrainedModel, row: CheckedRow) -> torch.Tensor:
+    try:
+        return _own_logits(model, row)
+    except (*MODEL_ERRORS, AssertionError, IndexError, NotImplementedError) as error:
+        if is_out_of_memory(error) or is_own_fault(error):
+            raise
+        reason = str(error).split("\n", maxsplit=1)[0][:200] or type(error).__name__
+        raise InputError(
+            f"{type(model).__name__} cannot compute a row of {row.example.n_tokens} tokens: {reason}",
+            remedy="lower max_length if shorter rows work, or give another model",
+        ) from error
 
 
 def _own_logits(model: PreTrainedModel, row: CheckedRow) -> torch.Tensor:

@@ -55,9 +55,9 @@ def load_base(
 
 def _check_rows(model: PreTrainedModel, rows: Sequence[Examples], name: str) -> None:
     """Check that the model has positions for the longest row, and an embedding for every token."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(int(part.n_tokens.max(initial=0)) for part in rows)
-    if isinstance(limit, int) and longest > limit:
+    if isinstance(limit, int) and 0 < limit < longest:  # -1 means as many as there are
         raise InputError(
             f"rows of up to {longest} tokens, but the model {name} has {limit} positions",
             remedy=f"set max_length to at most {limit}",

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -27,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from lorascope.atomic import new_folder
 from lorascope.errors import InputError, LorascopeError, is_own_fault
 from lorascope.modeling.adapters.linear_kinds.quantised import packed_tensors
+from lorascope.modeling.causal_class import check_causal_class
 from lorascope.modeling.gguf_check import passed_over
 from lorascope.modeling.quantisation import check_quantisation, loading_options, prepare_quantised, quantised_layers
 from lorascope.paths import cache_folder
@@ -181,12 +183,14 @@ def _reads_text(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def check_source(source: ModelSource, name: str) -> None:
-    """Check that a model's quantisation can carry adapters here, from its configuration alone.
+    """Check that a model is a causal one whose quantisation can carry adapters here, from its configuration alone.
 
     Raises:
-        InputError: it cannot, or its configuration cannot be read.
+        InputError: it is not or cannot, or its configuration cannot be read.
     """
-    check_quantisation(name, read_config(source), source.quantize)
+    config = read_config(source)
+    check_causal_class(config, name)
+    check_quantisation(name, config, source.quantize)
 
 
 def read_config(source: ModelSource) -> PretrainedConfig:
@@ -246,9 +250,15 @@ def has_adapter(source: ModelSource) -> bool:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model with its tokenizer to a folder that ``from_pretrained`` reads."""
+    own: GenerationConfig | None = getattr(model, "generation_config", None)
+    if own is not None:
+        model.generation_config = GenerationConfig()
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    if own is not None:  # as it is: Transformers refuses to save settings that contradict each other
+        model.generation_config = own
+        (folder / "generation_config.json").write_text(own.to_json_string(), encoding="utf-8")
 
 
 def hash_weights(model: PreTrainedModel) -> str:
@@ -278,6 +288,11 @@ def explained(explain: Callable[[Exception], InputError]) -> Iterator[None]:
 
 def unusable(what: str, source: ModelSource, error: Exception) -> InputError:
     """Return the error that says why a model, or a part of it, cannot be loaded."""
+    if "trust_remote_code" in str(error):
+        return InputError(
+            f"{what} {source.path} comes with code of its own",
+            remedy="read that code, then allow it with --trust-remote-code",
+        )
     offline = not Path(source.path).is_dir()
     remedy = (
         "check the name and the network, or give a folder or a GGUF file: --model DIR, --model FILE.gguf"

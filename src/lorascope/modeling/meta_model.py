@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.initialization import no_init_weights
 
 from lorascope.errors import InputError
+from lorascope.modeling.causal_class import check_causal_class
 from lorascope.modeling.load import (
     ModelSource,
     converted_folder,
@@ -51,6 +52,7 @@ def empty_model(source: ModelSource, gguf_file: str | None = None) -> PreTrained
         options["gguf_file"] = gguf_file
     with explained(lambda error: unusable("configuration of model", source, error)), quiet():
         config = AutoConfig.from_pretrained(source.path, **options)
+        check_causal_class(config, _shown(source))
         if gguf_file is None:
             _check_sizes(source, PretrainedConfig.get_config_dict(source.path)[0])
         # a quantised copy has the same shapes, and its own loader wants a GPU

@@ -34,8 +34,14 @@ def explain_errors(given: Mapping[str, object], error: ValidationError) -> list[
     return list(found.values())
 
 
+_OTHER_NAMES = {"r": "ranks", "lr": "learning_rates", "epochs": "num_train_epochs"}
+"""Names that PEFT and scripts have for fields, too short to be close to them."""
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return "did you mean ...? " for the closest known name, or empty text if none is close."""
+    if name in _OTHER_NAMES and _OTHER_NAMES[name] in known:
+        return f"did you mean {_OTHER_NAMES[name]}? "
     matches = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1)
     return f"did you mean {matches[0]}? " if matches else ""
 

@@ -8,15 +8,25 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel
+from transformers import CLIPConfig, DistilBertConfig, PretrainedConfig, PreTrainedModel, T5Config
 
 from lorascope.costmodel.plan import plan_study
+from lorascope.engine.reference import take_reference
 from lorascope.errors import InputError
 from lorascope.modeling.gguf_check import passed_over
-from lorascope.modeling.load import ModelSource, has_adapter, hash_weights, load_model, load_tokenizer
+from lorascope.modeling.load import (
+    ModelSource,
+    check_source,
+    has_adapter,
+    hash_weights,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
+from lorascope.modeling.meta_model import empty_model
 from lorascope.spec.schema import StudySpec
 from support.studies import save_model_folder
-from support.tiny_models import make_model
+from support.tiny_models import make_examples, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
 
@@ -105,3 +115,43 @@ def test_gguf_with_more_than_the_model_uses_is_noticed(
 ) -> None:
     model = make_model("llama", torch.float32)
     assert passed_over(write_gguf(tmp_path / "a.gguf", model, scaling=scaling, extra=extra), model) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (T5Config(), "an encoder-decoder model .t5."),
+        (CLIPConfig(), "a model that takes images .clip."),
+        (DistilBertConfig(), "not a causal language model .distilbert."),
+    ],
+)
+def test_model_that_is_not_causal_is_refused_by_what_it_is(config: PretrainedConfig, kind: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    for refuse in (lambda: check_source(source(tmp_path), "mine"), lambda: empty_model(source(tmp_path))):
+        with pytest.raises(InputError, match=kind):
+            refuse()
+
+
+def test_code_of_the_model_s_own_needs_the_flag(folder: Path, tmp_path: Path) -> None:
+    written = json.loads((folder / "config.json").read_text())
+    written |= {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_mine.MineConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    (tmp_path / "configuration_mine.py").write_text("raise SystemExit")
+    with pytest.raises(InputError, match="allow it with --trust-remote-code"):
+        check_source(source(tmp_path), "mine")
+
+
+def test_generation_settings_that_contradict_each_other_are_saved_as_they_are(folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    model.generation_config.temperature = 0.6  # which has no effect without do_sample
+    save_model(model, load_tokenizer(source(folder)), tmp_path)
+    assert json.loads((tmp_path / "generation_config.json").read_text())["temperature"] == 0.6
+    assert load(tmp_path).generation_config.temperature == 0.6
+
+
+def test_row_longer_than_a_model_s_buffers_is_one_error() -> None:
+    model = make_model("llama", torch.float32)
+    embedding = model.get_input_embeddings().get_parameter("weight")
+    embedding.data = embedding.data[:30]
+    with pytest.raises(InputError, match="cannot compute a row of"):
+        take_reference(model, make_examples(4))
