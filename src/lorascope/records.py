@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from lorascope.message import Message
 from lorascope.record_registry import record
+from lorascope.sample_records import GpuSample as GpuSample  # noqa: PLC0414  # they are records, too
+from lorascope.sample_records import SystemSample as SystemSample  # noqa: PLC0414
 from lorascope.shown_row import ShownRow as ShownRow  # noqa: PLC0414  # one of the records
 from lorascope.units import DTYPE_BYTES
 
@@ -89,21 +91,6 @@ class AdapterRecord:
     parameter_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
-
-
-@record("samples")
-class SystemSample:
-    """The process at one moment of a run."""
-
-    seconds: float
-    """Since the run's process began sampling; restarts continue behind the last sample."""
-    rss_bytes: int
-    cpu_percent: float
-    """Of one core: 200 is two cores busy."""
-    device_allocated_bytes: int | None
-    """Torch's allocated bytes on the GPU; None without one."""
-    memory_traffic_bytes: int | None
-    """The machine's count of bytes that went between its processors and memory; None where it keeps none."""
 
 
 @record("outcomes", key=("trial_id",))
@@ -332,27 +319,3 @@ class MachineRates:
     """Of a large matrix product in the base's precision."""
     bytes_per_second: float
     """Of a copy that no cache holds, read and written bytes together."""
-
-
-@record("gpu_samples")
-class GpuSample:
-    """One GPU at one moment, as NVIDIA's management library tells; None is a counter that it does not support."""
-
-    seconds: float
-    """As of a SystemSample; in a solo run, since that began."""
-    rank: int | None
-    """The rank of the solo run; None in the rest of the run."""
-    uuid: str
-    name: str
-    memory_used_bytes: int | None
-    memory_total_bytes: int | None
-    utilization_percent: int | None
-    """Share of time in which a kernel ran."""
-    memory_utilization_percent: int | None
-    """Share of time in which device memory was read or written."""
-    power_watts: float | None
-    sm_clock_mhz: int | None
-    memory_clock_mhz: int | None
-    temperature_celsius: int | None
-    throttle_reasons: int | None
-    """NVML's bit mask of what held the clocks down."""
