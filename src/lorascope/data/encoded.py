@@ -80,7 +80,6 @@ class Encoder:
         chosen = self.format
         counts: Counter[str] = Counter()
         cells, rendered = self._render(rows, first_number, counts)
-        chosen = self.format
         encoded = encode(rendered, self.tokenizer, is_chat=chosen.is_chat, completion_only=chosen.completion_only)
         parts, keys, needed, signatures, whole = [], [], [], [], []
         for row, text, tokenized in zip(cells, rendered, encoded, strict=True):
