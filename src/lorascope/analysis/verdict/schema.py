@@ -37,8 +37,7 @@ class AdviceSection(Section):
     reason: Message
     """Why, with the numbers."""
     evidence: Evidence | None = None
-    """Whether its loss is within the tolerance of the lowest: proven (shown by the tests over two or more seeds),
-    likely (a chance of 80 % or more) or unproven; null with one rank."""
+    """How sure it is that its loss is within the tolerance of the lowest; null with one rank."""
     chance: float | None = None
     """Probability of that under a flat prior; null with one rank or one seed."""
     change: Sentences = ()
