@@ -46,7 +46,7 @@ def _table(title: str, part: dict[str, Any], parts: dict[str, Any]) -> str:
     for name, field in part["properties"].items():
         # Where the text under a field equals that of its part, pydantic keeps only the part's.
         meaning = field.get("description") or parts[_references(field)[0]]["description"]
-        rows.append(f"| `{name}` | {_type(field)} | {meaning} |")
+        rows.append(f"| `{name}` | {_type(field)} | {' '.join(meaning.split())} |")
     head = f"## {_label(title)}\n\n{part['description']}\n\n| field | type | meaning |\n| --- | --- | --- |\n"
     return head + "\n".join(rows) + "\n"
 
