@@ -154,6 +154,16 @@ def test_row_does_not_depend_on_longer_rows_beside_it() -> None:
     assert frozen.switch == 60
 
 
+def test_study_says_that_rows_go_alone() -> None:
+    """The padding of Gemma 2's float64 attention gives NaN."""
+    model = make(CONFIGS["cap on logits"], torch.float64)
+    expected = plain_nats(model, ROWS)
+    checked = check_model(make_spec(target_modules="all-linear"), model, ROWS, None)
+    assert checked.frozen.alone
+    assert "note.rows_alone" in [note.code for note in checked.slower]
+    assert base_nats(checked.frozen) == pytest.approx(expected, rel=1e-9)
+
+
 def test_masked_language_model_is_refused() -> None:
     with pytest.raises(InputError, match="RobertaForCausalLM is not causal here"):
         prepared(make(RobertaConfig(**SIZES)))

@@ -104,6 +104,8 @@ def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec) -> tup
     slower = spec.kernels and not frozen.accelerated and reasons.kernels.code != "kernels.slower"
     if slower and frozen.device.type == "cpu":
         notes.append(Message("note.no_kernels", reason=reasons.kernels))
+    if frozen.alone:
+        notes.append(Message("note.rows_alone"))
     if spec.share_prefixes == "always" and not frozen.can_share:
         why = reasons.kernels if frozen.packing else reasons.packing
         asked = next((f"{name}: false" for name in ("packing", "kernels") if not getattr(spec, name)), why)
