@@ -39,7 +39,7 @@ from lorascope.modeling.adapters.peft_io import merge_peft, save_peft
 from lorascope.modeling.backends.protocol import LayerAdapter
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from support.groups import make_spec
-from support.tiny_models import VOCABULARY
+from support.tiny_models import VOCABULARY, make_model
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
@@ -156,7 +156,7 @@ def test_row_does_not_depend_on_longer_rows_beside_it() -> None:
 
 def test_study_says_that_rows_go_alone() -> None:
     """The padding of Gemma 2's float64 attention gives NaN."""
-    model = make(CONFIGS["cap on logits"], torch.float64)
+    model = make_model("gemma2", torch.float64)
     expected = plain_nats(model, ROWS)
     checked = check_model(make_spec(target_modules="all-linear"), model, ROWS, None)
     assert checked.frozen.alone
