@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check words bench browser faults
+.PHONY: setup demo test check words models bench browser faults
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -31,6 +31,10 @@ check: $(VENV)/.check-installed
 # The catalogs of messages, brought up to date with the code; what is new has to be translated by hand.
 words: setup
 	$(BIN)/python tools/catalogs.py
+
+# Studies a small instance of every class of causal models that Transformers has, in some minutes.
+models: $(VENV)/.test-installed
+	$(BIN)/python tools/model_classes.py --write
 
 # ROWS is a file or data set as in lorascope run --dataset; without it the rows are built in.
 bench: $(VENV)/.bench-installed

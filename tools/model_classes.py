@@ -64,6 +64,7 @@ TARGETS = {"default": None, "all-linear": "all-linear"}
 LONG = 150
 """Tokens of the longest row: more than any window of a small configuration."""
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+_SHAPES = re.compile(r"queries, keys and values of shapes.*")
 _RIGHT, _REFUSED, _NOT_MADE = "right", "refused", "not made"
 
 
@@ -247,7 +248,9 @@ def page(found: Mapping[str, Mapping[str, Found]]) -> str:
     )
     lines = [HEAD.format(classes=len(made), transformers=version("transformers"), peft=version("peft"), counts=counts)]
     for kind, result in sorted(made.items(), key=lambda item: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[item[0]].lower()):
-        notes = dict.fromkeys(re.sub(r"\[[\d, ]+\]", "", one.note).replace("|", "/") for one in result.values())
+        notes = dict.fromkeys(
+            _SHAPES.sub("values of another width", one.note).replace("|", "/") for one in result.values()
+        )
         name = f"{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]} ({kind})"
         lines.append(f"| {name} | {result['default'].outcome} | {result['all-linear'].outcome} | {'; '.join(notes)} |")
     absent = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in found.keys() - made.keys())
