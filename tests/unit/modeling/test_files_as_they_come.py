@@ -155,3 +155,20 @@ def test_row_longer_than_a_model_s_buffers_is_one_error() -> None:
     embedding.data = embedding.data[:30]
     with pytest.raises(InputError, match="cannot compute a row of"):
         take_reference(model, make_examples(4))
+
+
+def test_truncation_and_padding_that_a_tokenizer_file_asks_for_are_left_out(folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(source(folder))
+    text = "the sum of two numbers, and more text than that"
+    whole = tokenizer(text)["input_ids"]
+    assert len(whole) > 4
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    tokenizer.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "tokenizer.json").read_text())
+    written["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    written["padding"] = {
+        "strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 1, "pad_type_id": 0,
+        "pad_token": "</s>",
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(written))
+    assert load_tokenizer(source(tmp_path))([text])["input_ids"] == [whole]
