@@ -50,9 +50,10 @@ def show_result(console: Console, summary: StudySummary, folder: Path, report: P
         console.print(Text(saved, style="dim"))
     console.print()
     console.print(Text(headline(summary), style="bold"))
-    if summary.recommendation.use.rank is not None and len(summary.ranks) > 1:
+    if summary.recommendation.use.rank is not None:
         console.print(_needs(summary))
-    console.print(Text(say(summary.verdict.text)))
+    if say(summary.verdict.text) != headline(summary):
+        console.print(Text(say(summary.verdict.text)))
     console.print(Text(say(summary.readings.naive.text), style="dim"))
     for caution in summary.cautions:
         grave = caution.kind == "adapter_differs"
