@@ -257,7 +257,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "config of a list": (lambda folder: (folder / "config.json").write_text("[]"), ("cannot be loaded",)),
     "unknown model type": (change("config.json", model_type="llamb"), ("llamb",)),
     "no model type": (change("config.json", model_type=None), ("model_type",)),
-    "no causal model": (change("config.json", model_type="vit"), ("cannot be loaded", "causal language model")),
+    "no causal model": (change("config.json", model_type="vit"), ("not a causal language model",)),
     "no weights": (without_weights, ("model.safetensors",)),
     "pickled weights": (pickle_only, ("safetensors",)),
     "truncated weights": (truncated_weights, ("cannot be loaded",)),

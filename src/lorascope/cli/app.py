@@ -1,6 +1,7 @@
 """Program entry point: the commands, and errors as messages and exit codes."""
 
 import io
+import logging
 import os
 import sqlite3
 import sys
@@ -33,6 +34,8 @@ for position, (name, summary) in enumerate(
     app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position)
 
 
+_NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn of nothing that a user can mend, as soon as Transformers imports an installed torchao."""
 _DISK_REMEDY = "free space or permissions, then run the same command: what was written is kept"
 
 
@@ -43,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(
                 errors="replace"
             )  # an encoding without a character gets a question mark, not a traceback
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
