@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import runpy
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -112,6 +113,18 @@ def test_training_over_a_quantised_base_is_that_of_peft(folders: Mapping[str, st
     steps = list(EXAMPLE["train"](theirs, layers, make_splits().train, spec, spec.max_steps))
     np.testing.assert_allclose(ours.losses("r4"), [step.loss for step in steps], rtol=5e-3 if how == "int8" else 1e-4)
     assert abs(steps[-1].loss - steps[0].loss) > 1e-2
+
+
+def test_int8_logits_do_not_depend_on_later_tokens(folders: Mapping[str, str], tmp_path: Path) -> None:
+    """Outlier features, found over all tokens, are off also where a stored configuration has them on."""
+    folder = shutil.copytree(folders["int8"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"]["llm_int8_threshold"] = 0.5
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model: Any = load(str(folder))
+    ids = torch.arange(4, 20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits[:, :8], model(ids[:, :8]).logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("how", ["nf4", "int8"])

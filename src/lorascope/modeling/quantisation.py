@@ -102,7 +102,7 @@ def loading_options(quantize: str | None, dtype: torch.dtype, device: torch.devi
     """Return what ``from_pretrained`` needs to quantise a plain model as it reads it; nothing for None."""
     if quantize is None:
         return {}
-    if quantize == "int8":  # without outlier columns, which would depend on the other rows of a micro-batch
+    if quantize == "int8":  # without outlier columns, which would depend on later tokens and other rows
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     else:
         config = BitsAndBytesConfig(
@@ -130,6 +130,8 @@ def prepare_quantised(model: PreTrainedModel, name: str) -> None:
             raise InputError(problem, remedy="take quantization_config out of its config.json, and use --quantize nf4")
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             vars(layer)["support_avx512bf16_for_cpu"] = False  # it would repack weights in place, without a gradient
+        if (state := getattr(layer, "state", None)) is not None:
+            state.threshold = 0.0  # as in loading_options
     label, layer = next(iter(layers.items()))
     n_in, n_out = _KIND.features(layer)
     one = torch.ones(1, 1, dtype=model.dtype, device=model.device)
