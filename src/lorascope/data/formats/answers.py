@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lorascope.data.formats.template import Message, Messages
-from lorascope.data.formats.turns import content_text, thinking
+from lorascope.data.formats.turns import called, content_text, thinking
 from lorascope.errors import InputError
 
 _PRIVATE_USE = range(0xE000, 0xF8FF)
@@ -26,7 +26,7 @@ class Answer:
     start: int
     end: int
     whole: bool
-    """False if the template leaves out some of what the message holds, such as its thinking."""
+    """False if the template leaves out some of what the message holds, such as its thinking or a tool call."""
     blank: bool
     """True if nothing but its end is left."""
 
@@ -113,5 +113,5 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _holds_all(message: Message, written: str) -> bool:
-    texts = (content_text(message), *thinking(message))
+    texts = (content_text(message), *thinking(message), *called(message))
     return all("".join(text.split()) in "".join(written.split()) for text in texts)

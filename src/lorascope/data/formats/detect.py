@@ -39,7 +39,7 @@ ALPACA_WITHOUT_INPUT = (
 )
 
 LOOKALIKES = frozenset(
-    {*OPTION_COLUMNS, "functions", "history", "messages", "conversations", "prompt", "completion"}
+    {*OPTION_COLUMNS, "functions", "history", "messages", "conversations", "prompt", "completion", "label", "role"}
 ) - {"text"}
 """Columns that someone filled for training; a note says so where a format does not read them."""
 
@@ -151,9 +151,10 @@ def _known_formats() -> str:
 def _conversations(
     name: FormatName, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, completion_only: bool
 ) -> tuple[tuple[str, ...], Render]:
-    options = tuple(column for column in OPTION_COLUMNS if column in columns)
+    template = ChatTemplate(tokenizer)
+    options = tuple(column for column in OPTION_COLUMNS if column in columns and template.reads(column))
     conversations = Conversations(
-        template=ChatTemplate(tokenizer), columns=REQUIRED[name], options=options, completion_only=completion_only
+        template=template, columns=REQUIRED[name], options=options, completion_only=completion_only
     )
     return (*REQUIRED[name], *options), conversations.render
 

@@ -81,6 +81,10 @@ class ChatTemplate:
         )
         return list(rendered[1][0])
 
+    def reads(self, option: str) -> bool:
+        """Return False for ``tools`` and ``documents`` where the template never names them."""
+        return option not in ("tools", "documents") or option in str(self._tokenizer.chat_template)
+
     def knows(self, role: str) -> bool:
         """Return True if the template treats this role otherwise than one that nobody has, but for its name."""
         if role not in self._known:

@@ -62,6 +62,12 @@ def thinking(message: Message) -> list[str]:
     return [str(message[name]) for name in names if isinstance(message.get(name), str)]
 
 
+def called(message: Message) -> list[str]:
+    """Return the names of the functions that a message of ``read_turns`` calls."""
+    calls = message.get("tool_calls")
+    return [call["function"]["name"] for call in calls] if isinstance(calls, list) else []
+
+
 def read_turns(cell: object, template: ChatTemplate, number: int) -> list[Turn]:
     """Read the messages in a cell of row ``number``: a list, one message, or JSON text of them.
 

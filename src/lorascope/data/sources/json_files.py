@@ -199,7 +199,7 @@ def _not_json(error: json.JSONDecodeError, *, line: int, at_end: bool) -> Unusab
     if at_end or error.msg.startswith("Unterminated string"):
         problem, remedy = "ends in the middle of a value", "the file looks truncated: copy or download it again"
     else:
-        problem, remedy = "is not JSON", "correct the file there, or give JSON Lines as .jsonl"
+        problem, remedy = "is not JSON", "correct the file there; no comma ends the last value, or a line of JSON Lines"
     return UnusableError(f" {problem}: {error.msg} at line {line}, column {error.colno}", remedy)
 
 

@@ -177,6 +177,13 @@ def test_thinking_that_the_template_leaves_out_is_remarked(words: PreTrainedToke
     assert (targets(row), row.remarks) == (["sum</s>\n"], {Remark.ANSWER_SHORTENED})
 
 
+def test_call_that_the_template_leaves_out_is_remarked() -> None:
+    words = byte_tokenizer("{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}")
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    row = rendered({"messages": [ASKED, call, {"role": "tool", "content": "3"}, ANSWERED]}, words)
+    assert (targets(row), row.remarks) == (["sum</s>\n"], {Remark.ANSWER_SHORTENED})
+
+
 def test_thinking_belongs_to_the_answer_behind_the_generation_prompt() -> None:
     words = byte_tokenizer(
         "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}<think>{{ m.reasoning_content }}"
@@ -219,6 +226,20 @@ def test_columns_that_look_meant_for_training_and_are_not_read_are_noted(words: 
     row = {"instruction": "a", "output": "b", "system": "c", "history": [], "id": 1}
     assert format_of(row, words).notes == (Message("rows.unread_columns", columns=("system", "history")),)
     assert format_of({"messages": [ASKED, ANSWERED], "system": "c"}, words).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"prompt": "a", "completion": "b", "label": False}, "label"),
+        ({"text": "a", "role": "prompter"}, "role"),
+        ({"messages": [ASKED, ANSWERED], "tools": [{"name": "f"}]}, "tools"),
+        ({"messages": [ASKED, ANSWERED], "documents": [{"text": "c"}]}, "documents"),
+    ],
+)
+def test_column_that_neither_format_nor_template_reads_is_noted(row: dict[str, object], unread: str) -> None:
+    words = byte_tokenizer("{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}")
+    assert format_of(row, words).notes == (Message("rows.unread_columns", columns=(unread,)),)
 
 
 def test_date_in_a_template_is_noted() -> None:
