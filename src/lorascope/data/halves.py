@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lorascope.data.dataset import Examples
-from lorascope.data.encoded import EncodedRows
+from lorascope.data.encoded import CUT, EncodedRows
+from lorascope.data.formats.rendering import Drop
 from lorascope.data.minhash import SIMILAR, similar_rows
 from lorascope.data.row_keys import (
     CONVERSATION,
@@ -70,7 +71,7 @@ def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
     if n_rows < n_eval + spec.per_device_train_batch_size:
         raise InputError(
             f"{n_rows} usable rows are too few for {n_eval} held-out rows and one batch of "
-            f"{spec.per_device_train_batch_size}",
+            f"{spec.per_device_train_batch_size}{_unused(rows)}",
             remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
         )
     copies, is_first = _Copies.of(rows.keys, rows.signatures), first_of_each(rows.keys[:, TOKENS])
@@ -91,6 +92,13 @@ def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
     notes += note(split.train_repeats, "rows.train_repeats") + note(split.eval_repeats, "rows.eval_repeats")
     examples = Examples.of_columns(rows.tokens, rows.lengths)
     return Halves(train=examples.take(split.train), held=examples.take(split.eval), notes=notes)
+
+
+def _unused(rows: EncodedRows) -> str:
+    """Return why further rows are not usable, as the end of a problem; empty if all are."""
+    why = {CUT: "whose completion begins behind max_length", **{drop.value: drop.because for drop in Drop}}
+    found = [f"{rows.counts[code]} {because}" for code, because in why.items() if rows.counts[code]]
+    return f"; not usable: {', '.join(found)}" if found else ""
 
 
 def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Halves:

@@ -153,6 +153,8 @@ def test_chats_and_plain_text_have_their_masks(write_rows: WriteRows, bos_tokeni
         (pairs(40), {"eval_split": "train[:100%]"}, "0 rows are left for training", "more rows"),
         (pairs(40), {"eval_examples": 33}, "40 usable rows are too few for 33 held-out rows", "lower eval_examples"),
         (pairs(8), {}, "8 usable rows are too few for 2 held-out rows and one batch of 8", "more rows"),
+        (pairs(8) + pairs(3, completion=" "), {}, "batch of 8; not usable: 3 with a blank answer", "more rows"),
+        (pairs(8) + pairs(3, prompt="p" * 2000), {}, "; not usable: 3 whose completion begins behind", "more rows"),
         (pairs(40), {"per_device_train_batch_size": 40}, "40 usable rows are too few", "per_device_train_batch_size"),
         (pairs(40, prompt="same"), {}, "every prompt has more than 4 rows", "'text'"),
         (
