@@ -128,7 +128,7 @@ def _text(
     if own is not None and own == order.by_train_loss[0]:
         yield Message("naive.same_rank", rank=own)
     elif own is not None:
-        yield Message("naive.other_rank", rank=own, reason=recommendation.use.reason)
+        yield Message("naive.other_rank", rank=own)
 
 
 def _script(data: StudyData, side: Side) -> Message:

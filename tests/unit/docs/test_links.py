@@ -24,6 +24,7 @@ FOREIGN = {
     "save_pretrained", "save_to_disk",  # Transformers, datasets
     "k_proj",  # a layer of a model
     "base_model_name_or_path", "adapter_config",  # PEFT
+    "llm_int8_threshold",  # bitsandbytes
     "cost_steps",  # an earlier version
 }  # fmt: skip
 """Names of other programs that pages may write as code."""

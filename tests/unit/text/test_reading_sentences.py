@@ -70,8 +70,8 @@ LOSSES = (Message("naive.rank_loss", rank=128, loss=1.2), Message("naive.rank_lo
         ),
         (Message("naive.same_rank", rank=128), "This study names rank 128 too."),
         (
-            Message("naive.other_rank", rank=8, reason=(Message("advice.only_rank"),)),
-            "This study names rank 8 instead, the only rank with a held-out loss.",
+            Message("naive.other_rank", rank=8),
+            "This study names rank 8 instead.",
         ),
         (Message("naive.one_rank"), "There is one rank, so there is nothing to order."),
         (

@@ -113,8 +113,8 @@ def _evidence(grounds: Grounds, rank: int) -> Evidence:
 
 
 def _change(grounds: Grounds, advice: AdviceSection) -> tuple[Message, ...]:
-    """Return the tolerance that would make a rank that is not proven to be good enough so."""
-    if advice.rank is None or advice.evidence in (None, "proven"):
+    """Return the tolerance under which a rank that is not proven to be good enough is; one seed proves nothing."""
+    if advice.rank is None or advice.evidence in (None, "proven") or grounds.verdict.seeds < 2:
         return ()
     needed = needed_tolerance(grounds.comparison, advice.rank)
     if needed is None or needed <= grounds.tolerance:

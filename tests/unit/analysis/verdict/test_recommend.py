@@ -114,6 +114,7 @@ def test_one_seed_proves_nothing() -> None:
     assert named(advice) == (128, 64, 8, 8)
     assert {advice.loss.evidence, advice.value.evidence} == {"unproven"}
     assert advice.value.chance is None
+    assert advice.use.change == ()
     assert "advice.smallest_enough_in_one_seed" in codes(advice.value.reason)
 
 
