@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import psutil
+import torch
 
 from faults.children import DONE, Plan, in_child
 from lorascope.run.study import run_study
@@ -22,8 +23,8 @@ from support.studies import Watcher, read_study, save_model_folder, study_of
 
 MB = 2**20
 TIGHT = tuple(n * MB for n in (320, 240, 180, 135, 100, 75, 56))
-HOPELESS = tuple(n * MB for n in (6, 3, 1))
-"""Bytes that training may allocate beyond those of the process, which reuses memory it has freed first."""
+HOPELESS = tuple(n * MB for n in (1, 0, -16, -64, -256))
+"""Bytes that training may allocate beyond those of the process; below 0, it has to give some back first."""
 
 
 class Limiter(Watcher):
@@ -35,6 +36,8 @@ class Limiter(Watcher):
 
     def phase(self, text: str) -> None:
         if text == "training" and self.more_bytes is not None:
+            # what the heap has free is taken, so that training has to ask for all it needs
+            self.taken = [torch.empty(MB, dtype=torch.uint8) for _ in range(512)]
             limit = psutil.Process().memory_info().vms + self.more_bytes
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
