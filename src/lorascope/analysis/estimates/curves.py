@@ -1,4 +1,4 @@
-"""What is read off a training curve: where it settles, and how much its end spreads.
+"""Training curve: the step at which it settles, and the spread of its end.
 
 Shapes: T steps that every seed has.
 """

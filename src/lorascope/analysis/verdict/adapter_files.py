@@ -1,4 +1,4 @@
-"""Caution that PEFT makes something else of the saved adapters than what was measured."""
+"""Caution about saved adapters with which PEFT computes another loss than the study."""
 
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.study_data import StudyData
