@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import linear_features
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.targets import Reach, find_targets
+from lorascope.modeling.targets import Reach, compile_names, find_targets
 from lorascope.search.trials import layer_shape
 from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
@@ -82,13 +82,8 @@ def _exclusion(spec: StudySpec) -> Callable[[str], bool]:
     given = spec.exclude_modules or ()
     if not isinstance(given, str):
         return lambda name: name in given or name.endswith(tuple(f".{ending}" for ending in given))
-    try:
-        pattern = re.compile(given)
-    except re.error as error:
-        raise InputError(
-            f"exclude_modules is not a regular expression: {given!r} ({error})",
-            remedy="give name endings such as o_proj,down_proj, or a valid expression",
-        ) from error
+    remedy = "give name endings such as o_proj,down_proj, or a valid expression"
+    pattern = compile_names("exclude_modules", given, remedy)
     return lambda name: pattern.fullmatch(name) is not None
 
 

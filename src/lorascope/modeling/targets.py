@@ -131,14 +131,17 @@ def query_key_value(linear: Sequence[str]) -> tuple[str, ...] | None:
     return None
 
 
-def _match_expression(expression: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+def compile_names(field: str, expression: str, remedy: str) -> re.Pattern[str]:
+    """Compile a field's expression over names of layers. Raises InputError where it is none."""
     try:
-        pattern = re.compile(expression)
+        return re.compile(expression)
     except re.error as error:
-        raise InputError(
-            f"target_modules is not a regular expression: {expression!r} ({error})",
-            remedy="give name endings such as q_proj,v_proj, a valid expression, or all-linear",
-        ) from error
+        raise InputError(f"{field} is not a regular expression: {expression!r} ({error})", remedy=remedy) from error
+
+
+def _match_expression(expression: str, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    remedy = "give name endings such as q_proj,v_proj, a valid expression, or all-linear"
+    pattern = compile_names("target_modules", expression, remedy)
     matched = tuple(name for name in modules if pattern.fullmatch(name))
     if not matched:
         raise InputError(
