@@ -129,7 +129,7 @@ def _write_cost(store: StudyStore, rank: int) -> None:
     store.put(
         AdapterRecord(
             rank=rank, trainable_parameters=50_000 * rank, parameter_bytes=size, gradient_bytes=size,
-            optimizer_bytes=2 * size,
+            optimizer_bytes=2 * size, saved_rank=rank, saved_bytes=size,
         )
     )  # fmt: skip
     seconds = 0.3 + rank / 4_000

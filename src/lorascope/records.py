@@ -91,6 +91,10 @@ class AdapterRecord:
     parameter_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
+    saved_rank: int
+    """Rank of the files: twice the trained one where initial values come from the base."""
+    saved_bytes: int
+    """Of the tensors in the files."""
 
 
 @record("outcomes", key=("trial_id",))

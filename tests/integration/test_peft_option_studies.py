@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lorascope.analysis import summarize
 from lorascope.errors import Interrupted
 from lorascope.records import AdapterRecord, EvalRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.store import StudyStore
@@ -32,6 +33,22 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model.eval()(torch.arange(5, 25)[None]).logits
     return found
+
+
+def assert_sizes_are_those_of_the_files(folder: Path, planned: list[dict[str, Any]], *, twice: bool) -> None:
+    with StudyStore.open(folder / "study.db") as store:
+        records = {record.rank: record for record in store.read(AdapterRecord)}
+    for plan, part in zip(planned, summarize(folder).ranks, strict=True):
+        adapter = folder / "adapters" / f"r{part.rank}"
+        file = (adapter / "adapter_model.safetensors").read_bytes()
+        n_bytes = len(file) - 8 - int.from_bytes(file[:8], "little")
+        rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
+        assert rank == (2 if twice else 1) * part.rank
+        assert (rank, n_bytes) == (plan["saved_rank"], plan["adapter_bytes"])
+        assert (rank, n_bytes) == (part.saved_rank, part.adapter_bytes)
+        record = records[part.rank]
+        assert (rank, n_bytes) == (record.saved_rank, record.saved_bytes)
+        assert record.trainable_parameters * 4 * rank == n_bytes * part.rank
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -55,6 +72,7 @@ def test_study_with_options_goes_from_plan_to_export(
     code, out, err = lorascope("plan", folder / "study.yaml", "--json")
     assert (code, err) == (0, "")
     planned = {part["rank"]: part["trainable_parameters"] for part in json.loads(out)["ranks"]}
+    assert_sizes_are_those_of_the_files(folder, json.loads(out)["ranks"], twice=name == "pissa")
     with StudyStore.open(folder / "study.db") as store:
         assert {r.rank: r.trainable_parameters for r in store.read(AdapterRecord)} == planned
         first, *_, last = store.read(EvalRecord, trial_id="r4")
@@ -65,6 +83,8 @@ def test_study_with_options_goes_from_plan_to_export(
 
     for flags, folder_name in ([], "adapter"), (["--truncate", 3], "cut"), (["--merge"], "merged"):
         assert lorascope("export", folder, "--rank", 4, "--to", tmp_path / folder_name, *flags)[0] == 0
+    code, _, err = lorascope("export", folder, "--rank", 4, "--to", tmp_path / "own", "--truncate", 4)
+    assert (code, "from 1 to 3" in err) == ((0, False) if name == "pissa" else (2, True))
     base = model_folders["llama"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,6 +94,9 @@ def test_study_with_options_goes_from_plan_to_export(
         )
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    n_loaded = sum(p.numel() for n, p in whole.named_parameters() if "lora_" in n)
+    with StudyStore.open(folder / "study.db") as store:
+        assert [4 * n_loaded] == [r.saved_bytes for r in store.read(AdapterRecord) if r.rank == 4]
     torch.testing.assert_close(logits(whole), logits(merged), rtol=1e-4, atol=1e-4)
     change = (logits(whole) - logits(plain)).norm()
     assert change > 0.1

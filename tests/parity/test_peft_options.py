@@ -2,6 +2,7 @@
 
 import runpy
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.initialisation import check_initialisation
 from lorascope.modeling.adapters.peft_io import read_updates, save_peft
 from lorascope.modeling.target_selection import select_targets
+from lorascope.modeling.targets import check_adapter_sizes
 from lorascope.search.trials import adapter_parameters, plan_trials
 from lorascope.spec.schema import StudySpec
 from support.groups import Kept, make_spec, prepared, run_group
@@ -153,6 +155,16 @@ def test_initial_values_from_the_base_train_as_in_peft(how: str, rule: str, kern
     np.testing.assert_allclose(found.ours.losses("r4"), found.losses, rtol=2e-4)
     save(found, tmp_path / "adapter")
     assert_loads_into_peft(found, tmp_path / "adapter", torch.float32, 2e-3)
+
+
+def test_limit_on_adapters_is_compared_with_the_saved_rank() -> None:
+    layers = prepared("llama").layers
+    trained = sum(2 * sum(layer.features) for layer in layers.values())
+    for how, parameters in (("gaussian", trained), ("pissa", 2 * trained)):
+        for size, fits in ((4 * parameters, True), (4 * parameters - 1, False)):
+            spec = StudySpec(ranks=(2,), init_lora_weights=how, max_adapter_mb=size / 1e6)
+            with nullcontext() if fits else pytest.raises(InputError, match="nearest adapter"):
+                check_adapter_sizes(layers, spec, torch.float32)
 
 
 def test_initial_values_from_the_base_leave_the_base_loss_at_first() -> None:

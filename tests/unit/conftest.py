@@ -92,6 +92,7 @@ def write_costs(store: StudyStore, ranks: tuple[int, ...], runs: Sequence[SoloRu
             AdapterRecord(
                 rank=rank, trainable_parameters=rank * 50_000, parameter_bytes=rank * 200_000,
                 gradient_bytes=rank * 200_000, optimizer_bytes=rank * 400_000,
+                saved_rank=rank, saved_bytes=rank * 200_000,
             )
         )  # fmt: skip
     if runs is None:

@@ -129,6 +129,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         excess_loss_ci95=_interval(excess),
         train_loss=choice.train_loss if choice else None,
         trainable_parameters=adapter.trainable_parameters if adapter else None,
+        saved_rank=adapter.saved_rank if adapter else None,
         adapter_bytes=alone.adapter_bytes,
         training_state_bytes=(
             adapter.parameter_bytes + adapter.gradient_bytes + adapter.optimizer_bytes if adapter else None

@@ -168,11 +168,13 @@ class RankSection(Section):
     train_loss: float | None
     """Training loss at the end, mean over seeds."""
     trainable_parameters: int | None
-    """Parameters of the adapter."""
+    """Trained parameters of the adapter."""
+    saved_rank: int | None
+    """Rank of the adapter's files: twice the trained one where initial values come from the base's weights."""
     adapter_bytes: int | None
-    """Bytes of the adapter's parameters in training."""
+    """Bytes of the parameters in the adapter's files."""
     training_state_bytes: int | None
-    """Those bytes with the gradient's and the optimizer's."""
+    """Bytes of the trained parameters, their gradient and the optimizer's state."""
     step_seconds: float | None
     """Time of one step, trained alone."""
     runtime_seconds: float | None

@@ -59,6 +59,7 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         "ranks": [
             {
                 "rank": part.rank,
+                "saved_rank": part.saved_rank,
                 **asdict(part.cost),
                 "beyond_limits": [limit.field for limit in planned.limits if limit.exceeded(part.cost)],
             }

@@ -16,6 +16,7 @@ from lorascope.data.dataset import Example
 from lorascope.data.row_order import total_steps
 from lorascope.errors import InputError
 from lorascope.message import Message
+from lorascope.modeling.adapters.initialisation import saved_rank_note
 from lorascope.modeling.load import ModelSource, load_tokenizer, read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.quantisation import planned_bits
@@ -23,7 +24,7 @@ from lorascope.modeling.target_selection import layers_of_ranks, own_ranks, sele
 from lorascope.modeling.targets import check_ranks, swap_in
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps
-from lorascope.search.trials import plan_trials
+from lorascope.search.trials import plan_trials, saved_rank
 from lorascope.spec.fields.rows import FILE_SUFFIXES
 from lorascope.spec.limits import Limit, limits_of
 from lorascope.spec.schema import StudySpec
@@ -41,6 +42,7 @@ class PlannedCost:
 
     trainable_parameters: int
     adapter_bytes: int
+    """Of the parameters in the files; in full fine-tuning, of the weights."""
     flops_per_token: float
     bytes_per_step: float
     step_seconds: float
@@ -58,6 +60,8 @@ class PlannedRank:
     """A rank and its cost in a solo run."""
 
     rank: int
+    saved_rank: int
+    """Rank of the adapter's files."""
     cost: PlannedCost
 
 
@@ -110,7 +114,7 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     targets = select_targets(model, spec)
     shape = model_shape(model, targets, own_ranks(targets, spec))
     shape = replace(shape, weight_bits=None if gguf_file else planned_bits(read_config(source), spec.quantize))
-    notes = check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks)
+    notes = [*check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks), *saved_rank_note(spec)]
     machine = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     rows = _rows(spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length)
@@ -173,7 +177,10 @@ class _Planner:
         group = [trial.rank for trial in next_trials(self.spec, [], {})]
         joint_steps = self._steps(min(known, _JOINT_STEPS), adapters=len(group))
         joint = self._cost(group, joint_steps, joint=len(group) > 1)
-        ranks = tuple(PlannedRank(rank=rank, cost=self._cost([rank], solo)) for rank in sorted(self.spec.ranks))
+        ranks = tuple(
+            PlannedRank(rank=rank, saved_rank=saved_rank(self.spec, rank), cost=self._cost([rank], solo))
+            for rank in sorted(self.spec.ranks)
+        )
         if any(more.cost.step_seconds < less.cost.step_seconds for less, more in pairwise(ranks)):
             notes = [*notes, Message("plan.odd_times")]
         training = joint.runtime_seconds
@@ -216,10 +223,10 @@ class _Planner:
         found = predict(self.shape, config, steps, ranks, self.machine.hardware, rest_bytes=self.machine.rest_bytes)
         memory = found.memory
         seconds = found.step_seconds * self._factor(joint=joint)
-        n_steps = self.rows.total_steps
+        n_steps, times = self.rows.total_steps, saved_rank(self.spec, 1)
         return PlannedCost(
             trainable_parameters=found.trained_parameters,
-            adapter_bytes=found.trained_parameters * config.weight_bytes,
+            adapter_bytes=found.trained_parameters * config.weight_bytes * (1 if config.trains_base else times),
             flops_per_token=found.step_flops * len(steps) / (max(1, len(ranks)) * sum(step.tokens for step in steps)),
             bytes_per_step=found.step_bytes,
             step_seconds=seconds,

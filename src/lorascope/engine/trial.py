@@ -9,7 +9,7 @@ from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
-from lorascope.search.trials import layer_shape
+from lorascope.search.trials import layer_shape, saved_rank
 from lorascope.spec.schema import StudySpec
 
 EXPLODED_NATS = 100.0
@@ -23,6 +23,7 @@ class TrainingTrial:
         self, record: TrialRecord, spec: StudySpec, layers: Mapping[str, MultiLoraLinear], compute_dtype: torch.dtype
     ) -> None:
         self.record = record
+        self._saved_rank = saved_rank(spec, record.rank)
         patterns = spec.rank_pattern or spec.alpha_pattern
         shape = AdapterShape(
             rank=record.rank,
@@ -86,7 +87,7 @@ class TrainingTrial:
         return TrialOutcome(trial_id=self.record.trial_id, state=state, steps=self.steps_done, message=message)
 
     def adapter_record(self) -> AdapterRecord:
-        """Return the exact sizes of the adapter's tensors; AdamW keeps two averages for each parameter."""
+        """Return the exact sizes of the adapter's tensors, in memory and in its files; AdamW keeps two averages."""
         flat = self.adapter.flat
         parameter_bytes = flat.numel() * flat.element_size()
         return AdapterRecord(
@@ -95,4 +96,6 @@ class TrainingTrial:
             parameter_bytes=parameter_bytes,
             gradient_bytes=parameter_bytes,
             optimizer_bytes=2 * parameter_bytes,
+            saved_rank=self._saved_rank,
+            saved_bytes=parameter_bytes * self._saved_rank // self.record.rank,
         )

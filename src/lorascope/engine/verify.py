@@ -23,7 +23,7 @@ from lorascope.engine.oom import is_out_of_memory
 from lorascope.engine.reference import TOLERANCE, Reference, relative_difference, take_reference
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
-from lorascope.modeling.adapters.initialisation import check_initialisation
+from lorascope.modeling.adapters.initialisation import check_initialisation, saved_rank_note
 from lorascope.modeling.adapters.peft_check import unloadable_layers
 from lorascope.modeling.backends.protocol import Backend, unpatch
 from lorascope.modeling.backends.registry import load_fast_backend
@@ -95,6 +95,7 @@ def check_model(
     slower = _slower_notes(frozen, reasons, spec)
     notes += check_ranks(layers_of_ranks(frozen.layers, spec), spec.ranks)
     check_initialisation(frozen.layers, spec)
+    notes += saved_rank_note(spec)
     check_adapter_sizes(frozen.layers, spec, model.dtype)
     return CheckedModel(frozen=frozen, found=found, reasons=reasons, slower=slower, notes=tuple(notes))
 

@@ -12,7 +12,7 @@ from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.search.trials import adapter_parameters
+from lorascope.search.trials import saved_parameters
 from lorascope.spec.fields.lora import ALL_LINEAR
 from lorascope.spec.limits import sufficient_megabytes
 from lorascope.spec.schema import StudySpec
@@ -219,7 +219,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     features = {name: layer.features for name, layer in layers.items()}
 
     def size(rank: int) -> int:
-        return adapter_parameters(spec, rank, features) * torch.promote_types(dtype, torch.float32).itemsize
+        return saved_parameters(spec, rank, features) * torch.promote_types(dtype, torch.float32).itemsize
 
     smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
     if size(smallest) <= most:

@@ -11,6 +11,7 @@ from lorascope.errors import InputError
 from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
 from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
 from lorascope.records import ResolvedStudy, TrialRecord
+from lorascope.search.trials import saved_rank
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder, check_writable
@@ -32,10 +33,12 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
     """
     study = StudyFolder(folder)
     resolved, source = _find(study, rank)
-    if truncate is not None and not 1 <= truncate < rank:
+    saved = saved_rank(load_spec(study.spec, {}), rank)
+    if truncate is not None and not 1 <= truncate < saved:
+        what = f"an adapter of rank {rank}" + ("" if saved == rank else f", saved with rank {saved},")
         raise InputError(
-            f"an adapter of rank {rank} cannot be truncated to rank {truncate}",
-            remedy=f"give --truncate a rank from 1 to {rank - 1}" if rank > 1 else "leave --truncate out",
+            f"{what} cannot be truncated to rank {truncate}",
+            remedy=f"give --truncate a rank from 1 to {saved - 1}" if saved > 1 else "leave --truncate out",
         )
     if to.exists():
         raise InputError(f"{to} exists already", remedy="choose a new folder with --to")

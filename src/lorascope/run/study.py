@@ -66,7 +66,7 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
             return
         study = prepare_study(spec, before, tracker)
         features = {name: layer.features for name, layer in study.frozen.layers.items()}
-        check_disk(folder, planned_parameters(spec, features))
+        check_disk(folder, *planned_parameters(spec, features))
         begin_folder(folder, spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)

@@ -44,9 +44,21 @@ def adapter_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[
     return sum(lora_parameters(layer_shape(spec, rank, name)[0], [sizes]) for name, sizes in features.items())
 
 
-def planned_parameters(spec: StudySpec, features: Mapping[str, tuple[int, int]]) -> int:
-    """Return the parameters of all planned adapters of layers with these (input, output) features."""
-    return sum(adapter_parameters(spec, trial.rank, features) for trial in plan_trials(spec))
+def saved_rank(spec: StudySpec, rank: int) -> int:
+    """Return the rank that a rank's adapter is saved with: twice its own where it starts from the base's weights."""
+    return 2 * rank if spec.starts_from_base else rank
+
+
+def saved_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[int, int]]) -> int:
+    """Return the parameters in the files of a rank's adapter."""
+    return adapter_parameters(spec, rank, features) * saved_rank(spec, rank) // rank
+
+
+def planned_parameters(spec: StudySpec, features: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """Return the parameters of all planned adapters of layers with these features: those trained, and those saved."""
+    ranks = [trial.rank for trial in plan_trials(spec)]
+    trained = sum(adapter_parameters(spec, rank, features) for rank in ranks)
+    return trained, sum(saved_parameters(spec, rank, features) for rank in ranks)
 
 
 def planned_rates(spec: StudySpec, rank: int) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ class RankCost(Protocol):
 
     @property
     def adapter_bytes(self) -> int | None:
-        """Size of the adapter's file."""
+        """Size of the parameters in the adapter's files."""
 
     @property
     def runtime_seconds(self) -> float | None:

@@ -129,13 +129,13 @@ def check_writable(path: Path, *, flag: str) -> None:
         raise InputError(f"the output folder {path} cannot be written", remedy=f"choose another folder with {flag}")
 
 
-def check_disk(folder: StudyFolder, parameters: int) -> None:
-    """Check that adapters with so many parameters fit on the disk, with two checkpoints and a third being written.
+def check_disk(folder: StudyFolder, trained: int, saved: int) -> None:
+    """Check that the disk holds so many parameters in adapters, and those trained in two checkpoints and a third.
 
     Raises:
         InputError: the disk has less free space than needed.
     """
-    needed_bytes = parameters * (_ADAPTER_BYTES + 3 * _CHECKPOINT_BYTES)
+    needed_bytes = saved * _ADAPTER_BYTES + 3 * trained * _CHECKPOINT_BYTES
     existing = next(parent for parent in (folder.path, *folder.path.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:

@@ -170,7 +170,10 @@ def test_a_field_that_no_codec_keeps_is_refused() -> None:
 
 def test_a_written_study_is_read_back_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
-    adapter = AdapterRecord(rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4)
+    adapter = AdapterRecord(
+        rank=8, trainable_parameters=1, parameter_bytes=2, gradient_bytes=3, optimizer_bytes=4,
+        saved_rank=8, saved_bytes=2,
+    )  # fmt: skip
     outcome = TrialOutcome(trial_id="r8", state="finished", steps=1, message=None)
     sample = SystemSample(
         seconds=0.0, rss_bytes=1, cpu_percent=2.0, device_allocated_bytes=None, memory_traffic_bytes=None

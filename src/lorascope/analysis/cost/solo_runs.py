@@ -71,7 +71,7 @@ def measured_cost(
     seconds = cost.median_seconds if cost else None
     return MeasuredCost(
         rank=rank,
-        adapter_bytes=adapter.parameter_bytes if adapter else None,
+        adapter_bytes=adapter.saved_bytes if adapter else None,
         step_seconds=seconds,
         runtime_seconds=seconds * total_steps if seconds is not None and total_steps is not None else None,
         peak_memory_bytes=cost.peak_bytes if cost else None,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.search.trials import layer_shape
 from lorascope.spec.schema import StudySpec
@@ -45,6 +46,11 @@ def check_initialisation(layers: Mapping[str, MultiLoraLinear], spec: StudySpec)
                 f"init_lora_weights {how} makes at most rank {most} from {name}, and rank {rank} is asked for",
                 remedy=f"choose ranks of at most {most}, or leave init_lora_weights out",
             )
+
+
+def saved_rank_note(spec: StudySpec) -> list[Message]:
+    """Return a note where adapters are saved with another rank than they are trained with."""
+    return [Message("rank.saved_twice", how=str(spec.init_lora_weights))] if spec.starts_from_base else []
 
 
 def factors_of_base(layer: MultiLoraLinear, rank: int, scale: float, how: str) -> tuple[torch.Tensor, torch.Tensor]:

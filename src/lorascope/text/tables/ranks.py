@@ -34,7 +34,7 @@ class RankColumn:
 
 REPORT_COLUMNS = (
     "rank", *ROW_METRICS, "excess_loss", "seeds", "train_loss", "best_learning_rate", "trainable_parameters",
-    "adapter_bytes", "step_seconds", "runtime_seconds", "tokens_per_second", "peak_memory_bytes",
+    "saved_rank", "adapter_bytes", "step_seconds", "runtime_seconds", "tokens_per_second", "peak_memory_bytes",
 )  # fmt: skip
 
 
@@ -57,12 +57,17 @@ def rank_columns() -> Mapping[str, RankColumn]:
         "trainable_parameters": RankColumn(
             tr("parameters"), lambda part: optional(part.trainable_parameters, format_count)
         ),
+        "saved_rank": RankColumn(tr("saved as rank"), _saved_rank),
         "adapter_bytes": RankColumn(tr("adapter"), lambda part: optional(part.adapter_bytes, format_bytes)),
         "step_seconds": RankColumn(tr("step alone"), lambda part: optional(part.step_seconds, format_seconds)),
         "runtime_seconds": RankColumn(tr("run alone"), lambda part: optional(part.runtime_seconds, format_seconds)),
         "tokens_per_second": RankColumn(tr("tokens/s"), lambda part: optional(part.tokens_per_second, "{:.0f}".format)),
         "peak_memory_bytes": RankColumn(tr("peak memory"), lambda part: optional(part.peak_memory_bytes, format_bytes)),
     }
+
+
+def _saved_rank(part: RankSection) -> str:
+    return "" if part.saved_rank in {None, part.rank} else str(part.saved_rank)
 
 
 def _row_metric(name: str) -> RankColumn:

@@ -31,7 +31,8 @@ SECONDS = {8: 0.4, 64: 0.5, 128: 0.7, 256: 0.9}
 def part(rank: int, seconds: float | None) -> RankSection:
     return RankSection(
         rank=rank, lora_alpha=32.0, best_learning_rate=1e-4, seeds=1, eval_loss=1.0, eval_loss_ci95=(0.9, 1.1),
-        excess_loss=0.0, excess_loss_ci95=(0.0, 0.0), train_loss=1.0, trainable_parameters=rank, adapter_bytes=rank,
+        excess_loss=0.0, excess_loss_ci95=(0.0, 0.0), train_loss=1.0, trainable_parameters=rank,
+        saved_rank=rank, adapter_bytes=rank,
         training_state_bytes=4_000_000 * rank, step_seconds=seconds, runtime_seconds=None, tokens_per_second=None,
         peak_memory_bytes=None, memory=None,
     )  # fmt: skip
