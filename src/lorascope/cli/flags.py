@@ -12,8 +12,8 @@ from lorascope.spec.schema import StudySpec
 
 _SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
 _NAMES_OR_EXPRESSION = frozenset({"target_modules", "exclude_modules", "layers_pattern"})
-_REPEATED = frozenset({"dataset"})
-"""Fields whose flag is given once for each value: a path may hold commas."""
+_REPEATED = frozenset({"dataset", "dataset_config", "split", "eval_split"})
+"""Fields whose flag is given once for each data set: a path may hold commas."""
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
@@ -24,7 +24,11 @@ def make_flags() -> type:
         types = _types(name)
         kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED else str | None
         parameter = Parameter(
-            help=help_text(name), metavar=_metavar(name), allow_leading_hyphen="array" in types, show_default=False
+            help=help_text(name),
+            metavar=_metavar(name),
+            allow_leading_hyphen="array" in types and name not in _REPEATED,
+            show_default=False,
+            negative_iterable="",
         )
         fields.append((name, Annotated[kind, parameter], dataclasses.field(default=None)))
     return dataclasses.make_dataclass(

@@ -128,11 +128,11 @@ def plan_study(spec: StudySpec) -> StudyPlan:
 
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
     """Tokenise the study's rows if they and a tokenizer are local and small, else assume rows of maximal length."""
-    for name in spec.dataset_names:
+    for name, split in zip(spec.dataset_names, spec.for_each(spec.split), strict=True):
         if not Path(name).expanduser().exists() and Path(name).suffix.lower() in FILE_SUFFIXES:
             from lorascope.data.sources.load import load_rows  # noqa: PLC0415 - datasets takes a second to import
 
-            load_rows(name, spec.split)  # raises that there is no such file
+            load_rows(name, split)  # raises that there is no such file
     if Path(source.path).is_dir() and all(map(_is_small, spec.dataset_names)):
         try:
             tokenizer = load_tokenizer(source, gguf_file)

@@ -26,8 +26,11 @@ MOST_BYTES = 4 << 30
 """The least recently used rows are removed until the others take no more."""
 _LIBRARIES = ("lorascope", "transformers", "tokenizers", "jinja2", "numpy")
 _CHOOSES_ROWS = frozenset(
-    {"model", "dataset", "mix", "max_rows", "streaming", "split", "eval_split", "eval_examples", "split_seed"}
-)
+    {
+        "model", "dataset", "dataset_config", "mix", "max_rows", "streaming", "split", "eval_split", "eval_examples",
+        "split_seed",
+    }
+)  # fmt: skip
 """Fields of the rows that choose them and do not change them."""
 
 

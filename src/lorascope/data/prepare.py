@@ -49,10 +49,10 @@ def prepare(
     data_sets = load_data_sets(spec, spec.split, mixed=True)
     encoders = [_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
 
-    def read(data_sets: Sequence[Rows], split: str) -> _Read:
+    def read(data_sets: Sequence[Rows], split: str | tuple[str, ...]) -> _Read:
         parts = [
-            _read(encoder, rows, split, processes=processes, tell=tell)
-            for encoder, rows in zip(encoders, data_sets, strict=True)
+            _read(encoder, rows, one, processes=processes, tell=tell)
+            for encoder, rows, one in zip(encoders, data_sets, spec.for_each(split), strict=True)
         ]
         return _Read(
             rows=parts[0].rows if len(parts) == 1 else join_encoded(part.rows for part in parts),
@@ -112,9 +112,10 @@ def _check(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> None:
         )
     if spec.dedupe == "minhash":
         check_available()
-    if spec.eval_split is not None and spec.eval_split.strip() == spec.split.strip():
+    both = zip(spec.for_each(spec.split), spec.for_each(spec.eval_split or ()), strict=False)
+    if shared := [held for train, held in both if train.strip() == held.strip()]:
         raise InputError(
-            f"eval_split {spec.eval_split!r} is the split that is trained on",
+            f"eval_split {shared[0]!r} is the split that is trained on",
             remedy="name another split, or leave eval_split out to have rows held out by split_seed",
         )
 

@@ -110,6 +110,18 @@ _UNION_FIELDS = {
         "a number above 0 nor a list of them",
         "give one alpha for all ranks, such as 32, or one for each rank, such as 16,32,64",
     ),
+    "dataset": (
+        "a name nor a list of names",
+        "give names such as [mine.jsonl, trl-lib/Capybara]; split, dataset_config and mix are lists beside them",
+    ),
+    **{
+        name: ("text nor a list of texts", f"give one for all data sets, or one for each, such as {example}")
+        for name, example in (
+            ("split", "[train, train_sft]"),
+            ("eval_split", "[test, test_sft]"),
+            ("dataset_config", "[default, main]"),
+        )
+    },
 }
 """What fields of two types accept, and the remedy."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
@@ -23,34 +24,39 @@ from lorascope.data.sources.tables import rows_of_dataset, without_nulls
 from lorascope.errors import InputError
 
 STDLIB = "builtin:python-stdlib"
+DEFAULT_CONFIG = "default"
+"""The configuration of a data set that names none."""
+_CONFIGS = re.compile(r"(?:available configs|Available): \[(.*)\]")
+"""Where ``datasets`` lists configurations."""
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")
 """Files that ``save_to_disk`` writes beside the rows."""
 FILE_REMEDY = "give rows as a file instead, such as --dataset rows.json (.jsonl, .csv, .parquet)"
 
 
-def load_rows(dataset: str, split: str) -> Rows:
-    """Load a split (``train``, ``train[:50%]``, ``train[10:20]``) of a data set.
+def load_rows(dataset: str, split: str, config: str = DEFAULT_CONFIG) -> Rows:
+    """Load a split (``train``, ``train[:50%]``, ``train[10:20]``) of a data set, in one of its configurations.
 
     Raises:
-        InputError: the data set or the split does not exist, or has no rows.
+        InputError: the data set, its configuration or the split does not exist, or has no rows.
     """
+    path = Path(dataset).expanduser()
+    _check_config(dataset, path, config)
     with _quiet():
-        path = Path(dataset).expanduser()
         if dataset.startswith("builtin:"):
             rows = _select(dataset, {"train": _builtin(dataset)}, split)
         elif path.is_dir():
-            rows = _load_folder(path, dataset, split)
+            rows = _load_folder(path, dataset, split, config)
         elif path.exists():
             rows = _select(dataset, {"train": read_file(path)}, split)
         else:
-            rows = _load_hub(dataset, split)
+            rows = _load_hub(dataset, split, config)
     if len(rows) == 0:
         raise InputError(f"split {split!r} of {dataset!r} has no rows", remedy="choose a split with rows in it")
     return rows
 
 
-def stream_rows(dataset: str, split: str, n_rows: int) -> Rows:
+def stream_rows(dataset: str, split: str, n_rows: int, config: str = DEFAULT_CONFIG) -> Rows:
     """Load the first rows of a split, at most ``n_rows``; of the hub's data sets and folders of files no more are read.
 
     Raises:
@@ -58,7 +64,7 @@ def stream_rows(dataset: str, split: str, n_rows: int) -> Rows:
     """
     path = Path(dataset).expanduser()
     if dataset.startswith("builtin:") or path.is_file() or (path.is_dir() and not _has_data_files(path)):
-        rows = load_rows(dataset, split)
+        rows = load_rows(dataset, split, config)
         return rows.select(np.arange(min(n_rows, len(rows))))
     if not path.is_dir():
         _check_hub_id(dataset)
@@ -67,10 +73,10 @@ def stream_rows(dataset: str, split: str, n_rows: int) -> Rows:
             f"split {split!r} is a part, and streamed rows come from the start of a whole split",
             remedy="name a whole split and give max_rows, or leave streaming out",
         )
-    with _quiet(), _explained(dataset, split):
+    with _quiet(), _explained(dataset, split, config):
         if not path.is_dir() and not _hub_answers(dataset):
             raise ConnectionError("no answer")
-        stream = datasets.load_dataset(dataset if not path.is_dir() else str(path), split=split, streaming=True)
+        stream = _load(dataset if not path.is_dir() else str(path), split, config, streaming=True)
         taken = [without_nulls(row, stream.features) for row in islice(stream, n_rows)]  # take reads on
     if not taken:
         raise InputError(f"split {split!r} of {dataset!r} has no rows", remedy="choose a split with rows in it")
@@ -83,10 +89,24 @@ def _builtin(dataset: str) -> Rows:
     return rows_of_list(dataset, read_stdlib())
 
 
-def _load_folder(path: Path, dataset: str, split: str) -> Rows:
+def _check_config(dataset: str, path: Path, config: str) -> None:
+    named = dataset.startswith("builtin:") or path.is_file() or (path.is_dir() and not _has_data_files(path))
+    if named and config != DEFAULT_CONFIG:
+        raise InputError(
+            f"dataset_config is {config!r}, and {dataset!r} has no configurations",
+            remedy=f"leave it out; of several data sets give one for each, {DEFAULT_CONFIG!r} for those without",
+        )
+
+
+def _load(source: str, split: str, config: str, *, streaming: bool = False) -> Any:  # noqa: ANN401 - by ``streaming``
+    name = None if config == DEFAULT_CONFIG else config
+    return datasets.load_dataset(source, name=name, split=split, streaming=streaming)
+
+
+def _load_folder(path: Path, dataset: str, split: str, config: str) -> Rows:
     if _has_data_files(path):
-        with _explained(dataset, split):
-            return rows_of_dataset(dataset, datasets.load_dataset(str(path), split=split))
+        with _explained(dataset, split, config):
+            return rows_of_dataset(dataset, _load(str(path), split, config))
     try:
         saved = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
@@ -138,17 +158,17 @@ def _check_hub_id(dataset: str) -> None:
         )
 
 
-def _load_hub(dataset: str, split: str) -> Rows:
+def _load_hub(dataset: str, split: str, config: str) -> Rows:
     _check_hub_id(dataset)
-    with _explained(dataset, split):
+    with _explained(dataset, split, config):
         if _hub_answers(dataset):
-            return rows_of_dataset(dataset, datasets.load_dataset(dataset, split=split))
+            return rows_of_dataset(dataset, _load(dataset, split, config))
         with _offline():  # a data set that was loaded before is still cached
-            return rows_of_dataset(dataset, datasets.load_dataset(dataset, split=split))
+            return rows_of_dataset(dataset, _load(dataset, split, config))
 
 
 @contextmanager
-def _explained(dataset: str, split: str) -> Iterator[None]:
+def _explained(dataset: str, split: str, config: str) -> Iterator[None]:
     """Raise an InputError in place of the errors of the hub and of ``datasets``."""
     try:
         yield
@@ -166,6 +186,11 @@ def _explained(dataset: str, split: str) -> Iterator[None]:
     except pa.ArrowException as error:
         raise InputError(f"data set {dataset!r} cannot be loaded: {error}", remedy=FILE_REMEDY) from error
     except ValueError as error:
+        if found := _CONFIGS.search(str(error)):
+            problem = "has several configurations" if config == DEFAULT_CONFIG else f"has no configuration {config!r}"
+            raise InputError(
+                f"data set {dataset!r} {problem}", remedy=f"choose one with --dataset-config: {found[1]}"
+            ) from error
         raise InputError(
             f"split {split!r} cannot be taken from {dataset!r}: {error}",
             remedy="name a split that is there; a part is written train[:50%] or train[10:20]",

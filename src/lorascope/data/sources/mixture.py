@@ -3,32 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorascope.data.sources.load import load_rows, stream_rows
+from lorascope.data.sources.load import DEFAULT_CONFIG, load_rows, stream_rows
 from lorascope.data.sources.rows import Rows
 from lorascope.data.split import choose_rows
 from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
 
 
-def load_data_sets(spec: StudySpec, split: str, *, mixed: bool) -> tuple[Rows, ...]:
+def load_data_sets(spec: StudySpec, split: str | tuple[str, ...], *, mixed: bool) -> tuple[Rows, ...]:
     """Load a split of each of the study's data sets.
 
     Args:
         spec: the study.
-        split: in the syntax of ``datasets``.
+        split: in the syntax of ``datasets``, one for all or one for each.
         mixed: apply ``mix`` and ``max_rows``, as for training rows; what is streamed is limited in any case.
 
     Raises:
         InputError: a data set or its split does not exist, or has no rows.
     """
     names, weights = spec.dataset_names, spec.mix if mixed else None
+    splits, configs = spec.for_each(split), spec.for_each(spec.dataset_config or DEFAULT_CONFIG)
     if spec.streaming:
         assert spec.max_rows is not None
         even = weights or (1.0,) * len(names)
         limits = [max(1, round(spec.max_rows * weight / sum(even))) for weight in even]
-        loaded = tuple(stream_rows(name, split, limit) for name, limit in zip(names, limits, strict=True))
+        loaded = tuple(map(stream_rows, names, splits, limits, configs))
     else:
-        loaded = tuple(load_rows(name, split) for name in names)
+        loaded = tuple(map(load_rows, names, splits, configs))
     taken = shares([len(rows) for rows in loaded], weights, spec.max_rows if mixed else None)
     return tuple(_take(rows, count, spec, several=len(names) > 1) for rows, count in zip(loaded, taken, strict=True))
 

@@ -16,6 +16,8 @@ from lorascope.spec.fields.types import (
 )
 
 DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "template"]
+OneOrEach = NonEmpty | Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+"""One value for all data sets, or one for each."""
 FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 """Suffixes of data files."""
 
@@ -41,11 +43,17 @@ class RowFields(Fields):
     """Read the first ``max_rows`` rows only, instead of downloading all; several data sets give equal shares, or those
     of ``mix``."""
 
-    split: NonEmpty = "train"
-    """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``."""
+    dataset_config: OneOrEach | None = None
+    """Configuration of a hub data set that has several, such as ``main``. Of several data sets, one for all or one for
+    each in their order: ``default`` for those without."""
 
-    eval_split: str | None = None
-    """Split of held-out rows. Default: rows of ``split``, chosen by ``split_seed``."""
+    split: OneOrEach = "train"
+    """Rows to use, in the split syntax of ``datasets``: ``train``, ``train[:50%]``, ``train[100:200]``. Of several data
+    sets, one for all or one for each in their order."""
+
+    eval_split: OneOrEach | None = None
+    """Split of held-out rows, of several data sets as in ``split``. Default: rows of ``split``, chosen by
+    ``split_seed``."""
 
     eval_examples: Annotated[int, Field(ge=2, strict=True)] | None = None
     """Number of held-out rows, at least two. Default: a tenth of the rows, at most 256."""
@@ -81,6 +89,21 @@ class RowFields(Fields):
     def dataset_names(self) -> tuple[str, ...]:
         """The data sets, in their order."""
         return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
+
+    def for_each(self, given: str | tuple[str, ...]) -> tuple[str, ...]:
+        """Return the value of ``split`` or a field like it for each data set."""
+        return (given,) * len(self.dataset_names) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _lists_fit_data_sets(self) -> Self:
+        for name in ("dataset_config", "split", "eval_split"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != len(self.dataset_names):
+                problem = f"{name} has {count_values(len(value))}, and the number of data sets is"
+                raise contradiction(
+                    f"{problem} {len(self.dataset_names)}", "give one for all data sets, or one for each in their order"
+                )
+        return self
 
     @model_validator(mode="after")
     def _mix_fits_data_sets(self) -> Self:

@@ -93,6 +93,38 @@ def test_errors_name_the_data_set_of_several(tmp_path: Path, several: tuple[str,
         prepare(StudySpec(dataset=(several[0], blank)), tokenizer)
 
 
+def test_each_data_set_may_have_its_own_split_and_configuration(
+    tmp_path: Path, several: tuple[str, ...], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    write(folder / "one.jsonl", [{"text": f"one {n}"} for n in range(20)])
+    write(folder / "two.jsonl", [{"text": f"two {n}"} for n in range(20)])
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: a\n  data_files: one.jsonl\n- config_name: b\n"
+        "  data_files:\n  - split: late\n    path: two.jsonl\n---\n"
+    )
+    names = (several[2], str(folder))
+    spec = StudySpec(dataset=names, split=("train[:5]", "late[:50%]"), dataset_config=("default", "b"))
+    loaded = load_data_sets(spec, spec.split, mixed=True)
+    assert [[row["text"] for row in rows] for rows in loaded] == [
+        [f"text {n}" for n in range(5)], [f"two {n}" for n in range(10)]
+    ]  # fmt: skip
+    parts = ("train[:8]", "late[:10]"), ("train[8:]", "late[10:14]")
+    held = StudySpec(dataset=names, split=parts[0], eval_split=parts[1], dataset_config=("default", "b"))
+    splits = prepare(held, tokenizer)
+    assert (len(splits.train), len(splits.eval)) == (18, 6)
+    with pytest.raises(InputError, match=r"eval_split 'train\[:8\]' is the split that is trained on"):
+        prepare(held.model_copy(update={"eval_split": ("train[:8]", "late[15:]")}), tokenizer)
+    with pytest.raises(InputError, match="has several configurations") as caught:
+        load_data_sets(StudySpec(dataset=str(folder)), "train", mixed=True)
+    assert "--dataset-config: 'a', 'b'" in caught.value.remedy
+    with pytest.raises(InputError, match="has no configuration 'c'"):
+        load_data_sets(StudySpec(dataset=str(folder), dataset_config="c"), "train", mixed=True)
+    with pytest.raises(InputError, match=r"dataset_config is 'b', and .* has no configurations"):
+        load_data_sets(StudySpec(dataset=names, dataset_config="b"), "train", mixed=True)
+
+
 def test_a_prompt_of_two_data_sets_stands_on_one_side(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     names = tuple(
         write(tmp_path / f"{end}.jsonl", [{"prompt": f"add {n:02} ", "completion": end} for n in range(30)])
@@ -168,6 +200,10 @@ def test_what_cannot_be_streamed_is_refused(
         ({"dataset": ["a", "b"], "mix": [1]}, "mix has 1 value, and the number of data sets is 2"),
         ({"dataset": ["a", "b"], "mix": [1, 0]}, "mix"),
         ({"dataset": []}, "dataset"),
+        ({"dataset": [{"path": "a"}]}, "split, dataset_config and mix are lists beside them"),
+        ({"dataset": ["a", "b"], "split": ["train"]}, "split has 1 value, and the number of data sets is 2"),
+        ({"eval_split": ["test", "test"]}, "eval_split has 2 values, and the number of data sets is 1"),
+        ({"dataset_config": 1}, "dataset_config is 1: neither text nor a list of texts"),
         ({"streaming": True}, "streaming needs max_rows"),
         ({"max_rows": 0}, "max_rows"),
     ],

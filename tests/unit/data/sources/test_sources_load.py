@@ -116,9 +116,9 @@ class Hub:
         if self.answer is not None:
             raise self.answer
 
-    def load_dataset(self, name: str, *, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    def load_dataset(self, path: str, *, name: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
         logging.getLogger("datasets").warning("something about the download")
-        self.asked.append((name, split, datasets.config.HF_HUB_OFFLINE))
+        self.asked.append((path if name is None else f"{path}/{name}", split, datasets.config.HF_HUB_OFFLINE))
         if self.loading is not None:
             raise self.loading
         rows = Dataset.from_dict({"text": ["a", "b", "c"][: 3 if streaming else 1]})
@@ -131,6 +131,8 @@ def test_a_hub_id_is_loaded_with_its_split_silently(
     hub = Hub(monkeypatch)
     assert len(load_rows("sahil2801/CodeAlpaca-20k", "train[:50%]")) == 1
     assert hub.asked == [("sahil2801/CodeAlpaca-20k", "train[:50%]", False)]
+    load_rows("openai/gsm8k", "train", "main")
+    assert hub.asked[1] == ("openai/gsm8k/main", "train", False)
     assert capsys.readouterr() == ("", "")
     assert caplog.records == []
 
