@@ -24,6 +24,7 @@ from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import EnvironmentSection, RankSection, StudyInfo, StudySummary, TrialSection
+from lorascope.analysis.verdict.answer import find_answer
 from lorascope.analysis.verdict.assess import assess
 from lorascope.analysis.verdict.cautions import find_cautions
 from lorascope.records import TrialOutcome, TrialRecord
@@ -48,17 +49,19 @@ def summarize_data(data: StudyData) -> StudySummary:
     ranks = with_costs(data, with_forgetting(data, ranks, examined))
     found = Findings(data=data, trials=trials, choices=choices, comparison=comparison)
     verdict, recommendation = assess(found, ranks)
+    truncation = truncation_part(data, examined)
     return StudySummary(
         study=_study(data, trials),
         trials=trials,
         ranks=ranks,
+        answer=find_answer(found, verdict, recommendation, truncation),
         recommendation=recommendation,
         verdict=verdict,
         cautions=find_cautions(found),
         environment=_environment(data),
         readings=read_study(found, ranks, recommendation),
         spectra=spectra_parts(data, examined),
-        truncation=truncation_part(data, examined),
+        truncation=truncation,
         generic_text=generic_text_part(data),
         predicted=predicted_part(data, ranks),
         costs=costs_part(data, ranks, trials),

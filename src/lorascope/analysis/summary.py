@@ -10,7 +10,7 @@ from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
 from lorascope.analysis.readings_schema import ReadingsSection
 from lorascope.analysis.section import Interval, Section
-from lorascope.analysis.verdict.schema import CautionSection, RecommendationSection, VerdictSection
+from lorascope.analysis.verdict.schema import AnswerSection, CautionSection, RecommendationSection, VerdictSection
 from lorascope.message import Message, Sentences
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
@@ -243,6 +243,8 @@ class StudySummary(Section):
     """Every trial, in the order of the plan."""
     ranks: tuple[RankSection, ...]
     """Every rank, ascending."""
+    answer: AnswerSection
+    """What the study says, in one word and one sentence."""
     recommendation: RecommendationSection
     """Which rank to use."""
     verdict: VerdictSection

@@ -3,6 +3,7 @@
 A decimal point and a comma between thousands are the same in all languages.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -57,6 +58,39 @@ def nats(value: float) -> str:
 def interval(value: float, low: float, high: float) -> str:
     """Write a difference and its interval: 0.0210 (95% interval 0.0150 to 0.0280)."""
     return tr("{value} (95% interval {low} to {high})", value=nats(value), low=nats(low), high=nats(high))
+
+
+def decimals(half: float) -> int:
+    """Return the digits behind the point that an interval of this half width supports: two of its own."""
+    return min(4, max(1, 1 - math.floor(math.log10(half)))) if half > 0 else 4
+
+
+def difference(value: float, low: float, high: float) -> str:
+    """Write a difference and its interval: +0.021 (+0.015 to +0.028)."""
+    digits = decimals((high - low) / 2)
+    return tr(
+        "{value} ({low} to {high})",
+        **{name: f"{end:+z.{digits}f}" for name, end in (("value", value), ("low", low), ("high", high))},
+    )
+
+
+def upper(value: float, low: float, high: float) -> str:
+    """Write the upper end of an interval, without a sign."""
+    del value
+    return f"{high:z.{decimals((high - low) / 2)}f}"
+
+
+def fraction(share: float) -> str:
+    """Write a share below 1: 1/8 where it is one over a whole number, else 38 %."""
+    return f"1/{round(1 / share)}" if abs(1 / share - round(1 / share)) < 1e-9 else f"{share:.0%}"
+
+
+def one_of(values: Sequence[object]) -> str:
+    """Name alternatives: 8; 8 or 16; 8, 16 or 32."""
+    names = [str(value) for value in values]
+    if len(names) == 1:
+        return names[0]
+    return tr("{names} or {last}", names=", ".join(names[:-1]), last=names[-1])
 
 
 def ranks(values: Sequence[int]) -> str:

@@ -9,7 +9,18 @@ from string import Formatter
 
 from lorascope.message import Message, Value
 from lorascope.text.language import tr, trn
-from lorascope.text.numbers import chance, format_count, format_seconds, interval, lower_first, nats, ranks
+from lorascope.text.numbers import (
+    chance,
+    format_count,
+    format_seconds,
+    fraction,
+    interval,
+    lower_first,
+    nats,
+    one_of,
+    ranks,
+    upper,
+)
 from lorascope.text.sentences import SENTENCES, Plural
 from lorascope.units import format_bytes
 
@@ -17,13 +28,16 @@ KINDS: Mapping[str, Callable[..., str]] = {
     "bytes": format_bytes,
     "chance": chance,
     "count": format_count,
+    "fraction": fraction,
     "interval": lambda estimate: interval(*estimate),
     "list": lambda values: _joined(", ", values),
     "lower": lambda value: lower_first(_text(value)),
     "nats": nats,
+    "or": one_of,
     "ranks": ranks,
     "seconds": format_seconds,
     "semicolons": lambda values: _joined("; ", values),
+    "upper": lambda estimate: upper(*estimate),
 }
 """How a value is written, by the name behind the colon."""
 

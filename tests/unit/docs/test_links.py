@@ -63,7 +63,7 @@ def program_names() -> set[str]:
     schema = summary_reference.schema()
     for part in (schema, *schema["$defs"].values()):
         found |= set(part["properties"])
-    for kind in (verdict.CautionKind, verdict.VerdictKind, records.OutcomeState):
+    for kind in (verdict.CautionKind, verdict.VerdictKind, verdict.Status, records.OutcomeState):
         found |= set(get_args(kind))
     for record in vars(records).values():
         found |= set(getattr(record, "__dataclass_fields__", ()))

@@ -1,5 +1,6 @@
 """Verdict: which ranks the data shows to be adequate, if it shows any."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.analysis.estimates.ranks import Comparison
@@ -70,16 +71,27 @@ def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: floa
     enough = [rank for rank, found in tests.items() if found.is_adequate]
     if len(enough) == len(tests) and not any(found.is_worse for found in tests.values()):
         return "no_measurable_difference", (_equivalent(tests, tolerance),)
-    unsettled = tuple(
-        rank
-        for rank, found in tests.items()
-        if not (found.is_adequate or found.is_inadequate)
-        and (not enough or rank < min(enough))
-        and not (found.is_worse and comparison.excess[rank].value > tolerance)
-    )
+    unsettled = open_ranks(comparison, tests, tolerance)
     if unsettled or not enough:
         return "too_short", _unsettled(comparison, unsettled, enough, tolerance)
     return "adequate", tuple(_adequate(comparison, tests, min(enough), tolerance))
+
+
+def open_ranks(comparison: Comparison, tests: Mapping[int, Claims], tolerance: float) -> tuple[int, ...]:
+    """Return the ranks that could be the smallest adequate one, by what is shown so far."""
+    smallest = min((rank for rank, found in tests.items() if found.is_adequate), default=math.inf)
+    return tuple(
+        rank
+        for rank, found in tests.items()
+        if not (found.is_adequate or found.is_inadequate)
+        and rank < smallest
+        and not (found.is_worse and comparison.excess[rank].value > tolerance)
+    )
+
+
+def limited_by_seeds(comparison: Comparison) -> bool:
+    """Return True where more seeds narrow the differences, which have few degrees of freedom; else more rows do."""
+    return min(found.degrees for found in comparison.differences.values()) < FEW_DEGREES
 
 
 def _equivalent(tests: Mapping[int, Claims], tolerance: float) -> Message:
@@ -94,10 +106,10 @@ def _unsettled(
 
     Seeds where they limit the differences, which then have few degrees of freedom; else rows.
     """
-    open_ranks = Message("verdict.unsettled", ranks=unsettled, tolerance=tolerance)
+    asked = Message("verdict.unsettled", ranks=unsettled, tolerance=tolerance)
     shown = (Message("verdict.smallest_shown", rank=min(enough)),) if enough else ()
-    fewest = min(found.degrees for found in comparison.differences.values())
-    return open_ranks, *shown, Message("verdict.more_seeds" if fewest < FEW_DEGREES else "verdict.more_rows")
+    more = Message("verdict.more_seeds") if limited_by_seeds(comparison) else Message("verdict.more_rows")
+    return asked, *shown, more
 
 
 def _adequate(

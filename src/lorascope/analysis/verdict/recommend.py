@@ -104,10 +104,10 @@ def _advice(grounds: Grounds, rank: int, reason: Message) -> AdviceSection:
 
 
 def _evidence(grounds: Grounds, rank: int) -> Evidence:
-    """One seed proves nothing of another."""
+    """One seed proves nothing of another, nor do too few steps or rows, which leave ``rank_matters`` open."""
     if grounds.verdict.seeds < 2 or grounds.verdict.kind == "nothing_to_compare":
         return "unproven"
-    if grounds.tests[rank].is_adequate and grounds.verdict.kind != "too_short":
+    if grounds.tests[rank].is_adequate and grounds.verdict.rank_matters is not None:
         return "proven"
     return "likely" if grounds.standings[rank].chance >= LIKELY else "unproven"
 

@@ -5,6 +5,7 @@ from typing import Literal
 from lorascope.analysis.section import Section
 from lorascope.message import Message, Sentences
 
+Status = Literal["clear", "tie", "undecided", "too_early", "one_rank", "no_answer"]
 Evidence = Literal["proven", "likely", "unproven"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
 CautionKind = Literal[
@@ -27,6 +28,22 @@ CautionKind = Literal[
     "memory_not_returned",
     "unsteady_steps",
 ]
+
+
+class AnswerSection(Section):
+    """The study in one word and one sentence."""
+
+    status: Status
+    """``clear``: a rank is shown to be enough; ``tie``: the ranks are shown to be equally good; ``undecided``: the data
+    cannot tell; ``too_early``: there is too little of it for any verdict; ``one_rank``: nothing to compare;
+    ``no_answer``: no rank can be named."""
+    text: Message
+    """The answer in one sentence."""
+    now: Sentences
+    """What to do for now, and how to make the adapter smaller; empty where the answer says all."""
+    truncate_to: int | None
+    """Rank that the adapter of the rank to use can be truncated to: the largest rank's smallest ``adequate_rank``; null
+    where no smaller rank is shown to lose less than the tolerance."""
 
 
 class AdviceSection(Section):

@@ -1,12 +1,16 @@
-"""The recommendation as it is read: one sentence, and a line for each need."""
+"""The answer as it is read: status, sentence, and a line for each need."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.analysis.summary import StudySummary
-from lorascope.analysis.verdict.schema import AdviceSection
+from lorascope.analysis.summary import RankSection, StudySummary
+from lorascope.analysis.verdict.schema import AdviceSection, AnswerSection
 from lorascope.text.language import tr
+from lorascope.text.numbers import format_seconds, fraction
 from lorascope.text.say import say
+from lorascope.text.tables.ranks import excess_cell
+from lorascope.text.tables.table import optional
+from lorascope.units import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,33 +19,90 @@ class Need:
 
     title: str
     rank: int | None
+    fact: str
+    """The number that the rank is named for, and what its loss is above the lowest; short."""
     reason: str
+    """The same as a sentence, with the interval."""
     badge: str
     """How sure it is that the rank's loss is within the tolerance of the lowest; empty where nothing says."""
 
 
+def status_word(answer: AnswerSection) -> str:
+    """Name the status, for a badge."""
+    words = {
+        "clear": tr("Clear"),
+        "tie": tr("Tie"),
+        "undecided": tr("Undecided"),
+        "too_early": tr("Too early"),
+        "one_rank": tr("One rank"),
+        "no_answer": tr("No answer"),
+    }
+    return words[answer.status]
+
+
 def headline(summary: StudySummary) -> str:
-    """State the rank to use and why, or why there is none."""
-    use = summary.recommendation.use
-    if use.rank is None:
-        return say(use.reason)
-    if summary.verdict.kind == "too_short":
-        return tr("Undecided. For now use rank {rank} ({badge}): {reason}.", **_values(use))
-    if use.evidence is None:
-        return tr("Use rank {rank}: {reason}.", **_values(use))
-    return tr("Use rank {rank} ({badge}): {reason}.", **_values(use))
+    """Write the answer: the status, the sentence, and what to do for now."""
+    answer = summary.answer
+    return " ".join((f"{status_word(answer)}.", say(answer.text), *map(say, answer.now)))
 
 
 def needs(summary: StudySummary) -> Sequence[Need]:
     """Return the need of the lowest loss, of the best value, of time and of memory."""
     advice = summary.recommendation
     titled = (
-        (tr("Lowest loss"), advice.loss),
-        (tr("Best value"), advice.value),
-        (tr("Fastest"), advice.time),
-        (tr("Least memory"), advice.memory),
+        (tr("Lowest loss"), advice.loss, _loss),
+        (tr("Best value"), advice.value, _value),
+        (tr("Fastest"), advice.time, _time),
+        (tr("Least memory"), advice.memory, _memory),
     )
-    return [Need(title=title, rank=found.rank, reason=say(found.reason), badge=badge(found)) for title, found in titled]
+    parts = {part.rank: part for part in summary.ranks}
+    return [
+        Need(
+            title=title,
+            rank=found.rank,
+            fact=_fact(parts[found.rank], write, summary) if found.rank is not None else "",
+            reason=say(found.reason),
+            badge=badge(found),
+        )
+        for title, found, write in titled
+    ]
+
+
+def _fact(part: RankSection, write: Callable[[RankSection, StudySummary], str], summary: StudySummary) -> str:
+    above = part.excess_loss
+    loss = tr("loss {excess}", excess=excess_cell(part)) if above else ""
+    return ", ".join(filter(None, (write(part, summary), loss)))
+
+
+def _loss(part: RankSection, summary: StudySummary) -> str:
+    cut = summary.truncation
+    found = optional(part.eval_loss, "{:.3f}".format)
+    if cut is not None and cut.rank == part.rank and cut.adequate_rank not in (None, part.rank):
+        return tr("{loss}, the same truncated to rank {rank}", loss=found, rank=cut.adequate_rank)
+    return found
+
+
+def _value(part: RankSection, summary: StudySummary) -> str:
+    largest = summary.ranks[-1].rank
+    return (
+        tr("{share} the size of rank {rank}", share=fraction(part.rank / largest), rank=largest)
+        if part.rank < largest
+        else ""
+    )
+
+
+def _time(part: RankSection, summary: StudySummary) -> str:
+    del summary
+    return tr("{time} a step", time=optional(part.step_seconds, format_seconds))
+
+
+def _memory(part: RankSection, summary: StudySummary) -> str:
+    most = summary.ranks[-1].peak_memory_bytes
+    if most is None or part.peak_memory_bytes is None or part.peak_memory_bytes >= most:
+        return ""
+    return tr(
+        "{size} less than rank {rank}", size=format_bytes(most - part.peak_memory_bytes), rank=summary.ranks[-1].rank
+    )
 
 
 def badge(advice: AdviceSection) -> str:
@@ -51,7 +112,3 @@ def badge(advice: AdviceSection) -> str:
         return ""
     word = words[advice.evidence]
     return word if advice.evidence == "proven" or advice.chance is None else f"{word}, {advice.chance:.0%}"
-
-
-def _values(advice: AdviceSection) -> dict[str, object]:
-    return {"rank": advice.rank, "badge": badge(advice), "reason": say(advice.reason)}

@@ -9,8 +9,8 @@ from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.metrics import ROW_METRICS
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_label
-from lorascope.text.numbers import chance, format_count, format_seconds
-from lorascope.text.tables.table import Table, drop_empty, loss_cell, make_table, optional
+from lorascope.text.numbers import chance, decimals, difference, format_count, format_seconds
+from lorascope.text.tables.table import NONE, Table, drop_empty, loss_cell, make_table, optional
 from lorascope.units import format_bytes
 
 
@@ -73,6 +73,23 @@ def _saved_rank(part: RankSection) -> str:
 def _row_metric(name: str) -> RankColumn:
     heading = tr("{metric} (95% interval)", metric=metric_label(name))
     return RankColumn(heading, lambda part: loss_cell(getattr(part, name)), lambda part: getattr(part, f"{name}_ci95"))
+
+
+def excess_cell(part: RankSection) -> str:
+    """Write a rank's loss above the best, with as many digits as its interval supports: +0.021."""
+    if part.excess_loss is None or part.excess_loss_ci95 is None:
+        return NONE
+    low, high = part.excess_loss_ci95
+    return f"{part.excess_loss:+z.{decimals((high - low) / 2)}f}"
+
+
+def excess_with_interval(part: RankSection) -> str:
+    """Write the same with its 95% interval; ``lowest`` for the best rank."""
+    if _best(part):
+        return tr("lowest")
+    if part.excess_loss is None or part.excess_loss_ci95 is None:
+        return NONE
+    return difference(part.excess_loss, *part.excess_loss_ci95)
 
 
 def _best(part: RankSection) -> bool:
