@@ -1,24 +1,29 @@
 """Stopped anywhere and run again, a study ends with the bytes it would have had."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from transformers import AutoTokenizer
 
+from lorascope.data import prepare as data_prepare
 from lorascope.engine import loop
 from lorascope.engine.trial import TrainingTrial
-from lorascope.errors import Interrupted
-from lorascope.records import StepRecord
-from lorascope.spec.load import dump_spec
+from lorascope.errors import InputError, Interrupted
+from lorascope.message import Message
+from lorascope.records import ResolvedStudy, ShownRow, StepRecord
+from lorascope.spec.load import dump_spec, load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-from support.studies import Left, checkpoint_every_step, execute, read_study, study_of
+from support.studies import Left, checkpoint_every_step, execute, read_study, save_model_folder, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +58,50 @@ def test_resume_after_a_stop_gives_the_same_bytes(spec: StudySpec, undisturbed: 
     assert watcher.steps == []
     assert read_study(tmp_path / "study") == undisturbed
     assert not (tmp_path / "study" / "checkpoints").exists()
+
+
+def test_date_of_the_chat_template_stays_that_of_the_first_run(
+    tmp_path: Path, rows: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run that continues on another day, and in another folder's study made from this one's file."""
+
+    class Day(date):
+        on = "2026-11-30"
+
+        @classmethod
+        def today(cls) -> Self:
+            return cls.fromisoformat(cls.on)
+
+    monkeypatch.setattr(data_prepare, "date", Day)
+    save_model_folder(tmp_path / "model", "llama")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "model")
+    talks = [
+        [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+        for row in rows
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps([{"messages": talk} for talk in talks]))
+    spec = study_of(str(tmp_path / "model"), str(tmp_path / "rows.json"), truncation=False, ranks=(2,), max_steps=2)
+    with pytest.raises(Interrupted):
+        execute(spec, tmp_path / "study", stop_after(1))
+    Day.on = "2026-12-24"
+    execute(spec, tmp_path / "study")
+    execute(spec, tmp_path / "study")  # a complete one too
+    there = load_spec(tmp_path / "study" / "study.yaml", {})
+    assert there == spec.model_copy(update={"template_date": date(2026, 11, 30)})
+    execute(there, tmp_path / "again")
+    hashes = []
+    for folder in ("study", "again"):
+        with StudyStore.open(tmp_path / folder / "study.db") as store:
+            assert store.read(ShownRow)[0].pieces[0].startswith("30 Nov 2026\n")
+            resolved = store.read_one(ResolvedStudy)
+            assert resolved is not None
+            assert Message("rows.dated", date="2026-11-30") in resolved.data_notes
+            hashes.append(resolved.data_hash)
+    assert hashes[0] == hashes[1]
+    with pytest.raises(InputError, match=r"holds a different study .*template_date"):
+        execute(spec.model_copy(update={"template_date": date(2026, 12, 24)}), tmp_path / "study")
 
 
 def test_resume_after_a_stop_in_the_last_evaluation(spec: StudySpec, tmp_path: Path) -> None:

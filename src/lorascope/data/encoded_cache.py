@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -53,19 +52,16 @@ def _key(encoder: Encoder, rows: Rows) -> str | None:
     tokenizer = encoder.tokenizer
     if not tokenizer.is_fast:
         return None
-    template = str(tokenizer.chat_template)
     parts = (
         rows.fingerprint(),
         repr((encoder.columns, encoder.sample, sorted(encoder.end_ids))),
         tokenizer.backend_tokenizer.to_str(),
         type(tokenizer).__name__,
         repr(sorted(tokenizer.special_tokens_map.items())),
-        template,
+        str(tokenizer.chat_template),
         encoder.spec.model_dump_json(include=RowFields.model_fields.keys() - _CHOOSES_ROWS),
         *(version(name) for name in _LIBRARIES),
         _hash_code(),
-        # a template that asks for the date writes another one tomorrow
-        str(date.today()) if "strftime_now" in template else "",
     )
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 

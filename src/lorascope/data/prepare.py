@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,6 +10,7 @@ from lorascope.data.dataset import Splits, hash_splits
 from lorascope.data.encoded import CUT, NO_END, RENDERED, TRUNCATED, EncodedRows, Encoder, join_encoded
 from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
+from lorascope.data.formats.template import prints_date
 from lorascope.data.halves import note, split_by_name, split_by_seed
 from lorascope.data.minhash import check_available
 from lorascope.data.processes import Progress, encode_rows
@@ -46,6 +48,7 @@ def prepare(
         InputError: the tokenizer has no end token, or the rows cannot be used.
     """
     _check(spec, tokenizer)
+    spec = fix_date(spec, tokenizer)
     data_sets = load_data_sets(spec, spec.split, mixed=True)
     encoders = [_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
 
@@ -78,6 +81,13 @@ def prepare(
         notes=notes + halves.notes,
         lengths=found.rows.whole_lengths,
     )
+
+
+def fix_date(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> StudySpec:
+    """Return the study with today's date as ``template_date``, if its chat template prints one and none is given."""
+    if spec.template_date is not None or not prints_date(tokenizer):
+        return spec
+    return spec.model_copy(update={"template_date": date.today()})
 
 
 def _encoder(spec: StudySpec, tokenizer: PreTrainedTokenizerBase, rows: Rows, end_ids: frozenset[int]) -> Encoder:

@@ -6,7 +6,7 @@ import torch
 
 from lorascope.data.dataset import Examples, Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
-from lorascope.data.prepare import prepare
+from lorascope.data.prepare import fix_date, prepare
 from lorascope.data.row_order import total_steps
 from lorascope.data.shown_rows import SHOWN, shown_rows
 from lorascope.engine.forward import FrozenModel
@@ -29,6 +29,7 @@ class PreparedStudy:
     """A study that can start."""
 
     spec: StudySpec
+    """With the date that its rows print."""
     resolved: ResolvedStudy
     shown: tuple[ShownRow, ...]
     splits: Splits
@@ -61,6 +62,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     def tell(done: int, total: int) -> None:
         tracker.phase(f"tokenising the rows: {done:,} of {total:,}")
 
+    spec = fix_date(spec, tokenizer)
     ends = end_token_ids(source)
     splits = prepare(spec, tokenizer, end_ids=ends, processes=usable_cores(), tell=tell)
     for note in splits.notes:

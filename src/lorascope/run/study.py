@@ -28,7 +28,7 @@ from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_parameters
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
-from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder
+from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder, keep_date
 
 
 def run_study(
@@ -57,6 +57,7 @@ def run_study(
 
 def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, executor: str) -> None:
     with StopRequest() as stop, FolderLock(folder.lock) as lock:
+        spec = keep_date(folder, spec)
         continued = check_folder(folder, spec)
         if continued:
             lock.acquire()
@@ -67,7 +68,7 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
         study = prepare_study(spec, before, tracker)
         features = {name: layer.features for name, layer in study.frozen.layers.items()}
         check_disk(folder, *planned_parameters(spec, features))
-        begin_folder(folder, spec, lock, continued=continued)
+        begin_folder(folder, study.spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)
             _execute(run, make_executor(executor, study), stop, command)

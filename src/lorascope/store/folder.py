@@ -87,6 +87,13 @@ class StudyFolder:
         return self.store.is_file() or self.spec.is_file()
 
 
+def keep_date(folder: StudyFolder, spec: StudySpec) -> StudySpec:
+    """Return the study with the ``template_date`` of the folder's own study, where none is given."""
+    if spec.template_date is not None or not folder.spec.is_file():
+        return spec
+    return spec.model_copy(update={"template_date": load_spec(folder.spec, {}).template_date})
+
+
 def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
     """Return True when the folder holds this very study, False when it is free for it.
 

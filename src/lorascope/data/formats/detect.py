@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from lorascope.data.formats.chat import OPTION_COLUMNS, Conversations
 from lorascope.data.formats.columns import MEDIA_COLUMNS, names_of, refuse_media_cells
 from lorascope.data.formats.rendering import Drop, RenderedRow, cell_text, compile_template, join_pair
-from lorascope.data.formats.template import ChatTemplate
+from lorascope.data.formats.template import ChatTemplate, prints_date
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
@@ -54,7 +54,7 @@ class Format:
     columns: tuple[str, ...]
     """Columns of the rows that are read, by the names that they have there."""
     notes: tuple[Message, ...]
-    """What is to be said of all rows: columns that look meant for training and are not read, a date in each row."""
+    """Notes about all rows: columns that are not read, the date in each row."""
     render: Render
     """Render a row, given its number from 1, or say why it is dropped."""
     is_chat: bool
@@ -86,7 +86,8 @@ def choose_format(
     first = {known: first_row.get(column) for known, column in places.items()}
     is_chat = name in CHATS or (name == "prompt_completion" and any(_is_turns(first[part]) for part in REQUIRED[name]))
     if is_chat:
-        read, inner = _conversations(name, known, tokenizer, completion_only=completion_only)
+        template = ChatTemplate(tokenizer, spec.template_date)
+        read, inner = _conversations(name, known, template, completion_only=completion_only)
     else:
         read, inner = _renderer(name, spec, known)
 
@@ -97,13 +98,13 @@ def choose_format(
 
     media = tuple(column for column in MEDIA_COLUMNS if column in known)
     unread = tuple(places[column] for column in known if column in LOOKALIKES and column not in read)
-    dated = is_chat and "strftime_now" in str(tokenizer.chat_template)
+    dated = is_chat and prints_date(tokenizer)
     return Format(
         name=name,
         columns=tuple(dict.fromkeys(places[column] for column in (*read, *media))),
         notes=(
             *([Message("rows.unread_columns", columns=unread)] if unread else ()),
-            *([Message("rows.dated")] if dated else ()),
+            *([Message("rows.dated", date=str(spec.template_date))] if dated else ()),
         ),
         render=render,
         is_chat=is_chat,
@@ -149,9 +150,8 @@ def _known_formats() -> str:
 
 
 def _conversations(
-    name: FormatName, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, completion_only: bool
+    name: FormatName, columns: Sequence[str], template: ChatTemplate, *, completion_only: bool
 ) -> tuple[tuple[str, ...], Render]:
-    template = ChatTemplate(tokenizer)
     options = tuple(column for column in OPTION_COLUMNS if column in columns and template.reads(column))
     conversations = Conversations(
         template=template, columns=REQUIRED[name], options=options, completion_only=completion_only

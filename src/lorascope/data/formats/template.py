@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
 from functools import cached_property
 from typing import Any
 
@@ -14,24 +15,44 @@ from lorascope.errors import InputError
 Message = Mapping[str, object]
 Messages = Sequence[Message]
 Options = Mapping[str, Any]
-"""What ``apply_chat_template`` takes beside the messages: ``tools``, ``documents``, variables of the template."""
+"""Arguments of ``apply_chat_template`` beside the messages: ``tools``, ``documents``, variables of the template."""
 
 # whatever the template's code and Jinja's sandbox can raise, but for memory and interrupts
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, AssertionError)
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_NOW = "strftime_now"
 _PROBE, _UNHEARD_OF = "probe", "unheard-of"
 
 
-class ChatTemplate:
-    """The chat template of a tokenizer."""
+def prints_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return True if the chat template asks for the current date."""
+    return _NOW in str(tokenizer.chat_template)
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+
+def _date_macro(day: date) -> str:
+    """Return a macro in place of Transformers' ``strftime_now``, as variables of a template cannot be functions."""
+    midnight = datetime.combine(day, time())
+    values = {f"%{letter}": midnight.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSUwWxXyYZ"}
+    # the usual ones that not every platform's strftime has
+    values |= {f"%-{letter}": values[f"%{letter}"].lstrip("0") or "0" for letter in "dHIjmMSUWy"}
+    values |= {"%e": f"{day.day:2}", "%F": str(day), "%D": f"{day:%m/%d/%y}", "%T": "00:00:00", "%R": "00:00"}
+    replaced = "".join(f".replace({directive!r}, {value!r})" for directive, value in values.items())
+    text = f"format.replace('%%', '\\0'){replaced}.replace('\\0', '%')"
+    # the line's end is dropped, so that the template itself begins a line as before
+    return f"{{%- macro {_NOW}(format) -%}}{{{{- {text} -}}}}{{%- endmacro %}}\n"
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer, which prints ``day`` for the current date."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, day: date | None = None) -> None:
         if tokenizer.chat_template is None:
             raise InputError(
                 "the rows are messages, but the model's tokenizer has no chat template",
                 remedy="choose an instruction-tuned model, or give prompt and completion as text",
             )
         self._tokenizer = tokenizer
+        self._preamble = _date_macro(day) if day else ""
         self._known: dict[str, bool] = {}
 
     def render(self, messages: Messages, options: Options, number: int, *, for_answer: bool = False) -> str:
@@ -59,9 +80,13 @@ class ChatTemplate:
             list(messages),  # type: ignore[arg-type]  # messages with tool calls hold more than text
             tokenize=False,
             add_generation_prompt=for_answer,
+            chat_template=self._source(options),
             **options,
         )
         return str(rendered)
+
+    def _source(self, options: Options) -> str:
+        return self._preamble + self._tokenizer.get_chat_template(tools=options.get("tools"))
 
     @cached_property
     def has_marks(self) -> bool:
@@ -70,12 +95,11 @@ class ChatTemplate:
 
     def marks(self, messages: Messages, options: Options) -> list[tuple[int, int]]:
         """Return the character ranges of the text that the template marks as generated."""
-        template = self._tokenizer.get_chat_template(tools=options.get("tools"))
         variables = {**self._tokenizer.special_tokens_map, **options}
         # its type hint says str, and it returns texts and ranges
         rendered: Any = render_jinja_template(
             [[dict(message) for message in messages]],
-            chat_template=template,
+            chat_template=self._source(options),
             return_assistant_tokens_mask=True,
             **variables,
         )

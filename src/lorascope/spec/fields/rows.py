@@ -1,5 +1,6 @@
 """Fields of the rows."""
 
+from datetime import date
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -71,6 +72,10 @@ class RowFields(Fields):
 
     completion_template: str | None = None
     """Completion template over the columns, such as ``{output}``; implies the format ``template``."""
+
+    template_date: date | None = None
+    """Date in rows whose chat template prints the day's, such as ``2026-11-30``. Default: the day on which the study
+    begins, also where it is continued later."""
 
     completion_only_loss: bool | None = None
     """Take the loss on the completion only. Default: true if the format has a completion."""

@@ -242,9 +242,21 @@ def test_column_that_neither_format_nor_template_reads_is_noted(row: dict[str, o
     assert format_of(row, words).notes == (Message("rows.unread_columns", columns=(unread,)),)
 
 
-def test_date_in_a_template_is_noted() -> None:
-    words = byte_tokenizer("{{ strftime_now('%Y') }}" + CHAT)
-    assert format_of({"messages": [ASKED, ANSWERED]}, words).notes == (Message("rows.dated"),)
+@pytest.mark.parametrize("start", ["\n", "  ", "  {% set a = 1 %}\n", "\n\n{% set a = 1 -%}", "{#- a #}\n  "])
+def test_fixed_date_leaves_the_rest_of_a_template_as_it_is(start: str) -> None:
+    row, template = {"messages": [ASKED, ANSWERED]}, start + "{% macro f() %}{{ strftime_now('%Y') }}{% endmacro %}"
+    dated = rendered(row, byte_tokenizer(template + "{{ f() }}" + CHAT), template_date="2026-02-03").text
+    plain = template.replace("strftime_now('%Y')", "2026")
+    assert dated == rendered(row, byte_tokenizer(plain + "{{ f() }}" + CHAT)).text
+
+
+@pytest.mark.parametrize("marks", ["{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}"])
+def test_date_in_a_template_is_that_of_the_study_and_noted(marks: str) -> None:
+    words = byte_tokenizer("{{ strftime_now('%-d %e %B %Y %H:%M 5%% %F') }}\n" + CHAT.replace("{{ m.content }}", marks))
+    row = {"messages": [ASKED, ANSWERED]}
+    assert format_of(row, words, template_date="2026-02-03").notes == (Message("rows.dated", date="2026-02-03"),)
+    made = rendered(row, words, template_date="2026-02-03")
+    assert (made.text, targets(made)) == ("3  3 February 2026 00:00 5% 2026-02-03\n" + PLAIN, ["sum</s>\n"])
 
 
 @pytest.mark.parametrize("code", [*Drop, *Remark])
