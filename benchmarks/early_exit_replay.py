@@ -117,7 +117,7 @@ class Exhaustive:
 
     def _stored(self, trial: TrialRecord, drawn: NDArray[np.int64]) -> str:
         seed = self.spec.seeds[drawn[self.spec.seeds.index(trial.seed)]]
-        return plan_trial(self.spec, rank=trial.rank, learning_rate=trial.learning_rate, seed=seed).trial_id
+        return plan_trial(self.spec, rank=trial.rank, setting=trial.setting, seed=seed).trial_id
 
     def _tokens(self, name: str, end: int | None, eval_steps: int | None, *, early_exit: bool) -> int:
         """Count the tokens of a trial until it stopped, its evaluations after the start included."""

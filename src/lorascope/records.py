@@ -23,6 +23,8 @@ SETTLED = AS_PLANNED | {"diverged"}
 """States in which a trial is not trained again; the next run trains a trial again that failed or ran out of memory."""
 NOT_COMPARED = UNSUCCESSFUL | {"stopped"}
 """States in which a trial's losses are not compared with those of other ranks."""
+Setting = tuple[float, float]
+"""``(lora_alpha, learning_rate)``."""
 TokenCounts = Annotated[tuple[int, ...], "int32"]
 """Tokens of each row; the store keeps four bytes for each."""
 
@@ -39,6 +41,11 @@ class TrialRecord:
     """What the update B A x is multiplied by: ``lora_alpha / r``, or ``lora_alpha / sqrt(r)`` for rsLoRA."""
     learning_rate: float
     seed: int
+
+    @property
+    def setting(self) -> Setting:
+        """Alpha and learning rate, which are tuned for each rank."""
+        return self.lora_alpha, self.learning_rate
 
 
 @record("steps", key=("trial_id", "step"))

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -106,6 +106,7 @@ def write_study(
     *,
     spec: StudySpec | None = None,
     floors: dict[int, float] | None = None,
+    above: Mapping[str, float] | None = None,
     steps: int = 80,
     n_eval: int = 200,
     noise: float = 0.01,
@@ -126,7 +127,11 @@ def write_study(
         store.put_all(trials)
         for number, trial in enumerate(trials):
             ran = (done or {}).get(trial.trial_id, steps)
-            floor = floors[trial.rank] + abs(np.log10(trial.learning_rate / 3e-4)) * 0.2
+            floor = (
+                floors[trial.rank]
+                + abs(np.log10(trial.learning_rate / 3e-4)) * 0.2
+                + (above or {}).get(trial.trial_id, 0.0)
+            )
             write_trial(
                 store, trial.trial_id, floor=floor, steps=steps, done=ran, n_eval=n_eval, seed=number, noise=noise
             )

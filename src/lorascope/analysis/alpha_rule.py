@@ -26,6 +26,8 @@ def alpha_effect(spec: StudySpec, trials: Sequence[TrialRecord]) -> Sentences:
 def _scales(spec: StudySpec, scales: dict[int, float]) -> Message:
     low, high = min(scales), max(scales)
     if isinstance(spec.lora_alpha, tuple):
+        return Message("alpha.tuned", alphas=tuple(f"{alpha:g}" for alpha in spec.lora_alpha), formula=_formula(spec))
+    if isinstance(spec.lora_alpha, dict):
         shown = tuple(Message("alpha.scale_at_rank", scale=scale, rank=rank) for rank, scale in scales.items())
         return Message("alpha.given", scales=shown)
     if spec.alpha_rule == "proportional":
@@ -33,7 +35,7 @@ def _scales(spec: StudySpec, scales: dict[int, float]) -> Message:
     return Message(
         "alpha.fixed",
         alpha=spec.lora_alpha,
-        formula="alpha / sqrt(r)" if spec.alpha_rule == "rslora" else "alpha / r",
+        formula=_formula(spec),
         low=low,
         low_scale=scales[low],
         high=high,
@@ -41,8 +43,12 @@ def _scales(spec: StudySpec, scales: dict[int, float]) -> Message:
     )
 
 
+def _formula(spec: StudySpec) -> str:
+    return "alpha / sqrt(r)" if spec.alpha_rule == "rslora" else "alpha / r"
+
+
 def _expected(spec: StudySpec, low: int, high: int) -> Message:
-    if isinstance(spec.lora_alpha, tuple):
+    if isinstance(spec.lora_alpha, dict):
         return Message("alpha.no_theory")
     power = THEORY[spec.alpha_rule]
     if power == 0:

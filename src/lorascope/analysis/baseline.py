@@ -11,6 +11,7 @@ from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.schema import RecommendationSection
 from lorascope.message import Message, Sentences
 from lorascope.records import UNSUCCESSFUL
+from lorascope.search.trials import planned_alphas
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,19 +36,20 @@ class Side:
 
 
 def read_grid(trials: Sequence[TrialSection]) -> tuple[GridSection, ...]:
-    """Mean the trials of each rank and learning rate over their seeds, in the order of the plan."""
-    cells: dict[tuple[int, float], list[TrialSection]] = {}
+    """Mean the trials of each rank, alpha and learning rate over their seeds, in the order of the plan."""
+    cells: dict[tuple[int, float, float], list[TrialSection]] = {}
     for trial in trials:
-        cells.setdefault((trial.rank, trial.learning_rate), []).append(trial)
+        cells.setdefault((trial.rank, trial.lora_alpha, trial.learning_rate), []).append(trial)
     return tuple(
         GridSection(
             rank=rank,
+            lora_alpha=alpha,
             learning_rate=learning_rate,
             train_loss=_mean([trial.train_loss for trial in seeds]),
             eval_loss=_mean([trial.eval_loss for trial in seeds]),
             outcome=next((trial.outcome for trial in seeds if trial.outcome != "finished"), "finished"),
         )
-        for (rank, learning_rate), seeds in cells.items()
+        for (rank, alpha, learning_rate), seeds in cells.items()
     )
 
 
@@ -57,10 +59,11 @@ def read_naively(
     choices: Mapping[int, RankChoice],
     recommendation: RecommendationSection,
 ) -> NaiveSection:
-    """Order the ranks as the usual script does and say where the study's own reading differs."""
-    found = [
-        side for rate in dict.fromkeys(trial.learning_rate for trial in trials) if (side := _side(data, trials, rate))
-    ]
+    """Order the ranks as the usual script does, at one alpha, and say where the study's own reading differs."""
+    first = {rank: planned_alphas(data.spec, rank)[0] for rank in data.ranks}
+    at_first = [trial for trial in trials if trial.lora_alpha == first[trial.rank]]
+    rates = dict.fromkeys(trial.learning_rate for trial in at_first)
+    found = [side for rate in rates if (side := _side(data, at_first, rate))]
     # The script trains to the end: of rates that early exit or an interruption cut short, the longest stands for it
     sides = sorted(found, key=lambda side: -side.step)
     at_best = tuple(sorted(choices, key=lambda rank: choices[rank].rows.loss))

@@ -45,10 +45,12 @@ class DoublingSection(Section):
 
 
 class GridSection(Section):
-    """One rank at one learning rate."""
+    """One rank at one alpha and learning rate."""
 
     rank: int
     """LoRA rank r."""
+    lora_alpha: float
+    """LoRA alpha."""
     learning_rate: float
     """Peak learning rate."""
     train_loss: float | None

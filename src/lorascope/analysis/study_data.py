@@ -15,6 +15,7 @@ from lorascope.records import (
     PeftCheck,
     PredictionRecord,
     ResolvedStudy,
+    Setting,
     ShownRow,
     SoloRun,
     SpectrumRecord,
@@ -23,7 +24,7 @@ from lorascope.records import (
     TrialRecord,
     TruncationRecord,
 )
-from lorascope.search.trials import planned_rates
+from lorascope.search.trials import planned_settings
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore, verify_store
@@ -74,12 +75,16 @@ class StudyData:
         return tuple(sorted(self.spec.ranks))
 
     @property
-    def rates(self) -> dict[int, tuple[float, ...]]:
-        """The learning rates of each rank, ascending: those planned, and those added beyond the edge of the grid."""
-        rates = {rank: set(planned_rates(self.spec, rank)) for rank in self.ranks}
+    def settings(self) -> dict[int, tuple[Setting, ...]]:
+        """Alphas with rates of each rank, ascending: those planned, and those added beyond the edge of the grid."""
+        settings = {rank: set(planned_settings(self.spec, rank)) for rank in self.ranks}
         for trial in self.trials:
-            rates[trial.rank].add(trial.learning_rate)
-        return {rank: tuple(sorted(found)) for rank, found in rates.items()}
+            settings[trial.rank].add(trial.setting)
+        return {rank: tuple(sorted(found)) for rank, found in settings.items()}
+
+    def rates(self, rank: int, lora_alpha: float) -> tuple[float, ...]:
+        """Return the learning rates of a rank and alpha, ascending."""
+        return tuple(rate for alpha, rate in self.settings[rank] if alpha == lora_alpha)
 
     @property
     def steps_per_epoch(self) -> int | None:

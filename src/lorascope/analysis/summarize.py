@@ -29,7 +29,7 @@ from lorascope.analysis.verdict.assess import assess
 from lorascope.analysis.verdict.cautions import find_cautions
 from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.search.best import last_finite
-from lorascope.search.trials import planned_rates
+from lorascope.search.trials import planned_alphas, planned_rates
 from lorascope.store.columns import StepColumns
 from lorascope.units import from_megabytes, parse_bytes
 
@@ -79,7 +79,7 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
             "tokens": resolved.train_tokens if resolved else None,
             "data_notes": resolved.data_notes if resolved else (),
             "adapted_modules": len(resolved.target_modules) if resolved else None,
-            "learning_rates": sorted({rate for rates in data.rates.values() for rate in rates}),
+            "learning_rates": sorted({rate for settings in data.settings.values() for _, rate in settings}),
             "complete": bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
             "max_memory_bytes": parse_bytes(spec.max_memory) if spec.max_memory else None,
             "max_adapter_bytes": from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
@@ -121,9 +121,14 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
     excess = comparison.excess.get(rank) if comparison else None
     adapter, cost = data.adapters.get(rank), data.costs.get(rank)
     alone = measured_cost(rank, adapter, cost, data.resolved.total_steps if data.resolved else None)
+    trial = next(
+        (t for t in data.trials if t.rank == rank and (choice is None or t.lora_alpha == choice.lora_alpha)), None
+    )
+    alpha = trial.lora_alpha if trial else planned_alphas(data.spec, rank)[0]
+    rates = data.rates(rank, alpha)
     return RankSection(
         rank=rank,
-        lora_alpha=next((trial.lora_alpha for trial in data.trials if trial.rank == rank), None),
+        lora_alpha=trial.lora_alpha if trial else None,
         best_learning_rate=choice.learning_rate if choice else None,
         seeds=len(choice.trials) if choice else 0,
         eval_loss=choice.rows.loss if choice else None,
@@ -142,9 +147,10 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         tokens_per_second=cost.tokens_per_second if cost else None,
         peak_memory_bytes=alone.peak_memory_bytes,
         memory=None,
-        scale=next((trial.scale for trial in data.trials if trial.rank == rank), None),
-        learning_rates=data.rates[rank],
-        added_learning_rates=tuple(rate for rate in data.rates[rank] if rate not in planned_rates(data.spec, rank)),
+        scale=trial.scale if trial else None,
+        learning_rates=rates,
+        added_learning_rates=tuple(rate for rate in rates if rate not in planned_rates(data.spec, rank, alpha)),
+        lora_alphas=tuple(dict.fromkeys(alpha for alpha, _ in data.settings[rank])),
     )
 
 

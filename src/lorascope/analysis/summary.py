@@ -3,12 +3,13 @@
 A number that does not exist (yet) is null: not measured, not reached, or not finite.
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, TypeVar
 
 from lorascope.analysis.adapters.schema import ForgettingSection, GenericTextSection, SpectrumSection, TruncationSection
 from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
-from lorascope.analysis.readings_schema import ReadingsSection
+from lorascope.analysis.readings_schema import GridSection, ReadingsSection
 from lorascope.analysis.section import Interval, Section
 from lorascope.analysis.verdict.schema import AnswerSection, CautionSection, RecommendationSection, VerdictSection
 from lorascope.message import Message, Sentences
@@ -127,6 +128,9 @@ class TrialSection(Section):
     """Held-out loss before the first step: the base model's."""
 
 
+WithAlpha = TypeVar("WithAlpha", TrialSection, GridSection)
+
+
 class MemorySection(Section):
     """Memory sampled while the rank trained alone, in MB (10^6 bytes)."""
 
@@ -147,12 +151,12 @@ class MemorySection(Section):
 
 
 class RankSection(Section):
-    """One rank at its best learning rate."""
+    """One rank at its best alpha and learning rate."""
 
     rank: int
     """LoRA rank r."""
     lora_alpha: float | None
-    """LoRA alpha."""
+    """LoRA alpha; of several that were tried, the one of the lowest held-out loss, together with the learning rate."""
     best_learning_rate: float | None
     """The learning rate with the lowest held-out loss, mean over seeds."""
     seeds: int
@@ -194,9 +198,11 @@ class RankSection(Section):
     forgetting: ForgettingSection | None = None
     """What it lost on the generic text."""
     learning_rates: tuple[float, ...] = ()
-    """Learning rates that were tried for this rank, ascending."""
+    """Learning rates that were tried for this rank at this alpha, ascending."""
     added_learning_rates: tuple[float, ...] = ()
     """Those of them that were added because the best one lay at the edge of the grid."""
+    lora_alphas: tuple[float, ...] = ()
+    """Alphas that were tried for this rank, ascending."""
     cost: CostSection | None = None
     """How that was measured, and what it was made of; null where it was not measured in turns."""
 
@@ -265,3 +271,8 @@ class StudySummary(Section):
     """Predictions made before any measurement, compared with the measurements."""
     costs: CostsSection | None = None
     """Costs of the ranks compared with each other, and of the whole run."""
+
+    def at_best_alpha(self, found: Iterable[WithAlpha]) -> list[WithAlpha]:
+        """Return the trials or cells of the grid that are at the alpha of their rank's lowest loss."""
+        best = {part.rank: part.lora_alpha for part in self.ranks}
+        return [one for one in found if one.lora_alpha == best[one.rank]]

@@ -80,7 +80,7 @@ def _parse(name: str, value: str | bool | list[str]) -> object:
         return value.replace("\\n", "\n").replace("\\t", "\t")
     if types == {"string"} or (name == "learning_rates" and value == "auto"):
         return value
-    if types == {"object"}:
+    if types == {"object"} or ("object" in types and "=" in value):
         return _mapping(name, value)
     return _list(name, value) if "array" in types else _number(value)
 
@@ -89,7 +89,7 @@ def _list(name: str, value: str) -> object:
     if name in _NAMES_OR_EXPRESSION:
         is_list = value != "all-linear" and _NAMES.fullmatch(value)
         return tuple(part for part in value.split(",") if part) if is_list else value
-    if _types(name) == {"array", "number"} and "," not in value:
+    if "number" in _types(name) and "," not in value:
         return _number(value)
     return tuple(_number(part.strip()) for part in value.split(","))
 

@@ -18,6 +18,7 @@ from lorascope.text.tables.table import NONE
 COLUMNS = {
     "rank": ("rank", 0),
     "scale": ("scale", 7),
+    "lora_alpha": ("alpha", 1),
     "best_learning_rate": ("best rate", 5),
     "trainable_parameters": ("params", 3),
     "eval_loss": ("held-out", 0),

@@ -30,7 +30,7 @@ class TrainingTrial:
             scale=record.scale,
             dropout=spec.lora_dropout,
             seed=record.seed,
-            own={name: layer_shape(spec, record.rank, name) for name in layers} if patterns else {},
+            own={name: layer_shape(spec, record.rank, name, record.lora_alpha) for name in layers} if patterns else {},
             initialisation=spec.init_lora_weights,
         )
         self.adapter = Adapter(layers, shape, compute_dtype=compute_dtype)

@@ -9,7 +9,6 @@ from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import linear_features
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.targets import Reach, compile_names, find_targets
-from lorascope.search.trials import layer_shape
 from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
 
@@ -52,7 +51,7 @@ def layers_of_ranks(layers: Mapping[str, MultiLoraLinear], spec: StudySpec) -> d
 
 def own_ranks(names: Sequence[str], spec: StudySpec) -> dict[str, int]:
     """Return the ranks of layers that have their own in every adapter."""
-    return {name: layer_shape(spec, 1, name)[0] for name in names if pattern_value(spec.rank_pattern, name, 0)}
+    return {name: rank for name in names if (rank := pattern_value(spec.rank_pattern, name, 0))}
 
 
 def _names_only(spec: StudySpec) -> bool:

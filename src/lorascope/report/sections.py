@@ -13,7 +13,7 @@ from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
 from lorascope.text.tables.costs import memory_table, predicted_table
 from lorascope.text.tables.ranks import claims_table
-from lorascope.text.tables.readings import doubling_table, grid_table, reading_table
+from lorascope.text.tables.readings import alpha_table, doubling_table, grid_table, reading_table
 from lorascope.text.tables.table import Table
 from lorascope.text.tables.trials import trial_table
 from lorascope.units import format_bytes
@@ -116,6 +116,9 @@ def _rates(summary: StudySummary) -> Blocks:
     grid = _table(grid_table(summary))
     if grid:
         grid.insert(0, Block(text=tr("Held-out loss by learning rate; mean over seeds:")))
+    alphas = _table(alpha_table(summary))
+    if alphas:
+        grid += [Block(text=tr("Lowest held-out loss of all learning rates, by alpha:")), *alphas]
     alpha = say(summary.readings.alpha)
     return grid + _finding(alpha and tr("What the alpha rule does: {text}", text=alpha))
 

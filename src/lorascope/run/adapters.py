@@ -10,7 +10,7 @@ from lorascope.modeling.adapters.peft_io import save_peft
 from lorascope.records import TrialRecord
 from lorascope.run.context import evaluations_by_trial
 from lorascope.run.prepare import PreparedStudy
-from lorascope.search.best import best_rates, latest_losses, representative_trials
+from lorascope.search.best import best_settings, latest_losses, representative_trials
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
@@ -33,18 +33,18 @@ def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial
 
 
 def best_trials(folder: StudyFolder, store: StudyStore) -> dict[int, str]:
-    """Return the trial whose adapter stands for each rank: the first seed at its best learning rate, ranks ascending.
+    """Return the trial whose adapter stands for each rank, ascending: the first seed at its best alpha and rate.
 
     A rank of which no such trial finished is left out.
     """
     trials, outcomes = store.read(TrialRecord), store.outcomes()
-    rates = best_rates(trials, latest_losses(outcomes, evaluations_by_trial(store)))
+    settings = best_settings(trials, latest_losses(outcomes, evaluations_by_trial(store)))
 
     def usable(trial_id: str) -> bool:
         finished = trial_id in outcomes and outcomes[trial_id].state == "finished"
         return finished and folder.trial_adapter(trial_id).is_dir()
 
-    return representative_trials(trials, rates, usable)
+    return representative_trials(trials, settings, usable)
 
 
 def choose_adapters(folder: StudyFolder, store: StudyStore) -> None:

@@ -1,6 +1,6 @@
-"""Successive halving of learning rates at rungs: a pure function of losses.
+"""Successive halving of alphas and learning rates at rungs: a pure function of losses.
 
-After Jamieson and Talwalkar (2016), applied to the learning rates of each rank separately. Ranks are never compared
+After Jamieson and Talwalkar (2016), applied to the settings of each rank separately. Ranks are never compared
 here, as the advantage of a larger rank shows late.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from lorascope.message import Message
-from lorascope.records import TrialRecord
+from lorascope.records import Setting, TrialRecord
 
 MARGIN_NATS = 0.06
 """A higher rate this close to the best also stays, as it catches up when learning rates fall: in a real study one that
@@ -19,9 +19,9 @@ was behind by 0.045 at three eighths was ahead in the end (docs/decisions, early
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rival:
-    """A rank's best learning rate of earlier rounds."""
+    """A rank's best setting of earlier rounds."""
 
-    learning_rate: float
+    setting: Setting
     losses: Mapping[int, float]
     """Held-out losses by step, nats a token."""
 
@@ -45,8 +45,8 @@ class Rungs:
     ) -> dict[str, Message]:
         """Return the trials that stop after ``step``, each with its reason.
 
-        Of n rates of a rank, the better half stays at the first rung, a quarter at the second (rounded up), and one
-        more where it is within the margin of the best. The seeds of a rate are judged together, by their mean.
+        Of n settings of a rank, the better half stays at the first rung, a quarter at the second (rounded up), and one
+        more where it is within the margin of the best. The seeds of a setting are judged together, by their mean.
 
         Args:
             step: the rung.
@@ -65,29 +65,36 @@ class Rungs:
 
     def _behind(self, step: int, trials: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, Message]:
         """Return the trials of one rank that stop."""
-        rates = {trial.learning_rate for trial in trials}
+        settings = {trial.setting for trial in trials}
         there = [trial for trial in trials if trial.trial_id in losses]
         means = {
-            rate: fmean(losses[trial.trial_id] for trial in there if trial.learning_rate == rate)
-            for rate in {trial.learning_rate for trial in there}
+            setting: fmean(losses[trial.trial_id] for trial in there if trial.setting == setting)
+            for setting in {trial.setting for trial in there}
         }
         rival = self.rivals.get(trials[0].rank)
         if rival is not None and step in rival.losses:
-            rates.add(rival.learning_rate)
-            means[rival.learning_rate] = rival.losses[step]
-        stay = self._staying(means, math.ceil(len(rates) / 2 ** (1 + self.steps.index(step))))
+            settings.add(rival.setting)
+            means[rival.setting] = rival.losses[step]
+        stay = self._staying(means, math.ceil(len(settings) / 2 ** (1 + self.steps.index(step))))
         lowest = min(means.values(), default=math.nan)
         return {
-            trial.trial_id: Message("trial.behind", loss=means[trial.learning_rate], step=step, lowest=lowest)
+            trial.trial_id: Message("trial.behind", loss=means[trial.setting], step=step, lowest=lowest)
             for trial in there
-            if trial.learning_rate not in stay
+            if trial.setting not in stay
         }
 
-    def _staying(self, means: Mapping[float, float], n_stay: int) -> set[float]:
+    def _staying(self, means: Mapping[Setting, float], n_stay: int) -> set[Setting]:
         order = sorted(means, key=means.__getitem__)
         close = [
-            rate
-            for rate in order[n_stay:]
-            if means[rate] <= means[order[0]] + MARGIN_NATS and (rate > order[0] or not self.falling)
+            setting
+            for setting in order[n_stay:]
+            if means[setting] <= means[order[0]] + MARGIN_NATS
+            and (not self.falling or _speed(setting) > _speed(order[0]))
         ]
         return {*order[:n_stay], *close[:1]}
+
+
+def _speed(setting: Setting) -> float:
+    """Return alpha * rate^2: at one rank, what a step changes B A by is proportional to it (``search.rates``)."""
+    alpha, rate = setting
+    return alpha * rate * rate

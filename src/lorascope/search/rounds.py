@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.records import SETTLED, EvalRecord, TrialOutcome, TrialRecord
-from lorascope.search.best import best_rate, latest_losses, mean_losses
+from lorascope.records import SETTLED, EvalRecord, Setting, TrialOutcome, TrialRecord
+from lorascope.search.best import best_setting, latest_losses, mean_losses
 from lorascope.search.halving import Rival, Rungs
 from lorascope.search.rates import next_rate
 from lorascope.search.steps import exits_early, rung_steps
@@ -81,30 +81,34 @@ def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[
         return tuple(trial for trial in plan_trials(spec) if trial.seed in seeds)
     if {trial.seed for trial in before} <= set(seeds):
         wider = [
-            plan_trial(spec, rank=rank, learning_rate=rate, seed=seed)
+            plan_trial(spec, rank=rank, setting=setting, seed=seed)
             for rank in spec.ranks
-            if (rate := _rate_beyond_edge(spec, rank, before, losses)) is not None
+            if (setting := _beyond_edge(spec, rank, before, losses)) is not None
             for seed in seeds
         ]
         if wider:
             return tuple(wider)
     known = {trial.trial_id for trial in before}
     at_all_seeds = (
-        plan_trial(spec, rank=rank, learning_rate=rate, seed=seed)
+        plan_trial(spec, rank=rank, setting=setting, seed=seed)
         for rank in spec.ranks
-        for rate in _rates_left(rank, before, losses)
+        for setting in _settings_left(rank, before, losses)
         for seed in spec.seeds
     )
     return tuple(trial for trial in at_all_seeds if trial.trial_id not in known)
 
 
-def _rate_beyond_edge(
+def _beyond_edge(
     spec: StudySpec, rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]
-) -> float | None:
-    """Return the next rate beyond the best one where that lies at an edge of the grid and the study allows more."""
-    grid, tried = planned_rates(spec, rank), {trial.learning_rate for trial in before if trial.rank == rank}
-    best = best_rate(rank, before, losses)
-    if len(grid) < 2 or best is None:
+) -> Setting | None:
+    """Return the next rate beyond the best one where that lies at an edge of its alpha's grid and more are allowed."""
+    found = best_setting(rank, before, losses)
+    if found is None:
+        return None
+    alpha, best = found
+    grid = planned_rates(spec, rank, alpha)
+    tried = {trial.learning_rate for trial in before if (trial.rank, trial.lora_alpha) == (rank, alpha)}
+    if len(grid) < 2:
         return None
     side: Literal["above", "below"]
     if best == max(tried):
@@ -115,12 +119,12 @@ def _rate_beyond_edge(
         return None
     rate = next_rate(tried, side)
     usable = 0 < rate < math.inf and rate not in tried
-    return rate if usable and added < spec.max_grid_extensions else None
+    return (alpha, rate) if usable and added < spec.max_grid_extensions else None
 
 
-def _rates_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[float]:
+def _settings_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[Setting]:
     means = mean_losses(rank, before, losses)
-    return [rate for rate, loss in means.items() if loss <= min(means.values()) + TIE_NATS]
+    return [setting for setting, loss in means.items() if loss <= min(means.values()) + TIE_NATS]
 
 
 def _rivals(
@@ -131,5 +135,5 @@ def _rivals(
     for rank in {trial.rank for trial in finished}:
         best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
         curve = {record.step: loss for record in evaluations[best.trial_id] if (loss := record.loss) is not None}
-        rivals[rank] = Rival(learning_rate=best.learning_rate, losses=curve)
+        rivals[rank] = Rival(setting=best.setting, losses=curve)
     return rivals

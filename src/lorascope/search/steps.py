@@ -2,7 +2,7 @@
 
 import math
 
-from lorascope.search.trials import planned_rates
+from lorascope.search.trials import planned_settings
 from lorascope.spec.schema import StudySpec
 
 RUNGS = (1 / 8, 3 / 8)
@@ -15,8 +15,8 @@ def warmup_steps(spec: StudySpec, total_steps: int) -> int:
 
 
 def exits_early(spec: StudySpec) -> bool:
-    """Return True if learning rates may stop early; with one or two per rank early exit saves nothing."""
-    return spec.early_exit and any(len(planned_rates(spec, rank)) > 2 for rank in spec.ranks)
+    """Return True if learning rates may stop early; with one or two trials per rank and seed that saves nothing."""
+    return spec.early_exit and any(len(planned_settings(spec, rank)) > 2 for rank in spec.ranks)
 
 
 def rung_steps(spec: StudySpec, total_steps: int) -> tuple[int, ...]:

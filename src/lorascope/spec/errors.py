@@ -107,8 +107,8 @@ _UNION_FIELDS = {
     ),
     "layers_pattern": ("a list of names nor text", "give the name of the list of blocks, such as layers"),
     "lora_alpha": (
-        "a number above 0 nor a list of them",
-        "give one alpha for all ranks, such as 32, or one for each rank, such as 16,32,64",
+        "a number above 0, nor a list of them, nor ranks with one each",
+        "give one alpha such as 32, several to try such as 16,32, or one for each rank such as 8=16,64=32",
     ),
     "dataset": (
         "a name nor a list of names",

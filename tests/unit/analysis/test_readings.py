@@ -15,6 +15,7 @@ from lorascope.analysis.summary import RankSection
 from lorascope.message import Message
 from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.spec.schema import StudySpec
+from lorascope.text.tables.readings import alpha_table
 from support.messages import codes, messages_in, values_of, verbatim
 
 MakeStudy = Callable[..., Path]
@@ -238,11 +239,16 @@ def test_readings_of_one_rank_have_no_order_and_no_knee(make_study: MakeStudy) -
             {"alpha": 32, "low": 8, "low_scale": 4, "high": 128, "high_scale": 0.25},
         ),
         (
-            {"lora_alpha": (8, 64)},
+            {"lora_alpha": {8: 8, 128: 64}},
             ["alpha.given", "alpha.scale_at_rank", "alpha.scale_at_rank", "alpha.no_theory", "alpha.one_rate"],
             {"scale": 0.5, "rank": 128},
         ),
         ({"learning_rates": (1e-4, 3e-4)}, ["alpha.fixed", "alpha.theory_same", "alpha.own_best_rates"], {}),
+        (
+            {"learning_rates": (1e-4, 3e-4), "lora_alpha": (16, 32)},
+            ["alpha.tuned", "alpha.theory_same", "alpha.own_best_rates"],
+            {},
+        ),
     ],
 )
 def test_alpha_rule_reading(make_study: MakeStudy, fields: dict, said: list[str], numbers: dict[str, float]) -> None:
@@ -252,8 +258,28 @@ def test_alpha_rule_reading(make_study: MakeStudy, fields: dict, said: list[str]
     known: dict[str, object] = {name: value for message in found for name, value in message.values.items()}
     assert {name: known[name] for name in numbers} == pytest.approx(numbers)
     assert [part.scale for part in summary.ranks] == [
-        next(trial.scale for trial in plan(fields) if trial.rank == rank) for rank in (8, 128)
+        next(t.scale for t in plan(fields) if (t.rank, t.lora_alpha) == (part.rank, part.lora_alpha))
+        for part in summary.ranks
     ]
+
+
+def test_ranks_are_compared_at_their_own_best_alphas(make_study: MakeStudy) -> None:
+    """The trials of rank 8 end lowest at alpha 64, those of rank 128 at alpha 16, by their trial's own floor."""
+    spec = StudySpec(ranks=(8, 128), lora_alpha=(16, 64), learning_rates=(1e-4, 3e-4))
+    floors = {8: 1.3, 128: 1.2}
+    worse = {"r8-a16-lr0.0003": 0.3, "r128-a64-lr0.0003": 0.3}
+    summary = summarize(make_study(spec=spec, floors=floors, above=worse))
+    assert [(part.lora_alpha, part.best_learning_rate, part.scale) for part in summary.ranks] == [
+        (64, 3e-4, 8), (16, 3e-4, 0.125),
+    ]  # fmt: skip
+    assert [part.lora_alphas for part in summary.ranks] == [(16, 64)] * 2
+    assert [(cell.rank, cell.lora_alpha) for cell in summary.at_best_alpha(summary.readings.grid)] == [
+        (8, 64), (8, 64), (128, 16), (128, 16),
+    ]  # fmt: skip
+    lowest = [min(c.eval_loss for c in summary.readings.grid if (c.rank, c.lora_alpha) == (8, a)) for a in (16, 64)]
+    assert lowest[1] == summary.ranks[0].eval_loss < lowest[0] - 0.05
+    assert {row[0]: row[1:] for row in alpha_table(summary).rows}["8"] == tuple(f"{loss:.4f}" for loss in lowest)
+    assert [trial.lora_alpha for trial in summary.trials] == [16, 16, 64, 64] * 2
 
 
 def plan(fields: dict) -> tuple[TrialRecord, ...]:

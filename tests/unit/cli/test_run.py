@@ -132,8 +132,8 @@ def test_run_dataset_flag_may_be_repeated(asked: list[Asked]) -> None:
     assert asked[1][0].dataset == "a.json"
 
 
-@pytest.mark.parametrize(("flag", "alpha"), [("16", 16.0), ("16,32", (16.0, 32.0)), ("8.5,4", (8.5, 4.0))])
-def test_run_lora_alpha_is_one_or_one_per_rank(asked: list[Asked], flag: str, alpha: float | tuple[float, ...]) -> None:
+@pytest.mark.parametrize(("flag", "alpha"), [("16", 16.0), ("16,32", (16.0, 32.0)), ("8=4.5,16=4", {8: 4.5, 16: 4.0})])
+def test_run_lora_alpha_is_one_or_an_axis_or_one_per_rank(asked: list[Asked], flag: str, alpha: object) -> None:
     run("--ranks", "8,16", "--lora-alpha", flag, "--max-memory", "8GB", "--max-seconds", "90")
     ((spec, _, _),) = asked
     assert (spec.lora_alpha, spec.max_memory, spec.max_seconds) == (alpha, "8GB", 90.0)

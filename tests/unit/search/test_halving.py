@@ -68,6 +68,19 @@ def test_halving_does_not_compare_ranks() -> None:
     assert trials_to_stop(9, given, **ranks) == {name for name in given if not name.endswith("lr0.0001")}
 
 
+def test_halving_compares_the_rates_of_all_alphas() -> None:
+    """A setting near the best also stays where its step changes the adapter by more: alpha times the rate squared."""
+    axes: dict[str, Any] = {"lora_alpha": (16, 64), "learning_rates": (1e-3, 3e-3)}
+    near, far = 1 + NEAR, 1 + FAR
+    assert trials_to_stop(3, losses(far, 1.0, 1 + 2 * FAR, near, **axes), **axes) == {
+        "r8-a16-lr0.001", "r8-a64-lr0.001",
+    }  # fmt: skip
+    assert trials_to_stop(9, losses(near, 1.0, far, near, **axes), **axes) == {"r8-a16-lr0.001", "r8-a64-lr0.001"}
+    assert trials_to_stop(9, losses(near, far, 1.0, far, **axes), **axes) == {
+        "r8-a16-lr0.001", "r8-a16-lr0.003", "r8-a64-lr0.003",
+    }  # fmt: skip
+
+
 def test_halving_averages_seeds() -> None:
     seeds: dict[str, Any] = {"seeds": (0, 1)}
     given = losses(1.0, 1.5, 1.2, 1.2, 3.0, 3.0, 2.0, 2.0, **seeds)
@@ -75,7 +88,7 @@ def test_halving_averages_seeds() -> None:
 
 
 def test_halving_stops_an_added_rate_behind_the_best() -> None:
-    rungs = Rungs(steps=(3, 9), rivals={8: Rival(learning_rate=3e-3, losses={3: 1.0, 9: 0.8})})
+    rungs = Rungs(steps=(3, 9), rivals={8: Rival(setting=(32.0, 3e-3), losses={3: 1.0, 9: 0.8})})
     added, lower = {"learning_rates": (1e-2,)}, {"learning_rates": (1e-3,)}
     for step, best in ((3, 1.0), (9, 0.8)):
         assert trials_to_stop(step, losses(best + FAR, **added), rungs, **added) == {"r8"}

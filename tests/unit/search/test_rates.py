@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 
 from lorascope.search.rates import automatic_rates, next_rate
-from lorascope.search.trials import plan_trials, planned_rates
+from lorascope.search.trials import plan_trials, planned_alphas, planned_rates
 from lorascope.spec.fields.lora import AlphaRule
 from lorascope.spec.schema import StudySpec
 
@@ -11,7 +11,7 @@ from lorascope.spec.schema import StudySpec
 @pytest.mark.parametrize(("rule", "exponent"), [("fixed", 0.0), ("rslora", -0.25), ("proportional", -0.5)])
 def test_automatic_rates_follow_rank_and_alpha_rule(rule: AlphaRule, exponent: float) -> None:
     spec = StudySpec(ranks=(4, 64), alpha_rule=rule, learning_rates="auto")
-    small, large = planned_rates(spec, 4), planned_rates(spec, 64)
+    small, large = (planned_rates(spec, rank, planned_alphas(spec, rank)[0]) for rank in (4, 64))
     for one, other in zip(small, large, strict=True):
         assert other / one == pytest.approx(16**exponent, rel=0.05)  # two digits of either are kept
 

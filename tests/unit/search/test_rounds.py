@@ -36,6 +36,16 @@ def test_rounds_search_rates_with_the_first_seed() -> None:
     assert course(spec, losses) == [grid, ["r8-lr0.002-s1", "r64-lr0.001-s1", "r64-lr0.002-s1"]]
 
 
+def test_rounds_extend_the_rates_of_the_best_alpha_and_keep_ties_of_any() -> None:
+    spec = spec_of(ranks=(8,), lora_alpha=(16, 64), learning_rates=(1e-3, 2e-3), max_grid_extensions=1)
+    losses = {"r8-a16-lr0.002-s0": 1.0, "r8-a64-lr0.001-s0": 1.0 + TIE_NATS / 2, "r8-a64-lr0.002-s0": 2.0}
+    assert course(spec, losses) == [
+        [f"r8-a{alpha}-lr{rate!r}-s0" for alpha in (16, 64) for rate in (1e-3, 2e-3)],
+        ["r8-a16-lr0.004-s0"],
+        ["r8-a16-lr0.002-s1", "r8-a64-lr0.001-s1"],
+    ]
+
+
 def test_rounds_without_early_exit_train_all_seeds_at_once() -> None:
     for changes in ({"early_exit": False}, {"learning_rates": (1e-3,)}):
         spec = spec_of(**changes)

@@ -30,6 +30,9 @@ def test_trials_are_ordered_by_rank_rate_and_seed() -> None:
         ({"learning_rates": (3e-4, 1e-3)}, "r128-lr0.0003"),
         ({"seeds": (1, 2)}, "r128-s1"),
         ({"learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-lr0.0003-s1"),
+        ({"lora_alpha": (16, 0.5)}, "r128-a16"),
+        ({"lora_alpha": (0.5, 16), "learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-a0.5-lr0.0003-s1"),
+        ({"lora_alpha": (16,)}, "r128"),
         ({"learning_rates": (1.0000000001e-3, 1e-3)}, "r128-lr0.0010000000001"),
     ],
 )
@@ -47,10 +50,18 @@ def test_alpha_rule_sets_alpha_and_scale(rule: AlphaRule, alpha: float, scale: f
 
 
 def test_alpha_can_be_given_for_each_rank() -> None:
-    trials = plan_trials(StudySpec(ranks=(64, 16), lora_alpha=(32, 8), seeds=(0, 1)))
+    trials = plan_trials(StudySpec(ranks=(64, 16), lora_alpha={64: 32, 16: 8}, seeds=(0, 1)))
     assert [(trial.rank, trial.lora_alpha, trial.scale) for trial in trials[::2]] == [(64, 32, 0.5), (16, 8, 0.5)]
-    rooted = plan_trials(StudySpec(ranks=(64, 16), lora_alpha=(32, 8), alpha_rule="rslora"))
+    rooted = plan_trials(StudySpec(ranks=(64, 16), lora_alpha={64: 32, 16: 8}, alpha_rule="rslora"))
     assert [trial.scale for trial in rooted] == [4, 2]
+
+
+@pytest.mark.parametrize(("rule", "root"), [("fixed", 1), ("rslora", 4)])
+def test_alpha_is_an_axis_beside_its_rule(rule: AlphaRule, root: float) -> None:
+    trials = plan_trials(StudySpec(ranks=(16,), lora_alpha=(32, 8), alpha_rule=rule, learning_rates="auto"))
+    assert [(trial.lora_alpha, trial.scale) for trial in trials[::3]] == [(32, 2 * root), (8, root / 2)]
+    small, large = ([trial.learning_rate for trial in trials[at : at + 3]] for at in (3, 0))
+    assert [one / other for one, other in zip(small, large, strict=True)] == pytest.approx([2.0] * 3, rel=0.05)
 
 
 def test_differences_name_changed_fields() -> None:

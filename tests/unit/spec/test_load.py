@@ -134,13 +134,14 @@ def test_a_dumped_study_loads_equal(
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
-        ({"lora_alpha": (16, 32)}, ("lora_alpha has 2 values, and ranks has 3", "one for each rank")),
-        ({"lora_alpha": (16,)}, ("lora_alpha has 1 value, and ranks has 3 values",)),
+        ({"lora_alpha": {8: 16}}, ("lora_alpha names the ranks 8, and ranks are 8, 128, 256", "one for each rank")),
+        ({"lora_alpha": (16, 32, 16)}, ("lora_alpha names 16 more than once", "give each alpha once")),
+        ({"lora_alpha": {8: 16, 128: 0, 256: 4}}, ("lora_alpha is {8: 16, 128: 0, 256: 4}", "8=16,64=32")),
         ({"lora_alpha": (16, 32, 64), "alpha_rule": "proportional"}, ("alpha_over_rank * r", "leave lora_alpha out")),
         ({"lora_alpha": 16, "alpha_rule": "proportional"}, ("alpha_over_rank * r", "fixed or rslora")),
         ({"alpha_over_rank": 2, "alpha_rule": "rslora"}, ("rslora takes lora_alpha", "leave alpha_over_rank out")),
         ({"lora_alpha": 0}, ("lora_alpha is 0", "above 0")),
-        ({"lora_alpha": (16, -1, 4)}, ("lora_alpha is [16, -1, 4]", "16,32,64")),
+        ({"lora_alpha": (16, -1, 4)}, ("lora_alpha is [16, -1, 4]", "several to try such as 16,32")),
         ({"lora_alpha": "many"}, ("lora_alpha is 'many'", "such as 32")),
         ({"lora_alpha": ()}, ("lora_alpha is []",)),
         ({"tolerance": 0}, ("tolerance is 0", "larger number")),
@@ -169,10 +170,9 @@ def test_contradictions_are_one_error_with_a_remedy(fields: dict[str, Any], part
         assert part in str(caught.value)
 
 
-def test_alphas_and_limits_load_equal(tmp_path: Path) -> None:
-    spec = load_spec(
-        None, {"lora_alpha": [16, 32, 64.5], "max_memory": "7.5GiB", "max_seconds": 90, "max_adapter_mb": 5}
-    )
+@pytest.mark.parametrize("alpha", [[16, 32, 64.5], {8: 16, 128: 32, 256: 64.5}])
+def test_alphas_and_limits_load_equal(tmp_path: Path, alpha: object) -> None:
+    spec = load_spec(None, {"lora_alpha": alpha, "max_memory": "7.5GiB", "max_seconds": 90, "max_adapter_mb": 5})
     assert load_spec(write(tmp_path, dump_spec(spec)), {}) == spec
 
 

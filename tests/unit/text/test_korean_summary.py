@@ -37,7 +37,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "grid": {"spec": StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1)), "floors": TWO},
     "rslora": {"spec": StudySpec(ranks=(8, 128), alpha_rule="rslora"), "floors": TWO},
     "proportional": {"spec": StudySpec(ranks=(8, 128), alpha_rule="proportional"), "floors": TWO},
-    "own alphas": {"spec": StudySpec(ranks=(8, 128), lora_alpha=(16.0, 64.0)), "floors": TWO},
+    "own alphas": {"spec": StudySpec(ranks=(8, 128), lora_alpha={8: 16.0, 128: 64.0}), "floors": TWO},
     "limits": {"spec": StudySpec(ranks=(8, 128), max_memory="1.1GB", max_seconds=40), "floors": TWO},
     "limits nobody keeps": {"spec": StudySpec(ranks=(8, 128), max_adapter_mb=1), "floors": TWO, "costs": False},
     "small": {"steps": 10, "n_eval": 12},

@@ -1,4 +1,4 @@
-"""Each rank at its best learning rate, and the paired comparison of ranks."""
+"""Each rank at its best alpha and learning rate, and the paired comparison of ranks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, diff
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.claims import shown_above
-from lorascope.records import NOT_COMPARED, EvalRecord
-from lorascope.search.best import best_rates, last_finite, latest_losses
+from lorascope.records import NOT_COMPARED, EvalRecord, Setting
+from lorascope.search.best import best_settings, last_finite, latest_losses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankChoice:
-    """A rank's best learning rate and the trials behind its losses."""
+    """A rank's best alpha and learning rate, and the trials behind its losses."""
 
     rank: int
+    lora_alpha: float
     learning_rate: float
     trials: tuple[TrialSection, ...]
     rows: SeedRows
@@ -55,11 +56,11 @@ class Comparison:
 
 
 def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankChoice]:
-    """Return every rank that has a held-out loss at its best learning rate, with the trials that are compared."""
+    """Return every rank that has a held-out loss at its best setting, with the trials that are compared."""
     losses = latest_losses(data.outcomes, data.evaluations)
     return {
-        rank: _choice(data, rank, rate, [trial for trial in trials if trial.trial_id in losses])
-        for rank, rate in best_rates(data.trials, losses).items()
+        rank: _choice(data, rank, setting, [trial for trial in trials if trial.trial_id in losses])
+        for rank, setting in best_settings(data.trials, losses).items()
     }
 
 
@@ -133,10 +134,11 @@ def seed_rows(records: Sequence[EvalRecord]) -> SeedRows:
     return SeedRows(nats=nats[:, tokens > 0], target_tokens=tokens[tokens > 0])
 
 
-def _choice(data: StudyData, rank: int, rate: float, trials: Sequence[TrialSection]) -> RankChoice:
-    used = tuple(trial for trial in trials if (trial.rank, trial.learning_rate) == (rank, rate))
+def _choice(data: StudyData, rank: int, setting: Setting, trials: Sequence[TrialSection]) -> RankChoice:
+    alpha, rate = setting
+    used = tuple(t for t in trials if (t.rank, t.lora_alpha, t.learning_rate) == (rank, alpha, rate))
     records = [record for trial in used if (record := last_finite(data.evaluations[trial.trial_id])) is not None]
-    return RankChoice(rank=rank, learning_rate=rate, trials=used, rows=seed_rows(records))
+    return RankChoice(rank=rank, lora_alpha=alpha, learning_rate=rate, trials=used, rows=seed_rows(records))
 
 
 def _mean(values: Sequence[float]) -> float | None:

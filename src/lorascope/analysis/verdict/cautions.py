@@ -10,7 +10,7 @@ from lorascope.analysis.verdict.power import below_capacity, environment_changed
 from lorascope.analysis.verdict.schema import CautionKind, CautionSection
 from lorascope.message import Message
 from lorascope.records import UNSUCCESSFUL
-from lorascope.search.trials import planned_rates
+from lorascope.search.trials import planned_settings
 from lorascope.spec.schema import StudySpec
 
 FEW_ROWS = 100
@@ -115,7 +115,7 @@ def _eval_loss_rising(findings: Findings) -> CautionSection | None:
 
 def _one_learning_rate(findings: Findings) -> CautionSection | None:
     spec = findings.data.spec
-    rates = {rate for rank in spec.ranks for rate in planned_rates(spec, rank)}
+    rates = {rate for rank in spec.ranks for _, rate in planned_settings(spec, rank)}
     if len(rates) > 1 or len(spec.ranks) == 1:
         return None
     found = Message("caution.one_learning_rate", rate=min(rates), reason=_why_rates_matter(spec))
@@ -127,15 +127,17 @@ def _why_rates_matter(spec: StudySpec) -> Message:
         return Message("caution.constant_scale", multiple=spec.alpha_over_rank)
     if spec.alpha_rule == "rslora":
         return Message("caution.rslora")
-    if isinstance(spec.lora_alpha, tuple):
+    if isinstance(spec.lora_alpha, dict):
         return Message("caution.own_alphas")
+    if isinstance(spec.lora_alpha, tuple):
+        return Message("caution.tuned_alpha")
     return Message("caution.fixed_alpha", alpha=spec.lora_alpha)
 
 
 def _learning_rate_at_edge(findings: Findings) -> CautionSection | None:
     at_edge = []
     for rank, choice in findings.choices.items():
-        tried, rate = findings.data.rates[rank], choice.learning_rate
+        tried, rate = findings.data.rates(rank, choice.lora_alpha), choice.learning_rate
         if len(tried) > 1 and rate in (tried[0], tried[-1]):
             at_edge.append(Message("caution.rate_of_rates", rank=rank, rate=rate, lowest=tried[0], highest=tried[-1]))
     if not at_edge:

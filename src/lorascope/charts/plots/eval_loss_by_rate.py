@@ -42,7 +42,9 @@ def eval_loss_by_rate(summary: StudySummary) -> tuple[RatePoint, ...]:
     points = []
     for part in summary.ranks:
         for rate in part.learning_rates if len(part.learning_rates) > 1 else ():
-            trials = [t for t in summary.trials if (t.rank, t.learning_rate) == (part.rank, rate)]
+            trials = [
+                t for t in summary.at_best_alpha(summary.trials) if (t.rank, t.learning_rate) == (part.rank, rate)
+            ]
             ended = [t for t in trials if t.outcome == "finished"]
             losses = [t.eval_loss for t in ended or trials if t.eval_loss is not None]
             if losses:

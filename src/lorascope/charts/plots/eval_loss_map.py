@@ -46,7 +46,7 @@ def charts(_: StudyData, summary: StudySummary) -> Iterator[Chart]:
 
 def eval_loss_map(summary: StudySummary) -> tuple[HeatCell, ...]:
     """Take the grid of ranks and learning rates; none where there is one rate or no loss."""
-    grid = summary.readings.grid
+    grid = summary.at_best_alpha(summary.readings.grid)
     ended = [cell.eval_loss for cell in grid if cell.eval_loss is not None and cell.outcome == "finished"]
     if len({cell.learning_rate for cell in grid}) < 2 or not ended:
         return ()

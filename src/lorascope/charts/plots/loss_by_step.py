@@ -108,7 +108,8 @@ def _loss_by_step(metric: str, curve: TakeCurve, study: StudyData, summary: Stud
     others: list[Curve | None] = []
     for rank in summary.ranks:
         of_rank = [trial for trial in summary.trials if trial.rank == rank.rank]
-        best = [trial for trial in of_rank if trial.learning_rate == rank.best_learning_rate and trial.eval_loss] or [
+        at_alpha = [trial for trial in of_rank if trial.lora_alpha == rank.lora_alpha]
+        best = [trial for trial in at_alpha if trial.learning_rate == rank.best_learning_rate and trial.eval_loss] or [
             trial for trial in of_rank if len(study.steps[trial.trial_id]) or study.evaluations[trial.trial_id]
         ]
         shown += [curve(study, trial, rank, MAX_POINTS) for trial in best[:1]]

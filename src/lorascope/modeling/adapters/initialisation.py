@@ -16,7 +16,7 @@ from torch import nn
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.search.trials import layer_shape
+from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
 
 _SEED = 0
@@ -40,7 +40,7 @@ def check_initialisation(layers: Mapping[str, MultiLoraLinear], spec: StudySpec)
                 f"init_lora_weights {how} cannot be made from {name}, a {type(layer.base).__name__}",
                 remedy="leave init_lora_weights out, or choose other target_modules",
             )
-        most, rank = min(layer.features), max(layer_shape(spec, rank, name)[0] for rank in spec.ranks)
+        most, rank = min(layer.features), max(pattern_value(spec.rank_pattern, name, rank) for rank in spec.ranks)
         if rank > most:
             raise InputError(
                 f"init_lora_weights {how} makes at most rank {most} from {name}, and rank {rank} is asked for",

@@ -1,7 +1,7 @@
 """Fields of the adapters."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,7 +12,6 @@ from lorascope.spec.fields.types import (
     Fields,
     Positive,
     contradiction,
-    count_values,
     no_duplicates,
 )
 
@@ -60,6 +59,10 @@ def _compiles(patterns: Patterns) -> Patterns:
     return patterns
 
 
+def _listed(ranks: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)))
+
+
 def pattern_value(patterns: Mapping[str, Value], name: str, default: Value) -> Value:
     """Return the value of the first pattern that matches a layer's name up to its end, as PEFT does."""
     return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
@@ -75,8 +78,14 @@ class LoraFields(Fields):
     """How alpha and the scale follow the rank r: ``fixed`` (same alpha, scale alpha/r), ``rslora`` (same alpha, scale
     alpha/sqrt(r)), ``proportional`` (alpha = ``alpha_over_rank`` * r, same scale for all ranks)."""
 
-    lora_alpha: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 32.0
-    """Alpha under the rules ``fixed`` and ``rslora``: one for all ranks, or a list with one per rank in their order."""
+    lora_alpha: (
+        Positive
+        | Annotated[tuple[Positive, ...], Field(min_length=1)]
+        | Annotated[dict[Annotated[int, Field(ge=1)], Positive], Field(min_length=1)]
+    ) = 32.0
+    """Alpha under the rules ``fixed`` and ``rslora``: one for all ranks; several to try for every rank, of which each
+    is compared at its best, as with learning rates; or one for each rank, as ``{8: 16, 64: 32}`` in a file and
+    ``8=16,64=32`` as a flag."""
 
     alpha_over_rank: Positive = 4.0
     """Alpha divided by the rank under the rule ``proportional``."""
@@ -123,11 +132,14 @@ class LoraFields(Fields):
                 f"alpha_over_rank is given, but alpha_rule {self.alpha_rule} takes lora_alpha",
                 "leave alpha_over_rank out, or choose alpha_rule proportional",
             )
-        if isinstance(alphas, tuple) and len(alphas) != len(self.ranks):
+        if isinstance(alphas, dict) and alphas.keys() != set(self.ranks):
             raise contradiction(
-                f"lora_alpha has {count_values(len(alphas))}, and ranks has {count_values(len(self.ranks))}",
+                f"lora_alpha names the ranks {_listed(alphas)}, and ranks are {_listed(self.ranks)}",
                 "give one alpha for all ranks, or one for each rank",
             )
+        if isinstance(alphas, tuple) and len(set(alphas)) < len(alphas):
+            repeated = next(alpha for alpha in alphas if alphas.count(alpha) > 1)
+            raise contradiction(f"lora_alpha names {repeated:g} more than once", "give each alpha once")
         return self
 
     @model_validator(mode="after")

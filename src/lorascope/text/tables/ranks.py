@@ -33,8 +33,9 @@ class RankColumn:
 
 
 REPORT_COLUMNS = (
-    "rank", *ROW_METRICS, "excess_loss", "seeds", "train_loss", "best_learning_rate", "trainable_parameters",
-    "saved_rank", "adapter_bytes", "step_seconds", "runtime_seconds", "tokens_per_second", "peak_memory_bytes",
+    "rank", *ROW_METRICS, "excess_loss", "seeds", "train_loss", "lora_alpha", "best_learning_rate",
+    "trainable_parameters", "saved_rank", "adapter_bytes", "step_seconds", "runtime_seconds", "tokens_per_second",
+    "peak_memory_bytes",
 )  # fmt: skip
 
 
@@ -51,6 +52,9 @@ def rank_columns() -> Mapping[str, RankColumn]:
         ),
         "seeds": RankColumn(tr("seeds"), lambda part: str(part.seeds)),
         "train_loss": RankColumn(tr("training loss"), lambda part: loss_cell(part.train_loss)),
+        "lora_alpha": RankColumn(
+            tr("alpha"), lambda part: optional(part.lora_alpha if len(part.lora_alphas) > 1 else None, "{:g}".format)
+        ),
         "best_learning_rate": RankColumn(
             tr("learning rate"), lambda part: optional(part.best_learning_rate, "{:g}".format)
         ),

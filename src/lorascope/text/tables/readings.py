@@ -54,14 +54,33 @@ def doubling_table(summary: StudySummary) -> Table:
 
 
 def grid_table(summary: StudySummary) -> Table:
-    """Show the held-out loss of every rank at every learning rate; no rows where there is one rate."""
-    cells = {(cell.rank, cell.learning_rate): _loss(cell) for cell in summary.readings.grid}
+    """Show the held-out loss of every rank at every learning rate, and its best alpha; no rows with one rate."""
+    grid = summary.at_best_alpha(summary.readings.grid)
+    cells = {(cell.rank, cell.learning_rate): _loss(cell) for cell in grid}
     rates = sorted({rate for _, rate in cells})
     ranks = sorted({rank for rank, _ in cells}) if len(rates) > 1 else []
     return Table(
         header=(tr("rank"), *(f"{rate:g}" for rate in rates)),
         rows=tuple((str(rank), *(cells.get((rank, rate), NONE) for rate in rates)) for rank in ranks),
         ranks=tuple(ranks),
+    )
+
+
+def alpha_table(summary: StudySummary) -> Table:
+    """Show the lowest held-out loss of every rank at every alpha; no rows where each rank has one alpha."""
+    tried = [part for part in summary.ranks if len(part.lora_alphas) > 1]
+    alphas = sorted({alpha for part in tried for alpha in part.lora_alphas})
+    ended: dict[tuple[int, float], list[float]] = {}
+    for cell in summary.readings.grid:
+        if cell.outcome == "finished" and cell.eval_loss is not None:
+            ended.setdefault((cell.rank, cell.lora_alpha), []).append(cell.eval_loss)
+    return Table(
+        header=(tr("rank"), *(f"{tr('alpha')} {alpha:g}" for alpha in alphas)),
+        rows=tuple(
+            (str(part.rank), *(loss_cell(min(ended.get((part.rank, alpha), ()), default=None)) for alpha in alphas))
+            for part in tried
+        ),
+        ranks=tuple(part.rank for part in tried),
     )
 
 
