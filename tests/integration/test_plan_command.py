@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 from transformers import LlamaConfig
 
@@ -17,6 +18,7 @@ from lorascope.costmodel.cost_types import CostPrediction
 from lorascope.costmodel.model import predict
 from lorascope.records import AdapterRecord, PredictionRecord, ResolvedStudy, SoloRun
 from lorascope.run.predict import update_calibration
+from lorascope.spec.peft_options import REFUSED
 from lorascope.store import StudyStore
 from support.studies import execute, study_of
 
@@ -241,3 +243,25 @@ def test_plan_refuses_bad_input(
     assert err.count("\n  -> ") == 1
     for part in parts:
         assert part in err
+
+
+def test_plan_starts_from_the_configuration_of_an_adapter(
+    lorascope: Lorascope, model_folders: Mapping[str, str], tmp_path: Path
+) -> None:
+    base = model_folders["llama"]
+    config: Any = peft.LoraConfig
+    config(task_type="CAUSAL_LM", r=2, target_modules=["v_proj"], base_model_name_or_path=base).save_pretrained(
+        tmp_path
+    )
+    flags = ("plan", "--peft-config", tmp_path, "--device", "cpu", "--json")
+    code, out, err = lorascope(*flags)
+    assert (code, "none of its weights" in err) == (0, True)
+    assert [part["rank"] for part in json.loads(out)["ranks"]] == [2]
+    assert json.loads(out)["adapted_modules"] == 2
+    code, out, err = lorascope("plan", "--peft-config", tmp_path / "adapter_config.json", "--ranks", "4,8", *flags[3:])
+    assert (code, err) == (0, "")
+    assert [part["rank"] for part in json.loads(out)["ranks"]] == [4, 8]
+    for flag, name in ("--use-dora", "use_dora"), ("--bias=all", "bias"), ("--loftq-config=a", "loftq_config"):
+        code, _, err = lorascope(*flags, flag)
+        assert code == 2
+        assert f"{name} is not supported: {REFUSED[name]}" in err

@@ -4,22 +4,30 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from lorascope.spec.peft_options import REFUSED
 from lorascope.spec.schema import StudySpec
 
 _SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
 _NAMES_OR_EXPRESSION = frozenset({"target_modules", "exclude_modules", "layers_pattern"})
 _REPEATED = frozenset({"dataset", "dataset_config", "split", "eval_split"})
 """Fields whose flag is given once for each data set: a path may hold commas."""
+_SWITCHES = frozenset({"use_dora", "use_qalora", "use_bdlora", "lora_bias", "ensure_weight_tying"})
+"""Refused options of PEFT that are true or false."""
+_PEFT_CONFIG = (
+    "A PEFT LoraConfig (JSON), or the folder of an adapter: its options are the study's where neither the study file "
+    "nor a flag says otherwise. An adapter's weights are not used."
+)
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
 def make_flags() -> type:
     """Make a dataclass with a field for each flag; None means that the flag was not given."""
-    fields = []
+    fields: list[tuple[str, Any, Any]] = []
     for name in StudySpec.model_fields:
         types = _types(name)
         kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED else str | None
@@ -31,15 +39,25 @@ def make_flags() -> type:
             negative_iterable="",
         )
         fields.append((name, Annotated[kind, parameter], dataclasses.field(default=None)))
+    # hidden, so that they are refused with their reason
+    fields += [(name, _hidden(name), dataclasses.field(default=None)) for name in REFUSED]
+    peft_config = Parameter(help=_PEFT_CONFIG, metavar="PATH", show_default=False)
+    fields.append(("peft_config", Annotated[Path | None, peft_config], dataclasses.field(default=None)))
     return dataclasses.make_dataclass(
         "StudyFlags", fields, namespace={"__module__": __name__}, frozen=True, kw_only=True
     )
 
 
+def _hidden(name: str) -> object:
+    kind = bool if name in _SWITCHES else str
+    return Annotated[kind | None, Parameter(show=False, allow_leading_hyphen=kind is str)]
+
+
 def given_fields(flags: object | None) -> dict[str, object]:
     """Return the given flags as values for the schema, which validates them."""
-    values = {name: getattr(flags, name, None) for name in StudySpec.model_fields}
-    return {name: _parse(name, value) for name, value in values.items() if value is not None}
+    names = (*StudySpec.model_fields, *REFUSED)
+    given = {name: value for name in names if (value := getattr(flags, name, None)) is not None}
+    return {name: value if name in REFUSED else _parse(name, value) for name, value in given.items()}
 
 
 def help_text(name: str) -> str:

@@ -54,10 +54,14 @@ def run(
 
 def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
     """Return the name of the study, by default that of the demo preset, and its spec with the flags applied."""
-    given = given_fields(flags)
-    if study is None and not {"model", "dataset"} & given.keys():
+    given, peft_config = given_fields(flags), getattr(flags, "peft_config", None)
+    if study is None and peft_config is None and not {"model", "dataset"} & given.keys():
         study = DEFAULT_PRESET
-    return study, load_spec(find_study(study) if study is not None else None, given)
+    spec = load_spec(find_study(study) if study is not None else None, given, peft_config)
+    if peft_config is not None and peft_config.is_dir():
+        text = f"note: the study takes the settings of the adapter in {peft_config}, and none of its weights"
+        print(text, file=sys.stderr)  # noqa: T201
+    return study, spec
 
 
 def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:

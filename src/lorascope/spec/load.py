@@ -9,19 +9,29 @@ from pydantic import ValidationError
 
 from lorascope.errors import InputError, SpecError
 from lorascope.spec.errors import did_you_mean, explain_errors
+from lorascope.spec.peft_config import read_peft_config, with_peft_config
+from lorascope.spec.peft_options import REFUSED, is_default
 from lorascope.spec.schema import StudySpec
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
-def load_spec(path: Path | None, overrides: Mapping[str, object]) -> StudySpec:
+def load_spec(path: Path | None, overrides: Mapping[str, object], peft_config: Path | None = None) -> StudySpec:
     """Read a study file and apply ``overrides`` and defaults.
+
+    Args:
+        path: a study file.
+        overrides: fields that win over the file's.
+        peft_config: a ``LoraConfig``, or the folder of an adapter, whose options fill in what neither says.
 
     Raises:
         SpecError: with all invalid fields.
         InputError: the file cannot be read.
     """
     given = {**(_read_mapping(path) if path else {}), **overrides}
+    if peft_config is not None:
+        given = with_peft_config(read_peft_config(peft_config), given)
+    given = {name: value for name, value in given.items() if name not in REFUSED or not is_default(value)}
     try:
         return StudySpec.model_validate(given)
     except ValidationError as error:

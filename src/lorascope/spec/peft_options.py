@@ -1,4 +1,4 @@
-"""Options of PEFT's ``LoraConfig`` that a study cannot have, with the reason."""
+"""Options of PEFT's ``LoraConfig`` that a study cannot have."""
 
 _ONE_BASE = "only adapters are trained, and all share one frozen base"
 _OTHER_UPDATE = "its update is not scale * B A x, which is what ranks are compared by"
@@ -24,3 +24,10 @@ REFUSED = {
     "lora_ga_config": "it needs gradients of the base's weights before training",
     "megatron_config": "Megatron's layers are not Transformers' models",
 }
+"""Why each is refused where it is set to something else than its default."""
+_DEFAULTS = frozenset({"", "none", "null", "false", "[]", "{}"})
+
+
+def is_default(value: object) -> bool:
+    """Return True for the value that leaves such an option off, also as a word of the command line."""
+    return not value or str(value).lower() in _DEFAULTS

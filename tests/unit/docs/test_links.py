@@ -23,7 +23,7 @@ FOREIGN = {
     "tool_calls",  # OpenAI
     "save_pretrained", "save_to_disk",  # Transformers, datasets
     "k_proj",  # a layer of a model
-    "base_model_name_or_path", "adapter_config",  # PEFT
+    "base_model_name_or_path", "adapter_config", "use_dora", "use_rslora",  # PEFT
     "llm_int8_threshold",  # bitsandbytes
     "cost_steps",  # an earlier version
 }  # fmt: skip
