@@ -21,7 +21,7 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from lorascope.engine.verify import prepare_model
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.quantised import QuantisedKind, packed_tensors, unpacked_weight
-from lorascope.modeling.load import ModelSource, hash_weights, load_model
+from lorascope.modeling.load import ModelSource, check_source, hash_weights, load_model
 from lorascope.modeling.quantisation import (
     base_bytes,
     check_quantisation,
@@ -219,8 +219,16 @@ def test_plain_weights_under_a_quantised_configuration_are_refused(folders: Mapp
     written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     written["quantization_config"] = SETTINGS["bitsandbytes, 4 bits"]
     (tmp_path / "config.json").write_text(json.dumps(written), encoding="utf-8")
-    with pytest.raises(InputError, match=r"\(bitsandbytes, 4 bits\), but its weights are not packed"):
+    not_packed = r"\(bitsandbytes, 4 bits\), but its weights are not packed"
+    with pytest.raises(InputError, match=not_packed):
         load(str(tmp_path))
+    with pytest.raises(InputError, match=not_packed):  # by the headers of its files
+        check_source(ModelSource(path=str(tmp_path), trust_remote_code=False), "a")
+
+
+@pytest.mark.parametrize("how", ["plain", "nf4", "int8", "torchao"])
+def test_packed_weights_are_told_from_plain_ones_by_their_files(folders: Mapping[str, str], how: str) -> None:
+    check_source(ModelSource(path=folders[how], trust_remote_code=False), "a")
 
 
 @pytest.mark.parametrize(("how", "bits"), [("nf4", 4.127), ("int8", 8.0)])

@@ -30,7 +30,13 @@ from lorascope.errors import InputError, LorascopeError, is_own_fault
 from lorascope.modeling.adapters.linear_kinds.quantised import packed_tensors
 from lorascope.modeling.causal_class import check_causal_class
 from lorascope.modeling.gguf_check import passed_over
-from lorascope.modeling.quantisation import check_quantisation, loading_options, prepare_quantised, quantised_layers
+from lorascope.modeling.quantisation import (
+    check_packed,
+    check_quantisation,
+    loading_options,
+    prepare_quantised,
+    quantised_layers,
+)
 from lorascope.paths import cache_folder
 
 BUILTIN = "builtin:smollm2-135m"
@@ -191,6 +197,7 @@ def check_source(source: ModelSource, name: str) -> None:
     config = read_config(source)
     check_causal_class(config, name)
     check_quantisation(name, config, source.quantize)
+    check_packed(name, config, Path(source.path))
 
 
 def read_config(source: ModelSource) -> PretrainedConfig:

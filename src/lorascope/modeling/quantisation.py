@@ -4,9 +4,11 @@ import importlib.util
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
@@ -18,6 +20,8 @@ _PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "gptq": "gptq
 """Packages of the methods whose layers can carry adapters."""
 _UNPACKED = frozenset({"fp8", "mxfp4", "gguf"})
 """Methods that Transformers turns back into plain weights as it reads them."""
+_PLAIN_KINDS = frozenset({"F64", "F32", "F16", "BF16", "I64", "BOOL"})
+"""Types of tensors, as safetensors writes them, in which no packed weights are stored."""
 _UNQUANTISED = "give the unquantised model, with --quantize nf4 where memory is short"
 _KIND = QuantisedKind()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at each product that int8 casts to float16
@@ -54,6 +58,38 @@ def check_quantisation(name: str, config: PretrainedConfig, quantize: str | None
             AutoHfQuantizer.from_config(dict(stored), pre_quantized=True).validate_environment(device_map=None)
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{what}, and cannot be loaded here: {error}", remedy=_UNQUANTISED) from error
+
+
+def check_packed(name: str, config: PretrainedConfig, folder: Path) -> None:
+    """Check by the headers of a model's files that weights are packed where its configuration says so.
+
+    Nothing is checked where there is no folder, as of a model of the hub.
+
+    Raises:
+        InputError: all weights are plain numbers.
+    """
+    stored = stored_quantisation(config)
+    files = sorted(folder.glob("*.safetensors"))
+    if stored_method(stored) not in _PACKAGES or not files:
+        return
+    try:
+        kinds = {kind for file in files for kind in _kinds(file)}
+    except (OSError, SafetensorError):
+        return  # what is wrong with it, the loader says
+    if kinds <= _PLAIN_KINDS:
+        raise _not_packed(name, stored)
+
+
+def _kinds(file: Path) -> set[str]:
+    with safe_open(file, framework="pt") as content:
+        return {content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118 - it is no mapping
+
+
+def _not_packed(name: str, stored: Mapping[str, Any]) -> InputError:
+    return InputError(
+        f"model {name} is quantised ({describe(stored)}), but its weights are not packed in that form",
+        remedy="take quantization_config out of its config.json, and use --quantize nf4",
+    )
 
 
 def stored_quantisation(config: PretrainedConfig) -> Mapping[str, Any]:
@@ -124,10 +160,9 @@ def prepare_quantised(model: PreTrainedModel, name: str) -> None:
     if not layers:
         return
     what = f"model {name} is quantised ({describe(stored_quantisation(model.config))})"
-    for label, layer in layers.items():
+    for layer in layers.values():
         if getattr(layer, "weight", None) is not None and type(layer.weight) is nn.Parameter:
-            problem = f"{what}, but its weights are not packed in that form ({label})"
-            raise InputError(problem, remedy="take quantization_config out of its config.json, and use --quantize nf4")
+            raise _not_packed(name, stored_quantisation(model.config))
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             vars(layer)["support_avx512bf16_for_cpu"] = False  # it would repack weights in place, without a gradient
         if (state := getattr(layer, "state", None)) is not None:
