@@ -31,7 +31,7 @@ Groups = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Halves:
-    """Both halves, and what is to be said of them."""
+    """Both halves, and notes about them."""
 
     train: Examples
     held: Examples
@@ -65,15 +65,8 @@ class _Copies:
 
 
 def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
-    """Hold out rows of the study's one split. Raises InputError if that cannot be done."""
-    n_rows = len(rows)
-    n_eval = spec.eval_examples or default_eval_rows(n_rows)
-    if n_rows < n_eval + spec.per_device_train_batch_size:
-        raise InputError(
-            f"{n_rows} usable rows are too few for {n_eval} held-out rows and one batch of "
-            f"{spec.per_device_train_batch_size}{_unused(rows)}",
-            remedy="give more rows, or lower eval_examples or per_device_train_batch_size",
-        )
+    """Hold out rows of the study's one split. Raises InputError if that cannot be done, or leaves too few rows."""
+    n_eval = spec.eval_examples or default_eval_rows(len(rows))
     copies, is_first = _Copies.of(rows.keys, rows.signatures), first_of_each(rows.keys[:, TOKENS])
 
     def split_by(key: int) -> HoldOut:
@@ -87,6 +80,7 @@ def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
             f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
             remedy="raise eval_examples, name an eval_split, or use the format 'text' where rows have no prompts",
         )
+    _check_sizes(spec, rows, n_train=len(split.train), n_held=len(split.eval), fewest_held=2)
     if len(split.eval) < n_eval:
         notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(split.eval)),)
     notes += note(split.train_repeats, "rows.train_repeats") + note(split.eval_repeats, "rows.eval_repeats")
@@ -94,27 +88,29 @@ def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
     return Halves(train=examples.take(split.train), held=examples.take(split.eval), notes=notes)
 
 
-def _unused(rows: EncodedRows) -> str:
-    """Return why further rows are not usable, as the end of a problem; empty if all are."""
+def _check_sizes(spec: StudySpec, rows: EncodedRows, *, n_train: int, n_held: int, fewest_held: int) -> None:
+    batch = spec.per_device_train_batch_size
+    if n_train >= batch and n_held >= fewest_held:
+        return
     why = {CUT: "whose completion begins behind max_length", **{drop.value: drop.because for drop in Drop}}
     found = [f"{rows.counts[code]} {because}" for code, because in why.items() if rows.counts[code]]
-    return f"; not usable: {', '.join(found)}" if found else ""
+    if spec.eval_split is not None and len(rows) > n_train:
+        found.append(f"{len(rows) - n_train} with the prompt of a held-out row")
+    raise InputError(
+        f"too few usable rows: {n_train} to train on (a batch takes {batch}) and {n_held} to hold out (at least "
+        f"{fewest_held})" + (f"; not usable: {', '.join(found)}" if found else ""),
+        remedy="give more rows, lower eval_examples or per_device_train_batch_size, or name another eval_split",
+    )
 
 
 def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Halves:
     """Hold out rows of the split that the study names, and train on those that are no copies of them.
 
     Raises:
-        InputError: there are fewer than the study asks for.
+        InputError: there are fewer than the study asks for, or too few are left.
     """
     different = np.flatnonzero(first_of_each(other.keys[:, TOKENS]))
     n_eval = spec.eval_examples or len(different)
-    if len(different) < n_eval:
-        raise InputError(
-            f"eval_split {spec.eval_split!r} has {len(different)} different usable rows, fewer than "
-            f"eval_examples {n_eval}",
-            remedy="lower eval_examples or leave it out",
-        )
     held = different[choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
     copies = _Copies.of(
         np.concatenate([rows.keys, other.keys[held]]), np.concatenate([rows.signatures, other.signatures[held]])
@@ -127,6 +123,7 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
     kept, notes = kept_by(PROMPT), copies.notes()
     if len(kept) < spec.per_device_train_batch_size <= len(whole := kept_by(CONVERSATION)):
         kept, notes = whole, (Message("rows.whole_conversations"),)
+    _check_sizes(spec, rows, n_train=len(kept), n_held=len(held), fewest_held=spec.eval_examples or 2)
     repeats = len(kept) - int(first_of_each(rows.keys[kept, TOKENS]).sum())
     notes += note(len(rows) - len(kept), "rows.shared_prompt")
     notes += note(repeats, "rows.train_repeats") + note(len(other) - len(different), "rows.eval_repeats")

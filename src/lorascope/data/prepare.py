@@ -70,7 +70,6 @@ def prepare(
         notes = tuple(dict.fromkeys(found.notes + other.notes))
         halves = split_by_name(spec, found.rows, other.rows)
     train, held = halves.train, tuple(halves.held)
-    _check_sizes(spec, len(train), len(held))
     formats = ", ".join(dict.fromkeys(encoder.format.name for encoder in encoders))
     data_hash = hash_splits((train, halves.held))
     return Splits(
@@ -127,19 +126,6 @@ def _check(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> None:
         raise InputError(
             f"eval_split {shared[0]!r} is the split that is trained on",
             remedy="name another split, or leave eval_split out to have rows held out by split_seed",
-        )
-
-
-def _check_sizes(spec: StudySpec, n_train: int, n_held: int) -> None:
-    if n_held < 2:
-        raise InputError(
-            "1 row is held out, and an interval needs at least two",
-            remedy="hold out more rows (eval_examples, eval_split), or give rows with more different prompts",
-        )
-    if n_train < spec.per_device_train_batch_size:
-        raise InputError(
-            f"{n_train} rows are left for training, fewer than one batch of {spec.per_device_train_batch_size}",
-            remedy="give more rows, hold out fewer (eval_examples), or lower per_device_train_batch_size",
         )
 
 

@@ -58,7 +58,10 @@ def test_splits_of_the_published_study(write_rows: WriteRows, tokenizer: PreTrai
     assert (splits.format, len(splits.train), len(splits.eval)) == ("template", 36, 4)
     assert max(example.n_tokens for example in splits.train) == 40
     cut = [row for row in rows[:40] if n_tokens(row, tokenizer) > 40]
-    assert splits.notes == (Message("rows.truncated", split="train[:50%]", rows=40, tokens=40, count=len(cut)),)
+    assert splits.notes == (
+        Message("rows.unread_columns", columns=("input",)),
+        Message("rows.truncated", split="train[:50%]", rows=40, tokens=40, count=len(cut)),
+    )
 
 
 def n_tokens(row: Mapping[str, object], tokenizer: PreTrainedTokenizerFast) -> int:
@@ -148,14 +151,14 @@ def test_chats_and_plain_text_have_their_masks(write_rows: WriteRows, bos_tokeni
     [
         (pairs(40), {"eval_split": "train"}, "eval_split 'train' is the split", "another split"),
         (pairs(40), {"eval_split": "test"}, 'Unknown split "test"', "train (40 rows)"),
-        (pairs(40), {"eval_split": "train[:9]", "eval_examples": 10}, "has 9 different usable rows", "lower"),
-        (pairs(40), {"eval_split": "train[:1]"}, "1 row is held out", "eval_split"),
-        (pairs(40), {"eval_split": "train[:100%]"}, "0 rows are left for training", "more rows"),
-        (pairs(40), {"eval_examples": 33}, "40 usable rows are too few for 33 held-out rows", "lower eval_examples"),
-        (pairs(8), {}, "8 usable rows are too few for 2 held-out rows and one batch of 8", "more rows"),
-        (pairs(8) + pairs(3, completion=" "), {}, "batch of 8; not usable: 3 with a blank answer", "more rows"),
+        (pairs(40), {"eval_split": "train[:9]", "eval_examples": 10}, "and 9 to hold out (at least 10)", "lower"),
+        (pairs(40), {"eval_split": "train[:1]"}, "and 1 to hold out (at least 2)", "eval_split"),
+        (pairs(40), {"eval_split": "train[:100%]"}, "; not usable: 40 with the prompt of a held-out row", "more rows"),
+        (pairs(40), {"eval_examples": 33}, "7 to train on (a batch takes 8) and 33 to hold", "lower eval_examples"),
+        (pairs(8), {}, "too few usable rows: 6 to train on (a batch takes 8) and 2 to hold out", "more rows"),
+        (pairs(8) + pairs(3, completion=" "), {}, "(at least 2); not usable: 3 with a blank answer", "more rows"),
         (pairs(8) + pairs(3, prompt="p" * 2000), {}, "; not usable: 3 whose completion begins behind", "more rows"),
-        (pairs(40), {"per_device_train_batch_size": 40}, "40 usable rows are too few", "per_device_train_batch_size"),
+        (pairs(40), {"per_device_train_batch_size": 40}, "36 to train on (a batch takes 40)", "per_device_train_batch"),
         (pairs(40, prompt="same"), {}, "every prompt has more than 4 rows", "'text'"),
         (
             pairs(40, completion=" "),

@@ -4,11 +4,12 @@ A template is a program, so a turn's place is found by rendering the conversatio
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lorascope.data.formats.template import Message, Messages
-from lorascope.data.formats.turns import called, content_text, thinking
+from lorascope.data.formats.turns import content_text, thinking
 from lorascope.errors import InputError
 
 _PRIVATE_USE = range(0xE000, 0xF8FF)
@@ -26,7 +27,7 @@ class Answer:
     start: int
     end: int
     whole: bool
-    """False if the template leaves out some of what the message holds, such as its thinking or a tool call."""
+    """False if the template leaves out some of the message's text, such as its thinking."""
     blank: bool
     """True if nothing but its end is left."""
 
@@ -56,6 +57,35 @@ def find_answer(messages: Messages, turn: int, text: str, render: Render, number
     end = own_end + _shared(tail, text[own_end:])
     written = text[start:own_end]
     return Answer(start=start, end=end, whole=_holds_all(messages[turn], written), blank=not written.strip())
+
+
+def writes_calls(messages: Messages, turns: Sequence[int], render: Render) -> bool:
+    """Return False if the template leaves out a tool call of these turns: its function, or one of its arguments.
+
+    Each of them is replaced by a mark of its own in one more rendering.
+    """
+    marks: list[str] = []
+
+    def mark() -> str:
+        marks.append(f"zq{len(marks):04}zq")
+        return marks[-1]
+
+    def marked(call: Mapping[str, Any]) -> dict[str, object]:
+        function, given = call["function"], call["function"]["arguments"]
+        arguments: object = {key: mark() for key in given} if isinstance(given, Mapping) else mark()
+        return {**call, "function": {**function, "name": mark(), "arguments": arguments}}
+
+    changed = [dict(message) for message in messages]
+    for turn in turns:
+        if isinstance(calls := messages[turn].get("tool_calls"), list):
+            changed[turn]["tool_calls"] = [marked(call) for call in calls]
+    if not marks:
+        return True
+    try:
+        text = render(changed)
+    except InputError:  # the template reads what is called, so it writes it
+        return True
+    return all(one in text for one in marks)
 
 
 def _place(messages: Messages, turn: int, text: str, render: Render) -> tuple[int, int]:
@@ -113,5 +143,5 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _holds_all(message: Message, written: str) -> bool:
-    texts = (content_text(message), *thinking(message), *called(message))
+    texts = (content_text(message), *thinking(message))
     return all("".join(text.split()) in "".join(written.split()) for text in texts)

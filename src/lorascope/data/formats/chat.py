@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lorascope.data.formats.answers import Answer, find_answer
+from lorascope.data.formats.answers import Answer, find_answer, writes_calls
 from lorascope.data.formats.rendering import Drop, Remark, RenderedRow, cell_text
 from lorascope.data.formats.template import ChatTemplate, Message, Options
 from lorascope.data.formats.turns import SWITCHES, Turn, parse_json, read_switch, read_turns
@@ -51,11 +51,15 @@ class Conversations:
                 remedy="leave completion_only_loss out, or remove the switches of the turns",
             )
         rendered = self._render(turns, trained, self._options(row, number), number)
+        if isinstance(rendered, Drop):
+            return rendered
         if self.completion_only and not rendered.spans:
             return Drop.EMPTY_ANSWER
         return replace(rendered, prompt=_prompt(turns, first) or rendered.text)
 
-    def _render(self, turns: Sequence[Turn], trained: Sequence[int], options: Options, number: int) -> RenderedRow:
+    def _render(
+        self, turns: Sequence[Turn], trained: Sequence[int], options: Options, number: int
+    ) -> RenderedRow | Drop:
         """Render the turns as one text, with the spans of the trained ones, which may turn out blank."""
         messages = [turn.message for turn in turns]
 
@@ -63,6 +67,8 @@ class Conversations:
             return self.template.render(some, options, number, for_answer=for_answer)
 
         text = write(messages)
+        if not writes_calls(messages, trained, write):
+            return Drop.UNWRITTEN_CALL
         rendered = RenderedRow(text=text, prompt=text, spans=())
         if not self.completion_only:
             return rendered

@@ -7,7 +7,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from lorascope.data.formats.chat import OPTION_COLUMNS, Conversations
-from lorascope.data.formats.columns import MEDIA_COLUMNS, names_of, refuse_media_cells
+from lorascope.data.formats.columns import MEDIA_COLUMNS, names_of, refuse_labels_and_trees, refuse_media_cells
 from lorascope.data.formats.rendering import Drop, RenderedRow, cell_text, compile_template, join_pair
 from lorascope.data.formats.template import ChatTemplate, prints_date
 from lorascope.errors import InputError
@@ -38,10 +38,9 @@ ALPACA_WITHOUT_INPUT = (
     "### Instruction:\n{instruction}\n\n### Response:"
 )
 
-LOOKALIKES = frozenset(
-    {*OPTION_COLUMNS, "functions", "history", "messages", "conversations", "prompt", "completion", "label", "role"}
-) - {"text"}
-"""Columns that someone filled for training; a note says so where a format does not read them."""
+_QUESTIONS = ("prompt", "instruction", "question", "query", "problem", "input")
+_ANSWERS = ("completion", "output", "response", "answer", "answers", "solution", "target")
+"""Usual columns of pairs, by which the error about unknown columns proposes --columns."""
 
 Render = Callable[[Mapping[str, object], int], RenderedRow | Drop]
 
@@ -74,16 +73,16 @@ def choose_format(
     end_ids: Collection[int] = (),
 ) -> Format:
     """Return the format that the spec names or the columns imply; ``end_ids`` stop the model beside the end token."""
-    places = names_of(spec.columns or {}, columns)
+    places = names_of(spec.columns or {}, columns, usual=spec.prompt_template is None)
     known = tuple(places)
-    name = _format_name(spec, known)
+    first = {known: first_row.get(column) for known, column in places.items()}
+    name = _format_name(spec, first)
     if name == "text" and spec.completion_only_loss:
         raise InputError(
             "completion_only_loss is on, but rows of the format 'text' have no completion",
             remedy="leave completion_only_loss out, or give prompt and completion in columns of their own",
         )
     completion_only = name != "text" and spec.completion_only_loss is not False
-    first = {known: first_row.get(column) for known, column in places.items()}
     is_chat = name in CHATS or (name == "prompt_completion" and any(_is_turns(first[part]) for part in REQUIRED[name]))
     if is_chat:
         template = ChatTemplate(tokenizer, spec.template_date)
@@ -97,11 +96,12 @@ def choose_format(
         return inner(named, number)
 
     media = tuple(column for column in MEDIA_COLUMNS if column in known)
-    unread = tuple(places[column] for column in known if column in LOOKALIKES and column not in read)
+    read_columns = tuple(dict.fromkeys(places[column] for column in (*read, *media)))
+    unread = tuple(column for column in columns if column not in read_columns)
     dated = is_chat and prints_date(tokenizer)
     return Format(
         name=name,
-        columns=tuple(dict.fromkeys(places[column] for column in (*read, *media))),
+        columns=read_columns,
         notes=(
             *([Message("rows.unread_columns", columns=unread)] if unread else ()),
             *([Message("rows.dated", date=str(spec.template_date))] if dated else ()),
@@ -117,7 +117,9 @@ def _is_turns(cell: object) -> bool:
     return isinstance(cell, list | dict)
 
 
-def _format_name(spec: StudySpec, columns: Sequence[str]) -> FormatName:
+def _format_name(spec: StudySpec, first: Mapping[str, object]) -> FormatName:
+    """Return the format that the spec names, or that the columns of a ``first`` row imply."""
+    columns = tuple(first)
     if spec.prompt_template is not None:
         if spec.dataset_format not in {"auto", "template"}:
             raise InputError(
@@ -135,12 +137,28 @@ def _format_name(spec: StudySpec, columns: Sequence[str]) -> FormatName:
                 )
             return name
         if spec.dataset_format == "auto" and set(required) <= set(columns):
+            refuse_labels_and_trees(name, first)
             return name
     raise InputError(
         f"the columns {', '.join(columns)} fit no known format",
-        remedy=f"rename them, or give prompt_template (such as '{{{columns[0]}}}') and completion_template; "
+        remedy=f"{_proposed_columns(first)}give prompt_template (such as '{{{columns[0]}}}') and completion_template; "
         + _known_formats(),
     )
+
+
+def _proposed_columns(first: Mapping[str, object]) -> str:
+    """Return the beginning of a remedy: names for the columns, where they hold pairs or preferences."""
+    prompt = next((name for name in _QUESTIONS if name in first), None)
+    answer = next((name for name in ("chosen", *_ANSWERS) if name in first and name != prompt), None)
+    if answer is None or (prompt is None and answer != "chosen"):
+        return "rename them, or "
+    # chosen conversations hold the prompt that stands beside them as text
+    if prompt is not None and _is_turns(first[prompt]) == _is_turns(first[answer]):
+        names = {"prompt": prompt, "completion": answer}
+    else:
+        names = {"messages" if _is_turns(first[answer]) else "text": answer}
+    given = ",".join(f"{name}={column}" for name, column in names.items() if name != column)
+    return f"name the columns{' of the chosen answers' * (answer == 'chosen')} (--columns {given}), or "
 
 
 def _known_formats() -> str:

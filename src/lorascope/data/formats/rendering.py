@@ -20,6 +20,8 @@ class Drop(StrEnum):
     """The completion, or all that the assistant says, is blank."""
     SWITCHED_OFF = "rows.dropped_switched_off"
     """The row says that none of its answers is trained."""
+    UNWRITTEN_CALL = "rows.dropped_unwritten_call"
+    """The chat template leaves out a tool call of an answer, or some of its arguments."""
     NO_TARGET = "rows.dropped_no_target"
     """No token of it is a target, at any length."""
 
@@ -34,15 +36,16 @@ _BECAUSE = {
     Drop.NO_ANSWER: "without a turn of the assistant",
     Drop.EMPTY_ANSWER: "with a blank answer",
     Drop.SWITCHED_OFF: "whose answers are all marked as not trained",
+    Drop.UNWRITTEN_CALL: "with a tool call that the chat template does not write, or not with all of its arguments",
     Drop.NO_TARGET: "without a token to take the loss on",
 }
 
 
 class Remark(StrEnum):
-    """What is to be said of a row that is used: the code of the note, with ``split``, ``rows`` and ``count``."""
+    """Note about a row that is used: its code, with ``split``, ``rows`` and ``count``."""
 
     ANSWER_SHORTENED = "rows.answer_shortened"
-    """The chat template leaves out some of an answer."""
+    """The chat template leaves out some of an answer, such as its thinking."""
     USER_SWITCHED_ON = "rows.user_switched_on"
     """The row asks to train a turn of the user."""
 

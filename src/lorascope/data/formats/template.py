@@ -106,8 +106,18 @@ class ChatTemplate:
         return list(rendered[1][0])
 
     def reads(self, option: str) -> bool:
-        """Return False for ``tools`` and ``documents`` where the template never names them."""
-        return option not in ("tools", "documents") or option in str(self._tokenizer.chat_template)
+        """Return False for ``documents`` where the template never names them, and ``tools`` where it writes none."""
+        if option not in ("tools", "documents"):
+            return True
+        named = option in str(self._tokenizer.chat_template)
+        if option == "documents" or not named:
+            return named
+        function = {"name": _PROBE, "description": _PROBE, "parameters": {"type": "object", "properties": {}}}
+        user, system = {"role": "user", "content": "u"}, {"role": "system", "content": "s"}
+        tools = [{"type": "function", "function": function}]
+        texts = [self._tried(*messages, tools=tools) for messages in ((user,), (system, user))]
+        # one that refuses the probe is taken at its word
+        return any(not text or _PROBE in text for text in texts)
 
     def knows(self, role: str) -> bool:
         """Return True if the template treats this role otherwise than one that nobody has, but for its name."""
@@ -134,9 +144,9 @@ class ChatTemplate:
         written = f'"{_PROBE}"'  # not Python's own quotes, and not JSON inside of JSON
         return written not in as_object and written in as_text
 
-    def _tried(self, *messages: Message) -> str:
+    def _tried(self, *messages: Message, **options: object) -> str:
         try:
-            return self._apply(messages, {})
+            return self._apply(messages, options)
         except (TemplateError, *_FAILURES):
             return ""
 

@@ -62,12 +62,6 @@ def thinking(message: Message) -> list[str]:
     return [str(message[name]) for name in names if isinstance(message.get(name), str)]
 
 
-def called(message: Message) -> list[str]:
-    """Return the names of the functions that a message of ``read_turns`` calls."""
-    calls = message.get("tool_calls")
-    return [call["function"]["name"] for call in calls] if isinstance(calls, list) else []
-
-
 def read_turns(cell: object, template: ChatTemplate, number: int) -> list[Turn]:
     """Read the messages in a cell of row ``number``: a list, one message, or JSON text of them.
 
@@ -77,7 +71,15 @@ def read_turns(cell: object, template: ChatTemplate, number: int) -> list[Turn]:
     if isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
         cell = parse_json(cell, f"row {number}", "messages")
     items = cell if isinstance(cell, list | tuple) else [] if cell is None else [cell]
-    return [_read_turn(item, template, number) for item in items]
+    return [_read_turn(message, template, number) for item in items for message in _messages(item)]
+
+
+def _messages(item: object) -> list[object]:
+    """Return the item as messages: two for a question and its answer under ``input`` and ``output``."""
+    if not isinstance(item, Mapping) or {"role", "from"} & item.keys() or not {"input", "output"} <= item.keys():
+        return [item]
+    switches = {name: item[name] for name in SWITCHES if name in item}
+    return [{"role": "user", "content": item["input"]}, {"role": "assistant", "content": item["output"], **switches}]
 
 
 def _read_turn(item: object, template: ChatTemplate, number: int) -> Turn:

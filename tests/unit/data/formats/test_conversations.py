@@ -1,48 +1,22 @@
 """Rows of messages in every usual dialect: roles, switches of turns, tools, system prompts, parts of content."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lorascope.data.formats.detect import Format, choose_format
-from lorascope.data.formats.rendering import Drop, Remark, RenderedRow
+from lorascope.data.formats.rendering import Drop, Remark
 from lorascope.errors import InputError
 from lorascope.message import Message
-from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
+from support.chat_rows import ANSWERED, ASKED, CHAT, PLAIN, format_of, rendered, targets
 from support.chat_templates import byte_tokenizer
-
-CHAT = (
-    "{% if tools %}<tools>{{ tools | tojson }}</tools>\n{% endif %}{% if documents %}{{ documents | length }} docs\n"
-    "{% endif %}{% if mode is defined %}{{ mode }}\n{% endif %}"
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% for c in m.tool_calls or [] %}"
-    "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}</s>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-ASKED, ANSWERED = {"role": "user", "content": "add"}, {"role": "assistant", "content": "sum"}
-PLAIN = "<|user|>\nadd</s>\n<|assistant|>\nsum</s>\n"
 
 
 @pytest.fixture(scope="module")
 def words() -> PreTrainedTokenizerFast:
     return byte_tokenizer(CHAT)
-
-
-def format_of(row: Mapping[str, object], words: PreTrainedTokenizerFast, **fields: Any) -> Format:
-    return choose_format(StudySpec(**fields), columns=list(row), first_row=row, tokenizer=words)
-
-
-def rendered(row: Mapping[str, object], words: PreTrainedTokenizerFast, **fields: Any) -> RenderedRow:
-    found = format_of(row, words, **fields).render(row, 7)
-    assert isinstance(found, RenderedRow)
-    return found
-
-
-def targets(row: RenderedRow) -> list[str]:
-    return [row.text[start:end] for start, end in row.spans]
 
 
 @pytest.mark.parametrize("user", ["user", "human", "Human", "prompter"])
@@ -73,48 +47,9 @@ def test_sharegpt_with_a_call_an_observation_and_a_system_prompt(words: PreTrain
     assert targets(row) == ['<call>see {"at": "noon"}</call></s>\n', "Blue.</s>\n"]
 
 
-@pytest.mark.parametrize("tools", [[{"name": "f"}], '[{"name": "f"}]'])
-def test_tools_are_given_to_the_template_as_a_list_or_as_json_text(
-    words: PreTrainedTokenizerFast, tools: object
-) -> None:
-    row = rendered({"messages": [ASKED, ANSWERED], "tools": tools}, words)
-    assert row.text == '<tools>[{"name": "f"}]</tools>\n' + PLAIN
-    assert targets(row) == ["sum</s>\n"]
-
-
 def test_documents_and_variables_of_the_template_are_given_to_it(words: PreTrainedTokenizerFast) -> None:
     columns = {"documents": [{"title": "t", "text": "x"}], "chat_template_kwargs": {"mode": "terse", "other": None}}
     assert rendered({"messages": [ASKED, ANSWERED], **columns}, words).text == "1 docs\nterse\n" + PLAIN
-
-
-@pytest.mark.parametrize("arguments", [{"b": 1, "a": None}, '{"b": 1, "a": null}'])
-def test_arguments_of_a_call_are_an_object_to_templates_that_write_json(
-    words: PreTrainedTokenizerFast, arguments: object
-) -> None:
-    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
-    row = rendered({"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]}, words)
-    assert targets(row) == ['<call>f {"b": 1, "a": null}</call></s>\n']
-
-
-@pytest.mark.parametrize("arguments", [{"b": 1}, '{"b": 1}'])
-@pytest.mark.parametrize("written", ["'<call>' + c.function.arguments", "c.function.arguments"])
-def test_arguments_of_a_call_are_text_to_templates_that_join_or_print_them(written: str, arguments: object) -> None:
-    words = byte_tokenizer(CHAT.replace("c.function.arguments | tojson", written))
-    message = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
-    row = rendered({"messages": [ASKED, message]}, words)
-    assert targets(row)[0].endswith('{"b": 1}</call></s>\n')
-
-
-def test_turns_of_calls_are_found_where_the_template_ends_them_otherwise() -> None:
-    words = byte_tokenizer(
-        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}"
-        "<|end|>{% else %}{{ m.content }}<|eot_id|>{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-    )
-    call = {"role": "assistant", "content": "not written", "tool_calls": [{"function": {"name": "f"}}]}
-    row = rendered({"messages": [ASKED, call, {"role": "tool", "content": "3"}, ANSWERED]}, words)
-    assert targets(row) == ["<call>f<|end|>", "sum<|eot_id|>"]
-    assert row.remarks == {Remark.ANSWER_SHORTENED}
 
 
 @pytest.mark.parametrize(("off", "on"), [(0, 1), (False, True), (0.0, 1.0)])
@@ -172,26 +107,10 @@ def test_prompt_of_a_conversation_that_the_assistant_opens_is_what_comes_before_
     assert targets(row) == ["Hi!</s>\n", "sum</s>\n"]
 
 
-def test_thinking_that_the_template_leaves_out_is_remarked(words: PreTrainedTokenizerFast) -> None:
-    row = rendered({"messages": [ASKED, {**ANSWERED, "reasoning_content": "1 and 1"}]}, words)
-    assert (targets(row), row.remarks) == (["sum</s>\n"], {Remark.ANSWER_SHORTENED})
-
-
-def test_call_that_the_template_leaves_out_is_remarked() -> None:
-    words = byte_tokenizer("{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}")
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
-    row = rendered({"messages": [ASKED, call, {"role": "tool", "content": "3"}, ANSWERED]}, words)
-    assert (targets(row), row.remarks) == (["sum</s>\n"], {Remark.ANSWER_SHORTENED})
-
-
-def test_thinking_belongs_to_the_answer_behind_the_generation_prompt() -> None:
-    words = byte_tokenizer(
-        "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}<think>{{ m.reasoning_content }}"
-        "</think>{% endif %}{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-    )
-    row = rendered({"messages": [ASKED, {**ANSWERED, "reasoning_content": "1 and 1"}]}, words)
-    assert targets(row) == ["<think>1 and 1</think>sum</s>"]
-    assert targets(rendered({"messages": [ASKED, ANSWERED]}, words)) == ["sum</s>"]
+def test_pairs_of_input_and_output_are_turns(words: PreTrainedTokenizerFast) -> None:
+    pairs = [{"input": "add", "output": "sum"}, {"input": "add", "output": "sum", "weight": 0}]
+    row = rendered({"source": "x", "conversation": pairs}, words)
+    assert (row.text, targets(row), row.prompt) == (PLAIN * 2, ["sum</s>\n"], "user: add")
 
 
 @pytest.mark.parametrize(
@@ -222,16 +141,17 @@ def test_columns_are_read_under_the_names_that_the_study_gives(words: PreTrained
     assert "question, answer, prompt" in caught.value.remedy
 
 
-def test_columns_that_look_meant_for_training_and_are_not_read_are_noted(words: PreTrainedTokenizerFast) -> None:
-    row = {"instruction": "a", "output": "b", "system": "c", "history": [], "id": 1}
-    assert format_of(row, words).notes == (Message("rows.unread_columns", columns=("system", "history")),)
+def test_columns_that_are_not_read_are_noted(words: PreTrainedTokenizerFast) -> None:
+    row = {"instruction": "a", "output": "b", "system": "c", "history": [], "score": 1}
+    assert format_of(row, words).notes == (Message("rows.unread_columns", columns=("system", "history", "score")),)
     assert format_of({"messages": [ASKED, ANSWERED], "system": "c"}, words).notes == ()
 
 
 @pytest.mark.parametrize(
     ("row", "unread"),
     [
-        ({"prompt": "a", "completion": "b", "label": False}, "label"),
+        ({"prompt": "a", "completion": "b", "label": 3}, "label"),
+        ({"prompt": "a", "completion": "b", "context": "c"}, "context"),
         ({"text": "a", "role": "prompter"}, "role"),
         ({"messages": [ASKED, ANSWERED], "tools": [{"name": "f"}]}, "tools"),
         ({"messages": [ASKED, ANSWERED], "documents": [{"text": "c"}]}, "documents"),
@@ -323,75 +243,3 @@ def test_any_error_inside_a_template_is_the_users_to_read(template: Any, said: s
     with pytest.raises(InputError, match="row 7") as caught:
         format_of(row, byte_tokenizer(template)).render(row, 7)
     assert said in caught.value.problem
-
-
-HERMES = (
-    "{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n<response>{{ m.content }}</response><|im_end|>\n"
-    "{% else %}<|im_start|>{{ m.role }}{% if m.content %}{{ '\n' + m.content }}{% endif %}"
-    "{% for c in m.tool_calls or [] %}{{ '\n<call>' }}{{ c.function | tojson }}</call>{% endfor %}<|im_end|>\n"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-BRACKETS = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
-    "{% elif m.tool_calls %}{{ '<|start|>' + m.tool_calls | tojson + eos_token }}"
-    "{% elif m.role == 'tool' %}{% if not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('no call') }}"
-    "{% endif %}<|message|>{{ m.content }}<|end|>{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
-)
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        (
-            HERMES,
-            [
-                '<call>{"name": "f", "arguments": {"a": 1}}</call><|im_end|>\n',
-                'so\n<call>{"name": "f", "arguments": {"a": 2}}</call><|im_end|>\n',
-                "sum<|im_end|>\n",
-            ],
-        ),
-        (
-            BRACKETS,
-            [
-                '<|start|>[{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]</s>',
-                '<|start|>[{"type": "function", "function": {"name": "f", "arguments": {"a": 2}}}]</s>',
-                "sum</s>",
-            ],
-        ),
-    ],
-)
-def test_answers_of_a_conversation_with_tools(template: str, expected: list[str]) -> None:
-    def calling(content: str, a: int) -> Mapping[str, object]:
-        return {"role": "assistant", "content": content, "tool_calls": [{"name": "f", "arguments": {"a": a}}]}
-
-    result = {"role": "tool", "content": "3"}
-    talk = [ASKED, calling("", 1), result, calling("so", 2), result, ANSWERED]
-    assert targets(rendered({"messages": talk}, byte_tokenizer(template))) == expected
-
-
-THINKING = (
-    "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}"
-    "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and "
-    "loop.index0 > ns.asked and (loop.last or m.reasoning_content) %}<think>\n{{ m.reasoning_content }}\n</think>\n\n"
-    "{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}</call>{% endfor %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def test_thinking_of_earlier_turns_with_tools_is_left_out_and_the_last_is_a_target() -> None:
-    call = {"tool_calls": [{"function": {"name": "f"}}], "content": "", "reasoning_content": "look"}
-    thought = [{**ANSWERED, "reasoning_content": why} for why in ("add up", "again")]
-    talk = [ASKED, {"role": "assistant", **call}, {"role": "tool", "content": "3"}, thought[0], ASKED, thought[1]]
-    row = rendered({"messages": talk}, byte_tokenizer(THINKING))
-    assert targets(row) == [
-        "<call>f</call><|im_end|>\n",
-        "sum<|im_end|>\n",
-        "<think>\nagain\n</think>\n\nsum<|im_end|>\n",
-    ]
-    assert row.remarks == {Remark.ANSWER_SHORTENED}
-    row = rendered({"messages": talk[:4]}, byte_tokenizer(THINKING))
-    assert targets(row) == [
-        "<think>\nlook\n</think>\n\n<call>f</call><|im_end|>\n",
-        "<think>\nadd up\n</think>\n\nsum<|im_end|>\n",
-    ]
-    assert row.remarks == frozenset()

@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerFast
 from lorascope.data.formats.detect import ALPACA_WITH_INPUT, Format, choose_format
 from lorascope.data.formats.rendering import Drop, RenderedRow
 from lorascope.errors import InputError
+from lorascope.message import Message
 from lorascope.spec.schema import StudySpec
 
 
@@ -53,6 +54,16 @@ def test_alpaca_prompt_is_that_of_stanford(tokenizer: PreTrainedTokenizerFast) -
     )
 
 
+def test_context_and_response_beside_an_instruction_are_input_and_output(tokenizer: PreTrainedTokenizerFast) -> None:
+    row = {"instruction": "Add.", "context": "1, 2", "response": "3", "category": "math"}
+    chosen, rendered = render(StudySpec(), row, tokenizer)
+    assert (chosen.name, chosen.columns) == ("alpaca", ("instruction", "response", "context"))
+    assert chosen.notes == (Message("rows.unread_columns", columns=("category",)),)
+    assert rendered.text == ALPACA_WITH_INPUT.format(instruction="Add.", input="1, 2") + "3"
+    assert render(StudySpec(columns={"output": "category"}), row, tokenizer)[1].text.endswith("math")
+    assert render(StudySpec(prompt_template="{context}: "), row, tokenizer)[1].text == "1, 2: 3"
+
+
 def test_braces_in_cells_stay_text(tokenizer: PreTrainedTokenizerFast) -> None:
     row = {"instruction": "{output} {0}", "input": "{", "output": "}"}
     _, rendered = render(StudySpec(), row, tokenizer)
@@ -93,6 +104,34 @@ def test_only_column_names_stand_in_braces(tokenizer: PreTrainedTokenizerFast, t
     with pytest.raises(InputError, match="prompt_template") as caught:
         render(StudySpec(prompt_template=template), {"a": "x", "output": "y"}, tokenizer)
     assert said in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "remedy"),
+    [
+        ({"question": "a", "answer": "b"}, "fit no", "name the columns (--columns prompt=question,completion=answer)"),
+        ({"query": "a", "answers": "[]", "tools": "[]"}, "fit no", "--columns prompt=query,completion=answers)"),
+        ({"prompt": "a", "response": "b"}, "fit no", "--columns completion=response)"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "fit no", "chosen answers (--columns completion=chosen)"),
+        ({"system": "s", "question": "a", "chosen": "b"}, "fit no", "prompt=question,completion=chosen)"),
+        ({"chosen": "a: b", "rejected": "a: c"}, "fit no", "(--columns text=chosen)"),
+        ({"prompt": "a", "chosen": [{}], "rejected": [{}]}, "fit no", "(--columns messages=chosen)"),
+        ({"prompt": [{}], "chosen": [{}], "rejected": [{}]}, "fit no", "(--columns completion=chosen)"),
+        ({"name": "a", "reply": "b"}, "the columns name, reply fit no", "rename them, or give prompt_template"),
+        ({"prompt": "a", "completion": "b", "label": True}, "which are bad", "dataset_format prompt_completion"),
+        ({"prompt": "a", "completion": "b", "label": "False"}, "which are bad", "dataset_format prompt_completion"),
+        ({"parent_id": None, "text": "a", "role": "prompter"}, "single messages", "dataset_format text"),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_say_what_to_learn_are_refused_with_a_proposal(
+    tokenizer: PreTrainedTokenizerFast, row: dict[str, object], said: str, remedy: str
+) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        choose_format(StudySpec(), columns=list(row), first_row=row, tokenizer=tokenizer)
+    assert remedy in caught.value.remedy
+    if "dataset_format" in remedy:
+        named = StudySpec(dataset_format="text" if "text" in row else "prompt_completion")
+        assert choose_format(named, columns=list(row), first_row=row, tokenizer=tokenizer).name in remedy
 
 
 @pytest.mark.parametrize(
