@@ -31,6 +31,9 @@ class Notebook:
     def note(self, text):
         self._write("note", text)
 
+    def warning(self, text):
+        self._write("warning", text)
+
     def begin(self, resolved, trials, done):
         self._write("begin", resolved.total_steps, *(trial.trial_id for trial in trials), len(done))
 

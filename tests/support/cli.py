@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from lorascope.errors import Interrupted
 from lorascope.measure.environment import environment
 from lorascope.message import Message
 from lorascope.records import EvalRecord, OutcomeState, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
@@ -144,6 +145,8 @@ class FakeRun:
 
     state: OutcomeState = "finished"
     message: Message | None = None
+    stop_at: int | None = None
+    """Step after which the run is interrupted."""
 
     def __call__(self, spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
         folder.mkdir(parents=True)
@@ -156,6 +159,10 @@ class FakeRun:
             script.evaluate(view, 0, 2.0)
             for step in range(1, 21):
                 script.step(view, step)
+                if step == self.stop_at:
+                    script.evaluate(view, step, 1.75)
+                    script.end(view, "running", steps=step)
+                    raise Interrupted("stopped as asked")
             script.evaluate(view, 20, 1.25)
             script.end(view, self.state, self.message)
 

@@ -52,6 +52,7 @@ class Watcher:
     at_step: Callable[[int], None] = lambda step: None
     at_note: Callable[[str], None] = lambda text: None
     phases: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
@@ -63,6 +64,9 @@ class Watcher:
     def note(self, text: str) -> None:
         self.notes.append(text)
         self.at_note(text)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         self.begun.append(max((record.step for record in done), default=0))

@@ -34,14 +34,14 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
     return kept
 
 
-def make_table(columns: Sequence[Column], width: int) -> Table:
-    """Lay out the columns that fit, without breaking cells into lines."""
+def make_table(columns: Sequence[Column], width: int, *, bold: int | None = None) -> Table:
+    """Lay out the columns that fit, without breaking cells into lines, and set one row in bold."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     kept = fit_columns(columns, width)
     for column in kept:
         table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
-    for cells in zip(*(column.cells for column in kept), strict=True):
-        table.add_row(*(Text(cell) for cell in cells))
+    for place, cells in enumerate(zip(*(column.cells for column in kept), strict=True)):
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if place == bold else None)
     return table
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from lorascope.cli.run_state import RunState
+from lorascope.cli.run_state import RankRow, RunState
 from lorascope.records import TrialRecord
 from lorascope.run.trackers import SoloResult
-from lorascope.text.numbers import format_count, format_seconds
+from lorascope.text.numbers import format_about, format_count, format_seconds
 from lorascope.units import format_bytes
 
 
@@ -15,14 +15,38 @@ def format_loss(value: float | None) -> str:
 
 
 def status_line(state: RunState, rss_bytes: int) -> str:
-    """Summarise the run: activity, throughput, memory, time."""
-    parts = [state.activity]
+    """Summarise the machine's part: throughput, memory, time."""
+    parts = []
     if state.tokens_per_second is not None:
         parts.append(f"{format_count(state.tokens_per_second)} tokens/s")
     parts += [format_bytes(rss_bytes), f"{format_seconds(state.elapsed_seconds)} elapsed"]
-    if state.seconds_left is not None:
-        parts.append(f"{format_seconds(state.seconds_left)} left")
     return " · ".join(parts)
+
+
+def progress_line(state: RunState) -> str:
+    """Say how far the run is: 37 % · step 23 of 60 · 8 min left."""
+    parts = [f"{100 * state.share_done:.0f} %", f"step {state.step_done} of {state.total_steps}"]
+    if state.seconds_left is not None:
+        parts.append(f"{format_about(state.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def rank_lines(state: RunState) -> list[str]:
+    """Write a line of key=value pairs for each rank, and for the base model until a rank has a validation loss."""
+    at = f"step={state.step_done}/{state.total_steps}"
+    lines = [_pairs(at, row, state) for row in state.rank_rows]
+    if state.base_loss is not None and not any(row.eval_loss is not None for row in state.rank_rows):
+        lines.insert(0, f"{at} rank=base eval_loss={state.base_loss:.4f}")
+    return lines
+
+
+def _pairs(at: str, row: RankRow, state: RunState) -> str:
+    rate = "-" if row.learning_rate is None else f"{row.learning_rate:g}"
+    left = "-" if state.seconds_left is None else f"{state.seconds_left:.0f}"
+    return (
+        f"{at} rank={row.rank} learning_rate={rate} seeds={row.seeds} train_loss={format_loss(row.train_loss)} "
+        f"eval_loss={format_loss(row.eval_loss)} progress={state.share_done:.2f} seconds_left={left}"
+    )
 
 
 def solo_cost(result: SoloResult) -> str:

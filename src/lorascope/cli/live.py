@@ -1,4 +1,4 @@
-"""Live terminal view of a running study: one table that is redrawn in place."""
+"""Live terminal view of a running study: a bar and one line a rank, redrawn in place."""
 
 import threading
 from collections.abc import Sequence
@@ -8,20 +8,22 @@ from typing import Self
 import psutil
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from lorascope.cli.columns import Column, make_table
-from lorascope.cli.formatting import format_loss, solo_cost, status_line
-from lorascope.cli.run_state import RunState, TrialRow
+from lorascope.cli.formatting import format_loss, progress_line, solo_cost, status_line
+from lorascope.cli.run_state import RankRow, RunState
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.trackers import SoloResult
 
 _REDRAWS_PER_SECOND = 2
-_OTHER_LINES = 6
+_OTHER_LINES = 7
 
 
 class LiveView:
-    """Implements the Tracker protocol as a table of trials; a context manager."""
+    """Implements the Tracker protocol as a bar and a table of ranks; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,6 +50,10 @@ class LiveView:
     def note(self, text: str) -> None:
         """Print above the table."""
         self._console.print(Text(text, style="dim"))
+
+    def warning(self, text: str) -> None:
+        """Print above the table, in red."""
+        self._console.print(Text(f"WARNING  {text}", style="bold red"))
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Show the trials."""
@@ -82,34 +88,37 @@ class LiveView:
 
 
 def draw(state: RunState, width: int, height: int, rss_bytes: int) -> RenderableType:
-    """Draw as many trials as fit, running ones first, and a summary line."""
-    summary = Text(status_line(state, rss_bytes), style="bold")
+    """Draw the activity, a bar, a line for each rank as far as the screen is high, and a line about the machine."""
+    machine = Text(f"{state.activity} · {status_line(state, rss_bytes)}", style="bold")
     if not state.rows:
-        return summary
-    order = {"running": 0, "waiting": 1}
-    rows = list(state.rows.values())
-    most = max(height - _OTHER_LINES, 1)
-    shown = rows if len(rows) <= most else sorted(rows, key=lambda row: order.get(row.state, 2))[:most]
-    parts: list[RenderableType] = [make_table(_columns(state, shown), width)]
+        return machine
+    rows = state.rank_rows
+    shown = rows[: max(height - _OTHER_LINES, 1)]
+    parts: list[RenderableType] = [_bar(state, width), make_table(_columns(state, shown), width)]
     if len(shown) < len(rows):
-        parts.append(Text(f"... and {len(rows) - len(shown)} more trials", style="dim"))
-    return Group(*parts, summary)
+        parts.append(Text(f"... and {len(rows) - len(shown)} more ranks", style="dim"))
+    return Group(*parts, machine)
 
 
-def _columns(state: RunState, rows: Sequence[TrialRow]) -> list[Column]:
+def _bar(state: RunState, width: int) -> Table:
+    line = progress_line(state)
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    bar = ProgressBar(total=1.0, completed=state.share_done, width=max(8, min(40, width - len(line) - 2)))
+    grid.add_row(bar, Text(line, no_wrap=True))
+    return grid
+
+
+def _columns(state: RunState, rows: Sequence[RankRow]) -> list[Column]:
     trials = [row.trial for row in state.rows.values()]
     several_rates = len({trial.learning_rate for trial in trials}) > 1
     several_seeds = len({trial.seed for trial in trials}) > 1
+    rates = ["-" if row.learning_rate is None else f"{row.learning_rate:g}" for row in rows]
     return [
-        Column(heading="rank", cells=[str(row.trial.rank) for row in rows]),
-        Column(heading="alpha", cells=[f"{row.trial.lora_alpha:g}" for row in rows], priority=4),
-        Column(heading="scale", cells=[f"{row.trial.scale:.4g}" for row in rows], priority=5),
-        Column(
-            heading="learning rate", cells=[f"{row.trial.learning_rate:g}" if several_rates else "" for row in rows]
-        ),
-        Column(heading="seed", cells=[str(row.trial.seed) if several_seeds else "" for row in rows]),
-        Column(heading="step", cells=[f"{row.step}/{state.total_steps}" for row in rows], priority=2),
-        Column(heading="smoothed train loss", cells=[format_loss(row.train_loss) for row in rows], priority=1),
-        Column(heading="held-out", cells=[format_loss(row.eval_loss) for row in rows]),
-        Column(heading="state", cells=[row.state for row in rows], priority=3, left=True),
+        Column(heading="rank", cells=["base", *(str(row.rank) for row in rows)]),
+        Column(heading="best rate", cells=["", *(rate if several_rates else "" for rate in rates)], priority=3),
+        Column(heading="seeds", cells=["", *(str(row.seeds) if several_seeds else "" for row in rows)], priority=4),
+        Column(heading="step", cells=["", *(f"{row.step}/{state.total_steps}" for row in rows)], priority=2),
+        Column(heading="train loss", cells=["", *(format_loss(row.train_loss) for row in rows)], priority=1),
+        Column(heading="val loss", cells=[format_loss(state.base_loss), *(format_loss(row.eval_loss) for row in rows)]),
+        Column(heading="runs", cells=["", *(row.states for row in rows)], priority=5, left=True),
     ]

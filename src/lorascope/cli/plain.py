@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-import psutil
-
-from lorascope.cli.formatting import format_loss, outcome_line, scales, solo_cost, status_line
+from lorascope.cli.formatting import outcome_line, rank_lines, scales, solo_cost
 from lorascope.cli.run_state import RunState
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.trackers import SoloResult
@@ -27,8 +25,6 @@ class PlainView:
         self._state = RunState(clock)
         self._written_tenths = 0
         self._written_at = clock()
-        self._evaluated: dict[str, str] = {}
-        self._evaluated_step = 0
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +32,7 @@ class PlainView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write_evaluations()
+        """Leave nothing behind."""
 
     def phase(self, text: str) -> None:
         """Write the current activity."""
@@ -46,6 +42,10 @@ class PlainView:
     def note(self, text: str) -> None:
         """Write a note."""
         self._write(f"note: {text}")
+
+    def warning(self, text: str) -> None:
+        """Write a warning."""
+        self._write(f"WARNING: {text}")
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Describe the study, or the trials that join it."""
@@ -69,25 +69,19 @@ class PlainView:
         self._write(solo_cost(result))
 
     def step(self, records: Sequence[StepRecord]) -> None:
-        """Write a line at each tenth of the study, and after 15 seconds without one."""
+        """Write a line for each rank at each tenth of the study, and after 15 seconds without one."""
         self._state.step(records)
         tenths = self._state.tenths_done
         if tenths == self._written_tenths and self._clock() - self._written_at < _LINE_SECONDS:
             return
         self._written_tenths = tenths
-        losses = ", ".join(f"{r.trial_id} {format_loss(self._state.rows[r.trial_id].train_loss)}" for r in records)
-        step = f"step {records[0].step}/{self._state.total_steps}"
-        self._write(
-            f"{step}: smoothed train loss {losses} | {status_line(self._state, psutil.Process().memory_info().rss)}"
-        )
+        self._write_ranks()
 
     def evaluation(self, record: EvalRecord) -> None:
-        """Collect the held-out losses of one step for one line."""
-        if record.step != self._evaluated_step or record.trial_id in self._evaluated:
-            self._write_evaluations()
+        """Write a line for each rank once all of its trials are evaluated after one step."""
         self._state.evaluation(record)
-        self._evaluated_step = record.step
-        self._evaluated[record.trial_id] = format_loss(self._state.rows[record.trial_id].eval_loss)
+        if record.step > 0 and not self._state.activity.startswith("evaluating"):
+            self._write_ranks()
 
     def outcome(self, outcome: TrialOutcome) -> None:
         """Write how a trial ended."""
@@ -97,17 +91,13 @@ class PlainView:
             self._write(outcome_line(outcome.trial_id, f"{outcome.state} after {outcome.steps} steps", reason))
 
     def end(self) -> None:
-        """Write the held-out losses of the last step."""
-        self._write_evaluations()
+        """Say nothing: the result comes next."""
 
-    def _write_evaluations(self) -> None:
-        if self._evaluated:
-            losses = ", ".join(f"{trial_id} {text}" for trial_id, text in self._evaluated.items())
-            self._evaluated = {}
-            self._write(f"step {self._evaluated_step}: held-out loss {losses}")
+    def _write_ranks(self) -> None:
+        for line in rank_lines(self._state):
+            self._write(line)
 
     def _write(self, text: str) -> None:
-        self._write_evaluations()
         self._written_at = self._clock()
         # a closed pipe must not end a trial; records are stored elsewhere
         with contextlib.suppress(OSError):

@@ -2,12 +2,15 @@
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.text.language import Language
+
+if TYPE_CHECKING:
+    from lorascope.analysis import StudySummary
 
 
 def report(
@@ -16,6 +19,8 @@ def report(
     *,
     lang: Language = "en",
     format: Literal["html", "md", "json"] = "html",  # noqa: A002  # the name of the flag
+    tolerance: float | None = None,
+    notes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
 ) -> int:
     """Write the report, its Markdown and summary.json from a study's records, and print the path.
@@ -28,6 +33,10 @@ def report(
         Language of the report and its charts. Languages other than English get their own files: report.ko.html.
     format
         Which file to print the path of.
+    tolerance
+        Judge the ranks anew with this tolerance in nats per token, and print the answer; trains nothing.
+    notes
+        Print verdict, needs, caveats and what was done to the rows in sentences.
     open
         Show the file in the browser, or in the program of its kind.
     """
@@ -37,9 +46,24 @@ def report(
         with pause_gc():
             from lorascope.report import write_report
 
-        written = write_report(folder, lang=lang, renderer=pool.render)
+        written = write_report(folder, lang=lang, tolerance=tolerance, renderer=pool.render)
+    if tolerance is not None or notes:
+        _show(written.summary, folder, answer=tolerance is not None, notes=notes)
     path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
     print(path)  # noqa: T201
     if open:
         webbrowser.open(path.resolve().as_uri())
     return 0
+
+
+def _show(summary: "StudySummary", folder: Path, *, answer: bool, notes: bool) -> None:
+    from rich.console import Console
+
+    from lorascope.cli.notes import show_notes
+    from lorascope.cli.result import show_result
+
+    console = Console()
+    if answer:
+        show_result(console, summary, folder)
+    if notes:
+        show_notes(console, summary)

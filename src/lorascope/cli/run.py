@@ -12,12 +12,15 @@ from rich.console import Console
 
 from lorascope.cli.flags import given_fields, make_flags
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.errors import Interrupted
 from lorascope.records import AS_PLANNED
 from lorascope.spec.fields.rows import FILE_SUFFIXES
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
 
 if TYPE_CHECKING:
+    from lorascope.report import Report
+
     StudyFlags = object
 else:
     StudyFlags = make_flags()
@@ -39,7 +42,8 @@ def run(
     Parameters
     ----------
     study
-        A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
+        A study file (YAML), a preset, or the folder of a study, which is continued; without it, --model and --dataset:
+        the preset demo. Flags override it.
     out
         Folder of the study; an existing one is continued. Default: studies/PRESET or studies/MODEL-DATASET.
     json
@@ -48,7 +52,7 @@ def run(
         Show the study in a browser while it runs; the address is printed.
     """
     study, spec = read_study(study, flags)
-    folder = out if out is not None else Path("studies") / _folder_name(study, spec)
+    folder = out if out is not None else _default_folder(study, spec)
     return _execute(spec, folder, as_json=json, serve=serve)
 
 
@@ -65,10 +69,26 @@ def read_study(study: str | None, flags: object | None) -> tuple[str | None, Stu
 
 
 def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
+    console = Console()
+    try:
+        report = _train_and_report(console, spec, folder, as_json=as_json, serve=serve)
+    except (KeyboardInterrupt, Interrupted):
+        return _stopped(Console(stderr=True) if as_json else console, folder)
+    if as_json:
+        print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
+    else:
+        from lorascope.cli.result import show_result
+
+        console.print()
+        show_result(console, report.summary, folder)
+    planned = all(trial.outcome in AS_PLANNED for trial in report.summary.trials)
+    return 0 if planned and not any(one.kind == "adapter_differs" for one in report.summary.cautions) else 1
+
+
+def _train_and_report(console: Console, spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> "Report":
     from lorascope.cli.live import LiveView
     from lorascope.cli.plain import PlainView
 
-    console = Console()
     live = console.is_terminal and not as_json
     with ExitStack() as stack:
         view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
@@ -81,25 +101,43 @@ def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> in
         with pause_gc():
             from lorascope.run.study import run_study
 
-        run_study(spec, folder, trackers=[view], command=shlex.join(["lorascope", *sys.argv[1:]]))
+        run_study(spec, folder, trackers=[view], command=_command())
         view.phase("writing the report")
         from lorascope.report import write_report
 
-        report = write_report(folder)
-    if as_json:
-        print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
-    else:
-        from lorascope.cli.result import show_result
-
-        show_result(console, report.summary, folder, report.report_html)
-    planned = all(trial.outcome in AS_PLANNED for trial in report.summary.trials)
-    return 0 if planned and not any(one.kind == "adapter_differs" for one in report.summary.cautions) else 1
+        return write_report(folder)
 
 
-def _folder_name(study: str | None, spec: StudySpec) -> str:
+def _stopped(console: Console, folder: Path) -> int:
+    """Show what an interrupted study has so far, and the command that continues it."""
+    from lorascope.store.folder import StudyFolder
+
+    summary = None
+    if StudyFolder(folder).store.is_file():
+        from lorascope.analysis import summarize
+
+        summary = summarize(folder)
+    if summary is None or not summary.trials:
+        print(f"lorascope: stopped before training; to begin again: {_command()}", file=sys.stderr)  # noqa: T201
+        return Interrupted.exit_code
+    from lorascope.cli.result import show_result
+
+    console.print()
+    show_result(console, summary, folder)
+    return Interrupted.exit_code
+
+
+def _command() -> str:
+    return shlex.join(["lorascope", *sys.argv[1:]])
+
+
+def _default_folder(study: str | None, spec: StudySpec) -> Path:
+    """Return the folder that was given as the study, or one named after preset, model and data set."""
     if study in preset_names():
-        return str(study)
-    return f"{_slug(spec.model)}-{'-'.join(map(_slug, spec.dataset_names))}"
+        return Path("studies") / str(study)
+    if study is not None and Path(study).is_dir():
+        return Path(study)
+    return Path("studies") / f"{_slug(spec.model)}-{'-'.join(map(_slug, spec.dataset_names))}"
 
 
 def _slug(source: str) -> str:

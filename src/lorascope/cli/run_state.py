@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +37,50 @@ class TrialRow:
             self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankRow:
+    """Progress of one rank at the learning rate that is best so far; losses are means over its seeds."""
+
+    rank: int
+    learning_rate: float | None
+    """None before a rate is known to be best."""
+    seeds: int
+    step: int
+    train_loss: float | None
+    eval_loss: float | None
+    """None before the first evaluation after the base model's."""
+    states: str
+    """Such as: 3 running, 1 stopped."""
+
+
+def _rank_row(rank: int, rows: Sequence[TrialRow]) -> RankRow:
+    by_rate: dict[float, list[TrialRow]] = {}
+    for row in rows:
+        by_rate.setdefault(row.trial.learning_rate, []).append(row)
+    losses = {
+        rate: loss for rate, found in by_rate.items() if (loss := _mean([row.eval_loss for row in found])) is not None
+    }
+    best = min(losses, key=lambda rate: losses[rate], default=None)
+    rate = next(iter(by_rate)) if len(by_rate) == 1 else best
+    shown = rows if rate is None else by_rate[rate]
+    counts = Counter(row.state for row in rows)
+    return RankRow(
+        rank=rank,
+        learning_rate=rate,
+        seeds=len({row.trial.seed for row in shown}),
+        step=max(row.step for row in shown),
+        train_loss=_mean([row.train_loss for row in shown]),
+        eval_loss=None if best is None else losses[best],
+        states=", ".join(f"{count} {state}" for state, count in counts.items()) if len(rows) > 1 else rows[0].state,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Average what is known; None without any."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 class RunState:
     """Progress of all trials, from the events of a run."""
 
@@ -46,9 +90,28 @@ class RunState:
         self._first_step: float | None = None
         self._steps_seen = 0
         self._rates: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)
-        self.activity = "starting"
+        self._phase = "starting"
+        self._evaluated: set[str] = set()
+        self._evaluated_step = -1
+        self._eval_steps = 0
+        self.base_loss: float | None = None
+        self.step_done = 0
         self.total_steps = 0
         self.rows: dict[str, TrialRow] = {}
+
+    @property
+    def activity(self) -> str:
+        """The current phase; while trials are evaluated one after the other, with the count of them."""
+        trained = [row for row in self.rows.values() if row.state == "running"]
+        if self._evaluation_due and len(self._evaluated) < len(trained):
+            return f"evaluating {len(self._evaluated) + 1} of {len(trained)}"
+        return self._phase
+
+    @property
+    def _evaluation_due(self) -> bool:
+        """True where the last step is one after which trials are evaluated, by the distance of those seen so far."""
+        at = self.step_done
+        return at > 0 and (at in {self.total_steps, self._evaluated_step} or at % (self._eval_steps or at + 1) == 0)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -78,9 +141,21 @@ class RunState:
     def _steps_left(self) -> int:
         return sum(self.total_steps - row.step for row in self.rows.values() if row.state in {"waiting", "running"})
 
+    @property
+    def share_done(self) -> float:
+        """Share of the planned steps that were done or skipped."""
+        planned = len(self.rows) * self.total_steps
+        return (planned - self._steps_left) / planned if planned else 0.0
+
+    @property
+    def rank_rows(self) -> list["RankRow"]:
+        """Every rank at its best learning rate so far, ascending."""
+        ranks = sorted({row.trial.rank for row in self.rows.values()})
+        return [_rank_row(rank, [row for row in self.rows.values() if row.trial.rank == rank]) for rank in ranks]
+
     def phase(self, text: str) -> None:
         """Set the current activity."""
-        self.activity = text
+        self._phase = text
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Add a row for every trial of a round, after those of earlier rounds."""
@@ -98,6 +173,9 @@ class RunState:
         self._steps_seen += len(records)
         if not records[0].warmup:
             self._rates.append((sum(record.tokens for record in records), records[0].seconds))
+        if records[0].step != self.step_done:
+            self._evaluated.clear()
+        self.step_done = records[0].step
         for record in records:
             row = self.rows[record.trial_id]
             row.state = "running"
@@ -106,8 +184,14 @@ class RunState:
     def evaluation(self, record: EvalRecord) -> None:
         """Set a trial's latest held-out loss."""
         tokens = sum(record.example_target_tokens)
-        if tokens:
-            self.rows[record.trial_id].eval_loss = math.fsum(record.example_nats) / tokens
+        loss = math.fsum(record.example_nats) / tokens if tokens else None
+        if record.step == 0:
+            self.base_loss = loss
+            return
+        self._eval_steps = self._eval_steps or record.step
+        self._evaluated_step = record.step
+        self._evaluated.add(record.trial_id)
+        self.rows[record.trial_id].eval_loss = loss
 
     def outcome(self, outcome: TrialOutcome) -> None:
         """Set how a trial ended."""

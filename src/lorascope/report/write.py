@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -19,6 +19,7 @@ from lorascope.records import ShownRow
 from lorascope.report.page import PageParts, page_parts
 from lorascope.report.provenance import environment_details, measurement_text, study_details
 from lorascope.report.sections import report_sections
+from lorascope.spec.load import with_changes
 from lorascope.store.folder import StudyFolder
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.say import say
@@ -45,7 +46,9 @@ class Report:
 Renderer = Callable[[Mapping[str, Spec]], Mapping[str, RenderedChart]]
 
 
-def write_report(folder: Path, *, lang: str = "en", renderer: Renderer = render_charts) -> Report:
+def write_report(
+    folder: Path, *, lang: str = "en", tolerance: float | None = None, renderer: Renderer = render_charts
+) -> Report:
     """Summarise the study in ``folder`` and write its report there.
 
     A language other than English has its own files, such as report.ko.html. summary.json is English in any case.
@@ -53,13 +56,17 @@ def write_report(folder: Path, *, lang: str = "en", renderer: Renderer = render_
     Args:
         folder: the study.
         lang: of report and charts.
+        tolerance: in place of the study's, in nats per token.
         renderer: renders the charts.
 
     Raises:
-        InputError: the folder is not a study, there is no such language, or no font to draw it with.
+        InputError: the folder is not a study, the tolerance is not above 0, there is no such language, or no font to
+            draw it with.
     """
     with language(lang):
         data = load_study(folder)
+        if tolerance is not None:
+            data = replace(data, spec=with_changes(data.spec, {"tolerance": tolerance}))
         return write_files(folder, data, summarize_data(data), renderer)
 
 

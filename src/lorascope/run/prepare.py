@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lorascope.analysis.dropped_rows import dropped_rows
 from lorascope.data.dataset import Examples, Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import fix_date, prepare
@@ -65,6 +66,8 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     spec = fix_date(spec, tokenizer)
     ends = end_token_ids(source)
     splits = prepare(spec, tokenizer, end_ids=ends, processes=usable_cores(), tell=tell)
+    for warning in dropped_rows(splits.notes):
+        tracker.warning(say(warning))
     for note in splits.notes:
         tracker.note(say(note))
     text = read_forgetting_text(spec, tokenizer)

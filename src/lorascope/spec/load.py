@@ -13,6 +13,8 @@ from lorascope.spec.peft_config import read_peft_config, with_peft_config
 from lorascope.spec.peft_options import REFUSED, is_default
 from lorascope.spec.schema import StudySpec
 
+STUDY_FILE = "study.yaml"
+"""The resolved study in a study's folder."""
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
@@ -32,6 +34,15 @@ def load_spec(path: Path | None, overrides: Mapping[str, object], peft_config: P
     if peft_config is not None:
         given = with_peft_config(read_peft_config(peft_config), given)
     given = {name: value for name, value in given.items() if name not in REFUSED or not is_default(value)}
+    return _validated(given)
+
+
+def with_changes(spec: StudySpec, changes: Mapping[str, object]) -> StudySpec:
+    """Return the study with other values of some fields. Raises SpecError where they are invalid."""
+    return _validated({**spec.model_dump(), **changes})
+
+
+def _validated(given: Mapping[str, object]) -> StudySpec:
     try:
         return StudySpec.model_validate(given)
     except ValidationError as error:
@@ -71,7 +82,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def find_study(name: str) -> Path:
-    """Return the file of a preset, or else ``name`` as a path.
+    """Return the file of a preset, the resolved study in a study's folder, or else ``name`` as a path.
 
     Raises:
         InputError: a bare name is neither.
@@ -84,7 +95,7 @@ def find_study(name: str) -> Path:
             f"no preset or study file is called {name!r}",
             remedy=f"{did_you_mean(name, preset_names())}the presets are {', '.join(preset_names())}",
         )
-    return path
+    return path / STUDY_FILE if _exists(path / STUDY_FILE) else path
 
 
 def _exists(path: Path) -> bool:

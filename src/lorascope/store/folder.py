@@ -9,7 +9,7 @@ from typing import Literal
 from lorascope.atomic import partial_path, write_whole
 from lorascope.errors import InputError
 from lorascope.search.trials import differences
-from lorascope.spec.load import dump_spec, load_spec
+from lorascope.spec.load import STUDY_FILE, dump_spec, load_spec
 from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
 from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
@@ -29,7 +29,7 @@ class StudyFolder:
     @property
     def spec(self) -> Path:
         """The resolved study."""
-        return self.path / "study.yaml"
+        return self.path / STUDY_FILE
 
     @property
     def store(self) -> Path:

@@ -23,6 +23,15 @@ def format_seconds(seconds: float) -> str:
     return tr("{hours} h {minutes:02d} min", hours=hours, minutes=minutes)
 
 
+def format_about(seconds: float) -> str:
+    """Write a rough duration: 20 s, 7 min, 1.5 h."""
+    if seconds < 100:
+        return tr("{seconds} s", seconds=max(1, round(seconds)) if seconds < 10 else 10 * round(seconds / 10))
+    if seconds < 90 * 60:
+        return tr("{minutes} min", minutes=round(seconds / 60))
+    return tr("{hours} h", hours=f"{seconds / 3600:.2g}" if seconds < 36000 else f"{seconds / 3600:.0f}")
+
+
 def format_count(count: float) -> str:
     """Write a large count short: 921, 20.6 k, 3.4 M, 1.2 B."""
     code = current_language()

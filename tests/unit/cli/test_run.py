@@ -1,4 +1,3 @@
-import io
 import json
 import sys
 from collections import Counter
@@ -7,11 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
-from lorascope.analysis import summarize
 from lorascope.cli import main
-from lorascope.cli.result import show_result
 from lorascope.errors import InputError, Interrupted
 from lorascope.records import OutcomeState
 from lorascope.run.trackers import Tracker
@@ -39,16 +35,15 @@ def replaced_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))
 
 
-def test_run_ends_with_table_recommendation_and_paths(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_ends_with_answer_table_and_next_command(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ranks", "8,128", "--out", "here") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "step 20/20" in out
-    assert "95 % interval" in out
-    assert out.count("1.2500") >= 2
-    assert "Use rank" in out
-    assert "report:   here/report.html" in out
-    assert "adapters: here/adapters" in out
+    assert "step=20/20 rank=8 learning_rate=0.002" in out
+    screen = out[out.index("writing the report") :]
+    for shown in ("vs best (95 %)", "UNDECIDED", "lorascope run here --seeds", "Report      here/report.html"):
+        assert shown in screen
+    assert screen.count("1.250") >= 2
     assert Path("here/report.html").is_file()
 
 
@@ -63,7 +58,7 @@ def test_run_json_is_alone_on_stdout(fake_run: FakeRun, capsys: pytest.CaptureFi
     summary = json.loads(out)
     assert [rank["rank"] for rank in summary["ranks"]] == [8, 128]
     assert out == Path("here/summary.json").read_text()
-    assert "step 20/20" in err
+    assert "step=20/20" in err
 
 
 @pytest.mark.parametrize("state", ["diverged", "oom", "failed"])
@@ -72,7 +67,8 @@ def test_run_with_an_unfinished_trial_is_exit_code_1(
 ) -> None:
     fake_run.state, fake_run.message = state, verbatim("for a reason")
     assert run("--ranks", "8", "--out", "here") == 1
-    assert f"r8 {state}: for a reason" in capsys.readouterr().out
+    name = {"oom": "out of memory"}.get(state, state)
+    assert f"FAILED     rank 8 {name} after 20 steps: for a reason" in capsys.readouterr().out
 
 
 def test_run_with_bad_input_is_one_message_and_exit_code_2(
@@ -87,12 +83,37 @@ def test_run_with_bad_input_is_one_message_and_exit_code_2(
 
 
 @pytest.mark.parametrize("error", [Interrupted("stopped as asked"), KeyboardInterrupt()])
-def test_run_interrupted_is_exit_code_130(
+def test_run_interrupted_before_training_names_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     replaced_run(monkeypatch, error)
+    monkeypatch.setattr(sys, "argv", ["lorascope", "run", "my study.yaml"])
     assert run() == 130
-    assert "run the same command to continue" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "lorascope: stopped before training; to begin again: lorascope run 'my study.yaml'\n"
+    )
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_run_interrupted_shows_what_it_has_and_how_to_continue(
+    fake_run: FakeRun, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    fake_run.stop_at = 8
+    assert run("--ranks", "8,128", "--out", "here", *flags) == 130
+    out, err = capsys.readouterr()
+    screen = err if flags else out
+    assert "TOO EARLY  At step 8 of 20, with 0 of 2 runs ended, there is no verdict yet." in screen
+    assert "To continue lorascope run here\n" in screen
+    assert not flags or out == ""
+
+
+def test_run_continues_the_folder_of_a_study(fake_run: FakeRun, asked: list[Asked]) -> None:
+    Path("studies/mine").mkdir(parents=True)
+    Path("studies/mine/study.yaml").write_text("model: a/b\ndataset: rows.json\nranks: [4]\n")
+    run("studies/mine", "--seeds", "0,1")
+    ((spec, folder, _),) = asked
+    assert spec == StudySpec(model="a/b", dataset="rows.json", ranks=(4,), seeds=(0, 1))
+    assert folder == Path("studies/mine")
 
 
 def test_run_without_arguments_is_the_demo(asked: list[Asked]) -> None:
@@ -139,12 +160,47 @@ def test_run_lora_alpha_is_one_or_an_axis_or_one_per_rank(asked: list[Asked], fl
     assert (spec.lora_alpha, spec.max_memory, spec.max_seconds) == (alpha, "8GB", 90.0)
 
 
-def test_run_result_has_the_baseline_and_the_limits(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_a_rank_within_the_limits_says_which_comes_nearest(
+    fake_run: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--ranks", "8,128", "--out", "here", "--max-adapter-mb", "50") == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "The usual script, with one learning rate (0.002)" in out
-    assert "scale 4 at rank 8, 0.25 at rank 128" in out
-    assert "No rank is within the limits; rank 8 comes nearest: adapter not measured (limit 50.0 MB)" in out
+    assert "NO ANSWER No rank is within the limits; rank 8 comes nearest: adapter not measured (limit 50.0 MB)" in out
+    assert "To use it" not in out
+
+
+def test_notes_hold_what_the_screen_leaves_out(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--ranks", "8,128", "--out", "here") == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "here", "--notes"])
+    assert caught.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for shown in ("Verdict", "Caveats", "The usual script, with one learning rate (0.002)", "0.25 at rank 128"):
+        assert shown in out
+    assert out.endswith("here/report.html")
+
+
+def test_report_with_another_tolerance_judges_anew(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--ranks", "8,128", "--seeds", "0,1", "--out", "here") == 0
+    before = Path("here/study.yaml").read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "here", "--tolerance", "0.01"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "within 0.01" in out
+    assert out.splitlines()[-1] == "here/report.html"
+    assert json.loads(Path("here/summary.json").read_text())["study"]["tolerance"] == 0.01
+    assert Path("here/study.yaml").read_text() == before
+
+
+def test_report_refuses_a_tolerance_that_is_none(fake_run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--ranks", "8,128", "--out", "here") == 0
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "here", "--tolerance", "-1"])
+    assert caught.value.code == 2
+    assert "tolerance is -1.0: input should be greater than 0" in capsys.readouterr().err
 
 
 def test_run_flags_of_the_search(asked: list[Asked]) -> None:
@@ -191,20 +247,6 @@ def test_run_with_bad_arguments_is_exit_code_2(
     assert out == ""
     assert said in err
     assert asked == []
-
-
-def test_run_result_table_fits_the_width(fake_run: FakeRun) -> None:
-    run("--ranks", "8,128", "--out", "here")
-    summary = summarize(Path("here"))
-    for width in (60, 80, 120):
-        file = io.StringIO()
-        console = Console(file=file, width=width)
-        show_result(console, summary, Path("here"), Path("here/report.html"))
-        lines = file.getvalue().splitlines()
-        (start,) = [number for number, line in enumerate(lines) if "95 % interval" in line]
-        assert all(len(line) <= width for line in lines[start : start + 4])
-        assert all("1.2500–1.2500" in line for line in lines[start + 2 : start + 4])
-        assert "…" not in "".join(lines)
 
 
 def test_run_template_flag_unescapes_line_breaks(fake_run: FakeRun) -> None:

@@ -1,11 +1,10 @@
 """The answer: a study's status, one sentence, and what to do for now. Reports, pages and the terminal begin with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from lorascope.analysis.adapters.schema import TruncationSection
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.claims import Claims, claims
 from lorascope.analysis.verdict.decide import limited_by_seeds, open_ranks
 from lorascope.analysis.verdict.schema import (
@@ -32,7 +31,11 @@ def find_answer(
     status, text = _sum_up(findings, verdict, recommendation)
     use = recommendation.use
     cut = truncated_rank(use.rank, truncation)
-    now = _for_now(status, use, cut) if status in ("clear", "tie", "undecided") else ()
+    now: Sentences = ()
+    if status in ("clear", "tie", "undecided"):
+        now = _for_now(status, use, cut)
+    elif status == "too_early" and text.code != "answer.unfinished" and recommendation.loss.rank is not None:
+        now = (Message("answer.lowest_so_far", rank=recommendation.loss.rank),)
     return AnswerSection(status=status, text=text, now=now, truncate_to=cut)
 
 
@@ -47,7 +50,7 @@ def _sum_up(
     findings: Findings, verdict: VerdictSection, recommendation: RecommendationSection
 ) -> tuple[Status, Message]:
     comparison, use, tolerance = findings.comparison, recommendation.use, findings.data.spec.tolerance
-    early = _too_early(findings.trials, verdict)
+    early = _too_early(findings, verdict)
     if early is not None:
         return "too_early", early
     if comparison is None or comparison.step is None or use.rank is None:
@@ -62,13 +65,15 @@ def _sum_up(
     return "clear", _clear(findings, comparison, tests, use.rank)
 
 
-def _too_early(trials: Sequence[TrialSection], verdict: VerdictSection) -> Message | None:
+def _too_early(findings: Findings, verdict: VerdictSection) -> Message | None:
     """Return what is missing for a verdict: runs, steps, held-out rows, or a loss that no longer falls."""
+    trials, resolved = findings.trials, findings.data.resolved
     ended = sum(trial.outcome not in ("not_started", "running") for trial in trials)
-    if not ended and not any(trial.steps for trial in trials):
+    at = max((trial.steps for trial in trials), default=0)
+    if resolved is None or not (at or ended):
         return Message("answer.not_begun")
     if ended < len(trials):
-        return Message("answer.unfinished", ended=ended, total=len(trials))
+        return Message("answer.unfinished", step=at, steps=resolved.total_steps, ended=ended, total=len(trials))
     reason = verdict.text[0]
     if reason.code == "verdict.still_falling":
         return Message("answer.still_falling", rank=reason.values["rank"])

@@ -1,6 +1,7 @@
 """Cautions: reasons to read the numbers with care. Each check is a function that returns its caution or None."""
 
 from lorascope.analysis.cost.cautions import memory_not_returned, unsteady_steps
+from lorascope.analysis.dropped_rows import dropped_rows
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import TrialSection
@@ -23,6 +24,7 @@ def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
     """Run every check, the weightiest first."""
     checks = (
         adapter_differs,
+        _dropped_rows,
         _unfinished,
         _ended_early,
         _no_end_token,
@@ -42,6 +44,11 @@ def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
         unsteady_steps,
     )
     return tuple(caution for check in checks if (caution := check(findings)) is not None)
+
+
+def _dropped_rows(findings: Findings) -> CautionSection | None:
+    dropped = dropped_rows(findings.data.resolved.data_notes if findings.data.resolved else ())
+    return _caution("dropped_rows", *dropped) if dropped else None
 
 
 def _unfinished(findings: Findings) -> CautionSection | None:

@@ -10,6 +10,7 @@ Evidence = Literal["proven", "likely", "unproven"]
 VerdictKind = Literal["adequate", "no_measurable_difference", "too_short", "nothing_to_compare"]
 CautionKind = Literal[
     "adapter_differs",
+    "dropped_rows",
     "unfinished",
     "ended_early",
     "one_learning_rate",

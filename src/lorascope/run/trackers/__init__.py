@@ -33,6 +33,9 @@ class Tracker(Protocol):
     def note(self, text: str) -> None:
         """Say something that the user should know, such as a fallback that was taken."""
 
+    def warning(self, text: str) -> None:
+        """Say something that may make the whole study useless, such as most rows dropped, before it costs time."""
+
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Begin a round of the search.
 

@@ -12,6 +12,9 @@ from lorascope.text.tables.ranks import excess_cell
 from lorascope.text.tables.table import optional
 from lorascope.units import format_bytes
 
+UNLIKELY = 0.2
+"""A chance up to here is called unlikely."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Need:
@@ -84,11 +87,9 @@ def _loss(part: RankSection, summary: StudySummary) -> str:
 
 def _value(part: RankSection, summary: StudySummary) -> str:
     largest = summary.ranks[-1].rank
-    return (
-        tr("{share} the size of rank {rank}", share=fraction(part.rank / largest), rank=largest)
-        if part.rank < largest
-        else ""
-    )
+    if part.rank == largest:
+        return optional(part.eval_loss, "{:.3f}".format)
+    return tr("{share} the size of rank {rank}", share=fraction(part.rank / largest), rank=largest)
 
 
 def _time(part: RankSection, summary: StudySummary) -> str:
@@ -110,5 +111,7 @@ def badge(advice: AdviceSection) -> str:
     words = {"proven": tr("proven"), "likely": tr("likely"), "unproven": tr("unproven")}
     if advice.evidence is None:
         return ""
-    word = words[advice.evidence]
-    return word if advice.evidence == "proven" or advice.chance is None else f"{word}, {advice.chance:.0%}"
+    if advice.evidence == "proven" or advice.chance is None:
+        return words[advice.evidence]
+    word = tr("unlikely") if advice.chance <= UNLIKELY else words[advice.evidence]
+    return f"{word}, {advice.chance:.0%}"

@@ -30,7 +30,7 @@ def made_up(**changes: Any) -> StudySummary:
 
 
 def preferring(preference: str) -> StudySummary:
-    quiet = {"seed_of_rank": 0.0002, "row_of_rank": 0.005, "row_of_trial": 0.005}
+    quiet: Any = {"seed_of_rank": 0.0002, "row_of_rank": 0.005, "row_of_trial": 0.005}
     (study,) = studies(Truth(floors={8: 1.03, 64: 1.0, 256: 1.0}, seeds=3, rows=200, **quiet), 1, 17)
     spec = study.data.spec.model_copy(update={"prefer": preference})
     return summarize_data(replace(study.data, spec=spec))
@@ -86,14 +86,18 @@ def test_preferred_need_is_named_beside_the_smallest_rank_that_is_enough() -> No
     [
         ({"steps": 12}, "12 steps are too few for a verdict, which needs at least 20."),
         ({"n_eval": 9}, "9 held-out examples are too few for a verdict, which needs at least 20."),
-        ({"done": {"r8": 40, "r128": 40, "r256": 40}}, "0 of 3 runs have ended, and a verdict needs all of them."),
-        ({"done": {"r256": 40}}, "2 of 3 runs have ended, and a verdict needs all of them."),
+        (
+            {"done": {"r8": 40, "r128": 40, "r256": 40}},
+            "At step 40 of 80, with 0 of 3 runs ended, there is no verdict yet.",
+        ),
+        ({"done": {"r256": 40}}, "At step 80 of 80, with 2 of 3 runs ended, there is no verdict yet."),
         ({"done": {"r8": 0, "r128": 0, "r256": 0}}, "Nothing has been trained yet."),
     ],
 )
 def test_too_early_says_what_is_missing(make_study: MakeStudy, study: dict[str, Any], sentence: str) -> None:
     answer = summarize(make_study(spec=StudySpec(seeds=(0,)), **study)).answer
-    assert (answer.status, say(answer.text), answer.now) == ("too_early", sentence, ())
+    assert (answer.status, say(answer.text)) == ("too_early", sentence)
+    assert say(answer.now) == ("Rank 128 has the lowest loss so far." if "done" not in study else "")
 
 
 def test_one_rank_has_nothing_to_be_compared_with(make_study: MakeStudy) -> None:
@@ -101,7 +105,7 @@ def test_one_rank_has_nothing_to_be_compared_with(make_study: MakeStudy) -> None
     folder = make_study(floors={8: 1.3, 256: 1.2}, done={"r256": 10}, outcomes={"r256": diverged})
     answer = summarize(folder).answer
     assert answer.status == "one_rank"
-    assert say(answer.text) == "Only rank 8 has a validation loss, so there is nothing to compare it with."
+    assert say(answer.text) == "There is nothing to compare: only rank 8 has a validation loss."
 
 
 def test_no_answer_says_why(make_study: MakeStudy) -> None:
