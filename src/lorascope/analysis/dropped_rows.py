@@ -6,14 +6,16 @@ from lorascope.message import Message, Value
 
 MANY = 0.05
 """Share of a split's rows from which on their loss is a warning."""
-_REASONS = {
+REASONS = {
     "rows.cut_before_target": "dropped.cut",
     "rows.dropped_blank": "dropped.blank",
     "rows.dropped_empty_answer": "dropped.empty_answer",
     "rows.dropped_no_answer": "dropped.no_answer",
     "rows.dropped_no_target": "dropped.no_target",
     "rows.dropped_switched_off": "dropped.switched_off",
+    "rows.dropped_unwritten_call": "dropped.unwritten_call",
 }
+"""By the code of the note."""
 
 
 def dropped_rows(notes: Sequence[Message]) -> tuple[Message, ...]:
@@ -24,7 +26,7 @@ def dropped_rows(notes: Sequence[Message]) -> tuple[Message, ...]:
     """
     found: dict[Value, list[Message]] = {}
     for note in notes:
-        if note.code in _REASONS:
+        if note.code in REASONS:
             found.setdefault(note.values["split"], []).append(note)
     warnings = [_warning(split, of_split) for split, of_split in found.items()]
     return tuple(warning for warning in warnings if warning is not None)
@@ -41,7 +43,7 @@ def _warning(split: Value, notes: Sequence[Message]) -> Message | None:
 def _reason(note: Message) -> Message:
     if note.code == "rows.cut_before_target":
         return Message("dropped.cut", tokens=note.values["tokens"])
-    return Message(_REASONS[note.code])
+    return Message(REASONS[note.code])
 
 
 def _number(message: Message, name: str) -> int:

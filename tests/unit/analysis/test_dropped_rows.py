@@ -2,7 +2,9 @@
 
 import pytest
 
-from lorascope.analysis.dropped_rows import dropped_rows
+from lorascope.analysis.dropped_rows import REASONS, dropped_rows
+from lorascope.data.encoded import CUT
+from lorascope.data.formats.rendering import Drop
 from lorascope.message import Message
 from lorascope.text.say import say
 
@@ -33,3 +35,7 @@ def test_few_lost_rows_are_no_warning(count: int, warned: int) -> None:
 def test_every_split_is_judged_by_itself() -> None:
     assert [warning.values["split"] for warning in dropped_rows((cut(4, 100), blank(9, 100, "test")))] == ["test"]
     assert dropped_rows((Message("rows.truncated", split="train", rows=10, count=9, tokens=64),)) == ()
+
+
+def test_every_way_to_lose_a_row_has_a_reason() -> None:
+    assert {*REASONS} == {CUT, *map(str, Drop)}
