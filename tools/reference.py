@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lorascope.cli.app import app
+from lorascope.cli.help import STUDY_HELP
 from lorascope.spec.load import PRESET_FOLDER, preset_names
 from lorascope.spec.schema import StudySpec
 
@@ -61,6 +62,7 @@ def page() -> str:
 def command_help(name: str) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=100, color_system=None, force_terminal=False, legacy_windows=False)
+    STUDY_HELP.everything = True
     app.help_print([name], console=console)
     lines = "\n".join(line.rstrip() for line in stream.getvalue().strip().splitlines())
     return f"### `lorascope {name}`\n\n```text\n{lines}\n```\n"

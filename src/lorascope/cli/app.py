@@ -6,10 +6,12 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
 from lorascope import __version__
+from lorascope.cli.help import ALL, STUDY_HELP, WITH_STUDY, epilogue
 from lorascope.errors import InputError, Interrupted, LorascopeError
 
 app = App(
@@ -31,7 +33,8 @@ for position, (name, summary) in enumerate(
         "doctor": "Show versions, devices, memory, disk and the demo's model on this machine. Needs no network.",
     }.items()
 ):
-    app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position)
+    more: dict[str, Any] = {"help_formatter": STUDY_HELP, "help_epilogue": epilogue(name)} if name in WITH_STUDY else {}
+    app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position, **more)
 
 
 _NOISY = ("torchao", "torch.utils._pytree")
@@ -52,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    STUDY_HELP.everything = ALL in arguments
+    arguments = ["--help" if argument == ALL else argument for argument in arguments]
     try:
         result = app(arguments, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from lorascope.spec.fields.answer import AnswerFields
+from lorascope.spec.fields.compute import ComputeFields
+from lorascope.spec.fields.lora import LoraFields
+from lorascope.spec.fields.rows import RowFields
+from lorascope.spec.fields.training import TrainingFields
+from lorascope.spec.fields.types import Fields
 from lorascope.spec.peft_options import REFUSED
 from lorascope.spec.schema import StudySpec
 
@@ -25,6 +31,28 @@ _PEFT_CONFIG = (
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
+STUDY, DATA, LORA, TRAINING, ANSWER, MEASURING, COMPUTE = (
+    Group(title, sort_key=place)
+    for place, title in enumerate(("Study", "Data", "LoRA", "Training", "Answer", "Measuring", "Compute"))
+)
+"""Groups of flags in ``--help``."""
+_GROUPS: Mapping[type[Fields], Group] = {
+    RowFields: DATA,
+    LoraFields: LORA,
+    TrainingFields: TRAINING,
+    AnswerFields: ANSWER,
+    ComputeFields: COMPUTE,
+}
+_OTHER_GROUPS = {"model": STUDY, "cost": MEASURING, "truncation": MEASURING, "forgetting_text": MEASURING}
+"""Fields that stand in another group than those of their class."""
+
+
+def group_of(name: str) -> Group:
+    """Return the group of a field's flag."""
+    classes = (group for fields, group in _GROUPS.items() if name in fields.model_fields)
+    return _OTHER_GROUPS.get(name) or next(classes)
+
+
 def make_flags() -> type:
     """Make a dataclass with a field for each flag; None means that the flag was not given."""
     fields: list[tuple[str, Any, Any]] = []
@@ -37,11 +65,12 @@ def make_flags() -> type:
             allow_leading_hyphen="array" in types and name not in _REPEATED,
             show_default=False,
             negative_iterable="",
+            group=group_of(name),
         )
         fields.append((name, Annotated[kind, parameter], dataclasses.field(default=None)))
     # hidden, so that they are refused with their reason
     fields += [(name, _hidden(name), dataclasses.field(default=None)) for name in REFUSED]
-    peft_config = Parameter(help=_PEFT_CONFIG, metavar="PATH", show_default=False)
+    peft_config = Parameter(help=_PEFT_CONFIG, metavar="PATH", show_default=False, group=LORA)
     fields.append(("peft_config", Annotated[Path | None, peft_config], dataclasses.field(default=None)))
     return dataclasses.make_dataclass(
         "StudyFlags", fields, namespace={"__module__": __name__}, frozen=True, kw_only=True

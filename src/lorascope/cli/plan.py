@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from lorascope.cli.flags import STUDY
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.cli.run import StudyFlags, read_study
 from lorascope.text.say import say
@@ -19,7 +20,7 @@ def plan(
     study: str | None = None,
     /,
     *,
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
     """Predict parameters, memory and time of every rank from the model's configuration; loads no weights.
@@ -27,7 +28,8 @@ def plan(
     Parameters
     ----------
     study
-        A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
+        A study file (YAML), a preset, or the folder of a study. Flags override it. Without it, --model and --dataset,
+        or else the preset demo.
         Besides auto, cpu and cuda, --device takes a GPU by name: T4, L4, A10G, A100-40GB, A100-80GB, L40S, RTX-3090,
         RTX-4090, RTX-5090, H100, H200, B200.
     json

@@ -8,6 +8,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.text import Text
 
+from lorascope.cli.flags import STUDY
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.cli.run import StudyFlags, read_study
 from lorascope.text.numbers import format_count
@@ -24,7 +25,7 @@ def rows(
     study: str | None = None,
     /,
     *,
-    show: Annotated[int, Parameter(validator=Number(gte=0))] = 3,
+    show: Annotated[int, Parameter(validator=Number(gte=0), group=STUDY)] = 3,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
     """Show rows with the targets that a study would train on, and what was dropped; loads no weights.
@@ -32,7 +33,8 @@ def rows(
     Parameters
     ----------
     study
-        A study file (YAML) or a preset; without it, --model and --dataset: the preset demo. Flags override it.
+        A study file (YAML), a preset, or the folder of a study. Flags override it. Without it, --model and --dataset,
+        or else the preset demo.
     show
         Training rows to print, their targets highlighted in a terminal and in [[ ]] elsewhere.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from lorascope.cli.flags import given_fields, make_flags
+from lorascope.cli.flags import STUDY, given_fields, make_flags
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.errors import Interrupted
 from lorascope.records import AS_PLANNED
@@ -32,9 +32,9 @@ def run(
     study: str | None = None,
     /,
     *,
-    out: Path | None = None,
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    serve: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    out: Annotated[Path | None, Parameter(group=STUDY)] = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
+    serve: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
     """Fine-tune every rank on the same data over one frozen model, compare them, and keep each adapter.
@@ -42,8 +42,8 @@ def run(
     Parameters
     ----------
     study
-        A study file (YAML), a preset, or the folder of a study, which is continued; without it, --model and --dataset:
-        the preset demo. Flags override it.
+        A study file (YAML), a preset, or the folder of a study, which is continued. Flags override it. Without it,
+        --model and --dataset, or else the preset demo.
     out
         Folder of the study; an existing one is continued. Default: studies/PRESET or studies/MODEL-DATASET.
     json
