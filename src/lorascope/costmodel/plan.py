@@ -25,7 +25,7 @@ from lorascope.modeling.targets import check_ranks, swap_in
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps
 from lorascope.search.trials import plan_trials, saved_rank
-from lorascope.spec.fields.rows import FILE_SUFFIXES
+from lorascope.spec.fields.rows import FILE_SUFFIXES, data_suffix
 from lorascope.spec.limits import Limit, limits_of
 from lorascope.spec.schema import StudySpec
 
@@ -129,7 +129,7 @@ def plan_study(spec: StudySpec) -> StudyPlan:
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
     """Tokenise the study's rows if they and a tokenizer are local and small, else assume rows of maximal length."""
     for name, split in zip(spec.dataset_names, spec.for_each(spec.split), strict=True):
-        if not Path(name).expanduser().exists() and Path(name).suffix.lower() in FILE_SUFFIXES:
+        if not Path(name).expanduser().exists() and data_suffix(name) in FILE_SUFFIXES:
             from lorascope.data.sources.load import load_rows  # noqa: PLC0415 - datasets takes a second to import
 
             load_rows(name, split)  # raises that there is no such file

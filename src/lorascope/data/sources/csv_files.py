@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lorascope.data.sources.problems import UnusableError, hash_file, named, read_text
+from lorascope.data.sources.problems import UnusableError, hash_file, named, open_text, read_text
 from lorascope.data.sources.rows import Chosen, Row, Rows, picked
 from lorascope.message import Message
 
@@ -57,7 +57,7 @@ def _read_again(path: Path, layout: _Layout, chosen: Chosen) -> Iterator[Row]:
 
 
 def _find_layout(path: Path) -> _Layout:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         said = _SAID.fullmatch(file.readline())
     skipped = 1 if said else 0
     separators = (said[1],) if said else _SEPARATORS
@@ -94,7 +94,7 @@ def _records(path: Path, separator: str, skipped: int) -> Iterator[tuple[int, Se
     """Yield each record that is not blank, with the number of its last line."""
     limit = csv.field_size_limit(sys.maxsize)  # the module's default refuses cells over 128 KiB
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             for _ in range(skipped):
                 file.readline()
             reader = csv.reader(file, strict=True, delimiter=separator)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from lorascope.data.sources.problems import UnusableError, hash_file, named, read_text
+from lorascope.data.sources.problems import UnusableError, hash_file, named, open_bytes, open_text, read_text
 from lorascope.data.sources.rows import Chosen, Row, Rows, picked, rows_of_list
 
 _CHUNK = 1 << 20
@@ -64,7 +64,7 @@ def _check_columns(columns: tuple[str, ...], count: int) -> tuple[str, ...]:
 
 def _line_objects(path: Path) -> Iterator[object]:
     # bytes are split at line feeds alone: str.splitlines would also split at separators that JSON allows in strings
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -87,7 +87,7 @@ def _parse_line(text: str, number: int, *, is_last: Callable[[], bool]) -> objec
 
 def _list_elements(path: Path) -> Iterator[object]:
     """Parse the elements of a top-level list in turn. Raises ValueError for anything else."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         scanner = _Scanner(file.read)
         if scanner.take() != "[":
             raise ValueError("no list")

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from lorascope.data.sources.files import READERS, read_file
 from lorascope.data.sources.rows import Rows, joined, rows_of_list
 from lorascope.data.sources.tables import rows_of_dataset, without_nulls
 from lorascope.errors import InputError
+from lorascope.message import Message
+from lorascope.spec.fields.rows import data_suffix
 
 STDLIB = "builtin:python-stdlib"
 DEFAULT_CONFIG = "default"
@@ -80,7 +83,7 @@ def stream_rows(dataset: str, split: str, n_rows: int, config: str = DEFAULT_CON
         taken = [without_nulls(row, stream.features) for row in islice(stream, n_rows)]  # take reads on
     if not taken:
         raise InputError(f"split {split!r} of {dataset!r} has no rows", remedy="choose a split with rows in it")
-    return rows_of_list(dataset, taken)
+    return rows_of_list(dataset, taken, notes=_note_left_out(path, config) if path.is_dir() else ())
 
 
 def _builtin(dataset: str) -> Rows:
@@ -99,14 +102,18 @@ def _check_config(dataset: str, path: Path, config: str) -> None:
 
 
 def _load(source: str, split: str, config: str, *, streaming: bool = False) -> Any:  # noqa: ANN401 - by ``streaming``
-    name = None if config == DEFAULT_CONFIG else config
-    return datasets.load_dataset(source, name=name, split=split, streaming=streaming)
+    return datasets.load_dataset(source, name=_config_name(config), split=split, streaming=streaming)
+
+
+def _config_name(config: str) -> str | None:
+    return None if config == DEFAULT_CONFIG else config
 
 
 def _load_folder(path: Path, dataset: str, split: str, config: str) -> Rows:
     if _has_data_files(path):
         with _explained(dataset, split, config):
-            return rows_of_dataset(dataset, _load(str(path), split, config))
+            rows = rows_of_dataset(dataset, _load(str(path), split, config))
+            return replace(rows, notes=_note_left_out(path, config))
     try:
         saved = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
@@ -125,11 +132,25 @@ def _load_folder(path: Path, dataset: str, split: str, config: str) -> Rows:
     return _select(dataset, splits, split)
 
 
+def _note_left_out(path: Path, config: str) -> tuple[Message, ...]:
+    """Note the data files of a folder that ``datasets`` gives to no split."""
+    found = datasets.load_dataset_builder(str(path), name=_config_name(config)).config.data_files or {}
+    taken = {Path(file).resolve() for files in found.values() for file in files}
+    files = sorted(str(file.relative_to(path)) for file in _data_files(path) if file.resolve() not in taken)
+    if not files:
+        return ()
+    return (Message("rows.files_left_out", folder=str(path), count=len(files), files=tuple(files[:3])),)
+
+
+def _data_files(path: Path) -> Iterator[Path]:
+    return (file for file in path.rglob("*") if data_suffix(file) in READERS and file.name not in _SAVED)
+
+
 def _has_data_files(path: Path) -> bool:
     """Return True for a folder of data files, as repositories on the hub are; a saved one has its own description."""
     if any((path / name).exists() for name in _SAVED):
         return False
-    return any(file.suffix.lower() in READERS and file.name not in _SAVED for file in path.rglob("*"))
+    return any(True for _ in _data_files(path))
 
 
 def _select(dataset: str, splits: Mapping[str, Rows], split: str) -> Rows:
@@ -151,7 +172,7 @@ def _slice(rows: Rows, start: int, end: int) -> Rows:
 
 
 def _check_hub_id(dataset: str) -> None:
-    if Path(dataset).suffix.lower() in READERS or not HUB_ID.fullmatch(dataset):
+    if data_suffix(dataset) in READERS or not HUB_ID.fullmatch(dataset):
         raise InputError(
             f"data set {dataset!r} does not exist: no such file or folder",
             remedy=f"check the path; a relative one starts from {str(Path.cwd())!r}",

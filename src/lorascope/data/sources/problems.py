@@ -1,9 +1,15 @@
 """Problems of a data file, said with its name and a place in it."""
 
+import bz2
+import gzip
 import hashlib
+import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pyarrow as pa
 
 from lorascope.errors import InputError
 
@@ -25,15 +31,33 @@ def named(path: Path) -> Iterator[None]:
         yield
     except UnusableError as error:
         raise InputError(f"data file {str(path)!r}{error}", remedy=error.remedy) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(
             f"data file {str(path)!r} cannot be read: {error}", remedy="check the path, the file and its permissions"
         ) from error
 
 
+def open_bytes(path: Path) -> io.BufferedReader:
+    """Open a file, decompressed as its suffix says."""
+    match path.suffix.lower():
+        case ".gz":
+            return io.BufferedReader(gzip.open(path))
+        case ".bz2":
+            return io.BufferedReader(bz2.open(path))
+        case ".zst":
+            return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
+def open_text(path: Path) -> io.TextIOWrapper:
+    """Open a file of UTF-8 text, decompressed, with its line ends as they are and without a byte order mark."""
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
+
+
 def read_text(path: Path) -> str:
     """Read a whole file as UTF-8. Raises UnusableError with the byte that is not, or for nothing but white space."""
-    data = path.read_bytes()
+    with open_bytes(path) as file:
+        data = file.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """Fields of the rows."""
 
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,8 +20,16 @@ from lorascope.spec.fields.types import (
 DatasetFormat = Literal["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "template"]
 OneOrEach = NonEmpty | Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
 """One value for all data sets, or one for each."""
-FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 """Suffixes of data files."""
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".zst")
+"""Suffixes behind that of a data file of text."""
+
+
+def data_suffix(path: str | Path) -> str:
+    """Return a data file's suffix in lower case, without that of its compression."""
+    path = Path(path)
+    return Path(path.stem if path.suffix.lower() in COMPRESSED_SUFFIXES else path).suffix.lower()
 
 
 class RowFields(Fields):
@@ -30,8 +39,9 @@ class RowFields(Fields):
     """Base model: a hub id, a folder, a GGUF file, or ``builtin:smollm2-135m``."""
 
     dataset: NonEmpty | Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = "builtin:python-stdlib"
-    """Rows: a hub id, a file (.json, .jsonl, .csv, .parquet), a folder of files or saved by ``datasets``, or
-    ``builtin:python-stdlib``. Several are used together, each in its own format; repeat the flag, or give a list."""
+    """Rows: a hub id, a file (.json, .jsonl, .csv, .tsv, .parquet; .gz, .bz2 and .zst of text), a folder of files or
+    saved by ``datasets``, or ``builtin:python-stdlib``. Several are used together, each in its own format; repeat the
+    flag, or give a list."""
 
     mix: tuple[Positive, ...] | None = None
     """Shares of several data sets in their order, such as ``0.7,0.3``. As many rows as keep them are chosen by

@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
@@ -30,6 +31,25 @@ def write(path: Path, content: str | bytes) -> Path:
 )
 def test_file_formats_give_equal_rows(tmp_path: Path, name: str, content: str | bytes) -> None:
     assert list(read_file(write(tmp_path / name, content))) == ROWS
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv", "rows.tsv", "ROWS.JSONL"])
+def test_compressed_files_of_text_are_read_and_truncated_ones_refused(tmp_path: Path, name: str, suffix: str) -> None:
+    rows = [{"text": f"{n} é" * 50} for n in range(300)]
+    lines = ["text", *(row["text"] for row in rows)] if name.endswith("sv") else map(json.dumps, rows)
+    content = (json.dumps(rows) if name.endswith(".json") else "\n".join(lines)).encode("utf-8-sig")
+    path = tmp_path / (name + suffix)
+    codec = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}[suffix]
+    with pa.CompressedOutputStream(str(path), codec) as file:
+        file.write(content)
+    assert list(read_file(path)) == rows
+    write(path, path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_file(path))
+    write(path, b"not compressed")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_file(path))
 
 
 def test_parquet_gives_the_rows(tmp_path: Path) -> None:

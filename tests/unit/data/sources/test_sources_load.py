@@ -11,6 +11,8 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 from lorascope.data.sources.load import load_rows, stream_rows
 from lorascope.errors import InputError
+from lorascope.message import Message
+from lorascope.text.say import say
 
 
 @pytest.fixture
@@ -98,6 +100,17 @@ def test_incomplete_saved_data_sets_are_refused(tmp_path: Path, saved: str) -> N
     next((tmp_path / "saved" / "train").glob("*.arrow")).write_bytes(b"cut")
     with pytest.raises(InputError, match="cannot be read"):
         load_rows(saved, "train")
+
+
+def test_data_files_of_a_folder_that_belong_to_no_split_are_noted(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text('{"text": "x"}\n')
+    assert load_rows(str(tmp_path), "train").notes == ()
+    (tmp_path / "c.csv").write_text("text\ny\n")
+    left_out = Message("rows.files_left_out", folder=str(tmp_path), count=1, files=("c.csv",))
+    for rows in (load_rows(str(tmp_path), "train"), stream_rows(str(tmp_path), "train", 9)):
+        assert (len(rows), rows.notes) == (2, (left_out,))
+    assert "left out: 1 (c.csv)." in say(left_out)
 
 
 class Hub:
