@@ -22,6 +22,7 @@ from support.studies import execute, read_study, study_of
 Lorascope = Callable[..., tuple[int, str, str]]
 OPTIONS: dict[str, dict[str, Any]] = {
     "pissa": {"init_lora_weights": "pissa", "ranks": (2, 4)},
+    "modules": {"modules_to_save": ("embed_tokens", "lm_head"), "target_modules": "all-linear"},
     "patterns": {
         "rank_pattern": {"q_proj": 1, "layers.1.mlp.up_proj": 6}, "alpha_pattern": {"v_proj": 5.5},
         "exclude_modules": ("o_proj",), "target_modules": "all-linear",
@@ -81,6 +82,7 @@ def test_study_with_options_goes_from_plan_to_export(
         assert {record.rank for record in store.read(TruncationRecord)} == {1, 2}
         assert {record.trial_id for record in store.read(ForgettingRecord)} == {"", "r2", "r4"}
 
+    assert not [one for one in summarize(folder).cautions if one.kind == "adapter_differs"]
     for flags, folder_name in ([], "adapter"), (["--truncate", 3], "cut"), (["--merge"], "merged"):
         assert lorascope("export", folder, "--rank", 4, "--to", tmp_path / folder_name, *flags)[0] == 0
     code, _, err = lorascope("export", folder, "--rank", 4, "--to", tmp_path / "own", "--truncate", 4)
@@ -94,7 +96,7 @@ def test_study_with_options_goes_from_plan_to_export(
         )
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    n_loaded = sum(p.numel() for n, p in whole.named_parameters() if "lora_" in n)
+    n_loaded = sum(p.numel() for n, p in whole.named_parameters() if "lora_" in n or ".modules_to_save." in n)
     with StudyStore.open(folder / "study.db") as store:
         assert [4 * n_loaded] == [r.saved_bytes for r in store.read(AdapterRecord) if r.rank == 4]
     torch.testing.assert_close(logits(whole), logits(merged), rtol=1e-4, atol=1e-4)

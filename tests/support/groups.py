@@ -83,7 +83,10 @@ def run_group(
     """Train a group from its start and return its results."""
     frozen = frozen or prepared(kind)
     kept = Kept()
-    trials = [TrainingTrial(record, spec, frozen.layers, frozen.model.dtype) for record in records or plan_trials(spec)]
+    trials = [
+        TrainingTrial(record, spec, frozen.layers, frozen.model.dtype, frozen.modules_to_save)
+        for record in records or plan_trials(spec)
+    ]
     if callable(prepare_trials):
         prepare_trials(trials)
     group = TrialGroup(

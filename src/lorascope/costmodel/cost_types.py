@@ -97,6 +97,10 @@ class ModelShape:
     """Distinct input features of linear layers."""
     adapted_inputs: int
     """Distinct input features of adapted layers."""
+    trained_embeddings: int = 0
+    """Parameters of input embeddings that each trial trains whole."""
+    trained_head: int = 0
+    """The same of the output head."""
     weight_bits: float | None = None
     """Of a weight of the linear layers, scales included, where the base is quantised."""
 
@@ -110,9 +114,14 @@ class ModelShape:
         value = DTYPE_BYTES[dtype]
         return round(self.parameters * value - self.packed * (value - (self.weight_bits or 0) / 8))
 
+    @property
+    def whole_parameters(self) -> int:
+        """Return the parameters of modules that each trial trains whole."""
+        return self.trained_embeddings + self.trained_head
+
     def adapter_parameters(self, rank: int) -> int:
-        """Return the parameters of an adapter."""
-        return sum(
+        """Return the parameters of an adapter, with those of modules that are trained whole."""
+        return self.whole_parameters + sum(
             round(part.count) * lora_parameters(part.rank or rank, [(part.n_in, part.n_out)])
             for part in self.linears
             if part.adapted

@@ -160,6 +160,9 @@ def _base_matmuls(shape: ModelShape, config: TrainingConfig, one: MicroBatch) ->
         found.append((Matmul(rows, n_out, n_in, "nn"), count))
         if config.trains_base:
             found.append((Matmul(n_out, rows, n_in, "tn"), count))
+    if shape.trained_head and not config.trains_base:  # its gradient, for which the logits are made again
+        found.append((Matmul(one.targets, shape.width, shape.vocabulary, "nt"), 1))
+        found.append((Matmul(shape.vocabulary, one.targets, shape.width, "tn"), 1))
     return found
 
 
@@ -235,7 +238,10 @@ def _activation_bytes(shape: ModelShape, config: TrainingConfig, one: MicroBatch
     value = DTYPE_BYTES[config.dtype]
     at_once = one.targets if config.chunk is None else min(one.targets, config.chunk)
     # without kernels the loss makes log probabilities in float32, and their gradient in the base's precision
-    logits = at_once * shape.vocabulary * (value if config.fused else 2 * value + 4)
+    logits = at_once * shape.vocabulary * (value if config.fused and not shape.trained_head else 2 * value + 4)
     states = 2 * one.targets * shape.width * value
     block = sum(one.slots) * 3 * shape.hidden_features // max(1, shape.blocks) * value
-    return round((1 + config.heap_overhead) * (saved_bytes(shape, config, one, ranks) + max(logits + states, block)))
+    # a gradient of a whole module is made before it is accumulated
+    whole = 0 if config.trains_base else max(shape.trained_embeddings, shape.trained_head) * config.gradient_bytes
+    peak = max(logits + states, block) + whole
+    return round((1 + config.heap_overhead) * (saved_bytes(shape, config, one, ranks) + peak))

@@ -17,6 +17,7 @@ from lorascope.data.row_order import total_steps
 from lorascope.errors import InputError
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import saved_rank_note
+from lorascope.modeling.adapters.modules_to_save import saved_module_notes, select_modules_to_save
 from lorascope.modeling.load import ModelSource, load_tokenizer, read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.quantisation import planned_bits
@@ -112,9 +113,11 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
     model = empty_model(source, gguf_file)
     targets = select_targets(model, spec)
-    shape = model_shape(model, targets, own_ranks(targets, spec))
+    whole = select_modules_to_save(model, spec.modules_to_save)
+    shape = model_shape(model, targets, own_ranks(targets, spec), whole)
+    notes = saved_module_notes(model, whole)
     shape = replace(shape, weight_bits=None if gguf_file else planned_bits(read_config(source), spec.quantize))
-    notes = [*check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks), *saved_rank_note(spec)]
+    notes += check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks) + saved_rank_note(spec)
     machine = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     rows = _rows(spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length)
@@ -223,10 +226,12 @@ class _Planner:
         found = predict(self.shape, config, steps, ranks, self.machine.hardware, rest_bytes=self.machine.rest_bytes)
         memory = found.memory
         seconds = found.step_seconds * self._factor(joint=joint)
-        n_steps, times = self.rows.total_steps, saved_rank(self.spec, 1)
+        n_steps, trained = self.rows.total_steps, found.trained_parameters
+        whole = self.shape.whole_parameters * len(ranks)
+        n_saved = trained if config.trains_base else (trained - whole) * saved_rank(self.spec, 1) + whole
         return PlannedCost(
-            trainable_parameters=found.trained_parameters,
-            adapter_bytes=found.trained_parameters * config.weight_bytes * (1 if config.trains_base else times),
+            trainable_parameters=trained,
+            adapter_bytes=n_saved * config.weight_bytes,
             flops_per_token=found.step_flops * len(steps) / (max(1, len(ranks)) * sum(step.tokens for step in steps)),
             bytes_per_step=found.step_bytes,
             step_seconds=seconds,

@@ -1,7 +1,7 @@
 """Model shape for the cost model, read from a Torch model on any device without its weights."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 from lorascope.costmodel.cost_types import LinearShape, ModelShape
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind, linear_features
+from lorascope.modeling.adapters.modules_to_save import ModuleToSave, parameters_to_save
 from lorascope.modeling.quantisation import count_parameters, packed_bits
 
 _ATTENTION = "att"
@@ -20,7 +21,10 @@ _ATTENTION = "att"
 
 
 def model_shape(
-    model: PreTrainedModel, targets: Iterable[str], own_ranks: Mapping[str, int] = MappingProxyType({})
+    model: PreTrainedModel,
+    targets: Iterable[str],
+    own_ranks: Mapping[str, int] = MappingProxyType({}),
+    modules_to_save: Sequence[str] = (),
 ) -> ModelShape:
     """Read a model's shape.
 
@@ -28,6 +32,7 @@ def model_shape(
         model: a causal language model, with or without multi-rank layers.
         targets: full names of the adapted layers.
         own_ranks: ranks of those whose rank is the same in every adapter.
+        modules_to_save: full names of modules that are trained whole.
 
     Raises:
         InputError: the model has no output head, or its configuration lacks a usable number of layers.
@@ -39,11 +44,14 @@ def model_shape(
             f"the model type {model.config.model_type} has no output head",
             remedy="give a causal language model",
         )
+    plain_head = head.base if isinstance(head, ModuleToSave) else head
     layers = {
         name.removesuffix(".base"): module
         for name, module in model.named_modules()
-        if find_kind(module) is not None and module is not head
+        if find_kind(module) is not None and module is not plain_head
     }
+    whole = {name: parameters_to_save(model, [name]) for name in modules_to_save}
+    trained_head = sum(count for name, count in whole.items() if model.get_submodule(name) is head)
     linears = Counter(
         (*linear_features(module), name in adapted, own_ranks.get(name)) for name, module in layers.items()
     )
@@ -55,6 +63,8 @@ def model_shape(
     return ModelShape(
         parameters=count_parameters(model),
         weight_bits=packed_bits(model),
+        trained_embeddings=sum(whole.values()) - trained_head,
+        trained_head=trained_head,
         linears=(
             *(LinearShape(n_in=i, n_out=o, adapted=a, count=n, rank=r) for (i, o, a, r), n in linears.items()),
             *_experts(model),

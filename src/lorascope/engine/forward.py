@@ -1,6 +1,6 @@
 """Forward pass of a micro-batch through the frozen base and its adapters: from rows of tokens to nats."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
-from lorascope.engine.loss import frozen_head_nats
+from lorascope.engine.loss import frozen_head_nats, trained_head_nats
 from lorascope.engine.oom import MicroBatchLimit
 from lorascope.engine.reference import keeps_logits
 from lorascope.errors import UnsupportedModelError
+from lorascope.modeling.adapters.adapter import Adapter, attach
 from lorascope.modeling.adapters.dropout import PREFIX_NAMES, DropoutStreams
 from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.adapters.modules_to_save import ModuleToSave
 from lorascope.modeling.backends.protocol import Backend
 from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.load import quiet
@@ -54,6 +56,8 @@ class FrozenModel:
     """True: logits are made from the last hidden state, chunk by chunk. False: the model makes them itself."""
     backend: Backend
     """Computes the operations that are not the model's own, and those that it patched."""
+    modules_to_save: Mapping[str, ModuleToSave] = field(default_factory=dict)
+    """Modules that each trial trains whole, by name."""
     own_attention: str
     """Name of the attention that the model was loaded with, used for padded rows."""
     alone: bool = False
@@ -67,6 +71,10 @@ class FrozenModel:
     def device(self) -> torch.device:
         """Return the model's device."""
         return self.model.device
+
+    def attach(self, adapters: list[Adapter]) -> None:
+        """Make these the model's adapters, in this order; an empty list detaches all."""
+        attach(self.layers, adapters, self.modules_to_save)
 
     @property
     def accelerated(self) -> bool:
@@ -91,15 +99,29 @@ class FrozenModel:
         active = ActiveMicroBatch(layout=sent.layout, backend=self.backend, streams=streams, check_stop=check_stop)
         with active_microbatch(active):
             if self.chunked_head:
-                head = self.model.get_output_embeddings()
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
-                hidden = hidden.index_select(0, wanted.slots)
-                nats = frozen_head_nats(hidden, head.weight, head.bias, wanted.tokens, self.backend)
+                nats = self._head_nats(hidden.index_select(0, wanted.slots), wanted, sent.layout)
             else:
                 logits = self._own_logits(sent, wanted.slots)
                 wide = torch.promote_types(logits.dtype, torch.float32)
                 nats = F.cross_entropy(logits.to(wide), wanted.tokens, reduction="none")
         return list(nats.index_select(0, wanted.places).split([row.example.n_targets for row in rows]))
+
+    def _head_nats(self, hidden_MD: torch.Tensor, wanted: "_Targets", layout: MicroBatchLayout) -> torch.Tensor:
+        """Return the nats of each target, under the output head or each trial's own copy of it."""
+        head = self.model.get_output_embeddings()
+        if not isinstance(head, ModuleToSave) or not head.copies:
+            return frozen_head_nats(hidden_MD, head.weight, head.bias, wanted.tokens, self.backend)
+        pieces = []
+        for slots, copy in head.runs(layout):  # the slots of targets ascend
+            ends = torch.tensor([slots.start, slots.stop], device=wanted.slots.device)
+            own = slice(*torch.searchsorted(wanted.slots, ends).tolist())
+            hidden, tokens = hidden_MD[own], wanted.tokens[own]
+            if copy is not None:
+                pieces.append(trained_head_nats(hidden, copy["weight"], copy.get("bias"), tokens))
+            elif len(tokens):
+                pieces.append(frozen_head_nats(hidden, head.weight, head.bias, tokens, self.backend))
+        return torch.cat(pieces)
 
     def logits(self, rows: Sequence[MicroBatchRow], at: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Return the logits of chosen tokens of each row, or of all, [tokens, V], made the way ``row_nats`` makes them.
@@ -116,14 +138,15 @@ class FrozenModel:
         with torch.no_grad(), active_microbatch(active):
             if self.chunked_head:
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
-                logits = self.model.get_output_embeddings()(hidden.index_select(0, wanted))
+                logits = self.model.get_output_embeddings()(hidden).index_select(0, wanted)
             else:
                 logits = self._own_logits(sent, wanted)
         return list(logits.split([len(own) for own in slots]))
 
     def _own_logits(self, sent: "_Sent", slots: torch.Tensor) -> torch.Tensor:
         """Return the logits of some slots, [M, V], by the model's own head, which sees only those where it can."""
-        if len(sent.input_ids) == 1 and keeps_logits(self.model):
+        whole = isinstance(self.model.get_output_embeddings(), ModuleToSave)
+        if len(sent.input_ids) == 1 and keeps_logits(self.model) and not whole:
             return self._run(self.model, sent, logits_to_keep=slots).logits[0]
         return self._run(self.model, sent).logits.flatten(0, 1).index_select(0, slots)
 

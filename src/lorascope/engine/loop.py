@@ -12,7 +12,6 @@ from lorascope.engine.instrumentation import Probe
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.message import Message
-from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import EvalRecord, StepRecord, TrialOutcome
 from lorascope.search.halving import Rungs
@@ -69,7 +68,7 @@ def train_group(group: TrialGroup) -> None:
     evaluated = {*evaluation_steps(group.spec, group.total_steps), *group.rungs.steps}
     active = [trial for trial in group.trials if not trial.has_left]
     step = first = active[0].steps_done if active else group.total_steps
-    attach(group.frozen.layers, [trial.adapter for trial in active])
+    group.frozen.attach([trial.adapter for trial in active])
     while active:
         if step in evaluated:
             active = _evaluate(group, active, step)
@@ -108,7 +107,7 @@ def _drop_ended(group: TrialGroup, active: Sequence[TrainingTrial]) -> list[Trai
     remaining = [trial for trial in active if not trial.has_left]
     if trials_to_stop:
         group.recorder.ended(trials_to_stop, [trial.outcome(group.total_steps) for trial in trials_to_stop])
-        attach(group.frozen.layers, [trial.adapter for trial in remaining])
+        group.frozen.attach([trial.adapter for trial in remaining])
     return remaining
 
 

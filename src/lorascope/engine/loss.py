@@ -1,7 +1,8 @@
-"""Cross entropy under a frozen output head, a few tokens at a time.
+"""Cross entropy under the output head, a few tokens at a time.
 
-The head has no gradient of its own, so the gradient of each token's loss with respect to its hidden state is known as
-soon as its logits are: it is formed in the forward pass, and the logits of a micro-batch never exist together.
+A frozen head has no gradient of its own, so the gradient of each token's loss with respect to its hidden state is known
+as soon as its logits are: it is formed in the forward pass, and the logits of a micro-batch never exist together. Those
+of a trained head are made again in the backward pass.
 
 Shape legend: M target tokens, C tokens of a chunk, D width of the hidden state, V vocabulary.
 """
@@ -9,6 +10,8 @@ Shape legend: M target tokens, C tokens of a chunk, D width of the hidden state,
 from typing import Any
 
 import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lorascope.modeling.backends.chunks import even_chunks
 from lorascope.modeling.backends.protocol import Backend
@@ -75,3 +78,18 @@ def frozen_head_nats(
     wants_grad = torch.is_grad_enabled() and hidden.requires_grad
     nats: torch.Tensor = _FrozenHeadLoss.apply(hidden, weight, bias, targets, wants_grad, backend)
     return nats
+
+
+def trained_head_nats(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+) -> torch.Tensor:
+    """Return the cross entropy of each target token under a head that is trained itself; see ``frozen_head_nats``."""
+    rounded = [None if one is None else one.to(hidden.dtype) for one in (weight, bias)]
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+
+    def nats(chunk: slice) -> torch.Tensor:
+        logits = F.linear(hidden[chunk], rounded[0], rounded[1])  # type: ignore[arg-type]  # the first is never None
+        return F.cross_entropy(logits.to(wide), targets[chunk], reduction="none")
+
+    chunks = even_chunks(len(targets), _CHUNK)
+    return torch.cat([checkpoint(nats, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 
 from lorascope.message import Message
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.adapters.modules_to_save import ModuleToSave
 from lorascope.records import AdapterRecord, OutcomeState, TrialOutcome, TrialRecord
 from lorascope.search.trials import layer_shape, saved_rank
 from lorascope.spec.schema import StudySpec
@@ -20,7 +22,12 @@ class TrainingTrial:
     """The state of one trial; nothing in it is shared with another trial."""
 
     def __init__(
-        self, record: TrialRecord, spec: StudySpec, layers: Mapping[str, MultiLoraLinear], compute_dtype: torch.dtype
+        self,
+        record: TrialRecord,
+        spec: StudySpec,
+        layers: Mapping[str, MultiLoraLinear],
+        compute_dtype: torch.dtype,
+        modules: Mapping[str, ModuleToSave] = MappingProxyType({}),
     ) -> None:
         self.record = record
         self._saved_rank = saved_rank(spec, record.rank)
@@ -33,7 +40,7 @@ class TrainingTrial:
             own={name: layer_shape(spec, record.rank, name, record.lora_alpha) for name in layers} if patterns else {},
             initialisation=spec.init_lora_weights,
         )
-        self.adapter = Adapter(layers, shape, compute_dtype=compute_dtype)
+        self.adapter = Adapter(layers, shape, modules, compute_dtype=compute_dtype)
         self.optimizer = torch.optim.AdamW(
             [self.adapter.flat],
             lr=record.learning_rate,
@@ -88,8 +95,9 @@ class TrainingTrial:
 
     def adapter_record(self) -> AdapterRecord:
         """Return the exact sizes of the adapter's tensors, in memory and in its files; AdamW keeps two averages."""
-        flat = self.adapter.flat
+        flat, whole = self.adapter.flat, self.adapter.saved_parameters
         parameter_bytes = flat.numel() * flat.element_size()
+        n_saved = (flat.numel() - whole) * self._saved_rank // self.record.rank + whole
         return AdapterRecord(
             rank=self.record.rank,
             trainable_parameters=flat.numel(),
@@ -97,5 +105,5 @@ class TrainingTrial:
             gradient_bytes=parameter_bytes,
             optimizer_bytes=2 * parameter_bytes,
             saved_rank=self._saved_rank,
-            saved_bytes=parameter_bytes * self._saved_rank // self.record.rank,
+            saved_bytes=n_saved * flat.element_size(),
         )

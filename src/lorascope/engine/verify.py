@@ -24,6 +24,12 @@ from lorascope.engine.reference import TOLERANCE, Reference, relative_difference
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import check_initialisation, saved_rank_note
+from lorascope.modeling.adapters.modules_to_save import (
+    parameters_to_save,
+    saved_module_notes,
+    select_modules_to_save,
+    swap_in_modules_to_save,
+)
 from lorascope.modeling.adapters.peft_check import unloadable_layers
 from lorascope.modeling.backends.protocol import Backend, unpatch
 from lorascope.modeling.backends.registry import load_fast_backend
@@ -81,10 +87,13 @@ def check_model(
     reach = replace(reference.reach, unloadable=unloadable_layers(model, sorted(reference.reach.wholly)))
     targets = select_targets(model, spec, reach)
     notes = list(target_notes(model, spec.target_modules, targets, reach))
+    whole = select_modules_to_save(model, spec.modules_to_save)
+    notes += saved_module_notes(model, whole)
     frozen, found = prepare_model(
         model,
         targets,
         examples,
+        modules_to_save=whole,
         reference=reference,
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
@@ -96,7 +105,7 @@ def check_model(
     notes += check_ranks(layers_of_ranks(frozen.layers, spec), spec.ranks)
     check_initialisation(frozen.layers, spec)
     notes += saved_rank_note(spec)
-    check_adapter_sizes(frozen.layers, spec, model.dtype)
+    check_adapter_sizes(frozen.layers, spec, model.dtype, whole=parameters_to_save(model, whole))
     return CheckedModel(frozen=frozen, found=found, reasons=reasons, slower=slower, notes=tuple(notes))
 
 
@@ -121,6 +130,7 @@ def prepare_model(
     *,
     packing: bool,
     kernels: bool,
+    modules_to_save: tuple[str, ...] = (),
     timed: bool = False,
     share: bool = False,
     reference: Reference | None = None,
@@ -133,6 +143,7 @@ def prepare_model(
         examples: rows to compare on.
         packing: whether rows may be packed without padding.
         kernels: whether a faster backend than Torch may be used.
+        modules_to_save: full names of modules that trials train whole.
         timed: whether that backend must be faster here; if not, it must be right only.
         share: whether rows in training share prefixes where the backend can.
         reference: what the model makes of these rows, if it is known.
@@ -146,6 +157,7 @@ def prepare_model(
     plain = FrozenModel(
         model=model,
         layers=swap_in(model, targets),
+        modules_to_save=swap_in_modules_to_save(model, modules_to_save),
         packing=False,
         chunked_head=reference.plain_head,
         backend=TORCH,

@@ -208,8 +208,10 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
     return notes
 
 
-def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype) -> None:
-    """Check that ``max_adapter_mb`` allows the smallest rank's adapter.
+def check_adapter_sizes(
+    layers: Mapping[str, MultiLoraLinear], spec: StudySpec, dtype: torch.dtype, *, whole: int = 0
+) -> None:
+    """Check that ``max_adapter_mb`` allows the smallest rank's adapter, with ``whole`` parameters of other modules.
 
     Raises:
         InputError: no rank's adapter is that small.
@@ -219,7 +221,7 @@ def check_adapter_sizes(layers: Mapping[str, MultiLoraLinear], spec: StudySpec, 
     features = {name: layer.features for name, layer in layers.items()}
 
     def size(rank: int) -> int:
-        return saved_parameters(spec, rank, features) * torch.promote_types(dtype, torch.float32).itemsize
+        return (saved_parameters(spec, rank, features) + whole) * torch.promote_types(dtype, torch.float32).itemsize
 
     smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
     if size(smallest) <= most:

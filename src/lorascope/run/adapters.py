@@ -27,6 +27,7 @@ def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial
             lora_alpha=trial.record.lora_alpha,
             rslora=study.spec.alpha_rule == "rslora",
             dropout=study.spec.lora_dropout,
+            modules=trial.adapter.copies,
             rank_pattern=study.spec.rank_pattern,
             alpha_pattern=study.spec.alpha_pattern,
         )

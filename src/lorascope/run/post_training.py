@@ -12,8 +12,8 @@ from lorascope.data.forgetting_text import ForgettingText
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.measure.memory import release_memory
-from lorascope.modeling.adapters.adapter import Adapter, AdapterShape, attach
-from lorascope.modeling.adapters.peft_io import read_updates
+from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
+from lorascope.modeling.adapters.peft_io import read_modules, read_updates
 from lorascope.modeling.adapters.svd import Update, principal, principal_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
@@ -34,7 +34,7 @@ class PostTraining:
         run, text = self.run, self.run.study.forgetting_text
         best, stored = best_trials(run.folder, run.store), stored_analyses(run.store)
         pending = pending_analyses(run.study.spec, best, stored, text_hash=text.sha256 if text else None)
-        attach(run.study.frozen.layers, [])
+        run.study.frozen.attach([])
         release_memory(run.study.device)
         try:
             for trial_id in pending.spectra:
@@ -50,7 +50,7 @@ class PostTraining:
                 raise
             run.tracker.note(f"not all could be examined, as memory ran out ({error}); run again to try once more")
         finally:
-            attach(run.study.frozen.layers, [])
+            run.study.frozen.attach([])
 
     def _spectrum(self, trial_id: str) -> None:
         self.run.tracker.phase(f"examining {trial_id}: singular values")
@@ -65,7 +65,7 @@ class PostTraining:
         run = self.run
         run.tracker.phase(f"examining {trial_id or 'the base'}: loss on the generic text")
         if trial_id != BASE_MODEL:
-            self._attach(self._updates(trial_id))
+            self._attach(trial_id, self._updates(trial_id))
         adapter = BASE_ONLY if trial_id == BASE_MODEL else 0
         nats, seconds = example_nats(run.study.frozen, adapter, text.windows, run.study.spec, check_stop=run.check_stop)
         run.store.put(
@@ -86,7 +86,7 @@ class PostTraining:
         held_out = run.study.splits.eval
         for rank in ranks:
             run.tracker.phase(f"examining {trial_id}: held-out loss when truncated to rank {rank}")
-            self._attach({layer: update.first(rank) for layer, update in whole.items()})
+            self._attach(trial_id, {layer: update.first(rank) for layer, update in whole.items()})
             nats, seconds = example_nats(run.study.frozen, 0, held_out, run.study.spec, check_stop=run.check_stop)
             run.store.put(
                 TruncationRecord(
@@ -101,18 +101,21 @@ class PostTraining:
     def _updates(self, trial_id: str) -> dict[str, Update]:
         return read_updates(self.run.folder.trial_adapter(trial_id))
 
-    def _attach(self, updates: Mapping[str, Update]) -> None:
-        """Make these updates the model's one adapter."""
+    def _attach(self, trial_id: str, updates: Mapping[str, Update]) -> None:
+        """Make these updates the model's one adapter, with the modules that the trial trained whole."""
         frozen = self.run.study.frozen
         some = next(iter(updates.values()))
         own = {name: (len(update.A), update.scale) for name, update in updates.items()}
         shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0, own=own)
-        adapter = Adapter(frozen.layers, shape, compute_dtype=frozen.model.dtype)
+        adapter = Adapter(frozen.layers, shape, frozen.modules_to_save, compute_dtype=frozen.model.dtype)
         with torch.no_grad():
             for name, layer in adapter.layers.items():
                 layer.A.copy_(updates[name].A)
                 layer.B.copy_(updates[name].B)
-        attach(frozen.layers, [adapter])
+            for name, weights in read_modules(self.run.folder.trial_adapter(trial_id)).items():
+                for key, weight in weights.items():
+                    adapter.copies[name][key].copy_(weight)
+        frozen.attach([adapter])
 
 
 def stored_analyses(store: StudyStore) -> list[AnalysisRecord]:

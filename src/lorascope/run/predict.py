@@ -70,7 +70,8 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     )
     if not study.frozen.chunked_head:
         config = replace(config, chunk=None)
-    shape = model_shape(study.frozen.model, study.frozen.layers, own_ranks(tuple(study.frozen.layers), study.spec))
+    frozen, layers = study.frozen, tuple(study.frozen.layers)
+    shape = model_shape(frozen.model, layers, own_ranks(layers, study.spec), tuple(frozen.modules_to_save))
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     rest = known.rest_bytes if known else _rest_bytes(study)
     batches = choose_batches(study, study.spec.seeds[0])

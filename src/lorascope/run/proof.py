@@ -13,7 +13,8 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.measure.memory import release_memory
 from lorascope.message import Message
-from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.adapters.modules_to_save import ModuleToSave
 from lorascope.modeling.adapters.peft_check import (
     PEFT_ERRORS,
     layers_left_out,
@@ -38,7 +39,7 @@ def prove_adapters(run: RunContext) -> None:
     if not peft_is_installed():
         run.tracker.note("the adapters were not loaded with PEFT to compare losses, as it is not installed")
         return
-    attach(run.study.frozen.layers, [])
+    run.study.frozen.attach([])
     release_memory(run.study.device)
     try:
         with _plain(run.study.frozen) as model:
@@ -96,14 +97,15 @@ def _plain(frozen: FrozenModel) -> Iterator[PreTrainedModel]:
     }
     for module in forwards:
         del module.forward
-    for name, layer in frozen.layers.items():
+    wrapped: dict[str, MultiLoraLinear | ModuleToSave] = {**frozen.layers, **frozen.modules_to_save}
+    for name, layer in wrapped.items():
         model.set_submodule(name, layer.base)
     with quiet():
         model.set_attn_implementation(frozen.own_attention)
     try:
         yield model
     finally:
-        for name, layer in frozen.layers.items():
+        for name, layer in wrapped.items():
             model.set_submodule(name, layer)
         for module, forward in forwards.items():
             vars(module)["forward"] = forward

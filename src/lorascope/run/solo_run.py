@@ -27,7 +27,6 @@ from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
 from lorascope.measure.machine_rates import machine_rates
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.sampler import SystemSampler
-from lorascope.modeling.adapters.adapter import attach
 from lorascope.records import GpuSample, MachineRates, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
@@ -106,7 +105,7 @@ def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
             with _gpu_sampling(store, study.device, rank):
                 store.put(solo.measure(effort.steps, last=last))
             failed.remove(rank)
-        attach(study.frozen.layers, [])
+        study.frozen.attach([])
         if last and rank not in failed:
             run.tracker.solo_cost(_result(store.read(SoloRun), rank))
 
@@ -201,11 +200,11 @@ class SoloRunner:
         The first repeat's warm-up is on the typical batch, and its operations are counted. The last repeat's is the
         heaviest step, for its peak, and a micro-batch of an evaluation follows.
         """
-        device, layers = self.study.device, self.study.frozen.layers
+        device = self.study.device
         release_memory(device)
         with MemoryMeter(device) as meter:
             steps = self._steps(meter, n_steps, last=last)
-            attach(layers, [])
+            self.study.frozen.attach([])
         release_memory(device)
         peaks, clock = meter.peaks_bytes, steps.clock
         return SoloRun(
@@ -235,8 +234,8 @@ class SoloRunner:
     def _steps(self, meter: MemoryMeter, n_steps: int, *, last: bool) -> _Steps:
         frozen, batches = self.study.frozen, self.batches
         record = replace(self.trial, learning_rate=_LEARNING_RATE)
-        trial = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype)
-        attach(frozen.layers, [trial.adapter])
+        trial = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype, frozen.modules_to_save)
+        frozen.attach([trial.adapter])
         known = (*frozen.model.parameters(), *frozen.model.buffers(), *trial.adapter.tensors())
         saved, products = SavedTensorCounter(known) if last else None, MatmulCounter() if self.repeat == 0 else None
         probe = _CostProbe(StepClock(self.study.device), meter, saved)

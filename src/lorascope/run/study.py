@@ -9,6 +9,7 @@ import torch
 
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
+from lorascope.modeling.adapters.modules_to_save import parameters_to_save
 from lorascope.records import ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
@@ -67,7 +68,9 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
             return
         study = prepare_study(spec, before, tracker)
         features = {name: layer.features for name, layer in study.frozen.layers.items()}
-        check_disk(folder, *planned_parameters(spec, features))
+        frozen = study.frozen
+        whole = parameters_to_save(frozen.model, frozen.modules_to_save)
+        check_disk(folder, *planned_parameters(spec, features, whole))
         begin_folder(folder, study.spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)

@@ -55,11 +55,15 @@ def saved_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[in
     return adapter_parameters(spec, rank, features) * saved_rank(spec, rank) // rank
 
 
-def planned_parameters(spec: StudySpec, features: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
-    """Return the parameters of all planned adapters of layers with these features: those trained, and those saved."""
+def planned_parameters(spec: StudySpec, features: Mapping[str, tuple[int, int]], whole: int) -> tuple[int, int]:
+    """Return the parameters of all planned adapters of layers with these features: those trained, and those saved.
+
+    Each has ``whole`` parameters of modules that are trained whole as well.
+    """
     ranks = [trial.rank for trial in plan_trials(spec)]
     trained = sum(adapter_parameters(spec, rank, features) for rank in ranks)
-    return trained, sum(saved_parameters(spec, rank, features) for rank in ranks)
+    saved = sum(saved_parameters(spec, rank, features) for rank in ranks)
+    return trained + whole * len(ranks), saved + whole * len(ranks)
 
 
 def planned_settings(spec: StudySpec, rank: int) -> tuple[Setting, ...]:

@@ -1,10 +1,9 @@
 """Options of PEFT's ``LoraConfig`` that a study cannot have."""
 
-_ONE_BASE = "only adapters are trained, and all share one frozen base"
+_ONE_BASE = "only adapters and whole modules to save are trained, and all share one frozen base"
 _OTHER_UPDATE = "its update is not scale * B A x, which is what ranks are compared by"
 REFUSED = {
     "use_dora": "DoRA is within 1-2 % of LoRA once learning rates are tuned (arXiv 2602.04998), and takes longer",
-    "modules_to_save": _ONE_BASE,
     "trainable_token_indices": _ONE_BASE,
     "bias": _ONE_BASE,
     "layer_replication": _ONE_BASE,

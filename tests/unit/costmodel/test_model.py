@@ -17,6 +17,8 @@ from lorascope.engine.forward import FrozenModel, MicroBatchRow
 from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
+from lorascope.modeling.adapters.modules_to_save import select_modules_to_save
+from lorascope.modeling.targets import find_targets
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
@@ -176,13 +178,24 @@ def spec_of(kind: str, rank: int) -> StudySpec:
     return StudySpec(ranks=(rank,), target_modules=TARGETS[kind], tokens_per_pass=4096)
 
 
+@pytest.mark.parametrize("endings", [None, ("lm_head",), ("lm_head", "embed_tokens", "wte")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_predicted_sizes_equal_those_of_the_trial(kind: str, dtype: torch.dtype) -> None:
+def test_predicted_sizes_equal_those_of_the_trial(
+    kind: str, dtype: torch.dtype, endings: tuple[str, ...] | None
+) -> None:
     model, spec = make_model(kind, dtype), spec_of(kind, 3)
-    frozen, _ = prepare_model(model, spec.target_modules, make_examples(6), packing=True, kernels=False)
-    trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, dtype)
+    names = [name for name, _ in model.named_modules() if name.endswith(endings or ("none",))]
+    whole = select_modules_to_save(model, tuple(names) or None)
+    planned = model_shape(model, find_targets(model, spec.target_modules), modules_to_save=whole)
+    frozen, _ = prepare_model(
+        model, spec.target_modules, make_examples(6), packing=True, kernels=False, modules_to_save=whole
+    )
+    trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, dtype, frozen.modules_to_save)
     config = lorascope_config(str(dtype).removeprefix("torch."), kernels=False, on_cpu=False)
-    found = predict(model_shape(model, frozen.layers), config, [STEP], [3], L4)
+    shape = model_shape(model, frozen.layers, modules_to_save=whole)
+    assert shape == planned
+    assert shape.whole_parameters == trial.adapter.saved_parameters
+    found = predict(shape, config, [STEP], [3], L4)
     record = trial.adapter_record()
     assert found.trained_parameters == record.trainable_parameters
     assert found.memory.gradient_bytes == record.gradient_bytes

@@ -244,7 +244,7 @@ def test_cost_is_read_from_files_and_flags(tmp_path: Path, text: str, flags: dic
     assert load_spec(tmp_path / "again.yaml", {}) == spec
 
 
-@pytest.mark.parametrize("name", ["use_dora", "modules_to_save", "eva_config", "use_qalora"])
+@pytest.mark.parametrize("name", ["use_dora", "bias", "eva_config", "use_qalora"])
 def test_options_of_peft_that_a_study_cannot_have_are_refused_with_the_reason(name: str) -> None:
     with pytest.raises(SpecError, match=f"{name} is not supported: .* (LoRA|base|update|rank)"):
         load_spec(None, {name: True})

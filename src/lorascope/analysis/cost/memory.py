@@ -91,7 +91,8 @@ def growth_sections(data: StudyData) -> tuple[GrowthSection, ...]:
     if len(last) < 2 or data.resolved is None:
         return ()
     phases = [set(phase_bytes(run)) for run in last.values()]
-    counted = float(np.mean([_state_bytes(data.adapters[rank]) / rank for rank in last]))
+    low, high = (data.adapters[rank] for rank in (min(last), max(last)))  # on a line, with what all ranks have alike
+    counted = (_state_bytes(high) - _state_bytes(low)) / (high.rank - low.rank)
     parts = []
     for phase in phase_bytes(next(iter(last.values()))):
         if all(phase in found for found in phases):

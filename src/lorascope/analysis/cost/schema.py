@@ -116,7 +116,7 @@ class GrowthSection(Section):
     bytes_per_rank: float
     """Slope: bytes for each rank more."""
     counted_bytes_per_rank: float
-    """Bytes of adapter, gradient and optimizer for each rank, counted from their tensors."""
+    """Bytes of adapter, gradient and optimizer that one more rank adds, counted from their tensors."""
 
 
 class JointSection(Section):

@@ -5,7 +5,7 @@ import json
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.adapters.peft_io import CONFIG, PREFIX, WEIGHTS, save_peft
+from lorascope.modeling.adapters.peft_io import CONFIG, PREFIX, WEIGHTS, read_modules, save_peft
 from lorascope.modeling.backends.protocol import LayerAdapter
 
 PEFT_ERRORS = (
@@ -81,7 +81,15 @@ def layers_left_out(model: PreTrainedModel, folder: Path) -> list[str]:
         stored = tensors[f"{PREFIX}{name}.lora_{which}.weight"]
         return weight is not None and weight.shape == stored.shape and torch.equal(weight.cpu().to(stored), stored)
 
-    return [name for name in names if not (has(name, "A") and has(name, "B"))]
+    lost = [name for name in names if not (has(name, "A") and has(name, "B"))]
+    return lost + [name for name, weights in read_modules(folder).items() if not _has_copy(modules.get(name), weights)]
+
+
+def _has_copy(module: nn.Module | None, stored: Mapping[str, torch.Tensor]) -> bool:
+    copy = getattr(module, "modules_to_save", {})
+    loaded = dict(copy["default"].named_parameters()) if "default" in copy else {}
+    same = (torch.equal(loaded[key].cpu(), one.to(loaded[key].dtype)) for key, one in stored.items() if key in loaded)
+    return stored.keys() <= loaded.keys() and all(same)
 
 
 def unloadable_layers(model: PreTrainedModel, names: Sequence[str]) -> frozenset[str]:

@@ -2,19 +2,22 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.atomic import write_whole
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.adapters.modules_to_save import weights_are_tied
 from lorascope.modeling.adapters.svd import Update, principal
 from lorascope.modeling.adapters.tensor_file import write_tensors
 from lorascope.modeling.backends.protocol import LayerAdapter
@@ -49,6 +52,7 @@ def save_peft(
     dropout: float,
     rank_pattern: Mapping[str, int] = MappingProxyType({}),
     alpha_pattern: Mapping[str, float] = MappingProxyType({}),
+    modules: Mapping[str, Mapping[str, torch.Tensor]] = MappingProxyType({}),
 ) -> None:
     """Write one adapter so that ``PeftModel.from_pretrained`` loads it over the base as it is.
 
@@ -65,6 +69,7 @@ def save_peft(
         dropout: LoRA dropout in training.
         rank_pattern: ranks of layers that have their own, as PEFT matches them.
         alpha_pattern: alphas of such layers.
+        modules: weights of modules that were trained whole, by the names of modules and of their parameters.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -72,6 +77,8 @@ def save_peft(
         A, B = (factor.detach().cpu() for factor in _whole_factors(adapter))
         tensors[f"{PREFIX}{name}.lora_A.weight"] = A.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = B.contiguous()
+    for name, weights in modules.items():
+        tensors |= {f"{PREFIX}{name}.{key}": weight.detach().cpu().contiguous() for key, weight in weights.items()}
     twice = 2 if any(adapter.initial is not None for adapter in adapters.values()) else 1
     alphas = math.sqrt(twice) if rslora else twice
     config = {
@@ -89,7 +96,7 @@ def save_peft(
         "bias": "none",
         "init_lora_weights": True,
         "inference_mode": True,
-        "modules_to_save": None,
+        "modules_to_save": list(modules) or None,
     }
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     _write_config(folder, config)
@@ -126,7 +133,7 @@ def read_updates(folder: Path) -> dict[str, Update]:
     Raises:
         InputError: a file is missing, damaged, or not of an adapter that this program wrote.
     """
-    try:
+    with _explained(folder):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
         updates = {}
@@ -138,16 +145,40 @@ def read_updates(folder: Path) -> dict[str, Update]:
             if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, rank, rank):
                 raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
             updates[layer] = Update(A=A, B=B, scale=scale)
+    return updates
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except _UNREADABLE as error:
         raise InputError(
             f"the adapter in {folder} cannot be read: {type(error).__name__}: {error}",
             remedy="bring its two files back from a copy, or start the study anew with --out",
         ) from error
-    return updates
+
+
+def read_modules(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Read the weights of modules that were trained whole, by the names of modules and of their parameters.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    with _explained(folder):
+        names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["modules_to_save"] or ()
+        tensors = load_file(folder / WEIGHTS) if names else {}
+        return {
+            name: {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+            for name in names
+            for start in [f"{PREFIX}{name}."]
+        }
 
 
 def merge_peft(model: PreTrainedModel, folder: Path) -> None:
     """Add an adapter's update to the weights of a plain base model, W + scale * B A, computed in float32 or better.
+
+    Modules that were trained whole get their trained weights.
 
     Raises:
         InputError: a layer does not store its weight as a matrix that an update can be added to, or not for itself.
@@ -167,6 +198,13 @@ def merge_peft(model: PreTrainedModel, folder: Path) -> None:
         A, B = update.A.to(weight_OI.device, wide), update.B.to(weight_OI.device, wide)
         with torch.no_grad():
             weight_OI.copy_(weight_OI.to(wide) + update.scale * (B @ A))
+    for name, weights in read_modules(folder).items():
+        module = model.get_submodule(name)
+        for key, weight in weights.items():  # new parameters: another module may have the same as this one
+            old = module.get_parameter(key)
+            setattr(module, key, nn.Parameter(weight.to(old), requires_grad=False))
+    if not weights_are_tied(model):
+        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
 
 
 def _check_not_shared(model: PreTrainedModel, names: Iterable[str]) -> None:
@@ -185,7 +223,7 @@ def _check_not_shared(model: PreTrainedModel, names: Iterable[str]) -> None:
 
 
 def truncate_peft(source: Path, target: Path, rank: int) -> None:
-    """Write the best adapter of a smaller rank, layer by layer, to a new folder.
+    """Write the best adapter of a smaller rank, layer by layer, to a new folder; whole modules stay as they are.
 
     Its factors hold the scale: ``lora_alpha`` equals r, and rsLoRA is off.
     """
@@ -198,6 +236,8 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
             smaller[layer] = len(cut.A)
         tensors[f"{PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
         tensors[f"{PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
+    for name, weights in read_modules(source).items():
+        tensors |= {f"{PREFIX}{name}.{key}": weight for key, weight in weights.items()}
     target.mkdir(exist_ok=True)
     write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
     own = {"rank_pattern": smaller, "alpha_pattern": smaller}

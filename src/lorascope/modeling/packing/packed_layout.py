@@ -52,7 +52,7 @@ class MicroBatchLayout:
             assert parent < 0 or not self.padded, "padded rows share nothing"
 
     @cached_property
-    def _runs(self) -> tuple[tuple[int, int, int], ...]:
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
         """``(adapter, first span, span after the last)`` of neighbours with one adapter, or with none."""
         found, first = [], 0
         for span in range(1, len(self.adapters) + 1):
@@ -64,7 +64,7 @@ class MicroBatchLayout:
     @cached_property
     def segments(self) -> tuple[tuple[int, int, int], ...]:
         """``(adapter, first span, span after the last)`` of each adapter."""
-        return tuple(run for run in self._runs if run[0] != BASE_ONLY)
+        return tuple(run for run in self.runs if run[0] != BASE_ONLY)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class MicroBatchLayout:
         if self.padded:
             return (max(self.lengths),) * len(self.lengths)
         widths = list(self.lengths)
-        for _, first, stop in self._runs:
+        for _, first, stop in self.runs:
             widths[stop - 1] += -sum(self.lengths[first:stop]) % SLOT_MULTIPLE
         return tuple(widths)
 

@@ -13,7 +13,6 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import mask_credentials
 from lorascope.measure.memory import release_memory, retain_freed_memory
 from lorascope.message import Message
-from lorascope.modeling.adapters.adapter import attach
 from lorascope.run.executors import Emit, GroupBegins, GroupFailed, GroupOrder, GroupReady
 from lorascope.run.executors.group_recorder import GroupRecorder
 from lorascope.run.prepare import PreparedStudy
@@ -52,13 +51,14 @@ class InlineExecutor:
         except Exception as error:  # noqa: BLE001 - the one place where any failure of a trial becomes its outcome
             return _failure(order, error, trials)
         finally:
-            attach(self._study.frozen.layers, [])
+            self._study.frozen.attach([])
         return None
 
     def _make_trials(self, order: GroupOrder, trials: list[TrainingTrial]) -> None:
         frozen = self._study.frozen
         for record in order.shard.trials:
-            trials.append(TrainingTrial(record, self._study.spec, frozen.layers, frozen.model.dtype))  # noqa: PERF401 - kept when one fails
+            made = TrainingTrial(record, self._study.spec, frozen.layers, frozen.model.dtype, frozen.modules_to_save)
+            trials.append(made)  # at once, as those made are kept when one fails
         if order.shard.origin is not None:
             load_checkpoint(order.shard.origin, trials)
 

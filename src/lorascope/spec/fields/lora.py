@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from lorascope.spec.fields.types import (
     Count,
     Fields,
+    NonEmpty,
     Positive,
     contradiction,
     no_duplicates,
@@ -112,6 +113,10 @@ class LoraFields(Fields):
 
     alpha_pattern: Annotated[dict[str, Positive], AfterValidator(_compiles)] = {}  # noqa: RUF012 - pydantic copies it
     """Layers with an alpha of their own, as in PEFT: name suffixes or regular expressions to alphas."""
+
+    modules_to_save: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] | None = None
+    """Modules that each trial trains whole beside its adapter, as in PEFT, by the ends of their names: the input
+    embeddings or the output head, such as ``embed_tokens,lm_head``. Default: none."""
 
     init_lora_weights: Annotated[bool | str, AfterValidator(_is_initialisation)] = True
     """Initial values of the adapters, as in PEFT: ``true`` (uniform A, B zero), ``gaussian``, and from the base's

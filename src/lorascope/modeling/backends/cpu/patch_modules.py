@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecode
 from lorascope.errors import UnsupportedModelError
 from lorascope.modeling.adapters.linear_kinds.dense import is_unmodified
 from lorascope.modeling.adapters.lora import MultiLoraLinear, adapted
+from lorascope.modeling.adapters.modules_to_save import ModuleToSave
 from lorascope.modeling.backends.cpu.autograd import (
     FrozenForward,
     FrozenProduct,
@@ -52,6 +53,7 @@ def patch(model: nn.Module, kernels: Kernels, level: str) -> list[nn.Module]:
     found = []
     get_head = getattr(model, "get_output_embeddings", lambda: None)
     head = get_head()
+    head = head.base if isinstance(head, ModuleToSave) else head
     parts: list[_Maker] = [_norm, _feed_forward, _linear, *([] if level == "modules" else [_attention])]
     rounds: list[list[_Maker]] = [parts, [_layer]] if level == "layers" else [parts]
     for now in rounds:  # layers are made of what the first round found
