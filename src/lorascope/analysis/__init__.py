@@ -1,4 +1,4 @@
-"""From a study's records to what they say: one frozen StudySummary."""
+"""Analysis of a study's records into one frozen StudySummary."""
 
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summarize import summarize, summarize_data

@@ -1,4 +1,4 @@
-"""What all parts of summary.json have in common."""
+"""Base class of the sections of summary.json."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,6 +6,6 @@ Interval = tuple[float, float]
 
 
 class Section(BaseModel):
-    """Frozen, with the texts under the fields as their documentation, and without NaN or infinity."""
+    """A frozen section, documented by the text under each field; refuses NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

@@ -31,7 +31,7 @@ class BudgetSection(Section):
 
 
 class StudyInfo(Section):
-    """What was studied."""
+    """Model, rows and settings of the study."""
 
     model: str
     """Base model."""
@@ -60,7 +60,7 @@ class StudyInfo(Section):
     kernels_reason: Message | None
     """Why they did or did not."""
     data_notes: tuple[Message, ...]
-    """What was done to the rows, one sentence each."""
+    """Notes on how the rows were read, cut, dropped and split, one sentence each."""
     data_hash: str | None
     """Hash of the rows."""
     model_hash: str | None
@@ -92,11 +92,11 @@ class StudyInfo(Section):
 
     @property
     def limited(self) -> bool:
-        """Say whether any limit was given."""
+        """Return True if any limit was given."""
         return any(most is not None for most in (self.max_memory_bytes, self.max_seconds, self.max_adapter_bytes))
 
     budget: BudgetSection | None
-    """What the search for learning rates cost; null before a trial has finished."""
+    """Tokens that the search for learning rates took; null before a trial has finished."""
 
 
 class TrialSection(Section):
@@ -192,11 +192,11 @@ class RankSection(Section):
     gpu: GpuSection | None = None
     """The GPU while it trained alone; null without one."""
     scale: float | None = None
-    """What the update B A x is multiplied by, from alpha and the rank."""
+    """Factor of the update B A x, from alpha and the rank."""
     pareto: bool | None = None
     """True where no other rank is as good in loss, time of a step and peak memory and better in one of them."""
     forgetting: ForgettingSection | None = None
-    """What it lost on the generic text."""
+    """Change of its loss on the generic text."""
     learning_rates: tuple[float, ...] = ()
     """Learning rates that were tried for this rank at this alpha, ascending."""
     added_learning_rates: tuple[float, ...] = ()
@@ -208,7 +208,7 @@ class RankSection(Section):
 
 
 class EnvironmentSection(Section):
-    """Where the numbers came from: the last start of the study."""
+    """Machine, versions and command of the study's last start."""
 
     started: str
     """ISO 8601 with time zone."""
@@ -244,29 +244,29 @@ class StudySummary(Section):
     schema_version: Literal[1] = 1
     """Grows when a field changes its meaning or goes away."""
     study: StudyInfo
-    """What was studied."""
+    """Model, rows and settings of the study."""
     trials: tuple[TrialSection, ...]
     """Every trial, in the order of the plan."""
     ranks: tuple[RankSection, ...]
     """Every rank, ascending."""
     answer: AnswerSection
-    """What the study says, in one word and one sentence."""
+    """The study's answer, in one word and one sentence."""
     recommendation: RecommendationSection
     """Which rank to use."""
     verdict: VerdictSection
-    """What the data supports."""
+    """The conclusion that the data supports."""
     cautions: tuple[CautionSection, ...]
     """Reasons to read the numbers with care, the weightiest first."""
     environment: EnvironmentSection | None
-    """Where the numbers came from."""
+    """Machine, versions and command of the run."""
     readings: ReadingsSection
-    """What else the losses and sizes say."""
+    """Further findings from the losses and sizes."""
     spectra: tuple[SpectrumSection, ...] = ()
     """How much of each rank was used, by kind of module."""
     truncation: TruncationSection | None = None
-    """What the largest rank's adapter is worth when it is cut."""
+    """Losses of the largest rank's adapter, truncated to lower ranks."""
     generic_text: GenericTextSection | None = None
-    """What the losses under forgetting were taken on."""
+    """The text behind the losses under ``forgetting``."""
     predicted: PredictedSection | None = None
     """Predictions made before any measurement, compared with the measurements."""
     costs: CostsSection | None = None

@@ -117,7 +117,7 @@ class Splits:
     format: str
     """Row format, such as ``alpaca``; several, if data sets differ."""
     notes: tuple[Message, ...]
-    """What was done to the rows."""
+    """Notes on how the rows were read, cut, dropped and split."""
     lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """[rows] tokens of each row of the training split before it was cut, those that were dropped for it as well."""
 

@@ -135,5 +135,5 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
 
 
 def note(count: int, code: str, **values: Value) -> tuple[Message, ...]:
-    """Return the note of a count, nothing for none."""
+    """Return a note with this count, none for 0."""
     return (Message(code, count=count, **values),) if count else ()

@@ -42,7 +42,7 @@ def prepare(
         tokenizer: of its model.
         end_ids: tokens that stop the model beside the tokenizer's end token.
         processes: how many may tokenise at once.
-        tell: told how many of how many rows are tokenised, where that takes long.
+        tell: called with the number of tokenised rows and of all rows, where that takes long.
 
     Raises:
         InputError: the tokenizer has no end token, or the rows cannot be used.

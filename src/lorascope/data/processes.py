@@ -25,7 +25,7 @@ _AHEAD = 3
 _TELL_SECONDS = 10.0
 
 Progress = Callable[[int, int], None]
-"""Told from time to time how many of how many rows are encoded."""
+"""Called from time to time with the number of encoded rows and of all rows."""
 
 
 def encode_rows(encoder: Encoder, rows: Rows, *, processes: int, tell: Progress | None) -> EncodedRows:
@@ -35,7 +35,7 @@ def encode_rows(encoder: Encoder, rows: Rows, *, processes: int, tell: Progress 
         encoder: of these rows.
         rows: read once, or again in this process if the others end.
         processes: at most so many.
-        tell: told every ten seconds, if given.
+        tell: called every ten seconds, if given.
 
     Raises:
         InputError: a row cannot be used; the first one is named.

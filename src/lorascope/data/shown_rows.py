@@ -1,4 +1,4 @@
-"""Rows as people look at them: text with its targets told apart."""
+"""Rows as text, with their targets marked."""
 
 from collections.abc import Sequence
 from itertools import pairwise

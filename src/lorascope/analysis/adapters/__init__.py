@@ -1,1 +1,1 @@
-"""What the trained adapters contain: spectrum, truncation, forgetting."""
+"""Analysis of the trained adapters: spectrum, truncation, forgetting."""

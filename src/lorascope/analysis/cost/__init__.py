@@ -1,1 +1,1 @@
-"""What each rank costs: time, memory, predictions."""
+"""Costs of each rank: time, memory, predictions."""

@@ -161,7 +161,7 @@ class CostReadingsSection(Section):
     """Findings from the measurements."""
 
     steadiest_time_rank: int | None
-    """Rank whose steps vary least in time, as a share of their median; null where that cannot be told."""
+    """Rank whose steps vary least in time, as a share of their median; null where it is unknown."""
     steadiest_memory_rank: int | None
     """Rank whose memory varies least after its warm-up, as a share of its mean."""
     bandwidth_rank: int | None

@@ -1,4 +1,4 @@
-"""Several tests at once."""
+"""Holm's correction for multiple tests."""
 
 from collections.abc import Sequence
 

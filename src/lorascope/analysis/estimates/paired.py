@@ -89,7 +89,7 @@ class SeedRows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Parts:
-    """What varies in one quantity, each as a variance of its mean over the seeds."""
+    """Variance components of one quantity, each of its mean over the seeds."""
 
     rows: float
     """From the choice of rows; holds ``shared`` too."""

@@ -1,1 +1,1 @@
-"""What the data supports: claims, verdict, recommendation, cautions."""
+"""Conclusions that the data supports: claims, verdict, recommendation, cautions."""

@@ -27,7 +27,7 @@ _ONLY = Message("advice.only_rank")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grounds:
-    """What a recommendation rests on."""
+    """Evidence behind a recommendation."""
 
     comparison: Comparison
     ranks: Mapping[int, RankSection]

@@ -41,7 +41,7 @@ class AnswerSection(Section):
     text: Message
     """The answer in one sentence."""
     now: Sentences
-    """What to do for now, and how to make the adapter smaller; empty where the answer says all."""
+    """Steps to take for now, and how to make the adapter smaller; empty where the answer says all."""
     truncate_to: int | None
     """Rank that the adapter of the rank to use can be truncated to: the largest rank's smallest ``adequate_rank``; null
     where no smaller rank is shown to lose less than the tolerance."""
@@ -59,7 +59,7 @@ class AdviceSection(Section):
     chance: float | None = None
     """Probability of that under a flat prior; null with one rank or one seed."""
     change: Sentences = ()
-    """What would change it."""
+    """Conditions under which the recommendation would change."""
 
 
 class RecommendationSection(Section):
@@ -79,7 +79,7 @@ class RecommendationSection(Section):
 
 
 class ClaimsSection(Section):
-    """What is shown of one rank: p-values, corrected for the number of ranks. At most 0.05 means shown."""
+    """Hypothesis tests on one rank: p-values, corrected for the number of ranks. At most 0.05 is significant."""
 
     rank: int
     """LoRA rank r."""
@@ -105,7 +105,7 @@ class NoiseFloorSection(Section):
 
 
 class VerdictSection(Section):
-    """What the data supports."""
+    """Verdict: the conclusion that the data supports."""
 
     kind: VerdictKind
     """The verdict in one word."""
@@ -114,11 +114,11 @@ class VerdictSection(Section):
     seeds: int = 0
     """Seeds behind the differences: the replications. With 1 the intervals cover held-out rows only."""
     rank_matters: bool | None = None
-    """True when some rank is shown to be worse than another; null with one seed, or where nothing can be told."""
+    """True when some rank is shown to be worse than another; null with one seed, or where the data cannot show it."""
     claims: tuple[ClaimsSection, ...] = ()
-    """What is shown of every rank, ascending; empty where nothing is compared."""
+    """Hypothesis tests on every rank, ascending; empty where nothing is compared."""
     noise_floor: NoiseFloorSection | None = None
-    """What the seed alone changes; null with one seed."""
+    """Differences that another seed alone makes; null with one seed."""
 
 
 class CautionSection(Section):

@@ -145,7 +145,7 @@ def _why_untrained(turns: Sequence[Turn], answers: Sequence[int]) -> Drop:
 
 
 def _prompt(turns: Sequence[Turn], first: int) -> str:
-    """Return all that is said before the first answer to a user, from turn ``first`` on; empty without one."""
+    """Return the text before the first answer to a user, from turn ``first`` on; empty without one."""
     asked = False
     for at, turn in enumerate(turns):
         if asked and turn.is_answer and at >= first:

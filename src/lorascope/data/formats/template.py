@@ -1,4 +1,4 @@
-"""Chat templates: one conversation to text, and what a template does with content, tool arguments and marks."""
+"""Chat templates: rendering of a conversation, and how a template treats content, tool arguments and marks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ class ChatTemplate:
         return any(not text or _PROBE in text for text in texts)
 
     def knows(self, role: str) -> bool:
-        """Return True if the template treats this role otherwise than one that nobody has, but for its name."""
+        """Return True if the template writes this role differently from an unknown one, apart from its name."""
         if role not in self._known:
             self._known[role] = self._tried_as(role, role) != self._tried_as(_UNHEARD_OF, role)
         return self._known[role]

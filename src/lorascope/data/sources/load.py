@@ -221,7 +221,7 @@ def _explained(dataset: str, split: str, config: str) -> Iterator[None]:
 
 
 def _hub_answers(dataset: str) -> bool:
-    """Ask once; ``datasets`` itself would retry for 23 seconds."""
+    """Return True if the hub answers one request; ``datasets`` itself would retry for 23 seconds."""
     try:
         huggingface_hub.HfApi().dataset_info(dataset, timeout=10)
     except OSError as error:  # an error status is an answer; offline mode, which the user chose, is not

@@ -1,4 +1,4 @@
-"""Problems of a data file, said with its name and a place in it."""
+"""Opening of data files, and errors about them with the file's name and the place in it."""
 
 import bz2
 import gzip
