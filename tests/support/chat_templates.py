@@ -4,8 +4,10 @@ They were written for these tests: what matters of each family is how it opens a
 what it does to earlier turns.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -200,6 +202,110 @@ FAMILIES = {
     ),
     "no-prompt": Family(
         template="{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}", shown=_ended("\n\n")
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolFamily:
+    """A template with tool calls and perhaps thinking, and the body and the end of an answer's targets.
+
+    ``body`` takes the message and whether no user speaks after it, ``end`` whether it is the conversation's last turn.
+    """
+
+    template: str
+    body: Callable[[Mapping[str, Any], bool], str]
+    end: Callable[[bool], str]
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _functions(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [call["function"] for call in message.get("tool_calls", ())]
+
+
+def _hermes(message: Mapping[str, Any], _: bool) -> str:
+    calls = "".join(f"\n<call>{_dumped(function)}</call>" for function in _functions(message))
+    return message["content"] + calls if message["content"] else calls.removeprefix("\n")
+
+
+def _brackets(message: Mapping[str, Any], _: bool) -> str:
+    calls = _functions(message)
+    whole = [{"type": "function", "function": function} for function in calls]
+    return f"<|start|>{_dumped(whole)}" if calls else message["content"]
+
+
+def _llama(message: Mapping[str, Any], _: bool) -> str:
+    calls = [f'{{"name": "{one["name"]}", "parameters": {_dumped(one["arguments"])}}}' for one in _functions(message)]
+    return ";".join(calls) or message["content"].strip()
+
+
+def _thinking(message: Mapping[str, Any], current: bool) -> str:
+    thought = message.get("reasoning_content", "")
+    calls = [f"<call>{one['name']} {_dumped(one['arguments'])}</call>" for one in _functions(message)]
+    return (f"<think>\n{thought}\n</think>\n\n" if thought and current else "") + message["content"] + "".join(calls)
+
+
+def _channels(message: Mapping[str, Any], current: bool) -> str:
+    thought = message.get("reasoning_content", "") if current else ""
+    before = f"<|channel|>analysis<|message|>{thought}<|end|><|start|>assistant" if thought else ""
+    for one in _functions(message):
+        return f"{before} to=functions.{one['name']}<|channel|>commentary<|message|>{_dumped(one['arguments'])}"
+    return f"{before}<|channel|>final<|message|>{message['content']}" if thought else message["content"]
+
+
+_ASKED = (
+    "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}"
+    "{% endif %}{% endfor %}"
+)
+TOOL_FAMILIES = {
+    "hermes": ToolFamily(
+        template="{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n<response>{{ m.content }}"
+        "</response><|im_end|>\n{% else %}<|im_start|>{{ m.role }}{% if m.content %}{{ '\\n' + m.content }}{% endif %}"
+        "{% for c in m.tool_calls or [] %}{{ '\\n<call>' }}{{ c.function | tojson }}</call>{% endfor %}<|im_end|>\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        body=_hermes,
+        end=lambda _: "<|im_end|>\n",
+    ),
+    "brackets": ToolFamily(
+        template="{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
+        "{% elif m.role == 'system' %}<|system|>{{ m.content }}<|end|>{% elif m.role == 'tool' %}<|message|>"
+        "{{ m.content }}<|end|>{% elif m.tool_calls %}{{ '<|start|>' + m.tool_calls | tojson + eos_token }}"
+        "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}",
+        body=_brackets,
+        end=lambda _: "</s>",
+    ),
+    "llama": ToolFamily(
+        template="{{ bos_token }}{% for m in messages %}"
+        "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}"
+        '{% if m.tool_calls %}{% for c in m.tool_calls %}{{ \'{"name": "\' + c.function.name + \'", "parameters": \' }}'
+        "{{ c.function.arguments | tojson }}{{ '}' }}{% if not loop.last %};{% endif %}{% endfor %}"
+        "{% else %}{{ m.content | trim }}{% endif %}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+        body=_llama,
+        end=lambda _: "<|eot_id|>",
+    ),
+    "thinking": ToolFamily(
+        template=_ASKED + "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and "
+        "m.reasoning_content and loop.index0 > ns.asked %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+        "{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} "
+        "{{ c.function.arguments | tojson }}</call>{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        body=_thinking,
+        end=lambda _: "<|im_end|>\n",
+    ),
+    "channels": ToolFamily(
+        template=_ASKED + "{% for m in messages %}{% if m.role != 'assistant' %}<|start|>{{ m.role }}<|message|>"
+        "{{ m.content }}<|end|>{% else %}{% if m.reasoning_content and loop.index0 > ns.asked %}"
+        "<|start|>assistant<|channel|>analysis<|message|>{{ m.reasoning_content }}<|end|>{% endif %}<|start|>assistant"
+        "{% if m.tool_calls %}{{ ' to=functions.' + m.tool_calls[0].function.name }}<|channel|>commentary<|message|>"
+        "{{ m.tool_calls[0].function.arguments | tojson }}<|end|>{% else %}<|channel|>final<|message|>{{ m.content }}"
+        "{% if loop.last %}<|return|>{% else %}<|end|>{% endif %}{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+        body=_channels,
+        end=lambda last: "<|return|>" if last else "",
     ),
 }
 

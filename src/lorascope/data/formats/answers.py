@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.data.formats.template import Message, Messages
-from lorascope.data.formats.turns import content_text, thinking
+from lorascope.data.formats.turns import THINKING, content_text, thinking
 from lorascope.errors import InputError
 
 _PRIVATE_USE = range(0xE000, 0xF8FF)
@@ -43,10 +43,13 @@ def find_answer(messages: Messages, turn: int, text: str, render: Render, number
         InputError: the template does not write it exactly once, or writes later turns in another way because of it.
     """
     try:
-        through = text if turn == len(messages) - 1 else render(messages[: turn + 1])
-        start, own_end = _place(messages[: turn + 1], turn, through, render)
-        tail = through[own_end:]
-        if not text.startswith(through[:own_end]):  # the whole conversation writes earlier turns otherwise
+        for some in (messages[: turn + 1], _without_thinking(messages[: turn + 1])):
+            through = text if turn == len(messages) - 1 else render(some)
+            start, own_end = _place(some, turn, through, render)
+            tail = through[own_end:]
+            if text.startswith(through[:own_end]):
+                break
+        else:  # the whole conversation writes earlier turns in yet another way
             start, own_end = _place(messages, turn, text, render)
     except _UnplacedError as error:
         raise InputError(
@@ -57,6 +60,11 @@ def find_answer(messages: Messages, turn: int, text: str, render: Render, number
     end = own_end + _shared(tail, text[own_end:])
     written = text[start:own_end]
     return Answer(start=start, end=end, whole=_holds_all(messages[turn], written), blank=not written.strip())
+
+
+def _without_thinking(messages: Messages) -> Messages:
+    """Return the messages as templates write them that leave out the thinking of earlier turns."""
+    return [{name: value for name, value in message.items() if name not in THINKING} for message in messages]
 
 
 def writes_calls(messages: Messages, turns: Sequence[int], render: Render) -> bool:

@@ -20,6 +20,8 @@ ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases}
 """The canonical role of each name, in lower case."""
 SWITCHES = ("weight", "train", "trainable", "training", "loss", "loss_mask")
 """Keys of a turn, or columns beside the turns, that say whether it is trained."""
+THINKING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message under which templates know its thinking."""
 _MEDIA = ("image", "video", "audio")
 _OWN_KEYS = frozenset({"role", "from", "content", "value", "function_call", "tool_calls", *SWITCHES})
 
@@ -58,8 +60,7 @@ def content_text(message: Message) -> str:
 
 def thinking(message: Message) -> list[str]:
     """Return what the message holds of thinking, under the names that templates know."""
-    names = ("reasoning_content", "thinking", "reasoning")
-    return [str(message[name]) for name in names if isinstance(message.get(name), str)]
+    return [str(message[name]) for name in THINKING if isinstance(message.get(name), str)]
 
 
 def read_turns(cell: object, template: ChatTemplate, number: int) -> list[Turn]:
