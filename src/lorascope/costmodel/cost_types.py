@@ -143,7 +143,8 @@ class TrainingConfig:
     weight_bytes: int = 4
     """Of a trained parameter."""
     copy_bytes: int = 0
-    """Of its copy in the precision of the products, which full fine-tuning has."""
+    """Of its copy in the precision of the products, which full fine-tuning has, or of an adapter's first values, which
+    all trials of a rank share."""
     gradient_bytes: int = 4
     optimizer_bytes: int = 8
     """AdamW's two averages."""

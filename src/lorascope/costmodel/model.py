@@ -71,7 +71,7 @@ def predict(
     microbatches = [one for step in steps for one in step.microbatches]
     memory = MemorySplit(
         base_bytes=0 if config.trains_base else shape.base_bytes(config.dtype),
-        adapter_bytes=trained * (config.weight_bytes + config.copy_bytes),
+        adapter_bytes=trained * config.weight_bytes + _copied(shape, config, ranks) * config.copy_bytes,
         gradient_bytes=trained * config.gradient_bytes,
         optimizer_bytes=trained * config.optimizer_bytes,
         activation_bytes=max(_activation_bytes(shape, config, one, ranks) for one in microbatches),
@@ -88,6 +88,13 @@ def predict(
 
 def _trained(shape: ModelShape, config: TrainingConfig, ranks: Sequence[int]) -> int:
     return shape.parameters if config.trains_base else sum(map(shape.adapter_parameters, ranks))
+
+
+def _copied(shape: ModelShape, config: TrainingConfig, ranks: Sequence[int]) -> int:
+    """Count the parameters that have a copy: all of the base's, or the first values of each rank's matrices."""
+    if config.trains_base:
+        return shape.parameters
+    return sum(shape.adapter_parameters(rank) - shape.whole_parameters for rank in set(ranks))
 
 
 def _without_overlap(memory: MemorySplit) -> MemorySplit:

@@ -130,6 +130,24 @@ def test_group_costs_its_ranks_and_one_base() -> None:
     assert joint.memory.optimizer_bytes == sum(one.memory.optimizer_bytes for one in alone)
 
 
+def test_trained_embeddings_and_head_cost_their_weights_states_and_products() -> None:
+    plain = predict(SHAPE, CONFIG, [STEP], [3], L4)
+    found = predict(replace(SHAPE, trained_embeddings=300, trained_head=330), CONFIG, [STEP], [3], L4)
+    assert found.trained_parameters == plain.trained_parameters + 630
+    assert found.memory.adapter_bytes == plain.memory.adapter_bytes + 4 * 630
+    assert found.memory.optimizer_bytes == plain.memory.optimizer_bytes + 8 * 630
+    # the gradient of the head's weight, and its logits once more
+    assert found.step_flops == plain.step_flops + 50 * 4 * 30 * 10
+    # a gradient before it is accumulated, and logits in two precisions
+    assert found.memory.activation_bytes >= plain.memory.activation_bytes + 4 * 330
+
+
+def test_first_values_are_held_once_for_all_trials_of_a_rank() -> None:
+    shape, config = replace(SHAPE, trained_head=330), replace(CONFIG, copy_bytes=4)
+    memory = predict(shape, config, [STEP], [3, 3, 5], L4).memory
+    assert memory.adapter_bytes == 4 * (60 * (3 + 3 + 5) + 3 * 330) + 4 * 60 * (3 + 5)
+
+
 def test_full_fine_tuning_has_no_frozen_base() -> None:
     full = replace(CONFIG, copy_bytes=2, trains_base=True)
     found = predict(SHAPE, full, [STEP], [], L4)
