@@ -117,7 +117,7 @@ class Exhaustive:
 
     def _stored(self, trial: TrialRecord, drawn: NDArray[np.int64]) -> str:
         seed = self.spec.seeds[drawn[self.spec.seeds.index(trial.seed)]]
-        return plan_trial(self.spec, rank=trial.rank, setting=trial.setting, seed=seed).trial_id
+        return plan_trial(self.spec, trial.arm, setting=trial.setting, seed=seed).trial_id
 
     def _tokens(self, name: str, end: int | None, eval_steps: int | None, *, early_exit: bool) -> int:
         """Count the tokens of a trial until it stopped, its evaluations after the start included."""
@@ -132,7 +132,7 @@ class Exhaustive:
         every = next_trials(self.spec.model_copy(update={"early_exit": False}), [], {})
         excess, same = {}, True
         for rank in self.spec.ranks:
-            all_means, means = mean_losses(rank, every, whole), mean_losses(rank, trained, final)
+            all_means, means = mean_losses(("", rank), every, whole), mean_losses(("", rank), trained, final)
             chosen, best = (min(found, key=found.__getitem__) for found in (means, all_means))
             excess[rank] = all_means.get(chosen, float("inf")) - all_means[best]
             same &= chosen == best

@@ -57,7 +57,7 @@ class Step:
 def add_lora(model: PreTrainedModel, spec: StudySpec, rank: int, scale: float) -> dict[str, LoraLinear]:
     """Put an adapter on every target layer; return the layers by name."""
     layers = {}
-    for name in find_targets(model, spec.target_modules):
+    for name in find_targets(model, spec.target_sets[0]):
         parent, _, own = name.rpartition(".")
         base = model.get_submodule(name)
         assert isinstance(base, nn.Linear | Conv1D)

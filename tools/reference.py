@@ -82,6 +82,8 @@ def kind_text(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return " or ".join(map(kind_text, schema["anyOf"]))
     if schema["type"] == "object":
         return f"names to values: {kind_text(schema['additionalProperties'])}"
     if schema["type"] == "array":

@@ -26,6 +26,8 @@ class GpuSample:
     """As of a SystemSample; in a solo run, since that began."""
     rank: int | None
     """The rank of the solo run; None in the rest of the run."""
+    targets: str = ""
+    """Name of the solo run's set of target modules; empty where the study has one."""
     uuid: str
     name: str
     memory_used_bytes: int | None

@@ -33,7 +33,9 @@ def refused(
         given = {name: value for name, value in (flags | changes).items() if value is not None}
         before = sorted(str(path) for path in tmp_path.rglob("*"))
         code, _, err = lorascope(
-            "run", *study, *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())
+            "run",
+            *study,
+            *(f"--{name.replace('_', '-')}={one}" for name, value in given.items() for one in as_list(value)),
         )
         assert code == 2, err
         assert "Traceback" not in err
@@ -42,6 +44,10 @@ def refused(
         return err
 
     return call
+
+
+def as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def assert_one_message(err: str, *parts: str) -> None:
@@ -101,6 +107,9 @@ def write(path: Path, content: str | bytes) -> str:
         ({"lora_alpha": 0}, ("lora_alpha is 0", "above 0")),
         ({"lora_alpha": 8, "alpha_rule": "proportional"}, ("lora_alpha is given", "leave lora_alpha out")),
         ({"alpha_over_rank": 8}, ("alpha_over_rank is given", "fixed", "leave alpha_over_rank out")),
+        ({"target_modules": ["q_proj", "nope"]}, ("target_modules nope matches no module", "q_proj")),
+        ({"target_modules": ["q_proj,v_proj", "v_proj,q_proj"]}, ("the set v_proj,q_proj more than once",)),
+        ({"target_modules": ["q_proj,v_proj", r".*\.[qv]_proj"]}, ("q_proj,v_proj and set2 are the same", "leave one")),
         ({"max_memory": "lots"}, ("max_memory is 'lots'", "8GB or 7.5GiB")),
         ({"max_seconds": -5}, ("max_seconds is -5", "larger number")),
         ({"max_adapter_mb": 0}, ("max_adapter_mb is 0", "larger number")),

@@ -32,11 +32,12 @@ def runs_of(folder: Path) -> list[SoloRun]:
 
 
 def test_solo_runs_alternate_the_order_of_ranks() -> None:
-    assert solo_order([128, 8, 256], 3) == [
+    arms = [("", rank) for rank in (128, 8, 256)]
+    assert [(rank, repeat) for (_, rank), repeat in solo_order(arms, 3)] == [
         (8, 0), (128, 0), (256, 0), (256, 1), (128, 1), (8, 1), (8, 2), (128, 2), (256, 2),
     ]  # fmt: skip
-    order = solo_order([8, 128, 256], 4)
-    places = {rank: [place for place, (other, _) in enumerate(order) if other == rank] for rank in (8, 128, 256)}
+    order = solo_order(arms, 4)
+    places = {rank: [place for place, ((_, other), _) in enumerate(order) if other == rank] for rank in (8, 128, 256)}
     assert len({sum(found) for found in places.values()}) == 1
 
 

@@ -18,7 +18,7 @@ from lorascope.errors import InputError
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.initialisation import check_initialisation
 from lorascope.modeling.adapters.peft_io import read_updates, save_peft
-from lorascope.modeling.target_selection import select_targets
+from lorascope.modeling.target_selection import select_sets
 from lorascope.modeling.targets import check_adapter_sizes
 from lorascope.search.trials import adapter_parameters, plan_trials
 from lorascope.spec.schema import StudySpec
@@ -61,13 +61,13 @@ def test_selected_layers_are_those_of_peft(options: dict[str, Any]) -> None:
     options = {"target_modules": "all-linear"} | options
     if not (theirs := dict(options)).get("layers_to_transform"):
         theirs.pop("layers_to_transform", None)
-    ours = select_targets(make_model("llama"), StudySpec(**options))
+    ours = select_sets(make_model("llama"), StudySpec(**options))[""]
     assert sorted(ours) == sorted(wrapped(make_model("llama"), **theirs)[1])
 
 
 def test_blocks_may_be_chosen_of_all_linear_layers() -> None:
     """PEFT refuses ``all-linear`` with blocks."""
-    chosen = select_targets(make_model("llama"), StudySpec(layers_to_transform=(1,)))
+    chosen = select_sets(make_model("llama"), StudySpec(layers_to_transform=(1,)))[""]
     assert len(chosen) == 7
     assert all(".layers.1." in name for name in chosen)
 
@@ -89,7 +89,7 @@ def both(dtype: torch.dtype, *, kernels: bool = False, rule: str = "proportional
     spec = make_spec(ranks=(4,), lora_dropout=0.0, warmup_steps=0, **fields)
     trial = plan_trials(spec)[0]
     base = make_model("llama", dtype)
-    targets = select_targets(base, spec)
+    targets = select_sets(base, spec)[""]
     model, layers = wrapped(
         make_model("llama", dtype), r=4, lora_alpha=trial.lora_alpha, target_modules="all-linear",
         use_rslora=rule == "rslora", **options,
@@ -220,7 +220,7 @@ def adapter_of(shape: AdapterShape) -> Adapter:
 )
 def test_options_that_select_nothing_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
-        select_targets(make_model("llama"), StudySpec(**options))
+        select_sets(make_model("llama"), StudySpec(**options))[""]
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 

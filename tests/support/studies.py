@@ -131,7 +131,7 @@ def read_study(folder: Path) -> Left:
 
 def own_logits(spec: StudySpec, base: PreTrainedModel, adapter: Path, rows: Sequence[Example]) -> list[torch.Tensor]:
     """Logits as lorascope computes them with an adapter that it saved."""
-    frozen, _ = prepare_model(base, spec.target_modules, rows, packing=True, kernels=True)
+    frozen, _ = prepare_model(base, spec.target_sets[0], rows, packing=True, kernels=True)
     assert frozen.packing
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, torch.float32)
     load_peft(adapter, trial.adapter.layers)

@@ -1,7 +1,8 @@
 """Everything a study folder holds, read once."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorascope.analysis.cost.solo_runs import SoloCost, costs_by_rank
@@ -20,10 +21,12 @@ from lorascope.records import (
     SoloRun,
     SpectrumRecord,
     SystemSample,
+    TargetSet,
     TrialOutcome,
     TrialRecord,
     TruncationRecord,
 )
+from lorascope.search.target_sets import studies_by_set
 from lorascope.search.trials import planned_settings
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
@@ -34,9 +37,15 @@ from lorascope.store.folder import StudyFolder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyData:
-    """The question and all records, finished or not."""
+    """The question and all records, finished or not, of one set of target modules.
 
+    The steps and evaluations are those of all sets, as trials of all of them train together.
+    """
+
+    targets: str
+    """Name of the set of target modules; empty where the study has one."""
     spec: StudySpec
+    """The study of this set alone."""
     resolved: ResolvedStudy | None
     environments: tuple[Environment, ...]
     trials: tuple[TrialRecord, ...]
@@ -68,6 +77,12 @@ class StudyData:
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
     """Its GPUs: over the whole run, and, more often, in solo runs."""
+    others: tuple["StudyData", ...] = ()
+    """The records of the study's other sets of target modules, in the order of the study."""
+
+    def of_set(self, targets: str) -> "StudyData":
+        """Return the records of another set of target modules."""
+        return next(one for one in (self, *self.others) if one.targets == targets)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -107,16 +122,50 @@ def load_study(folder: Path) -> StudyData:
 
 
 def _read(store: StudyStore, spec: StudySpec) -> StudyData:
+    layers = {one.name: one.layers for one in store.read(TargetSet)}
+    whole = _read_all(store, spec)
+    first, *others = (_of_set(store, whole, name, own, layers) for name, own in studies_by_set(spec).items())
+    return replace(first, others=tuple(others))
+
+
+def _of_set(
+    store: StudyStore, whole: StudyData, targets: str, spec: StudySpec, layers: Mapping[str, tuple[str, ...]]
+) -> StudyData:
+    """Keep what is of one set of target modules; the prediction of a joint step is of all sets together."""
+    trials = tuple(trial for trial in whole.trials if trial.targets == targets)
+    own = {trial.trial_id for trial in trials}
+    runs = tuple(run for run in whole.solo_runs if run.targets == targets)
+    resolved = whole.resolved
+    if resolved is not None and targets in layers:
+        resolved = replace(resolved, target_modules=layers[targets])
+    return replace(
+        whole,
+        targets=targets,
+        spec=spec,
+        resolved=resolved,
+        trials=trials,
+        adapters={one.rank: one for one in store.read(AdapterRecord) if one.targets == targets},
+        costs=costs_by_rank(runs),
+        solo_runs=runs,
+        spectra=tuple(record for record in whole.spectra if record.trial_id in own),
+        truncations=tuple(record for record in whole.truncations if record.trial_id in own),
+        peft_checks=tuple(check for check in whole.peft_checks if check.trial_id in own),
+        predictions=tuple(one for one in whole.predictions if one.what != "alone" or one.targets == targets),
+        gpu_samples=tuple(one for one in whole.gpu_samples if one.rank is None or one.targets == targets),
+    )
+
+
+def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
     trials = tuple(store.read(TrialRecord))
-    runs = tuple(store.read(SoloRun))
     return StudyData(
+        targets="",
         spec=spec,
         resolved=store.read_one(ResolvedStudy),
         environments=tuple(store.read(Environment)),
         trials=trials,
         outcomes=store.outcomes(),
-        adapters={record.rank: record for record in store.read(AdapterRecord)},
-        costs=costs_by_rank(runs),
+        adapters={},
+        costs={},
         steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
         evaluations={trial.trial_id: tuple(store.read(EvalRecord, trial_id=trial.trial_id)) for trial in trials},
         spectra=tuple(store.read(SpectrumRecord)),
@@ -124,7 +173,7 @@ def _read(store: StudyStore, spec: StudySpec) -> StudyData:
         forgetting={record.trial_id: record for record in store.read(ForgettingRecord)},
         peft_checks=tuple(store.read(PeftCheck)),
         predictions=tuple(store.read(PredictionRecord)),
-        solo_runs=runs,
+        solo_runs=tuple(store.read(SoloRun)),
         machine_rates=store.read_one(MachineRates),
         shown_rows=tuple(store.read(ShownRow)),
         samples=tuple(store.read(SystemSample)),

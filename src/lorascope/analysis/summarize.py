@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lorascope.analysis.adapters.usage import (
     examined_trials,
@@ -23,7 +24,15 @@ from lorascope.analysis.findings import Findings
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
-from lorascope.analysis.summary import EnvironmentSection, RankSection, StudyInfo, StudySummary, TrialSection
+from lorascope.analysis.summary import (
+    EnvironmentSection,
+    RankSection,
+    SetSummary,
+    StudyInfo,
+    StudySummary,
+    TrialSection,
+)
+from lorascope.analysis.target_sets import compare_sets
 from lorascope.analysis.verdict.answer import find_answer
 from lorascope.analysis.verdict.assess import assess
 from lorascope.analysis.verdict.cautions import find_cautions
@@ -40,7 +49,23 @@ def summarize(folder: Path) -> StudySummary:
 
 
 def summarize_data(data: StudyData) -> StudySummary:
-    """Summarise records, finished or not."""
+    """Summarise records, finished or not; of several sets of target modules, each alone and then all compared."""
+    found = [_summarize(one) for one in (data, *data.others)]
+    if len(found) == 1:
+        return StudySummary(**_fields(found[0][0]))
+    summaries = {findings.data.targets: summary for summary, findings in found}
+    sets = compare_sets(summaries, {findings.data.targets: findings for _, findings in found})
+    fields = _fields(summaries[sets.use])
+    complete = all(summary.study.complete for summary in summaries.values())
+    study = summaries[sets.use].study.model_copy(update={"complete": complete})
+    return StudySummary(**{**fields, "study": study}, target_sets=sets)
+
+
+def _fields(summary: SetSummary) -> dict[str, Any]:
+    return {name: getattr(summary, name) for name in SetSummary.model_fields}
+
+
+def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
     trials = tuple(_trial(data, trial) for trial in data.trials)
     choices = choose(data, trials)
     comparison = compare(choices, trials)
@@ -50,7 +75,7 @@ def summarize_data(data: StudyData) -> StudySummary:
     found = Findings(data=data, trials=trials, choices=choices, comparison=comparison)
     verdict, recommendation = assess(found, ranks)
     truncation = truncation_part(data, examined)
-    return StudySummary(
+    summary = SetSummary(
         study=_study(data, trials),
         trials=trials,
         ranks=ranks,
@@ -66,6 +91,7 @@ def summarize_data(data: StudyData) -> StudySummary:
         predicted=predicted_part(data, ranks),
         costs=costs_part(data, ranks, trials),
     )
+    return summary, found
 
 
 def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
@@ -78,6 +104,7 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
             **spec.model_dump(include=same),
             "tokens": resolved.train_tokens if resolved else None,
             "data_notes": resolved.data_notes if resolved else (),
+            "targets": data.targets,
             "adapted_modules": len(resolved.target_modules) if resolved else None,
             "learning_rates": sorted({rate for settings in data.settings.values() for _, rate in settings}),
             "complete": bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
@@ -95,6 +122,7 @@ def _trial(data: StudyData, trial: TrialRecord) -> TrialSection:
     base = next((record for record in evaluations if record.step == 0), None)
     return TrialSection(
         trial_id=trial.trial_id,
+        targets=trial.targets,
         rank=trial.rank,
         lora_alpha=trial.lora_alpha,
         learning_rate=trial.learning_rate,

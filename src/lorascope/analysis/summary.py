@@ -65,6 +65,8 @@ class StudyInfo(Section):
     """Hash of the rows."""
     model_hash: str | None
     """Hash of the base weights."""
+    targets: str
+    """Name of the set of target modules that the numbers are of; empty where the study has one."""
     adapted_modules: int | None
     """Layers with an adapter."""
     base_parameters: int | None
@@ -104,6 +106,8 @@ class TrialSection(Section):
 
     trial_id: str
     """The trial's name."""
+    targets: str
+    """Name of its set of target modules; empty where the study has one."""
     rank: int
     """LoRA rank r."""
     lora_alpha: float
@@ -238,8 +242,8 @@ class EnvironmentSection(Section):
     """How often the study was started or continued."""
 
 
-class StudySummary(Section):
-    """All that report, page and command line show of a study."""
+class SetSummary(Section):
+    """All that report, page and command line show of a study with one set of target modules."""
 
     schema_version: Literal[1] = 1
     """Grows when a field changes its meaning or goes away."""
@@ -276,3 +280,59 @@ class StudySummary(Section):
         """Return the trials or cells of the grid that are at the alpha of their rank's lowest loss."""
         best = {part.rank: part.lora_alpha for part in self.ranks}
         return [one for one in found if one.lora_alpha == best[one.rank]]
+
+
+class SetComparisonSection(Section):
+    """A rank of one set of target modules compared with a rank of another, on the same rows and seeds."""
+
+    equal_parameters: bool
+    """True: the two are nearest in parameters. False: each is the one that its set's recommendation names."""
+    first: str
+    """Name of a set."""
+    first_rank: int
+    """Its rank."""
+    first_parameters: int | None
+    """Parameters of its adapter."""
+    second: str
+    """Name of the other set."""
+    second_rank: int
+    """Its rank."""
+    second_parameters: int | None
+    """Parameters of its adapter."""
+    difference: float
+    """Held-out loss of the first minus that of the second."""
+    difference_ci95: Interval
+    """Its 95% interval, paired by held-out row and by seed."""
+    p: float
+    """Of the claim that they differ, corrected over all comparisons (Holm)."""
+
+
+class TargetSetSection(Section):
+    """One of several sets of target modules."""
+
+    name: str
+    """Name of the set: its words."""
+    summary: SetSummary
+    """The study of this set alone."""
+
+
+class TargetSetsSection(Section):
+    """Sets of target modules compared with each other."""
+
+    use: str
+    """Name of the set to use, which the rest of the summary is about; the first one before sets can be compared."""
+    reason: Message
+    """Why."""
+    near: float
+    """Largest ratio of the parameters of two ranks that are compared as equal in size."""
+    sets: tuple[TargetSetSection, ...]
+    """Every set, in the order of the study."""
+    comparisons: tuple[SetComparisonSection, ...]
+    """Ranks of every two sets: those of equal parameters, then those recommended. Empty before they can be compared."""
+
+
+class StudySummary(SetSummary):
+    """All that report, page and command line show of a study; of several sets of target modules, of the one to use."""
+
+    target_sets: TargetSetsSection | None = None
+    """Sets of target modules compared; null where the study has one."""

@@ -36,6 +36,10 @@ class ChartModule(Protocol):
 
 
 def make_charts(study: StudyData, summary: StudySummary) -> dict[str, Chart]:
-    """Make every chart that has something to show, by name, in the order of the report."""
+    """Make every chart that has something to show, by name, in the order of the report.
+
+    Of several sets of target modules, the charts show the one that the summary is about.
+    """
+    study = study.of_set(summary.study.targets)
     modules = (cast("ChartModule", import_module(f"lorascope.charts.plots.{name}")) for name in MODULES)
     return {chart.name: chart for module in modules for chart in module.charts(study, summary)}

@@ -12,6 +12,7 @@ def export(
     *,
     rank: int,
     to: Path,
+    target_modules: str | None = None,
     truncate: int | None = None,
     merge: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
@@ -25,6 +26,8 @@ def export(
         Which rank to export, at its best learning rate.
     to
         Folder to write; must not exist yet.
+    target_modules
+        Which set of target modules, where the study has several: all-linear, or its names.
     truncate
         Truncate the adapter to this smaller rank first, by singular values.
     merge
@@ -32,6 +35,6 @@ def export(
     """
     from lorascope.run.export import export_adapter
 
-    export_adapter(folder, rank, to, truncate=truncate, merge=merge)
+    export_adapter(folder, rank, to, target_modules=target_modules, truncate=truncate, merge=merge)
     print(to)  # noqa: T201
     return 0

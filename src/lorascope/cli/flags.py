@@ -28,6 +28,8 @@ _PEFT_CONFIG = (
     "A PEFT LoraConfig (JSON), or the folder of an adapter: its options are the study's where neither the study file "
     "nor a flag says otherwise. An adapter's weights are not used."
 )
+_SETS = frozenset({"target_modules"})
+"""Fields whose flag is given once for each set of names."""
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
@@ -58,11 +60,11 @@ def make_flags() -> type:
     fields: list[tuple[str, Any, Any]] = []
     for name in StudySpec.model_fields:
         types = _types(name)
-        kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED else str | None
+        kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED | _SETS else str | None
         parameter = Parameter(
             help=help_text(name),
             metavar=_metavar(name),
-            allow_leading_hyphen="array" in types and name not in _REPEATED,
+            allow_leading_hyphen="array" in types and name not in _REPEATED | _SETS,
             show_default=False,
             negative_iterable="",
             group=group_of(name),
@@ -105,8 +107,10 @@ def help_text(name: str) -> str:
 
 def _types(name: str) -> set[str]:
     """Return the JSON types of a field, without null."""
-    schema = _SCHEMA[name]
-    return {option["type"] for option in schema.get("anyOf", [schema])} - {"null"}
+    options = [_SCHEMA[name]]
+    while any("anyOf" in option for option in options):
+        options = [inner for option in options for inner in option.get("anyOf", [option])]
+    return {option["type"] for option in options} - {"null"}
 
 
 def _metavar(name: str) -> str | None:
@@ -118,7 +122,8 @@ def _metavar(name: str) -> str | None:
 
 def _parse(name: str, value: str | bool | list[str]) -> object:
     if isinstance(value, list):
-        return tuple(value) if len(value) > 1 else value[0]
+        values = [_list(name, one) for one in value] if name in _SETS else value
+        return tuple(values) if len(values) > 1 else values[0]
     if isinstance(value, bool):
         return value
     types = _types(name)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lorascope.cli.run_state import RankRow, RunState
 from lorascope.records import TrialRecord
 from lorascope.run.trackers import SoloResult
-from lorascope.text.numbers import format_about, format_count, format_seconds
+from lorascope.text.numbers import arm_text, format_about, format_count, format_seconds
 from lorascope.units import format_bytes
 
 
@@ -43,8 +43,9 @@ def rank_lines(state: RunState) -> list[str]:
 def _pairs(at: str, row: RankRow, state: RunState) -> str:
     rate = "-" if row.learning_rate is None else f"{row.learning_rate:g}"
     left = "-" if state.seconds_left is None else f"{state.seconds_left:.0f}"
+    name = f"{row.rank} target_modules={row.targets}" if row.targets else str(row.rank)
     return (
-        f"{at} rank={row.rank} learning_rate={rate} seeds={row.seeds} train_loss={format_loss(row.train_loss)} "
+        f"{at} rank={name} learning_rate={rate} seeds={row.seeds} train_loss={format_loss(row.train_loss)} "
         f"eval_loss={format_loss(row.eval_loss)} progress={state.share_done:.2f} seconds_left={left}"
     )
 
@@ -52,13 +53,15 @@ def _pairs(at: str, row: RankRow, state: RunState) -> str:
 def solo_cost(result: SoloResult) -> str:
     """Describe the measured cost of a rank alone."""
     pace, peak = format_seconds(result.step_seconds), format_bytes(result.peak_bytes)
-    return f"rank {result.rank} solo: {pace} per step, peak memory {peak}"
+    return f"{arm_text((result.targets, result.rank))} solo: {pace} per step, peak memory {peak}"
 
 
 def scales(trials: Sequence[TrialRecord]) -> str:
     """List the LoRA scale of each rank: scale 4 at rank 8, 0.25 at rank 128."""
-    by_rank = {trial.rank: trial.scale for trial in trials}
-    return "scale " + ", ".join(f"{scale:.4g} at rank {rank}" for rank, scale in by_rank.items())
+    by_rank: dict[int, list[str]] = {}
+    for trial in trials:
+        by_rank.setdefault(trial.rank, []).append(f"{trial.scale:.4g}")
+    return "scale " + ", ".join(f"{' or '.join(dict.fromkeys(one))} at rank {rank}" for rank, one in by_rank.items())
 
 
 def outcome_line(trial_id: str, state: str, message: str) -> str:

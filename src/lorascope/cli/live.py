@@ -115,6 +115,7 @@ def _columns(state: RunState, rows: Sequence[RankRow]) -> list[Column]:
     rates = ["-" if row.learning_rate is None else f"{row.learning_rate:g}" for row in rows]
     return [
         Column(heading="rank", cells=["base", *(str(row.rank) for row in rows)]),
+        Column(heading="targets", cells=["", *(row.targets for row in rows)], left=True),
         Column(heading="best rate", cells=["", *(rate if several_rates else "" for rate in rates)], priority=3),
         Column(heading="seeds", cells=["", *(str(row.seeds) if several_seeds else "" for row in rows)], priority=4),
         Column(heading="step", cells=["", *(f"{row.step}/{state.total_steps}" for row in rows)], priority=2),

@@ -60,6 +60,7 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         **{name: getattr(planned, name) for name in names},
         "ranks": [
             {
+                **({"targets": part.targets} if part.targets else {}),
                 "rank": part.rank,
                 "saved_rank": part.saved_rank,
                 **asdict(part.cost),

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope.cli.columns import Column, fit_columns, make_table
-from lorascope.text.numbers import format_count, format_seconds
+from lorascope.text.numbers import arm_text, format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 if TYPE_CHECKING:
-    from lorascope.costmodel.plan import PlannedCost, StudyPlan
+    from lorascope.costmodel.plan import PlannedCost, PlannedRank, StudyPlan
 
 _PARTS = {
     "base": "base",
@@ -31,7 +31,11 @@ _PRIORITIES = {"gradient": 3, "optimizer": 2, "rest": 1}
 def show_plan(console: Console, plan: "StudyPlan") -> None:
     """Print the predicted cost of each rank trained solo, of joint training and of full fine-tuning."""
     together = {f"all {plan.joint_trials} together": plan.joint} if plan.joint_trials > 1 else {}
-    rows = {f"rank {part.rank}": part.cost for part in plan.ranks} | together | {"full fine-tuning": plan.full}
+    rows = (
+        {arm_text((part.targets, part.rank)): part.cost for part in plan.ranks}
+        | together
+        | {"full fine-tuning": plan.full}
+    )
     names, costs = list(rows), list(rows.values())
     console.print(Text(_head(plan)))
     console.print()
@@ -105,7 +109,7 @@ def _lines(plan: "StudyPlan") -> list[str]:
             f"Training: {format_seconds(total)}{evaluating}; less if learning rates stop early, more if the grid is "
             f"extended. Startup, {extra}solo runs and the analysis of adapters come on top."
         )
-    unfit = [str(part.rank) for part in plan.ranks if not part.cost.fits]
+    unfit = [_name(part) for part in plan.ranks if not part.cost.fits]
     if not unfit:
         lines.append("Every rank fits in memory.")
     elif len(unfit) == len(plan.ranks):
@@ -122,7 +126,7 @@ def _limits(plan: "StudyPlan") -> list[str]:
 
     known = [limit for limit in plan.limits if limit.taken(plan.ranks[0].cost) is not None]
     beyond = {
-        part.rank: ", ".join(say(describe(limit, part.cost)) for limit in known if limit.exceeded(part.cost))
+        _name(part): ", ".join(say(describe(limit, part.cost)) for limit in known if limit.exceeded(part.cost))
         for part in plan.ranks
     }
     needs = "; ".join(f"rank {rank} by its {what}" for rank, what in beyond.items() if what)
@@ -131,6 +135,10 @@ def _limits(plan: "StudyPlan") -> list[str]:
     if known:
         lines.append(f"Over the limits: {needs}." if needs else "No rank is predicted to exceed the limits.")
     return lines
+
+
+def _name(part: "PlannedRank") -> str:
+    return arm_text((part.targets, part.rank)).removeprefix("rank ")
 
 
 def _savings(plan: "StudyPlan") -> list[str]:

@@ -12,12 +12,13 @@ from lorascope.analysis import StudySummary
 from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.cli.columns import Column, make_table
 from lorascope.cli.formatting import outcome_line
+from lorascope.cli.target_sets import set_lines
 from lorascope.records import UNSUCCESSFUL
 from lorascope.store.folder import StudyFolder
 from lorascope.text.next_steps import next_steps, study_seconds
 from lorascope.text.numbers import format_about, format_count
 from lorascope.text.say import say
-from lorascope.text.tables.advice import Need, needs, status_word
+from lorascope.text.tables.advice import Need, needs, of_set, status_word
 from lorascope.text.tables.ranks import excess_with_interval
 from lorascope.text.tables.table import NONE, optional
 from lorascope.text.tables.trials import outcome_names
@@ -39,7 +40,8 @@ _GRAVE = ("adapter_differs", "dropped_rows")
 def show_result(console: Console, summary: StudySummary, folder: Path) -> None:
     """Print the final screen of a study, finished or not."""
     head = [_title(summary, console.width), *_problems(summary, console.width), Text(), _answer(summary), Text()]
-    foot = [*_needs(summary), Text(), *_commands(summary, folder)]
+    sets = set_lines(summary.target_sets, console.width) if summary.target_sets else ()
+    foot = [*_needs(summary), *sets, Text(), *_commands(summary, folder)]
     notes = [_table_note(summary, 0), *_unsteady(summary)]
     used = len(console.render_lines(Group(*head, *notes, *foot), console.options.update(no_wrap=False), pad=False))
     ranks = _shown_ranks(summary, MOST_LINES - used - _TABLE_HEAD)
@@ -104,7 +106,7 @@ def _failure(summary: StudySummary, rank: int, outcome: str, trials: Sequence[Tr
 def _answer(summary: StudySummary) -> RenderableType:
     answer = summary.answer
     color = _COLORS.get(answer.status, "")
-    lines = [say(answer.text), *map(say, answer.now)]
+    lines = [of_set(summary, say(answer.text)), *map(say, answer.now)]
     return _labelled(status_word(answer).upper(), Text("\n".join(lines), style="bold"), style=f"bold {color}".strip())
 
 
@@ -222,7 +224,9 @@ def _commands(summary: StudySummary, folder: Path) -> Iterator[Text]:
         if step.note:
             yield _line("", step.note, style="dim")
     if rank is not None and summary.study.complete:
-        yield _line("To use it", f'PeftModel.from_pretrained(model, "{files.rank_adapter(rank)}")')
+        yield _line(
+            "To use it", f'PeftModel.from_pretrained(model, "{files.arm_adapter((summary.study.targets, rank))}")'
+        )
     if files.report("html").is_file():
         yield _line("Report", str(files.report("html")))
         caveats = f"    ({_counted(len(summary.cautions), 'caveat')})" if summary.cautions else ""

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import Arm, EvalRecord, ResolvedStudy, Setting, StepRecord, TrialOutcome, TrialRecord
 
 _SMOOTHING = 0.9
 _RATE_STEPS = 20
@@ -42,6 +42,8 @@ class RankRow:
     """Progress of one rank at the learning rate that is best so far; losses are means over its seeds."""
 
     rank: int
+    targets: str
+    """Its set of target modules; empty where the study has one."""
     learning_rate: float | None
     """None before a rate is known to be best."""
     seeds: int
@@ -53,20 +55,20 @@ class RankRow:
     """Such as: 3 running, 1 stopped."""
 
 
-def _rank_row(rank: int, rows: Sequence[TrialRow]) -> RankRow:
-    by_rate: dict[float, list[TrialRow]] = {}
+def _rank_row(arm: Arm, rows: Sequence[TrialRow]) -> RankRow:
+    by_setting: dict[Setting, list[TrialRow]] = {}
     for row in rows:
-        by_rate.setdefault(row.trial.learning_rate, []).append(row)
-    losses = {
-        rate: loss for rate, found in by_rate.items() if (loss := _mean([row.eval_loss for row in found])) is not None
-    }
-    best = min(losses, key=lambda rate: losses[rate], default=None)
-    rate = next(iter(by_rate)) if len(by_rate) == 1 else best
-    shown = rows if rate is None else by_rate[rate]
+        by_setting.setdefault(row.trial.setting, []).append(row)
+    means = {setting: _mean([row.eval_loss for row in found]) for setting, found in by_setting.items()}
+    losses = {setting: loss for setting, loss in means.items() if loss is not None}
+    best = min(losses, key=lambda setting: losses[setting], default=None)
+    chosen = next(iter(by_setting)) if len(by_setting) == 1 else best
+    shown = rows if chosen is None else by_setting[chosen]
     counts = Counter(row.state for row in rows)
     return RankRow(
-        rank=rank,
-        learning_rate=rate,
+        rank=arm[1],
+        targets=arm[0],
+        learning_rate=chosen[1] if chosen else None,
         seeds=len({row.trial.seed for row in shown}),
         step=max(row.step for row in shown),
         train_loss=_mean([row.train_loss for row in shown]),
@@ -149,9 +151,9 @@ class RunState:
 
     @property
     def rank_rows(self) -> list["RankRow"]:
-        """Every rank at its best learning rate so far, ascending."""
-        ranks = sorted({row.trial.rank for row in self.rows.values()})
-        return [_rank_row(rank, [row for row in self.rows.values() if row.trial.rank == rank]) for rank in ranks]
+        """Every rank at its best learning rate so far, ascending, in each set of target modules."""
+        arms = sorted({row.trial.arm for row in self.rows.values()})
+        return [_rank_row(arm, [row for row in self.rows.values() if row.trial.arm == arm]) for arm in arms]
 
     def phase(self, text: str) -> None:
         """Set the current activity."""

@@ -21,10 +21,11 @@ from lorascope.modeling.adapters.modules_to_save import saved_module_notes, sele
 from lorascope.modeling.load import ModelSource, load_tokenizer, read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.quantisation import planned_bits
-from lorascope.modeling.target_selection import layers_of_ranks, own_ranks, select_targets
+from lorascope.modeling.target_selection import join_sets, layers_of_ranks, own_ranks, select_sets
 from lorascope.modeling.targets import check_ranks, swap_in
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import evaluation_steps
+from lorascope.search.target_sets import studies_by_set
 from lorascope.search.trials import plan_trials, saved_rank
 from lorascope.spec.fields.rows import FILE_SUFFIXES, data_suffix
 from lorascope.spec.limits import Limit, limits_of
@@ -60,6 +61,8 @@ class PlannedCost:
 class PlannedRank:
     """A rank and its cost in a solo run."""
 
+    targets: str
+    """Name of its set of target modules; empty where the study has one."""
     rank: int
     saved_rank: int
     """Rank of the adapter's files."""
@@ -112,21 +115,81 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     """
     source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
     model = empty_model(source, gguf_file)
-    targets = select_targets(model, spec)
+    sets = select_sets(model, spec)
     whole = select_modules_to_save(model, spec.modules_to_save)
-    shape = model_shape(model, targets, own_ranks(targets, spec), whole)
+    bits = None if gguf_file else planned_bits(read_config(source), spec.quantize)
+    shapes = {
+        name: replace(model_shape(model, own, own_ranks(own, spec), whole), weight_bits=bits)
+        for name, own in sets.items()
+    }
     notes = saved_module_notes(model, whole)
-    shape = replace(shape, weight_bits=None if gguf_file else planned_bits(read_config(source), spec.quantize))
-    notes += check_ranks(layers_of_ranks(swap_in(model, targets), spec), spec.ranks) + saved_rank_note(spec)
+    layers = swap_in(model, join_sets(model, sets))
+    for own in sets.values():
+        notes += check_ranks(layers_of_ranks({name: layers[name] for name in own}, spec), spec.ranks)
     machine = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     rows = _rows(spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length)
-    calibration = find_calibration(machine.name, machine.dtype, shape.parameters)
+    calibration = find_calibration(machine.name, machine.dtype, next(iter(shapes.values())).parameters)
     if calibration is not None and not machine.hardware.overlaps:
         machine = replace(machine, rest_bytes=calibration.rest_bytes)
-    planner = _Planner(spec=spec, shape=shape, machine=machine, rows=rows, calibration=calibration)
-    plan = planner.plan(adapted_modules=len(targets), notes=notes)
-    return planner.plan(adapted_modules=len(targets), notes=notes) if machine.hardware.refine() else plan
+    planners = [
+        _Planner(targets=name, spec=own, shape=shapes[name], machine=machine, rows=rows, calibration=calibration)
+        for name, own in studies_by_set(spec).items()
+    ]
+
+    def plan() -> StudyPlan:
+        joined = join_plans([planner.plan() for planner in planners])
+        said = (*dict.fromkeys(notes), *saved_rank_note(spec), *joined.notes)
+        return replace(joined, adapted_modules=len(layers), notes=said)
+
+    found = plan()
+    return plan() if machine.hardware.refine() else found
+
+
+def join_plans(plans: Sequence[StudyPlan]) -> StudyPlan:
+    """Join the plans of sets of target modules: their ranks are listed, and their groups train together."""
+    first, joint = plans[0], plans[0].joint
+    for plan in plans[1:]:
+        joint = _together(joint, plan.joint)
+    return replace(
+        first,
+        ranks=tuple(part for plan in plans for part in plan.ranks),
+        joint=joint,
+        joint_trials=sum(plan.joint_trials for plan in plans),
+        training_seconds=_total([plan.training_seconds for plan in plans]),
+        evaluation_seconds=_total([plan.evaluation_seconds for plan in plans]),
+        notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
+    )
+
+
+def _together(one: PlannedCost, other: PlannedCost) -> PlannedCost:
+    """Add costs of trials that train together over one base; a micro-batch holds rows of either."""
+    left, right = one.memory_split, other.memory_split
+    memory = MemorySplit(
+        base_bytes=max(left.base_bytes, right.base_bytes),
+        adapter_bytes=left.adapter_bytes + right.adapter_bytes,
+        gradient_bytes=left.gradient_bytes + right.gradient_bytes,
+        optimizer_bytes=left.optimizer_bytes + right.optimizer_bytes,
+        activation_bytes=max(left.activation_bytes, right.activation_bytes),
+        rest_bytes=max(left.rest_bytes, right.rest_bytes),
+    )
+    return PlannedCost(
+        trainable_parameters=one.trainable_parameters + other.trainable_parameters,
+        adapter_bytes=one.adapter_bytes + other.adapter_bytes,
+        flops_per_token=(one.flops_per_token + other.flops_per_token) / 2,
+        bytes_per_step=one.bytes_per_step + other.bytes_per_step,
+        step_seconds=one.step_seconds + other.step_seconds,
+        runtime_seconds=_total([one.runtime_seconds, other.runtime_seconds]),
+        peak_memory_bytes=memory.total_bytes,
+        memory_split=memory,
+        fits=one.fits and other.fits,
+        largest_batch=min(one.largest_batch, other.largest_batch),
+    )
+
+
+def _total(seconds: Sequence[float | None]) -> float | None:
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
@@ -166,33 +229,37 @@ def _is_small(dataset: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Planner:
-    """Inputs shared by all predictions of one study."""
+    """Inputs shared by all predictions of one set of target modules."""
 
+    targets: str
     spec: StudySpec
     shape: ModelShape
     machine: PlannedMachine
     rows: _Rows
     calibration: Calibration | None
 
-    def plan(self, *, adapted_modules: int, notes: Sequence[Message]) -> StudyPlan:
+    def plan(self) -> StudyPlan:
         known = self.rows.total_steps or _SAMPLED_STEPS
         solo = self._steps(min(known, _SAMPLED_STEPS), adapters=1)
         group = [trial.rank for trial in next_trials(self.spec, [], {})]
         joint_steps = self._steps(min(known, _JOINT_STEPS), adapters=len(group))
         joint = self._cost(group, joint_steps, joint=len(group) > 1)
         ranks = tuple(
-            PlannedRank(rank=rank, saved_rank=saved_rank(self.spec, rank), cost=self._cost([rank], solo))
+            PlannedRank(
+                targets=self.targets, rank=rank, saved_rank=saved_rank(self.spec, rank), cost=self._cost([rank], solo)
+            )
             for rank in sorted(self.spec.ranks)
         )
+        notes: list[Message] = []
         if any(more.cost.step_seconds < less.cost.step_seconds for less, more in pairwise(ranks)):
-            notes = [*notes, Message("plan.odd_times")]
+            notes.append(Message("plan.odd_times"))
         training = joint.runtime_seconds
         if training is not None:
             training *= len(plan_trials(self.spec)) / len(group)
         return StudyPlan(
             model=self.spec.model,
             base_parameters=self.shape.parameters,
-            adapted_modules=adapted_modules,
+            adapted_modules=0,
             device=self.machine.name,
             device_memory_bytes=self.machine.memory_bytes,
             dtype=self.machine.dtype,

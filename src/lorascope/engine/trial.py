@@ -99,6 +99,7 @@ class TrainingTrial:
         parameter_bytes = flat.numel() * flat.element_size()
         n_saved = (flat.numel() - whole) * self._saved_rank // self.record.rank + whole
         return AdapterRecord(
+            targets=self.record.targets,
             rank=self.record.rank,
             trainable_parameters=flat.numel(),
             parameter_bytes=parameter_bytes,

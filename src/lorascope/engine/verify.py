@@ -7,7 +7,7 @@ Torch.
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from lorascope.engine.reference import TOLERANCE, Reference, relative_difference
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import check_initialisation, saved_rank_note
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.adapters.modules_to_save import (
     parameters_to_save,
     saved_module_notes,
@@ -37,9 +38,10 @@ from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.modeling.packing.positions import position_switch
 from lorascope.modeling.target_notes import target_notes
-from lorascope.modeling.target_selection import layers_of_ranks, select_targets
+from lorascope.modeling.target_selection import join_sets, layers_of_ranks, select_sets
 from lorascope.modeling.targets import check_adapter_sizes, check_ranks, find_targets, swap_in
 from lorascope.records import ResolvedStudy
+from lorascope.search.target_sets import studies_by_set
 from lorascope.spec.schema import StudySpec
 
 _LARGEST_ROUNDING = 0.1
@@ -59,6 +61,8 @@ class CheckedModel:
     """A study's model with its layers swapped in, computed in a way that was checked."""
 
     frozen: FrozenModel
+    target_sets: Mapping[str, tuple[str, ...]]
+    """Full names of the layers of each set, by the set's name."""
     found: Reasons
     """Of this process."""
     reasons: Reasons
@@ -85,13 +89,13 @@ def check_model(
     """
     reference = take_reference(model, examples)
     reach = replace(reference.reach, unloadable=unloadable_layers(model, sorted(reference.reach.wholly)))
-    targets = select_targets(model, spec, reach)
-    notes = list(target_notes(model, spec.target_modules, targets, reach))
+    sets = select_sets(model, spec, reach)
+    notes = [note for name, one in studies_by_set(spec).items() for note in target_notes(model, one, sets[name], reach)]
     whole = select_modules_to_save(model, spec.modules_to_save)
     notes += saved_module_notes(model, whole)
     frozen, found = prepare_model(
         model,
-        targets,
+        join_sets(model, sets),
         examples,
         modules_to_save=whole,
         reference=reference,
@@ -102,11 +106,20 @@ def check_model(
     )
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec)
-    notes += check_ranks(layers_of_ranks(frozen.layers, spec), spec.ranks)
+    layers = [{name: frozen.layers[name] for name in names} for names in sets.values()]
+    for own in layers:
+        notes += check_ranks(layers_of_ranks(own, spec), spec.ranks)
     check_initialisation(frozen.layers, spec)
     notes += saved_rank_note(spec)
-    check_adapter_sizes(frozen.layers, spec, model.dtype, whole=parameters_to_save(model, whole))
-    return CheckedModel(frozen=frozen, found=found, reasons=reasons, slower=slower, notes=tuple(notes))
+    check_adapter_sizes(min(layers, key=_features), spec, model.dtype, whole=parameters_to_save(model, whole))
+    return CheckedModel(
+        frozen=frozen, target_sets=sets, found=found, reasons=reasons, slower=slower, notes=tuple(dict.fromkeys(notes))
+    )
+
+
+def _features(layers: Mapping[str, MultiLoraLinear]) -> int:
+    """Return what the parameters of an adapter are proportional to."""
+    return sum(sum(layer.features) for layer in layers.values())
 
 
 def _slower_notes(frozen: FrozenModel, reasons: Reasons, spec: StudySpec) -> tuple[Message, ...]:

@@ -7,23 +7,22 @@ from transformers import PreTrainedModel
 from lorascope.message import Message
 from lorascope.modeling.targets import Reach, adaptable, name_endings, query_key_value
 from lorascope.spec.fields.lora import ALL_LINEAR
+from lorascope.spec.schema import StudySpec
 
 _MANY = 8
 """More names of layers are not listed."""
 
 
-def target_notes(
-    model: PreTrainedModel, target_modules: tuple[str, ...] | str | None, targets: Sequence[str], reach: Reach
-) -> Iterator[Message]:
+def target_notes(model: PreTrainedModel, spec: StudySpec, targets: Sequence[str], reach: Reach) -> Iterator[Message]:
     """Say which layers have no adapter, and which part of the loss is left out.
 
     Args:
         model: the plain base.
-        target_modules: as the study names them.
+        spec: a study with one set of targets.
         targets: the layers that get adapters.
         reach: which layers tokens pass and PEFT loads.
     """
-    linear = adaptable(model)
+    (target_modules,), linear = spec.target_sets, adaptable(model)
     chosen = None if target_modules is not None else query_key_value(linear)
     if target_modules is None and chosen is None:
         yield Message("targets.no_query_key_value", layers=_shown(targets))

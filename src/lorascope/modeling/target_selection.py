@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 from transformers import PreTrainedModel
 
@@ -9,26 +10,45 @@ from lorascope.errors import InputError
 from lorascope.modeling.adapters.linear_kinds.registry import linear_features
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.targets import Reach, compile_names, find_targets
+from lorascope.search.target_sets import studies_by_set
 from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
 
 _FIRST_NUMBER = r".*?\.[^.]*\.(\d+)\."
 
 
-def select_targets(model: PreTrainedModel, spec: StudySpec, reach: Reach | None = None) -> tuple[str, ...]:
-    """Return the full names of the layers that a study adapts, in the model's order; see ``find_targets``.
+def select_sets(model: PreTrainedModel, spec: StudySpec, reach: Reach | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the full names of the layers of each set, in the model's order, by the set's name; see ``find_targets``.
 
     Raises:
-        InputError: a name, number or pattern matches no layer, or matches one that cannot take LoRA.
+        InputError: a name, number or pattern matches no layer, or matches one that cannot take LoRA; or two sets are
+            the same layers of this model.
     """
-    if _names_only(spec):
-        found = find_targets(model, spec.target_modules, reach=reach)
-    else:
-        found = _narrowed(model, spec, reach)
+    sets = {name: _select(model, one, reach) for name, one in studies_by_set(spec).items()}
+    for one, other in combinations(sets, 2):
+        if sets[one] == sets[other]:
+            raise InputError(
+                f"target_modules {one} and {other} are the same {len(sets[one])} layers of this model",
+                remedy="leave one of them out",
+            )
+    found = join_sets(model, sets)
     for field in ("rank_pattern", "alpha_pattern"):
         for key in getattr(spec, field):
             if not any(pattern_value({key: True}, name, default=False) for name in found):
                 raise InputError(f"{field} {key!r} matches no target layer", remedy=_some(found))
+    return sets
+
+
+def join_sets(model: PreTrainedModel, sets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the layers of all sets, each once, in the model's order."""
+    adapted = {name for names in sets.values() for name in names}
+    return tuple(name for name, _ in model.named_modules() if name in adapted)
+
+
+def _select(model: PreTrainedModel, spec: StudySpec, reach: Reach | None) -> tuple[str, ...]:
+    """Return the layers of a study with one set."""
+    (targets,) = spec.target_sets
+    found = find_targets(model, targets, reach=reach) if _names_only(spec) else _narrowed(model, spec, reach)
     if all(pattern_value(spec.rank_pattern, name, 0) for name in found):
         raise InputError(
             "rank_pattern gives every target layer a rank of its own, so that ranks have nothing to compare",
@@ -66,7 +86,8 @@ def _narrowed(model: PreTrainedModel, spec: StudySpec, reach: Reach | None) -> t
         named.append(name)
         return in_block(name) and not excluded(name)
 
-    found = find_targets(model, spec.target_modules, selects, reach=reach)
+    (targets,) = spec.target_sets
+    found = find_targets(model, targets, selects, reach=reach)
     if spec.exclude_modules and not any(excluded(name) for name, _ in model.named_modules()):
         shown = spec.exclude_modules if isinstance(spec.exclude_modules, str) else ", ".join(spec.exclude_modules)
         raise InputError(f"exclude_modules {shown} matches no layer of this model", remedy=_some(named))

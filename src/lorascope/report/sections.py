@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 from lorascope.analysis import StudySummary
 from lorascope.analysis.cost.schema import GrowthSection, JointSection
+from lorascope.analysis.summary import TargetSetsSection
 from lorascope.charts.chart import Chart, SectionName
 from lorascope.records import ShownRow
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds
 from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
+from lorascope.text.tables.advice import headline
 from lorascope.text.tables.costs import memory_table, predicted_table
-from lorascope.text.tables.ranks import claims_table
+from lorascope.text.tables.ranks import claims_table, rank_table
 from lorascope.text.tables.readings import alpha_table, doubling_table, grid_table, reading_table
 from lorascope.text.tables.table import Table
+from lorascope.text.tables.target_sets import comparison_table, sets_table
 from lorascope.text.tables.trials import trial_table
 from lorascope.units import format_bytes
 
@@ -60,6 +63,7 @@ def report_sections(
     predictions = predicted_table(predicted) if predicted else None
     forgotten = forgetting_table(summary, generic) if generic else None
     contents: tuple[tuple[str, Blocks], ...] = (
+        (tr("Sets of target modules"), _sets(summary.target_sets) if summary.target_sets else []),
         (tr("What is shown of each rank"), _table(claims_table(summary))),
         (tr("How the loss fell"), row("loss_curves")),
         (tr("What the usual script would conclude"), _orders(summary) + row("learning_rates") + _rates(summary)),
@@ -82,6 +86,15 @@ def _table(table: Table | None) -> Blocks:
     if table is None or not table.rows:
         return []
     return [Block(table=table), *([Block(text=table.note)] if table.note else [])]
+
+
+def _sets(sets: TargetSetsSection) -> Blocks:
+    """Show the sets beside each other, then the ranks of each."""
+    blocks = [*_finding(say(sets.reason)), *_table(sets_table(sets)), *_table(comparison_table(sets))]
+    for one in sets.sets:
+        blocks += [Block(text=headline(one.summary), note=False), *_table(rank_table(one.summary))]
+    shown = tr("All that is shown elsewhere is of {targets}.", targets=sets.use)
+    return [*blocks, Block(text=shown)]
 
 
 def _finding(text: str) -> Blocks:

@@ -7,7 +7,7 @@ import shutil
 from lorascope.atomic import new_folder
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapters.peft_io import save_peft
-from lorascope.records import TrialRecord
+from lorascope.records import Arm, TrialRecord
 from lorascope.run.context import evaluations_by_trial
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.best import best_settings, latest_losses, representative_trials
@@ -33,10 +33,10 @@ def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial
         )
 
 
-def best_trials(folder: StudyFolder, store: StudyStore) -> dict[int, str]:
-    """Return the trial whose adapter stands for each rank, ascending: the first seed at its best alpha and rate.
+def best_trials(folder: StudyFolder, store: StudyStore) -> dict[Arm, str]:
+    """Return the trial whose adapter stands for each arm, ranks ascending: the first seed at its best alpha and rate.
 
-    A rank of which no such trial finished is left out.
+    An arm of which no such trial finished is left out.
     """
     trials, outcomes = store.read(TrialRecord), store.outcomes()
     settings = best_settings(trials, latest_losses(outcomes, evaluations_by_trial(store)))
@@ -49,9 +49,9 @@ def best_trials(folder: StudyFolder, store: StudyStore) -> dict[int, str]:
 
 
 def choose_adapters(folder: StudyFolder, store: StudyStore) -> None:
-    """Link each rank's folder to the adapter that stands for the rank."""
-    for rank, trial_id in best_trials(folder, store).items():
-        source, chosen = folder.trial_adapter(trial_id), folder.rank_adapter(rank)
+    """Link each rank's folder to the adapter that stands for the rank, in each set of target modules."""
+    for arm, trial_id in best_trials(folder, store).items():
+        source, chosen = folder.trial_adapter(trial_id), folder.arm_adapter(arm)
         if source != chosen:
             with new_folder(chosen, replace=True) as made:
                 shutil.copytree(source, made, copy_function=_link, dirs_exist_ok=True)

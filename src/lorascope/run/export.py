@@ -10,29 +10,33 @@ from lorascope.atomic import new_folder
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
 from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
-from lorascope.records import ResolvedStudy, TrialRecord
+from lorascope.records import Arm, ResolvedStudy, TrialRecord
+from lorascope.search.target_sets import find_set
 from lorascope.search.trials import saved_rank
 from lorascope.spec.load import load_spec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder, check_writable
 
 
-def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = None, merge: bool) -> None:
+def export_adapter(
+    folder: Path, rank: int, to: Path, *, target_modules: str | None = None, truncate: int | None = None, merge: bool
+) -> None:
     """Write the adapter of a rank to a new folder, or the base model with the adapter merged in.
 
     Args:
         folder: the study's folder.
         rank: its adapter at the best learning rate is exported.
         to: a folder that does not exist.
+        target_modules: the set of target modules, where the study has several.
         truncate: a smaller rank to truncate the adapter to, by the singular values of each layer; None: as it is.
         merge: write the whole model.
 
     Raises:
-        InputError: there is no such study or rank, the rank has no adapter yet or cannot be truncated to that rank, or
-            the target exists.
+        InputError: there is no such study, rank or set, the rank has no adapter yet or cannot be truncated to that
+            rank, or the target exists.
     """
     study = StudyFolder(folder)
-    resolved, source = _find(study, rank)
+    resolved, source = _find(study, rank, target_modules)
     saved = saved_rank(load_spec(study.spec, {}), rank)
     if truncate is not None and not 1 <= truncate < saved:
         what = f"an adapter of rank {rank}" + ("" if saved == rank else f", saved with rank {saved},")
@@ -54,13 +58,14 @@ def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None = 
             _write_merged(study, resolved, adapter, made)
 
 
-def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
+def _find(study: StudyFolder, rank: int, target_modules: str | None) -> tuple[ResolvedStudy, Path]:
     with StudyStore.open(study.store) as store:
         resolved, ranks = store.read_one(ResolvedStudy), sorted({trial.rank for trial in store.read(TrialRecord)})
     if rank not in ranks:
         raise InputError(f"the study has no rank {rank}", remedy=f"its ranks are {', '.join(map(str, ranks))}")
-    source = study.rank_adapter(rank)
-    if rank in _diverged(study):
+    arm = (find_set(load_spec(study.spec, {}), target_modules), rank)
+    source = study.arm_adapter(arm)
+    if arm in _diverged(study):
         raise InputError(
             f"every trial of rank {rank} diverged, so that it has no adapter",
             remedy="start a new study with lower learning_rates",
@@ -75,12 +80,12 @@ def _find(study: StudyFolder, rank: int) -> tuple[ResolvedStudy, Path]:
     return resolved, source
 
 
-def _diverged(study: StudyFolder) -> set[int]:
-    """Return the ranks all of whose trials diverged."""
+def _diverged(study: StudyFolder) -> set[Arm]:
+    """Return the ranks of a set all of whose trials diverged."""
     with StudyStore.open(study.store) as store:
         outcomes, trials = store.outcomes(), store.read(TrialRecord)
-    states = {(trial.rank, getattr(outcomes.get(trial.trial_id), "state", None)) for trial in trials}
-    return {rank for rank, _ in states} - {rank for rank, state in states if state != "diverged"}
+    states = {(trial.arm, getattr(outcomes.get(trial.trial_id), "state", None)) for trial in trials}
+    return {arm for arm, _ in states} - {arm for arm, state in states if state != "diverged"}
 
 
 def _write_merged(study: StudyFolder, resolved: ResolvedStudy, source: Path, to: Path) -> None:

@@ -6,6 +6,7 @@ from lorascope.analysis.cost.solo_runs import costs_by_rank, measured_cost
 from lorascope.analysis.verdict.limits import RankedCost, none_within
 from lorascope.errors import InputError
 from lorascope.records import AdapterRecord, SoloRun
+from lorascope.search.target_sets import studies_by_set
 from lorascope.spec.limits import Limit, limits_of, worst_share
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -22,9 +23,12 @@ def check_measured(store: StudyStore, spec: StudySpec, total_steps: int) -> None
     limits = limits_of(spec)
     if not limits:
         return
-    adapters = {adapter.rank: adapter for adapter in store.read(AdapterRecord)}
-    alone = costs_by_rank(store.read(SoloRun))
-    costs = [measured_cost(rank, adapters.get(rank), alone.get(rank), total_steps) for rank in sorted(spec.ranks)]
+    adapters, runs = store.read(AdapterRecord), store.read(SoloRun)
+    costs = []
+    for targets in studies_by_set(spec):
+        sizes = {adapter.rank: adapter for adapter in adapters if adapter.targets == targets}
+        alone = costs_by_rank([run for run in runs if run.targets == targets])
+        costs += [measured_cost(rank, sizes.get(rank), alone.get(rank), total_steps) for rank in sorted(spec.ranks)]
     if all(any(limit.exceeded(cost) for limit in limits) for cost in costs):
         raise InputError(lower_first(say(none_within(limits, costs))), remedy=remedy_text(limits, costs))
 

@@ -3,7 +3,7 @@
 Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +43,8 @@ class PostTraining:
             if text is not None:
                 for trial_id in pending.forgetting:
                     self._forgetting(trial_id, text)
-            if pending.truncations:
-                self._truncations(pending.truncated, pending.truncations)
+            for trial_id in dict.fromkeys(trial_id for trial_id, _ in pending.truncations):
+                self._truncations(trial_id, [rank for own, rank in pending.truncations if own == trial_id])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -79,7 +79,7 @@ class PostTraining:
             )
         )
 
-    def _truncations(self, trial_id: str, ranks: tuple[int, ...]) -> None:
+    def _truncations(self, trial_id: str, ranks: Sequence[int]) -> None:
         run = self.run
         run.tracker.phase(f"examining {trial_id}: truncating to smaller ranks")
         whole = principal_updates(self._updates(trial_id))
@@ -107,7 +107,8 @@ class PostTraining:
         some = next(iter(updates.values()))
         own = {name: (len(update.A), update.scale) for name, update in updates.items()}
         shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0, own=own)
-        adapter = Adapter(frozen.layers, shape, frozen.modules_to_save, compute_dtype=frozen.model.dtype)
+        layers = {name: frozen.layers[name] for name in updates}
+        adapter = Adapter(layers, shape, frozen.modules_to_save, compute_dtype=frozen.model.dtype)
         with torch.no_grad():
             for name, layer in adapter.layers.items():
                 layer.A.copy_(updates[name].A)

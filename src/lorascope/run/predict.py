@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lorascope.analysis.cost.predicted import group_size
-from lorascope.analysis.cost.solo_runs import costs_by_rank, pace_spread, runs_by_rank
+from lorascope.analysis.cost.solo_runs import costs_by_arm, pace_spread, runs_by_arm
 from lorascope.analysis.estimates.joint_steps import JointSteps, joint_steps
 from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
 from lorascope.costmodel.cost_types import Hardware, TrainingConfig
@@ -54,7 +54,7 @@ def predict_once(run: RunContext) -> None:
 
 
 def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[PredictionRecord]:
-    """Predict every rank alone, a trial group and full fine-tuning; nothing on an unknown GPU.
+    """Predict every rank alone, a trial group of one set of targets and full fine-tuning; nothing on an unknown GPU.
 
     Times are those of the typical batch, memory that of the heaviest one, as they are measured.
     """
@@ -70,13 +70,20 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     )
     if not study.frozen.chunked_head:
         config = replace(config, chunk=None)
-    frozen, layers = study.frozen, tuple(study.frozen.layers)
-    shape = model_shape(frozen.model, layers, own_ranks(layers, study.spec), tuple(frozen.modules_to_save))
+    whole = tuple(study.frozen.modules_to_save)
+    shapes = {
+        targets: model_shape(study.frozen.model, names, own_ranks(names, study.spec), whole)
+        for targets, names in study.target_sets.items()
+    }
+    shape = next(iter(shapes.values()))
     known = find_calibration(device_key(study.device), dtype, shape.parameters)
     rest = known.rest_bytes if known else _rest_bytes(study)
     batches = choose_batches(study, study.spec.seeds[0])
 
-    def record(what: PredictedThing, ranks: Sequence[int], config: TrainingConfig, adapters: int) -> PredictionRecord:
+    def record(
+        what: PredictedThing, ranks: Sequence[int], config: TrainingConfig, adapters: int, targets: str = ""
+    ) -> PredictionRecord:
+        shape = shapes.get(targets, next(iter(shapes.values())))
         steps = sample_steps(
             study.spec,
             study.splits.train,
@@ -90,6 +97,7 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
         memory = predict(shape, config, steps, ranks, hardware, rest_bytes=rest).memory
         return PredictionRecord(
             what=what,
+            targets=targets,
             rank=ranks[0] if what == "alone" else 0,
             device=device_key(study.device),
             tokens=adapters * float(steps[0].tokens),
@@ -101,9 +109,10 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
         )
 
     def everything() -> list[PredictionRecord]:
-        alone = [record("alone", [rank], config, 1) for rank in sorted(study.spec.ranks)]
-        joint = record("joint", [trial.rank for trial in group], config, len(group))
-        return [*alone, joint, record("full", [], full_finetuning_config(config), 1)]
+        ranks = sorted(study.spec.ranks)
+        alone = [record("alone", [rank], config, 1, targets) for targets in shapes for rank in ranks]
+        joint = [record("joint", [trial.rank for trial in group], config, len(group))] if len(shapes) == 1 else []
+        return [*alone, *joint, record("full", [], full_finetuning_config(config), 1)]
 
     found = everything()
     return everything() if hardware.refine() else found
@@ -113,15 +122,15 @@ def update_calibration(path: Path) -> None:
     """Keep what a finished study showed about its device; nothing where it was not measured or not predicted."""
     with StudyStore.open(path) as store:
         resolved, runs = store.read_one(ResolvedStudy), store.read(SoloRun)
-        costs = costs_by_rank(runs)
+        costs = costs_by_arm(runs)
         predictions = store.read(PredictionRecord)
         steps = joint_steps(columns.where(~columns.warmup) for columns in map(store.step_columns, store.outcomes()))
-    records = {record.rank: record for record in predictions if record.what == "alone"}
-    both = [(record, costs[rank]) for rank, record in records.items() if rank in costs]
+    records = {(record.targets, record.rank): record for record in predictions if record.what == "alone"}
+    both = [(record, costs[arm]) for arm, record in records.items() if arm in costs]
     ratios = [cost.seconds_per_token / _predicted(record) for record, cost in both]
     if resolved is None or not ratios:
         return
-    apart = max(map(pace_spread, runs_by_rank(runs).values()), default=0.0)
+    apart = max(map(pace_spread, runs_by_arm(runs).values()), default=0.0)
     if apart > _UNSTEADY and find_calibration(both[0][0].device, resolved.dtype, resolved.base_parameters) is not None:
         return
     factor = statistics.median(ratios)

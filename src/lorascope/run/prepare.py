@@ -1,5 +1,6 @@
 """Prepare a study: everything that can refuse it, before anything expensive starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads, usable_cores
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.base import BaseModel, load_base
 from lorascope.modeling.device_dtype import resolve_device
 from lorascope.modeling.end_tokens import end_token_ids
@@ -36,8 +38,14 @@ class PreparedStudy:
     splits: Splits
     forgetting_text: ForgettingText | None
     frozen: FrozenModel
+    target_sets: Mapping[str, tuple[str, ...]]
+    """Full names of the layers of each set, by the set's name; a single set has the empty name."""
     source: ModelSource
     device: torch.device
+
+    def layers_of(self, targets: str) -> dict[str, MultiLoraLinear]:
+        """Return the adapted layers of a set of target modules."""
+        return {name: self.frozen.layers[name] for name in self.target_sets[targets]}
 
 
 def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracker) -> PreparedStudy:
@@ -87,6 +95,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         splits=splits,
         forgetting_text=text,
         frozen=checked.frozen,
+        target_sets=checked.target_sets,
         source=source,
         device=device,
     )

@@ -27,7 +27,7 @@ from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
 from lorascope.measure.machine_rates import machine_rates
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.sampler import SystemSampler
-from lorascope.records import GpuSample, MachineRates, SoloRun, TrialRecord
+from lorascope.records import Arm, GpuSample, MachineRates, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.sample_buffer import gpus_of
@@ -35,6 +35,7 @@ from lorascope.run.trackers import SoloResult, Tracker
 from lorascope.search.solo_runs import EFFORTS, pending_solo_runs
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.numbers import arm_text
 
 _LEARNING_RATE = 1e-6
 """A step costs the same at any learning rate, and at this one it cannot diverge."""
@@ -84,37 +85,40 @@ def _one_microbatch(rows: Sequence[Example], spec: StudySpec) -> Sequence[Exampl
 def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
     """Take the solo runs that are not stored yet; a rank that does not fit in memory stays without a measurement."""
     study, store = run.study, run.store
-    by_rank = {trial.rank: trial for trial in reversed(trials)}
-    pending = pending_solo_runs(study.spec, by_rank, store.read(SoloRun))
+    by_arm = {trial.arm: trial for trial in reversed(trials)}
+    pending = pending_solo_runs(study.spec, by_arm, store.read(SoloRun))
     if not pending:
         return
     effort = EFFORTS[study.spec.cost]
     if store.read_one(MachineRates) is None:
         with _unless_out_of_memory(run.tracker, "the machine's rates were measured"):
             store.put(machine_rates(study.device, study.frozen.model.dtype))
-    batches = choose_batches(study, by_rank[min(by_rank)].seed)
-    failed: set[int] = set()
-    for rank, repeat in pending:
-        if rank in failed:
+    batches = choose_batches(study, by_arm[min(by_arm)].seed)
+    failed: set[Arm] = set()
+    for arm, repeat in pending:
+        if arm in failed:
             continue
-        run.tracker.phase(f"measuring what rank {rank} costs alone, turn {repeat + 1} of {effort.repeats}")
+        name = arm_text(arm)
+        run.tracker.phase(f"measuring what {name} costs alone, turn {repeat + 1} of {effort.repeats}")
         last = repeat == effort.repeats - 1
-        solo = SoloRunner(study=study, trial=by_rank[rank], repeat=repeat, batches=batches, check_stop=run.check_stop)
-        failed.add(rank)
-        with _unless_out_of_memory(run.tracker, f"rank {rank} was measured alone"):
-            with _gpu_sampling(store, study.device, rank):
+        solo = SoloRunner(study=study, trial=by_arm[arm], repeat=repeat, batches=batches, check_stop=run.check_stop)
+        failed.add(arm)
+        with _unless_out_of_memory(run.tracker, f"{name} was measured alone"):
+            with _gpu_sampling(store, study.device, arm):
                 store.put(solo.measure(effort.steps, last=last))
-            failed.remove(rank)
+            failed.remove(arm)
         study.frozen.attach([])
-        if last and rank not in failed:
-            run.tracker.solo_cost(_result(store.read(SoloRun), rank))
+        if last and arm not in failed:
+            run.tracker.solo_cost(_result(store.read(SoloRun), arm))
 
 
-def _result(runs: Sequence[SoloRun], rank: int) -> SoloResult:
-    """Combine a rank's runs, its memory on the base of the ranks that are done."""
+def _result(all_runs: Sequence[SoloRun], arm: Arm) -> SoloResult:
+    """Combine a rank's runs, its memory on the base of the ranks that are done in its set of target modules."""
+    targets, rank = arm
+    runs = [run for run in all_runs if run.targets == targets]
     done = {run.rank for run in runs if run.heaviest_tokens is not None} | {rank}
     cost = costs_by_rank([run for run in runs if run.rank in done])[rank]
-    return SoloResult(rank=rank, step_seconds=cost.median_seconds, peak_bytes=cost.peak_bytes)
+    return SoloResult(rank=rank, targets=targets, step_seconds=cost.median_seconds, peak_bytes=cost.peak_bytes)
 
 
 @contextmanager
@@ -129,7 +133,7 @@ def _unless_out_of_memory(tracker: Tracker, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _gpu_sampling(store: StudyStore, device: torch.device, rank: int) -> Iterator[None]:
+def _gpu_sampling(store: StudyStore, device: torch.device, arm: Arm) -> Iterator[None]:
     """Read the GPU, if there is one, more often than in the rest of a run."""
     gpus = gpus_of(device)
     if gpus is None:
@@ -138,7 +142,7 @@ def _gpu_sampling(store: StudyStore, device: torch.device, rank: int) -> Iterato
     found: list[GpuSample] = []
     with SystemSampler(_GPU_SECONDS, lambda _, samples: found.extend(samples), gpus):
         yield
-    store.put_all([replace(sample, rank=rank) for sample in found])
+    store.put_all([replace(sample, targets=arm[0], rank=arm[1]) for sample in found])
 
 
 @dataclass
@@ -208,6 +212,7 @@ class SoloRunner:
         release_memory(device)
         peaks, clock = meter.peaks_bytes, steps.clock
         return SoloRun(
+            targets=self.trial.targets,
             rank=self.trial.rank,
             repeat=self.repeat,
             step_seconds=tuple(clock.step_seconds),
@@ -234,7 +239,8 @@ class SoloRunner:
     def _steps(self, meter: MemoryMeter, n_steps: int, *, last: bool) -> _Steps:
         frozen, batches = self.study.frozen, self.batches
         record = replace(self.trial, learning_rate=_LEARNING_RATE)
-        trial = TrainingTrial(record, self.study.spec, frozen.layers, frozen.model.dtype, frozen.modules_to_save)
+        layers = self.study.layers_of(record.targets)
+        trial = TrainingTrial(record, self.study.spec, layers, frozen.model.dtype, frozen.modules_to_save)
         frozen.attach([trial.adapter])
         known = (*frozen.model.parameters(), *frozen.model.buffers(), *trial.adapter.tensors())
         saved, products = SavedTensorCounter(known) if last else None, MatmulCounter() if self.repeat == 0 else None

@@ -10,7 +10,7 @@ import torch
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.modules_to_save import parameters_to_save
-from lorascope.records import ResolvedStudy, SoloRun, TrialRecord
+from lorascope.records import ResolvedStudy, SoloRun, TargetSet, TrialRecord
 from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
@@ -26,7 +26,7 @@ from lorascope.run.trackers import Tracker, join_trackers
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
 from lorascope.search.solo_runs import pending_solo_runs
-from lorascope.search.trials import planned_parameters
+from lorascope.search.trials import planned_arms, planned_parameters
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
 from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder, keep_date
@@ -67,7 +67,10 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
-        features = {name: layer.features for name, layer in study.frozen.layers.items()}
+        features = {
+            targets: {name: layer.features for name, layer in study.layers_of(targets).items()}
+            for targets in study.target_sets
+        }
         frozen = study.frozen
         whole = parameters_to_save(frozen.model, frozen.modules_to_save)
         check_disk(folder, *planned_parameters(spec, features, whole))
@@ -86,7 +89,7 @@ def _earlier_run(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> tupl
         complete = (
             before is not None
             and _pending(spec, store, before.total_steps) is None
-            and not pending_solo_runs(spec, spec.ranks, store.read(SoloRun))
+            and not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun))
             and not pending_analyses(spec, best_trials(folder, store), stored_analyses(store))
         )
         if complete:
@@ -113,6 +116,8 @@ def _store_facts(run: RunContext, command: str) -> None:
     device, seeds = run.study.device, run.study.spec.seeds
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     run.store.put(run.study.resolved)
+    if len(run.study.target_sets) > 1:
+        run.store.put_all([TargetSet(name=name, layers=layers) for name, layers in run.study.target_sets.items()])
     run.store.put_all(run.study.shown)
     run.store.put(environment(device=str(device), device_name=device_name, seeds=seeds, command=command))
 

@@ -1,9 +1,9 @@
 """Analyses of trained adapters that a study still has to make: a pure function of the study and its records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, Arm, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.spec.fields.answer import NO_TEXT
 from lorascope.spec.schema import StudySpec
 
@@ -18,10 +18,8 @@ class PendingAnalyses:
     """Trials."""
     forgetting: tuple[str, ...]
     """Trials, the base model first."""
-    truncated: str
-    """The trial of the largest rank."""
-    truncations: tuple[int, ...]
-    """Ranks to truncate its adapter to."""
+    truncations: tuple[tuple[str, int], ...]
+    """Trials of the largest rank, one for each set of target modules, with a rank to truncate the adapter to."""
 
     def __bool__(self) -> bool:
         return bool(self.spectra or self.forgetting or self.truncations)
@@ -29,7 +27,7 @@ class PendingAnalyses:
 
 def pending_analyses(
     spec: StudySpec,
-    best: Mapping[int, str],
+    best: Mapping[Arm, str],
     records: Iterable[AnalysisRecord],
     *,
     text_hash: str | None = None,
@@ -38,7 +36,7 @@ def pending_analyses(
 
     Args:
         spec: the study.
-        best: the trial that stands for each rank.
+        best: the trial that stands for each arm.
         records: those that are stored.
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
@@ -48,15 +46,19 @@ def pending_analyses(
     hashes = {record.trial_id: record.text_hash for record in stored if isinstance(record, ForgettingRecord)}
     wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
     current = text_hash or hashes.get(BASE_MODEL)
-    top = max(best, default=1)
-    truncated = best.get(top, BASE_MODEL)
-    done = {r.rank for r in stored if isinstance(r, TruncationRecord) and r.trial_id == truncated}
+    done = {(record.trial_id, record.rank) for record in stored if isinstance(record, TruncationRecord)}
     return PendingAnalyses(
         spectra=tuple(trial_id for trial_id in best.values() if trial_id not in with_spectra),
         forgetting=tuple(trial_id for trial_id in wanted if trial_id not in hashes or hashes[trial_id] != current),
-        truncated=truncated,
-        truncations=tuple(rank for rank in truncation_ranks(top, best) if rank not in done) if spec.truncation else (),
+        truncations=tuple(cut for cut in _truncations(best) if cut not in done) if spec.truncation else (),
     )
+
+
+def _truncations(best: Mapping[Arm, str]) -> Iterator[tuple[str, int]]:
+    for targets in dict.fromkeys(targets for targets, _ in best):
+        ranks = [rank for own, rank in best if own == targets]
+        for rank in truncation_ranks(max(ranks), ranks):
+            yield best[targets, max(ranks)], rank
 
 
 def truncation_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
-"""Best alpha and learning rate of each rank, and the trial whose adapter stands for it: pure functions of records."""
+"""Best alpha and learning rate of each arm, and the trial whose adapter stands for it: pure functions of records."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
-from lorascope.records import NOT_COMPARED, EvalRecord, Setting, TrialOutcome, TrialRecord
+from lorascope.records import NOT_COMPARED, Arm, EvalRecord, Setting, TrialOutcome, TrialRecord
 
 
 def last_finite(records: Sequence[EvalRecord]) -> EvalRecord | None:
@@ -25,43 +25,45 @@ def latest_losses(
     return {name: record.loss for name, record in last.items() if record is not None and record.loss is not None}
 
 
-def mean_losses(rank: int, trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> dict[Setting, float]:
-    """Return the mean loss over seeds of each setting of a rank.
+def mean_losses(arm: Arm, trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> dict[Setting, float]:
+    """Return the mean loss over seeds of each setting of an arm.
 
     Only the settings with the most seeds are compared, so that seeds that failed are not hidden.
     """
     by_setting: dict[Setting, list[float]] = {}
     for trial in trials:
-        if trial.rank == rank and trial.trial_id in losses:
+        if trial.arm == arm and trial.trial_id in losses:
             by_setting.setdefault(trial.setting, []).append(losses[trial.trial_id])
     most = max(map(len, by_setting.values()), default=0)
     return {setting: fmean(found) for setting, found in by_setting.items() if len(found) == most}
 
 
-def best_setting(rank: int, trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> Setting | None:
-    """Return the rank's alpha and rate of the lowest mean loss, of equal ones the lowest; None without a loss."""
-    means = mean_losses(rank, trials, losses)
+def best_setting(arm: Arm, trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> Setting | None:
+    """Return the arm's alpha and rate of the lowest mean loss, of equal ones the lowest; None without a loss."""
+    means = mean_losses(arm, trials, losses)
     return min(means, key=lambda setting: (means[setting], setting), default=None)
 
 
-def best_settings(trials: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[int, Setting]:
-    """Return the best alpha and learning rate of each rank that has a loss, ranks ascending."""
-    found = {rank: best_setting(rank, trials, losses) for rank in sorted({trial.rank for trial in trials})}
-    return {rank: setting for rank, setting in found.items() if setting is not None}
+def best_settings(trials: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[Arm, Setting]:
+    """Return the best alpha and learning rate of each arm that has a loss, ranks of a set ascending."""
+    sets = list(dict.fromkeys(trial.targets for trial in trials))
+    arms = sorted({trial.arm for trial in trials}, key=lambda arm: (sets.index(arm[0]), arm[1]))
+    found = {arm: best_setting(arm, trials, losses) for arm in arms}
+    return {arm: setting for arm, setting in found.items() if setting is not None}
 
 
 def representative_trials(
-    trials: Iterable[TrialRecord], settings: Mapping[int, Setting], usable: Callable[[str], bool]
-) -> dict[int, str]:
-    """Return the trial that stands for each rank: the first usable one at its best setting, in seed order.
+    trials: Iterable[TrialRecord], settings: Mapping[Arm, Setting], usable: Callable[[str], bool]
+) -> dict[Arm, str]:
+    """Return the trial that stands for each arm: the first usable one at its best setting, in seed order.
 
     Args:
         trials: in the order of the plan.
-        settings: the best alpha and learning rate by rank, ranks in the order of the result.
+        settings: the best alpha and learning rate by arm, in the order of the result.
         usable: takes a trial id.
     """
-    first: dict[int, str] = {}
+    first: dict[Arm, str] = {}
     for trial in trials:
-        if trial.setting == settings.get(trial.rank) and usable(trial.trial_id):
-            first.setdefault(trial.rank, trial.trial_id)
-    return {rank: first[rank] for rank in settings if rank in first}
+        if trial.setting == settings.get(trial.arm) and usable(trial.trial_id):
+            first.setdefault(trial.arm, trial.trial_id)
+    return {arm: first[arm] for arm in settings if arm in first}

@@ -1,7 +1,7 @@
 """Successive halving of alphas and learning rates at rungs: a pure function of losses.
 
-After Jamieson and Talwalkar (2016), applied to the settings of each rank separately. Ranks are never compared
-here, as the advantage of a larger rank shows late.
+After Jamieson and Talwalkar (2016), applied to the settings of each arm, a rank in a set of target modules. Arms are
+never compared here, as the advantage of a larger rank shows late.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from lorascope.message import Message
-from lorascope.records import Setting, TrialRecord
+from lorascope.records import Arm, Setting, TrialRecord
 
 MARGIN_NATS = 0.06
 """A higher rate this close to the best also stays, as it catches up when learning rates fall: in a real study one that
@@ -19,7 +19,7 @@ was behind by 0.045 at three eighths was ahead in the end (docs/decisions, early
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rival:
-    """A rank's best setting of earlier rounds."""
+    """An arm's best setting of earlier rounds."""
 
     setting: Setting
     losses: Mapping[int, float]
@@ -28,11 +28,10 @@ class Rival:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rungs:
-    """Steps at which the learning rates of a rank are compared with each other, and with an earlier round's best."""
+    """Steps at which the settings of an arm are compared with each other, and with an earlier round's best."""
 
     steps: tuple[int, ...] = ()
-    rivals: Mapping[int, Rival] = field(default_factory=dict)
-    """By rank."""
+    rivals: Mapping[Arm, Rival] = field(default_factory=dict)
     falling: bool = True
     """Whether learning rates fall towards the end. Where they do not, a lower rate may also stay near the best."""
     others: tuple[TrialRecord, ...] = ()
@@ -45,7 +44,7 @@ class Rungs:
     ) -> dict[str, Message]:
         """Return the trials that stop after ``step``, each with its reason.
 
-        Of n settings of a rank, the better half stays at the first rung, a quarter at the second (rounded up), and one
+        Of n settings of an arm, the better half stays at the first rung, a quarter at the second (rounded up), and one
         more where it is within the margin of the best. The seeds of a setting are judged together, by their mean.
 
         Args:
@@ -57,21 +56,20 @@ class Rungs:
             return {}
         known = {**losses, **self.others_losses.get(step, {})}
         planned = [*trials, *self.others]
-        ranks = {trial.rank for trial in planned}
         found: dict[str, Message] = {}
-        for rank in ranks:
-            found |= self._behind(step, [trial for trial in planned if trial.rank == rank], known)
+        for arm in {trial.arm for trial in planned}:
+            found |= self._behind(step, [trial for trial in planned if trial.arm == arm], known)
         return found
 
     def _behind(self, step: int, trials: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, Message]:
-        """Return the trials of one rank that stop."""
+        """Return the trials of one arm that stop."""
         settings = {trial.setting for trial in trials}
         there = [trial for trial in trials if trial.trial_id in losses]
         means = {
             setting: fmean(losses[trial.trial_id] for trial in there if trial.setting == setting)
             for setting in {trial.setting for trial in there}
         }
-        rival = self.rivals.get(trials[0].rank)
+        rival = self.rivals.get(trials[0].arm)
         if rival is not None and step in rival.losses:
             settings.add(rival.setting)
             means[rival.setting] = rival.losses[step]

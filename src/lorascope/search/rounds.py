@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.records import SETTLED, EvalRecord, Setting, TrialOutcome, TrialRecord
+from lorascope.records import SETTLED, Arm, EvalRecord, Setting, TrialOutcome, TrialRecord
 from lorascope.search.best import best_setting, latest_losses, mean_losses
 from lorascope.search.halving import Rival, Rungs
 from lorascope.search.rates import next_rate
 from lorascope.search.steps import exits_early, rung_steps
-from lorascope.search.trials import plan_trial, plan_trials, planned_rates
+from lorascope.search.trials import plan_trial, plan_trials, planned_arms, planned_rates
 from lorascope.spec.schema import StudySpec
 
 TIE_NATS = 0.01
@@ -81,33 +81,33 @@ def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[
         return tuple(trial for trial in plan_trials(spec) if trial.seed in seeds)
     if {trial.seed for trial in before} <= set(seeds):
         wider = [
-            plan_trial(spec, rank=rank, setting=setting, seed=seed)
-            for rank in spec.ranks
-            if (setting := _beyond_edge(spec, rank, before, losses)) is not None
+            plan_trial(spec, arm, setting=setting, seed=seed)
+            for arm in planned_arms(spec)
+            if (setting := _beyond_edge(spec, arm, before, losses)) is not None
             for seed in seeds
         ]
         if wider:
             return tuple(wider)
     known = {trial.trial_id for trial in before}
     at_all_seeds = (
-        plan_trial(spec, rank=rank, setting=setting, seed=seed)
-        for rank in spec.ranks
-        for setting in _settings_left(rank, before, losses)
+        plan_trial(spec, arm, setting=setting, seed=seed)
+        for arm in planned_arms(spec)
+        for setting in _settings_left(arm, before, losses)
         for seed in spec.seeds
     )
     return tuple(trial for trial in at_all_seeds if trial.trial_id not in known)
 
 
 def _beyond_edge(
-    spec: StudySpec, rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]
+    spec: StudySpec, arm: Arm, before: Sequence[TrialRecord], losses: Mapping[str, float]
 ) -> Setting | None:
     """Return the next rate beyond the best one where that lies at an edge of its alpha's grid and more are allowed."""
-    found = best_setting(rank, before, losses)
+    found = best_setting(arm, before, losses)
     if found is None:
         return None
     alpha, best = found
-    grid = planned_rates(spec, rank, alpha)
-    tried = {trial.learning_rate for trial in before if (trial.rank, trial.lora_alpha) == (rank, alpha)}
+    grid = planned_rates(spec, arm[1], alpha)
+    tried = {trial.learning_rate for trial in before if (trial.arm, trial.lora_alpha) == (arm, alpha)}
     if len(grid) < 2:
         return None
     side: Literal["above", "below"]
@@ -122,18 +122,18 @@ def _beyond_edge(
     return (alpha, rate) if usable and added < spec.max_grid_extensions else None
 
 
-def _settings_left(rank: int, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[Setting]:
-    means = mean_losses(rank, before, losses)
+def _settings_left(arm: Arm, before: Sequence[TrialRecord], losses: Mapping[str, float]) -> list[Setting]:
+    means = mean_losses(arm, before, losses)
     return [setting for setting, loss in means.items() if loss <= min(means.values()) + TIE_NATS]
 
 
 def _rivals(
     before: Sequence[TrialRecord], losses: Mapping[str, float], evaluations: Mapping[str, Sequence[EvalRecord]]
-) -> dict[int, Rival]:
+) -> dict[Arm, Rival]:
     finished = [trial for trial in before if trial.trial_id in losses]
     rivals = {}
-    for rank in {trial.rank for trial in finished}:
-        best = min((trial for trial in finished if trial.rank == rank), key=lambda trial: losses[trial.trial_id])
+    for arm in {trial.arm for trial in finished}:
+        best = min((trial for trial in finished if trial.arm == arm), key=lambda trial: losses[trial.trial_id])
         curve = {record.step: loss for record in evaluations[best.trial_id] if (loss := record.loss) is not None}
-        rivals[rank] = Rival(setting=best.setting, losses=curve)
+        rivals[arm] = Rival(setting=best.setting, losses=curve)
     return rivals

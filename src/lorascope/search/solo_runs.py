@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lorascope.records import SoloRun
+from lorascope.records import Arm, SoloRun
 from lorascope.spec.schema import StudySpec
 
 
@@ -20,13 +20,13 @@ EFFORTS = {"off": SoloEffort(0, 0), "quick": SoloEffort(2, 1), "full": SoloEffor
 """By the study's ``cost``."""
 
 
-def pending_solo_runs(spec: StudySpec, ranks: Iterable[int], runs: Iterable[SoloRun]) -> list[tuple[int, int]]:
-    """Return the (rank, repeat) that are not among ``runs``, in the order to take them."""
-    done = {(run.rank, run.repeat) for run in runs}
-    return [place for place in solo_order(ranks, EFFORTS[spec.cost].repeats) if place not in done]
+def pending_solo_runs(spec: StudySpec, arms: Iterable[Arm], runs: Iterable[SoloRun]) -> list[tuple[Arm, int]]:
+    """Return each arm and repeat that are not among ``runs``, in the order to take them."""
+    done = {(run.arm, run.repeat) for run in runs}
+    return [place for place in solo_order(arms, EFFORTS[spec.cost].repeats) if place not in done]
 
 
-def solo_order(ranks: Iterable[int], repeats: int) -> list[tuple[int, int]]:
-    """Return (rank, repeat): ascending ranks, then descending, and so on; each pair has the same mean place."""
-    ascending = sorted(ranks)
-    return [(rank, repeat) for repeat in range(repeats) for rank in (ascending[::-1] if repeat % 2 else ascending)]
+def solo_order(arms: Iterable[Arm], repeats: int) -> list[tuple[Arm, int]]:
+    """Return (arm, repeat): ascending arms, then descending, and so on; each pair has the same mean place."""
+    ascending = sorted(arms)
+    return [(arm, repeat) for repeat in range(repeats) for arm in (ascending[::-1] if repeat % 2 else ascending)]

@@ -3,28 +3,36 @@
 import math
 from collections.abc import Mapping
 
-from lorascope.records import Setting, TrialRecord
+from lorascope.records import Arm, Setting, TrialRecord
 from lorascope.search.rates import automatic_rates
+from lorascope.search.target_sets import studies_by_set
 from lorascope.spec.fields.lora import pattern_value
 from lorascope.spec.schema import StudySpec
 from lorascope.units import lora_parameters
 
 
 def plan_trials(spec: StudySpec) -> tuple[TrialRecord, ...]:
-    """Return one trial for every rank, alpha, learning rate and seed; the seed varies fastest, the rank slowest."""
+    """Return one trial for every set of targets, rank, alpha, learning rate and seed; the seed varies fastest."""
     return tuple(
-        plan_trial(spec, rank=rank, setting=setting, seed=seed)
-        for rank in spec.ranks
-        for setting in planned_settings(spec, rank)
+        plan_trial(spec, arm, setting=setting, seed=seed)
+        for arm in planned_arms(spec)
+        for setting in planned_settings(spec, arm[1])
         for seed in spec.seeds
     )
 
 
-def plan_trial(spec: StudySpec, *, rank: int, setting: Setting, seed: int) -> TrialRecord:
+def planned_arms(spec: StudySpec) -> tuple[Arm, ...]:
+    """Return every set of target modules, by its name, with every rank."""
+    return tuple((targets, rank) for targets in studies_by_set(spec) for rank in spec.ranks)
+
+
+def plan_trial(spec: StudySpec, arm: Arm, *, setting: Setting, seed: int) -> TrialRecord:
     """Return one trial."""
+    targets, rank = arm
     alpha, rate = setting
     return TrialRecord(
-        trial_id=_trial_id(spec, rank, setting, seed),
+        trial_id=_trial_id(spec, arm, setting, seed),
+        targets=targets,
         rank=rank,
         lora_alpha=alpha,
         scale=_scale(spec, rank, alpha),
@@ -55,15 +63,20 @@ def saved_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[in
     return adapter_parameters(spec, rank, features) * saved_rank(spec, rank) // rank
 
 
-def planned_parameters(spec: StudySpec, features: Mapping[str, tuple[int, int]], whole: int) -> tuple[int, int]:
-    """Return the parameters of all planned adapters of layers with these features: those trained, and those saved.
+def planned_parameters(
+    spec: StudySpec, features: Mapping[str, Mapping[str, tuple[int, int]]], whole: int
+) -> tuple[int, int]:
+    """Return the parameters of all planned adapters, those trained and those saved.
 
-    Each has ``whole`` parameters of modules that are trained whole as well.
+    Args:
+        spec: the study.
+        features: of the layers of each set of target modules, by its name.
+        whole: parameters of modules that each trial trains whole as well.
     """
-    ranks = [trial.rank for trial in plan_trials(spec)]
-    trained = sum(adapter_parameters(spec, rank, features) for rank in ranks)
-    saved = sum(saved_parameters(spec, rank, features) for rank in ranks)
-    return trained + whole * len(ranks), saved + whole * len(ranks)
+    arms = [(trial.rank, features[trial.targets]) for trial in plan_trials(spec)]
+    trained = sum(adapter_parameters(spec, *arm) for arm in arms)
+    saved = sum(saved_parameters(spec, *arm) for arm in arms)
+    return trained + whole * len(arms), saved + whole * len(arms)
 
 
 def planned_settings(spec: StudySpec, rank: int) -> tuple[Setting, ...]:
@@ -97,9 +110,16 @@ def differences(old: StudySpec, new: StudySpec) -> list[str]:
     ]
 
 
-def _trial_id(spec: StudySpec, rank: int, setting: Setting, seed: int) -> str:
+def arm_name(arm: Arm) -> str:
+    """Return the name of a rank in a set of target modules, such as ``r8`` or ``r8-q_proj,v_proj``."""
+    targets, rank = arm
+    return f"r{rank}-{targets}" if targets else f"r{rank}"
+
+
+def _trial_id(spec: StudySpec, arm: Arm, setting: Setting, seed: int) -> str:
+    rank = arm[1]
     alpha, rate = setting
-    parts = [f"r{rank}"]
+    parts = [arm_name(arm)]
     if len(planned_alphas(spec, rank)) > 1:
         parts.append(f"a{alpha!r}".removesuffix(".0"))
     if len(planned_rates(spec, rank, alpha)) > 1:

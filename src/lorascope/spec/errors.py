@@ -98,8 +98,8 @@ def _remedy(detail: ErrorDetails) -> str:
 
 _UNION_FIELDS = {
     "target_modules": (
-        "a list of names nor text",
-        "give a list of name endings such as [q_proj, v_proj], one regular expression, or all-linear",
+        "a list of names, nor text, nor a list of these",
+        "give a list of name endings such as [q_proj, v_proj], one regular expression, all-linear, or several of these",
     ),
     "exclude_modules": (
         "a list of names nor text",

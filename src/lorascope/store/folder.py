@@ -8,7 +8,8 @@ from typing import Literal
 
 from lorascope.atomic import partial_path, write_whole
 from lorascope.errors import InputError
-from lorascope.search.trials import differences
+from lorascope.records import Arm
+from lorascope.search.trials import arm_name, differences
 from lorascope.spec.load import STUDY_FILE, dump_spec, load_spec
 from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
 from lorascope.store.lock import FolderLock
@@ -55,9 +56,9 @@ class StudyFolder:
         """Return the folder of a trial's adapter."""
         return self.adapters / trial_id
 
-    def rank_adapter(self, rank: int) -> Path:
-        """Return the folder of the adapter that stands for a rank."""
-        return self.adapters / f"r{rank}"
+    def arm_adapter(self, arm: Arm) -> Path:
+        """Return the folder of the adapter that stands for a rank in a set of target modules."""
+        return self.adapters / arm_name(arm)
 
     @property
     def checkpoints(self) -> Path:

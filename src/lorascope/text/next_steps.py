@@ -131,7 +131,8 @@ def _export_steps(summary: StudySummary, folder: Path) -> Iterator[Step]:
     rank, cut = summary.recommendation.use.rank, summary.answer.truncate_to
     if rank is not None and cut is not None:
         to = f"{folder.name}-r{rank}-cut{cut}"
-        command = _command("export", folder, rank=rank, truncate=cut, to=to)
+        which = {"target_modules": summary.study.targets} if summary.study.targets else {}
+        command = _command("export", folder, rank=rank, **which, truncate=cut, to=to)
         yield Step(title=tr("To ship it"), command=command)
 
 

@@ -123,3 +123,9 @@ def upper_first(text: str) -> str:
 def lower_first(text: str) -> str:
     """Let a sentence go on after another's beginning."""
     return text[0].lower() + text[1:]
+
+
+def arm_text(arm: tuple[str, int]) -> str:
+    """Name a rank, and its set of target modules where a study has several, for the terminal."""
+    targets, rank = arm
+    return f"rank {rank} of {targets}" if targets else f"rank {rank}"

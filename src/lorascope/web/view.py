@@ -18,6 +18,7 @@ from lorascope.text.say import say
 from lorascope.text.tables.advice import headline, needs
 from lorascope.text.tables.ranks import RankColumn, rank_columns
 from lorascope.text.tables.table import NONE, loss_cell
+from lorascope.text.tables.target_sets import comparison_table, sets_table
 from lorascope.text.tables.trials import outcome_names
 from lorascope.units import format_bytes
 from lorascope.web.monitor import LiveStudy
@@ -87,6 +88,7 @@ def result(summary: StudySummary) -> str:
         colors=rank_colors([part.rank for part in summary.ranks]),
         columns=columns,
         rows=[(part.rank, _rank_cells(columns, part)) for part in summary.ranks if part.eval_loss is not None],
+        sets=[sets_table(summary.target_sets), comparison_table(summary.target_sets)] if summary.target_sets else [],
         # The status above says whether a run is active.
         cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )

@@ -129,8 +129,10 @@ def test_report_of_a_folder_without_a_study_is_exit_code_2(tmp_path: Path, capsy
 def test_export_passes_its_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
-    def export_adapter(folder: Path, rank: int, to: Path, *, truncate: int | None, merge: bool) -> None:
-        asked.append((folder, rank, to, truncate, merge))
+    def export_adapter(
+        folder: Path, rank: int, to: Path, *, target_modules: str | None, truncate: int | None, merge: bool
+    ) -> None:
+        asked.append((folder, rank, to, target_modules, truncate, merge))
         if rank == 9:
             raise InputError("the study has no rank 9", remedy="choose 8")
 
@@ -138,9 +140,11 @@ def test_export_passes_its_arguments(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert call("export", "study", "--rank", "8", "--to", "there", "--merge") == 0
     assert capsys.readouterr().out == "there\n"
     assert call("export", "study", "--rank", "9", "--to", "there") == 2
-    assert call("export", "study", "--rank", "8", "--to", "there", "--truncate", "2") == 0
+    assert call("export", "study", "--rank", "8", "--to", "there", "--truncate", "2", "--target-modules", "q,v") == 0
     study, there = Path("study"), Path("there")
-    assert asked == [(study, 8, there, None, True), (study, 9, there, None, False), (study, 8, there, 2, False)]
+    assert asked == [
+        (study, 8, there, None, None, True), (study, 9, there, None, None, False), (study, 8, there, "q,v", 2, False),
+    ]  # fmt: skip
 
 
 def test_doctor_describes_the_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,10 +204,9 @@ def test_predicted_sizes_equal_those_of_the_trial(
     model, spec = make_model(kind, dtype), spec_of(kind, 3)
     names = [name for name, _ in model.named_modules() if name.endswith(endings or ("none",))]
     whole = select_modules_to_save(model, tuple(names) or None)
-    planned = model_shape(model, find_targets(model, spec.target_modules), modules_to_save=whole)
-    frozen, _ = prepare_model(
-        model, spec.target_modules, make_examples(6), packing=True, kernels=False, modules_to_save=whole
-    )
+    (targets,) = spec.target_sets
+    planned = model_shape(model, find_targets(model, targets), modules_to_save=whole)
+    frozen, _ = prepare_model(model, targets, make_examples(6), packing=True, kernels=False, modules_to_save=whole)
     trial = TrainingTrial(plan_trials(spec)[0], spec, frozen.layers, dtype, frozen.modules_to_save)
     config = lorascope_config(str(dtype).removeprefix("torch."), kernels=False, on_cpu=False)
     shape = model_shape(model, frozen.layers, modules_to_save=whole)
@@ -246,7 +245,7 @@ def test_predicted_activations_are_those_that_autograd_saves(kind: str, kernels:
     # what each further token keeps: twice the rows less once the rows leaves out what does not grow
     model, spec = make_model(kind, torch.float32), spec_of(kind, 4)
     rows = make_examples(32, shortest=16, longest=16)
-    frozen, reasons = prepare_model(model, spec.target_modules, rows, packing=True, kernels=kernels)
+    frozen, reasons = prepare_model(model, spec.target_sets[0], rows, packing=True, kernels=kernels)
     assert frozen.packing
     if kernels and not frozen.accelerated:
         pytest.skip(say(reasons.kernels))

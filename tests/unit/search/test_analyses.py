@@ -6,7 +6,7 @@ from lorascope.spec.fields.answer import BUILTIN_TEXT
 from lorascope.spec.schema import StudySpec
 
 SPEC = StudySpec(ranks=(2, 4), forgetting_text=BUILTIN_TEXT)
-BEST = {2: "r2", 4: "r4"}
+BEST = {("", 2): "r2", ("", 4): "r4"}
 
 
 def spectrum(trial_id: str) -> SpectrumRecord:
@@ -32,7 +32,7 @@ def test_the_ranks_to_truncate_to() -> None:
 def test_everything_is_pending_until_it_is_stored() -> None:
     pending = pending_analyses(SPEC, BEST, [], text_hash="a")
     assert (pending.spectra, pending.forgetting) == (("r2", "r4"), (BASE_MODEL, "r2", "r4"))
-    assert (pending.truncated, pending.truncations) == ("r4", (1, 2))
+    assert pending.truncations == (("r4", 1), ("r4", 2))
     stored: list[AnalysisRecord] = [
         *map(spectrum, ("r2", "r4")), *(truncation("r4", rank) for rank in (1, 2)),
         *map(forgetting, (BASE_MODEL, "r2", "r4")),
@@ -47,10 +47,17 @@ def test_losses_on_another_text_do_not_count() -> None:
 
 
 def test_truncations_of_another_trial_do_not_count() -> None:
-    assert pending_analyses(SPEC, BEST, [truncation("r2", 1)], text_hash=None).truncations == (1, 2)
+    assert pending_analyses(SPEC, BEST, [truncation("r2", 1)], text_hash=None).truncations == (("r4", 1), ("r4", 2))
 
 
 def test_nothing_is_pending_without_an_adapter_or_where_it_is_turned_off() -> None:
     assert not pending_analyses(SPEC, {}, [], text_hash=None)
     off = StudySpec(ranks=(2, 4), forgetting_text="none", truncation=False)
     assert not pending_analyses(off, BEST, [spectrum("r2"), spectrum("r4")], text_hash=None)
+
+
+def test_the_largest_rank_of_each_set_of_targets_is_truncated() -> None:
+    best = {("q", 2): "r2-q", ("q", 4): "r4-q", ("all", 2): "r2-all"}
+    found = pending_analyses(SPEC, best, [truncation("r4-q", 1)], text_hash=None)
+    assert found.truncations == (("r4-q", 2), ("r2-all", 1))
+    assert found.spectra == ("r2-q", "r4-q", "r2-all")

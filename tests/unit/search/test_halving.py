@@ -81,6 +81,12 @@ def test_halving_compares_the_rates_of_all_alphas() -> None:
     }  # fmt: skip
 
 
+def test_halving_does_not_compare_sets_of_targets() -> None:
+    axes: dict[str, Any] = {"target_modules": (("q_proj",), "all-linear")}
+    given = losses(1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0, **axes)
+    assert trials_to_stop(9, given, **axes) == {name for name in given if not name.endswith("lr0.0001")}
+
+
 def test_halving_averages_seeds() -> None:
     seeds: dict[str, Any] = {"seeds": (0, 1)}
     given = losses(1.0, 1.5, 1.2, 1.2, 3.0, 3.0, 2.0, 2.0, **seeds)
@@ -88,7 +94,7 @@ def test_halving_averages_seeds() -> None:
 
 
 def test_halving_stops_an_added_rate_behind_the_best() -> None:
-    rungs = Rungs(steps=(3, 9), rivals={8: Rival(setting=(32.0, 3e-3), losses={3: 1.0, 9: 0.8})})
+    rungs = Rungs(steps=(3, 9), rivals={("", 8): Rival(setting=(32.0, 3e-3), losses={3: 1.0, 9: 0.8})})
     added, lower = {"learning_rates": (1e-2,)}, {"learning_rates": (1e-3,)}
     for step, best in ((3, 1.0), (9, 0.8)):
         assert trials_to_stop(step, losses(best + FAR, **added), rungs, **added) == {"r8"}

@@ -46,6 +46,28 @@ def test_rounds_extend_the_rates_of_the_best_alpha_and_keep_ties_of_any() -> Non
     ]
 
 
+def test_rounds_of_sets_of_targets_take_each_set_the_course_it_takes_alone() -> None:
+    sets: dict[str, Any] = {"ranks": (8,), "target_modules": (("q_proj", "v_proj"), "all-linear")}
+    losses = {"r8-lr0.002-s0": 1.0, "r8-lr0.001-s0": 1.5}, {"r8-lr0.004-s0": 1.0, "r8-lr0.008-s0": 0.9}
+
+    def named(name: str, one: str) -> str:
+        return name.replace("r8", f"r8-{one}")
+
+    both = {
+        named(name, one): loss
+        for one, own in zip(("q_proj,v_proj", "all-linear"), losses, strict=True)
+        for name, loss in own.items()
+    }
+    found = [name for group in course(spec_of(**sets), both) for name in group]
+    for one, own in zip(("q_proj,v_proj", "all-linear"), losses, strict=True):
+        alone = [named(name, one) for group in course(spec_of(ranks=(8,)), own) for name in group]
+        assert [name for name in found if f"-{one}-" in name] == alone
+    assert course(spec_of(**sets), both)[1:] == [
+        ["r8-all-linear-lr0.008-s0"], ["r8-all-linear-lr0.016-s0"],
+        ["r8-q_proj,v_proj-lr0.002-s1", "r8-all-linear-lr0.008-s1"],
+    ]  # fmt: skip
+
+
 def test_rounds_without_early_exit_train_all_seeds_at_once() -> None:
     for changes in ({"early_exit": False}, {"learning_rates": (1e-3,)}):
         spec = spec_of(**changes)

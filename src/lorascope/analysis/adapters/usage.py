@@ -56,13 +56,13 @@ def examined_trials(
     """Return the trial of each rank whose adapter was analysed, by rank, ascending."""
     analysed = {record.trial_id for record in data.spectra}
     settings = {
-        part.rank: (part.lora_alpha, part.best_learning_rate)
+        (data.targets, part.rank): (part.lora_alpha, part.best_learning_rate)
         for part in ranks
         if part.lora_alpha is not None and part.best_learning_rate is not None
     }
     by_id = {trial.trial_id: trial for trial in trials}
     chosen = representative_trials(data.trials, settings, analysed.__contains__)
-    return {rank: by_id[trial_id] for rank, trial_id in chosen.items()}
+    return {rank: by_id[trial_id] for (_, rank), trial_id in chosen.items()}
 
 
 def spectra_parts(data: StudyData, examined: Mapping[int, TrialSection]) -> tuple[SpectrumSection, ...]:

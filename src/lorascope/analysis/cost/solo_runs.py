@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean, median
 
-from lorascope.records import AdapterRecord, SoloRun
+from lorascope.records import AdapterRecord, Arm, SoloRun
 
 _LEVELS = (
     "base_bytes", "forward_peak_bytes", "backward_peak_bytes", "optimizer_peak_bytes", "evaluation_peak_bytes",
@@ -83,6 +83,15 @@ def costs_by_rank(runs: Sequence[SoloRun]) -> dict[int, SoloCost]:
     return {rank: _combined(found) for rank, found in on_one_base(runs_by_rank(runs)).items()}
 
 
+def costs_by_arm(runs: Sequence[SoloRun]) -> dict[Arm, SoloCost]:
+    """Combine every rank's runs in every set of target modules, the ranks of a set on one base."""
+    return {
+        (targets, rank): cost
+        for targets in dict.fromkeys(run.targets for run in runs)
+        for rank, cost in costs_by_rank([run for run in runs if run.targets == targets]).items()
+    }
+
+
 def _combined(runs: Sequence[SoloRun]) -> SoloCost:
     heaviest = heaviest_run(runs)
     return SoloCost(
@@ -99,6 +108,12 @@ def runs_by_rank(runs: Sequence[SoloRun]) -> dict[int, tuple[SoloRun, ...]]:
     ranks = sorted({run.rank for run in runs})
     ordered = sorted(runs, key=lambda run: run.repeat)
     return {rank: tuple(run for run in ordered if run.rank == rank) for rank in ranks}
+
+
+def runs_by_arm(runs: Sequence[SoloRun]) -> dict[Arm, tuple[SoloRun, ...]]:
+    """Return the runs of each rank in each set of target modules, in their order."""
+    arms = dict.fromkeys(run.arm for run in runs)
+    return {arm: tuple(run for run in runs if run.arm == arm) for arm in arms}
 
 
 def on_one_base(runs: Mapping[int, tuple[SoloRun, ...]]) -> dict[int, tuple[SoloRun, ...]]:

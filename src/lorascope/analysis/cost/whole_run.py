@@ -34,7 +34,10 @@ def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
 
 
 def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> JointSection | None:
-    """Add up the joint steps, each counted once for all its trials; None before the first one."""
+    """Add up the joint steps, each counted once for all its trials; None before the first one.
+
+    With several sets of target modules the steps are those of all sets, and nothing compares them with a set alone.
+    """
     steps = joint_steps(data.steps.values())
     if not len(steps.seconds):
         return None
@@ -50,7 +53,7 @@ def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
         evaluation_seconds=math.fsum(seconds for _, seconds, _ in evaluations),
         alone_seconds=(
             math.fsum(count * seconds for count, seconds in each if seconds is not None)
-            if all(seconds is not None for _, seconds in each)
+            if not data.targets and all(seconds is not None for _, seconds in each)
             else None
         ),
         peak_rss_bytes=max((sample.rss_bytes for sample in data.samples), default=None),

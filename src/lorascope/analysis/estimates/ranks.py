@@ -60,7 +60,7 @@ def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankCho
     losses = latest_losses(data.outcomes, data.evaluations)
     return {
         rank: _choice(data, rank, setting, [trial for trial in trials if trial.trial_id in losses])
-        for rank, setting in best_settings(data.trials, losses).items()
+        for (_, rank), setting in best_settings(data.trials, losses).items()
     }
 
 

@@ -140,8 +140,11 @@ def attach(
     adapters: list[Adapter],
     modules: Mapping[str, ModuleToSave] = MappingProxyType({}),
 ) -> None:
-    """Make these the adapters of layers and whole modules, in this order; an empty list detaches all."""
+    """Make these the adapters of layers and whole modules, in this order; an empty list detaches all.
+
+    An adapter of other layers leaves a layer as it is.
+    """
     for name, layer in layers.items():
-        layer.adapters = [adapter.layers[name] for adapter in adapters]
+        layer.adapters = [adapter.layers.get(name) for adapter in adapters]
     for name, module in modules.items():
         module.copies = [adapter.copies[name] for adapter in adapters]

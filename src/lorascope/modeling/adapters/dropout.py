@@ -1,11 +1,12 @@
 """LoRA dropout that does not depend on what else is in the micro-batch.
 
-Every row of a trial's step has random bits of its own, named by (seed, step, row) and by how many layers drew before in
-the micro-batch; so has every prefix that rows of the step share. So a row gets the same masks trained jointly or alone,
-in micro-batches of any size, and after a resume. Backends make the bits from a counter (see ``backends/torch/dropout``)
-and keep a mask for the backward pass.
+Every row of a trial's step has random bits of its own, named by (seed, step, row) and by how many layers of its adapter
+drew before in the micro-batch; so has every prefix that rows of the step share. So a row gets the same masks trained
+jointly or alone, in micro-batches of any size, beside adapters of other layers, and after a resume. Backends make the
+bits from a counter (see ``backends/torch/dropout``) and keep a mask for the backward pass.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,12 +53,12 @@ class DropoutStreams:
         self._keys = torch.from_numpy(words.view(np.int32))
         self._lengths, self._widths, self._backend = lengths, widths, backend
         self._found: dict[tuple[int, int], DropoutRows] = {}
-        self._draws = 0
+        self._draws: Counter[int] = Counter()
 
-    def next_draw(self) -> int:
-        """Return how many layers have drawn before the one that asks."""
-        self._draws += 1
-        return self._draws - 1
+    def next_draw(self, adapter: int) -> int:
+        """Return how many layers of an adapter have drawn before the one that asks."""
+        self._draws[adapter] += 1
+        return self._draws[adapter] - 1
 
     def rows(self, first: int, stop: int) -> DropoutRows:
         """Return rows ``first`` to ``stop`` of the micro-batch."""

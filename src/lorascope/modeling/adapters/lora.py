@@ -85,7 +85,7 @@ class MultiLoraLinear(nn.Module):
         kind = find_kind(base)
         assert kind is not None, f"{type(base).__name__} cannot carry adapters"
         self.base, self.kind = base, kind
-        self.adapters: list[LayerAdapter] = []
+        self.adapters: list[LayerAdapter | None] = []
         self.initial_factors: dict[tuple[str, int, float], tuple[torch.Tensor, torch.Tensor]] = {}
         """Initial values made from the base's weight, by method, rank and scale."""
 
@@ -119,14 +119,14 @@ class MultiLoraLinear(nn.Module):
                 f"a target layer of the model sees {x.numel() // x.shape[-1]} of the {layout.n_slots} tokens of a pass",
                 remedy="leave layers that see selected tokens only (routed experts) out of target_modules",
             )
-        adapters = [self.adapters[index] for index, _, _ in layout.segments]
-        streams = active.streams if any(adapter.dropout > 0 for adapter in adapters) else None
-        draw = 0 if streams is None else streams.next_draw()
         found = []
-        for adapter, (_, first, stop) in zip(adapters, layout.segments, strict=True):
+        for index, first, stop in layout.segments:
+            adapter = self.adapters[index]
+            if adapter is None:
+                continue
             slots, factor, dropout = layout.slots(first, stop), adapter.scale, None
-            if streams is not None and adapter.dropout > 0:
+            if active.streams is not None and adapter.dropout > 0:
                 factor = adapter.scale / (1.0 - realised_probability(adapter.dropout))
-                dropout = streams.rows(first, stop).at(draw, adapter.dropout)
+                dropout = active.streams.rows(first, stop).at(active.streams.next_draw(index), adapter.dropout)
             found.append(Segment(adapter=adapter, slots=slots, factor=factor, dropout=dropout))
         return found

@@ -55,9 +55,10 @@ class InlineExecutor:
         return None
 
     def _make_trials(self, order: GroupOrder, trials: list[TrainingTrial]) -> None:
-        frozen = self._study.frozen
+        study, dtype = self._study, self._study.frozen.model.dtype
         for record in order.shard.trials:
-            made = TrainingTrial(record, self._study.spec, frozen.layers, frozen.model.dtype, frozen.modules_to_save)
+            layers = study.layers_of(record.targets)
+            made = TrainingTrial(record, study.spec, layers, dtype, study.frozen.modules_to_save)
             trials.append(made)  # at once, as those made are kept when one fails
         if order.shard.origin is not None:
             load_checkpoint(order.shard.origin, trials)

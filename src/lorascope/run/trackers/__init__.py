@@ -22,6 +22,8 @@ class SoloResult:
     """Median of the measured steps."""
     peak_bytes: int
     """Peak memory of a training step."""
+    targets: str = ""
+    """Name of its set of target modules; empty where the study has one."""
 
 
 class Tracker(Protocol):

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, cast
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lorascope.spec.fields.types import (
@@ -20,6 +20,10 @@ Value = TypeVar("Value")
 Patterns = TypeVar("Patterns", bound=Collection[str] | None)
 AlphaRule = Literal["fixed", "rslora", "proportional"]
 ALL_LINEAR = "all-linear"
+TargetSet = tuple[str, ...] | str
+Targets = TargetSet | None
+NAME = re.compile(r"[\w.-]+")
+"""The end of a layer's name; other text is a regular expression."""
 BlockNumber = Annotated[int, Field(ge=0, strict=True)]
 FROM_BASE = re.compile(r"pissa(_niter_[1-9]\d*)?|olora")
 """Initial values that PEFT makes from the base's weights, and subtracts from them."""
@@ -45,6 +49,34 @@ def _is_initialisation(given: bool | str) -> bool | str:
     if word != "gaussian" and not FROM_BASE.fullmatch(word):
         raise PydanticCustomError("initialisation", "not a way to initialise adapters", {})
     return word
+
+
+def _names_sets(given: Iterable[object]) -> bool:
+    """Return True for a list of sets: an item is a set that no single layer's name can be."""
+    return any(not isinstance(one, str) or one == ALL_LINEAR or not NAME.fullmatch(one) for one in given)
+
+
+def _read_sets(given: object) -> object:
+    """Read a list of names as one set, and a list of sets as such, in which one name is a set too."""
+    if not isinstance(given, list | tuple) or not _names_sets(given):
+        return given
+    sets = tuple((one,) if isinstance(one, str) and NAME.fullmatch(one) and one != ALL_LINEAR else one for one in given)
+    sets = tuple(ALL_LINEAR if one in ([ALL_LINEAR], (ALL_LINEAR,)) else one for one in sets)
+    return sets[0] if len(sets) == 1 else sets
+
+
+def _no_set_twice(given: Value) -> Value:
+    if isinstance(given, tuple) and _names_sets(given):
+        sets = [one if isinstance(one, str) else frozenset(one) for one in given]
+        repeated = next((one for place, one in enumerate(given) if sets.index(sets[place]) < place), None)
+        if repeated is not None:
+            shown = repeated if isinstance(repeated, str) else ",".join(repeated)
+            raise contradiction(f"target_modules names the set {shown} more than once", "give each set once")
+    return given
+
+
+def _is_expression(targets: Targets) -> bool:
+    return isinstance(targets, str) and targets != ALL_LINEAR
 
 
 def _compiles(patterns: Patterns) -> Patterns:
@@ -94,9 +126,12 @@ class LoraFields(Fields):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability of an adapter's inputs in training."""
 
-    target_modules: tuple[str, ...] | str | None = "all-linear"
+    target_modules: Annotated[
+        Targets | tuple[TargetSet, ...], BeforeValidator(_read_sets), AfterValidator(_no_set_twice)
+    ] = "all-linear"
     """Layers to adapt, as in PEFT: name suffixes, one regular expression, or ``all-linear``, which is every linear
-    layer but the output head. ``null``: the query, key and value projections."""
+    layer but the output head. ``null``: the query, key and value projections. Several sets are compared with each
+    other, each with all ranks: ``[[q_proj, v_proj], all-linear]`` in a file, the flag once for each."""
 
     exclude_modules: tuple[str, ...] | str | None = None
     """Layers to leave out of ``target_modules``, as in PEFT: name suffixes, or one regular expression."""
@@ -153,7 +188,7 @@ class LoraFields(Fields):
             raise contradiction(
                 "layers_pattern is given, but no blocks", "give their numbers in layers_to_transform, or leave it out"
             )
-        if self.layers_to_transform is not None and self.targets_expression:
+        if self.layers_to_transform is not None and any(map(_is_expression, self.target_sets)):
             raise contradiction(
                 "layers_to_transform is given, but target_modules is a regular expression",
                 "write the blocks into the expression, or give target_modules as a list of name endings",
@@ -166,6 +201,7 @@ class LoraFields(Fields):
         return FROM_BASE.fullmatch(str(self.init_lora_weights)) is not None
 
     @property
-    def targets_expression(self) -> bool:
-        """Whether ``target_modules`` is a regular expression."""
-        return isinstance(self.target_modules, str) and self.target_modules != ALL_LINEAR
+    def target_sets(self) -> tuple[Targets, ...]:
+        """The sets of layers that are compared; one where ``target_modules`` is one."""
+        given = self.target_modules
+        return given if isinstance(given, tuple) and _names_sets(given) else (cast("Targets", given),)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorascope.analysis.summary import RankSection, StudySummary
+from lorascope.analysis.summary import RankSection, SetSummary, StudySummary
 from lorascope.analysis.verdict.schema import AdviceSection, AnswerSection
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds, fraction
@@ -43,10 +43,15 @@ def status_word(answer: AnswerSection) -> str:
     return words[answer.status]
 
 
-def headline(summary: StudySummary) -> str:
-    """Write the answer: the status, the sentence, and what to do for now."""
+def headline(summary: SetSummary) -> str:
+    """Write the answer, with the name of the set where there are several: status, sentence, what to do for now."""
     answer = summary.answer
-    return " ".join((f"{status_word(answer)}.", say(answer.text), *map(say, answer.now)))
+    return of_set(summary, " ".join((f"{status_word(answer)}.", say(answer.text), *map(say, answer.now))))
+
+
+def of_set(summary: SetSummary, text: str) -> str:
+    """Put the name of the set of target modules before a text, where the study has several."""
+    return f"{summary.study.targets}: {text}" if summary.study.targets else text
 
 
 def needs(summary: StudySummary) -> Sequence[Need]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.section import Interval
-from lorascope.analysis.summary import RankSection, StudySummary
+from lorascope.analysis.summary import RankSection, SetSummary, StudySummary
 from lorascope.metrics import ROW_METRICS
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_label
@@ -100,7 +100,7 @@ def _best(part: RankSection) -> bool:
     return part.excess_loss == 0 and part.excess_loss_ci95 == (0.0, 0.0)
 
 
-def rank_table(summary: StudySummary) -> Table:
+def rank_table(summary: SetSummary) -> Table:
     """Show every rank; columns without any value are left out."""
     shown = map(rank_columns().__getitem__, REPORT_COLUMNS)
     columns = [(column.heading, column.with_interval) for column in shown]

@@ -1,0 +1,28 @@
+"""Sets of target modules for the terminal: the set to use, and the sets beside each other and compared."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from lorascope.analysis.summary import TargetSetsSection
+from lorascope.cli.columns import Column, make_table
+from lorascope.text.say import say
+from lorascope.text.tables.table import Table
+from lorascope.text.tables.target_sets import comparison_table, sets_table
+
+
+def set_lines(sets: TargetSetsSection, width: int) -> Iterator[RenderableType]:
+    """Yield the set to use, a table of the sets, and one of the comparisons where there are any."""
+    yield Text()
+    yield Text(say(sets.reason), style="bold")
+    for table in (sets_table(sets), comparison_table(sets)):
+        if table.rows:
+            yield make_table(_columns(table), width)
+
+
+def _columns(table: Table) -> list[Column]:
+    columns = zip(table.header, zip(*table.rows, strict=True), strict=True)
+    return [
+        Column(heading=heading, cells=list(cells), left=place == 0) for place, (heading, cells) in enumerate(columns)
+    ]
