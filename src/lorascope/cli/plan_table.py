@@ -1,122 +1,97 @@
-"""Plan of a study as tables and sentences for the terminal."""
+"""Plan of a study for the terminal: one line that answers, one table, and what the numbers rest on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from lorascope.cli.columns import Column, fit_columns, make_table
-from lorascope.text.numbers import arm_text, format_count, format_seconds
+from lorascope.text.numbers import arm_text, format_about, format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 if TYPE_CHECKING:
     from lorascope.costmodel.plan import PlannedCost, PlannedRank, StudyPlan
 
-_PARTS = {
-    "base": "base",
-    "adapter": "trained",
-    "gradient": "gradient",
-    "optimizer": "optimizer",
-    "activation": "activations",
-    "rest": "rest",
-}
-"""Parts of peak memory and their headings, which fit in 80 columns; full fine-tuning trains the base."""
-
-_PRIORITIES = {"gradient": 3, "optimizer": 2, "rest": 1}
-"""Columns that narrow terminals drop; base and activations are most of the peak."""
-
 
 def show_plan(console: Console, plan: "StudyPlan") -> None:
-    """Print the predicted cost of each rank trained solo, of joint training and of full fine-tuning."""
-    together = {f"all {plan.joint_trials} together": plan.joint} if plan.joint_trials > 1 else {}
-    rows = (
-        {arm_text((part.targets, part.rank)): part.cost for part in plan.ranks}
-        | together
-        | {"full fine-tuning": plan.full}
-    )
-    names, costs = list(rows), list(rows.values())
-    console.print(Text(_head(plan)))
+    """Print whether the study fits, how long it takes and in how much memory; then each rank by itself."""
+    fits = all(part.cost.fits for part in plan.ranks)
+    console.print(Text(_answer(plan), style="bold green" if fits else "bold red"))
+    console.print(Text(_subject(plan), style="dim"))
+    for note in plan.notes:
+        console.print(Text(say(note)))
     console.print()
-    columns, parts = _columns(names, costs), _memory_columns(names, costs)
+    columns = _columns(plan)
     console.print(make_table(columns, console.width))
-    console.print(Text("Peak memory by part", style="bold"))
-    console.print(make_table(parts, console.width))
-    left_out = [
-        column.heading
-        for part in (columns, parts)
-        for column in part
-        if any(column.cells) and column not in fit_columns(part, console.width)
-    ]
+    kept = fit_columns(columns, console.width)
+    left_out = [column.heading for column in columns if any(column.cells) and column not in kept]
     if left_out:
-        console.print(
-            Text(f"This terminal is too narrow for: {', '.join(left_out)}; --json shows everything.", style="dim")
-        )
+        console.print(Text(f"Left out for want of width: {', '.join(left_out)}; --json shows all.", style="dim"))
     for line in _lines(plan):
         console.print(Text(line))
-    for note in (*map(say, plan.notes), _trust(plan)):
-        console.print(Text(note, style="dim"))
+    console.print(Text(_trust(plan), style="dim"))
 
 
-def _head(plan: "StudyPlan") -> str:
+def _answer(plan: "StudyPlan") -> str:
+    """Write the one line: fits or not, memory, time with start and evaluations, largest batch."""
+    joint, memory = plan.joint, format_bytes(plan.device_memory_bytes)
+    unfit = [part for part in plan.ranks if not part.cost.fits]
+    if unfit:
+        needed = format_bytes(unfit[0].cost.peak_memory_bytes)
+        begin = f"Does not fit: rank {_name(unfit[0])} needs {needed} of {memory}"
+    elif not joint.fits:
+        begin = (
+            f"Fits in turns: all {plan.joint_trials} together need {format_bytes(joint.peak_memory_bytes)} of {memory}"
+        )
+    else:
+        begin = f"Fits: {format_bytes(joint.peak_memory_bytes)} of {memory}"
+    about = "at least" if plan.evaluation_seconds is None else "about"
+    time = "time unknown" if plan.total_seconds is None else f"{about} {format_about(plan.total_seconds)} with start"
+    return f"{begin}, {time}, largest batch {joint.largest_batch:,}"
+
+
+def _subject(plan: "StudyPlan") -> str:
     return (
         f"{plan.model}: {format_count(plan.base_parameters)} parameters in {plan.dtype}, adapters in "
-        f"{plan.adapted_modules} layers, on {plan.device} with {format_bytes(plan.device_memory_bytes)}"
+        f"{plan.adapted_modules} layers, on {plan.device}"
     )
 
 
-def _columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
+def _columns(plan: "StudyPlan") -> list[Column]:
+    together = {f"all {plan.joint_trials}": plan.joint} if plan.joint_trials > 1 else {}
+    rows: dict[str, PlannedCost] = {_name(part): part.cost for part in plan.ranks} | together | {"full": plan.full}
+    costs = list(rows.values())
     runs = ["" if cost.runtime_seconds is None else format_seconds(cost.runtime_seconds) for cost in costs]
     return [
-        Column(heading="", cells=names, left=True),
-        Column(heading="parameters", cells=[format_count(cost.trainable_parameters) for cost in costs], priority=2),
-        Column(
-            heading="adapter file", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], priority=3
-        ),
-        Column(heading="MFLOPs/token", cells=[f"{cost.flops_per_token / 1e6:,.0f}" for cost in costs], priority=5),
-        Column(heading="moved/step", cells=[format_bytes(cost.bytes_per_step) for cost in costs], priority=6),
+        Column(heading="rank", cells=list(rows)),
+        Column(heading="params", cells=[format_count(cost.trainable_parameters) for cost in costs], priority=4),
+        Column(heading="adapter", cells=[*(format_bytes(cost.adapter_bytes) for cost in costs[:-1]), ""], priority=5),
         Column(heading="step", cells=[format_seconds(cost.step_seconds) for cost in costs]),
-        Column(heading="run", cells=runs, priority=1),
-        Column(heading="peak memory", cells=[format_bytes(cost.peak_memory_bytes) for cost in costs]),
-        Column(heading="fits", cells=["yes" if cost.fits else "no" for cost in costs]),
-        Column(heading="largest batch", cells=[f"{cost.largest_batch:,}" for cost in costs], priority=4),
+        Column(heading="all steps", cells=runs, priority=1),
+        Column(heading="peak mem", cells=[format_bytes(cost.peak_memory_bytes) for cost in costs]),
+        Column(heading="fits", cells=["yes" if cost.fits else "no" for cost in costs], priority=2),
+        Column(heading="largest batch", cells=[f"{cost.largest_batch:,}" for cost in costs], priority=3),
     ]
 
 
-def _memory_columns(names: Sequence[str], costs: Sequence["PlannedCost"]) -> list[Column]:
-    parts = [
-        Column(
-            heading=heading,
-            cells=[format_bytes(getattr(cost.memory_split, f"{part}_bytes")) for cost in costs],
-            priority=_PRIORITIES.get(part, 0),
-        )
-        for part, heading in _PARTS.items()
-    ]
-    return [Column(heading="", cells=names, left=True), *parts]
-
-
-def _lines(plan: "StudyPlan") -> list[str]:
-    lines = [f"Rows: {plan.rows}; {plan.tokens_per_step:,.0f} tokens per step and rank."]
+def _lines(plan: "StudyPlan") -> Iterator[str]:
+    yield f"Rows: {plan.rows}; {plan.tokens_per_step:,.0f} tokens per step and rank. Full: full fine-tuning."
     if plan.total_steps is None:
-        lines.append("The number of rows is unknown: give --max-steps to see the time of a run.")
+        yield "The number of rows is unknown: give --max-steps to see the time of a run."
     if plan.training_seconds is not None:
-        total = plan.training_seconds + (plan.evaluation_seconds or 0.0)
-        evaluating, extra = "", "held-out evaluations, "
-        if plan.evaluation_seconds is not None:
-            evaluating, extra = f", {format_seconds(plan.evaluation_seconds)} of it held-out evaluations", ""
-        lines.append(
-            f"Training: {format_seconds(total)}{evaluating}; less if learning rates stop early, more if the grid is "
-            f"extended. Startup, {extra}solo runs and the analysis of adapters come on top."
+        evaluating = plan.evaluation_seconds
+        more = "evaluations come on top" if evaluating is None else f"evaluations {format_about(evaluating)}"
+        yield (
+            f"Training takes {format_about(plan.training_seconds)}, {more}: less with early stopping, more if the best "
+            "rate is at the edge."
         )
-    unfit = [_name(part) for part in plan.ranks if not part.cost.fits]
-    if not unfit:
-        lines.append("Every rank fits in memory.")
-    elif len(unfit) == len(plan.ranks):
-        lines.append("No rank fits in memory.")
-    else:
-        lines.append(f"Ranks that do not fit: {', '.join(unfit)}.")
-    return [*lines, *_limits(plan), *_savings(plan)]
+    yield from _limits(plan)
+    first = plan.ranks[0]
+    saved = plan.full.peak_memory_bytes / first.cost.peak_memory_bytes
+    slower = plan.full.step_seconds / first.cost.step_seconds
+    yield f"Full fine-tuning takes {saved:.1f} times the memory and {slower:.1f} times the step of rank {first.rank}."
 
 
 def _limits(plan: "StudyPlan") -> list[str]:
@@ -138,23 +113,15 @@ def _limits(plan: "StudyPlan") -> list[str]:
 
 
 def _name(part: "PlannedRank") -> str:
+    """Name a rank, with its set of target modules where the study has several."""
     return arm_text((part.targets, part.rank)).removeprefix("rank ")
-
-
-def _savings(plan: "StudyPlan") -> list[str]:
-    first = plan.ranks[0]
-    saved = plan.full.peak_memory_bytes / first.cost.peak_memory_bytes
-    slower = plan.full.step_seconds / first.cost.step_seconds
-    return [
-        f"Full fine-tuning takes {saved:.1f} times the memory and {slower:.1f} times the step of rank {first.rank}."
-    ]
 
 
 def _trust(plan: "StudyPlan") -> str:
     known = plan.calibration
     if known is None:
-        return "No finished study on this device has calibrated these times yet; expect errors of tens of percent."
+        return "Uncalibrated on this device: times may be off by a factor of 2."
     return (
         f"Calibrated by a finished study of a model of {format_count(known.parameters)} parameters on this device, "
-        f"which scales times by {known.factor:.2f} and gives the rest of memory; expect errors of tens of percent."
+        f"which scales times by {known.factor:.2f}; expect errors of tens of percent."
     )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 from lorascope.costmodel.calibration import Calibration, find_calibration
 from lorascope.costmodel.cost_types import MemorySplit, ModelShape, Step, TrainingConfig
@@ -11,31 +10,31 @@ from lorascope.costmodel.machine import PlannedMachine, find_machine
 from lorascope.costmodel.model import activation_growth, forward_seconds, predict
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.training_config import full_finetuning_config
-from lorascope.costmodel.workload import assumed_rows, evaluation_microbatches, sample_steps
-from lorascope.data.dataset import Example
-from lorascope.data.row_order import total_steps
-from lorascope.errors import InputError
+from lorascope.costmodel.workload import PlannedRows, evaluation_microbatches, planned_rows, sample_steps
+from lorascope.data.forgetting_text import WINDOW_TOKENS, WINDOWS
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import saved_rank_note
 from lorascope.modeling.adapters.modules_to_save import saved_module_notes, select_modules_to_save
-from lorascope.modeling.load import ModelSource, load_tokenizer, read_config
+from lorascope.modeling.load import read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.quantisation import planned_bits
 from lorascope.modeling.target_selection import join_sets, layers_of_ranks, own_ranks, select_sets
 from lorascope.modeling.targets import check_ranks, swap_in
+from lorascope.search.analyses import truncation_ranks
 from lorascope.search.rounds import next_trials
+from lorascope.search.solo_runs import EFFORTS
 from lorascope.search.steps import evaluation_steps
 from lorascope.search.target_sets import studies_by_set
 from lorascope.search.trials import plan_trials, saved_rank
-from lorascope.spec.fields.rows import FILE_SUFFIXES, data_suffix
+from lorascope.spec.fields.answer import NO_TEXT
 from lorascope.spec.limits import Limit, limits_of
 from lorascope.spec.schema import StudySpec
 
 _SAMPLED_STEPS = 32
 """Steps whose micro-batches give the mean step and the largest micro-batch."""
 _JOINT_STEPS = 4
-_MAX_DATASET_BYTES = 10_000_000
-"""Larger data sets are not tokenised for a plan."""
+START_SECONDS = 30.0
+"""Roughly what imports, rows, weights and the checks of the model take before the first step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,19 +91,13 @@ class StudyPlan:
     training_seconds: float | None
     """All trials trained jointly to the last step."""
     evaluation_seconds: float | None
+    total_seconds: float | None
+    """From start to report: training, evaluations, solo runs, analyses of adapters and ``START_SECONDS``."""
     calibration: Calibration | None
     """The calibration that scaled times; None without one."""
     limits: tuple[Limit, ...]
     """The study's limits on memory, time and size."""
     notes: tuple[Message, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Rows:
-    train: Sequence[Example]
-    eval: Sequence[Example]
-    total_steps: int | None
-    source: str
 
 
 def plan_study(spec: StudySpec) -> StudyPlan:
@@ -128,7 +121,9 @@ def plan_study(spec: StudySpec) -> StudyPlan:
         notes += check_ranks(layers_of_ranks({name: layers[name] for name in own}, spec), spec.ranks)
     machine = find_machine(spec)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    rows = _rows(spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length)
+    rows = planned_rows(
+        spec, source, gguf_file, longest if isinstance(longest, int) and longest > 1 else spec.max_length
+    )
     calibration = find_calibration(machine.name, machine.dtype, next(iter(shapes.values())).parameters)
     if calibration is not None and not machine.hardware.overlaps:
         machine = replace(machine, rest_bytes=calibration.rest_bytes)
@@ -158,6 +153,7 @@ def join_plans(plans: Sequence[StudyPlan]) -> StudyPlan:
         joint_trials=sum(plan.joint_trials for plan in plans),
         training_seconds=_total([plan.training_seconds for plan in plans]),
         evaluation_seconds=_total([plan.evaluation_seconds for plan in plans]),
+        total_seconds=_total([plan.total_seconds for plan in plans], less=(len(plans) - 1) * START_SECONDS),
         notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
     )
 
@@ -187,44 +183,9 @@ def _together(one: PlannedCost, other: PlannedCost) -> PlannedCost:
     )
 
 
-def _total(seconds: Sequence[float | None]) -> float | None:
+def _total(seconds: Sequence[float | None], less: float = 0.0) -> float | None:
     known = [one for one in seconds if one is not None]
-    return sum(known) if len(known) == len(seconds) else None
-
-
-def _rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> _Rows:
-    """Tokenise the study's rows if they and a tokenizer are local and small, else assume rows of maximal length."""
-    for name, split in zip(spec.dataset_names, spec.for_each(spec.split), strict=True):
-        if not Path(name).expanduser().exists() and data_suffix(name) in FILE_SUFFIXES:
-            from lorascope.data.sources.load import load_rows  # noqa: PLC0415 - datasets takes a second to import
-
-            load_rows(name, split)  # raises that there is no such file
-    if Path(source.path).is_dir() and all(map(_is_small, spec.dataset_names)):
-        try:
-            tokenizer = load_tokenizer(source, gguf_file)
-        except InputError:
-            tokenizer = None
-        if tokenizer is not None:
-            from lorascope.data.prepare import prepare  # noqa: PLC0415 - datasets takes a second to import
-
-            splits = prepare(spec, tokenizer)
-            steps = total_steps(spec, len(splits.train))
-            return _Rows(train=splits.train, eval=splits.eval, total_steps=steps, source="the rows themselves")
-    length = min(spec.max_length, longest)
-    rows = assumed_rows(spec.per_device_train_batch_size * spec.gradient_accumulation_steps, length)
-    return _Rows(
-        train=rows,
-        eval=assumed_rows(spec.eval_examples, length) if spec.eval_examples else (),
-        total_steps=spec.max_steps,
-        source=f"assumed: {length} tokens each",
-    )
-
-
-def _is_small(dataset: str) -> bool:
-    path = Path(dataset).expanduser()
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) <= _MAX_DATASET_BYTES
-    return dataset.startswith("builtin:") or (path.is_file() and path.stat().st_size <= _MAX_DATASET_BYTES)
+    return sum(known) - less if len(known) == len(seconds) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,7 +196,7 @@ class _Planner:
     spec: StudySpec
     shape: ModelShape
     machine: PlannedMachine
-    rows: _Rows
+    rows: PlannedRows
     calibration: Calibration | None
 
     def plan(self) -> StudyPlan:
@@ -256,6 +217,7 @@ class _Planner:
         training = joint.runtime_seconds
         if training is not None:
             training *= len(plan_trials(self.spec)) / len(group)
+        evaluating = self._evaluation_seconds()
         return StudyPlan(
             model=self.spec.model,
             base_parameters=self.shape.parameters,
@@ -271,7 +233,8 @@ class _Planner:
             joint_trials=len(group),
             full=self._cost([], solo, full_finetuning_config(self.machine.config)),
             training_seconds=training,
-            evaluation_seconds=self._evaluation_seconds(),
+            evaluation_seconds=evaluating,
+            total_seconds=None if training is None else training + (evaluating or 0.0) + self._other_seconds(ranks),
             calibration=self.calibration,
             limits=limits_of(self.spec),
             notes=tuple(notes),
@@ -323,12 +286,28 @@ class _Planner:
         n_steps, spec = self.rows.total_steps, self.spec
         if n_steps is None or not self.rows.eval:
             return None
-        microbatches = evaluation_microbatches(
-            spec, self.rows.eval, padded=not spec.packing, kernels=self.machine.kernels
-        )
-        once = [
-            forward_seconds(self.shape, self.machine.config, microbatches, trial.rank, self.machine.hardware)
-            for trial in plan_trials(spec)
-        ]
+        once = [self._one_evaluation(trial.rank) for trial in plan_trials(spec)]
         # before the first step all trials equal the base, which is evaluated once
-        return self._factor() * (sum(once) * (len(evaluation_steps(spec, n_steps)) - 1) + once[0])
+        return sum(once) * (len(evaluation_steps(spec, n_steps)) - 1) + once[0]
+
+    def _one_evaluation(self, rank: int) -> float:
+        """Predict one evaluation of the held-out rows."""
+        microbatches = evaluation_microbatches(
+            self.spec, self.rows.eval, padded=not self.spec.packing, kernels=self.machine.kernels
+        )
+        seconds = forward_seconds(self.shape, self.machine.config, microbatches, rank, self.machine.hardware)
+        return self._factor() * seconds
+
+    def _other_seconds(self, ranks: Sequence[PlannedRank]) -> float:
+        """Predict start, solo runs, and the evaluations of truncated adapters and of the forgetting text."""
+        spec, effort, top = self.spec, EFFORTS[self.spec.cost], max(self.spec.ranks)
+        seconds = START_SECONDS + effort.repeats * (1 + effort.steps) * sum(part.cost.step_seconds for part in ranks)
+        if not self.rows.eval:
+            return seconds
+        evaluation = self._one_evaluation(top)
+        if spec.truncation:
+            seconds += evaluation * len(truncation_ranks(top, spec.ranks))
+        if spec.forgetting_text != NO_TEXT:
+            share = WINDOWS * WINDOW_TOKENS / sum(row.n_tokens for row in self.rows.eval)
+            seconds += evaluation * share * (1 + len(spec.ranks))
+        return seconds

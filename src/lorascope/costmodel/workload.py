@@ -1,18 +1,26 @@
 """Micro-batches of a study's steps and evaluations, planned from its rows by the engine's own code."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
 from lorascope.costmodel.cost_types import MicroBatch, Step
 from lorascope.data.dataset import Example
-from lorascope.data.row_order import step_rows
+from lorascope.data.row_order import step_rows, total_steps
 from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.microbatch import plan_microbatches
+from lorascope.errors import InputError
+from lorascope.modeling.load import ModelSource, load_tokenizer
 from lorascope.modeling.packing.length_buckets import LONG_ROW
 from lorascope.modeling.packing.packed_layout import SLOT_MULTIPLE
+from lorascope.spec.fields.rows import FILE_SUFFIXES, data_suffix
 from lorascope.spec.schema import StudySpec
+
+_MAX_DATASET_BYTES = 10_000_000
+"""Larger data sets are not tokenised for a plan."""
 
 
 def sample_steps(
@@ -89,3 +97,49 @@ def _slots(rows: Sequence[MicroBatchRow], *, longest: int, padded: bool) -> int:
         row.example.n_tokens - row.shared for row in rows
     )
     return slots + -slots % SLOT_MULTIPLE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedRows:
+    """Rows that a plan is made for."""
+
+    train: Sequence[Example]
+    eval: Sequence[Example]
+    total_steps: int | None
+    source: str
+    """Source of their lengths."""
+
+
+def planned_rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> PlannedRows:
+    """Tokenise the study's rows if they and a tokenizer are local and small, else assume rows of maximal length."""
+    for name, split in zip(spec.dataset_names, spec.for_each(spec.split), strict=True):
+        if not Path(name).expanduser().exists() and data_suffix(name) in FILE_SUFFIXES:
+            from lorascope.data.sources.load import load_rows  # noqa: PLC0415 - datasets takes a second to import
+
+            load_rows(name, split)  # raises that there is no such file
+    if Path(source.path).is_dir() and all(map(_is_small, spec.dataset_names)):
+        try:
+            tokenizer = load_tokenizer(source, gguf_file)
+        except InputError:
+            tokenizer = None
+        if tokenizer is not None:
+            from lorascope.data.prepare import prepare  # noqa: PLC0415 - datasets takes a second to import
+
+            splits = prepare(spec, tokenizer)
+            steps = total_steps(spec, len(splits.train))
+            return PlannedRows(train=splits.train, eval=splits.eval, total_steps=steps, source="the rows themselves")
+    length = min(spec.max_length, longest)
+    rows = assumed_rows(spec.per_device_train_batch_size * spec.gradient_accumulation_steps, length)
+    return PlannedRows(
+        train=rows,
+        eval=assumed_rows(spec.eval_examples, length) if spec.eval_examples else (),
+        total_steps=spec.max_steps,
+        source=f"assumed: {length} tokens each",
+    )
+
+
+def _is_small(dataset: str) -> bool:
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) <= _MAX_DATASET_BYTES
+    return dataset.startswith("builtin:") or (path.is_file() and path.stat().st_size <= _MAX_DATASET_BYTES)

