@@ -325,6 +325,8 @@ class TargetSetsSection(Section):
     """Why."""
     near: float
     """Largest ratio of the parameters of two ranks that are compared as equal in size."""
+    seeds: int
+    """Seeds behind the differences; with 1 they cover held-out rows only. 0 before sets can be compared."""
     sets: tuple[TargetSetSection, ...]
     """Every set, in the order of the study."""
     comparisons: tuple[SetComparisonSection, ...]

@@ -29,26 +29,29 @@ def compare_sets(summaries: Mapping[str, SetSummary], findings: Mapping[str, Fin
     named = {name: one.recommendation.use.rank for name, one in summaries.items()}
     best = [(name, rank) for name, rank in named.items() if rank is not None and (name, rank) in rows]
     pairs = _differences(rows)
-    use, reason = next(iter(summaries)), Message("sets.not_compared")
+    use, reason = next(iter(summaries)), Message("sets.not_compared", least=LEAST)
     if len(best) == len(summaries):
         use, reason = _choose(summaries, findings, best, pairs, rows)
     return TargetSetsSection(
         use=use,
         reason=reason,
         near=NEAR,
+        seeds=max((len(one.losses) for one in rows.values()), default=0),
         sets=tuple(TargetSetSection(name=name, summary=one) for name, one in summaries.items()),
         comparisons=_comparisons(summaries, pairs, best),
     )
 
 
 def _rows_of_arms(findings: Mapping[str, Findings]) -> dict[Arm, SeedRows]:
-    """Return the held-out rows of every set and rank, over the seeds of all; none before all stand at one step."""
+    """Return the held-out rows of every set and rank, over the seeds of all; none before they can be compared."""
     compared = {name: found.comparison for name, found in findings.items()}
     steps = {one.step if one else None for one in compared.values()}
     seeds = [set(one.seeds) if one else set() for one in compared.values()]
     common = [seed for one in compared.values() if one for seed in one.seeds if all(seed in own for own in seeds)]
     shared = tuple(dict.fromkeys(common))
     if None in steps or len(steps) > 1 or not shared:
+        return {}
+    if any(len(choice.rows.target_tokens) < LEAST for found in findings.values() for choice in found.choices.values()):
         return {}
     return {
         (name, rank): choice.at(shared) for name, found in findings.items() for rank, choice in found.choices.items()
@@ -69,12 +72,15 @@ def _choose(
     pairs: Mapping[Pair, Uncertain],
     rows: Mapping[Arm, SeedRows],
 ) -> tuple[str, Message]:
-    """Choose the set with the fewest parameters of those shown to be within the tolerance, else that of lowest loss."""
+    """Choose the set with the fewest parameters of those shown to be within the tolerance, else that of lowest loss.
+
+    One seed shows nothing of another.
+    """
     tolerance = next(iter(findings.values())).data.spec.tolerance
     between = {(i, j): pairs[best[i], best[j]] for i, j in permutations(range(len(best)), 2)}
     tests = claims(range(len(best)), between, tolerance)
     shown = [arm for place, arm in enumerate(best) if tests[place].is_adequate]
-    enough = [arm for arm in shown if len(rows[arm].target_tokens) >= LEAST]
+    enough = [arm for arm in shown if len(rows[arm].losses) > 1]
     if enough:
         name, rank = min(enough, key=lambda arm: _parameters(summaries, arm) or math.inf)
         return name, Message("sets.adequate", targets=name, rank=rank, tolerance=tolerance)

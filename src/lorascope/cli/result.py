@@ -1,7 +1,7 @@
 """Final screen of a study: status, table of ranks, needs, next commands; at most 25 lines of 80 columns."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -59,13 +59,21 @@ def short_name(source: str) -> str:
 
 def _title(summary: StudySummary, width: int) -> Text:
     study, seconds = summary.study, study_seconds(summary)
-    axes = ((summary.ranks, "rank"), (study.learning_rates, "rate"), (study.seeds, "seed"))
+    alphas = {alpha for part in summary.ranks for alpha in part.lora_alphas}
+    sets = summary.target_sets.sets if summary.target_sets else ()
+    axes: list[tuple[Collection[object], str]] = [(sets, "set")] if sets else []
+    axes += [(summary.ranks, "rank"), *([(alphas, "alpha")] if _tries_alphas(summary) else [])]
+    axes += [(study.learning_rates, "rate"), (study.seeds, "seed")]
     size = [" x ".join(_counted(len(values), name) for values, name in axes)]
     size += [_counted(study.total_steps, "step")] if study.total_steps else []
     size += [format_about(seconds)] if seconds else []
     title = Text(f"{short_name(study.model)} on {short_name(study.dataset)}: {', '.join(size)}")
     title.truncate(width, overflow="ellipsis")
     return title
+
+
+def _tries_alphas(summary: StudySummary) -> bool:
+    return any(len(part.lora_alphas) > 1 for part in summary.ranks)
 
 
 def _counted(count: int, name: str) -> str:

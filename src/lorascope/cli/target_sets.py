@@ -9,16 +9,16 @@ from lorascope.analysis.summary import TargetSetsSection
 from lorascope.cli.columns import Column, make_table
 from lorascope.text.say import say
 from lorascope.text.tables.table import Table
-from lorascope.text.tables.target_sets import comparison_table, sets_table
+from lorascope.text.tables.target_sets import comparison_lines, sets_table
 
 
 def set_lines(sets: TargetSetsSection, width: int) -> Iterator[RenderableType]:
-    """Yield the set to use, a table of the sets, and one of the comparisons where there are any."""
+    """Yield the set to use, a table of the sets, and a line for each comparison."""
     yield Text()
     yield Text(say(sets.reason), style="bold")
-    for table in (sets_table(sets), comparison_table(sets)):
-        if table.rows:
-            yield make_table(_columns(table), width)
+    yield make_table(_columns(sets_table(sets)), width)
+    for line in comparison_lines(sets):
+        yield Text(line, style="dim")
 
 
 def _columns(table: Table) -> list[Column]:

@@ -29,6 +29,8 @@ def comparison_table(sets: TargetSetsSection) -> Table:
         "comparisons.",
         near=sets.near,
     )
+    if sets.seeds == 1:
+        note = f"{note} {tr('With one seed, in that seed only.')}"
     return make_table(
         sets.comparisons,
         [None] * len(sets.comparisons),
@@ -39,6 +41,16 @@ def comparison_table(sets: TargetSetsSection) -> Table:
         (tr("differ"), _differ),
         note=note,
     )
+
+
+def comparison_lines(sets: TargetSetsSection) -> list[str]:
+    """Write every comparison of two sets on a line, for the terminal."""
+    return [
+        f"{one.first} r{one.first_rank} - {one.second} r{one.second_rank}"
+        f"{', equal parameters' if one.equal_parameters else ''}: "
+        f"{one.difference:+.3f} ({one.difference_ci95[0]:+.3f} to {one.difference_ci95[1]:+.3f}), {chance(one.p)}"
+        for one in sets.comparisons
+    ]
 
 
 def _arm(name: str, rank: int, parameters: int | None) -> str:
