@@ -16,7 +16,7 @@ from lorascope.engine.verify import prepare_model
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.modules_to_save import saved_module_notes, select_modules_to_save
 from lorascope.modeling.adapters.peft_io import merge_peft, read_updates, save_peft
-from lorascope.run.post_training import PostTraining
+from lorascope.run.adapters import attach_updates
 from lorascope.search.trials import plan_trials
 from support.groups import Kept, make_spec, run_group
 from support.tiny_models import make_model, make_splits
@@ -102,7 +102,7 @@ def test_losses_and_files_are_those_of_peft(
     run: Any = SimpleNamespace(
         study=SimpleNamespace(frozen=frozen), folder=SimpleNamespace(trial_adapter=lambda _: tmp_path)
     )
-    PostTraining(run)._attach("r4", read_updates(tmp_path))
+    attach_updates(run, "r4", read_updates(tmp_path))
     nats, _ = example_nats(frozen, 0, make_splits().eval, spec, check_stop=lambda: None)
     np.testing.assert_allclose(nats, ours.eval_nats("r4")[-1], rtol=tolerance)
     with warnings.catch_warnings(), torch.no_grad():

@@ -158,7 +158,7 @@ def times_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, count)
 
-    counted(study_data, "_read", "loaded")
+    counted(study_data, "read_study", "loaded")
     counted(analysis_summarize, "find_cautions", "summarised")
     return times
 

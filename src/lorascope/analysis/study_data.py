@@ -1,6 +1,6 @@
 """Everything a study folder holds, read once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,9 @@ from lorascope.records import (
     Environment,
     EvalRecord,
     ForgettingRecord,
+    FurtherEvalRecord,
     GpuSample,
+    LookRecord,
     MachineRates,
     PeftCheck,
     PredictionRecord,
@@ -58,6 +60,10 @@ class StudyData:
     """By trial id; a trial that never began has an empty tuple."""
     evaluations: dict[str, tuple[EvalRecord, ...]]
     """By trial id, the same."""
+    further: dict[str, tuple[FurtherEvalRecord, ...]]
+    """Evaluations on further held-out rows in their order, by trial id."""
+    looks: tuple[LookRecord, ...]
+    """Looks of a sequential study that compared ranks, in order."""
     spectra: tuple[SpectrumRecord, ...]
     """Of all examined trials, layers in the model's order."""
     truncations: tuple[TruncationRecord, ...]
@@ -116,12 +122,13 @@ def load_study(folder: Path) -> StudyData:
     with StudyStore.open(study.store) as store, ThreadPoolExecutor(1) as beside:
         verified = beside.submit(verify_store, study.store)  # SQLite reads it without Python's lock
         try:
-            return _read(store, load_spec(study.spec, {}))
+            return read_study(store, load_spec(study.spec, {}))
         finally:
             verified.result()  # damage explains whatever reading met
 
 
-def _read(store: StudyStore, spec: StudySpec) -> StudyData:
+def read_study(store: StudyStore, spec: StudySpec) -> StudyData:
+    """Read all records of an open store."""
     layers = {one.name: one.layers for one in store.read(TargetSet)}
     whole = _read_all(store, spec)
     first, *others = (_of_set(store, whole, name, own, layers) for name, own in studies_by_set(spec).items())
@@ -168,6 +175,8 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         costs={},
         steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
         evaluations={trial.trial_id: tuple(store.read(EvalRecord, trial_id=trial.trial_id)) for trial in trials},
+        further=by_trial(store.read(FurtherEvalRecord)),
+        looks=tuple(look for look in store.read(LookRecord) if len(look.ranks) > 1),
         spectra=tuple(store.read(SpectrumRecord)),
         truncations=tuple(store.read(TruncationRecord)),
         forgetting={record.trial_id: record for record in store.read(ForgettingRecord)},
@@ -179,3 +188,11 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),
     )
+
+
+def by_trial(records: Iterable[FurtherEvalRecord]) -> dict[str, tuple[FurtherEvalRecord, ...]]:
+    """Sort evaluations on further rows by their trial."""
+    found: dict[str, tuple[FurtherEvalRecord, ...]] = {}
+    for record in records:
+        found[record.trial_id] = (*found.get(record.trial_id, ()), record)
+    return found

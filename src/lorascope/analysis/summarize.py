@@ -68,7 +68,7 @@ def _fields(summary: SetSummary) -> dict[str, Any]:
 def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
     trials = tuple(_trial(data, trial) for trial in data.trials)
     choices = choose(data, trials)
-    comparison = compare(choices, trials)
+    comparison = compare(data, choices, trials)
     ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
     examined = examined_trials(data, ranks, trials)
     ranks = with_costs(data, with_forgetting(data, ranks, examined))
@@ -159,7 +159,7 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
         lora_alpha=trial.lora_alpha if trial else None,
         best_learning_rate=choice.learning_rate if choice else None,
         seeds=len(choice.trials) if choice else 0,
-        eval_loss=choice.rows.loss if choice else None,
+        eval_loss=loss.value if loss else choice.rows.loss if choice else None,
         eval_loss_ci95=_interval(loss),
         excess_loss=excess.value if excess else None,
         excess_loss_ci95=_interval(excess),

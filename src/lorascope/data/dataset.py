@@ -112,6 +112,8 @@ class Splits:
     train: Examples
     eval: tuple[Example, ...]
     """Held-out rows, which share no prompt with ``train``."""
+    spare: tuple[Example, ...] = ()
+    """Further rows that no trial trains on, in the order in which a sequential study evaluates them."""
     data_hash: str
     """SHA-256 in hex of all token ids, masks and the split."""
     format: str

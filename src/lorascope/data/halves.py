@@ -21,7 +21,8 @@ from lorascope.data.row_keys import (
     first_of_each,
     group_rows,
 )
-from lorascope.data.split import HoldOut, choose_rows, default_eval_rows, hold_out
+from lorascope.data.row_order import shuffled
+from lorascope.data.split import LARGEST_POOL, HoldOut, choose_rows, default_eval_rows, hold_out, pool_rows
 from lorascope.errors import InputError
 from lorascope.message import Message, Value
 from lorascope.spec.schema import StudySpec
@@ -67,6 +68,8 @@ class _Copies:
 def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
     """Hold out rows of the study's one split. Raises InputError if that cannot be done, or leaves too few rows."""
     n_eval = spec.eval_examples or default_eval_rows(len(rows))
+    if spec.until_decided:
+        n_eval = pool_rows(len(rows), n_eval)
     copies, is_first = _Copies.of(rows.keys, rows.signatures), first_of_each(rows.keys[:, TOKENS])
 
     def split_by(key: int) -> HoldOut:
@@ -111,6 +114,8 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
     """
     different = np.flatnonzero(first_of_each(other.keys[:, TOKENS]))
     n_eval = spec.eval_examples or len(different)
+    if spec.until_decided:
+        n_eval = min(len(different), max(n_eval, LARGEST_POOL))
     held = different[choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
     copies = _Copies.of(
         np.concatenate([rows.keys, other.keys[held]]), np.concatenate([rows.signatures, other.signatures[held]])
@@ -132,6 +137,17 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
         held=Examples.of_columns(other.tokens, other.lengths).take(held),
         notes=notes,
     )
+
+
+def evaluated_first(spec: StudySpec, held: Examples) -> tuple[Examples, Examples]:
+    """Divide the rows that are held out: those that training is evaluated on, and those that a sequential study has
+    beyond them, in the order in which it evaluates them.
+    """
+    if not spec.until_decided:
+        return held, held[:0]
+    n_eval = min(len(held), spec.eval_examples or default_eval_rows(len(held) * 5))
+    order = shuffled(len(held), seed=(spec.split_seed,))
+    return held.take(np.sort(order[:n_eval])), held.take(order[n_eval:])
 
 
 def note(count: int, code: str, **values: Value) -> tuple[Message, ...]:

@@ -11,7 +11,7 @@ from lorascope.data.encoded import CUT, NO_END, RENDERED, TRUNCATED, EncodedRows
 from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
 from lorascope.data.formats.template import prints_date
-from lorascope.data.halves import note, split_by_name, split_by_seed
+from lorascope.data.halves import evaluated_first, note, split_by_name, split_by_seed
 from lorascope.data.minhash import check_available
 from lorascope.data.processes import Progress, encode_rows
 from lorascope.data.sources.mixture import load_data_sets
@@ -69,12 +69,13 @@ def prepare(
         other = read(load_data_sets(spec, spec.eval_split, mixed=False), spec.eval_split)
         notes = tuple(dict.fromkeys(found.notes + other.notes))
         halves = split_by_name(spec, found.rows, other.rows)
-    train, held = halves.train, tuple(halves.held)
+    train, (held, spare) = halves.train, evaluated_first(spec, halves.held)
     formats = ", ".join(dict.fromkeys(encoder.format.name for encoder in encoders))
     data_hash = hash_splits((train, halves.held))
     return Splits(
         train=train,
-        eval=held,
+        eval=tuple(held),
+        spare=tuple(spare),
         data_hash=data_hash,
         format=formats,
         notes=notes + halves.notes,

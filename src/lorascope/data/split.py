@@ -8,6 +8,7 @@ import numpy.typing as npt
 from lorascope.data.row_order import shuffled
 
 LARGEST_DEFAULT = 256
+LARGEST_POOL = 1024
 Rows = npt.NDArray[np.int64]
 """Row numbers, ascending."""
 
@@ -27,6 +28,11 @@ class HoldOut:
 def default_eval_rows(n_rows: int) -> int:
     """Return how many rows to hold out: a tenth, at least two, at most 256."""
     return min(LARGEST_DEFAULT, max(2, n_rows // 10))
+
+
+def pool_rows(n_rows: int, n_eval: int) -> int:
+    """Return how many rows a sequential study may evaluate: a fifth, at most 1,024, at least ``n_eval``."""
+    return max(n_eval, min(LARGEST_POOL, n_rows // 5))
 
 
 def hold_out(groups: Rows, is_first: npt.NDArray[np.bool_], *, n_eval: int, seed: int) -> HoldOut:

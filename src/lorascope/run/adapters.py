@@ -3,12 +3,17 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Mapping
+
+import torch
 
 from lorascope.atomic import new_folder
 from lorascope.engine.trial import TrainingTrial
-from lorascope.modeling.adapters.peft_io import save_peft
+from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
+from lorascope.modeling.adapters.peft_io import read_modules, save_peft
+from lorascope.modeling.adapters.svd import Update
 from lorascope.records import Arm, TrialRecord
-from lorascope.run.context import evaluations_by_trial
+from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.best import best_settings, latest_losses, representative_trials
 from lorascope.store import StudyStore
@@ -31,6 +36,24 @@ def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial
             rank_pattern=study.spec.rank_pattern,
             alpha_pattern=study.spec.alpha_pattern,
         )
+
+
+def attach_updates(run: RunContext, trial_id: str, updates: Mapping[str, Update]) -> None:
+    """Make these updates, by layer, the model's one adapter, with the modules that the trial trained whole."""
+    frozen = run.study.frozen
+    some = next(iter(updates.values()))
+    own = {name: (len(update.A), update.scale) for name, update in updates.items()}
+    shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0, own=own)
+    layers = {name: frozen.layers[name] for name in updates}
+    adapter = Adapter(layers, shape, frozen.modules_to_save, compute_dtype=frozen.model.dtype)
+    with torch.no_grad():
+        for name, layer in adapter.layers.items():
+            layer.A.copy_(updates[name].A)
+            layer.B.copy_(updates[name].B)
+        for name, weights in read_modules(run.folder.trial_adapter(trial_id)).items():
+            for key, weight in weights.items():
+                adapter.copies[name][key].copy_(weight)
+    frozen.attach([adapter])
 
 
 def best_trials(folder: StudyFolder, store: StudyStore) -> dict[Arm, str]:

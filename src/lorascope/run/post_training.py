@@ -3,21 +3,18 @@
 Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from lorascope.data.forgetting_text import ForgettingText
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.measure.memory import release_memory
-from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
-from lorascope.modeling.adapters.peft_io import read_modules, read_updates
+from lorascope.modeling.adapters.peft_io import read_updates
 from lorascope.modeling.adapters.svd import Update, principal, principal_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
-from lorascope.run.adapters import best_trials
+from lorascope.run.adapters import attach_updates, best_trials
 from lorascope.run.context import RunContext
 from lorascope.search.analyses import AnalysisRecord, pending_analyses
 from lorascope.store import StudyStore
@@ -65,7 +62,7 @@ class PostTraining:
         run = self.run
         run.tracker.phase(f"examining {trial_id or 'the base'}: loss on the generic text")
         if trial_id != BASE_MODEL:
-            self._attach(trial_id, self._updates(trial_id))
+            attach_updates(run, trial_id, self._updates(trial_id))
         adapter = BASE_ONLY if trial_id == BASE_MODEL else 0
         nats, seconds = example_nats(run.study.frozen, adapter, text.windows, run.study.spec, check_stop=run.check_stop)
         run.store.put(
@@ -86,7 +83,7 @@ class PostTraining:
         held_out = run.study.splits.eval
         for rank in ranks:
             run.tracker.phase(f"examining {trial_id}: held-out loss when truncated to rank {rank}")
-            self._attach(trial_id, {layer: update.first(rank) for layer, update in whole.items()})
+            attach_updates(run, trial_id, {layer: update.first(rank) for layer, update in whole.items()})
             nats, seconds = example_nats(run.study.frozen, 0, held_out, run.study.spec, check_stop=run.check_stop)
             run.store.put(
                 TruncationRecord(
@@ -100,23 +97,6 @@ class PostTraining:
 
     def _updates(self, trial_id: str) -> dict[str, Update]:
         return read_updates(self.run.folder.trial_adapter(trial_id))
-
-    def _attach(self, trial_id: str, updates: Mapping[str, Update]) -> None:
-        """Make these updates the model's one adapter, with the modules that the trial trained whole."""
-        frozen = self.run.study.frozen
-        some = next(iter(updates.values()))
-        own = {name: (len(update.A), update.scale) for name, update in updates.items()}
-        shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0, own=own)
-        layers = {name: frozen.layers[name] for name in updates}
-        adapter = Adapter(layers, shape, frozen.modules_to_save, compute_dtype=frozen.model.dtype)
-        with torch.no_grad():
-            for name, layer in adapter.layers.items():
-                layer.A.copy_(updates[name].A)
-                layer.B.copy_(updates[name].B)
-            for name, weights in read_modules(self.run.folder.trial_adapter(trial_id)).items():
-                for key, weight in weights.items():
-                    adapter.copies[name][key].copy_(weight)
-        frozen.attach([adapter])
 
 
 def stored_analyses(store: StudyStore) -> list[AnalysisRecord]:

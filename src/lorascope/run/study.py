@@ -10,10 +10,11 @@ import torch
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.modules_to_save import parameters_to_save
-from lorascope.records import ResolvedStudy, SoloRun, TargetSet, TrialRecord
+from lorascope.records import LookRecord, ResolvedStudy, SoloRun, TargetSet, TrialRecord
 from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
+from lorascope.run.looks import take_look
 from lorascope.run.post_training import PostTraining, stored_analyses
 from lorascope.run.predict import predict_once, update_calibration
 from lorascope.run.prepare import prepare_study
@@ -25,6 +26,7 @@ from lorascope.run.solo_run import measure_costs
 from lorascope.run.trackers import Tracker, join_trackers
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
+from lorascope.search.sequential import goes_on
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms, planned_parameters
 from lorascope.spec.schema import StudySpec
@@ -89,6 +91,7 @@ def _earlier_run(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> tupl
         complete = (
             before is not None
             and _pending(spec, store, before.total_steps) is None
+            and not (spec.until_decided and goes_on(store.read(LookRecord)))
             and not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun))
             and not pending_analyses(spec, best_trials(folder, store), stored_analyses(store))
         )
@@ -103,7 +106,7 @@ def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: st
     _store_facts(run, command)
     run.study.frozen.limit.on_lower = partial(_note_smaller_microbatches, run)
     with sampling(run.store, run.study.device), stop.deferred(executor.stop):
-        complete = _train_rounds(run, executor)
+        complete = _train(run, executor)
         PostTraining(run).execute()
         prove_adapters(run)
     choose_adapters(run.folder, run.store)
@@ -127,6 +130,14 @@ def _note_smaller_microbatches(run: RunContext, tokens: int) -> None:
     run.tracker.note(f"memory ran out: from now on at most {tokens} tokens go through the model at once")
 
 
+def _train(run: RunContext, executor: Executor) -> bool:
+    """Train all rounds, and those that looks ask for; return True where the study is complete."""
+    complete = _train_rounds(run, executor)
+    while complete and run.study.spec.until_decided and take_look(run):
+        complete = _train_rounds(run, executor)
+    return complete
+
+
 def _train_rounds(run: RunContext, executor: Executor) -> bool:
     """Train round after round; return True where the search is complete, False where trials are to be tried again."""
     search_round = _pending(run.study.spec, run.store, run.study.resolved.total_steps)
@@ -140,7 +151,7 @@ def _train_rounds(run: RunContext, executor: Executor) -> bool:
 
 
 def _pending(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:
-    return pending_round(spec, store.outcomes(), evaluations_by_trial(store), total_steps)
+    return pending_round(spec, store.outcomes(), evaluations_by_trial(store), total_steps, store.read(LookRecord))
 
 
 def _announce_trained(run: RunContext) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.records import SETTLED, Arm, EvalRecord, Setting, TrialOutcome, TrialRecord
+from lorascope.records import SETTLED, Arm, EvalRecord, LookRecord, Setting, TrialOutcome, TrialRecord
 from lorascope.search.best import best_setting, latest_losses, mean_losses
 from lorascope.search.halving import Rival, Rungs
 from lorascope.search.rates import next_rate
+from lorascope.search.sequential import first_seeds, seed_rounds
 from lorascope.search.steps import exits_early, rung_steps
 from lorascope.search.trials import plan_trial, plan_trials, planned_arms, planned_rates
 from lorascope.spec.schema import StudySpec
@@ -37,6 +38,7 @@ def pending_round(
     outcomes: Mapping[str, TrialOutcome],
     evaluations: Mapping[str, Sequence[EvalRecord]],
     total_steps: int,
+    looks: Sequence[LookRecord] = (),
 ) -> SearchRound | None:
     """Return the first round that has not ended; None when the search is complete.
 
@@ -45,12 +47,13 @@ def pending_round(
         outcomes: by trial id.
         evaluations: of each trial in order, by trial id.
         total_steps: optimizer steps of a trial.
+        looks: those that a sequential study has taken.
     """
     losses = latest_losses(outcomes, evaluations)
     settled = {name for name, outcome in outcomes.items() if outcome.state in SETTLED}
     before: list[TrialRecord] = []
-    number = 0
-    while trials := next_trials(spec, before, losses):
+    number, asked = 0, seed_rounds(spec, looks)
+    while trials := next_trials(spec, before, losses) or next(asked, ()):
         if not all(trial.trial_id in settled for trial in trials):
             break
         before += trials
@@ -76,10 +79,11 @@ def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[
         before: the trials of the rounds before, all of which ended; none before the first.
         losses: the final held-out losses, in nats a token, of those that finished, by trial id.
     """
-    seeds = spec.seeds[:1] if exits_early(spec) else spec.seeds
+    seeds = spec.seeds[:1] if exits_early(spec) or spec.until_decided else spec.seeds
     if not before:
         return tuple(trial for trial in plan_trials(spec) if trial.seed in seeds)
-    if {trial.seed for trial in before} <= set(seeds):
+    seen = {trial.seed for trial in before}
+    if seen <= set(seeds):
         wider = [
             plan_trial(spec, arm, setting=setting, seed=seed)
             for arm in planned_arms(spec)
@@ -88,12 +92,14 @@ def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[
         ]
         if wider:
             return tuple(wider)
+    if spec.until_decided and not seen <= set(seeds):
+        return ()
     known = {trial.trial_id for trial in before}
     at_all_seeds = (
         plan_trial(spec, arm, setting=setting, seed=seed)
         for arm in planned_arms(spec)
         for setting in _settings_left(arm, before, losses)
-        for seed in spec.seeds
+        for seed in first_seeds(spec)
     )
     return tuple(trial for trial in at_all_seeds if trial.trial_id not in known)
 

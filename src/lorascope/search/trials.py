@@ -124,7 +124,7 @@ def _trial_id(spec: StudySpec, arm: Arm, setting: Setting, seed: int) -> str:
         parts.append(f"a{alpha!r}".removesuffix(".0"))
     if len(planned_rates(spec, rank, alpha)) > 1:
         parts.append(f"lr{rate!r}")
-    if len(spec.seeds) > 1:
+    if len(spec.seeds) > 1 or spec.until_decided:
         parts.append(f"s{seed}")
     return "-".join(parts)
 

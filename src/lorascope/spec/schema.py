@@ -4,11 +4,16 @@ Names of PEFT, Transformers and TRL keep their meaning. The text under a field i
 the reference page are generated from it.
 """
 
+from typing import Self
+
+from pydantic import model_validator
+
 from lorascope.spec.fields.answer import AnswerFields
 from lorascope.spec.fields.compute import ComputeFields
 from lorascope.spec.fields.lora import LoraFields
 from lorascope.spec.fields.rows import RowFields
 from lorascope.spec.fields.training import TrainingFields
+from lorascope.spec.fields.types import contradiction
 
 ANALYSIS_FIELDS = frozenset(
     {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost"}
@@ -21,3 +26,17 @@ class StudySpec(ComputeFields, AnswerFields, TrainingFields, LoraFields, RowFiel
 
     pydantic orders the fields from the last base to the first: rows, adapters, training, answer, computation.
     """
+
+    @model_validator(mode="after")
+    def _sequential_studies_compare(self) -> Self:
+        if self.until_decided and len(self.ranks) == 1:
+            raise contradiction(
+                f"until_decided has nothing to decide with one rank ({self.ranks[0]})",
+                "give two or more ranks, or leave it out",
+            )
+        if self.until_decided and len(self.target_sets) > 1:
+            raise contradiction(
+                f"until_decided decides between ranks, and target_modules has {len(self.target_sets)} sets",
+                "study each set by itself, or leave until_decided out",
+            )
+        return self

@@ -24,7 +24,7 @@ NO_SECONDS = Message("limit.training_alone_unknown", most=600.0)
         (
             Message("verdict.adequate", rank=128, p=0.0123, best=256, high=0.0031, tolerance=0.005),
             "Rank 128 is enough (p = 0.012): its held-out loss exceeds that of rank 256, the lowest, by at most 0.0031 "
-            "nats a token (upper end of the 95% interval; tolerance 0.005).",
+            "nats a token (95% confidence, one-sided; tolerance 0.005).",
         ),
         (
             Message("verdict.equivalent", first=8, last=256, tolerance=0.005, p=0.0001),

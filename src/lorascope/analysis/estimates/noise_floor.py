@@ -20,9 +20,9 @@ def noise_floor(choices: Mapping[int, RankChoice], comparison: Comparison) -> No
     if not pairs:
         return None
     between = [
-        float((choices[a].at(comparison.seeds).losses - choices[b].at(comparison.seeds).losses).var(ddof=1))
+        float((choices[a].at(seeds).losses - choices[b].at(seeds).losses).var(ddof=1))
         for a, b in combinations(choices, 2)
-        if len(comparison.seeds) > 1
+        if len(seeds := [seed for seed in choices[a].seeds if seed in choices[b].seeds]) > 1
     ]
     return NoiseFloorSection(
         pairs=len(pairs),

@@ -33,11 +33,17 @@ class Uncertain:
     degrees: float
     seeds_variance: float = 0.0
     """The part of ``variance`` that falls with the number of seeds."""
+    shared_variance: float = 0.0
+    """The part of ``seeds_variance`` that falls with the number of rows as well: what a seed does to single rows."""
+    share: float = 1.0
+    """Share of every chance of error that this look at the data may use; 1 where the data are read once."""
 
     def interval(self, *, below: float = LEVEL / 2, above: float = LEVEL / 2) -> Estimate:
-        """Reach as far as a t interval that misses the truth with these chances on either side."""
-        error = math.sqrt(self.variance)
-        low, high = (-error * float(stdtrit(self.degrees, chance)) if error else 0.0 for chance in (below, above))
+        """Reach as far as a t interval that misses the truth with these chances on either side, over all looks."""
+        error, share = math.sqrt(self.variance), self.share
+        low, high = (
+            -error * float(stdtrit(self.degrees, share * chance)) if error else 0.0 for chance in (below, above)
+        )
         return Estimate(value=self.value, low=self.value - low, high=self.value + high)
 
     def turned(self) -> "Uncertain":
@@ -53,9 +59,10 @@ class Uncertain:
         return min(1.0, 2 * self._tail(abs(self.value) - margin))
 
     def _tail(self, distance: float) -> float:
+        """Return the chance of a smaller value by at least this distance, corrected for the number of looks."""
         if self.variance == 0:
             return 0.0 if distance > 0 else 1.0
-        return float(stdtr(self.degrees, -distance / math.sqrt(self.variance)))
+        return min(1.0, float(stdtr(self.degrees, -distance / math.sqrt(self.variance))) / self.share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +150,10 @@ def _uncertain(value: float, own: _Parts, pool: Sequence[_Parts], freedom: int, 
     seeds = float(np.mean([part.seeds for part in pool]))
     if freedom == 0 or seeds == 0:
         return Uncertain(value=value, variance=own.rows, degrees=by_rows)
+    shared = min(seeds, float(np.mean([part.shared for part in pool])))
     variance = max(0.0, own.rows - own.shared) + seeds
     degrees = joint_degrees(freedom, variance, seeds, by_rows)
-    return Uncertain(value=value, variance=variance, degrees=degrees, seeds_variance=seeds)
+    return Uncertain(value=value, variance=variance, degrees=degrees, seeds_variance=seeds, shared_variance=shared)
 
 
 def joint_degrees(freedom: int, variance: float, seeds_variance: float, by_rows: float = math.inf) -> float:

@@ -3,15 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from lorascope.analysis.estimates.looks import (
+    Differences,
+    both_ways,
+    held_out,
+    latest,
+    look_differences,
+    rows_of_look,
+)
 from lorascope.analysis.estimates.losses import Estimate
-from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences, losses
+from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, losses
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.claims import shown_above
-from lorascope.records import NOT_COMPARED, EvalRecord, Setting
-from lorascope.search.best import best_settings, last_finite, latest_losses
+from lorascope.records import NOT_COMPARED, Setting
+from lorascope.search.best import best_settings, latest_losses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +30,11 @@ class RankChoice:
     trials: tuple[TrialSection, ...]
     rows: SeedRows
     """One row of nats for each of ``trials``."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In the order of ``trials``."""
+        return tuple(trial.seed for trial in self.trials)
 
     def at(self, seeds: Sequence[int]) -> SeedRows:
         """Take the trials of these seeds, in their order."""
@@ -51,12 +62,16 @@ class Comparison:
     """By rank, ascending, over the rank's own seeds; empty with fewer than two held-out rows."""
     excess: Mapping[int, Estimate]
     """Above the best rank, by rank, ascending; empty where ``step`` is None."""
-    differences: Mapping[tuple[int, int], Uncertain]
+    differences: Differences
     """The first rank's loss minus the second's, every pair both ways; empty where ``step`` is None."""
+    looks: tuple[Differences, ...] = ()
+    """The same at each look of a sequential study; a rank that a look settled has no part in the later ones."""
 
 
 def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankChoice]:
     """Return every rank that has a held-out loss at its best setting, with the trials that are compared."""
+    if data.looks:
+        return _choices_of_looks(data, trials)
     losses = latest_losses(data.outcomes, data.evaluations)
     return {
         rank: _choice(data, rank, setting, [trial for trial in trials if trial.trial_id in losses])
@@ -64,10 +79,12 @@ def choose(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankCho
     }
 
 
-def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -> Comparison | None:
+def compare(data: StudyData, choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -> Comparison | None:
     """Compare the ranks that have a loss; None without any."""
     if not choices:
         return None
+    if data.looks:
+        return _compare_looks(data, choices)
     seeds = _common_seeds(choices)
     shared = {rank: choice.at(seeds) if seeds else choice.rows for rank, choice in choices.items()}
     best = min(shared, key=lambda rank: shared[rank].loss)
@@ -75,7 +92,7 @@ def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -
         return Comparison(step=None, seeds=seeds, best=best, loss={}, excess={}, differences={})
     steps = {trial.eval_step for trial in trials if trial.outcome not in NOT_COMPARED}
     step = steps.pop() if len(steps) == 1 and seeds else None
-    pairs = _both_ways(shared) if step is not None else {}
+    pairs = both_ways(shared) if step is not None else {}
     return Comparison(
         step=step,
         seeds=seeds,
@@ -87,7 +104,7 @@ def compare(choices: Mapping[int, RankChoice], trials: Sequence[TrialSection]) -
 
 
 def _common_seeds(choices: Mapping[int, RankChoice]) -> tuple[int, ...]:
-    first, *others = ({trial.seed: None for trial in choice.trials} for choice in choices.values())
+    first, *others = (choice.seeds for choice in choices.values())
     return tuple(seed for seed in first if all(seed in other for other in others))
 
 
@@ -95,19 +112,13 @@ def _loss_intervals(choices: Mapping[int, RankChoice]) -> dict[int, Estimate]:
     """Estimate the losses of ranks with the same seeds together, so that they share what the seeds move."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for rank, choice in choices.items():
-        groups.setdefault(tuple(trial.seed for trial in choice.trials), []).append(rank)
+        groups.setdefault(choice.seeds, []).append(rank)
     estimates = {
         rank: estimate
         for group in groups.values()
         for rank, estimate in zip(group, losses([choices[rank].rows for rank in group]), strict=True)
     }
     return {rank: estimates[rank].interval() for rank in choices}
-
-
-def _both_ways(rows: Mapping[int, SeedRows]) -> dict[tuple[int, int], Uncertain]:
-    names = list(rows)
-    pairs = {(names[i], names[j]): found for (i, j), found in differences(list(rows.values())).items()}
-    return pairs | {(b, a): found.turned() for (a, b), found in pairs.items()}
 
 
 def _excess(best: int, ranks: Iterable[int], pairs: Mapping[tuple[int, int], Uncertain]) -> dict[int, Estimate]:
@@ -126,19 +137,60 @@ def _excess(best: int, ranks: Iterable[int], pairs: Mapping[tuple[int, int], Unc
     return {rank: none if rank == best else pairs[rank, best].interval(below=below) for rank in names}
 
 
-def seed_rows(records: Sequence[EvalRecord]) -> SeedRows:
-    """Put the evaluations of a rank's seeds together; rows without target tokens carry no loss and are left out."""
-    tokens = np.array(records[0].example_target_tokens, dtype=np.float64)
-    assert all(record.example_target_tokens == records[0].example_target_tokens for record in records)
-    nats = np.array([record.example_nats for record in records], dtype=np.float64)
-    return SeedRows(nats=nats[:, tokens > 0], target_tokens=tokens[tokens > 0])
-
-
 def _choice(data: StudyData, rank: int, setting: Setting, trials: Sequence[TrialSection]) -> RankChoice:
-    alpha, rate = setting
-    used = tuple(t for t in trials if (t.rank, t.lora_alpha, t.learning_rate) == (rank, alpha, rate))
-    records = [record for trial in used if (record := last_finite(data.evaluations[trial.trial_id])) is not None]
-    return RankChoice(rank=rank, lora_alpha=alpha, learning_rate=rate, trials=used, rows=seed_rows(records))
+    used = tuple(trial for trial in trials if trial.rank == rank and _setting(trial) == setting)
+    return _rank_choice(used, held_out(data, [trial.trial_id for trial in used]))
+
+
+def _setting(trial: TrialSection) -> Setting:
+    return trial.lora_alpha, trial.learning_rate
+
+
+def _rank_choice(trials: Sequence[TrialSection], rows: SeedRows) -> RankChoice:
+    first = trials[0]
+    return RankChoice(
+        rank=first.rank,
+        lora_alpha=first.lora_alpha,
+        learning_rate=first.learning_rate,
+        trials=tuple(trials),
+        rows=rows,
+    )
+
+
+def _choices_of_looks(data: StudyData, trials: Sequence[TrialSection]) -> dict[int, RankChoice]:
+    """Return what the last look at each rank saw of it."""
+    found: dict[int, RankChoice] = {}
+    for look in data.looks:
+        for rank, rows in rows_of_look(data, look).items():
+            own = {
+                trial.seed: trial for trial in trials if trial.rank == rank and _setting(trial) == look.settings[rank]
+            }
+            found[rank] = _rank_choice([own[seed] for seed in look.seeds], rows)
+    return dict(sorted(found.items()))
+
+
+def _compare_looks(data: StudyData, choices: Mapping[int, RankChoice]) -> Comparison:
+    looks = look_differences(
+        [rows_of_look(data, look) for look in data.looks], [look.information for look in data.looks]
+    )
+    pairs, last = latest(looks), data.looks[-1]
+    best = min(last.ranks, key=lambda rank: choices[rank].rows.loss)
+    excess, lowest = _excess(best, choices, pairs), choices[best].rows.loss
+    return Comparison(
+        step=choices[best].trials[0].eval_step,
+        seeds=last.seeds,
+        best=best,
+        loss={rank: _moved(found, lowest + excess[rank].value) for rank, found in _loss_intervals(choices).items()},
+        excess=excess,
+        differences=pairs,
+        looks=tuple(looks),
+    )
+
+
+def _moved(estimate: Estimate, value: float) -> Estimate:
+    """Put a loss where its paired difference from the lowest has it: ranks that were settled early saw other rows."""
+    move = value - estimate.value
+    return Estimate(value=value, low=estimate.low + move, high=estimate.high + move)
 
 
 def _mean(values: Sequence[float]) -> float | None:

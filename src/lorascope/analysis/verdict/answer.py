@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from lorascope.analysis.adapters.schema import TruncationSection
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
-from lorascope.analysis.verdict.claims import Claims, claims
-from lorascope.analysis.verdict.decide import limited_by_seeds, open_ranks
+from lorascope.analysis.verdict.claims import Claims
+from lorascope.analysis.verdict.decide import excesses, limited_by_seeds, open_ranks
 from lorascope.analysis.verdict.schema import (
     AdviceSection,
     AnswerSection,
@@ -14,6 +14,7 @@ from lorascope.analysis.verdict.schema import (
     Status,
     VerdictSection,
 )
+from lorascope.analysis.verdict.shown import claims_of
 from lorascope.message import Message, Sentences
 from lorascope.spec.limits import limits_of
 
@@ -57,7 +58,7 @@ def _sum_up(
         return "no_answer", use.reason
     if verdict.kind == "nothing_to_compare":
         return "one_rank", Message("answer.one_rank", rank=comparison.best)
-    tests = claims(comparison.excess, comparison.differences, tolerance)
+    tests = claims_of(comparison, tolerance)
     if verdict.seeds == 1 or verdict.kind == "too_short":
         return "undecided", _undecided(findings, comparison, verdict, tests)
     if verdict.kind == "no_measurable_difference":
@@ -95,7 +96,7 @@ def _undecided(
     by = Message("answer.seeds", count=len(comparison.seeds))
     if resolved is not None and not limited_by_seeds(comparison):
         by = Message("answer.rows", count=resolved.eval_examples)
-    undecided = open_ranks(comparison, tests, findings.data.spec.tolerance)
+    undecided = open_ranks(tests, excesses(comparison), findings.data.spec.tolerance)
     if enough:
         return Message("answer.safe", rank=min(enough), ranks=undecided, by=by)
     close = tuple(rank for rank, found in tests.items() if rank != comparison.best and not found.is_worse)

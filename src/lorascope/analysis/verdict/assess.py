@@ -7,12 +7,12 @@ from lorascope.analysis.estimates.noise_floor import noise_floor
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import RankSection, TrialSection
-from lorascope.analysis.verdict.claims import claims
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.limits import beyond_limits, none_within, with_limits
 from lorascope.analysis.verdict.posterior import standings
 from lorascope.analysis.verdict.recommend import Grounds, no_advice, recommend
 from lorascope.analysis.verdict.schema import RecommendationSection, VerdictSection
+from lorascope.analysis.verdict.shown import claims_of
 from lorascope.message import Message
 from lorascope.records import NOT_COMPARED, UNSUCCESSFUL
 from lorascope.spec.limits import limits_of, within
@@ -56,7 +56,7 @@ def _recommend(
     grounds = Grounds(
         comparison=comparison,
         ranks=allowed,
-        tests=claims(comparison.excess, comparison.differences, spec.tolerance),
+        tests=claims_of(comparison, spec.tolerance),
         standings=standings(comparison, spec.tolerance),
         verdict=verdict,
         tolerance=spec.tolerance,

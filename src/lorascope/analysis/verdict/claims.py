@@ -50,9 +50,8 @@ def claims(
     """
     names = tuple(ranks)
     adequate = [max((differences[a, b].chance_below(tolerance) for b in names if b != a), default=0.0) for a in names]
-    # The last multiplier is two, not one: an adequate rank's 95% interval, which leaves 2.5% above, then always ends
-    # within the tolerance.
-    corrected = holm(adequate, least=2)
+    # The rank of the lowest loss is adequate, so that at least one hypothesis of inadequacy is false
+    corrected = holm(adequate, most_true=len(names) - 1)
     inadequate, worse = (shown_above(differences, names, margin) for margin in (tolerance, 0.0))
     return {
         rank: Claims(rank=rank, adequate=chance, inadequate=inadequate[rank], worse=worse[rank])

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from lorascope.analysis.estimates.paired import LEVEL
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.verdict.claims import Claims, claims
+from lorascope.analysis.verdict.claims import Claims
 from lorascope.analysis.verdict.schema import ClaimsSection, VerdictKind, VerdictSection
+from lorascope.analysis.verdict.shown import claims_of
 from lorascope.message import Message, Sentences
 from lorascope.records import EvalRecord
 
@@ -38,7 +40,7 @@ def decide_verdict(comparison: Comparison, tolerance: float, *, falling: bool, r
     if len(comparison.excess) == 1:
         alone = Message("verdict.one_rank", rank=comparison.best)
         return VerdictSection(kind="nothing_to_compare", text=(alone,), seeds=seeds)
-    tests = claims(comparison.excess, comparison.differences, tolerance)
+    tests = claims_of(comparison, tolerance)
     parts = tuple(
         ClaimsSection(rank=rank, adequate_p=found.adequate, inadequate_p=found.inadequate, worse_p=found.worse)
         for rank, found in tests.items()
@@ -71,22 +73,36 @@ def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: floa
     enough = [rank for rank, found in tests.items() if found.is_adequate]
     if len(enough) == len(tests) and not any(found.is_worse for found in tests.values()):
         return "no_measurable_difference", (_equivalent(tests, tolerance),)
-    unsettled = open_ranks(comparison, tests, tolerance)
-    if unsettled or not enough:
-        return "too_short", _unsettled(comparison, unsettled, enough, tolerance)
+    undecided = open_ranks(tests, excesses(comparison), tolerance)
+    if undecided or not enough:
+        return "too_short", _unsettled(comparison, undecided, enough, tolerance)
     return "adequate", tuple(_adequate(comparison, tests, min(enough), tolerance))
 
 
-def open_ranks(comparison: Comparison, tests: Mapping[int, Claims], tolerance: float) -> tuple[int, ...]:
-    """Return the ranks that could be the smallest adequate one, by what is shown so far."""
+def excesses(comparison: Comparison) -> dict[int, float]:
+    """Return each rank's excess over the best, in nats a token."""
+    return {rank: found.value for rank, found in comparison.excess.items()}
+
+
+def open_ranks(tests: Mapping[int, Claims], excess: Mapping[int, float], tolerance: float) -> tuple[int, ...]:
+    """Return the ranks that could be the smallest adequate one, by what is shown so far.
+
+    Args:
+        tests: by rank.
+        excess: of each rank over the best, in nats a token.
+        tolerance: in nats a token.
+    """
     smallest = min((rank for rank, found in tests.items() if found.is_adequate), default=math.inf)
     return tuple(
         rank
         for rank, found in tests.items()
-        if not (found.is_adequate or found.is_inadequate)
-        and rank < smallest
-        and not (found.is_worse and comparison.excess[rank].value > tolerance)
+        if rank < smallest and not (found.is_adequate or is_settled(found, excess[rank], tolerance))
     )
+
+
+def is_settled(test: Claims, excess: float, tolerance: float) -> bool:
+    """Return True for a rank that is shown to be inadequate, or to be worse with an estimate above the tolerance."""
+    return test.is_inadequate or (test.is_worse and excess > tolerance)
 
 
 def limited_by_seeds(comparison: Comparison) -> bool:
@@ -120,9 +136,8 @@ def _adequate(
     if smallest == comparison.best:
         yield Message("verdict.adequate_and_lowest", rank=smallest, p=p)
     else:
-        yield Message(
-            "verdict.adequate", rank=smallest, p=p, best=comparison.best, high=excess.high, tolerance=tolerance
-        )
+        high = comparison.differences[smallest, comparison.best].interval(above=LEVEL).high
+        yield Message("verdict.adequate", rank=smallest, p=p, best=comparison.best, high=high, tolerance=tolerance)
     if tests[smallest].is_worse:
         yield Message("verdict.above_another", excess=excess)
     smaller = [rank for rank in comparison.excess if rank < smallest]

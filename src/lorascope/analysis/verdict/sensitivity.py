@@ -1,7 +1,7 @@
 """The tolerance under which a rank is shown to be adequate."""
 
 from lorascope.analysis.estimates.ranks import Comparison
-from lorascope.analysis.verdict.claims import claims
+from lorascope.analysis.verdict.shown import claims_of
 
 _HALVINGS = 40
 """Steps of the bisection; they leave the tolerance exact to far below the last digit of a loss."""
@@ -22,4 +22,4 @@ def needed_tolerance(comparison: Comparison, rank: int) -> float | None:
 
 
 def _is_enough(comparison: Comparison, rank: int, tolerance: float) -> bool:
-    return claims(comparison.excess, comparison.differences, tolerance)[rank].is_adequate
+    return claims_of(comparison, tolerance)[rank].is_adequate

@@ -8,9 +8,8 @@ import pytest
 from scipy import stats
 
 from lorascope.analysis.estimates.holm import holm
+from lorascope.analysis.estimates.looks import seed_rows
 from lorascope.analysis.estimates.paired import SeedRows, Uncertain, differences, losses
-from lorascope.analysis.estimates.ranks import seed_rows
-from lorascope.records import EvalRecord
 
 TOKENS = 20.0
 
@@ -154,11 +153,7 @@ def test_interval_is_one_or_two_sided() -> None:
 
 
 def test_seeds_are_pooled_without_rows_that_have_no_targets() -> None:
-    records = [
-        EvalRecord(trial_id="t", step=1, example_nats=nats, example_target_tokens=(1, 0, 2), seconds=0.1)
-        for nats in ((1.0, 0.0, 5.0), (3.0, 0.0, 3.0))
-    ]
-    rows = seed_rows(records)
+    rows = seed_rows([((1.0, 0.0, 5.0), (1, 0, 2)), ((3.0, 0.0, 3.0), (1, 0, 2))])
     assert rows.nats.tolist() == [[1.0, 5.0], [3.0, 3.0]]
     assert rows.target_tokens.tolist() == [1.0, 2.0]
     assert rows.losses.tolist() == [2.0, 2.0]
@@ -171,7 +166,7 @@ def test_holm_by_hand() -> None:
     # The third would be 0.04 * 1, less than the second, 0.03 * 2: it takes the second's.
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.7, 0.9]) == [1.0, 1.0]
-    assert holm([0.02, 0.03, 0.04], least=2) == pytest.approx([0.06, 0.06, 0.08])
+    assert holm([0.02, 0.03, 0.04], most_true=2) == pytest.approx([0.04, 0.06, 0.06])
     assert holm([]) == []
 
 

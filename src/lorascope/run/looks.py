@@ -1,0 +1,61 @@
+"""Looks of a sequential study: losses on further held-out rows, and what follows from all losses so far."""
+
+from lorascope.analysis.study_data import by_trial, read_study
+from lorascope.analysis.verdict.next_look import measured_prices, next_look
+from lorascope.engine.evaluate import example_nats
+from lorascope.modeling.adapters.peft_io import read_updates
+from lorascope.records import FurtherEvalRecord, LookRecord, TrialRecord
+from lorascope.run.adapters import attach_updates
+from lorascope.run.context import RunContext
+from lorascope.search.sequential import goes_on, pending_rows
+from lorascope.text.looks import describe_look
+
+
+def take_look(run: RunContext) -> bool:
+    """Evaluate the rows that the last look asked for, look again, and return True where the study goes on."""
+    looks = run.store.read(LookRecord)
+    if not goes_on(looks):
+        return False
+    if looks:
+        _evaluate_rows(run, looks[-1])
+    run.tracker.phase("looking at the losses so far")
+    data = read_study(run.store, run.study.spec)
+    rows = len(run.study.splits.eval) + len(run.study.splits.spare)
+    look = next_look(data, rows=rows, prices=measured_prices(data))
+    run.store.put(look)
+    run.tracker.note(describe_look(look))
+    return goes_on([look])
+
+
+def _evaluate_rows(run: RunContext, look: LookRecord) -> None:
+    """Evaluate trained adapters on the held-out rows that they lack; each result is stored when it is there."""
+    held, finished = len(run.study.splits.eval), run.store.outcomes()
+    pending = pending_rows(
+        run.study.spec,
+        look,
+        held,
+        by_trial(run.store.read(FurtherEvalRecord)),
+        [name for name, outcome in finished.items() if outcome.state == "finished"],
+    )
+    try:
+        for number, (trial, first) in enumerate(pending, 1):
+            run.tracker.phase(f"evaluating on further rows: adapter {number} of {len(pending)}")
+            _evaluate(run, trial, first, look.next_value if look.next == "rows" else look.rows)
+    finally:
+        run.study.frozen.attach([])
+
+
+def _evaluate(run: RunContext, trial: TrialRecord, first: int, last: int) -> None:
+    held = len(run.study.splits.eval)
+    rows = run.study.splits.spare[first - held : last - held]
+    attach_updates(run, trial.trial_id, read_updates(run.folder.trial_adapter(trial.trial_id)))
+    nats, seconds = example_nats(run.study.frozen, 0, rows, run.study.spec, check_stop=run.check_stop)
+    run.store.put(
+        FurtherEvalRecord(
+            trial_id=trial.trial_id,
+            first_row=first,
+            example_nats=nats,
+            example_target_tokens=tuple(row.n_targets for row in rows),
+            seconds=seconds,
+        )
+    )

@@ -1,0 +1,75 @@
+"""Looks of made-up studies whose truth is known."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from lorascope.analysis.summarize import summarize_data
+from lorascope.analysis.verdict.next_look import Prices, next_look
+from made_up_studies import MadeUp, Truth, studies
+from sequential_simulation import HELD, MOST_ROWS, PRICES, named_rank, score, sequential, split_rows
+from verdict_simulation import truth_of
+
+
+def study_of(effect: float, **changes: Any) -> MadeUp:
+    truth = replace(truth_of(effect, 8, MOST_ROWS), rates=(3e-4,), **changes)
+    return split_rows(next(studies(truth, 1, 5)))
+
+
+def test_a_clear_difference_is_decided_and_its_rank_left_out() -> None:
+    summary, looks = sequential(study_of(0.05))
+    assert named_rank(summary) == 64
+    assert looks[0].ranks == (8, 64, 256)
+    assert looks[-1].next == "decided"
+    assert looks[-1].ranks == (64, 256)
+    claims = {claim.rank: claim for claim in summary.verdict.claims}
+    assert claims[8].inadequate_p <= 0.05
+    above = {part.rank: part.excess_loss_ci95 for part in summary.ranks}
+    assert above[8] is not None
+    assert above[8][0] < 0.05 < above[8][1]
+
+
+def test_the_losses_of_the_table_are_the_lowest_and_the_paired_differences() -> None:
+    summary, _ = sequential(study_of(0.05))
+    lowest = min(part.eval_loss for part in summary.ranks if part.eval_loss is not None)
+    for part in summary.ranks:
+        assert part.eval_loss is not None
+        assert part.excess_loss is not None
+        assert part.eval_loss == pytest.approx(lowest + part.excess_loss, abs=1e-12)
+
+
+def test_looks_grow_and_know_more() -> None:
+    _, looks = sequential(study_of(0.0))
+    assert [look.look for look in looks] == list(range(1, len(looks) + 1))
+    for before, after in pairwise(looks):
+        assert after.information >= before.information
+        assert len(after.seeds) + after.rows > len(before.seeds) + before.rows
+    assert looks[0].rows == HELD
+    assert looks[-1].next in ("decided", "exhausted")
+    assert looks[-1].information == 1.0 or looks[-1].next == "decided"
+
+
+def test_cheap_rows_come_before_dear_seeds_and_the_other_way_round() -> None:
+    study = study_of(0.0, seed_of_rank=0.0, seed_of_rate=0.0)
+    assert next_look(study.data, rows=MOST_ROWS, prices=PRICES).next == "rows"
+    dear = Prices(row=1e6, trial=1.0, token_seconds=1.0)
+    assert next_look(study.data, rows=MOST_ROWS, prices=dear).next == "seed"
+    assert next_look(study.data, rows=HELD, prices=PRICES).next == "seed"
+
+
+def test_a_study_without_time_left_spends_what_it_may_and_says_what_it_lacks() -> None:
+    study = study_of(0.0, seed_of_rank=0.004)
+    look = next_look(study.data, rows=MOST_ROWS, prices=PRICES, seconds_left=0.0)
+    assert (look.next, look.information) == ("budget", 1.0)
+    assert look.next_seconds > 0
+    summary = summarize_data(replace(study.data, looks=(look,)))
+    assert summary.verdict.kind == "too_short"
+
+
+def test_a_score_counts_right_verdicts_and_costs() -> None:
+    found = score("quick", Truth(floors={8: 1.05, 64: 1.0}, seeds=8, rows=MOST_ROWS), 2)
+    assert (found.named, found.false_claim) == (1.0, 0.0)
+    assert 3 / 8 * 0.8 < found.cost < 1
+    assert found.fixed_named["8x1024"] == 1.0
