@@ -16,7 +16,6 @@ from lorascope.spec.schema import StudySpec
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 COMMANDS = ("run", "plan", "rows", "report", "serve", "export", "doctor")
 KINDS = {
-    "object": "mapping",
     "integer": "whole number",
     "number": "number",
     "string": "text",

@@ -15,9 +15,17 @@ from transformers import AutoModelForCausalLM
 
 from lorascope.analysis import summarize
 from lorascope.errors import Interrupted
-from lorascope.records import AdapterRecord, EvalRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import (
+    AdapterRecord,
+    EvalRecord,
+    ForgettingRecord,
+    PeftCheck,
+    ResolvedStudy,
+    SpectrumRecord,
+    TruncationRecord,
+)
 from lorascope.store import StudyStore
-from support.studies import execute, read_study, study_of
+from support.studies import execute, read_study, save_model_folder, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -103,3 +111,41 @@ def test_study_with_options_goes_from_plan_to_export(
     change = (logits(whole) - logits(plain)).norm()
     assert change > 0.1
     assert (logits(cut) - logits(whole)).norm() < 0.8 * change
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match:RuntimeWarning")  # it uses them
+@pytest.mark.parametrize("rule", ["same", "per-expert-share"])
+def test_whole_study_with_experts_alone(lorascope: Lorascope, rule: str, rows_file: str, tmp_path: Path) -> None:
+    save_model_folder(tmp_path / "model", "mixtral")
+    spec = study_of(
+        str(tmp_path / "model"), rows_file, target_modules=(), target_parameters=("gate_up_proj", "experts.down_proj"),
+        expert_rank_rule=rule,
+        lora_dropout=0.0, truncation=True,
+    )  # fmt: skip
+    folder = tmp_path / "study"
+    execute(spec, folder)
+    with StudyStore.open(folder / "study.db") as store:
+        checks, resolved = store.read(PeftCheck), store.read_one(ResolvedStudy)
+        sizes = {record.rank: record.trainable_parameters for record in store.read(AdapterRecord)}
+        spectra = store.read(SpectrumRecord)
+    assert [(check.layers_left_out, check.error) for check in checks] == [(0, None)] * len(spec.ranks)
+    for check in checks:
+        assert check.nats != pytest.approx(check.base_nats, rel=1e-3)
+    assert resolved is not None
+    codes = [note.code for note in resolved.data_notes]
+    assert ("targets.expert_ranks" if rule == "same" else "targets.expert_shares") in codes
+    assert len(resolved.target_modules) == 2 * 2 * 4
+    assert {len(record.singular_values) for record in spectra} == {
+        rank if rule == "same" else rank // 2 for rank in spec.ranks
+    }
+    code, out, err = lorascope("plan", folder / "study.yaml", "--json")
+    assert (code, err) == (0, "")
+    planned: Mapping[str, Any] = json.loads(out)
+    assert {part["rank"]: part["trainable_parameters"] for part in planned["ranks"]} == sizes
+    assert lorascope("export", folder, "--rank", max(spec.ranks), "--to", tmp_path / "merged", "--merge")[0] == 0
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = peft.PeftModel.from_pretrained(base, folder / "adapters" / f"r{max(spec.ranks)}")
+    torch.testing.assert_close(logits(merged), logits(whole), rtol=1e-4, atol=1e-4)

@@ -129,9 +129,14 @@ def test_patterns_give_the_losses_and_the_adapter_of_peft(kernels: bool, tmp_pat
     ranks = {len(layer.A) for layer in found.layers.values()}
     assert ranks == {1, 3, 4}
     n_trained = sum(layer.A.numel() + layer.B.numel() for layer in found.layers.values())
-    features = {name: layer.features for name, layer in found.frozen.layers.items()}
-    assert adapter_parameters(found.spec, 4, features) == n_trained
+    assert adapter_parameters(found.spec, 4, found.frozen.layers) == n_trained
     assert found.ours.trials["r4"].adapter.flat.numel() == n_trained
+    save(found, tmp_path / "adapter")
+    assert_loads_into_peft(found, tmp_path / "adapter", torch.float64, 1e-9)
+
+
+def test_the_first_pattern_that_matches_counts_in_the_saved_adapter_too(tmp_path: Path) -> None:
+    found = both(torch.float64, rank_pattern={"v_proj": 3, "layers.1.self_attn.v_proj": 2})
     save(found, tmp_path / "adapter")
     assert_loads_into_peft(found, tmp_path / "adapter", torch.float64, 1e-9)
 

@@ -12,8 +12,10 @@ from transformers import (
     BloomConfig,
     Gemma2Config,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     OPTConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -49,8 +51,22 @@ CONFIGS = {
     ),
     # biases instead of positions, computed from the attention mask
     "bloom": BloomConfig(vocab_size=VOCABULARY, hidden_size=24, n_layer=2, n_head=4),
+    # experts in parameters [experts, out, in]
+    "mixtral": MixtralConfig(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=700, num_local_experts=4, num_experts_per_tok=2,
+    ),
+    # experts in parameters [experts, in, out], with biases
+    "gpt_oss": GptOssConfig(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=6, max_position_embeddings=700, num_local_experts=4, num_experts_per_tok=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    ),
 }  # fmt: skip
-TARGETS = {"llama": None, "opt": None, "gpt2": ("c_attn",), "mistral": None, "gemma2": None, "bloom": None}
+TARGETS = {
+    "llama": None, "opt": None, "gpt2": ("c_attn",), "mistral": None, "gemma2": None, "bloom": None, "mixtral": None,
+    "gpt_oss": None,
+}  # fmt: skip
 
 
 def make_model(
@@ -64,6 +80,8 @@ def make_model(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
+    if kind in {"mixtral", "gpt_oss"} and dtype is torch.float64:
+        model.set_experts_implementation("eager")  # the grouped product of Torch has no float64
     return model.requires_grad_(requires_grad=False).eval()
 
 

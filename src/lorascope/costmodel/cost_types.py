@@ -64,6 +64,19 @@ class LinearShape:
     """Layers that a token passes through; of routed experts only the active ones."""
     rank: int | None = None
     """Of the adapter here, where it does not follow the adapter's own."""
+    stored: int | None = None
+    """All experts, where these layers are routed experts."""
+    share: int = 1
+    """The adapter's rank is divided by this here."""
+
+    @property
+    def layers(self) -> float:
+        """All layers, those that a token does not pass through included."""
+        return self.count if self.stored is None else self.stored
+
+    def rank_here(self, rank: int) -> int:
+        """Return the rank of the adapter here."""
+        return self.rank or max(1, rank // self.share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,8 +119,9 @@ class ModelShape:
 
     @property
     def packed(self) -> float:
-        """Weights that are stored packed."""
-        return sum(part.count * part.n_in * part.n_out for part in self.linears) if self.weight_bits else 0
+        """Weights that are stored packed; experts in one parameter never are."""
+        layers = (part for part in self.linears if part.stored is None)
+        return sum(part.count * part.n_in * part.n_out for part in layers) if self.weight_bits else 0
 
     def base_bytes(self, dtype: str) -> int:
         """Return the bytes of the base's weights in a precision, packed ones as they are stored."""
@@ -122,14 +136,14 @@ class ModelShape:
     def adapter_parameters(self, rank: int) -> int:
         """Return the parameters of an adapter, with those of modules that are trained whole."""
         return self.whole_parameters + sum(
-            round(part.count) * lora_parameters(part.rank or rank, [(part.n_in, part.n_out)])
+            round(part.layers) * lora_parameters(part.rank_here(rank), [(part.n_in, part.n_out)])
             for part in self.linears
             if part.adapted
         )
 
     def low_rank_features(self, rank: int) -> float:
         """Return the values of dropped(x) A^T in all layers, for one token."""
-        return sum(part.count * (part.rank or rank) for part in self.linears if part.adapted)
+        return sum(part.count * part.rank_here(rank) for part in self.linears if part.adapted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -179,7 +179,7 @@ def _low_rank_matmuls(shape: ModelShape, one: MicroBatch, ranks: Sequence[int]) 
     for n, rank in zip(one.slots, ranks, strict=False):
         for part in shape.linears if n else ():
             if part.adapted:
-                products = _adapter_matmuls(n, part.n_in, part.n_out, part.rank or rank)
+                products = _adapter_matmuls(n, part.n_in, part.n_out, part.rank_here(rank))
                 found += [(matmul, part.count) for matmul in products]
     return found
 
@@ -206,7 +206,7 @@ def _launches(shape: ModelShape, config: TrainingConfig, adapters: int) -> float
     norm = 2 if config.fused or not shape.wide_norms else 16
     block = (4 if config.fused else 30) + (2 if config.fused and shape.gated else 8)
     linears = sum(part.count for part in shape.linears)
-    adapted = sum(part.count for part in shape.linears if part.adapted)
+    adapted = sum(part.layers for part in shape.linears if part.adapted)
     return norm * shape.norms + block * shape.blocks + 2 * linears + config.adapter_launches * adapted * adapters
 
 

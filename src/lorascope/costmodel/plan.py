@@ -8,6 +8,7 @@ from lorascope.costmodel.calibration import Calibration, find_calibration
 from lorascope.costmodel.cost_types import MemorySplit, ModelShape, Step, TrainingConfig
 from lorascope.costmodel.machine import PlannedMachine, find_machine
 from lorascope.costmodel.model import activation_growth, forward_seconds, predict
+from lorascope.costmodel.planned_layers import planned_sets
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.training_config import full_finetuning_config
 from lorascope.costmodel.workload import PlannedRows, evaluation_microbatches, planned_rows, sample_steps
@@ -18,7 +19,13 @@ from lorascope.modeling.adapters.modules_to_save import saved_module_notes, sele
 from lorascope.modeling.load import read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.quantisation import planned_bits
-from lorascope.modeling.target_selection import join_sets, layers_of_ranks, own_ranks, select_sets
+from lorascope.modeling.target_selection import (
+    join_sets,
+    largest_share,
+    layers_of_ranks,
+    own_ranks,
+    share_ranks,
+)
 from lorascope.modeling.targets import check_ranks, swap_in
 from lorascope.search.analyses import truncation_ranks
 from lorascope.search.rounds import next_trials
@@ -108,15 +115,15 @@ def plan_study(spec: StudySpec) -> StudyPlan:
     """
     source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
     model = empty_model(source, gguf_file)
-    sets = select_sets(model, spec)
+    sets, notes = planned_sets(model, spec)
+    layers = swap_in(model, join_sets(model, sets))
     whole = select_modules_to_save(model, spec.modules_to_save)
-    bits = None if gguf_file else planned_bits(read_config(source), spec.quantize)
+    notes += saved_module_notes(model, whole) + share_ranks(model, layers, spec)
+    bits, share = None if gguf_file else planned_bits(read_config(source), spec.quantize), largest_share(layers)
     shapes = {
-        name: replace(model_shape(model, own, own_ranks(own, spec), whole), weight_bits=bits)
+        name: replace(model_shape(model, own, own_ranks(own, spec), whole, share), weight_bits=bits)
         for name, own in sets.items()
     }
-    notes = saved_module_notes(model, whole)
-    layers = swap_in(model, join_sets(model, sets))
     for own in sets.values():
         notes += check_ranks(layers_of_ranks({name: layers[name] for name in own}, spec), spec.ranks)
     machine = find_machine(spec)

@@ -1,7 +1,7 @@
 """Model shape for the cost model, read from a Torch model on any device without its weights."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 
 from lorascope.costmodel.cost_types import LinearShape, ModelShape
 from lorascope.errors import InputError
+from lorascope.modeling.adapters.experts import expert_features, expert_parameters, experts_of_token
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind, linear_features
 from lorascope.modeling.adapters.modules_to_save import ModuleToSave, parameters_to_save
 from lorascope.modeling.quantisation import count_parameters, packed_bits
@@ -25,6 +26,7 @@ def model_shape(
     targets: Iterable[str],
     own_ranks: Mapping[str, int] = MappingProxyType({}),
     modules_to_save: Sequence[str] = (),
+    share: int = 1,
 ) -> ModelShape:
     """Read a model's shape.
 
@@ -33,6 +35,7 @@ def model_shape(
         targets: full names of the adapted layers.
         own_ranks: ranks of those whose rank is the same in every adapter.
         modules_to_save: full names of modules that are trained whole.
+        share: what the rank is divided by in experts.
 
     Raises:
         InputError: the model has no output head, or its configuration lacks a usable number of layers.
@@ -52,6 +55,7 @@ def model_shape(
     }
     whole = {name: parameters_to_save(model, [name]) for name in modules_to_save}
     trained_head = sum(count for name, count in whole.items() if model.get_submodule(name) is head)
+    experts = _experts(model, adapted, own_ranks, share)
     linears = Counter(
         (*linear_features(module), name in adapted, own_ranks.get(name)) for name, module in layers.items()
     )
@@ -67,7 +71,7 @@ def model_shape(
         trained_head=trained_head,
         linears=(
             *(LinearShape(n_in=i, n_out=o, adapted=a, count=n, rank=r) for (i, o, a, r), n in linears.items()),
-            *_experts(model),
+            *experts.values(),
         ),
         width=width,
         vocabulary=vocabulary,
@@ -78,11 +82,12 @@ def model_shape(
         query_features=sum(own.queries * own.features for own in heads),
         key_value_features=2 * sum(own.key_values * own.features for own in heads),
         heads=sum(own.queries for own in heads),
-        hidden_features=_hidden_features(layers, model),
-        gated=_is_gated(layers, model),
+        hidden_features=_hidden_features(layers, experts),
+        gated=_is_gated(layers, experts),
         kept_by_activation=_kept_by_activation(config),
-        inputs=_inputs(layers),
-        adapted_inputs=_inputs({name: module for name, module in layers.items() if name in adapted}),
+        inputs=_inputs(layers) + sum(_expert_inputs(part) for part in experts.values()),
+        adapted_inputs=_inputs({name: module for name, module in layers.items() if name in adapted})
+        + sum(_expert_inputs(part) for part in experts.values() if part.adapted),
     )
 
 
@@ -134,14 +139,19 @@ def _inputs(layers: dict[str, nn.Module]) -> int:
     return sum(features for _, features in parents)
 
 
-def _hidden_features(layers: dict[str, nn.Module], model: nn.Module) -> int:
+def _expert_inputs(part: LinearShape) -> int:
+    """Return the input features of experts: each has its own copy of a token."""
+    return round(part.count) * part.n_in
+
+
+def _hidden_features(layers: dict[str, nn.Module], experts: dict[str, LinearShape]) -> int:
     """Sum the hidden features of feed-forward layers: the inputs of their last projections."""
-    dense = 0
+    hidden = sum(_expert_inputs(part) for name, part in experts.items() if name.endswith(".down_proj"))
     for name, module in layers.items():
         n_in, n_out = linear_features(module)
         if n_in > n_out and _ATTENTION not in name.rpartition(".")[0].rpartition(".")[2].lower():
-            dense += n_in
-    return dense + sum(round(part.count) * part.n_in for part in _experts(model) if part.n_in < part.n_out) // 2
+            hidden += n_in
+    return hidden
 
 
 def _kept_by_activation(config: PretrainedConfig) -> int:
@@ -160,19 +170,31 @@ def _kept_by_activation(config: PretrainedConfig) -> int:
     return max(1, round(sum(tensor.numel() for tensor in kept.values()) / x.numel()))
 
 
-def _is_gated(layers: dict[str, nn.Module], model: nn.Module) -> bool:
-    endings = {name.rpartition(".")[2] for name in layers}
-    return bool(endings & {"gate_proj", "gate_up_proj"}) or bool(_experts(model))
+def _is_gated(layers: dict[str, nn.Module], experts: dict[str, LinearShape]) -> bool:
+    endings = {name.rpartition(".")[2] for name in (*layers, *experts)}
+    return bool(endings & {"gate_proj", "gate_up_proj"})
 
 
-def _experts(model: PreTrainedModel | nn.Module) -> tuple[LinearShape, ...]:
-    """Return routed experts, which are stored as [experts, out, in] and of which a token passes through a few."""
-    config = getattr(model, "config", None)
-    chosen = getattr(config, "num_experts_per_tok", None)
-    found = []
+def _experts(
+    model: PreTrainedModel, adapted: Collection[str], own_ranks: Mapping[str, int], share: int
+) -> dict[str, LinearShape]:
+    """Return the routed experts of each parameter of three dimensions, of which a token passes through a few."""
+    chosen, known, found = experts_of_token(model), expert_parameters(model), {}
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 3 and "experts" in name:
-            n_experts, n_out, n_in = parameter.shape
-            count = chosen if isinstance(chosen, int) else n_experts
-            found.append(LinearShape(n_in=n_in, n_out=n_out, adapted=False, count=count))
-    return tuple(found)
+        if parameter.dim() != 3 or "experts" not in name:
+            continue
+        n_experts, n_out, n_in = parameter.shape
+        if name in known:
+            n_in, n_out = expert_features(known[name], name)
+        layer, _, own = name.rpartition(".")
+        first = f"{layer.removesuffix('.base')}.{own}[0]"
+        found[name] = LinearShape(
+            n_in=n_in,
+            n_out=n_out,
+            adapted=first in adapted,
+            count=chosen or n_experts,
+            rank=own_ranks.get(first),
+            stored=n_experts,
+            share=share,
+        )
+    return found

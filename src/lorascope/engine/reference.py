@@ -11,15 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example, Examples
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.errors import MODEL_ERRORS, InputError, is_own_fault
+from lorascope.modeling.adapters.experts import expert_parameters
 from lorascope.modeling.adapters.linear_kinds.dense import DENSE_TYPES
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
+from lorascope.modeling.load import quiet
 from lorascope.modeling.targets import Reach
 
+_CANNOT_COMPUTE = (*MODEL_ERRORS, AssertionError, IndexError, NotImplementedError)
 _CHECKED_ROWS = 4
 CHECKED_TOKENS = 128
 """Tokens of a row whose logits are compared; the longest row goes through the model whole."""
@@ -97,7 +101,7 @@ def choose_rows(examples: Sequence[Example]) -> tuple[CheckedRow, ...]:
 def _guarded_logits(model: PreTrainedModel, row: CheckedRow) -> torch.Tensor:
     try:
         return _own_logits(model, row)
-    except (*MODEL_ERRORS, AssertionError, IndexError, NotImplementedError) as error:
+    except _CANNOT_COMPUTE as error:
         if is_out_of_memory(error) or is_own_fault(error):
             raise
         reason = str(error).split("\n", maxsplit=1)[0][:200] or type(error).__name__
@@ -119,9 +123,39 @@ def keeps_logits(model: PreTrainedModel) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
+def reach_of_shapes(model: PreTrainedModel) -> Reach | None:
+    """Return which layers the tokens of a row pass in a model on the meta device; None where values decide that.
+
+    Experts are passed over, as values decide which tokens they see; conditions on masks and positions count as true.
+    """
+    ids = torch.zeros(1, _CAUSAL_TOKENS, dtype=torch.int64, device="meta")
+    experts = set(expert_parameters(model).values())
+    for layer in experts:
+        layer.forward = lambda x_ND, *_: x_ND
+    try:
+        with torch.no_grad(), quiet(), _watched(model) as reach, _TrueConditions():
+            model(input_ids=ids, use_cache=False)
+    except _CANNOT_COMPUTE:
+        return None
+    finally:
+        for layer in experts:
+            del layer.forward
+    return reach
+
+
+class _TrueConditions(TorchDispatchMode):
+    """Reads a value of the meta device, which has none, as one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        del types
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return torch.ones((), dtype=args[0].dtype).item()
+        return func(*args, **(kwargs or {}))
+
+
 @contextlib.contextmanager
 def _watched(model: PreTrainedModel) -> Iterator[Reach]:
-    """Note which linear layers see every token of a row, and which see some of them, or others."""
+    """Note which linear layers, and parameters of experts, see every token of a row, and which some or others."""
     wholly, partly = set[str](), set[str]()
     tokens = 0
 
@@ -136,6 +170,8 @@ def _watched(model: PreTrainedModel) -> Iterator[Reach]:
     for name, module in model.named_modules():
         if find_kind(module) is not None:
             hooks.append(module.register_forward_pre_hook(lambda _, args, name=name: seen(name, args[0])))
+    for name, module in expert_parameters(model).items():
+        hooks.append(module.register_forward_pre_hook(lambda _, args, name=name: seen(name, args[0])))
     try:
         yield Reach(wholly=wholly, partly=partly)
     finally:

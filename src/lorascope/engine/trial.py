@@ -31,13 +31,14 @@ class TrainingTrial:
     ) -> None:
         self.record = record
         self._saved_rank = saved_rank(spec, record.rank)
-        patterns = spec.rank_pattern or spec.alpha_pattern
+        differs = spec.rank_pattern or spec.alpha_pattern or any(layer.share > 1 for layer in layers.values())
+        own = {n: layer_shape(spec, record.rank, n, record.lora_alpha, layer.share) for n, layer in layers.items()}
         shape = AdapterShape(
             rank=record.rank,
             scale=record.scale,
             dropout=spec.lora_dropout,
             seed=record.seed,
-            own={name: layer_shape(spec, record.rank, name, record.lora_alpha) for name in layers} if patterns else {},
+            own=own if differs else {},
             initialisation=spec.init_lora_weights,
         )
         self.adapter = Adapter(layers, shape, modules, compute_dtype=compute_dtype)

@@ -38,10 +38,11 @@ from lorascope.modeling.backends.torch.backend import TORCH
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.modeling.packing.positions import position_switch
 from lorascope.modeling.target_notes import target_notes
-from lorascope.modeling.target_selection import join_sets, layers_of_ranks, select_sets
-from lorascope.modeling.targets import check_adapter_sizes, check_ranks, find_targets, swap_in
+from lorascope.modeling.target_selection import join_sets, layers_of_ranks, select_sets, share_ranks
+from lorascope.modeling.targets import adaptable, check_adapter_sizes, check_ranks, find_targets, swap_in
 from lorascope.records import ResolvedStudy
 from lorascope.search.target_sets import studies_by_set
+from lorascope.spec.fields.lora import split_expert
 from lorascope.spec.schema import StudySpec
 
 _LARGEST_ROUNDING = 0.1
@@ -88,16 +89,26 @@ def check_model(
         InputError: targets, ranks, limits or layouts of rows that the model does not allow.
     """
     reference = take_reference(model, examples)
-    reach = replace(reference.reach, unloadable=unloadable_layers(model, sorted(reference.reach.wholly)))
+    passed = [name for name in adaptable(model) if name in reference.reach.wholly]
+    reach = replace(reference.reach, unloadable=unloadable_layers(model, passed))
     sets = select_sets(model, spec, reach)
+    joined = join_sets(model, sets)
+    experts = tuple(name for name in joined if split_expert(name)[1] is not None)
+    lost = unloadable_layers(model, experts)
+    if lost:
+        raise InputError(
+            f"target_parameters matches {split_expert(min(lost))[0]}, and PEFT does not load adapters of it",
+            remedy="leave target_parameters out, or name the other parameters of the experts as well",
+        )
     notes = [note for name, one in studies_by_set(spec).items() for note in target_notes(model, one, sets[name], reach)]
     whole = select_modules_to_save(model, spec.modules_to_save)
     notes += saved_module_notes(model, whole)
     frozen, found = prepare_model(
         model,
-        join_sets(model, sets),
+        joined[: len(joined) - len(experts)],
         examples,
         modules_to_save=whole,
+        experts=experts,
         reference=reference,
         packing=before.packing if before else spec.packing,
         kernels=before.kernels if before else spec.kernels,
@@ -106,6 +117,7 @@ def check_model(
     )
     reasons = Reasons(packing=before.packing_reason, kernels=before.kernels_reason) if before else found
     slower = _slower_notes(frozen, reasons, spec)
+    notes += share_ranks(model, frozen.layers, spec)
     layers = [{name: frozen.layers[name] for name in names} for names in sets.values()]
     for own in layers:
         notes += check_ranks(layers_of_ranks(own, spec), spec.ranks)
@@ -147,6 +159,7 @@ def prepare_model(
     timed: bool = False,
     share: bool = False,
     reference: Reference | None = None,
+    experts: tuple[str, ...] = (),
 ) -> tuple[FrozenModel, Reasons]:
     """Put multi-rank layers into a model; choose how it is computed by its logits and its speed on real rows.
 
@@ -160,16 +173,17 @@ def prepare_model(
         timed: whether that backend must be faster here; if not, it must be right only.
         share: whether rows in training share prefixes where the backend can.
         reference: what the model makes of these rows, if it is known.
+        experts: names of experts that get adapters too; no layer need then.
 
     Raises:
         InputError: targets that match nothing, layers that see only part of the tokens, or a model whose logits no
             layout of rows keeps.
     """
     reference = reference or take_reference(model, examples)
-    targets = find_targets(model, target_modules, reach=reference.reach)
+    targets = find_targets(model, target_modules, reach=reference.reach) if target_modules or not experts else ()
     plain = FrozenModel(
         model=model,
-        layers=swap_in(model, targets),
+        layers=swap_in(model, (*targets, *experts)),
         modules_to_save=swap_in_modules_to_save(model, modules_to_save),
         packing=False,
         chunked_head=reference.plain_head,

@@ -4,21 +4,32 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from lorascope.errors import InputError
+from lorascope.message import Message
+from lorascope.modeling.adapters.experts import (
+    expert_features,
+    expert_names,
+    expert_parameters,
+    experts_of_token,
+    parameter_endings,
+)
 from lorascope.modeling.adapters.linear_kinds.registry import linear_features
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.targets import Reach, compile_names, find_targets
 from lorascope.search.target_sets import studies_by_set
-from lorascope.spec.fields.lora import pattern_value
+from lorascope.spec.fields.lora import pattern_value, split_expert
 from lorascope.spec.schema import StudySpec
 
 _FIRST_NUMBER = r".*?\.[^.]*\.(\d+)\."
 
 
 def select_sets(model: PreTrainedModel, spec: StudySpec, reach: Reach | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the full names of the layers of each set, in the model's order, by the set's name; see ``find_targets``.
+    """Return the full names of the layers of each set by the set's name; see ``find_targets``.
+
+    Layers come first, in the model's order, and then the experts of parameters, each a layer of its own.
 
     Raises:
         InputError: a name, number or pattern matches no layer, or matches one that cannot take LoRA; or two sets are
@@ -40,28 +51,97 @@ def select_sets(model: PreTrainedModel, spec: StudySpec, reach: Reach | None = N
 
 
 def join_sets(model: PreTrainedModel, sets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the layers of all sets, each once, in the model's order."""
-    adapted = {name for names in sets.values() for name in names}
-    return tuple(name for name, _ in model.named_modules() if name in adapted)
+    """Return the layers of all sets, each once, in the model's order, and their experts."""
+    adapted = dict.fromkeys(name for names in sets.values() for name in names)
+    layers = (name for name, _ in model.named_modules() if name in adapted)
+    return (*layers, *(name for name in adapted if split_expert(name)[1] is not None))
 
 
 def _select(model: PreTrainedModel, spec: StudySpec, reach: Reach | None) -> tuple[str, ...]:
     """Return the layers of a study with one set."""
     (targets,) = spec.target_sets
-    found = find_targets(model, targets, reach=reach) if _names_only(spec) else _narrowed(model, spec, reach)
+    if spec.target_parameters and targets == ():
+        found: tuple[str, ...] = ()
+    elif _names_only(spec):
+        found = find_targets(model, targets, reach=reach)
+    else:
+        found = _narrowed(model, spec, reach)
+    experts = expert_parameters(model)
+    found += tuple(
+        name
+        for parameter in _select_parameters(model, experts, spec, reach)
+        for name in expert_names(parameter, experts[parameter])
+    )
     if all(pattern_value(spec.rank_pattern, name, 0) for name in found):
         raise InputError(
             "rank_pattern gives every target layer a rank of its own, so that ranks have nothing to compare",
             remedy="leave some layers to the ranks",
         )
     for name in found:
-        rank, largest = pattern_value(spec.rank_pattern, name, 0), min(linear_features(model.get_submodule(name)))
+        parameter, expert = split_expert(name)
+        features = (
+            linear_features(model.get_submodule(name))
+            if expert is None
+            else expert_features(experts[parameter], parameter)
+        )
+        rank, largest = pattern_value(spec.rank_pattern, name, 0), min(features)
         if rank > largest:
             raise InputError(
                 f"rank_pattern gives {name} rank {rank}, and its update has at most rank {largest}",
                 remedy=f"choose a rank of at most {largest}",
             )
     return found
+
+
+def _select_parameters(
+    model: PreTrainedModel, experts: Mapping[str, nn.Module], spec: StudySpec, reach: Reach | None
+) -> tuple[str, ...]:
+    """Return the full names of the experts' parameters that a study adapts, which PEFT matches by their endings."""
+    if not spec.target_parameters:
+        return ()
+    known = ", ".join(parameter_endings(experts))
+    remedy = f"parameters of experts here: {known}" if known else "leave target_parameters out: this model has none"
+    names = [name for name, _ in model.named_parameters()]
+    found: list[str] = []
+    for ending in spec.target_parameters:
+        matched = [name for name in names if f".{name}".endswith(f".{ending}")]
+        if not matched:
+            raise InputError(f"target_parameters {ending!r} matches no parameter of this model", remedy=remedy)
+        other = next((name for name in matched if name not in experts), None)
+        if other is not None:
+            raise InputError(f"target_parameters matches {other}, which cannot take LoRA here", remedy=remedy)
+        found += matched
+    passed = tuple(name for name in experts if name in found and (reach is None or name in reach.wholly))
+    if not passed:
+        raise InputError("target_parameters matches experts that no token of a row passes", remedy=remedy)
+    return passed
+
+
+def share_ranks(model: PreTrainedModel, layers: Mapping[str, MultiLoraLinear], spec: StudySpec) -> list[Message]:
+    """Give experts their share of the ranks, as ``expert_rank_rule`` says; return what the report says of it.
+
+    Raises:
+        InputError: the configuration does not say how many experts a token passes.
+    """
+    experts = {name: layer for name, layer in layers.items() if split_expert(name)[1] is not None}
+    if not experts:
+        return []
+    if spec.expert_rank_rule == "same":
+        return [Message("targets.expert_ranks", count=len(experts))]
+    share = experts_of_token(model)
+    if share is None:
+        raise InputError(
+            f"the configuration of {type(model).__name__} does not say how many experts a token passes",
+            remedy="set expert_rank_rule to same",
+        )
+    for layer in experts.values():
+        layer.share = share
+    return [Message("targets.expert_shares", count=len(experts), share=share)]
+
+
+def largest_share(layers: Mapping[str, MultiLoraLinear]) -> int:
+    """Return what the rank is divided by in experts; 1 without any."""
+    return max((layer.share for layer in layers.values()), default=1)
 
 
 def layers_of_ranks(layers: Mapping[str, MultiLoraLinear], spec: StudySpec) -> dict[str, MultiLoraLinear]:

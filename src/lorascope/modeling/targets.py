@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 from lorascope.errors import InputError
 from lorascope.message import Message
+from lorascope.modeling.adapters.experts import wrap_experts
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.search.trials import saved_parameters
-from lorascope.spec.fields.lora import ALL_LINEAR
+from lorascope.spec.fields.lora import ALL_LINEAR, split_expert
 from lorascope.spec.limits import sufficient_megabytes
 from lorascope.spec.schema import StudySpec
 from lorascope.units import format_bytes, from_megabytes
@@ -31,7 +32,7 @@ _QUERY_KEY_VALUE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
-    """Which linear layers the tokens of rows pass, by full name."""
+    """Which linear layers the tokens of rows pass, by full name, and which parameters of experts."""
 
     wholly: Collection[str]
     """Each call saw every token once; a layer in neither set is never called."""
@@ -167,8 +168,8 @@ def _match_endings(
 
 
 def name_endings(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the last parts of layers' names, each once."""
-    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in names))
+    """Return the last parts of layers' names, each once; of an expert, its parameter's."""
+    return tuple(dict.fromkeys(split_expert(name)[0].rpartition(".")[2] for name in names))
 
 
 def _endings(names: Iterable[str]) -> str:
@@ -179,11 +180,13 @@ def swap_in(model: PreTrainedModel, targets: tuple[str, ...]) -> dict[str, Multi
     """Replace the target layers by multi-rank LoRA layers that still hold the base layers; return them by name."""
     layers = {}
     for name in targets:
+        if split_expert(name)[1] is not None:
+            continue
         base = model.get_submodule(name)
         parent, _, own = name.rpartition(".")
         layers[name] = MultiLoraLinear(base)
         setattr(model.get_submodule(parent), own, layers[name])
-    return layers
+    return layers | wrap_experts(model, [name for name in targets if split_expert(name)[1] is not None])
 
 
 def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -> list[Message]:
@@ -192,7 +195,7 @@ def check_ranks(layers: Mapping[str, MultiLoraLinear], ranks: tuple[int, ...]) -
     Raises:
         InputError: a rank is larger than every target layer.
     """
-    limits = {name: min(layer.features) for name, layer in layers.items()}
+    limits = {name: layer.share * min(layer.features) for name, layer in layers.items()}
     largest = max(limits.values())
     notes = []
     for rank in ranks:
@@ -218,10 +221,9 @@ def check_adapter_sizes(
     """
     if spec.max_adapter_mb is None:
         return
-    features = {name: layer.features for name, layer in layers.items()}
 
     def size(rank: int) -> int:
-        return (saved_parameters(spec, rank, features) + whole) * torch.promote_types(dtype, torch.float32).itemsize
+        return (saved_parameters(spec, rank, layers) + whole) * torch.promote_types(dtype, torch.float32).itemsize
 
     smallest, most = min(spec.ranks), from_megabytes(spec.max_adapter_mb)
     if size(smallest) <= most:

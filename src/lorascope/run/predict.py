@@ -24,7 +24,7 @@ from lorascope.engine.oom import is_out_of_memory
 from lorascope.errors import InputError
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.modeling.quantisation import base_bytes
-from lorascope.modeling.target_selection import own_ranks
+from lorascope.modeling.target_selection import largest_share, own_ranks
 from lorascope.records import PredictedThing, PredictionRecord, ResolvedStudy, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
@@ -70,9 +70,9 @@ def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[Pr
     )
     if not study.frozen.chunked_head:
         config = replace(config, chunk=None)
-    whole = tuple(study.frozen.modules_to_save)
+    frozen, share = study.frozen, largest_share(study.frozen.layers)
     shapes = {
-        targets: model_shape(study.frozen.model, names, own_ranks(names, study.spec), whole)
+        targets: model_shape(frozen.model, names, own_ranks(names, study.spec), tuple(frozen.modules_to_save), share)
         for targets, names in study.target_sets.items()
     }
     shape = next(iter(shapes.values()))

@@ -13,6 +13,7 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.oom import is_out_of_memory
 from lorascope.measure.memory import release_memory
 from lorascope.message import Message
+from lorascope.modeling.adapters.experts import MultiLoraExperts
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.adapters.modules_to_save import ModuleToSave
 from lorascope.modeling.adapters.peft_check import (
@@ -97,15 +98,19 @@ def _plain(frozen: FrozenModel) -> Iterator[PreTrainedModel]:
     }
     for module in forwards:
         del module.forward
-    wrapped: dict[str, MultiLoraLinear | ModuleToSave] = {**frozen.layers, **frozen.modules_to_save}
-    for name, layer in wrapped.items():
-        model.set_submodule(name, layer.base)
+    wrappers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, MultiLoraLinear | MultiLoraExperts | ModuleToSave)
+    ]
+    for name, wrapper in wrappers:
+        model.set_submodule(name, wrapper.base)
     with quiet():
         model.set_attn_implementation(frozen.own_attention)
     try:
         yield model
     finally:
-        for name, layer in wrapped.items():
-            model.set_submodule(name, layer)
+        for name, wrapper in wrappers:
+            model.set_submodule(name, wrapper)
         for module, forward in forwards.items():
             vars(module)["forward"] = forward

@@ -69,13 +69,10 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, e
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
-        features = {
-            targets: {name: layer.features for name, layer in study.layers_of(targets).items()}
-            for targets in study.target_sets
-        }
+        layers = {targets: study.layers_of(targets) for targets in study.target_sets}
         frozen = study.frozen
         whole = parameters_to_save(frozen.model, frozen.modules_to_save)
-        check_disk(folder, *planned_parameters(spec, features, whole))
+        check_disk(folder, *planned_parameters(spec, layers, whole))
         begin_folder(folder, study.spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
             run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 from lorascope.records import Arm, Setting, TrialRecord
 from lorascope.search.rates import automatic_rates
@@ -41,16 +42,36 @@ def plan_trial(spec: StudySpec, arm: Arm, *, setting: Setting, seed: int) -> Tri
     )
 
 
-def layer_shape(spec: StudySpec, rank: int, layer: str, lora_alpha: float) -> tuple[int, float]:
-    """Return rank and scale in one layer, by its full name, of the adapter of a rank and alpha."""
-    own = pattern_value(spec.rank_pattern, layer, rank)
+class AdaptedLayer(Protocol):
+    """A layer with adapters."""
+
+    share: int
+    """Its adapters have this share of the rank."""
+
+    @property
+    def features(self) -> tuple[int, int]:
+        """Return (in_features, out_features)."""
+
+
+def layer_shape(spec: StudySpec, rank: int, layer: str, lora_alpha: float, share: int = 1) -> tuple[int, float]:
+    """Return rank and scale in one layer, by its full name, of the adapter of a rank and alpha.
+
+    An expert has a ``share`` of the rank, and under ``proportional`` the alpha of that.
+    """
+    own = _own_rank(spec, rank, layer, share)
+    if share > 1 and spec.alpha_rule == "proportional":
+        lora_alpha = spec.alpha_over_rank * max(1, rank // share)
     return own, _scale(spec, own, pattern_value(spec.alpha_pattern, layer, lora_alpha))
 
 
-def adapter_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[int, int]]) -> int:
-    """Return the parameters of a rank's adapter over layers with these (input, output) features."""
-    own = {name: pattern_value(spec.rank_pattern, name, rank) for name in features}
-    return sum(lora_parameters(own[name], [sizes]) for name, sizes in features.items())
+def _own_rank(spec: StudySpec, rank: int, layer: str, share: int) -> int:
+    return pattern_value(spec.rank_pattern, layer, max(1, rank // share))
+
+
+def adapter_parameters(spec: StudySpec, rank: int, layers: Mapping[str, AdaptedLayer]) -> int:
+    """Return the parameters of a rank's adapter over layers by their full names."""
+    own = {name: _own_rank(spec, rank, name, layer.share) for name, layer in layers.items()}
+    return sum(lora_parameters(own[name], [layer.features]) for name, layer in layers.items())
 
 
 def saved_rank(spec: StudySpec, rank: int) -> int:
@@ -58,22 +79,22 @@ def saved_rank(spec: StudySpec, rank: int) -> int:
     return 2 * rank if spec.starts_from_base else rank
 
 
-def saved_parameters(spec: StudySpec, rank: int, features: Mapping[str, tuple[int, int]]) -> int:
+def saved_parameters(spec: StudySpec, rank: int, layers: Mapping[str, AdaptedLayer]) -> int:
     """Return the parameters in the files of a rank's adapter."""
-    return adapter_parameters(spec, rank, features) * saved_rank(spec, rank) // rank
+    return adapter_parameters(spec, rank, layers) * saved_rank(spec, rank) // rank
 
 
 def planned_parameters(
-    spec: StudySpec, features: Mapping[str, Mapping[str, tuple[int, int]]], whole: int
+    spec: StudySpec, layers: Mapping[str, Mapping[str, AdaptedLayer]], whole: int
 ) -> tuple[int, int]:
     """Return the parameters of all planned adapters, those trained and those saved.
 
     Args:
         spec: the study.
-        features: of the layers of each set of target modules, by its name.
+        layers: those of each set of target modules, by its name.
         whole: parameters of modules that each trial trains whole as well.
     """
-    arms = [(trial.rank, features[trial.targets]) for trial in plan_trials(spec)]
+    arms = [(trial.rank, layers[trial.targets]) for trial in plan_trials(spec)]
     trained = sum(adapter_parameters(spec, *arm) for arm in arms)
     saved = sum(saved_parameters(spec, *arm) for arm in arms)
     return trained + whole * len(arms), saved + whole * len(arms)

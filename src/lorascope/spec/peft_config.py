@@ -10,8 +10,8 @@ from lorascope.spec.peft_options import REFUSED, is_default
 
 ADAPTER_CONFIG = "adapter_config.json"
 _SAME = (
-    "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
-    "alpha_pattern", "init_lora_weights", "modules_to_save",
+    "lora_dropout", "target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "rank_pattern", "alpha_pattern", "init_lora_weights", "modules_to_save",
 )  # fmt: skip
 """Options that are fields of a study under the same name."""
 _OWN = frozenset({"r", "lora_alpha", "use_rslora", "base_model_name_or_path", "peft_type", "task_type"})

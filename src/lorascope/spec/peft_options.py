@@ -9,7 +9,6 @@ REFUSED = {
     "layer_replication": _ONE_BASE,
     "loftq_config": _ONE_BASE,
     "ensure_weight_tying": _ONE_BASE,
-    "target_parameters": "adapters are put on layers",
     "lora_bias": _OTHER_UPDATE,
     "use_qalora": _OTHER_UPDATE,
     "use_bdlora": _OTHER_UPDATE,

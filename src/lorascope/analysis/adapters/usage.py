@@ -21,6 +21,7 @@ from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord
 from lorascope.search.best import last_finite, representative_trials
+from lorascope.spec.fields.lora import split_expert
 
 
 def effective_rank(singular_values: Sequence[float]) -> float:
@@ -47,7 +48,7 @@ def energy_rank(singular_values: Sequence[float], share: float) -> int:
 
 def module_kind(layer: str) -> str:
     """Return the last part of a layer's name, such as ``q_proj``."""
-    return layer.rpartition(".")[2]
+    return split_expert(layer)[0].rpartition(".")[2]
 
 
 def examined_trials(

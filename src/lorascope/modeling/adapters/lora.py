@@ -48,8 +48,15 @@ def adapted(layers: Sequence["MultiLoraLinear"], x: torch.Tensor) -> tuple[torch
     """Return the output of layers with one input, whose gradient is then added up once for all of them."""
     active = current_microbatch()
     parts = [AdaptedLinear(base=layer.base, kind=layer.kind, segments=layer.segments(x, active)) for layer in layers]
+    return outputs_of(parts, x, active)
+
+
+def outputs_of(
+    parts: Sequence[AdaptedLinear], x: torch.Tensor, active: ActiveMicroBatch | None
+) -> tuple[torch.Tensor, ...]:
+    """Return the output of layers with one input and known segments."""
     if active is None or not any(part.segments for part in parts):
-        return tuple(layer.base(x) for layer in layers)
+        return tuple(part.base(x) for part in parts)
     adapters = [segment.adapter for part in parts for segment in part.segments]
     leaves = [leaf for adapter in adapters for leaf in (adapter.A, adapter.B)]
     outputs_NO: tuple[torch.Tensor, ...] = _MultiLoraFunction.apply(x, parts, active, *leaves)
@@ -86,6 +93,8 @@ class MultiLoraLinear(nn.Module):
         assert kind is not None, f"{type(base).__name__} cannot carry adapters"
         self.base, self.kind = base, kind
         self.adapters: list[LayerAdapter | None] = []
+        self.share = 1
+        """Adapters have this share of their rank here."""
         self.initial_factors: dict[tuple[str, int, float], tuple[torch.Tensor, torch.Tensor]] = {}
         """Initial values made from the base's weight, by method, rank and scale."""
 

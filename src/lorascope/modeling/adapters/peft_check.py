@@ -1,5 +1,6 @@
 """Load adapters with PEFT itself, over the modules of a loaded base, which are as before afterwards."""
 
+import copy
 import importlib.util
 import json
 import logging
@@ -14,10 +15,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from lorascope.modeling.adapters.experts import expert_layers
+from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.adapters.peft_io import CONFIG, PREFIX, WEIGHTS, read_modules, save_peft
+from lorascope.modeling.adapters.peft_io import CONFIG, PREFIX, WEIGHTS, read_modules, save_peft, tensor_places
 from lorascope.modeling.backends.protocol import LayerAdapter
+from lorascope.spec.fields.lora import split_expert
 
 PEFT_ERRORS = (
     AttributeError,
@@ -46,7 +51,8 @@ def loaded_by_peft(model: PreTrainedModel, folder: Path) -> Iterator[nn.Module]:
         with _silent():
             from peft import PeftModel  # noqa: PLC0415 - it need not be installed
 
-            loaded: nn.Module = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
+            device = "cpu" if model.device.type == "meta" else str(model.device)
+            loaded: nn.Module = PeftModel.from_pretrained(model, str(folder), torch_device=device)
         yield loaded
     finally:
         for module, own in children:
@@ -70,18 +76,22 @@ def _silent() -> Iterator[None]:
 
 
 def layers_left_out(model: PreTrainedModel, folder: Path) -> list[str]:
-    """Return the layers of an adapter's files whose weights are not in the model that PEFT made of it."""
+    """Return the layers, and parameters of experts, in an adapter's files that PEFT left out of the model it made."""
     tensors = load_file(folder / WEIGHTS)
-    names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["target_modules"]
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    places = tensor_places(config["target_modules"], config.get("target_parameters") or [])
     modules = dict(model.named_modules())
 
     def has(name: str, which: str) -> bool:
-        adapters = getattr(modules.get(name), f"lora_{which}", {})
+        module = modules.get(places[name].removeprefix(PREFIX))
+        adapters = getattr(module, f"lora_{which}", {})
         weight = adapters["default"].weight if "default" in adapters else None
-        stored = tensors[f"{PREFIX}{name}.lora_{which}.weight"]
+        stored = tensors[f"{places[name]}.lora_{which}.weight"]
+        if getattr(module, "parameter_name", name.rpartition(".")[2]) != name.rpartition(".")[2]:
+            return False
         return weight is not None and weight.shape == stored.shape and torch.equal(weight.cpu().to(stored), stored)
 
-    lost = [name for name in names if not (has(name, "A") and has(name, "B"))]
+    lost = [name for name in places if not (has(name, "A") and has(name, "B"))]
     return lost + [name for name, weights in read_modules(folder).items() if not _has_copy(modules.get(name), weights)]
 
 
@@ -90,6 +100,20 @@ def _has_copy(module: nn.Module | None, stored: Mapping[str, torch.Tensor]) -> b
     loaded = dict(copy["default"].named_parameters()) if "default" in copy else {}
     same = (torch.equal(loaded[key].cpu(), one.to(loaded[key].dtype)) for key, one in stored.items() if key in loaded)
     return stored.keys() <= loaded.keys() and all(same)
+
+
+def without_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model on the meta device with linear layers of one weight on the CPU, for PEFT to load into.
+
+    Names, classes of modules and the configuration decide which layers PEFT loads, and sizes do not.
+    """
+    small = copy.deepcopy(model)
+    for name, module in list(small.named_modules()):
+        kind = find_kind(module)
+        if kind is not None:
+            layer = Conv1D(1, 1) if kind.fan_in_fan_out else nn.Linear(1, 1, bias=False)
+            small.set_submodule(name, layer.requires_grad_(requires_grad=False))
+    return small
 
 
 def unloadable_layers(model: PreTrainedModel, names: Sequence[str]) -> frozenset[str]:
@@ -120,7 +144,8 @@ def _is_refused(model: PreTrainedModel, names: Sequence[str]) -> bool:
 
 def _left_out(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     """Let PEFT load an adapter of rank 1 with these layers."""
-    layers = {name: MultiLoraLinear(model.get_submodule(name)) for name in names}
+    layers = expert_layers(model, [name for name in names if split_expert(name)[1] is not None])
+    layers |= {name: MultiLoraLinear(model.get_submodule(name)) for name in names if name not in layers}
     adapters = {}
     for place, (name, layer) in enumerate(layers.items()):
         n_in, n_out = layer.features
@@ -129,4 +154,5 @@ def _left_out(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     with TemporaryDirectory() as folder:
         save_peft(Path(folder), adapters, layers, base="", rank=1, lora_alpha=1, rslora=False, dropout=0.0)
         with loaded_by_peft(model, Path(folder)):
-            return layers_left_out(model, Path(folder))
+            lost = layers_left_out(model, Path(folder))
+    return [name for name in names if split_expert(name)[0] in lost]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -15,13 +15,14 @@ from transformers import PreTrainedModel
 
 from lorascope.atomic import write_whole
 from lorascope.errors import InputError
+from lorascope.modeling.adapters.experts import expert_weight
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.adapters.modules_to_save import weights_are_tied
 from lorascope.modeling.adapters.svd import Update, principal
 from lorascope.modeling.adapters.tensor_file import write_tensors
 from lorascope.modeling.backends.protocol import LayerAdapter
-from lorascope.spec.fields.lora import pattern_value
+from lorascope.spec.fields.lora import pattern_value, split_expert
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -72,34 +73,86 @@ def save_peft(
         modules: weights of modules that were trained whole, by the names of modules and of their parameters.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, adapter in adapters.items():
-        A, B = (factor.detach().cpu() for factor in _whole_factors(adapter))
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = A.contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = B.contiguous()
-    for name, weights in modules.items():
-        tensors |= {f"{PREFIX}{name}.{key}": weight.detach().cpu().contiguous() for key, weight in weights.items()}
+    factors = {name: _whole_factors(adapter) for name, adapter in adapters.items()}
+    experts = experts_of_parameters(adapters)
     twice = 2 if any(adapter.initial is not None for adapter in adapters.values()) else 1
     alphas = math.sqrt(twice) if rslora else twice
+    shared = {key: adapters[own[0]] for key, own in experts.items() if layers[own[0]].share > 1}
+    shares = {key: len(one.A) for key, one in shared.items()}
+    alphas_of_shares = {
+        key: _whole(one.scale * (math.sqrt(len(one.A)) if rslora else len(one.A))) for key, one in shared.items()
+    }
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": twice * rank,
         "lora_alpha": _whole(alphas * lora_alpha),
-        "rank_pattern": {key: twice * value for key, value in rank_pattern.items()},
-        "alpha_pattern": {key: _whole(alphas * value) for key, value in alpha_pattern.items()},
+        "rank_pattern": shares | {key: twice * value for key, value in rank_pattern.items()},
+        "alpha_pattern": alphas_of_shares | {key: _whole(alphas * value) for key, value in alpha_pattern.items()},
         "use_rslora": rslora,
         "lora_dropout": dropout,
-        "target_modules": list(adapters),
+        "target_modules": [name for name in adapters if split_expert(name)[1] is None],
+        "target_parameters": list(experts) or None,
         "fan_in_fan_out": any(layers[name].kind.fan_in_fan_out for name in adapters),
         "bias": "none",
         "init_lora_weights": True,
         "inference_mode": True,
         "modules_to_save": list(modules) or None,
     }
-    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    write_tensors(folder / WEIGHTS, _joined(factors) | _of_modules(modules), {"format": "pt"})
     _write_config(folder, config)
+
+
+def experts_of_parameters(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the experts of each parameter, among names of layers and experts."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        parameter, expert = split_expert(name)
+        if expert is not None:
+            found.setdefault(parameter, []).append(name)
+    return found
+
+
+def tensor_places(layers: Iterable[str], parameters: Sequence[str]) -> dict[str, str]:
+    """Return where the tensors of layers and parameters are in a file, by their full names.
+
+    PEFT wraps a layer of experts once for each parameter: the first is innermost.
+    """
+    found = {name: f"{PREFIX}{name}" for name in layers}
+    for place, name in enumerate(parameters):
+        layer = name.rpartition(".")[0]
+        later = sum(other.rpartition(".")[0] == layer for other in parameters[place + 1 :])
+        found[name] = f"{PREFIX}{layer}{'.base_layer' * later}"
+    return found
+
+
+def _joined(factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return A and B as PEFT stores them: of a parameter, A [E R, I] expert after expert, and B [O, R E]."""
+    experts = experts_of_parameters(factors)
+    places = tensor_places((name for name in factors if split_expert(name)[1] is None), list(experts))
+    tensors = {}
+    for name, place in places.items():
+        own = [factors[expert] for expert in experts.get(name, (name,))]
+        A = torch.cat([A.detach().cpu() for A, _ in own])
+        B = torch.stack([B.detach().cpu() for _, B in own], dim=-1).flatten(1)
+        tensors[f"{place}.lora_A.weight"], tensors[f"{place}.lora_B.weight"] = A.contiguous(), B.contiguous()
+    return tensors
+
+
+def _of_modules(modules: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {
+        f"{PREFIX}{name}.{key}": weight.detach().cpu().contiguous()
+        for name, weights in modules.items()
+        for key, weight in weights.items()
+    }
+
+
+def _split(name: str, A: torch.Tensor, B: torch.Tensor, rank: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return A and B of each expert of a parameter, as ``_joined`` joined them."""
+    n_experts = len(A) // rank
+    pairs = zip(A.view(n_experts, rank, -1), B.view(len(B), rank, n_experts).permute(2, 0, 1), strict=True)
+    return {f"{name}[{expert}]": (own_A, own_B.contiguous()) for expert, (own_A, own_B) in enumerate(pairs)}
 
 
 def _whole_factors(adapter: LayerAdapter) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,10 +174,15 @@ def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
         RuntimeError: a shape differs.
     """
     tensors = load_file(folder / WEIGHTS)
+    experts = experts_of_parameters(adapters)
+    places = tensor_places((name for name in adapters if split_expert(name)[1] is None), list(experts))
     with torch.no_grad():
-        for name, adapter in adapters.items():
-            adapter.A.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
-            adapter.B.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
+        for name, place in places.items():
+            A, B = (tensors[f"{place}.lora_{which}.weight"] for which in "AB")
+            own = _split(name, A, B, len(A) // len(experts[name])) if name in experts else {name: (A, B)}
+            for layer, (own_A, own_B) in own.items():
+                adapters[layer].A.copy_(own_A)
+                adapters[layer].B.copy_(own_B)
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
@@ -136,15 +194,18 @@ def read_updates(folder: Path) -> dict[str, Update]:
     with _explained(folder):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
-        updates = {}
-        for layer in config["target_modules"]:
+        updates: dict[str, Update] = {}
+        parameters = config.get("target_parameters") or []
+        for layer, place in tensor_places(config["target_modules"], parameters).items():
             rank = int(pattern_value(config.get("rank_pattern", {}), layer, config["r"]))
             alpha = float(pattern_value(config.get("alpha_pattern", {}), layer, config["lora_alpha"]))
             scale = alpha / (rank**0.5 if config["use_rslora"] else rank)
-            A, B = (tensors[f"{PREFIX}{layer}.lora_{which}.weight"] for which in "AB")
-            if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, rank, rank):
+            A, B = (tensors[f"{place}.lora_{which}.weight"] for which in "AB")
+            n_experts = len(A) // rank if layer in parameters else 1
+            if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, n_experts * rank, n_experts * rank):
                 raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
-            updates[layer] = Update(A=A, B=B, scale=scale)
+            own = _split(layer, A, B, rank) if layer in parameters else {layer: (A, B)}
+            updates |= {name: Update(A=own_A, B=own_B, scale=scale) for name, (own_A, own_B) in own.items()}
     return updates
 
 
@@ -186,14 +247,7 @@ def merge_peft(model: PreTrainedModel, folder: Path) -> None:
     updates = read_updates(folder)
     _check_not_shared(model, updates)
     for name, update in updates.items():
-        layer = model.get_submodule(name)
-        kind = find_kind(layer)
-        weight_OI = None if kind is None else kind.weight(layer)
-        if weight_OI is None:
-            raise InputError(
-                f"the adapter cannot be merged into {name}, which stores no plain weight ({type(layer).__name__})",
-                remedy="export it without merging, or merge it into the base model before it was quantised",
-            )
+        weight_OI = _plain_weight(model, name)
         wide = torch.promote_types(weight_OI.dtype, torch.float32)
         A, B = update.A.to(weight_OI.device, wide), update.B.to(weight_OI.device, wide)
         with torch.no_grad():
@@ -207,11 +261,25 @@ def merge_peft(model: PreTrainedModel, folder: Path) -> None:
         model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
 
 
+def _plain_weight(model: PreTrainedModel, name: str) -> torch.Tensor:
+    if split_expert(name)[1] is not None:
+        return expert_weight(model, name)
+    layer = model.get_submodule(name)
+    kind = find_kind(layer)
+    weight_OI = None if kind is None else kind.weight(layer)
+    if weight_OI is None:
+        raise InputError(
+            f"the adapter cannot be merged into {name}, which stores no plain weight ({type(layer).__name__})",
+            remedy="export it without merging, or merge it into the base model before it was quantised",
+        )
+    return weight_OI
+
+
 def _check_not_shared(model: PreTrainedModel, names: Iterable[str]) -> None:
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(parameter.data_ptr(), []).append(name.rpartition(".")[0])
-    adapted = set(names)
+        owners.setdefault(parameter.data_ptr(), []).append(name)
+    adapted = {name for layer in names for name in (split_expert(layer)[0], f"{layer}.weight")}
     for sharing in owners.values():
         mine = next((name for name in sharing if name in adapted), None)
         if mine is not None and len(set(sharing)) > 1:
@@ -229,20 +297,18 @@ def truncate_peft(source: Path, target: Path, rank: int) -> None:
     """
     updates = read_updates(source)
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    tensors, smaller = {}, {}
+    factors, smaller = {}, {}
     for layer, update in updates.items():
         cut = principal(update)[0].first(rank)
         if len(cut.A) < rank:
-            smaller[layer] = len(cut.A)
-        tensors[f"{PREFIX}{layer}.lora_A.weight"] = cut.A.contiguous()
-        tensors[f"{PREFIX}{layer}.lora_B.weight"] = cut.B.contiguous()
-    for name, weights in read_modules(source).items():
-        tensors |= {f"{PREFIX}{name}.{key}": weight for key, weight in weights.items()}
+            smaller[split_expert(layer)[0]] = len(cut.A)
+        factors[layer] = (cut.A, cut.B)
     target.mkdir(exist_ok=True)
-    write_tensors(target / WEIGHTS, tensors, {"format": "pt"})
+    write_tensors(target / WEIGHTS, _joined(factors) | _of_modules(read_modules(source)), {"format": "pt"})
     own = {"rank_pattern": smaller, "alpha_pattern": smaller}
     _write_config(target, config | own | {"r": rank, "lora_alpha": rank, "use_rslora": False})
 
 
 def _write_config(folder: Path, config: Mapping[str, object]) -> None:
-    write_whole(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    ordered = dict(sorted(config.items()))  # not what is inside: the first pattern that matches a layer counts
+    write_whole(folder / CONFIG, json.dumps(ordered, indent=2) + "\n")

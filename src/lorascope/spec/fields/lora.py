@@ -19,6 +19,7 @@ from lorascope.spec.fields.types import (
 Value = TypeVar("Value")
 Patterns = TypeVar("Patterns", bound=Collection[str] | None)
 AlphaRule = Literal["fixed", "rslora", "proportional"]
+ExpertRankRule = Literal["same", "per-expert-share"]
 ALL_LINEAR = "all-linear"
 TargetSet = tuple[str, ...] | str
 Targets = TargetSet | None
@@ -27,6 +28,7 @@ NAME = re.compile(r"[\w.-]+")
 BlockNumber = Annotated[int, Field(ge=0, strict=True)]
 FROM_BASE = re.compile(r"pissa(_niter_[1-9]\d*)?|olora")
 """Initial values that PEFT makes from the base's weights, and subtracts from them."""
+_EXPERT = re.compile(r"(.+)\[(\d+)\]")
 _REFUSED_INITIALISATIONS = {
     "corda": "it needs activations of a run over the rows before training",
     "eva": "it needs activations of a run over the rows before training, which give each layer its own rank",
@@ -96,8 +98,18 @@ def _listed(ranks: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(ranks)))
 
 
-def pattern_value(patterns: Mapping[str, Value], name: str, default: Value) -> Value:
-    """Return the value of the first pattern that matches a layer's name up to its end, as PEFT does."""
+def split_expert(layer: str) -> tuple[str, int | None]:
+    """Return parameter and number of an expert, which is named ``PARAMETER[EXPERT]``; another layer's name and None."""
+    found = _EXPERT.fullmatch(layer)
+    return (layer, None) if found is None else (found.group(1), int(found.group(2)))
+
+
+def pattern_value(patterns: Mapping[str, Value], layer: str, default: Value) -> Value:
+    """Return the value of the first pattern that matches a layer's name up to its end, as PEFT does.
+
+    All experts of a parameter have the value of its name.
+    """
+    name, _ = split_expert(layer)
     return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
 
 
@@ -132,6 +144,15 @@ class LoraFields(Fields):
     """Layers to adapt, as in PEFT: name suffixes, one regular expression, or ``all-linear``, which is every linear
     layer but the output head. ``null``: the query, key and value projections. Several sets are compared with each
     other, each with all ranks: ``[[q_proj, v_proj], all-linear]`` in a file, the flag once for each."""
+
+    target_parameters: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Parameters of experts to adapt, as in PEFT: suffixes of their names such as ``experts.gate_up_proj``, where a
+    mixture-of-experts layer stores a weight of all its experts in one parameter. Each expert gets an A and a B. To
+    adapt experts alone, give an empty list of ``target_modules`` in the study file."""
+
+    expert_rank_rule: ExpertRankRule = "same"
+    """Rank of an expert's adapter: ``same`` (the rank itself, as in PEFT) or ``per-expert-share`` (the rank divided by
+    the number of experts that a token passes, at least 1), under the same alpha rule. Saved as a ``rank_pattern``."""
 
     exclude_modules: tuple[str, ...] | str | None = None
     """Layers to leave out of ``target_modules``, as in PEFT: name suffixes, or one regular expression."""
@@ -192,6 +213,27 @@ class LoraFields(Fields):
             raise contradiction(
                 "layers_to_transform is given, but target_modules is a regular expression",
                 "write the blocks into the expression, or give target_modules as a list of name endings",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _experts_take_plain_adapters(self) -> Self:
+        if self.target_parameters is None:
+            if self.expert_rank_rule != "same":
+                raise contradiction(
+                    f"expert_rank_rule is {self.expert_rank_rule}, but no parameters of experts are adapted",
+                    "give target_parameters, such as experts.gate_up_proj, or leave it out",
+                )
+            return self
+        if self.lora_dropout:
+            raise contradiction(
+                "target_parameters is given, and lora_dropout is not 0, which PEFT does not have for parameters",
+                "set lora_dropout to 0, or leave target_parameters out",
+            )
+        if self.starts_from_base:
+            raise contradiction(
+                f"target_parameters is given, and init_lora_weights {self.init_lora_weights} is made for layers only",
+                "leave init_lora_weights or target_parameters out",
             )
         return self
 
