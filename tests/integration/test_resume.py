@@ -226,14 +226,15 @@ def test_ctrl_c_is_exit_code_130_and_resumable(
     with program:
         assert program.stdout is not None
         for line in program.stdout:
-            if line.startswith("step 0: held-out"):
+            if line.startswith("step=0/100000 rank=base "):
                 break
         while not recorded_steps(tmp_path / "study"):
             time.sleep(0.05)
         program.send_signal(signal.SIGINT)
         out, err = program.communicate()
     assert program.returncode == 130, out + err
-    assert err == "lorascope: stopped; run the same command to continue\n"
+    assert err == ""
+    assert f"To continue lorascope run {tmp_path / 'study'}\n" in out
     left = read_study(tmp_path / "study")
     done = len(left.steps["r2"])
     assert 0 < done < 100_000

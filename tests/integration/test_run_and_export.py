@@ -61,7 +61,7 @@ def test_run_writes_every_file_and_a_valid_summary(
     code, out, err = lorascope("run", tmp_path / "my.yaml", "--out", folder, "--json")
     assert code == 0
     assert out == (folder / "summary.json").read_text(encoding="utf-8")
-    assert "step 6/6" in err
+    assert "step=6/6 rank=4 " in err
     assert "Warning" not in err
     assert {path.name for path in folder.iterdir()} == {
         "study.yaml", "study.db", "adapters", "charts", "report.html", "report.md", "summary.json",

@@ -32,12 +32,14 @@ def progress_line(state: RunState) -> str:
 
 
 def rank_lines(state: RunState) -> list[str]:
-    """Write a line of key=value pairs for each rank, and for the base model until a rank has a validation loss."""
+    """Write a line of key=value pairs for each rank."""
     at = f"step={state.step_done}/{state.total_steps}"
-    lines = [_pairs(at, row, state) for row in state.rank_rows]
-    if state.base_loss is not None and not any(row.eval_loss is not None for row in state.rank_rows):
-        lines.insert(0, f"{at} rank=base eval_loss={state.base_loss:.4f}")
-    return lines
+    return [_pairs(at, row, state) for row in state.rank_rows]
+
+
+def base_line(state: RunState) -> str:
+    """Write the base model's held-out loss as key=value pairs."""
+    return f"step=0/{state.total_steps} rank=base eval_loss={format_loss(state.base_loss)}"
 
 
 def _pairs(at: str, row: RankRow, state: RunState) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from lorascope.cli.formatting import outcome_line, rank_lines, scales, solo_cost
+from lorascope.cli.formatting import base_line, outcome_line, rank_lines, scales, solo_cost
 from lorascope.cli.run_state import RunState
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.trackers import SoloResult
@@ -78,9 +78,12 @@ class PlainView:
         self._write_ranks()
 
     def evaluation(self, record: EvalRecord) -> None:
-        """Write a line for each rank once all of its trials are evaluated after one step."""
+        """Write the base model's loss once, and a line for each rank once all trials are evaluated after one step."""
+        base_is_new = record.step == 0 and self._state.base_loss is None
         self._state.evaluation(record)
-        if record.step > 0 and not self._state.activity.startswith("evaluating"):
+        if base_is_new:
+            self._write(base_line(self._state))
+        elif record.step > 0 and not self._state.activity.startswith("evaluating"):
             self._write_ranks()
 
     def outcome(self, outcome: TrialOutcome) -> None:

@@ -150,7 +150,7 @@ def test_plain_view_prints_at_tenths_and_after_silence(script: Script) -> None:
     assert lines[3].startswith("2 trials of 20 steps: a/model on rows.json, 400 rows, 48 held out")
     assert lines[3].endswith("scale 4 at rank 8, 0.25 at rank 128")
     assert lines[4].startswith("rank 8 solo")
-    assert lines[5] == "step=2/20 rank=base eval_loss=2.0000"
+    assert lines[5] == "step=0/20 rank=base eval_loss=2.0000"
     assert lines[6] == (
         "step=2/20 rank=8 learning_rate=0.0003 seeds=1 train_loss=1.5000 eval_loss=- progress=0.10 seconds_left=18"
     )
