@@ -26,6 +26,7 @@ METRICS: dict[str, Metric] = {
     "forgetting": Metric("change on the generic text", "nats/token"),
     "rank": Metric("rank"),
     "step": Metric("step"),
+    "grad_norm": Metric("gradient norm", "nats/token per unit of weight"),
     "learning_rate": Metric("learning rate"),
     "effective_rank": Metric("effective rank"),
     "step_seconds": Metric("time of a step", "s"),

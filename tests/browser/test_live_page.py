@@ -1,6 +1,8 @@
 """The live page in a real browser, with real runs."""
 
 import contextlib
+import os
+import pty
 import signal
 import socket
 import subprocess
@@ -116,7 +118,9 @@ def test_live_page_follows_a_run_through_kill_and_resume(visit: Open, study_file
             run.send_signal(signal.SIGKILL)
             run.wait()
             seen.state("interrupted")
-            assert "The same command continues the study" in seen.page.inner_text("[data-part=status]")
+            assert "Stopped at" in seen.page.inner_text("[data-part=status]")
+            command = seen.page.inner_text("[data-part=status] code")
+            assert str(folder) in command
 
             with program("run", study, "--out", folder) as again:
                 wait_for_lock(again, folder)
@@ -128,7 +132,13 @@ def test_live_page_follows_a_run_through_kill_and_resume(visit: Open, study_file
             check_lines(seen.wait_for_lines("train", partial(last_steps, folder)), folder)
             assert [point[0] for point in seen.lines("eval")["r2"]] == [0, 50, 100, 150, 200]
             assert "2 trials are complete" in seen.page.inner_text("[data-part=status]")
-            seen.wait("document.querySelector('[data-part=result] .verdict')")
+            seen.wait("document.querySelector('[data-part=result] h1')")
+            seen.page.get_by_role("link", name="Open report").click()
+            seen.wait("document.querySelector('h1#answer')")
+            seen.page.locator("#curves").scroll_into_view_if_needed()
+            seen.wait("document.querySelector('[data-chart=eval_loss] .vega-embed svg')")
+            seen.page.get_by_role("link", name="r2", exact=True).click()
+            seen.page.get_by_role("link", name="adapter_config.json").wait_for()
             assert seen.asked == HERE
             assert seen.errors == []
 
@@ -159,7 +169,7 @@ def test_live_page_reconnects_without_losing_or_repeating_points(visit: Open, gr
         assert not seen.page.is_visible("#lost")
 
 
-def test_run_with_serve_stops_its_page_when_it_ends(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
+def test_page_of_a_stopped_run_shows_it_and_stops(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
     study = study_file(max_steps=100_000, ranks=(2,))
     with program("run", study, "--out", tmp_path / "study", "--serve") as run:
         address = address_in(run)
@@ -171,6 +181,30 @@ def test_run_with_serve_stops_its_page_when_it_ends(visit: Open, study_file: Stu
         assert run.wait() == 130
         seen.wait("!document.getElementById('lost').hidden")
     wait_until(lambda: not serves(address))
+
+
+def test_page_outlives_its_run_until_enter(visit: Open, study_file: StudyFile, tmp_path: Path) -> None:
+    study, (terminal, keyboard) = study_file(max_steps=6), pty.openpty()
+    with program("run", study, "--out", tmp_path / "study", "--serve", stdin=keyboard) as run:
+        address = address_in(run)
+        seen = visit(address)
+        seen.state("finished")
+        seen.page.get_by_role("link", name="Open report").wait_for()
+        assert run.poll() is None
+        assert serves(address)
+        os.write(terminal, b"\n")
+        assert run.wait() == 0
+    wait_until(lambda: not serves(address))
+    for end in (terminal, keyboard):
+        os.close(end)
+
+
+def test_run_without_a_keyboard_says_how_to_see_its_page_again(study_file: StudyFile, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with program("run", study_file(max_steps=6), "--out", folder, "--serve", stdin=subprocess.DEVNULL) as run:
+        said = run.communicate()[0]
+    assert run.returncode == 0, said
+    assert f"To see the page again: lorascope serve {folder}" in said
 
 
 def test_page_of_a_killed_run_stops(study_file: StudyFile, tmp_path: Path) -> None:

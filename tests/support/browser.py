@@ -58,11 +58,11 @@ class Visit:
 
 
 @contextmanager
-def program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+def program(*arguments: object, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run lorascope in a process, and kill it afterwards if it still runs."""
     command = [sys.executable, "-m", "lorascope", *map(str, arguments)]
     started = subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT
+        command, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT
     )  # fmt: skip
     try:
         yield started

@@ -8,13 +8,13 @@ from lorascope.charts.vega import Spec
 SectionName = Literal[
     "loss_curves",
     "learning_rates",
-    "larger_ranks",
-    "truncation",
-    "spectra",
-    "costs",
-    "predictions",
     "trade_offs",
+    "truncation",
+    "larger_ranks",
+    "spectra",
     "forgetting",
+    "predictions",
+    "costs",
 ]
 
 
@@ -29,6 +29,8 @@ class Chart:
     title: str
     caption: str
     """Explains the marks."""
+    finding: str = ""
+    """Says what the chart shows, with its number, for those who cannot see it and those who look at it first."""
     spec: Spec
     interactive_spec: Spec | None = None
     """Differs from ``spec`` in what answers the pointer; None where nothing does."""
@@ -41,4 +43,4 @@ class Chart:
     @property
     def alt_text(self) -> str:
         """Text for readers who cannot see the chart."""
-        return f"{self.title}. {self.caption}"
+        return " ".join(filter(None, (f"{self.title}.", self.finding, self.caption)))

@@ -36,9 +36,9 @@ def group_ends(n_points: int, groups: int) -> Ints:
     return _edges(n_points, groups)[1:] - 1
 
 
-def smooth(losses: Sequence[float]) -> tuple[float, ...]:
-    """Average exponentially over about a twentieth of the points, without bias towards a start value."""
-    keep = 1 - 1 / max(len(losses) / 20, 1)
+def smooth(losses: Sequence[float], share: float = 1 / 20) -> tuple[float, ...]:
+    """Average exponentially over about that share of the points, without bias towards a start value."""
+    keep = 1 - 1 / max(len(losses) * share, 1)
     smoothed, total, weight = [], 0.0, 0.0
     for loss in losses:
         total = keep * total + loss

@@ -33,7 +33,7 @@ def check_fonts() -> None:
     if code not in _LETTERS:
         return
     name, letters = _LETTERS[code]
-    _register(_PACKAGES[code])
+    _register(code)
     if not has_letters(letters):
         raise InputError(
             f"no font on this machine has {name} letters, and charts would show empty boxes in their place",
@@ -47,12 +47,17 @@ def has_letters(letters: str) -> bool:
     return len(drawn) == len(letters)
 
 
-def _register(package: str) -> None:
-    """Register the font folders of a package with the renderer, if it is installed."""
+def font_files(code: str) -> list[Path]:
+    """Return the font files of a language's package, sans serif first; none where it is not installed."""
     try:
-        found = files(package) or ()
+        found = files(_PACKAGES[code]) or ()
     except PackageNotFoundError:
-        return
+        return []
     fonts = [Path(str(file.locate())) for file in found if file.suffix in (".ttf", ".otf", ".ttc")]
-    for folder in sorted({font.parent for font in fonts}):
+    return sorted(fonts, key=lambda font: ("Sans" not in font.name, font.name))
+
+
+def _register(code: str) -> None:
+    """Register the font folders of a language's package with the renderer."""
+    for folder in sorted({font.parent for font in font_files(code)}):
         vl_convert.register_font_directory(str(folder))

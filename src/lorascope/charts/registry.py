@@ -9,21 +9,20 @@ from lorascope.charts.chart import Chart
 
 MODULES = (
     "loss_by_step",
+    "training_signals",
     "eval_loss_by_rate",
-    "eval_loss_map",
+    "loss_against_cost",
+    "truncated_loss",
     "loss_by_rank",
     "gain_per_doubling",
-    "truncated_loss",
     "effective_rank",
+    "forgetting",
+    "predicted",
     "runtime",
     "memory_split",
     "memory_alone",
     "memory_over_time",
     "gpu",
-    "predicted",
-    "loss_against_cost",
-    "eval_loss_by_time",
-    "forgetting",
 )
 """Modules of ``lorascope.charts.plots``."""
 

@@ -1,5 +1,6 @@
 """Render specifications to SVG and PNG, without a browser or the network."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -8,6 +9,7 @@ import vl_convert
 
 from lorascope.charts.vega import INK, Spec
 
+_ROLES = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"(?=[^<>]*>)')
 PNG_SCALE = 2.0
 """Pixels of a PNG for each unit of the chart, for sharp text on dense screens."""
 
@@ -41,4 +43,5 @@ def svg_to_png(svg: str) -> bytes:
 
 def svg_to_html(svg: str, *, label: str) -> str:
     """Wrap an SVG of ``to_svg`` in an HTML figure with alternative text; axes and text take the page's colour."""
-    return f'<figure role="img" aria-label="{escape(label)}">{svg.replace(INK, "currentColor")}</figure>'
+    drawn = _ROLES.sub("", svg.replace(INK, "currentColor"))  # of single marks, which the figure's label speaks for
+    return f'<figure role="img" aria-label="{escape(label)}">{drawn}</figure>'

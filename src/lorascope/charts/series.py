@@ -32,19 +32,23 @@ def thinned(name: str, times: Sequence[float], values: Sequence[float]) -> Serie
     return Series(name=name, times=tuple(times[i] for i in kept), values=tuple(float(values[i]) for i in kept))
 
 
-def rank_series_spec(series: Sequence[Series], x_title: str, y_title: str, ranks: Sequence[int]) -> Spec:
-    """Draw a line over time for each rank, named at its end."""
+def rank_series_spec(
+    series: Sequence[Series], x_title: str, y_title: str, ranks: Sequence[int], *, whole: bool = False
+) -> Spec:
+    """Draw a line for each rank over time, or over steps (``whole`` numbers), named at its end."""
     low, high = _value_range(series)
-    x, y = _line_axes(x_title, y_title, low, high)
+    x, y = _line_axes(x_title, y_title, low, high, vega.WHOLE_NUMBERS if whole else {})
     ends = spread([one.values[-1] for one in series], low, high, (high - low) * vega.LINE_HEIGHT / vega.HEIGHT)
-    labels = [{"rank": one.name, "value": end, "words": f"r {one.name}"} for one, end in zip(series, ends, strict=True)]
-    encoding = {"x": x, "y": y, "color": vega.color_of_rank(ranks), "opacity": vega.chosen(1.0)}
-    mark = {"type": "text", "align": "left", "fontSize": 11, "fontWeight": "bold"}
+    labels = [{"rank": one.name, "value": end} for one, end in zip(series, ends, strict=True)]
+    color = vega.color_of_rank(ranks)
+    encoding = {"x": x, "y": y, "color": color, "opacity": vega.chosen(1.0)}
+    dots, names = vega.end_labels(labels, y)
+    dots["encoding"]["color"] = color
     layers: list[Spec] = [
         {"name": "ranks", "params": [vega.legend_choice()], "data": {"values": _series_rows(series, "rank")},
          "mark": {"type": "line", "strokeWidth": 1.5}, "encoding": encoding | {"strokeDash": vega.dash_of_rank(ranks)}},
-        {"data": {"values": labels}, "mark": mark,
-         "encoding": encoding | {"x": {"value": vega.WIDTH + 5}, "text": {"field": "words"}}},
+        dots,
+        names,
     ]  # fmt: skip
     return vega.finish(layers)
 
@@ -53,7 +57,7 @@ def series_spec(series: Sequence[Series], x_title: str, y_title: str) -> Spec:
     """Draw lines over time that belong to no rank."""
     names = [one.name for one in series]
     low, high = _value_range(series)
-    x, y = _line_axes(x_title, y_title, low, high)
+    x, y = _line_axes(x_title, y_title, low, high, {})
     legend = {"title": None, "orient": "top"} if len(series) > 1 else None
     color = {"field": "name", "type": "nominal", "sort": names, "legend": legend,
              "scale": {"domain": names, "range": list(_COLORS[: len(names)])}}  # fmt: skip
@@ -70,8 +74,8 @@ def _value_range(series: Sequence[Series]) -> tuple[float, float]:
     return max(0.0, min(values) - margin), max(values) + margin
 
 
-def _line_axes(x_title: str, y_title: str, low: float, high: float) -> tuple[Spec, Spec]:
-    x = {"field": "time", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8}}
+def _line_axes(x_title: str, y_title: str, low: float, high: float, axis: Spec) -> tuple[Spec, Spec]:
+    x = {"field": "time", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8} | axis}
     y = {"field": "value", "type": "quantitative", "title": y_title, "scale": {"zero": False, "domain": [low, high]}}
     return x, y
 

@@ -21,6 +21,8 @@ LABEL_MARGIN = 26
 """Pixels kept free beyond the ends of intervals."""
 LINE_HEIGHT = 13
 """Pixels between direct labels."""
+BEYOND = {"value": {"expr": "width + 5"}}
+"""Place of a label behind the right edge, whatever the width that a page draws a chart at."""
 CHOICE = "rank_choice"
 """Name of the selection of ranks, bound to the legend; a page links it across its charts."""
 
@@ -76,7 +78,7 @@ def dashed_line(value: float, words: str) -> list[Spec]:
     return [
         {"data": data, "mark": {"type": "rule", "strokeDash": [5, 4], "color": INK}, "encoding": {"y": y}},
         {"data": data, "mark": {"type": "text", "align": "left", "color": INK, "fontSize": 11},
-         "encoding": {"x": {"value": WIDTH + 5}, "y": y, "text": {"field": "words"}}},
+         "encoding": {"x": BEYOND, "y": y, "text": {"field": "words"}}},
     ]  # fmt: skip
 
 
@@ -126,6 +128,23 @@ def time_unit(seconds: float) -> tuple[float, str]:
     if seconds >= 3 * 60:
         return 60.0, tr("min")
     return 1.0, tr("s")
+
+
+def end_labels(rows: Rows, y: Spec) -> list[Spec]:
+    """Name each rank behind the right edge, in ink beside a dot of its colour: a rank's colour is too pale for text.
+
+    Args:
+        rows: with ``rank``, and the field of ``y`` where the label stands.
+        y: the vertical axis.
+    """
+    data = {"values": [row | {"words": f"r {row['rank']}"} for row in rows]}
+    dot = {"type": "point", "filled": True, "size": 40, "xOffset": 4}
+    text = {"type": "text", "align": "left", "fontSize": 11, "dx": 11, "color": INK}
+    seen = {"x": BEYOND, "y": y, "opacity": chosen(1.0)}
+    return [
+        {"data": data, "mark": dot, "encoding": seen},
+        {"data": data, "mark": text, "encoding": seen | {"text": {"field": "words"}}},
+    ]
 
 
 def legend_choice() -> Spec:

@@ -15,10 +15,12 @@ from lorascope.cli.formatting import outcome_line
 from lorascope.cli.target_sets import set_lines
 from lorascope.records import UNSUCCESSFUL
 from lorascope.store.folder import StudyFolder
+from lorascope.text.caveats import GRAVE
 from lorascope.text.next_steps import next_steps, study_seconds
 from lorascope.text.numbers import format_about, format_count
 from lorascope.text.say import say
 from lorascope.text.tables.advice import Need, needs, of_set, status_word
+from lorascope.text.tables.overview import short_name
 from lorascope.text.tables.ranks import excess_with_interval
 from lorascope.text.tables.table import NONE, optional
 from lorascope.text.tables.trials import outcome_names
@@ -33,8 +35,6 @@ _MOST_FAILURES = 2
 _COLORS = {"clear": "green", "tie": "blue", "undecided": "yellow", "too_early": "yellow", "no_answer": "red"}
 _LABEL = 11
 """Columns of the labels on the left."""
-_GRAVE = ("adapter_differs", "dropped_rows")
-"""Cautions that may make the whole study useless."""
 
 
 def show_result(console: Console, summary: StudySummary, folder: Path) -> None:
@@ -50,11 +50,6 @@ def show_result(console: Console, summary: StudySummary, folder: Path) -> None:
     for part in (*head, table, *notes, *foot):
         # commands and paths are copied, so they must not be broken into lines
         console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True, highlight=False)
-
-
-def short_name(source: str) -> str:
-    """Return the last part of a model's or data set's name."""
-    return " + ".join(Path(part.removeprefix("builtin:")).name for part in source.split(" + "))
 
 
 def _title(summary: StudySummary, width: int) -> Text:
@@ -83,7 +78,7 @@ def _counted(count: int, name: str) -> str:
 def _problems(summary: StudySummary, width: int) -> Iterator[RenderableType]:
     """Yield what may make the study useless, and the runs that did not come through."""
     for caution in summary.cautions:
-        if caution.kind in _GRAVE:
+        if caution.kind in GRAVE:
             yield _labelled("WARNING", Text(say(caution.text), style="red"), style="bold red")
     failures = list(_failures(summary).items())
     for (rank, outcome), trials in failures[:_MOST_FAILURES]:

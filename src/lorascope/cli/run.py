@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ from lorascope.spec.schema import StudySpec
 
 if TYPE_CHECKING:
     from lorascope.report import Report
+    from lorascope.web.subprocess import ServedPage
 
     StudyFlags = object
 else:
@@ -70,34 +71,54 @@ def read_study(study: str | None, flags: object | None) -> tuple[str | None, Stu
 
 def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
     console = Console()
-    try:
-        report = _train_and_report(console, spec, folder, as_json=as_json, serve=serve)
-    except (KeyboardInterrupt, Interrupted):
-        return _stopped(Console(stderr=True) if as_json else console, folder)
-    if as_json:
-        print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
-    else:
-        from lorascope.cli.result import show_result
+    with ExitStack() as stack:
+        page = stack.enter_context(_served(folder)) if serve else None
+        try:
+            report = _train_and_report(console, spec, folder, page, as_json=as_json)
+        except (KeyboardInterrupt, Interrupted):
+            return _stopped(Console(stderr=True) if as_json else console, folder)
+        if as_json:
+            print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
+        else:
+            from lorascope.cli.result import show_result
 
-        console.print()
-        show_result(console, report.summary, folder)
+            console.print()
+            show_result(console, report.summary, folder)
+        if page is not None:
+            page.end_run()
+            _keep_open(page.address, folder)
     planned = all(trial.outcome in AS_PLANNED for trial in report.summary.trials)
     return 0 if planned and not any(one.kind == "adapter_differs" for one in report.summary.cautions) else 1
 
 
-def _train_and_report(console: Console, spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> "Report":
+def _served(folder: Path) -> AbstractContextManager["ServedPage"]:
+    from lorascope.web.subprocess import serve_in_subprocess
+
+    return serve_in_subprocess(folder)
+
+
+def _keep_open(address: str, folder: Path) -> None:
+    """Serve the page on until the reader is done, or say how to see it again where no one can answer."""
+    if sys.stdin.isatty():
+        print(f"The page stays open at {address}. Press Enter to close it.", file=sys.stderr, flush=True)  # noqa: T201
+        with suppress(KeyboardInterrupt):
+            sys.stdin.readline()
+    else:
+        print(f"To see the page again: {shlex.join(['lorascope', 'serve', str(folder)])}", file=sys.stderr)  # noqa: T201
+
+
+def _train_and_report(
+    console: Console, spec: StudySpec, folder: Path, page: "ServedPage | None", *, as_json: bool
+) -> "Report":
     from lorascope.cli.live import LiveView
     from lorascope.cli.plain import PlainView
 
     live = console.is_terminal and not as_json
-    with ExitStack() as stack:
-        view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
-        stack.enter_context(view)
+    view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
+    with view:
         view.phase("starting")
-        if serve:
-            from lorascope.web.subprocess import serve_in_subprocess
-
-            view.note(f"watch it at {stack.enter_context(serve_in_subprocess(folder))}")
+        if page is not None:
+            view.note(f"watch it at {page.address}")
         with pause_gc():
             from lorascope.run.study import run_study
 

@@ -1,38 +1,44 @@
 """Sections of the report, the same in the page and in Markdown."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lorascope.analysis import StudySummary
+from lorascope.analysis.adapters.schema import GenericTextSection
 from lorascope.analysis.cost.schema import GrowthSection, JointSection
 from lorascope.analysis.summary import TargetSetsSection
 from lorascope.charts.chart import Chart, SectionName
 from lorascope.records import ShownRow
 from lorascope.text.language import tr
+from lorascope.text.next_steps import export_command
 from lorascope.text.numbers import format_seconds
 from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
 from lorascope.text.tables.advice import headline
 from lorascope.text.tables.costs import memory_table, predicted_table
+from lorascope.text.tables.overview import cost_table
 from lorascope.text.tables.ranks import claims_table, rank_table
 from lorascope.text.tables.readings import alpha_table, doubling_table, grid_table, reading_table
 from lorascope.text.tables.table import Table
 from lorascope.text.tables.target_sets import comparison_table, sets_table
-from lorascope.text.tables.trials import trial_table
 from lorascope.units import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Charts side by side, a table, or a text."""
+    """Charts, a table, or a text."""
 
     charts: tuple[Chart, ...] = ()
+    one_at_a_time: bool = False
+    """True for charts of which a page shows the one that a reader chooses."""
     table: Table | None = None
     text: str = ""
     points: tuple[str, ...] = ()
     """List below the text."""
     rows: tuple[ShownRow, ...] = ()
     """Training rows with their targets marked."""
+    command: str = ""
     note: bool = True
     """True for a text that explains a table, False for a finding."""
 
@@ -44,41 +50,88 @@ Blocks = list[Block]
 class ReportSection:
     """A heading and its blocks."""
 
+    name: str
+    """Anchor in a page."""
     title: str
     blocks: Blocks
+    folded: bool = True
+    """True for details, which a page shows on request."""
 
 
 def report_sections(
-    summary: StudySummary, charts: Collection[Chart], shown: tuple[ShownRow, ...]
+    summary: StudySummary, charts: Collection[Chart], shown: tuple[ShownRow, ...], folder: Path
 ) -> tuple[ReportSection, ...]:
-    """Arrange tables, texts and charts; sections without content are left out."""
+    """Arrange tables, texts and charts, the most telling first; sections without content are left out."""
 
     def row(section: SectionName) -> Blocks:
         found = tuple(chart for chart in charts if chart.section == section)
         return [Block(charts=found)] if found else []
 
-    cut, predicted, generic = summary.truncation, summary.predicted, summary.generic_text
-    cut_title = tr("Rank {rank} cut to smaller ranks", rank=cut.rank if cut else None)
+    def choice(section: SectionName) -> Blocks:
+        return [replace(block, one_at_a_time=True) for block in row(section)]
+
+    cut, generic = summary.truncation, summary.generic_text
     cuts = truncation_table(cut, summary.study.tolerance) if cut else None
-    predictions = predicted_table(predicted) if predicted else None
-    forgotten = forgetting_table(summary, generic) if generic else None
-    contents: tuple[tuple[str, Blocks], ...] = (
-        (tr("Sets of target modules"), _sets(summary.target_sets) if summary.target_sets else []),
-        (tr("What is shown of each rank"), _table(claims_table(summary))),
-        (tr("How the loss fell"), row("loss_curves")),
-        (tr("What the usual script would conclude"), _orders(summary) + row("learning_rates") + _rates(summary)),
-        (tr("What a larger rank gains"), row("larger_ranks") + _gains(summary)),
-        (cut_title, row("truncation") + _table(cuts)),
-        (tr("How much of each rank was used"), row("spectra") + _table(spectra_table(summary.spectra))),
-        (tr("What each rank costs"), _measured(summary) + row("costs") + _table(memory_table(summary))),
-        (tr("Predicted and measured"), row("predictions") + _table(predictions)),
-        (tr("What LoRA gained and cost here"), row("trade_offs") + _finding(say(summary.readings.balance))),
-        (tr("What was forgotten"), row("forgetting") + _table(forgotten)),
-        (tr("What the curves and sizes say"), _table(reading_table(summary))),
-        (tr("The trials"), _trials(summary)),
-        (tr("The first training rows"), _rows(shown)),
+    cut_title = tr("Shrink after training")
+    in_sight: tuple[tuple[str, str, Blocks], ...] = (
+        ("sets", tr("Sets of target modules"), _sets(summary.target_sets) if summary.target_sets else []),
+        ("curves", tr("Loss curves"), choice("loss_curves")),
+        ("rates", tr("Learning rate and rank"), row("learning_rates")),
+        ("trade-off", tr("Loss against cost"), choice("trade_offs")),
+        ("shrink", cut_title, row("truncation") + _shrink(summary, folder)),
+        ("cost", tr("Cost of each rank"), _table(cost_table(summary))),
     )
-    return tuple(ReportSection(title=title, blocks=blocks) for title, blocks in contents if blocks)
+    details: tuple[tuple[str, str, Blocks], ...] = (
+        ("tests", tr("Tests and p-values"), _table(claims_table(summary))),
+        ("training-loss", tr("If you had looked at training loss only"), _naive(summary)),
+        ("grid", tr("Loss at every learning rate"), _rates(summary)),
+        ("return", tr("Return on rank"), row("larger_ranks") + _gains(summary)),
+        ("truncated", tr("Truncated adapters"), _table(cuts)),
+        ("effective-rank", tr("Effective rank"), row("spectra") + _table(spectra_table(summary.spectra))),
+        ("other-text", tr("Loss on other text"), row("forgetting") + _forgotten(summary, generic)),
+        ("predicted", tr("Predicted and measured"), row("predictions") + _predicted(summary)),
+        ("memory", tr("Memory and bottlenecks"), _measured(summary) + row("costs") + _table(memory_table(summary))),
+        ("numbers", tr("More numbers"), _numbers(summary)),
+        ("rows", tr("The first training rows"), _rows(shown)),
+    )
+    return tuple(
+        ReportSection(name=name, title=title, blocks=blocks, folded=folded)
+        for folded, group in ((False, in_sight), (True, details))
+        for name, title, blocks in group
+        if blocks
+    )
+
+
+def _shrink(summary: StudySummary, folder: Path) -> Blocks:
+    cut = summary.truncation
+    if cut is None or cut.adequate_rank in (None, cut.rank):
+        return []
+    loses = tr(
+        "Truncated to rank {cut}, it loses at most the tolerance of {tolerance}:",
+        cut=cut.adequate_rank,
+        tolerance=f"{summary.study.tolerance:g}",
+    )
+    return [
+        Block(text=loses, note=False),
+        Block(command=export_command(summary, folder, cut.rank, truncate=cut.adequate_rank)),
+    ]
+
+
+def _naive(summary: StudySummary) -> Blocks:
+    text = say(summary.readings.naive.text)
+    return [*_finding(text), *_orders(summary)] if text else []
+
+
+def _forgotten(summary: StudySummary, generic: GenericTextSection | None) -> Blocks:
+    return _table(forgetting_table(summary, generic)) if generic else []
+
+
+def _predicted(summary: StudySummary) -> Blocks:
+    return _table(predicted_table(summary.predicted)) if summary.predicted else []
+
+
+def _numbers(summary: StudySummary) -> Blocks:
+    return [*_table(rank_table(summary)), *_table(reading_table(summary)), *_finding(say(summary.readings.balance))]
 
 
 def _table(table: Table | None) -> Blocks:
@@ -183,9 +236,3 @@ def _joint(part: JointSection) -> str:
 def _rows(shown: tuple[ShownRow, ...]) -> Blocks:
     marked = Block(text=tr("Targets, on which the loss is taken, are marked: highlighted, or in [[ ]]."))
     return [marked, Block(rows=shown)] if shown else []
-
-
-def _trials(summary: StudySummary) -> Blocks:
-    """Show the trials where the table of ranks does not tell all of them."""
-    plain = all(trial.outcome == "finished" for trial in summary.trials)
-    return [] if plain and len(summary.trials) <= len(summary.ranks) else _table(trial_table(summary))

@@ -1,6 +1,9 @@
 """Write the report's files, each atomically; the same records give the same bytes."""
 
+import csv
+import io
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +19,22 @@ from lorascope.charts.registry import make_charts
 from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
 from lorascope.records import ShownRow
+from lorascope.report.intervals import draw_intervals
 from lorascope.report.page import PageParts, page_parts
 from lorascope.report.provenance import environment_details, measurement_text, study_details
 from lorascope.report.sections import report_sections
 from lorascope.spec.load import with_changes
 from lorascope.store.folder import StudyFolder
+from lorascope.text import write_up
+from lorascope.text.caveats import GRAVE, first_caveats
 from lorascope.text.language import current_language, language, tr
+from lorascope.text.next_steps import Step, export_command, next_steps
 from lorascope.text.say import say
 from lorascope.text.shown_rows import heading, in_brackets, marked_pieces
 from lorascope.text.summary_json import summary_json
-from lorascope.text.tables.advice import headline, needs
-from lorascope.text.tables.ranks import rank_table
+from lorascope.text.tables.advice import headline, needs, of_set, status_word
+from lorascope.text.tables.overview import csv_rows, overview_table, title_of_study
+from lorascope.text.tables.trials import trial_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -85,14 +93,34 @@ def write_files(folder: Path, data: StudyData, summary: StudySummary, renderer: 
     )
     if charts:
         study.charts.mkdir(exist_ok=True)
-    for path, chart in zip(report.charts, rendered.values(), strict=True):
-        write_whole(path, chart.png, derived=True)
-        write_whole(path.with_suffix(".svg"), chart.svg, derived=True)
-    write_whole(report.report_md, render("report.md.j2", summary, charts, data.shown_rows), derived=True)
-    page = page_parts(charts, rendered, data.ranks)
-    write_whole(report.report_html, render("report.html.j2", summary, charts, data.shown_rows, page), derived=True)
+        pictures = dict(zip(report.charts, rendered.values(), strict=True))
+        for path, chart in pictures.items():
+            write_whole(path, chart.png, derived=True)
+            write_whole(path.with_suffix(".svg"), chart.svg, derived=True)
+        write_whole(study.charts_archive(ending), _archive(pictures), derived=True)
+    write_whole(study.runs, _csv(summary), derived=True)
+    write_whole(report.report_md, render("report.md.j2", summary, charts, data.shown_rows, folder=folder), derived=True)
+    page = page_parts(summary, charts, rendered, data.ranks)
+    html = render("report.html.j2", summary, charts, data.shown_rows, page, folder=folder)
+    write_whole(report.report_html, html, derived=True)
     write_whole(report.summary_json, summary_json(summary), derived=True)
     return report
+
+
+def _archive(pictures: Mapping[Path, RenderedChart]) -> bytes:
+    """Put the charts into one file, the same bytes for the same charts."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, chart in pictures.items():
+            archive.writestr(zipfile.ZipInfo(path.name), chart.png)
+            archive.writestr(zipfile.ZipInfo(path.with_suffix(".svg").name), chart.svg, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _csv(summary: StudySummary) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(csv_rows(summary))
+    return buffer.getvalue()
 
 
 def render(
@@ -101,8 +129,10 @@ def render(
     charts: Mapping[str, Chart],
     shown: tuple[ShownRow, ...] = (),
     page: PageParts | None = None,
+    *,
+    folder: Path = Path(),
 ) -> str:
-    """Fill one template; without ``page``, figures are left out."""
+    """Fill one template; without ``page``, figures are left out. Commands and links name the study's ``folder``."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
@@ -118,20 +148,45 @@ def render(
     environment.filters["in_brackets"] = in_brackets
     environment.filters["marked_pieces"] = marked_pieces
     environment.globals["tr"] = tr
+    colors = rank_colors([part.rank for part in summary.ranks])
     return environment.get_template(template).render(
         ending=_ending(),
         summary=summary,
+        study_title=title_of_study(summary),
         headline=headline(summary),
+        status=status_word(summary.answer),
+        answer=of_set(summary, say(summary.answer.text)),
         needs=needs(summary),
+        caveats=first_caveats(summary),
+        grave=[say(caution.text) for caution in summary.cautions if caution.kind in GRAVE],
+        next_steps=_steps(summary, folder),
         language=current_language(),
         page=page,
-        colors=rank_colors([part.rank for part in summary.ranks]),
-        ranks=rank_table(summary),
-        sections=report_sections(summary, charts.values(), shown),
+        colors=colors,
+        overview=overview_table(summary),
+        drawn=draw_intervals(summary, colors),
+        runs=trial_table(summary),
+        adapters=_adapters(summary, StudyFolder(folder)),
+        sections=report_sections(summary, charts.values(), shown, folder),
+        paragraphs=write_up.paragraphs(summary),
         study_details=study_details(summary),
         environment_details=environment_details(summary),
         measurement=measurement_text(summary),
     )
+
+
+def _steps(summary: StudySummary, folder: Path) -> list[Step]:
+    """Return the next steps, and how to use the adapter where no step says so."""
+    steps, rank = [*next_steps(summary, folder)], summary.recommendation.use.rank
+    if summary.study.complete and rank is not None and summary.answer.truncate_to is None:
+        steps.append(Step(title=tr("To use it"), command=export_command(summary, folder, rank)))
+    return steps
+
+
+def _adapters(summary: StudySummary, study: StudyFolder) -> dict[str, str]:
+    """Return the relative address of each adapter's folder, by the trial's id."""
+    folders = {trial.trial_id: study.trial_adapter(trial.trial_id) for trial in summary.trials}
+    return {name: f"{study.adapters.name}/{name}/" for name, folder in folders.items() if folder.is_dir()}
 
 
 def _ending() -> str:

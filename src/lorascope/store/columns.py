@@ -27,13 +27,14 @@ DROP_BLOCK = "DELETE FROM step_blocks WHERE trial_id = ?"
 # readers only ask whether a loss is finite, and -0.0, which becomes 0.
 SELECT = """SELECT step,
     CASE typeof(nats) WHEN 'blob' THEN CASE nats WHEN x'0000000000000080' THEN 0.0 ELSE 9e999 END ELSE nats END,
-    target_tokens, tokens, CAST(seconds AS REAL), warmup, "group"
+    target_tokens, tokens, CAST(learning_rate AS REAL),
+    CASE typeof(grad_norm) WHEN 'blob' THEN 9e999 ELSE grad_norm END, CAST(seconds AS REAL), warmup, "group"
     FROM steps WHERE trial_id = ? ORDER BY step"""
 
 
 _LAYOUT = np.dtype([
-    ("step", "<i8"), ("nats", "<f8"), ("target_tokens", "<i8"), ("tokens", "<i8"), ("seconds", "<f8"),
-    ("warmup", "?"), ("group", "<i8"),
+    ("step", "<i8"), ("nats", "<f8"), ("target_tokens", "<i8"), ("tokens", "<i8"), ("learning_rate", "<f8"),
+    ("grad_norm", "<f8"), ("seconds", "<f8"), ("warmup", "?"), ("group", "<i8"),
 ])  # fmt: skip
 _FIELDS = tuple(_LAYOUT.names or ())
 
@@ -43,7 +44,7 @@ class StepBlock:
     """All steps of a long trial that ended."""
 
     trial_id: str
-    data: bytes
+    columns: bytes
     """Of ``StepColumns.to_bytes``."""
 
 
@@ -59,6 +60,10 @@ class StepColumns:
     """[T]"""
     tokens: Ints
     """[T]"""
+    learning_rate: Floats
+    """[T]"""
+    grad_norm: Floats
+    """[T], not finite where a gradient was not."""
     seconds: Floats
     """[T], wall time of the trial group's step."""
     warmup: Bools
@@ -74,7 +79,7 @@ class StepColumns:
     @classmethod
     def of_records(cls, records: Iterable[StepRecord]) -> Self:
         """Build from records of one trial, in their order."""
-        return cls.of_rows((r.step, r.nats, r.target_tokens, r.tokens, r.seconds, r.warmup, r.group) for r in records)
+        return cls.of_rows(tuple(getattr(record, name) for name in _FIELDS) for record in records)
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Self:

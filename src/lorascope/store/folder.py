@@ -15,6 +15,7 @@ from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
 from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
 
+_REPORT_FILES = ("report*.html", "report*.md", "summary.json", "runs.csv", "charts*.zip")
 _ADAPTER_BYTES = 4
 """Of a parameter."""
 _CHECKPOINT_BYTES = 12
@@ -82,6 +83,23 @@ class StudyFolder:
     def charts(self) -> Path:
         """Folder of the report's charts as pictures."""
         return self.path / "charts"
+
+    @property
+    def runs(self) -> Path:
+        """The numbers of every run, for a spreadsheet."""
+        return self.path / "runs.csv"
+
+    def charts_archive(self, ending: str = "") -> Path:
+        """Return the charts of a report in one file."""
+        return self.path / f"charts{ending}.zip"
+
+    def shown_files(self) -> dict[str, Path]:
+        """Return the files that a page may show, by their path in the folder: reports, charts and adapters."""
+        tops = [path for pattern in _REPORT_FILES for path in self.path.glob(pattern)]
+        below = [path for folder in (self.charts, self.adapters) if folder.is_dir() for path in folder.rglob("*")]
+        root = self.path.resolve()
+        files = (path for path in sorted(tops + below) if path.is_file() and path.resolve().is_relative_to(root))
+        return {path.relative_to(self.path).as_posix(): path for path in files}
 
     def is_study(self) -> bool:
         """Return True if the folder holds a study, whether or not it has records yet."""

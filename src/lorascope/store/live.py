@@ -69,10 +69,6 @@ class LiveStore(StudyStore):
         finally:
             self._connection.execute("COMMIT")
 
-    def count_starts(self) -> int:
-        """Count how often the study was started or continued."""
-        return self._number("SELECT count(*) FROM environments")
-
     def count_other_records(self) -> int:
         """Count the records that do not come from training steps: costs, spectra, truncations, forgetting."""
         parts = ("solo_runs", "spectra", "truncations", "forgetting")

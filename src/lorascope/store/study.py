@@ -110,7 +110,7 @@ class StudyStore:
         block = self.read_one(StepBlock, trial_id=trial_id)
         with self._lock, damage_as_input_error(self._path):
             if block is not None:
-                return StepColumns.of_bytes(block.data)
+                return StepColumns.of_bytes(block.columns)
             if self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is not None:
                 return StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,)))
         return StepColumns.of_records(self.read(StepRecord, trial_id=trial_id))
@@ -121,7 +121,7 @@ class StudyStore:
             if self._connection.execute(columns.IS_LONG, (trial_id,)).fetchone() is None:
                 return
             data = StepColumns.of_rows(self._connection.execute(columns.SELECT, (trial_id,))).to_bytes()
-        self.put(StepBlock(trial_id=trial_id, data=data))
+        self.put(StepBlock(trial_id=trial_id, columns=data))
 
     def _select(self, kind: type[R], condition: str, *arguments: SqlValue, order: str | None = None) -> list[R]:
         table = table_of(kind)

@@ -29,7 +29,8 @@ class Step:
 
 def next_steps(summary: StudySummary, folder: Path) -> Sequence[Step]:
     """Return what would decide or continue the study, and how to write the adapter where it is truncated."""
-    return (*_study_steps(summary, folder), *_timing_steps(summary, folder), *_export_steps(summary, folder))
+    named = folder if folder.name not in ("", "..") else folder.resolve()  # new folders are named after it
+    return (*_study_steps(summary, named), *_timing_steps(summary, named), *_export_steps(summary, named))
 
 
 def study_seconds(summary: StudySummary) -> float | None:
@@ -130,10 +131,14 @@ def _timing_steps(summary: StudySummary, folder: Path) -> Iterator[Step]:
 def _export_steps(summary: StudySummary, folder: Path) -> Iterator[Step]:
     rank, cut = summary.recommendation.use.rank, summary.answer.truncate_to
     if rank is not None and cut is not None:
-        to = f"{folder.name}-r{rank}-cut{cut}"
-        which = {"target_modules": summary.study.targets} if summary.study.targets else {}
-        command = _command("export", folder, rank=rank, **which, truncate=cut, to=to)
-        yield Step(title=tr("To ship it"), command=command)
+        yield Step(title=tr("To ship it"), command=export_command(summary, folder, rank, truncate=cut))
+
+
+def export_command(summary: StudySummary, folder: Path, rank: int, *, truncate: int | None = None) -> str:
+    """Return the command that copies a rank's adapter out of a study, whole or truncated."""
+    given: dict[str, object] = {"rank": rank, "target_modules": summary.study.targets, "truncate": truncate}
+    to = f"{folder.resolve().name}-r{rank}" + (f"-cut{truncate}" if truncate else "")
+    return _command("export", folder, **{flag: value for flag, value in given.items() if value}, to=to)
 
 
 def _command(name: str, folder: Path, **flags: object) -> str:

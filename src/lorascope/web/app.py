@@ -1,4 +1,4 @@
-"""HTTP routes of the page. All are read-only, and none takes a file name."""
+"""HTTP routes of the page. All are read-only; a file's name is only looked up among those that a study shows."""
 
 import asyncio
 import hashlib
@@ -12,12 +12,15 @@ from urllib.parse import quote, urlencode
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from lorascope.charts.fonts import font_files
 from lorascope.charts.vega_bundle import vega_script
+from lorascope.store.folder import StudyFolder
 from lorascope.text.language import LANGUAGES, language, tr
 from lorascope.web import view
+from lorascope.web.live_charts import overlaid_charts
 from lorascope.web.monitor import StudyMonitor
 from lorascope.web.parts import Parts, render_study
 from lorascope.web.studies import Studies
@@ -29,8 +32,15 @@ MAX_STUDIES = 8
 """Studies that can be compared; more columns are not readable."""
 _STATIC = Path(__file__).parent / "static"
 _SCRIPT = "vega.js"
-_ASSETS = {_SCRIPT, *(path.name for path in _STATIC.iterdir())}
-_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_FONT = "ko.otf"
+_ASSETS = {_SCRIPT, _FONT, *(path.name for path in _STATIC.iterdir())}
+FILE_HEADERS = {
+    # A report brings its own policy, which allows its own scripts only; it shares nothing with the page beside it.
+    "content-security-policy": "sandbox allow-scripts allow-downloads allow-modals; default-src 'none'; "
+    "script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "otf": "font/otf"}
 
 
 class Page:
@@ -51,6 +61,7 @@ class Page:
             routes=[
                 Route("/", self.home),
                 Route("/study/{name}", self.study),
+                Route("/study/{name}/files/{path:path}", self.file),
                 Route("/compare", self.compare),
                 Route("/events", self.events),
                 Route("/assets/{name}", asset),
@@ -75,6 +86,21 @@ class Page:
         with language(code):
             return page(request, "study.html.j2", code, title=name, name=name, stream=stream_address([name], code))
 
+    async def file(self, request: Request) -> Response:
+        """Send one of a study's reports, charts or adapter files, or list a folder of them."""
+        code = chosen_language(request)
+        monitor = self._monitors([request.path_params["name"]], code)[request.path_params["name"]]
+        files = await asyncio.to_thread(StudyFolder(monitor.folder).shown_files)
+        asked: str = request.path_params["path"]
+        if asked in files:
+            return FileResponse(files[asked], headers=FILE_HEADERS)
+        inside = [found.removeprefix(asked) for found in files if found.startswith(asked)]
+        if not asked.endswith("/") or not inside:
+            with language(code):
+                raise HTTPException(404, tr("There is no such file here."))
+        entries = list(dict.fromkeys(found.split("/")[0] + ("/" if "/" in found else "") for found in inside))
+        return page(request, "files.html.j2", code, title=asked, entries=entries)
+
     async def compare(self, request: Request) -> Response:
         """Show studies side by side."""
         code = chosen_language(request)
@@ -82,11 +108,15 @@ class Page:
         with language(code):
             if not 2 <= len(names) <= MAX_STUDIES:
                 raise HTTPException(400, tr("Select two to {most} studies to compare.", most=MAX_STUDIES))
-            self._monitors(names, code)
+            monitors = self._monitors(names, code)
+            specs = {name: (await asyncio.to_thread(monitor.poll)).spec for name, monitor in monitors.items()}
+            ranks = sorted({rank for spec in specs.values() if spec for rank in spec.ranks})
             return page(
                 request,
                 "compare.html.j2",
                 code,
+                charts=json.dumps(overlaid_charts(names, ranks)),
+                settings=view.settings(specs),
                 title=tr("Studies side by side"),
                 names=[(name, f"/study/{quote(name, safe='')}?lang={code}") for name in names],
                 stream=stream_address(names, code),
@@ -204,6 +234,8 @@ async def asset(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in _ASSETS:
         raise HTTPException(404, "Not found")
+    if name == _FONT and not font_files("ko"):
+        raise HTTPException(404, "Not found")
     content, tag = await asyncio.to_thread(asset_content, name)
     headers = {"etag": tag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == tag:
@@ -214,5 +246,8 @@ async def asset(request: Request) -> Response:
 @cache
 def asset_content(name: str) -> tuple[bytes, str]:
     """Return an asset's bytes and their entity tag."""
-    content = vega_script().encode() if name == _SCRIPT else (_STATIC / name).read_bytes()
+    if name == _SCRIPT:
+        content = vega_script().encode()
+    else:
+        content = (font_files("ko")[0] if name == _FONT else _STATIC / name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'

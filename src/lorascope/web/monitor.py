@@ -35,6 +35,8 @@ class Result:
 class LiveStudy:
     """What the page shows of a study at one moment; compared by identity."""
 
+    name: str = ""
+    """Of its folder."""
     state: State = "preparing"
     problem: tuple[str, str] = ("", "")
     """Why the records cannot be read, and a remedy; empty where they can."""
@@ -42,6 +44,8 @@ class LiveStudy:
     snapshot: Snapshot | None = None
     series: Series = field(default_factory=dict)
     result: Result | None = None
+    report: bool = False
+    """Whether a report was written."""
 
 
 class StudyMonitor:
@@ -60,11 +64,16 @@ class StudyMonitor:
         self._lock = threading.Lock()
         self._liveness = Liveness(folder)
         self._polled_at = -POLL_SECONDS
-        self._study = LiveStudy()
+        self._study = LiveStudy(name=folder.resolve().name)
         self._series = SeriesReader()
         self._summary_from = 0.0
         self._summary_key: object = None
         self._summary_thread: threading.Thread | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the study."""
+        return self._folder
 
     def poll(self) -> LiveStudy:
         """Return the study as it is; the same object while nothing changed."""
@@ -75,7 +84,7 @@ class StudyMonitor:
                 if self._detailed and self._study.snapshot is not None:
                     self._summarize_if_due(self._study.snapshot)
                 self._polled_at = time.monotonic()
-            self._set(state=self._state())
+            self._set(state=self._state(), report=StudyFolder(self._folder).report("html").is_file())
             return self._study
 
     def _set(self, **changes: object) -> None:

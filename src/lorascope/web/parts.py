@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from urllib.parse import quote
 
 from lorascope.charts.downsample import smooth
 from lorascope.records import UNSUCCESSFUL
@@ -12,6 +13,7 @@ from lorascope.web.live_charts import live_charts, summary_charts
 from lorascope.web.monitor import LiveStudy, Result
 from lorascope.web.series import Line
 from lorascope.web.snapshot import Snapshot
+from lorascope.web.state import best_trials
 
 Parts = dict[str, object]
 """Parts by name. A part is sent whole whenever it changes."""
@@ -27,13 +29,18 @@ def render_study(study: LiveStudy, code: str) -> Parts:
         parts: Parts = {
             "problem": view.problem(*study.problem),
             "state": {"name": study.state, "label": view.state_label(study.state)},
-            "status": view.status(study.snapshot, study.state),
+            "status": view.status(
+                study.snapshot,
+                study.state,
+                report=f"/study/{quote(study.name, safe='')}/files/" if study.report else "",
+            ),
         }
         if study.spec is not None:
             parts["head"] = view.head(study)
         if study.snapshot is not None:
             parts["trials"] = view.trials(study.snapshot, study.series, study.state)
             parts["live_charts"] = live_charts(study.snapshot)
+            parts["best"] = list(best_trials(study.snapshot.trials))
             parts["data_hash"] = study.snapshot.resolved and study.snapshot.resolved.data_hash
             parts |= _lines(study, study.snapshot)
     return parts | (render_result(study.result, code) if study.result else {})
@@ -46,16 +53,28 @@ def render_result(result: Result, code: str) -> Parts:
         return {"result": view.result(result.summary), "summary_charts": summary_charts(result.data, result.summary)}
 
 
+def _files(study: LiveStudy) -> str:
+    """Return the address of the study's files; empty without a report."""
+    return f"/study/{quote(study.name, safe='')}/files/" if study.report else ""
+
+
 def _lines(study: LiveStudy, snapshot: Snapshot) -> Iterator[tuple[str, object]]:
     """Yield the lines that have points, named by chart and by trial id or column."""
     for trial in snapshot.trials:
         name, ended = trial.trial.trial_id, trial.outcome in UNSUCCESSFUL
+        about = {
+            "rank": str(trial.trial.rank),
+            "targets": trial.trial.targets,
+            "alpha": f"{trial.trial.lora_alpha:g}",
+            "rate": f"{trial.trial.learning_rate:g}",
+            "seed": str(trial.trial.seed),
+        }
         for chart, points in (
             ("train", _smoothed(study.series["train"][name])),
             ("eval", [_point(bucket.x, bucket.mean) for bucket in study.series["eval"][name]]),
         ):
             if points:
-                yield f"lines/{chart}/{name}", {"rank": str(trial.trial.rank), "ended": ended, "points": points}
+                yield f"lines/{chart}/{name}", about | {"ended": ended, "points": points}
     for column, line in study.series["memory"].items():
         if line:
             yield f"lines/memory/{column}", {"rank": None, "ended": False, "points": _gigabytes(line)}

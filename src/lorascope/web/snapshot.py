@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lorascope.records import GpuSample, ResolvedStudy, SystemSample, TrialRecord
+from lorascope.records import Environment, GpuSample, ResolvedStudy, SystemSample, TrialRecord
 from lorascope.spec.schema import StudySpec
 from lorascope.store.live import LiveStore
 from lorascope.web.state import TrialStatus, seconds_left, trial_status
@@ -16,6 +16,8 @@ class Snapshot:
     resolved: ResolvedStudy | None
     starts: int
     """How often the study was started or continued."""
+    command: str
+    """Command of the last start, which also continues the study; empty before the first."""
     other_records: int
     """Number of records that do not come from training steps."""
     trials: tuple[TrialStatus, ...]
@@ -45,10 +47,12 @@ def read_snapshot(store: LiveStore, spec: StudySpec) -> Snapshot:
     )
     training = next((t.trial.trial_id for t in trials if t.outcome == "running"), None)
     step_seconds = store.recent_step_seconds(training) if training else None
+    environments = store.read(Environment)
     return Snapshot(
         spec=spec,
         resolved=resolved,
-        starts=store.count_starts(),
+        starts=len(environments),
+        command=environments[-1].command if environments else "",
         other_records=store.count_other_records(),
         trials=trials,
         sample=store.last_sample(),

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.message import Message
-from lorascope.records import SETTLED, UNSUCCESSFUL, EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
+from lorascope.records import NOT_COMPARED, SETTLED, UNSUCCESSFUL, EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
+from lorascope.search.best import best_settings
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
 
@@ -56,6 +57,28 @@ def study_state(trials: Sequence[TrialStatus], *, running: bool, left_open: bool
     if any(trial.outcome in UNSUCCESSFUL - SETTLED for trial in trials) or all(t.outcome == "diverged" for t in trials):
         return "failed"
     return "interrupted" if left_open else "finished"
+
+
+def best_trials(trials: Sequence[TrialStatus]) -> tuple[str, ...]:
+    """Return the ids of the trials of each rank (of a set) at its best setting so far; all while no rank has one."""
+    losses = {
+        trial.trial.trial_id: trial.evaluation.loss
+        for trial in trials
+        if trial.outcome not in NOT_COMPARED and trial.evaluation and trial.evaluation.step and trial.evaluation.loss
+    }
+    records = [trial.trial for trial in trials]
+    settings = best_settings(records, losses)
+    return tuple(trial.trial_id for trial in records if settings.get(trial.arm, trial.setting) == trial.setting)
+
+
+def evaluated(trials: Sequence[TrialStatus], spec: StudySpec, total_steps: int) -> tuple[int, int] | None:
+    """Return how many trials of the group are evaluated at its step, and their number; None outside an evaluation."""
+    group = [trial for trial in trials if trial.is_open]
+    steps = {trial.steps for trial in group}
+    if len(steps) != 1 or not steps <= set(evaluation_steps(spec, total_steps)):
+        return None
+    done = sum(trial.evaluation is not None and trial.evaluation.step in steps for trial in group)
+    return (done, len(group)) if done < len(group) else None
 
 
 def seconds_left(

@@ -6,8 +6,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lorascope.analysis.section import Interval
-from lorascope.analysis.summary import RankSection, StudySummary
+from lorascope.analysis.summary import StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.message import Message
 from lorascope.records import UNSUCCESSFUL, GpuSample, SystemSample
@@ -15,8 +14,8 @@ from lorascope.spec.schema import StudySpec
 from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.say import say
-from lorascope.text.tables.advice import headline, needs
-from lorascope.text.tables.ranks import RankColumn, rank_columns
+from lorascope.text.tables.advice import needs, of_set, status_word
+from lorascope.text.tables.overview import overview_table, short_name
 from lorascope.text.tables.table import NONE, loss_cell
 from lorascope.text.tables.target_sets import comparison_table, sets_table
 from lorascope.text.tables.trials import outcome_names
@@ -24,9 +23,7 @@ from lorascope.units import format_bytes
 from lorascope.web.monitor import LiveStudy
 from lorascope.web.series import Series, recent_mean
 from lorascope.web.snapshot import Snapshot
-from lorascope.web.state import State, TrialStatus
-
-RANK_COLUMNS = ("eval_loss", "excess_loss", "step_seconds", "peak_memory_bytes")
+from lorascope.web.state import State, TrialStatus, evaluated
 
 
 def render(template: str, /, **values: object) -> str:
@@ -38,18 +35,26 @@ def head(study: LiveStudy) -> str:
     """Name the model and the rows, with the facts of the study."""
     assert study.spec is not None
     named = (study.snapshot and study.snapshot.resolved) or study.spec
-    title = tr("{model} on {dataset}", model=named.model, dataset=named.dataset)
+    names = [named.dataset] if isinstance(named.dataset, str) else study.spec.dataset_names
+    title = tr("{model} on {dataset}", model=short_name(named.model), dataset=short_name(" + ".join(names)))
     return render("head.html.j2", title=title, facts=_facts(study.spec, study.snapshot))
 
 
-def status(snapshot: Snapshot | None, state: State) -> str:
-    """Show the study's state, the time left and the readings of its process."""
+def status(snapshot: Snapshot | None, state: State, *, report: str) -> str:
+    """Show the study's state and progress, the time left, the readings of its process, and what to do next.
+
+    ``report`` is the address of the study's files; empty without a report.
+    """
+    done, planned = _steps_done(snapshot) if snapshot else (0, 0)
     return render(
         "status.html.j2",
         state=state,
         label=state_label(state),
         text=_state_text(snapshot, state),
+        share=done / planned if planned else None,
         readings=_readings(snapshot, state) if snapshot else (),
+        command=snapshot.command if snapshot and state == "interrupted" else "",
+        files=report if state in ("finished", "failed") else "",
     )
 
 
@@ -64,12 +69,18 @@ def trials(snapshot: Snapshot, series: Series, state: State) -> str:
         several_rates=len({trial.trial.learning_rate for trial in statuses}) > 1,
         several_seeds=len({trial.trial.seed for trial in statuses}) > 1,
         train={name: loss_cell(recent_mean(line)) for name, line in series["train"].items()},
-        held_out={
-            trial.trial.trial_id: loss_cell(trial.evaluation.loss if trial.evaluation else None) for trial in statuses
-        },
+        held_out={trial.trial.trial_id: _trained_loss(trial) for trial in statuses},
         states=_trial_states(state),
         reasons={trial.trial.trial_id: _last_line(trial.message) for trial in statuses},
     )
+
+
+def _trained_loss(trial: TrialStatus) -> str:
+    """Write the last held-out loss; the one before the first step is the base model's."""
+    if trial.evaluation is None:
+        return NONE
+    loss = loss_cell(trial.evaluation.loss)
+    return loss if trial.evaluation.step else tr("{loss} (base)", loss=loss)
 
 
 def study_list(studies: Mapping[str, LiveStudy]) -> str:
@@ -79,19 +90,33 @@ def study_list(studies: Mapping[str, LiveStudy]) -> str:
 
 def result(summary: StudySummary) -> str:
     """Show the summary: verdict, recommendations, ranks, cautions."""
-    columns = [rank_columns()[name] for name in RANK_COLUMNS]
+    early = summary.answer.status == "too_early"
     return render(
         "result.html.j2",
         summary=summary,
-        headline=headline(summary),
-        needs=needs(summary),
+        status=tr("Too early to call") if early else status_word(summary.answer),
+        needs=() if early else needs(summary),
         colors=rank_colors([part.rank for part in summary.ranks]),
-        columns=columns,
-        rows=[(part.rank, _rank_cells(columns, part)) for part in summary.ranks if part.eval_loss is not None],
+        answer=of_set(summary, say(summary.answer.text)),
+        ranks=overview_table(summary),
         sets=[sets_table(summary.target_sets), comparison_table(summary.target_sets)] if summary.target_sets else [],
         # The status above says whether a run is active.
         cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )
+
+
+def settings(specs: Mapping[str, StudySpec | None]) -> tuple[tuple[str, ...], ...]:
+    """Return the settings in which studies differ: a name and a value for each study."""
+    given = [{} if spec is None else spec.model_dump(mode="json") for spec in specs.values()]
+    names = [name for one in given for name in one]
+    rows = ((name, *(_setting(one.get(name)) for one in given)) for name in dict.fromkeys(names))
+    return tuple(row for row in rows if len(set(row[1:])) > 1)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return NONE if value is None else str(value)
 
 
 def problem(problem: str, remedy: str) -> str:
@@ -149,18 +174,25 @@ def _state_text(snapshot: Snapshot | None, state: State) -> str:
         if state == "interrupted":
             return tr("Nothing is recorded, and no run is active. The same command starts or continues the study.")
         return tr("Preparing the model and the rows; nothing is recorded yet.")
-    done, planned = (f"{count:,}" for count in _steps_done(snapshot))
+    done, planned = _steps_done(snapshot)
+    progress = {"share": f"{done / max(planned, 1):.0%}", "done": f"{done:,}", "planned": f"{planned:,}"}
     if state == "interrupted":
-        return tr(
-            "No run is active; {done} of {planned} steps are recorded. The same command continues the study.",
-            done=done,
-            planned=planned,
-        )
-    if state == "running":
-        if any(trial.is_open for trial in snapshot.trials):
-            return tr("{done} of {planned} steps of all trials", done=done, planned=planned)
+        return tr("Stopped at {share} ({done} of {planned} steps).", **progress)
+    return _running_text(snapshot, progress) if state == "running" else _ending(snapshot.trials)
+
+
+def _running_text(snapshot: Snapshot, progress: Mapping[str, str]) -> str:
+    if not any(trial.is_open for trial in snapshot.trials):
         return tr("Training is done; adapters are being analyzed or further trials prepared.")
-    return _ending(snapshot.trials)
+    found = evaluated(snapshot.trials, snapshot.spec, snapshot.resolved.total_steps if snapshot.resolved else 0)
+    if found is not None:
+        return tr(
+            "{share} ({done} of {planned} steps), evaluating {place} of {of}",
+            place=found[0] + 1,
+            of=found[1],
+            **progress,
+        )
+    return tr("{share} ({done} of {planned} steps)", **progress)
 
 
 def _ending(trials: Sequence[TrialStatus]) -> str:
@@ -176,7 +208,7 @@ def _readings(snapshot: Snapshot, state: State) -> list[tuple[str, str]]:
         return []
     readings = []
     if snapshot.seconds_left is not None:
-        readings.append((tr("time left (estimate)"), format_seconds(snapshot.seconds_left)))
+        readings.append((tr("time left, with evaluations (estimate)"), format_seconds(snapshot.seconds_left)))
     process = _process(snapshot.sample) if snapshot.sample else []
     return readings + process + [reading for gpu in snapshot.gpus for reading in _gpu(gpu)]
 
@@ -226,18 +258,6 @@ def _ranks(spec: StudySpec) -> str:
 def _trial_states(state: State) -> Mapping[str, str]:
     running = tr("interrupted") if state == "interrupted" else tr("in training")
     return outcome_names() | {"not_started": tr("waiting"), "running": running}
-
-
-def _rank_cells(columns: Sequence[RankColumn], part: RankSection) -> list[tuple[str, str]]:
-    """Return the text of each cell, and of its interval."""
-    return [(column.cell(part), _interval(column.interval(part))) for column in columns]
-
-
-def _interval(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    low, high = map(loss_cell, interval)
-    return tr("{low} to {high}", low=low, high=high)
 
 
 def _last_line(message: Message | None) -> str:

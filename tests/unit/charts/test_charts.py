@@ -11,26 +11,21 @@ import pytest
 
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.charts.colors import rank_colors, rank_dash
+from lorascope.charts.curves import Curve, LossByStep, loss_by_step_spec
 from lorascope.charts.downsample import smooth
-from lorascope.charts.plots import loss_by_step
+from lorascope.charts.plots import loss_by_step, training_signals
 from lorascope.charts.plots.eval_loss_by_rate import eval_loss_by_rate, loss_by_rate_spec
 from lorascope.charts.plots.gain_per_doubling import GainPoint, gain_spec
 from lorascope.charts.plots.gpu import gpu_series
 from lorascope.charts.plots.loss_against_cost import (
-    TradeOff,
     loss_against_memory,
     loss_against_runtime,
     trade_off_spec,
 )
 from lorascope.charts.plots.loss_by_rank import excess_loss_by_rank, loss_by_rank_spec, metric_by_rank
-from lorascope.charts.plots.loss_by_step import (
-    Curve,
-    LossByStep,
-    eval_loss_by_step,
-    loss_by_step_spec,
-    train_loss_by_step,
-)
+from lorascope.charts.plots.loss_by_step import eval_loss_by_step, train_loss_by_step
 from lorascope.charts.plots.memory_split import memory_split, memory_split_spec
+from lorascope.charts.plots.training_signals import signal_by_step
 from lorascope.charts.render import svg_to_html, svg_to_png, to_svg
 from lorascope.charts.series import rank_series_spec
 from lorascope.records import GpuSample, TrialOutcome
@@ -179,7 +174,7 @@ def test_curve_of_a_trial_that_ended_early_is_marked(make_study: MakeStudy) -> N
     assert [curve.ended_early for curve in chart.curves] == [False, True, False]
     assert chart.curves[1].steps[-1] == 30
     marks = [layer["mark"] for layer in loss_by_step_spec(chart, data.ranks)["layer"]]
-    assert [mark.get("shape") for mark in marks] == [None, None, "cross", None]
+    assert [mark.get("shape") for mark in marks] == [None, None, "cross", None, None]
 
 
 def test_loss_by_rank_has_intervals(make_study: MakeStudy) -> None:
@@ -231,16 +226,10 @@ def test_tolerance_line_separates_values(make_study: MakeStudy) -> None:
     assert tolerance["data"]["values"] == [{"at": 0.005, "words": "tolerance"}]
 
 
-def test_tolerance_line_crosses_no_label() -> None:
-    points = [
-        TradeOff(rank=rank, excess=excess, low=excess - 0.01, high=excess + 0.01, cost=float(rank), pareto=True)
-        for rank, excess in ((8, 0.0051), (16, 0.0049), (32, 0.02))
-    ]
-    (rows,) = (layer["data"]["values"] for layer in trade_off_spec(points, "s", 0.005, (8, 16, 32))["layer"]
-               if "label" in str(layer["encoding"].get("y")))  # fmt: skip
-    above, below, far = (row["label"] for row in rows)
-    assert below < 0.0045 < 0.0055 < above
-    assert far == 0.02
+def test_axes_of_costs_begin_at_zero(make_study: MakeStudy) -> None:
+    _, summary = study(make_study())
+    spec = trade_off_spec(loss_against_memory(summary), "MB", 0.005, (8, 128, 256))
+    assert all(layer["encoding"]["x"]["scale"]["domainMin"] == 0 for layer in spec["layer"][:3])
 
 
 def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
@@ -255,26 +244,89 @@ def test_a_chart_draws_to_svg_png_and_html(make_study: MakeStudy) -> None:
     assert "currentColor" in html
 
 
-def test_chart_of_rates_has_the_last_loss_of_every_rate(make_study: MakeStudy) -> None:
+def test_chart_of_rates_joins_finished_losses_and_marks_stopped_ones(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4, 1e-3))
     stopped = TrialOutcome(trial_id="r8-lr0.0001", state="stopped", steps=20, message=verbatim("behind"))
     folder = make_study(
         spec=spec, floors={8: 1.3, 128: 1.2}, done={"r8-lr0.0001": 20}, outcomes={"r8-lr0.0001": stopped}
     )
-    _, summary = study(folder)
-    points = eval_loss_by_rate(summary)
-    assert [(point.rank, point.learning_rate, point.finished) for point in points] == [
-        (8, 1e-4, False), (8, 3e-4, True), (8, 1e-3, True), (128, 1e-4, True), (128, 3e-4, True), (128, 1e-3, True),
+    data, summary = study(folder)
+    points = eval_loss_by_rate(data, summary)
+    assert [(point.rank, point.learning_rate, point.step, point.stopped) for point in points] == [
+        (8, 1e-4, 20, True), (8, 3e-4, 80, False), (8, 1e-3, 80, False), (128, 1e-4, 80, False),
+        (128, 3e-4, 80, False), (128, 1e-3, 80, False),
     ]  # fmt: skip
     assert [point.loss for point in points] == [trial.eval_loss for trial in summary.trials]
-    drawn = json.dumps(loss_by_rate_spec(points, (8, 128)))
-    assert '"cross"' in drawn
-    assert '"log"' in drawn
-    assert ET.fromstring(to_svg(loss_by_rate_spec(points, (8, 128)))) is not None
+    drawn = loss_by_rate_spec(points, (8, 128))
+    joined, crossed = drawn["layer"][0]["data"]["values"], drawn["layer"][2]["data"]["values"]
+    assert {row["step"] for row in joined} == {80}
+    assert [row["step"] for row in crossed] == [20]
+    assert ET.fromstring(to_svg(drawn)) is not None
+
+
+def test_chart_of_rates_compares_unfinished_trials_at_a_step_that_all_have(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
+    done = {"r8-lr0.0001": 20, "r8-lr0.0003": 60, "r128-lr0.0001": 45, "r128-lr0.0003": 60}
+    data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done=done))
+    points = eval_loss_by_rate(data, summary)
+    assert len(points) == 4
+    assert {(point.step, point.stopped) for point in points} == {(20, False)}
+
+
+def test_chart_of_rates_leaves_out_trials_on_their_way(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4))
+    data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={"r128-lr0.0003": 45}))
+    points = eval_loss_by_rate(data, summary)
+    assert {(point.rank, point.learning_rate) for point in points} == {(8, 1e-4), (8, 3e-4), (128, 1e-4)}
 
 
 def test_chart_of_rates_needs_several_rates(make_study: MakeStudy) -> None:
-    assert eval_loss_by_rate(study(make_study())[1]) == ()
+    assert eval_loss_by_rate(*study(make_study())) == ()
+
+
+def test_curve_of_several_seeds_is_their_mean_and_range(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
+    data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
+    curve = eval_loss_by_step(data, summary).curves[0]
+    losses = [[record.loss for record in data.evaluations[f"r8-s{seed}"]] for seed in (0, 1, 2)]
+    for place, at_step in enumerate(zip(*losses, strict=True)):
+        assert curve.smoothed[place] == pytest.approx(sum(at_step) / 3)
+        assert (curve.low[place], curve.high[place]) == (min(at_step), max(at_step))
+    assert summary.ranks[0].eval_loss == pytest.approx(curve.smoothed[-1])
+    drawn = loss_by_step_spec(eval_loss_by_step(data, summary), data.ranks)
+    assert drawn["layer"][0]["mark"]["type"] == "area"
+
+
+def test_curves_can_be_smoothed_more_or_not_at_all(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    train = train_loss_by_step(data, summary)
+    losses = data.steps["r8"].losses.tolist()
+    assert list(train.curves[0].smoother) == pytest.approx(list(smooth(losses, 1 / 5)))
+    offered = loss_by_step_spec(train, data.ranks)["usermeta"]["y"]
+    assert [choice["field"] for choice in offered] == ["smoothed", "smoother", "loss"]
+    assert loss_by_step_spec(eval_loss_by_step(data, summary), data.ranks)["usermeta"]["y"] == []
+
+
+def test_crosshair_has_every_rank_at_its_step(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    held_out = eval_loss_by_step(data, summary)
+    rows = loss_by_step_spec(held_out, data.ranks, hover=True)["layer"][-1]["data"]["values"]
+    assert len(rows) == 3 * 5
+    for row in rows:
+        place = held_out.curves[0].steps.index(row["step"])
+        for curve in held_out.curves:
+            assert row[f"r{curve.rank}"] == pytest.approx(curve.smoothed[place], rel=1e-4)
+
+
+def test_gradient_norm_and_learning_rate_are_drawn_for_every_rank(make_study: MakeStudy) -> None:
+    data, summary = study(make_study())
+    rates = signal_by_step(data, summary, "learning_rate")
+    assert [one.name for one in rates] == ["8", "128", "256"]
+    assert rates[0].times == tuple(range(1, 81))
+    assert list(rates[0].values) == data.steps["r8"].learning_rate.tolist()
+    assert set(signal_by_step(data, summary, "grad_norm")[0].values) == {0.5}
+    names = [chart.name for chart in training_signals.charts(data, summary)]
+    assert names == ["grad_norm", "learning_rate"]
 
 
 def test_gpu_charts_show_measured_counters_only(make_study: MakeStudy) -> None:

@@ -42,7 +42,7 @@ def test_registered_chart_module_appears_in_report_and_page(
     assert folder / "charts" / "seeds_by_rank.png" in paths.charts
     markdown = paths.report_md.read_text(encoding="utf-8")
     assert "### Seeds by rank\n\n![Seeds by rank](charts/seeds_by_rank.png)\n\nHow many seeds" in markdown
-    assert markdown.index("## What each rank costs") < markdown.index("### Seeds by rank")
+    assert markdown.index("## Memory and bottlenecks") < markdown.index("### Seeds by rank")
     html = paths.report_html.read_text(encoding="utf-8")
     assert '<div class="chart" data-chart="seeds_by_rank">' in html
     assert 'aria-label="Seeds by rank. How many seeds each rank was trained with."' in html

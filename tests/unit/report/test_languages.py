@@ -112,6 +112,8 @@ CODE = {
     "k_proj",
     "q_proj",
     "PSF",
+    "model",
+    "rows",
     "NVIDIA",
     "Torch",
 }

@@ -30,10 +30,10 @@ def test_importing_lorascope_is_lazy() -> None:
 def test_study_repr_html_shows_verdict_and_escapes_names(make_study: MakeStudy) -> None:
     study = Study.open(make_study(model="<script>alert(1)</script>"))
     shown = study._repr_html_()
-    assert say(study.summary.verdict.text) in html.unescape(shown)
+    assert say(study.summary.answer.text) in html.unescape(shown)
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
-    assert shown.count("<tr>") == 1 + 3
+    assert shown.count("<tr>") == 1 + 4
 
 
 def test_study_frames_equal_summary_and_records(make_study: MakeStudy) -> None:
@@ -64,7 +64,7 @@ def test_study_charts_are_altair_charts(make_study: MakeStudy) -> None:
     charts = Study.open(make_study()).charts
     assert {"train_loss", "eval_loss", "excess_loss_by_rank", "runtime"} <= set(charts)
     assert all(isinstance(chart, alt.LayerChart) for chart in charts.values())
-    assert charts["train_loss"].to_dict(validate=True)["title"] == "Training loss by step"
+    assert charts["train_loss"].to_dict(validate=True)["title"] == "Training loss"
 
 
 def test_study_report_writes_the_files(make_study: MakeStudy) -> None:

@@ -1,13 +1,17 @@
 """Report files: complete, self-contained, escaped and reproducible."""
 
 import base64
+import csv
+import gzip
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -20,8 +24,10 @@ import pytest
 
 import summary_reference
 from lorascope.analysis import summarize
+from lorascope.analysis.verdict.schema import CautionSection
 from lorascope.charts.colors import rank_colors
 from lorascope.charts.render_pool import RenderPool, share_out
+from lorascope.charts.vega_bundle import vega_script
 from lorascope.cli import main
 from lorascope.errors import InputError
 from lorascope.records import Environment, ShownRow, SpectrumRecord, TrialOutcome
@@ -30,9 +36,10 @@ from lorascope.report.write import escape_markdown, render
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text import write_up
 from lorascope.text.say import say
 from lorascope.text.summary_json import summary_json
-from lorascope.text.tables.advice import headline
+from lorascope.text.tables.advice import status_word
 from lorascope.text.tables.ranks import claims_table, rank_table
 from support.messages import verbatim
 
@@ -80,11 +87,11 @@ def test_report_writes_all_files_and_leaves_no_others(report: Report) -> None:
     folder = report.report_md.parent
     assert all(path.stat().st_size > 0 for path in (report.summary_json, report.report_md, report.report_html))
     assert {path.name for path in folder.iterdir()} == {
-        "study.yaml", "study.db", "summary.json", "report.md", "report.html", "charts",
+        "study.yaml", "study.db", "summary.json", "report.md", "report.html", "runs.csv", "charts", "charts.zip",
     }  # fmt: skip
     assert sorted(path.name for path in report.charts) == [
-        "eval_loss.png", "eval_loss_by_rank.png", "eval_loss_by_time.png", "excess_loss_by_rank.png",
-        "gain_per_doubling.png", "loss_against_memory.png", "loss_against_time.png", "memory_alone.png",
+        "eval_loss.png", "eval_loss_by_rank.png", "excess_loss_by_rank.png", "gain_per_doubling.png", "grad_norm.png",
+        "learning_rate.png", "loss_against_memory.png", "loss_against_time.png", "memory_alone.png",
         "memory_split.png", "runtime.png", "train_loss.png",
     ]  # fmt: skip
     svgs = [path.with_suffix(".svg") for path in report.charts]
@@ -105,25 +112,33 @@ def test_a_report_rebuilt_from_the_store_has_the_same_bytes(report: Report) -> N
 
 
 def test_page_is_self_contained(report: Report) -> None:
+    """It loads nothing; its links lead to files beside it, or to its own parts."""
     html = report.report_html.read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
     assert not set(page.tags) & {"link", "img", "iframe", "object", "embed"}
-    assert not [name for name, _ in page.attributes if name in ("src", "href", "xlink:href") or name.startswith("on")]
+    assert not [name for name, _ in page.attributes if name in ("src", "xlink:href") or name.startswith("on")]
+    links = [str(value) for name, value in page.attributes if name == "href"]
+    parts = {value for name, value in page.attributes if name == "id"}
+    beside = {link for link in links if not link.startswith("#")}
+    assert beside == {"report.md", "runs.csv", "summary.json", "charts.zip"}
+    assert all((report.report_html.parent / link).is_file() for link in beside)
+    assert {link[1:] for link in links if link.startswith("#")} <= parts
     before_scripts = html[: html.index("<script")]
     assert "url(http" not in before_scripts
     assert "@import" not in before_scripts
-    assert page.tags.count("svg") == page.tags.count("figure") == len(report.charts)
-    assert report.report_html.stat().st_size < 3_000_000
+    assert page.tags.count("figure") == len(report.charts)
 
 
-def test_page_policy_allows_only_its_own_scripts(report: Report) -> None:
+def test_page_policy_allows_its_own_script_and_the_packed_library(report: Report) -> None:
     html = report.report_html.read_text(encoding="utf-8")
-    scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    [script] = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    [packed] = re.findall(r'<script type="text/plain" id="library">(.*?)</script>', html)
+    library = gzip.decompress(base64.b64decode(packed)).decode()
+    assert library == vega_script()
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
     assert policy is not None
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    assert len(hashes) == 2
+    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in (script, library)]
     assert policy[1] == "default-src 'none'; style-src 'unsafe-inline'; script-src " + " ".join(
         f"'sha256-{digest}'" for digest in hashes
     )
@@ -142,46 +157,112 @@ def test_page_charts_are_vega_lite_with_the_same_numbers(report: Report) -> None
     assert steps == list(range(1, 81))
 
 
-def test_page_begins_with_the_verdict(report: Report) -> None:
-    text = Page(report.report_html.read_text(encoding="utf-8")).text
+def test_page_begins_with_the_answer_and_folds_the_details(report: Report) -> None:
+    html = report.report_html.read_text(encoding="utf-8")
     summary = summarize(report.report_html.parent)
+    sight, _, details = html.partition('<section class="more">')
+    [heading] = re.findall(r"<h1[^>]*>(.*?)</h1>", html)
+    assert heading == say(summary.answer.text)
     parts = [
-        headline(summary),
-        say(summary.verdict.text),
-        say(summary.readings.naive.text),
+        status_word(summary.answer),
+        say(summary.answer.text),
+        "vs best (95%)",
+        "base",
         "Lowest loss",
-        say(summary.recommendation.loss.reason),
         "Least memory",
-        "The ranks",
-        "What is shown of each rank",
-        "Training loss by step",
-        "Held-out loss by step",
-        "What the usual script would conclude",
-        say(summary.readings.alpha),
-        "What a larger rank gains",
-        "Held-out loss by rank",
-        "Gain for each doubling of the rank",
-        say(summary.readings.knee_text),
-        "What each rank costs",
-        "Runtime",
-        "Peak memory by part",
-        "Memory while a rank trained alone",
-        "standard deviation (MB)",
-        "Loss against time",
-        "Loss against memory",
-        say(summary.readings.balance),
-        "What the curves and sizes say",
-        "Read with care",
+        "lorascope export",
+        "Loss curves",
+        "Loss against cost",
+        "Cost of each rank",
+        "For your write-up",
+        "Runs",
         say(summary.cautions[0].text),
-        "How it was measured",
-        "3 rows were cut at 128 tokens.",
-        "Where it ran",
-        "torch 2.6.0, transformers 5.0.0",
-        "Run it again",
-        "lorascope run --ranks 8,128,256",
     ]
+    text = Page(sight.partition("<body>")[2]).text
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
+    assert sight.count("<table") == 3
+    assert sight.count('class="caveats"') == 1
+    assert len(re.findall(r'<a href="#caveat-', sight)) <= 3
+    folded = re.findall(r"<details( open)? id=.*?<h3>(.*?)</h3>", details, flags=re.DOTALL)
+    assert [title for is_open, title in folded if is_open] == ["Reproduce"]
+    for title in ("Tests and p-values", "If you had looked at training loss only", "Return on rank", "Method"):
+        assert ("", title) in folded
+    for words in (say(summary.verdict.text), say(summary.readings.balance), "3 rows were cut at 128 tokens."):
+        assert words in Page(f"<html><body><main><section>{details}").text
+
+
+def test_chosen_and_other_charts_in_sight_are_at_most_five(report: Report) -> None:
+    sight = report.report_html.read_text(encoding="utf-8").partition('<section class="more">')[0]
+    shown = len(re.findall('<input type="radio"[^>]* checked', sight))
+    in_switches = sight.count('<input type="radio"')
+    assert shown + sight.count('data-chart="') - in_switches <= 5
+
+
+def test_interval_is_drawn_in_its_cell_without_a_script(report: Report) -> None:
+    summary = summarize(report.report_html.parent)
+    html = report.report_html.read_text(encoding="utf-8")
+    drawn = re.findall(r'<svg class="interval-drawn".*?</svg>', html)
+    assert len(drawn) == len(summary.ranks)
+
+    def number(name: str, svg: str) -> float:
+        found = re.search(rf' {name}="([-\d.]+)"', svg)
+        assert found is not None
+        return float(found[1])
+
+    excess = [part.excess_loss or 0.0 for part in summary.ranks]
+    centers = [number("cx", svg) for svg in drawn]
+    assert sorted(range(3), key=excess.__getitem__) == sorted(range(3), key=centers.__getitem__)
+    for svg, part in zip(drawn, summary.ranks, strict=True):
+        assert part.excess_loss_ci95 is not None
+        ends = re.search(r'stroke-width="3" x1="([-\d.]+)" x2="([-\d.]+)"', svg)
+        assert ends is not None
+        assert float(ends[1]) <= number("cx", svg) <= float(ends[2])
+
+
+def test_downloads_hold_every_run_and_chart(report: Report) -> None:
+    folder = report.report_html.parent
+    with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    trials = summarize(folder).trials
+    assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in trials]
+    assert [float(row["eval_loss"]) for row in rows] == [trial.eval_loss for trial in trials]
+    with zipfile.ZipFile(folder / "charts.zip") as archive:
+        assert archive.testzip() is None
+        names = {name for path in report.charts for name in (path.name, path.with_suffix(".svg").name)}
+        assert set(archive.namelist()) == names
+
+
+def test_write_up_is_copied_in_both_languages_and_forms(report: Report) -> None:
+    html = report.report_html.read_text(encoding="utf-8")
+    found = re.search(r'id="page-data">(.*?)</script>', html, flags=re.DOTALL)
+    assert found is not None
+    copies = json.loads(found[1])["copies"]
+    assert set(copies) == {f"{code}-{form}" for code in ("en", "ko") for form in ("markdown", "latex")}
+    assert set(copies) == set(re.findall(r'data-copy="([^"]+)"', html))
+    summary = summarize(report.report_html.parent)
+    assert copies["en-markdown"] == write_up.markdown(summary)
+    for paragraph in write_up.paragraphs(summary):
+        assert paragraph in Page(html).text
+
+
+def test_what_may_make_the_study_useless_is_said_in_full_and_first(make_study: MakeStudy) -> None:
+    summary = summarize(make_study())
+    assert 'class="grave"' not in render("report.html.j2", summary, {})
+    grave = CautionSection(kind="dropped_rows", text=(verbatim("Most rows were dropped."),))
+    html = render("report.html.j2", summary.model_copy(update={"cautions": (grave, *summary.cautions)}), {})
+    assert '<p class="grave">Most rows were dropped.</p>' in html
+    assert html.index("Most rows were dropped.") < html.index("<table")
+
+
+def test_runs_link_to_their_adapters(make_study: MakeStudy) -> None:
+    folder = make_study()
+    (folder / "adapters" / "r8").mkdir(parents=True)
+    html = render("report.html.j2", summarize(folder), {}, folder=folder)
+    assert '<a href="adapters/r8/">r8</a>' in html
+    assert 'href="adapters/r128/"' not in html
+    command = shlex.join(["lorascope", "export", str(folder), "--rank", "128", "--to", "study-r128"])
+    assert command in Page(html).text
 
 
 def test_untrusted_names_are_escaped_in_page_and_markdown(make_study: MakeStudy) -> None:
@@ -245,21 +326,25 @@ def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:
 
 def test_markdown_tables_have_equal_rows_and_its_pictures_exist(report: Report) -> None:
     lines = report.report_md.read_text(encoding="utf-8").splitlines()
-    start = lines.index("## The ranks")
-    rows = [line for line in lines[start : lines.index("## What is shown of each rank")] if line.startswith("|")]
-    assert len(rows) == 2 + 3
+    start = next(place for place, line in enumerate(lines) if line.startswith("| rank |"))
+    rows = lines[start : start + 6]
     assert len({line.count("|") for line in rows}) == 1
-    assert rows[2].startswith("| 8 | 1.2")
+    assert rows[2].startswith("| base | 2.3")
+    assert rows[3].startswith("| 8 | 1.2")
     pictures = [line.split("](")[1].rstrip(")") for line in lines if line.startswith("![")]
     assert {report.report_md.parent / name for name in pictures} == set(report.charts)
 
 
-def test_trials_table_appears_for_several_or_unfinished_trials(make_study: MakeStudy) -> None:
-    assert "## The trials" not in render("report.md.j2", summarize(make_study()), {})
-    lost = {"r256": TrialOutcome(trial_id="r256", state="oom", steps=30, message=verbatim("out of memory at step 31"))}
-    text = render("report.md.j2", summarize(make_study(done={"r256": 30}, outcomes=lost)), {})
-    assert "## The trials" in text
+def test_runs_say_why_they_ended(make_study: MakeStudy) -> None:
+    lost = {
+        "r256": TrialOutcome(trial_id="r256", state="oom", steps=30, message=verbatim("out of memory at step 31")),
+        "r128": TrialOutcome(trial_id="r128", state="stopped", steps=30, message=verbatim("fell behind")),
+    }
+    summary = summarize(make_study(done={"r256": 30, "r128": 30}, outcomes=lost))
+    text = render("report.md.j2", summary, {})
     assert "out of memory: out of memory at step 31" in text
+    assert "| stopped early |" in text
+    assert 'title="fell behind">stopped early<' in render("report.html.j2", summary, {})
 
 
 def test_claims_table_has_p_values(make_study: MakeStudy) -> None:
@@ -269,7 +354,7 @@ def test_claims_table_has_p_values(make_study: MakeStudy) -> None:
     assert rows["8"] == ("not shown (p = 1.000)", "shown (p < 0.001)", "shown (p < 0.001)")
     assert rows["128"][0] == "shown (p < 0.001)"
     text = render("report.md.j2", summary, {})
-    assert "## What is shown of each rank" in text
+    assert "## Tests and p-values" in text
     assert "With one seed, in that seed only." in text
 
 
@@ -286,7 +371,7 @@ def test_interval_tables_count_seeds(make_study: MakeStudy) -> None:
 
 def test_claims_table_is_absent_without_comparisons(make_study: MakeStudy) -> None:
     summary = summarize(make_study(done={"r256": 45}))
-    assert "What is shown of each rank" not in render("report.md.j2", summary, {})
+    assert "Tests and p-values" not in render("report.md.j2", summary, {})
 
 
 def test_readings_tables_show_the_numbers_of_the_summary(make_study: MakeStudy) -> None:
@@ -350,8 +435,12 @@ def test_render_pool_gives_the_bytes_of_one_process(
         main(["report", str(copy)])
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == str(copy / "report.html")
-    for path in (report.report_html, report.report_md, *report.charts):
-        assert (copy / path.relative_to(report.report_md.parent)).read_bytes() == path.read_bytes()
+    folder = report.report_md.parent
+    for path in (report.report_html, report.report_md, folder / "charts.zip", folder / "runs.csv", *report.charts):
+        written = (copy / path.relative_to(folder)).read_bytes()
+        # commands name the folder
+        named = written.replace(str(copy).encode(), str(folder).encode()).replace(b"copy-r", b"study-r")
+        assert named == path.read_bytes()
 
 
 def test_render_pool_processes_end_with_the_block() -> None:
@@ -361,11 +450,11 @@ def test_render_pool_processes_end_with_the_block() -> None:
     assert all(process.returncode is not None for process in processes)
 
 
-def test_page_of_nine_long_trials_is_below_3_mb(make_study: MakeStudy) -> None:
+def test_page_of_nine_long_trials_is_below_a_megabyte_and_a_half(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128, 256), learning_rates=(1e-4, 3e-4, 1e-3))
     paths = write_report(make_study(spec=spec, steps=2_000))
-    assert paths.report_html.stat().st_size < 3_000_000
-    assert {"eval_loss_by_rate.png", "eval_loss_map.png"} <= {path.name for path in paths.charts}
+    assert paths.report_html.stat().st_size < 1_500_000
+    assert "eval_loss_by_rate.png" in {path.name for path in paths.charts}
 
 
 def test_planned_study_has_a_report(tmp_path: Path) -> None:

@@ -496,7 +496,17 @@ def test_steps_of_a_finished_long_trial_are_one_block_with_a_checksum(tmp_path: 
     damage("UPDATE steps SET nats = 3")
     with StudyStore.create(path) as store:
         read = store.step_columns("r8")
-        for name in ("step", "nats", "target_tokens", "tokens", "seconds", "warmup", "group"):
+        for name in (
+            "step",
+            "nats",
+            "target_tokens",
+            "tokens",
+            "learning_rate",
+            "grad_norm",
+            "seconds",
+            "warmup",
+            "group",
+        ):
             expected = getattr(StepColumns.of_records(written), name)
             assert np.array_equal(getattr(read, name)[1:], expected[1:]), name
         assert not np.isfinite(read.nats[0])
@@ -512,7 +522,7 @@ def test_steps_of_a_finished_long_trial_are_one_block_with_a_checksum(tmp_path: 
         assert len(store.step_columns("r8")) == 4_000
         store.put_all(written)
         store.put(outcome("oom"))
-    damage("UPDATE step_blocks SET data = substr(data, 1, length(data) / 5001 * 5000)")
+    damage("UPDATE step_blocks SET columns = substr(columns, 1, length(columns) / 5001 * 5000)")
     with (
         StudyStore.open(path) as store,
         pytest.raises(InputError, match="a row of the table step_blocks does not match"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lorascope.analysis import StudyData, StudySummary
 from lorascope.analysis.adapters.usage import effective_rank, examined_trials, module_kind
 from lorascope.charts.chart import Chart
-from lorascope.charts.vega import Spec, finish
+from lorascope.charts.vega import WHOLE_NUMBERS, Spec, finish
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_title
 
@@ -65,7 +65,7 @@ def use_by_layer_spec(use: UseByLayer) -> Spec:
     title = metric_title("effective_rank")
     encoding = {
         "x": {"field": "layer", "type": "quantitative", "title": tr("layer"),
-              "axis": {"tickMinStep": 1, "format": "d"}},
+              "axis": WHOLE_NUMBERS},
         "y": {"field": "effective", "type": "quantitative", "title": title, "scale": {"zero": True}},
         "color": module | {"scale": {"domain": names, "range": colors}},
     }  # fmt: skip

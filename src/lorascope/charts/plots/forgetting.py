@@ -14,10 +14,14 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make the chart where the generic text was read."""
     points = forgetting_by_rank(summary)
     if points:
-        caption = tr("Above the line, the model predicts the generic text worse than before training; 95% intervals.")
+        caption = tr("Below the line, the model predicts the text better than before training. 95% intervals.")
         spec = forgetting_spec(points, study.ranks)
         yield Chart(
-            name="forgetting", section="forgetting", title=tr("Change on the generic text"), caption=caption, spec=spec
+            name="forgetting",
+            section="forgetting",
+            title=tr("Change of the loss on other text"),
+            caption=caption,
+            spec=spec,
         )
 
 

@@ -27,12 +27,12 @@ class TradeOff:
 
 def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     """Make both charts where costs were measured."""
-    caption = tr("Filled: no other rank is as good in loss, time and memory and better in one of them. Hollow: one is.")
+    caption = tr("Filled: Pareto-optimal. Hollow: another rank is at least as good in loss, time and memory.")
     by_time, by_memory = loss_against_runtime(summary), loss_against_memory(summary)
     divisor, unit = vega.time_unit(max((point.cost for point in by_time), default=0.0))
     for points, name, title, x_title, scale in (
-        (by_time, "time", tr("Loss against time"), metric_title("runtime_seconds", unit=unit), divisor),
         (by_memory, "memory", tr("Loss against memory"), metric_title("peak_memory_bytes", unit="MB"), 1.0),
+        (by_time, "time", tr("Loss against time"), metric_title("runtime_seconds", unit=unit), divisor),
     ):
         if points:
             spec = trade_off_spec(points, x_title, summary.study.tolerance, study.ranks, divisor=scale)
@@ -66,20 +66,17 @@ def _trade_offs(summary: StudySummary, costs: Mapping[int, float | None]) -> tup
 def trade_off_spec(
     points: Sequence[TradeOff], x_title: str, tolerance: float, ranks: Sequence[int], *, divisor: float = 1.0
 ) -> Spec:
-    """Draw each rank at its cost, divided by ``divisor``, and its excess; filled in the Pareto set."""
+    """Draw each rank at its cost, divided by ``divisor`` and from 0, and its excess; filled in the Pareto set."""
     x = {"field": "cost", "type": "quantitative", "title": x_title, "axis": {"tickCount": 8},
-         "scale": {"zero": False, "padding": vega.LABEL_MARGIN}}  # fmt: skip
+         "scale": {"zero": True, "domainMin": 0}}  # fmt: skip
     y = {"field": "low", "type": "quantitative", "title": metric_title("excess_loss"),
-         "scale": {"zero": False, "padding": vega.LABEL_MARGIN}}  # fmt: skip
-    ends = [tolerance, *(end for point in points for end in (point.low, point.high))]
-    gap = 0.7 * vega.LINE_HEIGHT / vega.HEIGHT * (max(ends) - min(ends))
+         "scale": {"zero": False, "padding": 8}}  # fmt: skip
     rows = [
-        {"rank": str(point.rank), "words": f"r {point.rank}", "cost": point.cost / divisor, "pareto": point.pareto,
-         "value": point.excess, "low": point.low, "high": point.high,
-         "label": _label_place(point.excess, tolerance, gap)}
+        {"rank": str(point.rank), "cost": point.cost / divisor, "pareto": point.pareto,
+         "value": point.excess, "low": point.low, "high": point.high}
         for point in points
     ]  # fmt: skip
-    color = vega.color_of_rank(ranks, legend=False)
+    color = vega.color_of_rank(ranks)
     tips = [
         {"field": "rank", "title": metric_title("rank")},
         {"field": "cost", "type": "quantitative", "title": x_title, "format": ",.4~g"},
@@ -95,16 +92,6 @@ def trade_off_spec(
              "encoding": {"x": x, "y": value, "color": color, "tooltip": tips}}
             for filled in (True, False)
         ),
-        {"data": {"values": rows},
-         "mark": {"type": "text", "dx": 9, "align": "left", "fontSize": 12, "color": vega.INK},
-         "encoding": {"x": x, "y": {**y, "field": "label"}, "text": {"field": "words"}}},
         *vega.dashed_line(tolerance, tr("tolerance")),
     ]  # fmt: skip
     return vega.finish(layers)
-
-
-def _label_place(value: float, line: float, gap: float) -> float:
-    """Move a label at ``value`` at least ``gap`` away from the line."""
-    if abs(value - line) >= gap:
-        return value
-    return line + gap if value >= line else line - gap

@@ -29,9 +29,9 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
         yield Chart(
             name="truncated_loss",
             section="truncation",
-            title=tr("Rank {rank} cut after training", rank=curve.top),
+            title=tr("Rank {rank} truncated after training", rank=curve.top),
             caption=tr(
-                "Line: the adapter of rank {rank} cut to smaller ranks after training. "
+                "Line: the adapter of rank {rank} truncated to smaller ranks after training. "
                 "Diamonds: adapters trained at their rank.",
                 rank=curve.top,
             ),

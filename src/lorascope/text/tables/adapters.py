@@ -67,12 +67,11 @@ def _truncation_note(part: TruncationSection, tolerance: str) -> str:
             tolerance=tolerance,
         )
     return tr(
-        "Each layer keeps its largest singular values; nothing is trained again. Cut to rank {cut}, the adapter of "
-        "rank {rank} loses at most the tolerance of {tolerance}: {command} writes it.",
+        "Each layer keeps its largest singular values; nothing is trained again. Truncated to rank {cut}, the adapter "
+        "of rank {rank} loses at most the tolerance of {tolerance}.",
         cut=part.adequate_rank,
         rank=part.rank,
         tolerance=tolerance,
-        command=f"lorascope export DIR --rank {part.rank} --truncate {part.adequate_rank} --to PATH",
     )
 
 

@@ -110,7 +110,10 @@ def rank_table(summary: SetSummary) -> Table:
 
 def claims_table(summary: StudySummary) -> Table:
     """Show what the tests show of every rank; no rows where nothing is compared."""
-    note = tr("p-values are corrected for the number of ranks; at most 0.05 counts as shown.")
+    note = tr(
+        "Good enough: within the tolerance of every other rank. Too much worse: beyond the tolerance of another. "
+        "p-values are corrected for the number of ranks; at most 0.05 counts as shown."
+    )
     if summary.verdict.seeds == 1:
         note = f"{note} {tr('With one seed, in that seed only.')}"
     claims = summary.verdict.claims
@@ -118,9 +121,9 @@ def claims_table(summary: StudySummary) -> Table:
         claims,
         [claim.rank for claim in claims],
         (tr("rank"), lambda claim: str(claim.rank)),
-        (tr("within the tolerance of every other"), lambda claim: _shown(claim.adequate_p)),
-        (tr("beyond the tolerance of another"), lambda claim: _shown(claim.inadequate_p)),
-        (tr("above another at all"), lambda claim: _shown(claim.worse_p)),
+        (tr("good enough?"), lambda claim: _shown(claim.adequate_p)),
+        (tr("too much worse?"), lambda claim: _shown(claim.inadequate_p)),
+        (tr("worse at all?"), lambda claim: _shown(claim.worse_p)),
         note=note,
     )
 

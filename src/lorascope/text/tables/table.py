@@ -22,8 +22,11 @@ class Table:
     ranks: tuple[int | None, ...]
     """Rank of each row, for its colour; None for a row that belongs to no rank."""
     note: str = ""
-    style: Literal["", "ranks", "trials"] = ""
-    """How a page sets it: ``ranks`` puts intervals on their own line, ``trials`` has words in its sixth column."""
+    hints: tuple[str, ...] = ()
+    """More about each row, for a page to show on request; empty where there is nothing."""
+    style: Literal["", "ranks", "overview", "trials"] = ""
+    """How a page sets it: ``ranks`` puts intervals on their own line, ``overview`` draws them, ``trials`` is
+    sorted and filtered."""
 
 
 def make_table(

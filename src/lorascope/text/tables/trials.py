@@ -9,7 +9,7 @@ from lorascope.text.tables.table import Table, loss_cell, make_table
 
 
 def trial_table(summary: StudySummary) -> Table:
-    """Show every trial and how it ended."""
+    """Show every trial and how it ended; why one was stopped early is a hint."""
     table = make_table(
         summary.trials,
         [trial.rank for trial in summary.trials],
@@ -23,12 +23,13 @@ def trial_table(summary: StudySummary) -> Table:
         (tr("training loss"), lambda trial: loss_cell(trial.train_loss)),
         (tr("held-out loss"), lambda trial: loss_cell(trial.eval_loss)),
     )
-    return replace(table, style="trials")
+    hints = tuple(say(trial.message) if trial.outcome == "stopped" else "" for trial in summary.trials)
+    return replace(table, style="trials", hints=hints)
 
 
 def _outcome(trial: TrialSection) -> str:
     name = outcome_names()[trial.outcome]
-    return f"{name}: {say(trial.message)}" if trial.message else name
+    return f"{name}: {say(trial.message)}" if trial.message and trial.outcome != "stopped" else name
 
 
 def outcome_names() -> dict[str, str]:

@@ -1,4 +1,4 @@
-// The charts of one study. Specifications come from the server, as the report draws them; rows of live lines are made here.
+// The charts of one study, or of several on one axis. Specifications come from the server, as the report draws them; rows of live lines are made here.
 const INK = "#5b6270"; // the colour of text in specifications, replaced by the page's own
 const MARGIN = 92; // of an axis, its title and the ends of its labels
 const LABEL = 60; // behind the right edge of the charts that have one
@@ -9,14 +9,15 @@ const DRAW_MS = 900; // at least between two drawings of a chart, and more where
 const SLOWEST_MS = 1400;
 const DRAWING_SHARE = 5;
 const MAX_RAW_LINES = 6; // single steps of more lines only hide the averages
+const FILTERS = ["rank", "targets", "alpha", "rate", "seed"];
 const DUE_MS = 1500;
 
 export class Charts {
   constructor(element) {
     this.element = element;
-    this.compared = [this];
     this.lines = {};
-    this.hidden = new Set();
+    this.best = new Map();
+    this.only = Object.fromEntries(FILTERS.map((field) => [field, new Set()])); // empty: all
     this.charts = new Map();
     this.sight = new IntersectionObserver((entries) => {
       for (const entry of entries) {
@@ -26,19 +27,31 @@ export class Charts {
       this.draw();
     }, { rootMargin: "200px" });
     this.sizes = new ResizeObserver(() => this.draw());
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    const anew = () => {
       for (const chart of this.charts.values()) chart.embedded = "";
       this.draw();
-    });
+    };
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", anew);
+    document.fonts.addEventListener("loadingdone", anew); // text that was drawn without its font
     document.addEventListener("visibilitychange", () => this.draw());
   }
 
-  setLine(kind, name, line) {
+  setLine(kind, study, name, line) {
     const lines = (this.lines[kind] ??= {});
-    if (line) lines[name] = line;
-    else delete lines[name];
+    const key = this.overlaid ? `${study}/${name}` : name;
+    if (line) lines[key] = { ...line, study, trial: name };
+    else delete lines[key];
     for (const chart of this.charts.values()) if (chart.lines === kind) chart.stale = true;
-    this.offerRanks();
+    this.offerFilters();
+  }
+
+  setBest(study, trials) {
+    this.best.set(study, new Set(trials));
+    for (const chart of this.charts.values()) if (chart.lines) chart.stale = true;
+  }
+
+  get overlaid() {
+    return "overlay" in this.element.dataset;
   }
 
   place(group, charts) {
@@ -79,26 +92,39 @@ export class Charts {
     return chart;
   }
 
-  offerRanks() {
-    const ranks = [...new Set(Object.values(this.lines.train ?? {}).map((line) => line.rank))].sort((a, b) => a - b);
-    const place = this.element.querySelector("[data-ranks]");
-    if (place.dataset.ranks === ranks.join()) return;
-    place.dataset.ranks = ranks.join();
-    place.hidden = ranks.length < 2;
-    for (const old of place.querySelectorAll("button")) old.remove();
-    for (const rank of ranks) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = rank;
-      button.setAttribute("aria-pressed", String(!this.hidden.has(rank)));
-      button.addEventListener("click", () => {
-        if (!this.hidden.delete(rank)) this.hidden.add(rank);
-        button.setAttribute("aria-pressed", String(!this.hidden.has(rank)));
-        for (const chart of this.charts.values()) chart.stale = true;
-        this.draw();
-      });
-      place.append(button);
+  // ---- what is shown: ranks, rates and seeds; none pressed shows all
+
+  offerFilters() {
+    const place = this.element.querySelector("[data-filters]");
+    const lines = Object.values(this.lines.train ?? {});
+    const offered = FILTERS.map((field) => [field, [...new Set(lines.map((line) => line[field]))].sort((a, b) => a - b || 0)]);
+    const key = JSON.stringify(offered);
+    if (place.dataset.filters === key) return;
+    place.dataset.filters = key;
+    place.replaceChildren();
+    for (const [field, values] of offered.filter(([, found]) => found.length > 1)) {
+      const group = document.createElement("span");
+      group.className = "filter";
+      group.append(`${document.body.dataset[field]} `);
+      for (const value of values) group.append(this.filterButton(field, value));
+      place.append(group);
     }
+    place.hidden = place.childElementCount === 0;
+  }
+
+  filterButton(field, value) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = value;
+    button.setAttribute("aria-label", `${document.body.dataset[field]} ${value}`);
+    button.setAttribute("aria-pressed", String(this.only[field].has(value)));
+    button.addEventListener("click", () => {
+      if (!this.only[field].delete(value)) this.only[field].add(value);
+      button.setAttribute("aria-pressed", String(this.only[field].has(value)));
+      for (const chart of this.charts.values()) chart.stale = true;
+      this.draw();
+    });
+    return button;
   }
 
   draw() {
@@ -131,12 +157,10 @@ export class Charts {
 
   fitted(chart) {
     const spec = JSON.parse(chart.spec);
-    const drawn = spec.width;
-    const label = `{"value":${drawn + 5}}`; // what stands behind the right edge
-    const width = chart.figure.clientWidth - MARGIN - (chart.spec.includes(label) ? LABEL : 0);
+    const width = chart.figure.clientWidth - MARGIN - (chart.spec.includes("width + 5") ? LABEL : 0);
     spec.width = Math.max(NARROWEST, Math.min(WIDEST, width));
     const color = getComputedStyle(document.body).getPropertyValue("--soft").trim();
-    return JSON.stringify(spec).replaceAll(INK, color).replaceAll(label, '{"value":{"expr":"width + 5"}}');
+    return JSON.stringify(spec).replaceAll(INK, color);
   }
 
   async embed(chart, text) {
@@ -147,7 +171,7 @@ export class Charts {
       const { rows, ends } = this.content(chart.lines);
       spec.datasets = { ...spec.datasets, ...rows };
       for (const param of spec.params ?? []) if (param.name in ends) param.value = ends[param.name];
-      chart.section.dataset.points = String(rows.bold_rows.length);
+      chart.section.dataset.points = String(rows.every_rows?.length ?? rows.bold_rows.length);
     }
     const { view } = await vegaEmbed(chart.figure, spec, {
       mode: "vega-lite", renderer: "canvas", actions: false, ast: true, defaultStyle: false, logLevel: ERRORS_ONLY,
@@ -169,34 +193,44 @@ export class Charts {
     }
     for (const [name, value] of Object.entries(ends)) chart.view.signal(name, value);
     await chart.view.resize().runAsync();
-    chart.section.dataset.points = String(rows.bold_rows.length);
+    chart.section.dataset.points = String(rows.every_rows?.length ?? rows.bold_rows.length);
   }
 
   content(kind) {
-    const ends = this.compared.map((charts) => charts.ends(kind)).filter((pair) => pair !== null);
-    const [bottom, top] = [Math.min(...ends.map(([low]) => low)), Math.max(...ends.map(([, high]) => high))];
-    return { rows: this.rows(kind), ends: ends.length ? { bottom, top } : {} };
+    const ends = this.ends(kind);
+    return { rows: this.rows(kind), ends: ends === null ? {} : { bottom: ends[0], top: ends[1] } };
   }
 
   shown(kind) {
-    return Object.entries(this.lines[kind] ?? {}).filter(([, line]) => !this.hidden.has(line.rank));
+    const wanted = ([, line]) => FILTERS.every((field) => !this.only[field].size || this.only[field].has(line[field]));
+    const lines = Object.entries(this.lines[kind] ?? {});
+    if (kind === "memory") return lines;
+    // of studies on one axis, only the best lines: all would be a thicket
+    return lines.filter((one) => wanted(one) && (!this.overlaid || this.isBest(one[1])));
+  }
+
+  isBest(line) {
+    return this.best.get(line.study)?.has(line.trial) ?? true;
   }
 
   rows(kind) {
-    const [raw, bold, ended] = [[], [], []];
+    const [raw, bold, other, ended] = [[], [], [], []];
     const lines = this.shown(kind);
+    const strong = lines.filter(([, line]) => kind === "memory" || this.isBest(line));
     for (const [trial, line] of lines) {
-      const about = { trial, rank: line.rank };
+      const about = { trial, study: line.study, rank: line.rank, targets: line.targets, alpha: line.alpha, rate: line.rate, seed: line.seed };
+      const best = strong.some(([name]) => name === trial);
       line.points.forEach(([x, y, low = y, high = y], place) => {
-        if (lines.length <= MAX_RAW_LINES) {
+        if (best && strong.length <= MAX_RAW_LINES) {
           raw.push({ ...about, x, y: low, n: 2 * place });
           if (high !== low) raw.push({ ...about, x, y: high, n: 2 * place + 1 });
         }
-        bold.push({ ...about, x, y });
+        (best ? bold : other).push({ ...about, x, y });
       });
-      if (line.ended) ended.push(bold.at(-1));
+      if (line.ended) ended.push((best ? bold : other).at(-1));
     }
-    return { raw_rows: raw, bold_rows: bold, ended_rows: ended };
+    const rows = { raw_rows: raw, bold_rows: bold, other_rows: other, ended_rows: ended };
+    return kind === "memory" ? rows : { ...rows, every_rows: [...bold, ...other] };
   }
 
   // The ends of the loss axis: what rises far above the start diverges, and would press all lines flat.

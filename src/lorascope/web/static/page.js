@@ -3,9 +3,12 @@
 import { Charts } from "/assets/charts.js";
 
 const SILENCE_MS = 12000; // the server sends something every five seconds
+const overlay = document.querySelector("[data-overlay]"); // studies that are compared share their charts
+const shared = overlay && new Charts(overlay);
+shared?.place("live_charts", JSON.parse(overlay.dataset.overlay));
 export const studies = new Map();
 for (const element of document.querySelectorAll("[data-study]")) {
-  studies.set(element.dataset.study, { element, charts: new Charts(element), hash: null });
+  studies.set(element.dataset.study, { element, charts: shared ?? new Charts(element), hash: null });
 }
 
 function show(element, html) {
@@ -22,10 +25,12 @@ function show(element, html) {
   }
 }
 
-function apply(study, [part, chart, line], value) {
-  if (part === "lines") study.charts.setLine(chart, line, value);
-  else if (part === "live_charts" || part === "summary_charts") study.charts.place(part, value ?? []);
-  else if (part === "state") announce(study.element, value);
+function apply(name, study, [part, chart, line], value) {
+  if (part === "lines") study.charts.setLine(chart, name, line, value);
+  else if (part === "best") study.charts.setBest(name, value ?? []);
+  else if (part === "live_charts" || part === "summary_charts") {
+    if (!shared) study.charts.place(part, value ?? []);
+  } else if (part === "state") announce(study.element, value);
   else if (part === "data_hash") study.hash = value;
   else show(study.element.querySelector(`[data-part="${part}"]`), value ?? "");
 }
@@ -38,12 +43,25 @@ function announce(element, { name, label }) {
 }
 
 function compareRows() {
-  const note = document.getElementById("different-rows");
+  if (!shared) return;
   const hashes = new Set([...studies.values()].map((study) => study.hash).filter((hash) => hash !== null));
-  if (note) note.hidden = hashes.size < 2;
-  const all = [...studies.values()].map((study) => study.charts);
-  for (const charts of all) charts.compared = hashes.size === 1 ? all : [charts];
+  document.getElementById("different-rows").hidden = hashes.size < 2;
+  overlay.hidden = hashes.size > 1;
 }
+
+async function copy(button) {
+  const text = button.parentElement.querySelector("code").textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    getSelection().selectAllChildren(button.parentElement.querySelector("code"));
+    document.execCommand("copy");
+  }
+}
+
+document.addEventListener("click", (event) => {
+  if (event.target.matches("[data-copy]")) copy(event.target);
+});
 
 let source = null;
 let heard = Date.now();
@@ -57,8 +75,8 @@ function hear() {
 function receive(event) {
   hear();
   for (const [path, value] of Object.entries(JSON.parse(event.data))) {
-    const [study, ...part] = path.split("/");
-    apply(studies.get(study), part, value);
+    const [name, ...part] = path.split("/");
+    apply(name, studies.get(name), part, value);
   }
   compareRows();
   for (const { charts } of studies.values()) charts.draw();
