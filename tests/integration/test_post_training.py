@@ -268,7 +268,7 @@ def test_report_shows_post_training_results(lorascope: Lorascope, spec: StudySpe
     assert lorascope("report", study)[0] == 0
     for name in ("report.md", "report.html"):
         text = (study / name).read_text(encoding="utf-8")
-        for title in ("How much of each rank was used", "Rank 4 cut to smaller ranks", "What was forgotten"):
+        for title in ("Effective rank", "Shrink after training", "Truncated adapters", "Loss on other text"):
             assert title in text
         assert f"{summarize(study).truncation.cuts[0].eval_loss:.4f}" in text
         assert "reference, which Python carries (PSF License)" in text.replace("&#39;", "'")

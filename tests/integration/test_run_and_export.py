@@ -64,7 +64,8 @@ def test_run_writes_every_file_and_a_valid_summary(
     assert "step=6/6 rank=4 " in err
     assert "Warning" not in err
     assert {path.name for path in folder.iterdir()} == {
-        "study.yaml", "study.db", "adapters", "charts", "report.html", "report.md", "summary.json",
+        "study.yaml", "study.db", "adapters", "charts", "charts.zip", "report.html", "report.md", "runs.csv",
+        "summary.json",
     }  # fmt: skip
     assert load_spec(folder / "study.yaml", {}) == spec
     for rank in spec.ranks:
