@@ -23,9 +23,7 @@ from lorascope.analysis.verdict.shown import claims_over_looks
 from lorascope.records import EvalRecord, FurtherEvalRecord, LookRecord, Setting
 from lorascope.search.best import best_settings, latest_losses
 from lorascope.search.sequential import MOST_SEEDS, Purchase, best_purchase, first_seeds, sequential_seeds
-
-TRAINING = 3.0
-"""Cost of a token in training, as forward passes: one forward and two backward."""
+from lorascope.search.work import TRAINING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

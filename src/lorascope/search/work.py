@@ -1,0 +1,253 @@
+"""Work of a study by activity: a pure function of the study, the sizes of its rows and model, and what is done.
+
+The unit is a token that goes forward through the base model. An adapter makes a token dearer by its share of the
+base's parameters, and training makes it ``TRAINING`` times as dear.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from lorascope.records import Arm, LookRecord, ResolvedStudy, TrialRecord
+from lorascope.search.analyses import truncation_ranks
+from lorascope.search.rounds import next_trials
+from lorascope.search.sequential import seed_rounds
+from lorascope.search.solo_runs import EFFORTS, pending_solo_runs
+from lorascope.search.steps import evaluation_steps, rung_steps
+from lorascope.search.trials import planned_arms
+from lorascope.spec.fields.answer import NO_TEXT
+from lorascope.spec.schema import StudySpec
+
+Activity = Literal[
+    "solo_runs", "training", "evaluation", "further_rows", "spectra", "forgetting_text", "truncation", "proof"
+]
+Work = dict[Activity, float]
+
+TRAINING = 3.0
+"""Cost of a token in training, as forward passes: one forward and two backward."""
+PROOF_ROWS = 3
+"""Held-out rows on which PEFT's losses are compared."""
+_SVD = 60.0
+"""Operations of a rank's singular values beside those of a product of its factors with as many vectors as its rank:
+two QR decompositions in float64, and as they are slow ones."""
+_UNSURE = 0.5
+"""Chance that a setting beyond those that stay at a rung stays as well, within the margin of the best."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Sizes that a study's work follows from."""
+
+    total_steps: int
+    """Optimizer steps of a trial."""
+    step_tokens: float
+    """Tokens of a trial's mean step."""
+    heaviest_tokens: float
+    """Tokens of the heaviest step, which a solo run ends with."""
+    eval_tokens: float
+    """Tokens of the held-out rows."""
+    eval_examples: int
+    text_tokens: float = 0.0
+    """Tokens of the forgetting text."""
+    adapter_share: Mapping[str, float] | None = None
+    """Parameters of an adapter of rank 1, divided by the base's, by set of target modules; None leaves adapters out."""
+
+    def token(self, arm: Arm) -> float:
+        """Return the cost of a token that goes forward through the base and an adapter."""
+        return 1.0 + self.adapter_parameters(arm)
+
+    def adapter_parameters(self, arm: Arm) -> float:
+        """Return the parameters of an adapter, divided by the base's."""
+        targets, rank = arm
+        return rank * self.adapter_share[targets] if self.adapter_share else 0.0
+
+    def train_step(self, arm: Arm) -> float:
+        """Return the work of a trial's mean step."""
+        return TRAINING * self.step_tokens * self.token(arm)
+
+    def evaluation(self, arm: Arm) -> float:
+        """Return the work of one evaluation on the held-out rows."""
+        return self.eval_tokens * self.token(arm)
+
+
+def sizes_of(
+    spec: StudySpec,
+    resolved: ResolvedStudy,
+    *,
+    heaviest_tokens: float | None = None,
+    text_tokens: float = 0.0,
+    adapter_share: Mapping[str, float] | None = None,
+) -> Sizes:
+    """Return the sizes of a resolved study; the heaviest step is as heavy as the mean one where it is not known."""
+    rows = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
+    step_tokens = resolved.train_tokens / resolved.train_examples * min(rows, resolved.train_examples)
+    return Sizes(
+        total_steps=resolved.total_steps,
+        step_tokens=step_tokens,
+        heaviest_tokens=heaviest_tokens or step_tokens,
+        eval_tokens=float(resolved.eval_tokens or 0),
+        eval_examples=resolved.eval_examples,
+        text_tokens=text_tokens,
+        adapter_share=adapter_share,
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class TrialProgress:
+    """How far a trial of the round that trains is."""
+
+    trial: TrialRecord
+    steps: int = 0
+    """Optimizer steps done."""
+    evaluated: int = -1
+    """Step of its last evaluation; -1 before the first."""
+    ended: bool = False
+
+
+def planned_work(spec: StudySpec, sizes: Sizes) -> Work:
+    """Return the work of a whole study: its first looks included, those that it may ask for later left out."""
+    arms = planned_arms(spec)
+    first = [TrialProgress(trial=trial) for trial in next_trials(spec, [], {})]
+    work: Work = {"solo_runs": solo_work(spec, sizes, pending_solo_runs(spec, arms, []))}
+    return work | training_work(spec, sizes, first) | analysis_work(spec, sizes, arms)
+
+
+def solo_work(spec: StudySpec, sizes: Sizes, pending: Iterable[tuple[Arm, int]]) -> float:
+    """Return the work of solo runs, each an arm with its repeat."""
+    effort = EFFORTS[spec.cost]
+    work = 0.0
+    for arm, repeat in pending:
+        is_last = repeat == effort.repeats - 1
+        tokens = effort.steps * sizes.step_tokens + (sizes.heaviest_tokens if is_last else sizes.step_tokens)
+        held_out = min(sizes.eval_tokens, spec.tokens_per_pass) if is_last else 0.0
+        work += sizes.token(arm) * (TRAINING * tokens + held_out)
+    return work
+
+
+def training_work(
+    spec: StudySpec,
+    sizes: Sizes,
+    current: Sequence[TrialProgress],
+    *,
+    before: Sequence[TrialRecord] = (),
+    losses: Mapping[str, float] = MappingProxyType({}),
+    looks: Sequence[LookRecord] = (),
+) -> Work:
+    """Return the training and the evaluations that are still to come.
+
+    Args:
+        spec: the study.
+        sizes: of its rows and model.
+        current: all trials of the round that trains.
+        before: trials of rounds that ended.
+        losses: held-out losses so far, in nats a token, by trial id.
+        looks: those that a sequential study has taken.
+    """
+    work = _round_work(spec, sizes, current, rivals=bool(before))
+    known = [*before, *(one.trial for one in current)]
+    for trials in rounds_to_come(spec, known, losses, looks):
+        more = _round_work(spec, sizes, [TrialProgress(trial=trial, evaluated=0) for trial in trials], rivals=True)
+        work = {name: work[name] + more[name] for name in work}
+    if current and not before and all(one.evaluated < 0 for one in current):
+        work["evaluation"] += sizes.eval_tokens  # the base, once
+    return work
+
+
+def rounds_to_come(
+    spec: StudySpec, trials: Sequence[TrialRecord], losses: Mapping[str, float], looks: Sequence[LookRecord] = ()
+) -> list[tuple[TrialRecord, ...]]:
+    """Return the rounds that follow those of ``trials``, if settings end in the order that they are in now.
+
+    An arm without a loss is taken to be best at the middle of its rates.
+    """
+    known, before = {**_middle_losses(trials, losses), **losses}, list(trials)
+    found: list[tuple[TrialRecord, ...]] = []
+    while more := next_trials(spec, before, known):
+        found.append(more)
+        before += more
+    there = {trial.trial_id for trial in before}
+    asked = (tuple(trial for trial in more if trial.trial_id not in there) for more in seed_rounds(spec, looks))
+    return [*found, *filter(None, asked)]
+
+
+def _middle_losses(trials: Sequence[TrialRecord], losses: Mapping[str, float]) -> dict[str, float]:
+    with_loss = {trial.arm for trial in trials if trial.trial_id in losses}
+    found: dict[str, float] = {}
+    for arm in {trial.arm for trial in trials} - with_loss:
+        own = [trial for trial in trials if trial.arm == arm]
+        alpha = own[0].lora_alpha
+        rates = sorted({trial.learning_rate for trial in own if trial.lora_alpha == alpha})
+        middle = (alpha, rates[len(rates) // 2])
+        found |= {trial.trial_id: 0.0 for trial in own if trial.setting == middle}
+    return found
+
+
+def _round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialProgress], *, rivals: bool) -> Work:
+    """Return the work of the trials of one round that have not ended; at its rungs some of them will."""
+    total = sizes.total_steps
+    searches = {one.trial.seed for one in trials} == {spec.seeds[0]}
+    rungs = rung_steps(spec, total) if searches else ()
+    work: Work = {"training": 0.0, "evaluation": 0.0}
+    for arm in dict.fromkeys(one.trial.arm for one in trials):
+        own = [one for one in trials if one.trial.arm == arm]
+        alive = [one for one in own if not one.ended]
+        settings = len({one.trial.setting for one in own}) + rivals
+        for one in alive:
+            staying = {
+                rung: min(1.0, _share_staying(settings, place) * len(own) / len(alive))
+                for place, rung in enumerate(rungs)
+                if rung > one.evaluated
+            }
+            work["training"] += sizes.train_step(arm) * sum(
+                (last - first) * _least(staying, last) for first, last in _between(one.steps, staying, total)
+            )
+            left = (step for step in evaluation_steps(spec, total) if step > max(0, one.evaluated))
+            work["evaluation"] += sizes.evaluation(arm) * sum(_least(staying, step) for step in left)
+    return work
+
+
+def _share_staying(settings: int, place: int) -> float:
+    """Return the share of an arm's settings that are expected to stay at a rung, by its place."""
+    stay = math.ceil(settings / (2 << place))
+    return (stay + (_UNSURE if stay < settings else 0.0)) / settings
+
+
+def _least(staying: Mapping[int, float], step: int) -> float:
+    """Return the chance that a trial takes a step: it has passed the rungs before it."""
+    return min((share for rung, share in staying.items() if rung < step), default=1.0)
+
+
+def _between(first: int, rungs: Iterable[int], last: int) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of steps between rungs, each as (steps before it, last step)."""
+    for rung in (*sorted(rung for rung in rungs if rung > first), last):
+        yield first, rung
+        first = rung
+
+
+def analysis_work(spec: StudySpec, sizes: Sizes, arms: Sequence[Arm]) -> Work:
+    """Return the work of what follows training, over arms that each have a trained adapter."""
+    text = sizes.text_tokens if spec.forgetting_text != NO_TEXT else 0.0
+    work: Work = {
+        "spectra": sum(spectrum_work(sizes, arm) for arm in arms),
+        "forgetting_text": text * (1.0 + sum(map(sizes.token, arms))),
+        "truncation": 0.0,
+        "proof": proof_tokens(sizes) * (1.0 + sum(map(sizes.token, arms))),
+    }
+    for targets in dict.fromkeys(targets for targets, _ in arms) if spec.truncation else ():
+        ranks = [rank for own, rank in arms if own == targets]
+        top = (targets, max(ranks))
+        work["truncation"] += spectrum_work(sizes, top)
+        work["truncation"] += sum(sizes.evaluation((targets, rank)) for rank in truncation_ranks(top[1], ranks))
+    return work
+
+
+def spectrum_work(sizes: Sizes, arm: Arm) -> float:
+    """Return the work of an adapter's singular values, which grows with the square of its rank."""
+    return _SVD * sizes.adapter_parameters(arm) * arm[1]
+
+
+def proof_tokens(sizes: Sizes) -> float:
+    """Return the tokens of the held-out rows that each adapter is compared with PEFT on."""
+    return sizes.eval_tokens / sizes.eval_examples * min(PROOF_ROWS, sizes.eval_examples) if sizes.eval_examples else 0
