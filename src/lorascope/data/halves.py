@@ -36,6 +36,10 @@ class Halves:
 
     train: Examples
     held: Examples
+    n_eval: int
+    """Held-out rows on which training is evaluated."""
+    key: int
+    """The key that no row of one half shares with a row of the other."""
     notes: tuple[Message, ...]
 
 
@@ -65,19 +69,28 @@ class _Copies:
         return notes
 
 
-def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
-    """Hold out rows of the study's one split. Raises InputError if that cannot be done, or leaves too few rows."""
-    n_eval = spec.eval_examples or default_eval_rows(len(rows))
+def split_by_seed(spec: StudySpec, rows: EncodedRows, n_further: int = 0) -> Halves:
+    """Hold out rows of the study's one split.
+
+    Args:
+        spec: the study.
+        rows: of its split.
+        n_further: rows outside of the split that a sequential study can be evaluated on.
+
+    Raises:
+        InputError: no rows can be held out, or too few rows are left.
+    """
+    evaluated = n_eval = spec.eval_examples or default_eval_rows(len(rows))
     if spec.until_decided:
-        n_eval = pool_rows(len(rows), n_eval)
+        n_eval = max(evaluated, pool_rows(len(rows), evaluated) - n_further)
     copies, is_first = _Copies.of(rows.keys, rows.signatures), first_of_each(rows.keys[:, TOKENS])
 
     def split_by(key: int) -> HoldOut:
         return hold_out(copies.groups(key), is_first, n_eval=n_eval, seed=spec.split_seed)
 
-    split, notes = split_by(PROMPT), copies.notes()
+    split, key, notes = split_by(PROMPT), PROMPT, copies.notes()
     if len(split.eval) < 2 and len((whole := split_by(CONVERSATION)).eval) >= 2:
-        split, notes = whole, (Message("rows.whole_conversations"),)
+        split, key, notes = whole, CONVERSATION, (Message("rows.whole_conversations"),)
     if not len(split.eval):
         raise InputError(
             f"no rows can be held out: every prompt has more than {n_eval} rows, and no prompt may be in both halves",
@@ -88,7 +101,9 @@ def split_by_seed(spec: StudySpec, rows: EncodedRows) -> Halves:
         notes += (Message("rows.fewer_held_out", asked=n_eval, count=len(split.eval)),)
     notes += note(split.train_repeats, "rows.train_repeats") + note(split.eval_repeats, "rows.eval_repeats")
     examples = Examples.of_columns(rows.tokens, rows.lengths)
-    return Halves(train=examples.take(split.train), held=examples.take(split.eval), notes=notes)
+    return Halves(
+        train=examples.take(split.train), held=examples.take(split.eval), n_eval=evaluated, key=key, notes=notes
+    )
 
 
 def _check_sizes(spec: StudySpec, rows: EncodedRows, *, n_train: int, n_held: int, fewest_held: int) -> None:
@@ -114,8 +129,10 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
     """
     different = np.flatnonzero(first_of_each(other.keys[:, TOKENS]))
     n_eval = spec.eval_examples or len(different)
+    evaluated = n_eval
     if spec.until_decided:
         n_eval = min(len(different), max(n_eval, LARGEST_POOL))
+        evaluated = spec.eval_examples or default_eval_rows(5 * n_eval)
     held = different[choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
     copies = _Copies.of(
         np.concatenate([rows.keys, other.keys[held]]), np.concatenate([rows.signatures, other.signatures[held]])
@@ -125,9 +142,9 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
         groups = copies.groups(key)
         return np.flatnonzero(~np.isin(groups[: len(rows)], groups[len(rows) :]))
 
-    kept, notes = kept_by(PROMPT), copies.notes()
+    kept, key, notes = kept_by(PROMPT), PROMPT, copies.notes()
     if len(kept) < spec.per_device_train_batch_size <= len(whole := kept_by(CONVERSATION)):
-        kept, notes = whole, (Message("rows.whole_conversations"),)
+        kept, key, notes = whole, CONVERSATION, (Message("rows.whole_conversations"),)
     _check_sizes(spec, rows, n_train=len(kept), n_held=len(held), fewest_held=spec.eval_examples or 2)
     repeats = len(kept) - int(first_of_each(rows.keys[kept, TOKENS]).sum())
     notes += note(len(rows) - len(kept), "rows.shared_prompt")
@@ -135,19 +152,30 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
     return Halves(
         train=Examples.of_columns(rows.tokens, rows.lengths).take(kept),
         held=Examples.of_columns(other.tokens, other.lengths).take(held),
+        n_eval=evaluated,
+        key=key,
         notes=notes,
     )
 
 
-def evaluated_first(spec: StudySpec, held: Examples) -> tuple[Examples, Examples]:
+def rows_outside(rows: EncodedRows, others: EncodedRows, key: int) -> Groups:
+    """Return the numbers of the other rows that copy none of ``rows`` and repeat no earlier one of their own."""
+    if not len(others):
+        return np.empty(0, np.int64)
+    copies = _Copies.of(np.concatenate([rows.keys, others.keys]), np.concatenate([rows.signatures, others.signatures]))
+    groups, is_first = copies.groups(key), first_of_each(others.keys[:, TOKENS])
+    return np.flatnonzero(is_first & ~np.isin(groups[len(rows) :], groups[: len(rows)]))
+
+
+def evaluated_first(spec: StudySpec, halves: Halves) -> tuple[Examples, Examples]:
     """Divide the rows that are held out: those that training is evaluated on, and those that a sequential study has
     beyond them, in the order in which it evaluates them.
     """
+    held = halves.held
     if not spec.until_decided:
         return held, held[:0]
-    n_eval = min(len(held), spec.eval_examples or default_eval_rows(len(held) * 5))
     order = shuffled(len(held), seed=(spec.split_seed,))
-    return held.take(np.sort(order[:n_eval])), held.take(order[n_eval:])
+    return held.take(np.sort(order[: halves.n_eval])), held.take(order[halves.n_eval :])
 
 
 def note(count: int, code: str, **values: Value) -> tuple[Message, ...]:

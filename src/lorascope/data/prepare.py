@@ -12,6 +12,7 @@ from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
 from lorascope.data.formats.template import prints_date
 from lorascope.data.halves import evaluated_first, note, split_by_name, split_by_seed
+from lorascope.data.left_over import further_rows, load_left_over
 from lorascope.data.minhash import check_available
 from lorascope.data.processes import Progress, encode_rows
 from lorascope.data.sources.mixture import load_data_sets
@@ -63,22 +64,23 @@ def prepare(
         )
 
     found = read(data_sets, spec.split)
+    left = load_left_over(spec)
     if spec.eval_split is None:
-        notes, halves = found.notes, split_by_seed(spec, found.rows)
+        notes, halves = found.notes, split_by_seed(spec, found.rows, n_further=len(left or ()))
     else:
         other = read(load_data_sets(spec, spec.eval_split, mixed=False), spec.eval_split)
         notes = tuple(dict.fromkeys(found.notes + other.notes))
         halves = split_by_name(spec, found.rows, other.rows)
-    train, (held, spare) = halves.train, evaluated_first(spec, halves.held)
-    formats = ", ".join(dict.fromkeys(encoder.format.name for encoder in encoders))
-    data_hash = hash_splits((train, halves.held))
+    held, spare = evaluated_first(spec, halves)
+    further, more = further_rows(spec, left, encoders[0], found.rows, halves) if left else (held[:0], ())
+    hashed = (halves.train, halves.held, further) if len(further) else (halves.train, halves.held)
     return Splits(
-        train=train,
+        train=halves.train,
         eval=tuple(held),
-        spare=tuple(spare),
-        data_hash=data_hash,
-        format=formats,
-        notes=notes + halves.notes,
+        spare=(*spare, *further),
+        data_hash=hash_splits(hashed),
+        format=", ".join(dict.fromkeys(encoder.format.name for encoder in encoders)),
+        notes=notes + halves.notes + more,
         lengths=found.rows.whole_lengths,
     )
 
