@@ -17,7 +17,7 @@ def find_budget(data: StudyData, trials: Sequence[TrialSection]) -> BudgetSectio
     trained = {trial.trial_id: int(data.steps[trial.trial_id].tokens.sum()) for trial in trials}
     evaluations = sum(record.step > 0 for trial in trials for record in data.evaluations[trial.trial_id])
     tokens = sum(trained.values()) + (1 + evaluations) * resolved.eval_tokens
-    n_trials = len(data.spec.seeds) * sum(map(len, data.settings.values()))
+    n_trials = len(data.seeds) * sum(map(len, data.settings.values()))
     whole_grid = data.spec.model_copy(update={"early_exit": False})
     n_evaluations = len(evaluation_steps(whole_grid, resolved.total_steps)) - 1
     whole = fmean(trained[name] for name in finished) + n_evaluations * resolved.eval_tokens

@@ -16,3 +16,9 @@ class Findings:
     trials: Sequence[TrialSection]
     choices: Mapping[int, RankChoice]
     comparison: Comparison | None
+
+    @property
+    def compared_rows(self) -> int:
+        """Return the held-out rows that the ranks are compared on; 0 before they were counted."""
+        data = self.data
+        return data.looks[-1].rows if data.looks else data.resolved.eval_examples if data.resolved else 0

@@ -28,6 +28,7 @@ from lorascope.records import (
     TrialRecord,
     TruncationRecord,
 )
+from lorascope.search.sequential import first_seeds, goes_on
 from lorascope.search.target_sets import studies_by_set
 from lorascope.search.trials import planned_settings
 from lorascope.spec.load import load_spec
@@ -64,6 +65,8 @@ class StudyData:
     """Evaluations on further held-out rows in their order, by trial id."""
     looks: tuple[LookRecord, ...]
     """Looks of a sequential study that compared ranks, in order."""
+    goes_on: bool
+    """True for a sequential study that has another look to take."""
     spectra: tuple[SpectrumRecord, ...]
     """Of all examined trials, layers in the model's order."""
     truncations: tuple[TruncationRecord, ...]
@@ -106,6 +109,11 @@ class StudyData:
     def rates(self, rank: int, lora_alpha: float) -> tuple[float, ...]:
         """Return the learning rates of a rank and alpha, ascending."""
         return tuple(rate for alpha, rate in self.settings[rank] if alpha == lora_alpha)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The study's seeds, those that its looks asked for included."""
+        return (*first_seeds(self.spec), *(look.next_value for look in self.looks if look.next == "seed"))
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -163,7 +171,7 @@ def _of_set(
 
 
 def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
-    trials = tuple(store.read(TrialRecord))
+    trials, looks = tuple(store.read(TrialRecord)), store.read(LookRecord)
     return StudyData(
         targets="",
         spec=spec,
@@ -176,7 +184,8 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         steps={trial.trial_id: store.step_columns(trial.trial_id) for trial in trials},
         evaluations={trial.trial_id: tuple(store.read(EvalRecord, trial_id=trial.trial_id)) for trial in trials},
         further=by_trial(store.read(FurtherEvalRecord)),
-        looks=tuple(look for look in store.read(LookRecord) if len(look.ranks) > 1),
+        looks=tuple(look for look in looks if len(look.ranks) > 1),
+        goes_on=spec.until_decided and goes_on(looks),
         spectra=tuple(store.read(SpectrumRecord)),
         truncations=tuple(store.read(TruncationRecord)),
         forgetting={record.trial_id: record for record in store.read(ForgettingRecord)},

@@ -21,6 +21,7 @@ from lorascope.analysis.cost.whole_run import costs_part
 from lorascope.analysis.estimates.losses import Estimate, final_train_loss
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice, choose, compare
 from lorascope.analysis.findings import Findings
+from lorascope.analysis.looks import look_sections
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.study_data import StudyData, load_study
@@ -90,13 +91,15 @@ def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
         generic_text=generic_text_part(data),
         predicted=predicted_part(data, ranks),
         costs=costs_part(data, ranks, trials),
+        looks=look_sections(data),
     )
     return summary, found
 
 
 def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
     spec, resolved = data.spec, data.resolved
-    same = {"alpha_rule", "seeds", "tolerance", "convergence_band", "max_seconds"}
+    same = {"alpha_rule", "tolerance", "convergence_band", "max_seconds"}
+    ended = bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials)
     return StudyInfo.model_validate(
         {
             **{name: getattr(resolved, name, None) for name in StudyInfo.model_fields},
@@ -107,7 +110,8 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
             "targets": data.targets,
             "adapted_modules": len(resolved.target_modules) if resolved else None,
             "learning_rates": sorted({rate for settings in data.settings.values() for _, rate in settings}),
-            "complete": bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials),
+            "seeds": data.seeds,
+            "complete": ended and not data.goes_on,
             "max_memory_bytes": parse_bytes(spec.max_memory) if spec.max_memory else None,
             "max_adapter_bytes": from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
             "budget": find_budget(data, trials),

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from lorascope.analysis.adapters.schema import ForgettingSection, GenericTextSection, SpectrumSection, TruncationSection
 from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
+from lorascope.analysis.looks import LookSection
 from lorascope.analysis.readings_schema import GridSection, ReadingsSection
 from lorascope.analysis.section import Interval, Section
 from lorascope.analysis.verdict.schema import AnswerSection, CautionSection, RecommendationSection, VerdictSection
@@ -275,6 +276,13 @@ class SetSummary(Section):
     """Predictions made before any measurement, compared with the measurements."""
     costs: CostsSection | None = None
     """Costs of the ranks compared with each other, and of the whole run."""
+    looks: tuple[LookSection, ...] = ()
+    """Looks of a sequential study, in order."""
+
+    @property
+    def compared_rows(self) -> int | None:
+        """Return the held-out rows that the ranks are compared on."""
+        return self.looks[-1].rows if self.looks else self.study.eval_examples
 
     def at_best_alpha(self, found: Iterable[WithAlpha]) -> list[WithAlpha]:
         """Return the trials or cells of the grid that are at the alpha of their rank's lowest loss."""

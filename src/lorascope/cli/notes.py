@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope.analysis import StudySummary
+from lorascope.text.looks import describe_look
 from lorascope.text.say import say
 from lorascope.text.tables.advice import needs
 
@@ -23,6 +24,7 @@ def show_notes(console: Console, summary: StudySummary) -> None:
 
 def _sections(summary: StudySummary) -> Iterator[tuple[str, Sequence[str]]]:
     yield "Verdict", [say(summary.verdict.text), say(summary.recommendation.use.change)]
+    yield "Looks", [describe_look(look) for look in summary.looks]
     yield (
         "Needs",
         [f"{need.title}: rank {need.rank}, {need.reason}" for need in needs(summary) if need.rank is not None],

@@ -177,9 +177,10 @@ def _table_note(summary: StudySummary, left_out: int) -> Text:
     study, rates = summary.study, {part.best_learning_rate for part in summary.ranks} - {None}
     seeds = max((part.seeds for part in summary.ranks), default=0)
     parts = ["Nats/token"]
-    if study.eval_examples is not None:
-        parts[0] += f" on {study.eval_examples:,} held-out examples"
+    if summary.compared_rows is not None:
+        parts[0] += f" on {summary.compared_rows:,} held-out examples"
     parts += [f"mean of {seeds} seeds"] if seeds > 1 else ["one seed"] if seeds else []
+    parts += [f"95 % over {_counted(len(summary.looks), 'look')}"] if summary.looks else []
     parts += [f"rate {next(iter(rates)):g}"] if len(rates) == 1 and len(study.learning_rates) > 1 else []
     parts += [f"{_counted(left_out, 'rank')} left out"] if left_out else []
     return Text(f"{', '.join(parts)}.", style="dim")

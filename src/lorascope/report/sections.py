@@ -11,6 +11,7 @@ from lorascope.analysis.summary import TargetSetsSection
 from lorascope.charts.chart import Chart, SectionName
 from lorascope.records import ShownRow
 from lorascope.text.language import tr
+from lorascope.text.looks import look_table
 from lorascope.text.next_steps import export_command
 from lorascope.text.numbers import format_seconds
 from lorascope.text.say import say
@@ -83,6 +84,7 @@ def report_sections(
     )
     details: tuple[tuple[str, str, Blocks], ...] = (
         ("tests", tr("Tests and p-values"), _table(claims_table(summary))),
+        ("looks", tr("Looks at the data"), _table(look_table(summary))),
         ("training-loss", tr("If you had looked at training loss only"), _naive(summary)),
         ("grid", tr("Loss at every learning rate"), _rates(summary)),
         ("return", tr("Return on rank"), row("larger_ranks") + _gains(summary)),

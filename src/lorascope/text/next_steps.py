@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope.analysis.summary import StudySummary
-from lorascope.message import Message
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_about
 
@@ -72,8 +71,8 @@ def _longer(summary: StudySummary, folder: Path) -> Step:
 
 def _decisive(summary: StudySummary, folder: Path) -> Step:
     """Run the seeds or rows that would decide; accept a larger tolerance where none would."""
-    seeds, need = summary.study.seeds, _remedy(summary)
-    needed = need.values if need else {}
+    seeds, need = summary.study.seeds, summary.verdict.remedy
+    needed = need.text.values if need else {}
     if len(seeds) == 1:
         return _again(summary, folder, seeds=_ENOUGH_SEEDS)
     if isinstance(count := needed.get("more_seeds"), int):
@@ -90,10 +89,6 @@ def _decisive(summary: StudySummary, folder: Path) -> Step:
             note=tr("proven if you accept +{tolerance}, without more training", tolerance=f"{tolerance:g}"),
         )
     return _again(summary, folder, seeds=len(seeds) + 1)
-
-
-def _remedy(summary: StudySummary) -> Message | None:
-    return next((caution.text[0] for caution in summary.cautions if caution.kind == "underpowered"), None)
 
 
 def _other_ranks(summary: StudySummary, folder: Path) -> Step:

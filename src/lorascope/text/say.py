@@ -11,6 +11,7 @@ from lorascope.message import Message, Value
 from lorascope.text.language import tr, trn
 from lorascope.text.numbers import (
     chance,
+    format_about,
     format_count,
     format_seconds,
     fraction,
@@ -25,6 +26,7 @@ from lorascope.text.sentences import SENTENCES, Plural
 from lorascope.units import format_bytes
 
 KINDS: Mapping[str, Callable[..., str]] = {
+    "about": format_about,
     "bytes": format_bytes,
     "chance": chance,
     "count": format_count,

@@ -5,6 +5,7 @@ from itertools import chain
 
 from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.text.language import tr, trn
+from lorascope.text.looks import over_looks
 from lorascope.text.numbers import format_count, format_seconds, ranks
 from lorascope.text.say import say
 from lorascope.text.tables.advice import Need, needs
@@ -85,7 +86,7 @@ def _loss(summary: StudySummary) -> Iterator[str]:
     yield tr(
         "The loss on {count} held-out examples fell from {base} nats per token before training to {loss} at rank "
         "{rank}, the lowest.",
-        count=format_count(study.eval_examples or 0),
+        count=format_count(summary.compared_rows or 0),
         base=f"{base:.3f}" if base is not None else "?",
         loss=f"{best.eval_loss:.3f}",
         rank=best.rank,
@@ -97,6 +98,8 @@ def _loss(summary: StudySummary) -> Iterator[str]:
         yield tr(
             "Differences are paired by example and seed, with 95% intervals; each rank is at its best learning rate."
         )
+    if summary.looks:
+        yield over_looks(summary)
 
 
 def _cost(summary: StudySummary) -> Iterator[str]:

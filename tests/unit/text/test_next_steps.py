@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorascope.analysis import StudySummary, summarize
+from lorascope.analysis.verdict.schema import RemedySection
 from lorascope.cli.flags import given_fields, make_flags
 from lorascope.message import Message
 from lorascope.records import TrialOutcome
@@ -34,9 +35,8 @@ def spec_of_command(command: str) -> StudySpec:
 
 
 def underpowered(summary: StudySummary, code: str, **values: Any) -> StudySummary:
-    caution = type(summary.cautions[0])(kind="underpowered", text=(Message(code, **values),))
-    others = [caution for caution in summary.cautions if caution.kind != "underpowered"]
-    return summary.model_copy(update={"cautions": (*others, caution)})
+    remedy = RemedySection(text=Message(code, **values), seconds=None)
+    return summary.model_copy(update={"verdict": summary.verdict.model_copy(update={"remedy": remedy})})
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from lorascope.analysis.cost.memory import growth_sections, start_spike
 from lorascope.analysis.cost.readings import read_costs
 from lorascope.analysis.cost.schema import CostsSection, JointSection, ProcessSection
 from lorascope.analysis.cost.solo_runs import pace_spread, runs_by_rank
-from lorascope.analysis.estimates.joint_steps import joint_steps
+from lorascope.analysis.estimates.joint_steps import evaluation_seconds, joint_steps
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.message import Message
@@ -41,16 +41,12 @@ def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
     steps = joint_steps(data.steps.values())
     if not len(steps.seconds):
         return None
-    evaluations = {
-        (record.step, record.seconds, record.trial_id if record.step else "")
-        for records in data.evaluations.values()
-        for record in records
-    }
+    further = math.fsum(record.seconds for records in data.further.values() for record in records)
     alone = {part.rank: part.step_seconds for part in ranks}
     each = [(trial.steps, alone.get(trial.rank)) for trial in trials]
     return JointSection(
         seconds=math.fsum(steps.seconds.tolist()),
-        evaluation_seconds=math.fsum(seconds for _, seconds, _ in evaluations),
+        evaluation_seconds=evaluation_seconds(data.evaluations.values()) + further,
         alone_seconds=(
             math.fsum(count * seconds for count, seconds in each if seconds is not None)
             if not data.targets and all(seconds is not None for _, seconds in each)

@@ -3,11 +3,13 @@
 Shapes: T records of all trials, S joint steps.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from lorascope.records import EvalRecord
 from lorascope.store.columns import Floats, Ints, StepColumns
 
 
@@ -36,3 +38,13 @@ def joint_steps(trials: Iterable[StepColumns]) -> JointSteps:
     return JointSteps(
         seconds=seconds_T[first_S], trials=trials_S, tokens=np.bincount(joint_T, tokens_T, len(first_S)).astype(int)
     )
+
+
+def evaluation_seconds(trials: Iterable[Iterable[EvalRecord]]) -> float:
+    """Add up the evaluations of trials; that of the base model, which all of a group share, counts once."""
+    found = {
+        (record.step, record.seconds, record.trial_id if record.step else "")
+        for records in trials
+        for record in records
+    }
+    return math.fsum(seconds for _, seconds, _ in found)

@@ -73,7 +73,7 @@ def _too_early(findings: Findings, verdict: VerdictSection) -> Message | None:
     at = max((trial.steps for trial in trials), default=0)
     if resolved is None or not (at or ended):
         return Message("answer.not_begun")
-    if ended < len(trials):
+    if ended < len(trials) or (findings.data.goes_on and not findings.data.looks):
         return Message("answer.unfinished", step=at, steps=resolved.total_steps, ended=ended, total=len(trials))
     reason = verdict.text[0]
     if reason.code == "verdict.still_falling":
@@ -92,10 +92,9 @@ def _undecided(
     """State which rank is shown to be enough or else leads, and from which others the data cannot separate it."""
     if verdict.seeds == 1:
         return _in_one_seed(comparison, verdict, tests)
-    resolved, enough = findings.data.resolved, _enough(tests)
-    by = Message("answer.seeds", count=len(comparison.seeds))
-    if resolved is not None and not limited_by_seeds(comparison):
-        by = Message("answer.rows", count=resolved.eval_examples)
+    enough, by = _enough(tests), Message("answer.seeds", count=len(comparison.seeds))
+    if findings.compared_rows and not limited_by_seeds(comparison):
+        by = Message("answer.rows", count=findings.compared_rows)
     undecided = open_ranks(tests, excesses(comparison), findings.data.spec.tolerance)
     if enough:
         return Message("answer.safe", rank=min(enough), ranks=undecided, by=by)

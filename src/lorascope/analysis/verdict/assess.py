@@ -10,6 +10,7 @@ from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.analysis.verdict.decide import decide_verdict, still_falling
 from lorascope.analysis.verdict.limits import beyond_limits, none_within, with_limits
 from lorascope.analysis.verdict.posterior import standings
+from lorascope.analysis.verdict.power import find_limit, find_remedy
 from lorascope.analysis.verdict.recommend import Grounds, no_advice, recommend
 from lorascope.analysis.verdict.schema import RecommendationSection, VerdictSection
 from lorascope.analysis.verdict.shown import claims_of
@@ -32,17 +33,24 @@ def assess(findings: Findings, ranks: Sequence[RankSection]) -> tuple[VerdictSec
 
 
 def _verdict(findings: Findings, comparison: Comparison) -> VerdictSection:
-    resolved, tolerance = findings.data.resolved, findings.data.spec.tolerance
+    data, tolerance = findings.data, findings.data.spec.tolerance
+    resolved, remedy = data.resolved, find_remedy(findings)
     best = (findings.data.evaluations[trial.trial_id] for trial in findings.choices[comparison.best].trials)
     falling = any(still_falling(records, tolerance) for records in best)
-    rows = resolved.eval_examples if resolved else 0
-    verdict = decide_verdict(comparison, tolerance, falling=falling, rows=rows)
+    verdict = decide_verdict(
+        comparison,
+        tolerance,
+        falling=falling,
+        rows=findings.compared_rows,
+        looks=len(data.looks),
+        limit=find_limit(data, remedy),
+    )
     text, noise = verdict.text, noise_floor(findings.choices, comparison)
     if noise is not None:
         text = (*text, Message("verdict.noise_floor", typical=noise.typical, pairs=noise.pairs))
     if resolved is not None and (comparison.step or 0) < resolved.total_steps:
         text = (Message("verdict.so_far", step=comparison.step, total=resolved.total_steps, verdict=text),)
-    return verdict.model_copy(update={"text": text, "noise_floor": noise})
+    return verdict.model_copy(update={"text": text, "remedy": remedy, "noise_floor": noise})
 
 
 def _recommend(

@@ -153,14 +153,14 @@ def _learning_rate_at_edge(findings: Findings) -> CautionSection | None:
 
 
 def _one_seed(findings: Findings) -> CautionSection | None:
-    return None if len(findings.data.spec.seeds) > 1 else _caution("one_seed", Message("caution.one_seed"))
+    return None if len(findings.data.seeds) > 1 else _caution("one_seed", Message("caution.one_seed"))
 
 
 def _few_eval_examples(findings: Findings) -> CautionSection | None:
-    resolved = findings.data.resolved
-    if resolved is None or resolved.eval_examples >= FEW_ROWS:
+    rows = findings.compared_rows
+    if findings.data.resolved is None or rows >= FEW_ROWS:
         return None
-    found = Message("caution.few_eval_examples", rows=resolved.eval_examples, enough=FEW_ROWS)
+    found = Message("caution.few_eval_examples", rows=rows, enough=FEW_ROWS)
     return _caution("few_eval_examples", found)
 
 

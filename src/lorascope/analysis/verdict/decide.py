@@ -31,10 +31,20 @@ def still_falling(records: Sequence[EvalRecord], tolerance: float) -> bool:
     return last_fall > tolerance and last_fall / (last_step - before_step) >= average_pace
 
 
-def decide_verdict(comparison: Comparison, tolerance: float, *, falling: bool, rows: int) -> VerdictSection:
+def decide_verdict(
+    comparison: Comparison, tolerance: float, *, falling: bool, rows: int, looks: int = 0, limit: Sentences = ()
+) -> VerdictSection:
     """Decide between ranks compared at one step.
 
     With one seed the claims hold in that seed only, and the text says so.
+
+    Args:
+        comparison: of the ranks.
+        tolerance: in nats a token.
+        falling: True where the lowest loss still falls.
+        rows: held-out rows.
+        looks: of a sequential study.
+        limit: what keeps a sequential study from a verdict.
     """
     seeds = len(comparison.seeds)
     if len(comparison.excess) == 1:
@@ -48,10 +58,10 @@ def decide_verdict(comparison: Comparison, tolerance: float, *, falling: bool, r
     too_short = _too_short(comparison, falling, rows)
     if too_short is not None:
         return VerdictSection(kind="too_short", text=(too_short,), seeds=seeds, claims=parts)
-    kind, found = _decide(comparison, tests, tolerance)
+    kind, found = _decide(comparison, tests, tolerance, limit)
     return VerdictSection(
         kind=kind,
-        text=(_in_scope(found, comparison.seeds),),
+        text=(_in_scope(found, comparison.seeds, looks),),
         seeds=seeds,
         rank_matters=any(found.is_worse for found in tests.values()) if seeds > 1 else None,
         claims=parts,
@@ -64,7 +74,9 @@ def _too_short(comparison: Comparison, falling: bool, rows: int) -> Message | No
     return Message("verdict.still_falling", rank=comparison.best) if falling else None
 
 
-def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: float) -> tuple[VerdictKind, Sentences]:
+def _decide(
+    comparison: Comparison, tests: Mapping[int, Claims], tolerance: float, limit: Sentences
+) -> tuple[VerdictKind, Sentences]:
     """Name the smallest adequate rank, unless a smaller one is undecided and may well be adequate.
 
     A smaller rank shown to be worse, with an estimate above the tolerance, does not delay the verdict: so close to the
@@ -75,7 +87,7 @@ def _decide(comparison: Comparison, tests: Mapping[int, Claims], tolerance: floa
         return "no_measurable_difference", (_equivalent(tests, tolerance),)
     undecided = open_ranks(tests, excesses(comparison), tolerance)
     if undecided or not enough:
-        return "too_short", _unsettled(comparison, undecided, enough, tolerance)
+        return "too_short", (*_unsettled(undecided, enough, tolerance), *(limit or (_wanted(comparison),)))
     return "adequate", tuple(_adequate(comparison, tests, min(enough), tolerance))
 
 
@@ -115,17 +127,15 @@ def _equivalent(tests: Mapping[int, Claims], tolerance: float) -> Message:
     return Message("verdict.equivalent", first=min(tests), last=max(tests), tolerance=tolerance, p=p)
 
 
-def _unsettled(
-    comparison: Comparison, unsettled: tuple[int, ...], enough: Sequence[int], tolerance: float
-) -> Sentences:
-    """Name the ranks that could be the smallest adequate one, and ask for the data that would settle it.
-
-    Seeds where they limit the differences, which then have few degrees of freedom; else rows.
-    """
+def _unsettled(unsettled: tuple[int, ...], enough: Sequence[int], tolerance: float) -> Sentences:
+    """Name the ranks that could be the smallest adequate one."""
     asked = Message("verdict.unsettled", ranks=unsettled, tolerance=tolerance)
-    shown = (Message("verdict.smallest_shown", rank=min(enough)),) if enough else ()
-    more = Message("verdict.more_seeds") if limited_by_seeds(comparison) else Message("verdict.more_rows")
-    return asked, *shown, more
+    return (asked, Message("verdict.smallest_shown", rank=min(enough))) if enough else (asked,)
+
+
+def _wanted(comparison: Comparison) -> Message:
+    """Ask for seeds where they limit the differences, which then have few degrees of freedom; else for rows."""
+    return Message("verdict.more_seeds" if limited_by_seeds(comparison) else "verdict.more_rows")
 
 
 def _adequate(
@@ -150,8 +160,10 @@ def _adequate(
         yield Message("verdict.not_shown", ranks=unsure)
 
 
-def _in_scope(found: Sentences, seeds: Sequence[int]) -> Message:
-    """State what a verdict covers: rows and seeds, or the rows of one seed."""
+def _in_scope(found: Sentences, seeds: Sequence[int], looks: int) -> Message:
+    """State what a verdict covers: rows and seeds, over all looks, or the rows of one seed."""
+    if looks:
+        return Message("verdict.of_looks", verdict=found, seeds=len(seeds), looks=looks)
     if len(seeds) > 1:
         return Message("verdict.of_seeds", verdict=found, seeds=len(seeds))
     return Message("verdict.of_one_seed", verdict=found, seed=seeds[0])

@@ -1,15 +1,18 @@
 """Cautions about statistical power and model capacity."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lorascope.analysis.estimates.paired import Uncertain, joint_degrees
 from lorascope.analysis.estimates.ranks import Comparison
 from lorascope.analysis.findings import Findings
+from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.verdict.decide import LEAST
-from lorascope.analysis.verdict.schema import CautionSection
-from lorascope.message import Message, Value
-from lorascope.records import Environment, ResolvedStudy
+from lorascope.analysis.verdict.next_look import measured_prices
+from lorascope.analysis.verdict.schema import CautionSection, RemedySection
+from lorascope.message import Message, Sentences, Value
+from lorascope.records import Environment
 
 _ABSENT = Message("caution.absent")
 MOST_SEEDS = 16
@@ -20,26 +23,74 @@ BITS_PER_PARAMETER = 2.0
 
 
 def underpowered(findings: Findings) -> CautionSection | None:
-    """Warn about an undecided rank, with the seeds or else the rows that make its interval as narrow as the tolerance.
+    """Warn about an undecided rank, with what would decide it; the verdict of a sequential study says so itself."""
+    remedy = None if findings.data.looks else find_remedy(findings)
+    return CautionSection(kind="underpowered", text=(remedy.text,)) if remedy else None
+
+
+def find_remedy(findings: Findings) -> RemedySection | None:
+    """Find the seeds, or else the rows, that make an undecided rank's interval as narrow as the tolerance.
 
     The widest of the undecided ranks' intervals stands for all. More seeds narrow it twice: they average more, and
     their spread is known better, so that the t quantile falls too.
     """
-    comparison, resolved = findings.comparison, findings.data.resolved
-    tolerance = findings.data.spec.tolerance
-    rank, half = _widest_undecided(comparison, tolerance) if comparison else (0, 0.0)
-    if comparison is None or resolved is None or half <= tolerance:
+    comparison, data, rows = findings.comparison, findings.data, findings.compared_rows
+    if comparison is None or data.resolved is None:
         return None
-    times = _times_rows(comparison.differences[rank, comparison.best], tolerance)
-    if resolved.eval_examples * times < LEAST:  # the verdict asks for more
+    in_question = data.looks[-1].next_ranks if data.looks else tuple(comparison.excess)
+    rank, half = _widest_undecided(comparison, in_question, data.spec.tolerance)
+    if half <= data.spec.tolerance:
         return None
-    return CautionSection(kind="underpowered", text=(_remedy(rank, comparison, tolerance, times, resolved),))
+    times = _times_rows(comparison.differences[rank, comparison.best], data.spec.tolerance)
+    if rows * times < LEAST:  # the verdict asks for more
+        return None
+    compared = data.looks[-1].ranks if data.looks else tuple(comparison.excess)
+    text = _remedy(rank, comparison, data.spec.tolerance, times, rows=rows, freedom=len(compared) - 1)
+    return RemedySection(text=text, seconds=_seconds(data, text, seeds=len(comparison.seeds), ranks=len(in_question)))
 
 
-def _remedy(rank: int, comparison: Comparison, tolerance: float, times: float, resolved: ResolvedStudy) -> Message:
+def find_limit(data: StudyData, remedy: RemedySection | None) -> Sentences:
+    """Name what keeps a sequential study from a verdict, and what would bring one; empty for other studies."""
+    last = data.looks[-1] if data.looks else None
+    if last is None or last.next == "decided":
+        return ()
+    limits = {
+        "steps": Message("limit.steps"),
+        "exhausted": Message("limit.exhausted", rows=last.rows, seeds=len(last.seeds)),
+        "budget": Message("limit.time", seconds=last.next_seconds),
+    }
+    limit = limits.get(last.next, Message("limit.goes_on"))
+    if remedy is None or last.next not in ("exhausted", "budget"):
+        return (limit,)
+    needed = remedy.text.values
+    takes: Sentences = ()
+    if remedy.seconds is not None and isinstance(seeds := needed.get("more_seeds"), int):
+        takes = (Message("limit.takes_seeds", count=seeds - len(last.seeds), seconds=remedy.seconds),)
+    elif remedy.seconds is not None and isinstance(rows := needed.get("rows"), int):
+        takes = (Message("limit.takes_rows", count=rows - last.rows, seconds=remedy.seconds),)
+    return (limit, remedy.text, *takes)
+
+
+def _seconds(data: StudyData, remedy: Message, *, seeds: int, ranks: int) -> float | None:
+    """Price the further seeds or rows of a remedy by what the study took so far."""
+    resolved = data.resolved
+    if resolved is None or resolved.eval_tokens is None:
+        return None
+    prices, held = measured_prices(data), resolved.eval_examples
+    now = data.looks[-1].rows if data.looks else held
+    if isinstance(wanted := remedy.values.get("more_seeds"), int):
+        tokens = (wanted - seeds) * ranks * (prices.trial + (now - held) * prices.row)
+    elif isinstance(rows := remedy.values.get("rows"), int):
+        tokens = (rows - now) * ranks * seeds * prices.row
+    else:
+        return None
+    return tokens * prices.token_seconds or None
+
+
+def _remedy(rank: int, comparison: Comparison, tolerance: float, times: float, *, rows: int, freedom: int) -> Message:
     """Name the seeds, or else the rows, that make an interval as narrow as the tolerance; or that none would."""
     found = comparison.differences[rank, comparison.best]
-    half, seeds, freedom = _half(found), len(comparison.seeds), len(comparison.excess) - 1
+    half, seeds = _half(found), len(comparison.seeds)
     wider = range(seeds + 1, MOST_SEEDS + 1) if seeds > 1 else ()
     halves = {n: _half_width(found, n / seeds, freedom * (n - 1)) for n in wider}
     more = next((n for n, width in halves.items() if width <= tolerance), None)
@@ -48,8 +99,8 @@ def _remedy(rank: int, comparison: Comparison, tolerance: float, times: float, r
             "caution.underpowered_seeds", rank=rank, half=half, tolerance=tolerance, seeds=seeds, more_seeds=more
         )
     if times <= MOST_ROWS:
-        rows = math.ceil(resolved.eval_examples * times)
-        return Message("caution.underpowered_rows", rank=rank, half=half, tolerance=tolerance, rows=rows)
+        wanted = math.ceil(rows * times)
+        return Message("caution.underpowered_rows", rank=rank, half=half, tolerance=tolerance, rows=wanted)
     if halves:
         reach = halves[MOST_SEEDS]
         return Message(
@@ -58,12 +109,12 @@ def _remedy(rank: int, comparison: Comparison, tolerance: float, times: float, r
     return Message("caution.underpowered_very_far", rank=rank, half=half, tolerance=tolerance, most=MOST_ROWS)
 
 
-def _widest_undecided(comparison: Comparison, tolerance: float) -> tuple[int, float]:
+def _widest_undecided(comparison: Comparison, ranks: Sequence[int], tolerance: float) -> tuple[int, float]:
     """Return the undecided rank with the widest interval, and half its width; a width of 0 without any."""
     widths = (
         (rank, (excess.high - excess.low) / 2)
         for rank, excess in comparison.excess.items()
-        if excess.low <= tolerance < excess.high
+        if rank in ranks and excess.low <= tolerance < excess.high
     )
     return max(widths, key=lambda found: found[1], default=(0, 0.0))
 

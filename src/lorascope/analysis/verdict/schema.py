@@ -104,6 +104,15 @@ class NoiseFloorSection(Section):
     """Standard deviation, from seed to seed, of the difference between two ranks; null with one rank."""
 
 
+class RemedySection(Section):
+    """What would decide an undecided study."""
+
+    text: Message
+    """Seeds, or else held-out rows, that make the widest interval as narrow as the tolerance; or that none would."""
+    seconds: float | None
+    """Time that the further seeds or rows take at the study's pace; null where none would do, or nothing was timed."""
+
+
 class VerdictSection(Section):
     """Verdict: the conclusion that the data supports."""
 
@@ -117,6 +126,8 @@ class VerdictSection(Section):
     """True when some rank is shown to be worse than another; null with one seed, or where the data cannot show it."""
     claims: tuple[ClaimsSection, ...] = ()
     """Hypothesis tests on every rank, ascending; empty where nothing is compared."""
+    remedy: RemedySection | None = None
+    """What would decide it; null where every interval is narrow enough."""
     noise_floor: NoiseFloorSection | None = None
     """Differences that another seed alone makes; null with one seed."""
 

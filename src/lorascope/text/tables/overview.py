@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.text.language import tr
+from lorascope.text.looks import over_looks
 from lorascope.text.metrics import metric_label
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.tables.ranks import excess_with_interval, rank_columns
@@ -39,7 +40,7 @@ def overview_table(summary: StudySummary) -> Table:
 
 
 def _overview_note(summary: StudySummary) -> str:
-    seeds, examples = summary.verdict.seeds, summary.study.eval_examples
+    seeds, examples = summary.verdict.seeds, summary.compared_rows
     parts = [tr("Losses in nats per token.")]
     if examples is not None:
         parts = [tr("Losses in nats per token on {count} held-out examples.", count=format_count(examples))]
@@ -47,6 +48,8 @@ def _overview_note(summary: StudySummary) -> str:
         parts.append(tr("Mean of {seeds} seeds; intervals over examples and seeds.", seeds=seeds))
     elif seeds == 1:
         parts.append(tr("One seed; intervals over examples only."))
+    if summary.looks:
+        parts.append(over_looks(summary))
     if any(part.step_seconds is not None for part in summary.ranks):
         parts.append(tr("Step and memory of each rank trained by itself."))
     if unsteady_mark(summary):
