@@ -1,4 +1,4 @@
-"""Records of a sequential study: looks at its data, and losses on further held-out rows."""
+"""Records of a study that decides as it goes: looks at its data, further held-out rows, its time budget."""
 
 from typing import Annotated, Literal
 
@@ -52,3 +52,20 @@ class FurtherEvalRecord:
     example_nats: tuple[float, ...]
     example_target_tokens: Annotated[tuple[int, ...], "int32"]
     seconds: float
+
+
+@record("budgets", key=())
+class BudgetRecord:
+    """How a time budget is spent."""
+
+    seconds: float
+    used_seconds: float
+    """Running time so far, over all starts."""
+    training_pace: float
+    """Seconds of a token forward through one adapter in training, each token counted three times, as first measured."""
+    evaluation_pace: float
+    """The same in evaluation."""
+    steps: int
+    """Optimizer steps chosen for each trial."""
+    left_out: tuple[str, ...]
+    """What the time did not suffice for: ``solo_runs``, ``generic_text``, ``truncation``."""

@@ -11,6 +11,7 @@ from lorascope.cost_records import PredictedThing as PredictedThing  # noqa: PLC
 from lorascope.cost_records import PredictionRecord as PredictionRecord  # noqa: PLC0414
 from lorascope.cost_records import SoloRun as SoloRun  # noqa: PLC0414
 from lorascope.look_records import GOES_ON as GOES_ON  # noqa: PLC0414
+from lorascope.look_records import BudgetRecord as BudgetRecord  # noqa: PLC0414
 from lorascope.look_records import FurtherEvalRecord as FurtherEvalRecord  # noqa: PLC0414
 from lorascope.look_records import LookRecord as LookRecord  # noqa: PLC0414
 from lorascope.message import Message

@@ -8,6 +8,9 @@ GIGABYTE = 1_000_000_000
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one value of a precision."""
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(h|min|m|s)", re.IGNORECASE)
+_DURATIONS = re.compile(r"\s*(?:\d+(?:\.\d+)?\s*(?:h|min|m|s)\s*)+", re.IGNORECASE)
+_UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def lora_parameters(rank: int, features: Iterable[tuple[int, int]]) -> int:
@@ -37,6 +40,19 @@ def parse_bytes(text: str) -> int:
     number, prefix, binary = found.groups()
     base = 1024.0 if binary else 1000.0
     return round(float(number) * base ** " kmgt".index(prefix.lower() or " "))
+
+
+def parse_seconds(text: str) -> float:
+    """Read a time: 90s, 20min, 1.5h, 1h30min.
+
+    Raises:
+        ValueError: there is no number above 0, or no unit.
+    """
+    parts = _DURATION.findall(text) if _DURATIONS.fullmatch(text) else []
+    seconds = sum(float(number) * _UNIT_SECONDS[unit[0].lower()] for number, unit in parts)
+    if not seconds:
+        raise ValueError(text)
+    return seconds
 
 
 def format_bytes(n_bytes: float) -> str:

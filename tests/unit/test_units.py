@@ -4,7 +4,7 @@ import pytest
 
 from lorascope.text.language import language
 from lorascope.text.numbers import format_count, format_seconds, format_time
-from lorascope.units import format_bytes, parse_bytes
+from lorascope.units import format_bytes, parse_bytes, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,17 @@ def test_durations_counts_and_dates_are_written_in_the_language_in_use() -> None
             "921", "9,210", "2.06만", "64.5만", "1032만", "1.35억",
         ]  # fmt: skip
         assert format_time(moment) == "2026년 11월 22일 13:05:09 (UTC+09:00)"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("20min", 1200), ("1.5h", 5400), ("1h30min", 5400), ("1 h 5 m 10 s", 3910), ("2 Min", 120)],
+)
+def test_a_time_is_read_with_its_unit(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", [" ", "20", "0min", "-5min", "5 days", "min", "1h x"])
+def test_a_time_without_number_or_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        parse_seconds(text)

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import time
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,8 @@ else:
     StudyFlags = make_flags()
 
 DEFAULT_PRESET = "demo"
+_BEGAN = time.monotonic()
+"""When the program began, but for the start of Python."""
 
 
 def run(
@@ -122,7 +125,7 @@ def _train_and_report(
         with pause_gc():
             from lorascope.run.study import run_study
 
-        run_study(spec, folder, trackers=[view], command=_command())
+        run_study(spec, folder, trackers=[view], command=_command(), began=_BEGAN)
         view.phase("writing the report")
         from lorascope.report import write_report
 

@@ -22,7 +22,14 @@ from lorascope.data.row_keys import (
     group_rows,
 )
 from lorascope.data.row_order import shuffled
-from lorascope.data.split import LARGEST_POOL, HoldOut, choose_rows, default_eval_rows, hold_out, pool_rows
+from lorascope.data.split import (
+    LARGEST_POOL,
+    HoldOut,
+    choose_rows,
+    default_eval_rows,
+    hold_out,
+    pool_rows,
+)
 from lorascope.errors import InputError
 from lorascope.message import Message, Value
 from lorascope.spec.schema import StudySpec
@@ -80,7 +87,7 @@ def split_by_seed(spec: StudySpec, rows: EncodedRows, n_further: int = 0) -> Hal
     Raises:
         InputError: no rows can be held out, or too few rows are left.
     """
-    evaluated = n_eval = spec.eval_examples or default_eval_rows(len(rows))
+    evaluated = n_eval = spec.eval_examples or default_eval_rows(len(rows), hurried=_hurried(spec))
     if spec.until_decided:
         n_eval = max(evaluated, pool_rows(len(rows), evaluated) - n_further)
     copies, is_first = _Copies.of(rows.keys, rows.signatures), first_of_each(rows.keys[:, TOKENS])
@@ -132,7 +139,7 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
     evaluated = n_eval
     if spec.until_decided:
         n_eval = min(len(different), max(n_eval, LARGEST_POOL))
-        evaluated = spec.eval_examples or default_eval_rows(5 * n_eval)
+        evaluated = spec.eval_examples or default_eval_rows(5 * n_eval, hurried=_hurried(spec))
     held = different[choose_rows(len(different), n_chosen=n_eval, seed=spec.split_seed)]
     copies = _Copies.of(
         np.concatenate([rows.keys, other.keys[held]]), np.concatenate([rows.signatures, other.signatures[held]])
@@ -176,6 +183,11 @@ def evaluated_first(spec: StudySpec, halves: Halves) -> tuple[Examples, Examples
         return held, held[:0]
     order = shuffled(len(held), seed=(spec.split_seed,))
     return held.take(np.sort(order[: halves.n_eval])), held.take(order[halves.n_eval :])
+
+
+def _hurried(spec: StudySpec) -> bool:
+    """Return True for a study that evaluates few rows in training, and further ones where they are worth their time."""
+    return spec.until_decided and spec.time_budget is not None
 
 
 def note(count: int, code: str, **values: Value) -> tuple[Message, ...]:

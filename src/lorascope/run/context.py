@@ -1,10 +1,11 @@
 """What the parts of a run share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from lorascope.records import EvalRecord
+from lorascope.records import BudgetRecord, EvalRecord
 from lorascope.run.prepare import PreparedStudy
+from lorascope.run.time_budget import TimeBudget
 from lorascope.run.trackers import Tracker
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
@@ -20,6 +21,20 @@ class RunContext:
     tracker: Tracker
     check_stop: Callable[[], None]
     """Raises Interrupted where the user asked to stop."""
+    clock: TimeBudget = field(default_factory=TimeBudget)
+
+    def leave_out(self, what: str, text: str) -> None:
+        """Say once that the time does not suffice for a part of the study, and remember it."""
+        record = self.store.read_one(BudgetRecord)
+        if record is not None and what not in record.left_out:
+            self.store.put(replace(record, left_out=(*record.left_out, what)))
+            self.tracker.note(f"left out, as the time budget ends: {text}")
+
+    def keep_time(self) -> None:
+        """Store the time that the study has taken."""
+        record = self.store.read_one(BudgetRecord)
+        if record is not None:
+            self.store.put(replace(record, used_seconds=self.clock.used))
 
 
 def evaluations_by_trial(store: StudyStore) -> dict[str, list[EvalRecord]]:

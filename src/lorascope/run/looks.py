@@ -21,8 +21,9 @@ def take_look(run: RunContext) -> bool:
     run.tracker.phase("looking at the losses so far")
     data = read_study(run.store, run.study.spec)
     rows = len(run.study.splits.eval) + len(run.study.splits.spare)
-    look = next_look(data, rows=rows, prices=measured_prices(data))
+    look = next_look(data, rows=rows, prices=measured_prices(data), seconds_left=run.clock.left_for_training)
     run.store.put(look)
+    run.keep_time()
     run.tracker.note(describe_look(look))
     return goes_on([look])
 

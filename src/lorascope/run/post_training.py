@@ -13,7 +13,7 @@ from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.peft_io import read_updates
 from lorascope.modeling.adapters.svd import Update, principal, principal_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
-from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, BudgetRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import attach_updates, best_trials
 from lorascope.run.context import RunContext
 from lorascope.search.analyses import AnalysisRecord, pending_analyses
@@ -30,7 +30,14 @@ class PostTraining:
         """Make the analyses that are not stored yet; where memory runs out, say so and leave the rest out."""
         run, text = self.run, self.run.study.forgetting_text
         best, stored = best_trials(run.folder, run.store), stored_analyses(run.store)
-        pending = pending_analyses(run.study.spec, best, stored, text_hash=text.sha256 if text else None)
+        budget = run.store.read_one(BudgetRecord)
+        pending = pending_analyses(
+            run.study.spec,
+            best,
+            stored,
+            text_hash=text.sha256 if text else None,
+            left_out=budget.left_out if budget else (),
+        )
         run.study.frozen.attach([])
         release_memory(run.study.device)
         try:
@@ -39,6 +46,9 @@ class PostTraining:
                 self._spectrum(trial_id)
             if text is not None:
                 for trial_id in pending.forgetting:
+                    if not run.clock.allows_analysis(sum(window.n_tokens for window in text.windows)):
+                        run.leave_out("generic_text", "losses on the generic text")
+                        break
                     self._forgetting(trial_id, text)
             for trial_id in dict.fromkeys(trial_id for trial_id, _ in pending.truncations):
                 self._truncations(trial_id, [rank for own, rank in pending.truncations if own == trial_id])
@@ -82,6 +92,9 @@ class PostTraining:
         whole = principal_updates(self._updates(trial_id))
         held_out = run.study.splits.eval
         for rank in ranks:
+            if not run.clock.allows_analysis(sum(row.n_tokens for row in held_out)):
+                run.leave_out("truncation", "losses of truncated adapters")
+                return
             run.tracker.phase(f"examining {trial_id}: held-out loss when truncated to rank {rank}")
             attach_updates(run, trial_id, {layer: update.first(rank) for layer, update in whole.items()})
             nats, seconds = example_nats(run.study.frozen, 0, held_out, run.study.spec, check_stop=run.check_stop)

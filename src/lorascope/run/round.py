@@ -1,9 +1,11 @@
 """Train one round of the search: hand trial groups to the executor, and store what it reports."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from lorascope.message import Message
 from lorascope.records import SETTLED, EvalRecord, OutcomeState, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.executors import (
@@ -23,9 +25,12 @@ from lorascope.run.limits import check_measured
 from lorascope.run.predict import predict_once
 from lorascope.run.retry import WriteRetry
 from lorascope.run.solo_run import measure_costs
+from lorascope.run.time_budget import OutOfTime
 from lorascope.search.halving import Rungs
 from lorascope.search.rounds import SearchRound
 from lorascope.store.tables import Record
+
+_KEEP_SECONDS = 10.0
 
 
 class RoundTrainer:
@@ -40,6 +45,7 @@ class RoundTrainer:
             folder=run.folder, search_round=search_round, store=run.store, note=run.tracker.note
         )
         self._shards: deque[GroupShard] = deque()
+        self._kept_at = time.monotonic()
 
     def train(self) -> bool:
         """Train the trials that have not ended, and return True where none of them has to be tried again."""
@@ -47,12 +53,34 @@ class RoundTrainer:
         self._run.store.put_all([trial for trial in self._round.trials if trial.trial_id not in known])
         self._shards.extend(self._checkpoints.open_shards())
         self._announce()
-        while self._shards:
-            self._executor.train(self._order(self._shards.popleft()), self._handle)
+        try:
+            while self._shards:
+                self._executor.train(self._order(self._shards.popleft()), self._handle)
+        except OutOfTime:
+            self._run.tracker.note("the time budget ends: training stops")
+            self._write_outcomes(self._ended_by_time())
         ended = len(self._ended()) == len(self._round.trials)
         if ended:
             self._checkpoints.remove()
         return ended
+
+    def leave_out(self) -> None:
+        """End a round before it begins, for want of time; trackers are not told of its trials."""
+        self._run.store.put_all(self._round.trials)
+        self._write(self._ended_by_time())
+        self._run.tracker.note(f"the time budget ends: {len(self._round.trials)} further trials are left out")
+
+    def _ended_by_time(self) -> list[TrialOutcome]:
+        """Return the outcomes of the trials that have not ended."""
+        ended, message = {outcome.trial_id for outcome in self._ended()}, Message("trial.no_time")
+        return [
+            TrialOutcome(trial_id=name, state="stopped", steps=self._steps(name), message=message)
+            for name in (trial.trial_id for trial in self._round.trials)
+            if name not in ended
+        ]
+
+    def _steps(self, trial_id: str) -> int:
+        return self._run.store.count_steps(trial_id, self._run.study.resolved.total_steps)
 
     def _announce(self) -> None:
         kept = {trial.trial_id: shard.steps_done for shard in self._shards for trial in shard.trials}
@@ -91,6 +119,7 @@ class RoundTrainer:
             case StepTaken():
                 self._write(event.records)
                 tracker.step(event.records)
+                self._check_time(event.records[0].step)
             case TrialEvaluated():
                 self._write([event.record])
                 tracker.evaluation(event.record)
@@ -100,6 +129,15 @@ class RoundTrainer:
                 self._give_up(event)
             case Noted():
                 tracker.note(event.text)
+
+    def _check_time(self, step: int) -> None:
+        """Keep the time from time to time, and end the round where the time budget ends before its last step."""
+        now = time.monotonic()
+        if now - self._kept_at >= _KEEP_SECONDS:
+            self._run.keep_time()
+            self._kept_at = now
+        if step < self._run.study.resolved.total_steps:
+            self._run.clock.check()
 
     def _begin_group(self, ready: GroupReady) -> None:
         run, shard = self._run, ready.order.shard

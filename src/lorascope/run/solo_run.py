@@ -27,7 +27,7 @@ from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
 from lorascope.measure.machine_rates import machine_rates
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.sampler import SystemSampler
-from lorascope.records import Arm, GpuSample, MachineRates, SoloRun, TrialRecord
+from lorascope.records import Arm, BudgetRecord, GpuSample, MachineRates, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.sample_buffer import gpus_of
@@ -87,7 +87,8 @@ def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
     study, store = run.study, run.store
     by_arm = {trial.arm: trial for trial in reversed(trials)}
     pending = pending_solo_runs(study.spec, by_arm, store.read(SoloRun))
-    if not pending:
+    budget = store.read_one(BudgetRecord)
+    if not pending or (budget is not None and "solo_runs" in budget.left_out):
         return
     effort = EFFORTS[study.spec.cost]
     if store.read_one(MachineRates) is None:

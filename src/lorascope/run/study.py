@@ -1,16 +1,21 @@
 """Run a study from its spec to its adapters, or continue one where it stopped."""
 
+import math
 import shutil
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from lorascope.analysis.study_data import read_study
+from lorascope.analysis.verdict.next_look import measured_prices
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.modules_to_save import parameters_to_save
-from lorascope.records import LookRecord, ResolvedStudy, SoloRun, TargetSet, TrialRecord
+from lorascope.records import BudgetRecord, LookRecord, ResolvedStudy, SoloRun, TargetSet, TrialRecord
 from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
@@ -23,6 +28,7 @@ from lorascope.run.round import RoundTrainer, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_run import measure_costs
+from lorascope.run.time_budget import round_seconds, spend_budget
 from lorascope.run.trackers import Tracker, join_trackers
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
@@ -35,7 +41,13 @@ from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_
 
 
 def run_study(
-    spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str, executor: str = "inline"
+    spec: StudySpec,
+    folder: Path,
+    *,
+    trackers: Sequence[Tracker],
+    command: str,
+    executor: str = "inline",
+    began: float | None = None,
 ) -> None:
     """Train every trial of a study that is not done yet, and all that follows from them.
 
@@ -45,6 +57,7 @@ def run_study(
         trackers: told of everything as it happens.
         command: the command line, kept with the results.
         executor: where trials train; a name in ``EXECUTORS``.
+        began: ``time.monotonic()`` when the program began, from which a time budget counts; by default, now.
 
     Raises:
         InputError: something given cannot be used; nothing was started or written.
@@ -53,50 +66,63 @@ def run_study(
     """
     tracker = join_trackers(trackers)
     try:
-        _run(spec, StudyFolder(folder), tracker, command, executor)
+        began = time.monotonic() if began is None else began
+        _run(spec, StudyFolder(folder), tracker, command=command, executor=executor, began=began)
     finally:
         tracker.end()
 
 
-def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, command: str, executor: str) -> None:
+def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str, executor: str, began: float) -> None:
     with StopRequest() as stop, FolderLock(folder.lock) as lock:
         spec = keep_date(folder, spec)
         continued = check_folder(folder, spec)
         if continued:
             lock.acquire()
-        before, complete = _earlier_run(folder, spec, lock)
+        before, record, complete = _earlier_run(folder, spec, lock)
         if complete:
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
+        if spec.budget_seconds is not None:
+            tracker.phase("measuring the pace")
+        study, clock, record = spend_budget(study, before, record, began)
         layers = {targets: study.layers_of(targets) for targets in study.target_sets}
         frozen = study.frozen
         whole = parameters_to_save(frozen.model, frozen.modules_to_save)
         check_disk(folder, *planned_parameters(spec, layers, whole))
         begin_folder(folder, study.spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
-            run = RunContext(study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check)
+            run = RunContext(
+                study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check, clock=clock
+            )
+            if record is not None:
+                store.put(record)
             _execute(run, make_executor(executor, study), stop, command)
 
 
-def _earlier_run(folder: StudyFolder, spec: StudySpec, lock: FolderLock) -> tuple[ResolvedStudy | None, bool]:
-    """Return what an earlier run resolved, if there was one, and True where it left nothing to do."""
+def _earlier_run(
+    folder: StudyFolder, spec: StudySpec, lock: FolderLock
+) -> tuple[ResolvedStudy | None, BudgetRecord | None, bool]:
+    """Return what an earlier run resolved and how it spent its time, and True where it left nothing to do."""
     if not folder.store.exists():
-        return None, False
+        return None, None, False
     with StudyStore.create(folder.store) as store:
-        before = store.read_one(ResolvedStudy)
+        before, record = store.read_one(ResolvedStudy), store.read_one(BudgetRecord)
+        if record is not None and (spec.budget_seconds or math.inf) > record.seconds:
+            record = replace(record, left_out=())
+        left_out = record.left_out if record else ()
         complete = (
             before is not None
             and _pending(spec, store, before.total_steps) is None
             and not (spec.until_decided and goes_on(store.read(LookRecord)))
-            and not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun))
-            and not pending_analyses(spec, best_trials(folder, store), stored_analyses(store))
+            and ("solo_runs" in left_out or not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))
+            and not pending_analyses(spec, best_trials(folder, store), stored_analyses(store), left_out=left_out)
         )
         if complete:
             begin_folder(folder, spec, lock, continued=True)
             choose_adapters(folder, store)
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return before, complete
+    return before, record, complete
 
 
 def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: str) -> None:
@@ -106,6 +132,7 @@ def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: st
         complete = _train(run, executor)
         PostTraining(run).execute()
         prove_adapters(run)
+    run.keep_time()
     choose_adapters(run.folder, run.store)
     if complete:
         update_calibration(run.folder.store)
@@ -141,10 +168,22 @@ def _train_rounds(run: RunContext, executor: Executor) -> bool:
     if search_round is None:
         _announce_trained(run)
     while search_round is not None:
-        if not RoundTrainer(run, search_round, executor).train():
+        trainer = RoundTrainer(run, search_round, executor)
+        if search_round.number and not _has_time(run, search_round):
+            trainer.leave_out()
+        elif not trainer.train():
             return False
+        run.keep_time()
         search_round = _pending(run.study.spec, run.store, run.study.resolved.total_steps)
     return True
+
+
+def _has_time(run: RunContext, search_round: SearchRound) -> bool:
+    """Return True where a round fits into the time that is left, by the pace of the rounds before."""
+    if math.isinf(run.clock.seconds):
+        return True
+    pace = measured_prices(read_study(run.store, run.study.spec)).token_seconds
+    return round_seconds(run.study, search_round.trials, pace) <= run.clock.left_for_training
 
 
 def _pending(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:

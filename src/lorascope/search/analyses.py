@@ -1,6 +1,6 @@
 """Analyses of trained adapters that a study still has to make: a pure function of the study and its records."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lorascope.records import BASE_MODEL, Arm, ForgettingRecord, SpectrumRecord, TruncationRecord
@@ -31,6 +31,7 @@ def pending_analyses(
     records: Iterable[AnalysisRecord],
     *,
     text_hash: str | None = None,
+    left_out: Collection[str] = (),
 ) -> PendingAnalyses:
     """Compare what is stored with what should be.
 
@@ -40,18 +41,25 @@ def pending_analyses(
         records: those that are stored.
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
+        left_out: what a time budget did not suffice for, ``generic_text`` or ``truncation``.
     """
     stored = list(records)
     with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
     hashes = {record.trial_id: record.text_hash for record in stored if isinstance(record, ForgettingRecord)}
-    wanted = (BASE_MODEL, *best.values()) if best and spec.forgetting_text != NO_TEXT else ()
+    wanted = (BASE_MODEL, *best.values()) if best and _wants_text(spec, left_out) else ()
     current = text_hash or hashes.get(BASE_MODEL)
     done = {(record.trial_id, record.rank) for record in stored if isinstance(record, TruncationRecord)}
     return PendingAnalyses(
         spectra=tuple(trial_id for trial_id in best.values() if trial_id not in with_spectra),
         forgetting=tuple(trial_id for trial_id in wanted if trial_id not in hashes or hashes[trial_id] != current),
-        truncations=tuple(cut for cut in _truncations(best) if cut not in done) if spec.truncation else (),
+        truncations=tuple(cut for cut in _truncations(best) if cut not in done and "truncation" not in left_out)
+        if spec.truncation
+        else (),
     )
+
+
+def _wants_text(spec: StudySpec, left_out: Collection[str]) -> bool:
+    return spec.forgetting_text != NO_TEXT and "generic_text" not in left_out
 
 
 def _truncations(best: Mapping[Arm, str]) -> Iterator[tuple[str, int]]:

@@ -92,14 +92,15 @@ def next_trials(spec: StudySpec, before: Sequence[TrialRecord], losses: Mapping[
         ]
         if wider:
             return tuple(wider)
-    if spec.until_decided and not seen <= set(seeds):
-        return ()
     known = {trial.trial_id for trial in before}
+    later = first_seeds(spec)
+    if spec.until_decided:  # one seed after the other, as the time may end before the last
+        later = tuple(seed for seed in later if seed not in seen)[:1]
     at_all_seeds = (
         plan_trial(spec, arm, setting=setting, seed=seed)
         for arm in planned_arms(spec)
         for setting in _settings_left(arm, before, losses)
-        for seed in first_seeds(spec)
+        for seed in later
     )
     return tuple(trial for trial in at_all_seeds if trial.trial_id not in known)
 

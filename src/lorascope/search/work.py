@@ -148,7 +148,7 @@ def training_work(
     work = _round_work(spec, sizes, current, rivals=bool(before))
     known = [*before, *(one.trial for one in current)]
     for trials in rounds_to_come(spec, known, losses, looks):
-        more = _round_work(spec, sizes, [TrialProgress(trial=trial, evaluated=0) for trial in trials], rivals=True)
+        more = round_work(spec, sizes, trials)
         work = {name: work[name] + more[name] for name in work}
     if current and not before and all(one.evaluated < 0 for one in current):
         work["evaluation"] += sizes.eval_tokens  # the base, once
@@ -182,6 +182,11 @@ def _middle_losses(trials: Sequence[TrialRecord], losses: Mapping[str, float]) -
         middle = (alpha, rates[len(rates) // 2])
         found |= {trial.trial_id: 0.0 for trial in own if trial.setting == middle}
     return found
+
+
+def round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialRecord]) -> Work:
+    """Return the work of a round that has not begun, the base evaluated before."""
+    return _round_work(spec, sizes, [TrialProgress(trial=trial, evaluated=0) for trial in trials], rivals=True)
 
 
 def _round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialProgress], *, rivals: bool) -> Work:

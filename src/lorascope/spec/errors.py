@@ -140,6 +140,7 @@ _REMEDIES = {
     "tuple_type": "write a list",
     "too_short": "give at least one value",
     "size": "write a size such as 8GB or 7.5GiB",
+    "duration": "write a time such as 90s, 20min or 1h30min",
     "dict_type": "give names with their values, such as {q_proj: 16}",
     "initialisation": "choose true, gaussian, pissa, pissa_niter_16 or olora",
     "duplicate": "give each value once",

@@ -34,7 +34,18 @@ def load_spec(path: Path | None, overrides: Mapping[str, object], peft_config: P
     if peft_config is not None:
         given = with_peft_config(read_peft_config(peft_config), given)
     given = {name: value for name, value in given.items() if name not in REFUSED or not is_default(value)}
-    return _validated(given)
+    return _validated(_with_budget_defaults(given))
+
+
+def _with_budget_defaults(given: Mapping[str, object]) -> dict[str, object]:
+    """Fill in what a time budget decides where nothing is given: learning rates, and how long the study goes on."""
+    if given.get("time_budget") is None:
+        return dict(given)
+    found = {"learning_rates": "auto", **given}
+    if "until_decided" not in given:
+        probe = _validated({**found, "until_decided": False})
+        found["until_decided"] = len(probe.ranks) > 1 and len(probe.seeds) == 1 and len(probe.target_sets) == 1
+    return found
 
 
 def with_changes(spec: StudySpec, changes: Mapping[str, object]) -> StudySpec:

@@ -16,7 +16,7 @@ from lorascope.spec.fields.training import TrainingFields
 from lorascope.spec.fields.types import contradiction
 
 ANALYSIS_FIELDS = frozenset(
-    {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost"}
+    {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost", "time_budget"}
 )
 """Fields that change analysis or measurement but no training; a finished study accepts new values."""
 

@@ -257,3 +257,25 @@ def test_options_of_peft_that_a_study_cannot_have_are_refused_with_the_reason(na
 def test_patterns_come_back_from_the_file(tmp_path: Path) -> None:
     spec = StudySpec(rank_pattern={"a.b": 3, r".*\.(q|k)": 5}, alpha_pattern={"v": 1.5}, layers_to_transform=(0, 3))
     assert load_spec(write(tmp_path, dump_spec(spec)), {}) == spec
+
+
+def test_a_time_budget_tries_rates_and_goes_on_until_decided() -> None:
+    spec = load_spec(None, {"time_budget": "20min"})
+    assert (spec.budget_seconds, spec.learning_rates, spec.until_decided) == (1200.0, "auto", True)
+    assert load_spec(None, {}).budget_seconds is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"ranks": (8,)}, {"seeds": (0, 1)}, {"until_decided": False}, {"target_modules": [["q_proj"], ["v_proj"]]}],
+)
+def test_a_time_budget_leaves_a_study_fixed_that_cannot_go_on(given: dict[str, object]) -> None:
+    spec = load_spec(None, {"time_budget": "20min", "learning_rates": (1e-3,), **given})
+    assert not spec.until_decided
+    assert spec.learning_rates == (1e-3,)
+
+
+@pytest.mark.parametrize("time", ["20", "-1min", "soon", 20])
+def test_a_time_budget_without_a_unit_is_refused(time: object) -> None:
+    with pytest.raises(SpecError, match="90s, 20min or 1h30min"):
+        load_spec(None, {"time_budget": time})

@@ -22,7 +22,13 @@ from lorascope.analysis.verdict.decide import LEAST, is_settled, open_ranks, sti
 from lorascope.analysis.verdict.shown import claims_over_looks
 from lorascope.records import EvalRecord, FurtherEvalRecord, LookRecord, Setting
 from lorascope.search.best import best_settings, latest_losses
-from lorascope.search.sequential import MOST_SEEDS, Purchase, best_purchase, first_seeds, sequential_seeds
+from lorascope.search.sequential import (
+    MOST_SEEDS,
+    Purchase,
+    best_purchase,
+    first_seeds,
+    sequential_seeds,
+)
 from lorascope.search.work import TRAINING
 
 
@@ -127,7 +133,7 @@ def _begin(data: StudyData) -> LookRecord:
         ranks = tuple(rank for rank in last.next_ranks if _finished(data, rank, settings[rank], seeds))
         rows = last.next_value if last.next == "rows" else last.rows
     else:
-        seeds = first_seeds(data.spec)
+        seeds = tuple(seed for seed in first_seeds(data.spec) if _any_finished(data, seed))
         best = best_settings(data.trials, latest_losses(data.outcomes, data.evaluations))
         settings = {rank: setting for (_, rank), setting in best.items()}
         ranks = tuple(rank for rank, own in settings.items() if _finished(data, rank, own, seeds))
@@ -145,6 +151,12 @@ def _begin(data: StudyData) -> LookRecord:
         next_value=0,
         next_seconds=0.0,
     )
+
+
+def _any_finished(data: StudyData, seed: int) -> bool:
+    """Return True unless a seed was left out for want of time, or every trial of it failed."""
+    names = [trial.trial_id for trial in data.trials if trial.seed == seed]
+    return any(name in data.outcomes and data.outcomes[name].state == "finished" for name in names)
 
 
 def _finished(data: StudyData, rank: int, setting: Setting, seeds: Sequence[int]) -> bool:

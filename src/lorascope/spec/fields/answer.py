@@ -5,12 +5,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from lorascope.spec.fields.types import (
+    Duration,
     Fields,
     NonEmpty,
     Positive,
     Size,
     contradiction,
 )
+from lorascope.units import parse_seconds
 
 Preference = Literal["value", "loss", "time", "memory"]
 Cost = Literal["off", "quick", "full"]
@@ -24,6 +26,12 @@ class AnswerFields(Fields):
     tolerance: Positive = 0.005
     """A rank is adequate if no other has a held-out loss lower by more than this, in nats per token. 0.005 nats are
     0.5 % of perplexity."""
+
+    time_budget: Duration | None = None
+    """Time that the whole run may take, such as ``20min`` or ``1h30min``. The pace is measured first; it decides how
+    many steps are trained (at most ``num_train_epochs``, or ``max_steps`` if given), how many seeds, and what is
+    measured and examined besides. Unless they are given, ``learning_rates`` are ``auto``, and the study goes on
+    ``until_decided``."""
 
     until_decided: bool = False
     """Look at the data after three seeds, and go on while the verdict is open: with further held-out rows (up to 1024:
@@ -75,3 +83,8 @@ class AnswerFields(Fields):
                 "choose cost quick or full",
             )
         return self
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget; None without one."""
+        return None if self.time_budget is None else parse_seconds(self.time_budget)

@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from lorascope.units import parse_bytes
+from lorascope.units import parse_bytes, parse_seconds
 
 Values = TypeVar("Values", tuple[int, ...], tuple[float, ...])
 
@@ -28,11 +28,22 @@ def _is_size(value: object) -> object:
     return value
 
 
+def _is_duration(value: object) -> object:
+    try:
+        seconds = parse_seconds(value) if isinstance(value, str) else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not seconds:
+        raise PydanticCustomError("duration", "a time is a number above 0 with its unit: s, min or h", {})
+    return value
+
+
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Size = Annotated[str, BeforeValidator(_is_size)]
+Duration = Annotated[str, BeforeValidator(_is_duration)]
 
 
 class Fields(BaseModel):

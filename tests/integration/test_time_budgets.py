@@ -1,0 +1,146 @@
+"""Studies with a time budget: what it buys, what is left out, and what is refused."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from lorascope.analysis import summarize
+from lorascope.analysis.study_data import load_study
+from lorascope.engine import loop
+from lorascope.errors import InputError
+from lorascope.records import BudgetRecord, ResolvedStudy
+from lorascope.run import time_budget
+from lorascope.run.pace import Pace
+from lorascope.run.time_budget import OutOfTime, TimeBudget
+from lorascope.spec.load import load_spec
+from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
+from support.studies import execute, read_study, study_of
+
+Lorascope = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
+    fixed = study_of(model_folders["llama"], rows_file, max_steps=None, eval_steps=None, num_train_epochs=1.0)
+    given = fixed.model_dump(exclude={"learning_rates", "until_decided", "seeds"})
+    return load_spec(None, {**given, "time_budget": "1h"})
+
+
+def pace(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let every token take so long, as far as the plan knows."""
+    monkeypatch.setattr(time_budget, "measure_pace", lambda study, sizes: Pace(training=seconds, evaluation=seconds))
+
+
+def budget_of(folder: Path) -> BudgetRecord:
+    with StudyStore.open(folder / "study.db") as store:
+        record = store.read_one(BudgetRecord)
+    assert record is not None
+    return record
+
+
+def steps_of(folder: Path) -> int:
+    with StudyStore.open(folder / "study.db") as store:
+        resolved = store.read_one(ResolvedStudy)
+    assert resolved is not None
+    return resolved.total_steps
+
+
+def test_a_large_budget_trains_the_epochs_on_three_seeds(spec: StudySpec, tmp_path: Path) -> None:
+    execute(spec, tmp_path / "study")
+    resolved = load_study(tmp_path / "study").resolved
+    assert resolved is not None
+    assert resolved.total_steps == math.ceil(resolved.train_examples / 4)
+    assert {trial.seed for trial in summarize(tmp_path / "study").trials} >= {0, 1, 2}
+    record = budget_of(tmp_path / "study")
+    assert record.left_out == ()
+    assert 0 < record.used_seconds < 3600
+    assert record.training_pace > 0
+
+
+def test_a_slow_machine_trains_fewer_steps(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(spec, tmp_path / "fast")
+    pace(monkeypatch, 0.3)
+    monkeypatch.setattr("lorascope.run.study._has_time", lambda run, search_round: True)
+    execute(spec, tmp_path / "slow")
+    assert 1 <= steps_of(tmp_path / "slow") < steps_of(tmp_path / "fast")
+
+
+def test_a_continued_study_keeps_its_steps(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(spec, tmp_path / "study")
+    before = read_study(tmp_path / "study")
+    pace(monkeypatch, 1.0)
+    again = execute(spec, tmp_path / "study")
+    assert "this study is complete; nothing was trained" in again.notes
+    assert read_study(tmp_path / "study") == before
+
+
+def test_rounds_that_do_not_fit_are_left_out(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first round is trained; the other seeds are not, and the study ends with a last look."""
+    monkeypatch.setattr("lorascope.run.study._has_time", lambda run, search_round: False)
+    watcher = execute(spec, tmp_path / "study")
+    data = load_study(tmp_path / "study")
+    states = {name: outcome.state for name, outcome in data.outcomes.items()}
+    assert all(state == "stopped" for name, state in states.items() if not name.endswith("s0"))
+    assert "finished" in states.values()
+    (look,) = data.looks
+    assert look.next in ("budget", "decided")
+    assert look.seeds == (0,)
+    assert any("time budget ends" in note for note in watcher.notes)
+    assert summarize(tmp_path / "study").verdict.seeds == 1
+    assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
+
+
+def test_training_stops_where_the_time_ends(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def check(self: TimeBudget) -> None:
+        steps.append(1)
+        if len(steps) == 2:
+            raise OutOfTime("the time budget is used up")
+
+    monkeypatch.setattr(TimeBudget, "check", check)
+    monkeypatch.setattr("lorascope.run.study._has_time", lambda run, search_round: False)
+    execute(spec, tmp_path / "study")
+    outcomes = load_study(tmp_path / "study").outcomes.values()
+    assert {outcome.state for outcome in outcomes} == {"stopped"}
+    found = {(outcome.message.code, outcome.steps) for outcome in outcomes if outcome.message is not None}
+    assert ("trial.no_time", 2) in found
+    assert found <= {("trial.no_time", 2), ("trial.behind", 1)}
+    assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
+
+
+def test_analyses_that_do_not_fit_are_left_out_and_made_with_more_time(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeBudget, "allows_analysis", lambda self, tokens: False)
+        execute(spec, tmp_path / "study")
+    assert budget_of(tmp_path / "study").left_out == ("truncation",)
+    assert summarize(tmp_path / "study").truncation is None
+    assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
+    more = spec.model_copy(update={"time_budget": "2h"})
+    assert execute(more, tmp_path / "study").steps == []
+    assert budget_of(tmp_path / "study").left_out == ()
+    assert summarize(tmp_path / "study").truncation is not None
+
+
+@pytest.mark.parametrize("steps", [None, 50])
+def test_a_budget_too_small_says_what_it_would_take(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int | None
+) -> None:
+    pace(monkeypatch, 10.0)
+    monkeypatch.setattr(loop, "train_group", None)
+    small = spec.model_copy(update={"time_budget": "1min", "max_steps": steps})
+    with pytest.raises(InputError, match=r"time_budget 1min is too short: .* need about \d+ h"):
+        execute(small, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_budget_without_a_unit_is_refused(lorascope: Lorascope, rows_file: str, tmp_path: Path) -> None:
+    code, _, error = lorascope("run", "--dataset", rows_file, "--time-budget", "20", "--out", tmp_path / "study")
+    assert code == 2
+    assert "time_budget" in error
+    assert "20min" in error

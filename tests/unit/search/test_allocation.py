@@ -1,0 +1,49 @@
+"""Steps that a time buys: a pure function of the study, its sizes and the work that fits."""
+
+import pytest
+
+from lorascope.search.allocation import choose_steps, training_cost
+from lorascope.search.work import Sizes
+from lorascope.spec.schema import StudySpec
+
+ONE_RATE = StudySpec(ranks=(8, 64), learning_rates=(3e-4,), until_decided=True)
+AUTO = StudySpec(ranks=(8, 64), learning_rates="auto", until_decided=True)
+FIXED = StudySpec(ranks=(8,), seeds=(0, 1))
+
+
+def sizes(most: int) -> Sizes:
+    return Sizes(total_steps=most, step_tokens=1000.0, heaviest_tokens=1000.0, eval_tokens=5000.0, eval_examples=50)
+
+
+def test_cost_by_hand() -> None:
+    """Two ranks, one rate, three seeds: six trainings of ten steps, each evaluated four times, and the base once."""
+    assert training_cost(ONE_RATE, sizes(99), steps=10, seeds=3) == 5000 + 6 * (10 * 3 * 1000 + 4 * 5000)
+
+
+def test_a_search_costs_less_than_its_whole_grid() -> None:
+    search = training_cost(AUTO, sizes(99), steps=80, seeds=1)
+    whole = training_cost(AUTO.model_copy(update={"early_exit": False}), sizes(99), steps=80, seeds=1)
+    assert whole / 2 < search < whole
+
+
+@pytest.mark.parametrize("spec", [ONE_RATE, AUTO, FIXED])
+def test_the_chosen_steps_fit_and_one_more_would_not(spec: StudySpec) -> None:
+    seeds, work = 3 if spec.until_decided else 2, 50e6
+    steps = choose_steps(spec, sizes(10_000), work=work)
+    assert training_cost(spec, sizes(10_000), steps=steps, seeds=seeds) <= work
+    assert training_cost(spec, sizes(10_000), steps=steps + 1, seeds=seeds) > work
+
+
+def test_steps_end_with_the_epochs() -> None:
+    assert choose_steps(AUTO, sizes(100), work=1e12) == 100
+
+
+def test_fewer_seeds_where_each_would_have_few_steps() -> None:
+    enough = training_cost(AUTO, sizes(1000), steps=40, seeds=3)
+    assert choose_steps(AUTO, sizes(1000), work=enough) == 40
+    assert choose_steps(AUTO, sizes(1000), work=training_cost(AUTO, sizes(1000), steps=39, seeds=3)) > 40
+    assert choose_steps(AUTO, sizes(20), work=training_cost(AUTO, sizes(20), steps=20, seeds=3)) == 20
+
+
+def test_no_step_fits() -> None:
+    assert choose_steps(AUTO, sizes(1000), work=training_cost(AUTO, sizes(1000), steps=1, seeds=1) - 1) == 0
