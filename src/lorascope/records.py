@@ -260,3 +260,25 @@ class ForgettingRecord:
     window_nats: tuple[float, ...]
     window_target_tokens: TokenCounts
     seconds: float
+
+
+@record("activities", key=("name",))
+class ActivityRecord:
+    """Time of one kind of work in a study, such as training, over all of its runs."""
+
+    name: str
+    predicted_seconds: float | None
+    """All of it, as predicted when its pace was first known; None where it was not."""
+    spent_seconds: float
+    seconds_left: float | None
+    """What is expected to follow; None where its pace is not known."""
+
+
+@record("progress", key=())
+class ProgressRecord:
+    """How far a run is."""
+
+    share_done: float
+    """Time spent, as a share of that and the time left."""
+    seconds_left: float
+    """Expected time until the report is there."""

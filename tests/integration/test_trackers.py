@@ -28,6 +28,9 @@ class Notebook:
     def phase(self, text):
         self._write("phase", text)
 
+    def progress(self, share_done, seconds_left):
+        self._write("progress", share_done)
+
     def note(self, text):
         self._write("note", text)
 
@@ -82,7 +85,10 @@ def test_tracker_receives_every_event_of_a_run(spec: StudySpec, tmp_path: Path) 
     lines = (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()
     phases = [f"phase {text}" for text in watcher.phases]
     assert [line for line in lines if line.startswith("phase")] == phases
-    assert [line for line in lines if not line.startswith("phase")] == [
+    assert [line for line in lines if line.startswith("progress")] == [
+        f"progress {share_done}" for share_done, _ in watcher.progresses
+    ]
+    assert [line for line in lines if not line.startswith(("phase", "progress"))] == [
         *(f"note {text}" for text in watcher.notes),
         "begin 2 r2 r4 0", "solo_cost 4", "solo_cost 2", "outcome r2 running", "outcome r4 running",
         "evaluation r2 0", "evaluation r4 0", "step 1 1", "step 2 2", "evaluation r2 2", "evaluation r4 2",
@@ -97,7 +103,7 @@ def test_tracker_is_closed_when_a_run_is_stopped(spec: StudySpec, tmp_path: Path
     stopping = Watcher(at_step=lambda step: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted):
         run_study(spec, folder, trackers=[stopping, make_tracker("notebook", folder)], command="lorascope run")
-    assert (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()[-2:] == ["step 1 1", "end"]
+    assert (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()[-1] == "end"
 
 
 def test_tracker_that_is_not_registered_is_refused(tmp_path: Path) -> None:

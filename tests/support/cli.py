@@ -8,7 +8,15 @@ from typing import Protocol
 from lorascope.errors import Interrupted
 from lorascope.measure.environment import environment
 from lorascope.message import Message
-from lorascope.records import EvalRecord, OutcomeState, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import (
+    EvalRecord,
+    OutcomeState,
+    ProgressRecord,
+    ResolvedStudy,
+    StepRecord,
+    TrialOutcome,
+    TrialRecord,
+)
 from lorascope.run.trackers import Tracker
 from lorascope.search.trials import plan_trials
 from lorascope.spec.load import dump_spec
@@ -54,6 +62,8 @@ class View(Protocol):
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
 
+    def progress(self, share_done: float, seconds_left: float) -> None: ...
+
     def step(self, records: Sequence[StepRecord]) -> None: ...
 
     def evaluation(self, record: EvalRecord) -> None: ...
@@ -77,6 +87,7 @@ class Script:
 
     def step(self, view: View, step: int, loss: float = 1.5, warmup: bool = False) -> None:
         self.clock.now += 1.0
+        view.progress(step / RESOLVED.total_steps, float(RESOLVED.total_steps - step))
         view.step(self.records(step, loss, warmup))
 
     def records(self, step: int, loss: float = 1.5, warmup: bool = False) -> list[StepRecord]:
@@ -125,6 +136,10 @@ class Recorder:
         self.store.put(resolved)
         self.store.put_all(trials)
         self.view.begin(resolved, trials, done)
+
+    def progress(self, share_done: float, seconds_left: float) -> None:
+        self.store.put(ProgressRecord(share_done=share_done, seconds_left=seconds_left))
+        self.view.progress(share_done, seconds_left)
 
     def step(self, records: Sequence[StepRecord]) -> None:
         self.store.put_all(records)

@@ -57,9 +57,13 @@ class Watcher:
     steps: list[int] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
     outcomes: list[TrialOutcome] = field(default_factory=list)
+    progresses: list[tuple[float, float]] = field(default_factory=list)
 
     def phase(self, text: str) -> None:
         self.phases.append(text)
+
+    def progress(self, share_done: float, seconds_left: float) -> None:
+        self.progresses.append((share_done, seconds_left))
 
     def note(self, text: str) -> None:
         self.notes.append(text)

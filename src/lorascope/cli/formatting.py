@@ -25,7 +25,9 @@ def status_line(state: RunState, rss_bytes: int) -> str:
 
 def progress_line(state: RunState) -> str:
     """Say how far the run is: 37 % · step 23 of 60 · 8 min left."""
-    parts = [f"{100 * state.share_done:.0f} %", f"step {state.step_done} of {state.total_steps}"]
+    parts = [f"{100 * state.share_done:.0f} %"]
+    if state.total_steps:
+        parts.append(f"step {state.step_done} of {state.total_steps}")
     if state.seconds_left is not None:
         parts.append(f"{format_about(state.seconds_left)} left")
     return " · ".join(parts)

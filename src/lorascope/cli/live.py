@@ -47,6 +47,10 @@ class LiveView:
         """Show the current activity."""
         self._state.phase(text)
 
+    def progress(self, share_done: float, seconds_left: float) -> None:
+        """Move the bar."""
+        self._state.progress(share_done, seconds_left)
+
     def note(self, text: str) -> None:
         """Print above the table."""
         self._console.print(Text(text, style="dim"))
@@ -91,7 +95,7 @@ def draw(state: RunState, width: int, height: int, rss_bytes: int) -> Renderable
     """Draw the activity, a bar, a line for each rank as far as the screen is high, and a line about the machine."""
     machine = Text(f"{state.activity} · {status_line(state, rss_bytes)}", style="bold")
     if not state.rows:
-        return machine
+        return machine if state.seconds_left is None else Group(_bar(state, width), machine)
     rows = state.rank_rows
     shown = rows[: max(height - _OTHER_LINES, 1)]
     parts: list[RenderableType] = [_bar(state, width), make_table(_columns(state, shown), width)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from lorascope.cli.formatting import base_line, outcome_line, rank_lines, scales, solo_cost
+from lorascope.cli.formatting import base_line, outcome_line, progress_line, rank_lines, scales, solo_cost
 from lorascope.cli.run_state import RunState
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.trackers import SoloResult
@@ -35,9 +35,13 @@ class PlainView:
         """Leave nothing behind."""
 
     def phase(self, text: str) -> None:
-        """Write the current activity."""
+        """Write the current activity, with the time left where it is known."""
         self._state.phase(text)
-        self._write(text)
+        self._write(text if self._state.seconds_left is None else f"{text} ({progress_line(self._state)})")
+
+    def progress(self, share_done: float, seconds_left: float) -> None:
+        """Keep how far the run is for the next line."""
+        self._state.progress(share_done, seconds_left)
 
     def note(self, text: str) -> None:
         """Write a note."""

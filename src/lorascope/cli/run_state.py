@@ -89,14 +89,16 @@ class RunState:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._started = clock()
-        self._first_step: float | None = None
-        self._steps_seen = 0
         self._rates: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)
         self._phase = "starting"
         self._evaluated: set[str] = set()
         self._evaluated_step = -1
         self._eval_steps = 0
+        self._seconds_left: float | None = None
+        self._told_at = self._started
         self.base_loss: float | None = None
+        self.share_done = 0.0
+        """Share of the run's time that has passed."""
         self.step_done = 0
         self.total_steps = 0
         self.rows: dict[str, TrialRow] = {}
@@ -128,26 +130,15 @@ class RunState:
 
     @property
     def tenths_done(self) -> int:
-        """Tenths of the planned steps that were done or skipped, rounded down."""
-        planned = len(self.rows) * self.total_steps
-        return 10 * (planned - self._steps_left) // planned if planned else 0
+        """Tenths of the run's time that have passed, rounded down."""
+        return int(10 * self.share_done)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds to the last step, evaluations included; None before the first step and after the last."""
-        if self._first_step is None or not self._steps_left:
+        """Expected seconds until the report; None before they are known."""
+        if self._seconds_left is None:
             return None
-        return (self._clock() - self._first_step) / self._steps_seen * self._steps_left
-
-    @property
-    def _steps_left(self) -> int:
-        return sum(self.total_steps - row.step for row in self.rows.values() if row.state in {"waiting", "running"})
-
-    @property
-    def share_done(self) -> float:
-        """Share of the planned steps that were done or skipped."""
-        planned = len(self.rows) * self.total_steps
-        return (planned - self._steps_left) / planned if planned else 0.0
+        return max(0.0, self._seconds_left - (self._clock() - self._told_at))
 
     @property
     def rank_rows(self) -> list["RankRow"]:
@@ -158,6 +149,10 @@ class RunState:
     def phase(self, text: str) -> None:
         """Set the current activity."""
         self._phase = text
+
+    def progress(self, share_done: float, seconds_left: float) -> None:
+        """Set how far the run is."""
+        self.share_done, self._seconds_left, self._told_at = share_done, seconds_left, self._clock()
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Add a row for every trial of a round, after those of earlier rounds."""
@@ -170,9 +165,6 @@ class RunState:
         """Add a step to the trials that took it."""
         if not records:
             return
-        if self._first_step is None:
-            self._first_step = self._clock() - records[0].seconds
-        self._steps_seen += len(records)
         if not records[0].warmup:
             self._rates.append((sum(record.tokens for record in records), records[0].seconds))
         if records[0].step != self.step_done:

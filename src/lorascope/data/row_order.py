@@ -49,3 +49,9 @@ def step_rows(spec: StudySpec, n_train: int, *, seed: int, step: int) -> tuple[i
     first = step_in_epoch * _rows_per_step(spec)
     order = epoch_order(n_train, seed=seed, epoch=epoch)
     return tuple(order[first : first + _rows_per_step(spec)].tolist())
+
+
+def step_tokens(spec: StudySpec, n_tokens: npt.NDArray[np.integer], *, seed: int, steps: int) -> list[int]:
+    """Return the tokens of each of a seed's first optimizer steps; ``n_tokens`` [n] are those of the training rows."""
+    rows = (list(step_rows(spec, len(n_tokens), seed=seed, step=step)) for step in range(steps))
+    return [int(n_tokens[row].sum()) for row in rows]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from lorascope.records import BudgetRecord, EvalRecord
 from lorascope.run.prepare import PreparedStudy
+from lorascope.run.progress import RunProgress
 from lorascope.run.time_budget import TimeBudget
 from lorascope.run.trackers import Tracker
 from lorascope.store import StudyStore
@@ -19,6 +20,7 @@ class RunContext:
     store: StudyStore
     folder: StudyFolder
     tracker: Tracker
+    progress: RunProgress
     check_stop: Callable[[], None]
     """Raises Interrupted where the user asked to stop."""
     clock: TimeBudget = field(default_factory=TimeBudget)

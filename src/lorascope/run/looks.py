@@ -1,5 +1,7 @@
 """Looks of a sequential study: losses on further held-out rows, and what follows from all losses so far."""
 
+from collections.abc import Sequence
+
 from lorascope.analysis.study_data import by_trial, read_study
 from lorascope.analysis.verdict.next_look import measured_prices, next_look
 from lorascope.engine.evaluate import example_nats
@@ -24,26 +26,46 @@ def take_look(run: RunContext) -> bool:
     look = next_look(data, rows=rows, prices=measured_prices(data), seconds_left=run.clock.left_for_training)
     run.store.put(look)
     run.keep_time()
+    run.progress.expect({"further_rows": _work(run, _pending(run, look), look)})
+    run.progress.lap("looks")
     run.tracker.note(describe_look(look))
     return goes_on([look])
 
 
 def _evaluate_rows(run: RunContext, look: LookRecord) -> None:
     """Evaluate trained adapters on the held-out rows that they lack; each result is stored when it is there."""
-    held, finished = len(run.study.splits.eval), run.store.outcomes()
-    pending = pending_rows(
-        run.study.spec,
-        look,
-        held,
-        by_trial(run.store.read(FurtherEvalRecord)),
-        [name for name, outcome in finished.items() if outcome.state == "finished"],
-    )
+    pending = _pending(run, look)
     try:
-        for number, (trial, first) in enumerate(pending, 1):
+        for number, one in enumerate(pending, 1):
             run.tracker.phase(f"evaluating on further rows: adapter {number} of {len(pending)}")
-            _evaluate(run, trial, first, look.next_value if look.next == "rows" else look.rows)
+            _evaluate(run, *one, _last_row(look))
+            run.progress.lap("further_rows", _work(run, [one], look))
     finally:
         run.study.frozen.attach([])
+
+
+def _pending(run: RunContext, look: LookRecord) -> list[tuple[TrialRecord, int]]:
+    return pending_rows(
+        run.study.spec,
+        look,
+        len(run.study.splits.eval),
+        by_trial(run.store.read(FurtherEvalRecord)),
+        [name for name, outcome in run.store.outcomes().items() if outcome.state == "finished"],
+    )
+
+
+def _work(run: RunContext, pending: Sequence[tuple[TrialRecord, int]], look: LookRecord) -> float:
+    """Return the work of evaluating these trials on the rows that each lacks."""
+    held = len(run.study.splits.eval)
+    return sum(
+        run.progress.sizes.token(trial.arm)
+        * sum(row.n_tokens for row in run.study.splits.spare[first - held : _last_row(look) - held])
+        for trial, first in pending
+    )
+
+
+def _last_row(look: LookRecord) -> int:
+    return look.next_value if look.next == "rows" else look.rows
 
 
 def _evaluate(run: RunContext, trial: TrialRecord, first: int, last: int) -> None:

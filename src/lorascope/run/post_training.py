@@ -5,6 +5,7 @@ Every record is stored when it is made, and what is stored is not made again, so
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lorascope.data.forgetting_text import ForgettingText
 from lorascope.engine.evaluate import example_nats
@@ -13,14 +14,15 @@ from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.peft_io import read_updates
 from lorascope.modeling.adapters.svd import Update, principal, principal_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
-from lorascope.records import BASE_MODEL, BudgetRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, Arm, BudgetRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
 from lorascope.run.adapters import attach_updates, best_trials
 from lorascope.run.context import RunContext
 from lorascope.search.analyses import AnalysisRecord, pending_analyses
+from lorascope.search.work import analysis_work, spectrum_work, text_work
 from lorascope.store import StudyStore
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PostTraining:
     """Analyses the adapter that stands for each rank."""
 
@@ -40,6 +42,7 @@ class PostTraining:
         )
         run.study.frozen.attach([])
         release_memory(run.study.device)
+        run.progress.expect(analysis_work(run.progress.sizes, pending, self._arms))
         try:
             for trial_id in pending.spectra:
                 run.check_stop()
@@ -67,6 +70,7 @@ class PostTraining:
                 for layer, update in self._updates(trial_id).items()
             ]
         )
+        self.run.progress.lap("spectra", spectrum_work(self.run.progress.sizes, self._arms[trial_id]))
 
     def _forgetting(self, trial_id: str, text: ForgettingText) -> None:
         run = self.run
@@ -85,11 +89,13 @@ class PostTraining:
                 seconds=seconds,
             )
         )
+        run.progress.lap("forgetting_text", text_work(run.progress.sizes, self._arms.get(trial_id)))
 
     def _truncations(self, trial_id: str, ranks: Sequence[int]) -> None:
         run = self.run
         run.tracker.phase(f"examining {trial_id}: truncating to smaller ranks")
         whole = principal_updates(self._updates(trial_id))
+        run.progress.lap("spectra", spectrum_work(run.progress.sizes, self._arms[trial_id]))
         held_out = run.study.splits.eval
         for rank in ranks:
             if not run.clock.allows_analysis(sum(row.n_tokens for row in held_out)):
@@ -107,6 +113,12 @@ class PostTraining:
                     seconds=seconds,
                 )
             )
+            run.progress.lap("truncation", run.progress.sizes.evaluation((self._arms[trial_id][0], rank)))
+
+    @cached_property
+    def _arms(self) -> dict[str, Arm]:
+        """The arm that each trial stands for."""
+        return {trial_id: arm for arm, trial_id in best_trials(self.run.folder, self.run.store).items()}
 
     def _updates(self, trial_id: str) -> dict[str, Update]:
         return read_updates(self.run.folder.trial_adapter(trial_id))

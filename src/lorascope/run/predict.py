@@ -51,6 +51,8 @@ def predict_once(run: RunContext) -> None:
         if not (isinstance(error, InputError | KeyError) or is_out_of_memory(error)):
             raise
         run.tracker.note(f"what the ranks cost is not predicted ({error})")
+    run.progress.guess(store.read(PredictionRecord), [])
+    run.progress.lap("predictions")
 
 
 def predict_study(study: PreparedStudy, group: Sequence[TrialRecord]) -> list[PredictionRecord]:

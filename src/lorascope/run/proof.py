@@ -1,6 +1,6 @@
 """Proof at the end of a study: PEFT loads each rank's adapter over the same base and gives the reported loss."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,9 +23,10 @@ from lorascope.modeling.adapters.peft_check import (
     peft_is_installed,
 )
 from lorascope.modeling.load import quiet
-from lorascope.records import PeftCheck
+from lorascope.records import Arm, PeftCheck
 from lorascope.run.adapters import best_trials
 from lorascope.run.context import RunContext
+from lorascope.search.work import proof_work
 
 _QUARTILES = (0.25, 0.5, 0.75)
 """Held-out rows of these lengths are compared."""
@@ -34,10 +35,13 @@ _QUARTILES = (0.25, 0.5, 0.75)
 def prove_adapters(run: RunContext) -> None:
     """Compare the adapter that stands for each rank with what PEFT makes of its files; store what was found."""
     done = {check.trial_id for check in run.store.read(PeftCheck)}
-    pending = [trial_id for trial_id in best_trials(run.folder, run.store).values() if trial_id not in done]
+    best = best_trials(run.folder, run.store)
+    pending = {trial_id: arm for arm, trial_id in best.items() if trial_id not in done}
+    run.progress.expect({"proof": proof_work(run.progress.sizes, pending.values())})
     if not pending:
         return
     if not peft_is_installed():
+        run.progress.expect({"proof": 0.0})
         run.tracker.note("the adapters were not loaded with PEFT to compare losses, as it is not installed")
         return
     run.study.frozen.attach([])
@@ -51,10 +55,11 @@ def prove_adapters(run: RunContext) -> None:
         run.tracker.note(f"not all adapters could be loaded with PEFT, as memory ran out ({error})")
 
 
-def _prove(run: RunContext, model: PreTrainedModel, pending: Sequence[str]) -> None:
+def _prove(run: RunContext, model: PreTrainedModel, pending: Mapping[str, Arm]) -> None:
     held_out = run.study.splits.eval
     by_length = sorted(range(len(held_out)), key=lambda row: held_out[row].n_tokens)
     rows = tuple(dict.fromkeys(by_length[int(share * len(by_length))] for share in _QUARTILES))
+    work = proof_work(run.progress.sizes, pending.values()) / len(pending)
     examples = [held_out[row] for row in rows]
     run.tracker.phase("loading the adapters with PEFT")
     base = _row_nats(model, examples)
@@ -73,6 +78,7 @@ def _prove(run: RunContext, model: PreTrainedModel, pending: Sequence[str]) -> N
         run.store.put(
             PeftCheck(trial_id=trial_id, rows=rows, base_nats=base, nats=nats, layers_left_out=left_out, error=error)
         )
+        run.progress.lap("proof", work)
 
 
 def _row_nats(model: nn.Module, rows: Sequence[Example]) -> tuple[float, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.message import Message
-from lorascope.records import SETTLED, EvalRecord, OutcomeState, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run.context import RunContext
+from lorascope.records import SETTLED, EvalRecord, LookRecord, OutcomeState, StepRecord, TrialOutcome, TrialRecord
+from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import (
     Event,
     Executor,
@@ -26,8 +26,10 @@ from lorascope.run.predict import predict_once
 from lorascope.run.retry import WriteRetry
 from lorascope.run.solo_run import measure_costs
 from lorascope.run.time_budget import OutOfTime
+from lorascope.search.best import latest_losses
 from lorascope.search.halving import Rungs
 from lorascope.search.rounds import SearchRound
+from lorascope.search.work import TrialProgress
 from lorascope.store.tables import Record
 
 _KEEP_SECONDS = 10.0
@@ -68,6 +70,7 @@ class RoundTrainer:
         """End a round before it begins, for want of time; trackers are not told of its trials."""
         self._run.store.put_all(self._round.trials)
         self._write(self._ended_by_time())
+        begin_round(self._run, self._round.trials, {})
         self._run.tracker.note(f"the time budget ends: {len(self._round.trials)} further trials are left out")
 
     def _ended_by_time(self) -> list[TrialOutcome]:
@@ -85,6 +88,7 @@ class RoundTrainer:
     def _announce(self) -> None:
         kept = {trial.trial_id: shard.steps_done for shard in self._shards for trial in shard.trials}
         steps = earlier_steps(self._run, self._round.trials, kept)
+        begin_round(self._run, self._round.trials, kept)
         self._run.tracker.begin(self._run.study.resolved, self._round.trials, steps)
         for outcome in self._ended():
             self._run.tracker.outcome(outcome)
@@ -118,10 +122,12 @@ class RoundTrainer:
                 self._begin_group(event)
             case StepTaken():
                 self._write(event.records)
+                self._run.progress.step(event.records)
                 tracker.step(event.records)
                 self._check_time(event.records[0].step)
             case TrialEvaluated():
                 self._write([event.record])
+                self._run.progress.evaluation(event.record)
                 tracker.evaluation(event.record)
             case TrialsEnded():
                 self._write_outcomes(event.outcomes)
@@ -180,7 +186,32 @@ class RoundTrainer:
     def _write_outcomes(self, outcomes: Sequence[TrialOutcome]) -> None:
         self._write(outcomes)
         for outcome in outcomes:
+            self._run.progress.outcome(outcome)
             self._run.tracker.outcome(outcome)
+        self._run.progress.lap("training")
+
+
+def begin_round(run: RunContext, trials: Sequence[TrialRecord], kept: Mapping[str, int]) -> None:
+    """Begin the progress of a round, of whose trials so many steps are ``kept``; all others have ended."""
+    evaluations, outcomes, ids = evaluations_by_trial(run.store), run.store.outcomes(), {t.trial_id for t in trials}
+    progress = [
+        TrialProgress(
+            trial=trial,
+            steps=kept.get(trial.trial_id, 0),
+            evaluated=max(
+                (one.step for one in evaluations.get(trial.trial_id, ()) if one.step <= kept.get(trial.trial_id, 0)),
+                default=-1,
+            ),
+            ended=trial.trial_id not in kept,
+        )
+        for trial in trials
+    ]
+    run.progress.begin_round(
+        progress,
+        before=[trial for trial in run.store.read(TrialRecord) if trial.trial_id not in ids],
+        losses=latest_losses(outcomes, evaluations),
+        looks=run.store.read(LookRecord),
+    )
 
 
 def earlier_steps(run: RunContext, trials: Iterable[TrialRecord], kept: Mapping[str, int]) -> list[StepRecord]:

@@ -15,7 +15,7 @@ import torch
 
 from lorascope.analysis.cost.solo_runs import costs_by_rank
 from lorascope.data.dataset import Example
-from lorascope.data.row_order import step_rows
+from lorascope.data.row_order import step_tokens
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.instrumentation import Phase
 from lorascope.engine.loop import WARMUP_STEPS
@@ -33,6 +33,7 @@ from lorascope.run.prepare import PreparedStudy
 from lorascope.run.sample_buffer import gpus_of
 from lorascope.run.trackers import SoloResult, Tracker
 from lorascope.search.solo_runs import EFFORTS, pending_solo_runs
+from lorascope.search.trials import planned_arms
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.numbers import arm_text
@@ -60,10 +61,7 @@ class Batches:
 def choose_batches(study: PreparedStudy, seed: int) -> Batches:
     """Choose the batches among the first steps of a seed."""
     train, spec = study.splits.train, study.spec
-    tokens = [
-        sum(train[row].n_tokens for row in step_rows(spec, len(train), seed=seed, step=step))
-        for step in range(min(study.resolved.total_steps, _SEARCHED_STEPS))
-    ]
+    tokens = step_tokens(spec, train.n_tokens, seed=seed, steps=min(study.resolved.total_steps, _SEARCHED_STEPS))
     rows = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
     mean = study.resolved.train_tokens / len(train) * min(rows, len(train))
     return Batches(
@@ -94,6 +92,7 @@ def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
     if store.read_one(MachineRates) is None:
         with _unless_out_of_memory(run.tracker, "the machine's rates were measured"):
             store.put(machine_rates(study.device, study.frozen.model.dtype))
+        run.progress.lap("solo_runs")
     batches = choose_batches(study, by_arm[min(by_arm)].seed)
     failed: set[Arm] = set()
     for arm, repeat in pending:
@@ -109,8 +108,11 @@ def measure_costs(run: RunContext, trials: Sequence[TrialRecord]) -> None:
                 store.put(solo.measure(effort.steps, last=last))
             failed.remove(arm)
         study.frozen.attach([])
+        run.progress.solo_run(arm, repeat, store.read(SoloRun))
         if last and arm not in failed:
             run.tracker.solo_cost(_result(store.read(SoloRun), arm))
+    left = pending_solo_runs(study.spec, planned_arms(study.spec), store.read(SoloRun))
+    run.progress.expect_solo_runs(one for one in left if one[0] not in failed)
 
 
 def _result(all_runs: Sequence[SoloRun], arm: Arm) -> SoloResult:

@@ -1,7 +1,9 @@
 """Run a study from its spec to its adapters, or continue one where it stopped."""
 
+import contextlib
 import math
 import shutil
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,26 +17,38 @@ from lorascope.analysis.verdict.next_look import measured_prices
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.modules_to_save import parameters_to_save
-from lorascope.records import BudgetRecord, LookRecord, ResolvedStudy, SoloRun, TargetSet, TrialRecord
+from lorascope.records import (
+    ActivityRecord,
+    BudgetRecord,
+    LookRecord,
+    PredictionRecord,
+    ProgressRecord,
+    ResolvedStudy,
+    SoloRun,
+    TargetSet,
+    TrialRecord,
+)
 from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
 from lorascope.run.looks import take_look
 from lorascope.run.post_training import PostTraining, stored_analyses
 from lorascope.run.predict import predict_once, update_calibration
-from lorascope.run.prepare import prepare_study
+from lorascope.run.prepare import PreparedStudy, prepare_study
+from lorascope.run.progress import RunProgress
 from lorascope.run.proof import prove_adapters
-from lorascope.run.round import RoundTrainer, earlier_steps
+from lorascope.run.round import RoundTrainer, begin_round, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_run import measure_costs
-from lorascope.run.time_budget import round_seconds, spend_budget
+from lorascope.run.time_budget import TimeBudget, round_seconds, spend_budget, study_sizes
 from lorascope.run.trackers import Tracker, join_trackers
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
 from lorascope.search.sequential import goes_on
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms, planned_parameters
+from lorascope.search.work import planned_work
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
 from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder, keep_date
@@ -92,12 +106,41 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
         check_disk(folder, *planned_parameters(spec, layers, whole))
         begin_folder(folder, study.spec, lock, continued=continued)
         with StudyStore.create(folder.store) as store:
-            run = RunContext(
-                study=study, store=store, folder=folder, tracker=tracker, check_stop=stop.check, clock=clock
-            )
             if record is not None:
                 store.put(record)
+            run = RunContext(
+                study=study,
+                store=store,
+                folder=folder,
+                tracker=tracker,
+                progress=start_progress(study, store, tracker, began, clock),
+                check_stop=stop.check,
+                clock=clock,
+            )
             _execute(run, make_executor(executor, study), stop, command)
+
+
+def start_progress(
+    study: PreparedStudy, store: StudyStore, tracker: Tracker, began: float, clock: TimeBudget
+) -> RunProgress:
+    """Begin to account for the time of a run whose preparation ``began`` at a moment of the monotonic clock."""
+    spec, sizes, budget = study.spec, study_sizes(study), store.read_one(BudgetRecord)
+    left_out = budget.left_out if budget else ()
+
+    def tell(progress: ProgressRecord, activities: Sequence[ActivityRecord]) -> None:
+        tracker.progress(progress.share_done, progress.seconds_left)
+        with contextlib.suppress(OSError, sqlite3.OperationalError):  # a full disk: the next second writes it
+            store.put_all([progress, *activities])
+
+    earlier = store.read(ActivityRecord)
+    found = RunProgress(spec, sizes, began=began, earlier=earlier, tell=tell, limit=lambda: clock.left)
+    found.expect(planned_work(spec, sizes, left_out=left_out))
+    if "solo_runs" not in left_out:
+        found.expect_solo_runs(pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))
+    if spec.cost != "off" and not store.read(PredictionRecord):
+        found.expect_predictions()
+    found.lap("preparation")
+    return found
 
 
 def _earlier_run(
@@ -128,10 +171,13 @@ def _earlier_run(
 def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: str) -> None:
     _store_facts(run, command)
     run.study.frozen.limit.on_lower = partial(_note_smaller_microbatches, run)
-    with sampling(run.store, run.study.device), stop.deferred(executor.stop):
-        complete = _train(run, executor)
-        PostTraining(run).execute()
-        prove_adapters(run)
+    try:
+        with sampling(run.store, run.study.device), stop.deferred(executor.stop):
+            complete = _train(run, executor)
+            PostTraining(run).execute()
+            prove_adapters(run)
+    finally:
+        run.progress.tell()
     run.keep_time()
     choose_adapters(run.folder, run.store)
     if complete:
@@ -166,6 +212,7 @@ def _train_rounds(run: RunContext, executor: Executor) -> bool:
     """Train round after round; return True where the search is complete, False where trials are to be tried again."""
     search_round = _pending(run.study.spec, run.store, run.study.resolved.total_steps)
     if search_round is None:
+        begin_round(run, run.store.read(TrialRecord), {})
         _announce_trained(run)
     while search_round is not None:
         trainer = RoundTrainer(run, search_round, executor)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lorascope.data.row_order import step_tokens
 from lorascope.errors import InputError, LorascopeError
 from lorascope.records import BudgetRecord, ResolvedStudy, TrialRecord
 from lorascope.run.pace import Pace, measure_pace
@@ -12,7 +13,7 @@ from lorascope.run.prepare import PreparedStudy
 from lorascope.search.allocation import choose_steps, training_cost
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms
-from lorascope.search.work import Sizes, analysis_work, round_work, sizes_of, solo_work
+from lorascope.search.work import Sizes, planned_work, round_work, sizes_of, solo_work
 from lorascope.spec.schema import StudySpec
 from lorascope.text.numbers import format_seconds
 
@@ -21,6 +22,8 @@ REPORT_SECONDS = 10.0
 _ANALYSES = 0.15
 _SOLO_RUNS = 0.15
 """Largest shares of the time for the analyses after training and for solo runs; what takes longer is left out."""
+_COUNTED_STEPS = 1000
+"""First steps of a trial whose tokens are counted."""
 _PLANNED = 0.85
 """Share of the rest that is planned for training: a machine may become slower."""
 
@@ -128,10 +131,12 @@ def _choose(spec: StudySpec, sizes: Sizes, clock: TimeBudget, free_seconds: floa
 
 def study_sizes(study: PreparedStudy) -> Sizes:
     """Return the sizes that the study's work follows from."""
-    text, base = study.forgetting_text, study.resolved.base_parameters
+    spec, text, base, train = study.spec, study.forgetting_text, study.resolved.base_parameters, study.splits.train
+    steps = min(study.resolved.total_steps, _COUNTED_STEPS)
     return sizes_of(
-        study.spec,
+        spec,
         study.resolved,
+        step_tokens=step_tokens(spec, train.n_tokens, seed=spec.seeds[0], steps=steps),
         text_tokens=float(sum(window.n_tokens for window in text.windows)) if text else 0.0,
         adapter_share={
             targets: sum(sum(layer.features) for layer in study.layers_of(targets).values()) / base
@@ -141,7 +146,8 @@ def study_sizes(study: PreparedStudy) -> Sizes:
 
 
 def _analysis_seconds(spec: StudySpec, sizes: Sizes, pace: Pace) -> float:
-    return math.fsum(analysis_work(spec, sizes, planned_arms(spec)).values()) * pace.evaluation
+    work = planned_work(spec, sizes)
+    return math.fsum(work[name] for name in ("spectra", "forgetting_text", "truncation", "proof")) * pace.evaluation
 
 
 def round_seconds(study: PreparedStudy, trials: Sequence[TrialRecord], token_seconds: float) -> float:

@@ -5,19 +5,20 @@ base's parameters, and training makes it ``TRAINING`` times as dear.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal
 
 from lorascope.records import Arm, LookRecord, ResolvedStudy, TrialRecord
-from lorascope.search.analyses import truncation_ranks
+from lorascope.search.analyses import PendingAnalyses, pending_analyses
 from lorascope.search.rounds import next_trials
 from lorascope.search.sequential import seed_rounds
 from lorascope.search.solo_runs import EFFORTS, pending_solo_runs
 from lorascope.search.steps import evaluation_steps, rung_steps
-from lorascope.search.trials import planned_arms
-from lorascope.spec.fields.answer import NO_TEXT
+from lorascope.search.trials import arm_name, planned_arms
 from lorascope.spec.schema import StudySpec
 
 Activity = Literal[
@@ -29,9 +30,9 @@ TRAINING = 3.0
 """Cost of a token in training, as forward passes: one forward and two backward."""
 PROOF_ROWS = 3
 """Held-out rows on which PEFT's losses are compared."""
-_SVD = 60.0
-"""Operations of a rank's singular values beside those of a product of its factors with as many vectors as its rank:
-two QR decompositions in float64, and as they are slow ones."""
+_SVD, _SVD_RANKS = 15.0, 16
+"""Singular values of rank r cost as much as ``_SVD`` * (r + ``_SVD_RANKS``) tokens through the adapter: measured for
+ranks 2 to 256 in the layers of SmolLM2-135M, beside products of float32 matrices on one core of an AVX-512 machine."""
 _UNSURE = 0.5
 """Chance that a setting beyond those that stay at a rung stays as well, within the margin of the best."""
 
@@ -76,17 +77,25 @@ def sizes_of(
     spec: StudySpec,
     resolved: ResolvedStudy,
     *,
-    heaviest_tokens: float | None = None,
+    step_tokens: Sequence[int] = (),
     text_tokens: float = 0.0,
     adapter_share: Mapping[str, float] | None = None,
 ) -> Sizes:
-    """Return the sizes of a resolved study; the heaviest step is as heavy as the mean one where it is not known."""
+    """Return the sizes of a resolved study.
+
+    Args:
+        spec: the study.
+        resolved: the same.
+        step_tokens: tokens of each of a trial's first steps; without them every step is as heavy as the mean one.
+        text_tokens: of the forgetting text.
+        adapter_share: see ``Sizes``.
+    """
     rows = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
-    step_tokens = resolved.train_tokens / resolved.train_examples * min(rows, resolved.train_examples)
+    mean = resolved.train_tokens / resolved.train_examples * min(rows, resolved.train_examples)
     return Sizes(
         total_steps=resolved.total_steps,
-        step_tokens=step_tokens,
-        heaviest_tokens=heaviest_tokens or step_tokens,
+        step_tokens=fmean(step_tokens) if step_tokens else mean,
+        heaviest_tokens=max(step_tokens, default=mean),
         eval_tokens=float(resolved.eval_tokens or 0),
         eval_examples=resolved.eval_examples,
         text_tokens=text_tokens,
@@ -106,12 +115,17 @@ class TrialProgress:
     ended: bool = False
 
 
-def planned_work(spec: StudySpec, sizes: Sizes) -> Work:
-    """Return the work of a whole study: its first looks included, those that it may ask for later left out."""
+def planned_work(spec: StudySpec, sizes: Sizes, *, left_out: Collection[str] = ()) -> Work:
+    """Return the work of a whole study, without what later looks may ask for and what a time budget leaves out."""
     arms = planned_arms(spec)
     first = [TrialProgress(trial=trial) for trial in next_trials(spec, [], {})]
-    work: Work = {"solo_runs": solo_work(spec, sizes, pending_solo_runs(spec, arms, []))}
-    return work | training_work(spec, sizes, first) | analysis_work(spec, sizes, arms)
+    solo_runs = [] if "solo_runs" in left_out else pending_solo_runs(spec, arms, [])
+    work: Work = {"solo_runs": solo_work(spec, sizes, solo_runs)}
+    trained = {arm: arm_name(arm) for arm in arms}
+    pending = pending_analyses(spec, trained, [], left_out=left_out)
+    work |= training_work(spec, sizes, first)
+    work |= analysis_work(sizes, pending, {name: arm for arm, name in trained.items()})
+    return work | {"proof": proof_work(sizes, arms)}
 
 
 def solo_work(spec: StudySpec, sizes: Sizes, pending: Iterable[tuple[Arm, int]]) -> float:
@@ -194,6 +208,7 @@ def _round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialProgress], 
     total = sizes.total_steps
     searches = {one.trial.seed for one in trials} == {spec.seeds[0]}
     rungs = rung_steps(spec, total) if searches else ()
+    evaluated = evaluation_steps(spec, total)
     work: Work = {"training": 0.0, "evaluation": 0.0}
     for arm in dict.fromkeys(one.trial.arm for one in trials):
         own = [one for one in trials if one.trial.arm == arm]
@@ -205,11 +220,12 @@ def _round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialProgress], 
                 for place, rung in enumerate(rungs)
                 if rung > one.evaluated
             }
-            work["training"] += sizes.train_step(arm) * sum(
-                (last - first) * _least(staying, last) for first, last in _between(one.steps, staying, total)
-            )
-            left = (step for step in evaluation_steps(spec, total) if step > max(0, one.evaluated))
-            work["evaluation"] += sizes.evaluation(arm) * sum(_least(staying, step) for step in left)
+            at = max(0, one.evaluated)
+            for first, last in _between(min(one.steps, at), staying, total):
+                share = _least(staying, last)
+                n_evaluations = bisect_right(evaluated, last) - bisect_right(evaluated, max(first, at))
+                work["training"] += share * sizes.train_step(arm) * max(0, last - max(first, one.steps))
+                work["evaluation"] += share * sizes.evaluation(arm) * max(0, n_evaluations)
     return work
 
 
@@ -231,28 +247,39 @@ def _between(first: int, rungs: Iterable[int], last: int) -> Iterator[tuple[int,
         first = rung
 
 
-def analysis_work(spec: StudySpec, sizes: Sizes, arms: Sequence[Arm]) -> Work:
-    """Return the work of what follows training, over arms that each have a trained adapter."""
-    text = sizes.text_tokens if spec.forgetting_text != NO_TEXT else 0.0
-    work: Work = {
-        "spectra": sum(spectrum_work(sizes, arm) for arm in arms),
-        "forgetting_text": text * (1.0 + sum(map(sizes.token, arms))),
-        "truncation": 0.0,
-        "proof": proof_tokens(sizes) * (1.0 + sum(map(sizes.token, arms))),
+def analysis_work(sizes: Sizes, pending: PendingAnalyses, arms: Mapping[str, Arm]) -> Work:
+    """Return the work of analyses of trained adapters.
+
+    Args:
+        sizes: of the study.
+        pending: the analyses that are to be made.
+        arms: the arm that each trial stands for, by trial id.
+    """
+    decomposed = [*pending.spectra, *dict.fromkeys(trial_id for trial_id, _ in pending.truncations)]
+    return {
+        "spectra": sum(spectrum_work(sizes, arms[trial_id]) for trial_id in decomposed),
+        "forgetting_text": sum(text_work(sizes, arms.get(trial_id)) for trial_id in pending.forgetting),
+        "truncation": sum(sizes.evaluation((arms[trial_id][0], rank)) for trial_id, rank in pending.truncations),
     }
-    for targets in dict.fromkeys(targets for targets, _ in arms) if spec.truncation else ():
-        ranks = [rank for own, rank in arms if own == targets]
-        top = (targets, max(ranks))
-        work["truncation"] += spectrum_work(sizes, top)
-        work["truncation"] += sum(sizes.evaluation((targets, rank)) for rank in truncation_ranks(top[1], ranks))
-    return work
 
 
 def spectrum_work(sizes: Sizes, arm: Arm) -> float:
     """Return the work of an adapter's singular values, which grows with the square of its rank."""
-    return _SVD * sizes.adapter_parameters(arm) * arm[1]
+    return _SVD * sizes.adapter_parameters(arm) * (arm[1] + _SVD_RANKS)
 
 
-def proof_tokens(sizes: Sizes) -> float:
-    """Return the tokens of the held-out rows that each adapter is compared with PEFT on."""
-    return sizes.eval_tokens / sizes.eval_examples * min(PROOF_ROWS, sizes.eval_examples) if sizes.eval_examples else 0
+def text_work(sizes: Sizes, arm: Arm | None) -> float:
+    """Return the work of one evaluation on the forgetting text; None stands for the base model."""
+    return sizes.text_tokens * (sizes.token(arm) if arm else 1.0)
+
+
+def proof_work(sizes: Sizes, arms: Iterable[Arm]) -> float:
+    """Return the work of comparing adapters with what PEFT makes of them, the base's own losses included."""
+    own = [_proof(sizes, arm) for arm in arms]
+    return sum(own) + _proof(sizes, None) if own else 0.0
+
+
+def _proof(sizes: Sizes, arm: Arm | None) -> float:
+    rows = min(PROOF_ROWS, sizes.eval_examples)
+    tokens = sizes.eval_tokens / sizes.eval_examples * rows if rows else 0.0
+    return tokens * (sizes.token(arm) if arm else 1.0)

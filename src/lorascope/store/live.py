@@ -18,7 +18,6 @@ _STEPS = f"""SELECT max(step), max(step), sum(nats), sum(target_tokens), min(nat
     GROUP BY step / ? ORDER BY 1"""  # noqa: S608 - a number
 _SAMPLES = """SELECT max(number), max(seconds), sum({0}), count({0}), min({0}), max({0}) FROM samples
     WHERE number > ? AND {0} IS NOT NULL GROUP BY number / ? ORDER BY 1"""
-_RECENT_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +108,6 @@ class LiveStore(StudyStore):
     def evaluations_after(self, trial_id: str, step: int) -> list[EvalRecord]:
         """Read a trial's evaluations after a step."""
         return self._select(EvalRecord, "WHERE trial_id = ? AND step > ?", trial_id, step)
-
-    def recent_step_seconds(self, trial_id: str) -> float | None:
-        """Return the mean wall time of a trial's last steps; None while all are warm-up."""
-        newest = "SELECT seconds FROM steps WHERE trial_id = ? AND warmup = 0 ORDER BY step DESC LIMIT ?"
-        with self._lock:
-            row = self._connection.execute(
-                f"SELECT avg(seconds) FROM ({newest})",  # noqa: S608 - own words
-                (trial_id, _RECENT_STEPS),
-            ).fetchone()
-        return float(row[0]) if row[0] is not None else None
 
     def _buckets(self, sql: str, *arguments: str | int) -> list[Bucket]:
         with self._lock:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from lorascope.records import Environment, GpuSample, ResolvedStudy, SystemSample, TrialRecord
+from lorascope.records import Environment, GpuSample, ProgressRecord, ResolvedStudy, SystemSample, TrialRecord
 from lorascope.spec.schema import StudySpec
 from lorascope.store.live import LiveStore
-from lorascope.web.state import TrialStatus, seconds_left, trial_status
+from lorascope.web.state import TrialStatus, trial_status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,8 @@ class Snapshot:
     sample: SystemSample | None
     gpus: tuple[GpuSample, ...]
     """Newest reading of each GPU."""
-    seconds_left: float | None
+    progress: ProgressRecord | None
+    """How far the run is; None before its pace is known."""
 
     @property
     def summary_key(self) -> object:
@@ -35,7 +36,7 @@ class Snapshot:
 
 def read_snapshot(store: LiveStore, spec: StudySpec) -> Snapshot:
     """Read a snapshot; call it in a ``read_transaction``."""
-    outcomes, resolved = store.outcomes(), store.read_one(ResolvedStudy)
+    outcomes = store.outcomes()
     trials = tuple(
         trial_status(
             trial,
@@ -45,17 +46,15 @@ def read_snapshot(store: LiveStore, spec: StudySpec) -> Snapshot:
         )
         for trial in store.read(TrialRecord)
     )
-    training = next((t.trial.trial_id for t in trials if t.outcome == "running"), None)
-    step_seconds = store.recent_step_seconds(training) if training else None
     environments = store.read(Environment)
     return Snapshot(
         spec=spec,
-        resolved=resolved,
+        resolved=store.read_one(ResolvedStudy),
         starts=len(environments),
         command=environments[-1].command if environments else "",
         other_records=store.count_other_records(),
         trials=trials,
         sample=store.last_sample(),
         gpus=tuple(store.last_gpu_samples()),
-        seconds_left=seconds_left(trials, spec, resolved, step_seconds=step_seconds),
+        progress=store.read_one(ProgressRecord),
     )

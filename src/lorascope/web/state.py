@@ -1,11 +1,11 @@
-"""Study state, trial states and the time left, as pure functions of the records."""
+"""Study state and trial states, as pure functions of the records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lorascope.message import Message
-from lorascope.records import NOT_COMPARED, SETTLED, UNSUCCESSFUL, EvalRecord, ResolvedStudy, TrialOutcome, TrialRecord
+from lorascope.records import NOT_COMPARED, SETTLED, UNSUCCESSFUL, EvalRecord, TrialOutcome, TrialRecord
 from lorascope.search.best import best_settings
 from lorascope.search.steps import evaluation_steps
 from lorascope.spec.schema import StudySpec
@@ -79,24 +79,3 @@ def evaluated(trials: Sequence[TrialStatus], spec: StudySpec, total_steps: int) 
         return None
     done = sum(trial.evaluation is not None and trial.evaluation.step in steps for trial in group)
     return (done, len(group)) if done < len(group) else None
-
-
-def seconds_left(
-    trials: Iterable[TrialStatus], spec: StudySpec, resolved: ResolvedStudy | None, *, step_seconds: float | None
-) -> float | None:
-    """Estimate the time until the trial group in training ends; None where it cannot be estimated.
-
-    Args:
-        trials: all trials; the open ones train together.
-        spec: the study.
-        resolved: the resolved study; None while the run prepares.
-        step_seconds: wall time of one of the group's recent steps.
-    """
-    group = [trial for trial in trials if trial.is_open]
-    one_by_one = len({trial.steps for trial in group}) > 1  # memory does not hold the whole group
-    if not group or resolved is None or step_seconds is None or one_by_one:
-        return None
-    done = group[0].steps
-    evaluations = sum(step > done for step in evaluation_steps(spec, resolved.total_steps))
-    evaluation_seconds = sum(trial.evaluation.seconds for trial in group if trial.evaluation)
-    return (resolved.total_steps - done) * step_seconds + evaluations * evaluation_seconds

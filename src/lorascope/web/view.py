@@ -45,13 +45,12 @@ def status(snapshot: Snapshot | None, state: State, *, report: str) -> str:
 
     ``report`` is the address of the study's files; empty without a report.
     """
-    done, planned = _steps_done(snapshot) if snapshot else (0, 0)
     return render(
         "status.html.j2",
         state=state,
         label=state_label(state),
         text=_state_text(snapshot, state),
-        share=done / planned if planned else None,
+        share=_share(snapshot) if snapshot and snapshot.trials else None,
         readings=_readings(snapshot, state) if snapshot else (),
         command=snapshot.command if snapshot and state == "interrupted" else "",
         files=report if state in ("finished", "failed") else "",
@@ -169,13 +168,19 @@ def _steps_done(snapshot: Snapshot) -> tuple[int, int]:
     return sum(trial.steps for trial in snapshot.trials), planned
 
 
+def _share(snapshot: Snapshot) -> float:
+    """Return the share of the run's time that has passed; before its pace is known, the share of the steps."""
+    done, planned = _steps_done(snapshot)
+    return snapshot.progress.share_done if snapshot.progress else done / max(planned, 1)
+
+
 def _state_text(snapshot: Snapshot | None, state: State) -> str:
     if snapshot is None or not snapshot.trials:
         if state == "interrupted":
             return tr("Nothing is recorded, and no run is active. The same command starts or continues the study.")
         return tr("Preparing the model and the rows; nothing is recorded yet.")
     done, planned = _steps_done(snapshot)
-    progress = {"share": f"{done / max(planned, 1):.0%}", "done": f"{done:,}", "planned": f"{planned:,}"}
+    progress = {"share": f"{_share(snapshot):.0%}", "done": f"{done:,}", "planned": f"{planned:,}"}
     if state == "interrupted":
         return tr("Stopped at {share} ({done} of {planned} steps).", **progress)
     return _running_text(snapshot, progress) if state == "running" else _ending(snapshot.trials)
@@ -207,8 +212,8 @@ def _readings(snapshot: Snapshot, state: State) -> list[tuple[str, str]]:
     if state != "running":
         return []
     readings = []
-    if snapshot.seconds_left is not None:
-        readings.append((tr("time left, with evaluations (estimate)"), format_seconds(snapshot.seconds_left)))
+    if snapshot.progress is not None:
+        readings.append((tr("time left (estimate)"), format_seconds(snapshot.progress.seconds_left)))
     process = _process(snapshot.sample) if snapshot.sample else []
     return readings + process + [reading for gpu in snapshot.gpus for reading in _gpu(gpu)]
 

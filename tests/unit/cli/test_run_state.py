@@ -4,30 +4,29 @@ import pytest
 
 from lorascope.cli.run_state import RunState
 from support.cli import Script
-from support.messages import verbatim
 
 
-def test_pace_and_time_left_follow_the_steps(script: Script) -> None:
+def test_pace_follows_the_steps(script: Script) -> None:
     state = RunState(script.clock)
     script.clock.now = 100.0
     script.begin(state)
-    assert state.seconds_left is None
-    assert state.tenths_done == 0
     script.step(state, 1, warmup=True)
     assert state.tokens_per_second is None
-    assert state.seconds_left == pytest.approx(19)
     script.step(state, 2)
     assert state.tokens_per_second == pytest.approx(200)
-    assert state.tenths_done == 1
     assert state.elapsed_seconds == pytest.approx(102)
 
 
-def test_resumed_study_counts_only_its_own_pace(script: Script) -> None:
+def test_time_left_is_what_the_run_says_and_falls_until_it_says_more(script: Script) -> None:
     state = RunState(script.clock)
-    script.begin(state, done_steps=15)
-    assert state.tenths_done == 7
-    script.step(state, 16)
-    assert state.seconds_left == pytest.approx(4)
+    assert state.seconds_left is None
+    assert state.tenths_done == 0
+    state.progress(0.35, 40.0)
+    assert state.tenths_done == 3
+    script.clock.now += 30.0
+    assert state.seconds_left == pytest.approx(10)
+    script.clock.now += 30.0
+    assert state.seconds_left == 0.0
 
 
 def test_resumed_study_continues_its_smoothed_losses(script: Script) -> None:
@@ -39,21 +38,6 @@ def test_resumed_study_continues_its_smoothed_losses(script: Script) -> None:
     for state in (whole, continued):
         script.step(state, 4, loss=1.0)
     assert 1.0 < continued.rows["r8"].train_loss == whole.rows["r8"].train_loss < 1.5
-
-
-def test_running_trial_counts_as_remaining(script: Script) -> None:
-    state = RunState(script.clock)
-    script.begin(state)
-    script.end(state, "running", steps=5)
-    assert state.tenths_done == 2
-
-
-def test_trial_that_ended_early_counts_as_done(script: Script) -> None:
-    state = RunState(script.clock)
-    script.begin(state)
-    script.end(state, "oom", verbatim("no memory"))
-    assert state.tenths_done == 10
-    assert {row.state for row in state.rows.values()} == {"oom"}
 
 
 def test_losses_are_smoothed_nats_per_token(script: Script) -> None:
@@ -75,9 +59,7 @@ def test_next_group_adds_its_trials(script: Script) -> None:
     state = RunState(script.clock)
     script.begin(state)
     script.end(state, steps=20)
-    assert state.tenths_done == 10
     script.spec = script.spec.model_copy(update={"ranks": (16,)})
     script.begin(state)
     assert list(state.rows) == ["r8", "r128", "r16"]
     assert [row.state for row in state.rows.values()] == ["finished", "finished", "waiting"]
-    assert state.tenths_done == 6

@@ -32,6 +32,9 @@ class Tracker(Protocol):
     def phase(self, text: str) -> None:
         """Begin a phase, such as "loading the model"."""
 
+    def progress(self, share_done: float, seconds_left: float) -> None:
+        """Report the share of the run's time that has passed, and the seconds until the report; once a second."""
+
     def note(self, text: str) -> None:
         """Say something that the user should know, such as a fallback that was taken."""
 
