@@ -11,6 +11,7 @@ from lorascope.analysis.study_data import load_study
 from lorascope.engine import loop
 from lorascope.errors import InputError
 from lorascope.records import BudgetRecord, ResolvedStudy
+from lorascope.run import round as study_round
 from lorascope.run import time_budget
 from lorascope.run.pace import Pace
 from lorascope.run.time_budget import OutOfTime, TimeBudget
@@ -110,6 +111,22 @@ def test_training_stops_where_the_time_ends(spec: StudySpec, tmp_path: Path, mon
     assert ("trial.no_time", 2) in found
     assert found <= {("trial.no_time", 2), ("trial.behind", 1)}
     assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
+
+
+def test_training_that_became_slow_begins_anew_with_fewer_steps(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the longer attempts is nothing: the trials are those of a study with so many steps."""
+    one_rate = spec.model_copy(update={"learning_rates": (5e-3,), "until_decided": False, "seeds": (0,)})
+    with monkeypatch.context() as patch:
+        patch.setattr(study_round, "_SLACK", 0.0)
+        watcher = execute(one_rate, tmp_path / "study")
+    steps = steps_of(tmp_path / "study")
+    assert steps == study_round._PACED_STEPS + 1
+    assert any("begins anew" in note for note in watcher.notes)
+    assert budget_of(tmp_path / "study").steps == steps
+    execute(one_rate.model_copy(update={"max_steps": steps}), tmp_path / "short")
+    assert read_study(tmp_path / "study") == read_study(tmp_path / "short")
 
 
 def test_analyses_that_do_not_fit_are_left_out_and_made_with_more_time(

@@ -1,9 +1,11 @@
 """Train one round of the search: hand trial groups to the executor, and store what it reports."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from lorascope.message import Message
 from lorascope.records import SETTLED, EvalRecord, LookRecord, OutcomeState, StepRecord, TrialOutcome, TrialRecord
@@ -25,14 +27,19 @@ from lorascope.run.limits import check_measured
 from lorascope.run.predict import predict_once
 from lorascope.run.retry import WriteRetry
 from lorascope.run.solo_run import measure_costs
-from lorascope.run.time_budget import OutOfTime
+from lorascope.run.time_budget import OutOfTime, TooSlow, study_sizes
 from lorascope.search.best import latest_losses
 from lorascope.search.halving import Rungs
 from lorascope.search.rounds import SearchRound
-from lorascope.search.work import TrialProgress
+from lorascope.search.work import TrialProgress, round_work
 from lorascope.store.tables import Record
 
 _KEEP_SECONDS = 10.0
+_PACED_STEPS = 3
+"""Steps after which the pace is known."""
+_RECENT_STEPS = 8
+_SLACK = 1.1
+"""A round may seem to take this much longer than there is time, as a pace varies."""
 
 
 class RoundTrainer:
@@ -48,6 +55,7 @@ class RoundTrainer:
         )
         self._shards: deque[GroupShard] = deque()
         self._kept_at = time.monotonic()
+        self._paces: deque[float] = deque(maxlen=_RECENT_STEPS)
 
     def train(self) -> bool:
         """Train the trials that have not ended, and return True where none of them has to be tried again."""
@@ -58,6 +66,9 @@ class RoundTrainer:
         try:
             while self._shards:
                 self._executor.train(self._order(self._shards.popleft()), self._handle)
+        except TooSlow:
+            self._begin_anew()
+            raise
         except OutOfTime:
             self._run.tracker.note("the time budget ends: training stops")
             self._write_outcomes(self._ended_by_time())
@@ -65,6 +76,13 @@ class RoundTrainer:
         if ended:
             self._checkpoints.remove()
         return ended
+
+    def _begin_anew(self) -> None:
+        """Forget all steps of the round."""
+        names = [trial.trial_id for trial in self._round.trials]
+        self._checkpoints.remove()
+        self._run.store.truncate_after(names, -1)
+        self._run.store.put_all([TrialOutcome(trial_id=name, state="running", steps=0, message=None) for name in names])
 
     def leave_out(self) -> None:
         """End a round before it begins, for want of time; trackers are not told of its trials."""
@@ -124,7 +142,7 @@ class RoundTrainer:
                 self._write(event.records)
                 self._run.progress.step(event.records)
                 tracker.step(event.records)
-                self._check_time(event.records[0].step)
+                self._check_time(event.records)
             case TrialEvaluated():
                 self._write([event.record])
                 self._run.progress.evaluation(event.record)
@@ -136,14 +154,24 @@ class RoundTrainer:
             case Noted():
                 tracker.note(event.text)
 
-    def _check_time(self, step: int) -> None:
+    def _check_time(self, records: Sequence[StepRecord]) -> None:
         """Keep the time from time to time, and end the round where the time budget ends before its last step."""
-        now = time.monotonic()
+        clock, now, step = self._run.clock, time.monotonic(), records[0].step
         if now - self._kept_at >= _KEEP_SECONDS:
             self._run.keep_time()
             self._kept_at = now
-        if step < self._run.study.resolved.total_steps:
-            self._run.clock.check()
+        if math.isinf(clock.seconds) or step == self._run.study.resolved.total_steps:
+            return
+        sizes, spec = study_sizes(self._run.study), self._run.study.spec
+        alive = {record.trial_id for record in records}
+        trials = [trial for trial in self._round.trials if trial.trial_id in alive]
+        if not records[0].warmup:
+            self._paces.append(records[0].seconds / sum(sizes.train_step(trial.arm) for trial in trials))
+        if not self._round.number and len(self._paces) >= _PACED_STEPS:
+            pace, left = fmean(self._paces), round_work(spec, sizes, trials, steps=step)
+            if pace * (left["training"] + left["evaluation"]) > _SLACK * clock.left_for_training:
+                raise TooSlow(pace)
+        clock.check()
 
     def _begin_group(self, ready: GroupReady) -> None:
         run, shard = self._run, ready.order.shard

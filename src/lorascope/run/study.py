@@ -41,7 +41,14 @@ from lorascope.run.round import RoundTrainer, begin_round, earlier_steps
 from lorascope.run.sample_buffer import sampling
 from lorascope.run.signals import StopRequest
 from lorascope.run.solo_run import measure_costs
-from lorascope.run.time_budget import TimeBudget, round_seconds, spend_budget, study_sizes
+from lorascope.run.time_budget import (
+    TimeBudget,
+    TooSlow,
+    fewer_steps,
+    round_seconds,
+    spend_budget,
+    study_sizes,
+)
 from lorascope.run.trackers import Tracker, join_trackers
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
@@ -117,7 +124,7 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
                 check_stop=stop.check,
                 clock=clock,
             )
-            _execute(run, make_executor(executor, study), stop, command)
+            _execute(run, executor, stop, command)
 
 
 def start_progress(
@@ -168,14 +175,15 @@ def _earlier_run(
     return before, record, complete
 
 
-def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: str) -> None:
+def _execute(run: RunContext, executor_name: str, stop: StopRequest, command: str) -> None:
     _store_facts(run, command)
     run.study.frozen.limit.on_lower = partial(_note_smaller_microbatches, run)
     try:
-        with sampling(run.store, run.study.device), stop.deferred(executor.stop):
-            complete = _train(run, executor)
-            PostTraining(run).execute()
-            prove_adapters(run)
+        with sampling(run.store, run.study.device):
+            run, complete = _train_in_time(run, executor_name, stop)
+            with stop.deferred(lambda: None):
+                PostTraining(run).execute()
+                prove_adapters(run)
     finally:
         run.progress.tell()
     run.keep_time()
@@ -183,6 +191,29 @@ def _execute(run: RunContext, executor: Executor, stop: StopRequest, command: st
     if complete:
         update_calibration(run.folder.store)
         shutil.rmtree(run.folder.checkpoints, ignore_errors=True)
+
+
+def _train_in_time(run: RunContext, executor_name: str, stop: StopRequest) -> tuple[RunContext, bool]:
+    """Train, and begin anew with fewer steps where a time budget would end before them; True: the study is complete."""
+    while True:
+        executor = make_executor(executor_name, run.study)
+        try:
+            with stop.deferred(executor.stop):
+                return run, _train(run, executor)
+        except TooSlow as slow:
+            run = _with_fewer_steps(run, slow.token_seconds)
+
+
+def _with_fewer_steps(run: RunContext, token_seconds: float) -> RunContext:
+    study, record = run.study, run.store.read_one(BudgetRecord)
+    steps = max(1, min(study.resolved.total_steps - 1, fewer_steps(study, run.clock, token_seconds)))
+    assert record is not None
+    resolved = replace(study.resolved, total_steps=steps)
+    run.store.put_all([resolved, replace(record, steps=steps)])
+    run.tracker.note(f"training is slower than it was; it begins anew with {steps} steps, which end in time")
+    study = replace(study, resolved=resolved)
+    run.progress.sizes = study_sizes(study)
+    return replace(run, study=study)
 
 
 def _store_facts(run: RunContext, command: str) -> None:

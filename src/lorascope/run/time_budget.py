@@ -32,6 +32,18 @@ class OutOfTime(LorascopeError):  # noqa: N818 - it says what happened; nothing 
     """The time budget is used up while trials train; those that ended are kept."""
 
 
+class TooSlow(LorascopeError):  # noqa: N818 - it says what happened; nothing is wrong
+    """Training is so slow that it cannot end in time; fewer steps can.
+
+    Args:
+        token_seconds: the pace now, in seconds of a token that goes forward through the base.
+    """
+
+    def __init__(self, token_seconds: float) -> None:
+        super().__init__("training cannot end within the time budget")
+        self.token_seconds = token_seconds
+
+
 @dataclass(kw_only=True)
 class TimeBudget:
     """The clock of a study, over all its starts."""
@@ -127,6 +139,18 @@ def _choose(spec: StudySpec, sizes: Sizes, clock: TimeBudget, free_seconds: floa
         remedy="give more time, fewer ranks or learning rates, smaller batches or shorter rows"
         + (", or fewer max_steps" if spec.max_steps else ""),
     )
+
+
+def fewer_steps(study: PreparedStudy, clock: TimeBudget, token_seconds: float) -> int:
+    """Return the steps of a trial that can be trained in the time that is left, at most those planned; 0 for none.
+
+    Args:
+        study: prepared.
+        clock: of the study.
+        token_seconds: the pace, in seconds of a token that goes forward through the base.
+    """
+    work = _PLANNED * max(0.0, clock.left_for_training) / token_seconds
+    return choose_steps(study.spec, study_sizes(study), work=work)
 
 
 def study_sizes(study: PreparedStudy) -> Sizes:

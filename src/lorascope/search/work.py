@@ -198,9 +198,11 @@ def _middle_losses(trials: Sequence[TrialRecord], losses: Mapping[str, float]) -
     return found
 
 
-def round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialRecord]) -> Work:
-    """Return the work of a round that has not begun, the base evaluated before."""
-    return _round_work(spec, sizes, [TrialProgress(trial=trial, evaluated=0) for trial in trials], rivals=True)
+def round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialRecord], *, steps: int = 0) -> Work:
+    """Return the work of trials that train together, after so many steps, the base evaluated before."""
+    evaluated = max((step for step in evaluation_steps(spec, sizes.total_steps) if step <= steps), default=0)
+    progress = [TrialProgress(trial=trial, steps=steps, evaluated=evaluated) for trial in trials]
+    return _round_work(spec, sizes, progress, rivals=True)
 
 
 def _round_work(spec: StudySpec, sizes: Sizes, trials: Sequence[TrialProgress], *, rivals: bool) -> Work:

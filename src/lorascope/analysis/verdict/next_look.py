@@ -136,7 +136,7 @@ def _begin(data: StudyData) -> LookRecord:
         seeds = tuple(seed for seed in first_seeds(data.spec) if _any_finished(data, seed))
         best = best_settings(data.trials, latest_losses(data.outcomes, data.evaluations))
         settings = {rank: setting for (_, rank), setting in best.items()}
-        ranks = tuple(rank for rank, own in settings.items() if _finished(data, rank, own, seeds))
+        ranks = tuple(rank for rank, own in settings.items() if seeds and _finished(data, rank, own, seeds))
         rows = data.resolved.eval_examples if data.resolved else 0
     return LookRecord(
         look=len(data.looks) + 1,
