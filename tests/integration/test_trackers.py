@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import InputError, Interrupted
+from lorascope.records import ActivityRecord, ProgressRecord
 from lorascope.run.study import run_study
 from lorascope.run.trackers import TRACKERS, make_tracker
 from lorascope.spec.schema import StudySpec
+from lorascope.store import StudyStore
 from support.studies import Watcher, study_of
 
 NOTEBOOK = '''
@@ -88,6 +90,8 @@ def test_tracker_receives_every_event_of_a_run(spec: StudySpec, tmp_path: Path) 
     assert [line for line in lines if line.startswith("progress")] == [
         f"progress {share_done}" for share_done, _ in watcher.progresses
     ]
+    assert watcher.progresses
+    assert all(0 < share_done < 1 for share_done, _ in watcher.progresses)
     assert [line for line in lines if not line.startswith(("phase", "progress"))] == [
         *(f"note {text}" for text in watcher.notes),
         "begin 2 r2 r4 0", "solo_cost 4", "solo_cost 2", "outcome r2 running", "outcome r4 running",
@@ -95,6 +99,14 @@ def test_tracker_receives_every_event_of_a_run(spec: StudySpec, tmp_path: Path) 
         "outcome r2 finished", "outcome r4 finished", "end",
     ]  # fmt: skip
     assert watcher.notes
+    with StudyStore.open(folder / "study.db") as store:
+        progress, activities = store.read_one(ProgressRecord), {one.name: one for one in store.read(ActivityRecord)}
+    assert progress is not None
+    assert (progress.share_done, progress.seconds_left) == watcher.progresses[-1]
+    left = {name for name, one in activities.items() if one.seconds_left}
+    assert left == {"report"}
+    spent = {"preparation", "predictions", "solo_runs", "training", "evaluation", "spectra", "proof"}
+    assert {name for name, one in activities.items() if one.spent_seconds} == spent
 
 
 @pytest.mark.usefixtures("registered")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lorascope.analysis.cost.solo_runs import SoloCost, costs_by_rank
 from lorascope.records import (
+    ActivityRecord,
     AdapterRecord,
     Environment,
     EvalRecord,
@@ -86,6 +87,8 @@ class StudyData:
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
     """Its GPUs: over the whole run, and, more often, in solo runs."""
+    activities: tuple[ActivityRecord, ...]
+    """Times of all kinds of work, over all starts."""
     others: tuple["StudyData", ...] = ()
     """The records of the study's other sets of target modules, in the order of the study."""
 
@@ -196,6 +199,7 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         shown_rows=tuple(store.read(ShownRow)),
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),
+        activities=tuple(store.read(ActivityRecord)),
     )
 
 

@@ -17,7 +17,7 @@ from lorascope.analysis.cost.pareto import mark_pareto
 from lorascope.analysis.cost.predicted import predicted_part
 from lorascope.analysis.cost.solo import with_costs
 from lorascope.analysis.cost.solo_runs import measured_cost
-from lorascope.analysis.cost.whole_run import costs_part
+from lorascope.analysis.cost.whole_run import costs_part, time_book
 from lorascope.analysis.estimates.losses import Estimate, final_train_loss
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice, choose, compare
 from lorascope.analysis.findings import Findings
@@ -53,13 +53,13 @@ def summarize_data(data: StudyData) -> StudySummary:
     """Summarise records, finished or not; of several sets of target modules, each alone and then all compared."""
     found = [_summarize(one) for one in (data, *data.others)]
     if len(found) == 1:
-        return StudySummary(**_fields(found[0][0]))
+        return StudySummary(**_fields(found[0][0]), time_book=time_book(data.activities))
     summaries = {findings.data.targets: summary for summary, findings in found}
     sets = compare_sets(summaries, {findings.data.targets: findings for _, findings in found})
     fields = _fields(summaries[sets.use])
     complete = all(summary.study.complete for summary in summaries.values())
     study = summaries[sets.use].study.model_copy(update={"complete": complete})
-    return StudySummary(**{**fields, "study": study}, target_sets=sets)
+    return StudySummary(**{**fields, "study": study}, target_sets=sets, time_book=time_book(data.activities))
 
 
 def _fields(summary: SetSummary) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from lorascope.analysis.adapters.schema import ForgettingSection, GenericTextSection, SpectrumSection, TruncationSection
 from lorascope.analysis.cost.predicted_schema import PredictedSection
-from lorascope.analysis.cost.schema import CostSection, CostsSection, GpuSection
+from lorascope.analysis.cost.schema import ActivitySection, CostSection, CostsSection, GpuSection
 from lorascope.analysis.looks import LookSection
 from lorascope.analysis.readings_schema import GridSection, ReadingsSection
 from lorascope.analysis.section import Interval, Section
@@ -346,3 +346,5 @@ class StudySummary(SetSummary):
 
     target_sets: TargetSetsSection | None = None
     """Sets of target modules compared; null where the study has one."""
+    time_book: tuple[ActivitySection, ...] = ()
+    """Where the time went, in the order of a run; the report is not in it."""

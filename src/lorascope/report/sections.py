@@ -17,7 +17,7 @@ from lorascope.text.numbers import format_seconds
 from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
 from lorascope.text.tables.advice import headline
-from lorascope.text.tables.costs import memory_table, predicted_table
+from lorascope.text.tables.costs import memory_table, predicted_table, time_table
 from lorascope.text.tables.overview import cost_table
 from lorascope.text.tables.ranks import claims_table, rank_table
 from lorascope.text.tables.readings import alpha_table, doubling_table, grid_table, reading_table
@@ -93,6 +93,7 @@ def report_sections(
         ("other-text", tr("Loss on other text"), row("forgetting") + _forgotten(summary, generic)),
         ("predicted", tr("Predicted and measured"), row("predictions") + _predicted(summary)),
         ("memory", tr("Memory and bottlenecks"), _measured(summary) + row("costs") + _table(memory_table(summary))),
+        ("time", tr("Where the time went"), _table(time_table(summary))),
         ("numbers", tr("More numbers"), _numbers(summary)),
         ("rows", tr("The first training rows"), _rows(shown)),
     )

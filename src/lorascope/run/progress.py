@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Literal
 
 from lorascope.records import (
     ActivityRecord,
@@ -26,6 +25,7 @@ from lorascope.records import (
 from lorascope.search.work import (
     TRAINING,
     Activity,
+    Overhead,
     Sizes,
     TrialProgress,
     Work,
@@ -34,7 +34,6 @@ from lorascope.search.work import (
 )
 from lorascope.spec.schema import StudySpec
 
-FixedActivity = Literal["preparation", "predictions", "looks", "report"]
 Tell = Callable[[ProgressRecord, Sequence[ActivityRecord]], None]
 
 _PREDICTION_SECONDS = 5.0
@@ -114,7 +113,7 @@ class RunProgress:
         self._losses: dict[str, float] = {}
         self._fixed = {"report": _REPORT_SECONDS}
 
-    def lap(self, activity: Activity | FixedActivity, work: float = 0.0, *, steady: bool = True) -> None:
+    def lap(self, activity: Activity | Overhead, work: float = 0.0, *, steady: bool = True) -> None:
         """Give the time since the last lap to an activity.
 
         Args:

@@ -24,6 +24,8 @@ from lorascope.spec.schema import StudySpec
 Activity = Literal[
     "solo_runs", "training", "evaluation", "further_rows", "spectra", "forgetting_text", "truncation", "proof"
 ]
+Overhead = Literal["preparation", "predictions", "looks", "report"]
+"""Activities whose time is not counted in tokens."""
 Work = dict[Activity, float]
 
 TRAINING = 3.0

@@ -4,6 +4,7 @@ from typing import Literal
 
 from lorascope.analysis.section import Section
 from lorascope.message import Message
+from lorascope.search.work import Activity, Overhead
 
 Phase = Literal["forward", "backward", "optimizer", "evaluation", "held"]
 Bottleneck = Literal["arithmetic", "bandwidth", "overhead"]
@@ -168,6 +169,19 @@ class CostReadingsSection(Section):
     """Rank with the largest share of memory bandwidth; null where solo runs of one rank differ by more."""
     texts: tuple[Message, ...]
     """A sentence for each of these, and for each rank's bottleneck."""
+
+
+class ActivitySection(Section):
+    """Time of one kind of work, over all starts of the study."""
+
+    name: Activity | Overhead
+    """``preparation`` (loading and checks), ``predictions`` (of costs), ``solo_runs``, ``training``, ``evaluation``
+    (held-out rows, while training), ``looks`` (of a sequential study), ``further_rows`` (held-out rows that looks asked
+    for), ``spectra`` (singular values), ``forgetting_text``, ``truncation`` or ``proof`` (losses with PEFT)."""
+    predicted_seconds: float | None
+    """Prediction of all of it, made when its pace was first known; null where it never was."""
+    spent_seconds: float
+    """Time that it took."""
 
 
 class CostsSection(Section):

@@ -8,14 +8,29 @@ import numpy as np
 
 from lorascope.analysis.cost.memory import growth_sections, start_spike
 from lorascope.analysis.cost.readings import read_costs
-from lorascope.analysis.cost.schema import CostsSection, JointSection, ProcessSection
+from lorascope.analysis.cost.schema import ActivitySection, CostsSection, JointSection, ProcessSection
 from lorascope.analysis.cost.solo_runs import pace_spread, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import evaluation_seconds, joint_steps
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.message import Message
-from lorascope.records import SystemSample
+from lorascope.records import ActivityRecord, SystemSample
+from lorascope.search.work import Activity, Overhead
 from lorascope.units import to_megabytes
+
+_ORDER: tuple[Activity | Overhead, ...] = (
+    "preparation",
+    "predictions",
+    "solo_runs",
+    "training",
+    "evaluation",
+    "looks",
+    "further_rows",
+    "spectra",
+    "forgetting_text",
+    "truncation",
+    "proof",
+)
 
 
 def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> CostsSection:
@@ -53,6 +68,18 @@ def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
             else None
         ),
         peak_rss_bytes=max((sample.rss_bytes for sample in data.samples), default=None),
+    )
+
+
+def time_book(activities: Sequence[ActivityRecord]) -> tuple[ActivitySection, ...]:
+    """Return the activities that took time, in the order of a run."""
+    found = {one.name: one for one in activities if one.spent_seconds}
+    return tuple(
+        ActivitySection(
+            name=name, predicted_seconds=found[name].predicted_seconds, spent_seconds=found[name].spent_seconds
+        )
+        for name in _ORDER
+        if name in found
     )
 
 

@@ -2,6 +2,7 @@
 
 from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.summary import StudySummary
+from lorascope.search.work import Activity, Overhead
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds
 from lorascope.text.tables.table import Table, make_table, optional
@@ -39,6 +40,42 @@ def predicted_table(part: PredictedSection) -> Table:
         (tr("error"), lambda row: optional(row[1].peak_memory_bytes.error, "{:+.1%}".format)),
         note=_prediction_note(part),
     )
+
+
+def time_table(summary: StudySummary) -> Table:
+    """Show where the time went; no rows before it was counted."""
+    names, book = _activity_names(), summary.time_book
+    total = sum(one.spent_seconds for one in book)
+    rows = [(names[one.name], one.predicted_seconds, one.spent_seconds) for one in book]
+    rows += [(tr("all together"), None, total)] if rows else []
+    return make_table(
+        rows,
+        [None] * len(rows),
+        (tr("activity"), lambda row: row[0]),
+        (tr("predicted"), lambda row: optional(row[1], format_seconds)),
+        (tr("spent"), lambda row: format_seconds(row[2])),
+        (tr("share"), lambda row: f"{row[2] / total:.0%}"),
+        note=tr(
+            "Over all starts of the study, the report left out. Each activity was predicted when its pace was first "
+            "known: from the cost model, from what is most like it, or from its own first part."
+        ),
+    )
+
+
+def _activity_names() -> dict[Activity | Overhead, str]:
+    return {
+        "preparation": tr("loading and checks"),
+        "predictions": tr("prediction of costs"),
+        "solo_runs": tr("solo runs"),
+        "training": tr("training"),
+        "evaluation": tr("held-out evaluations"),
+        "looks": tr("looks at the data"),
+        "further_rows": tr("further held-out rows"),
+        "spectra": tr("singular values"),
+        "forgetting_text": tr("loss on other text"),
+        "truncation": tr("truncated adapters"),
+        "proof": tr("check with PEFT"),
+    }
 
 
 def _prediction_note(part: PredictedSection) -> str:
