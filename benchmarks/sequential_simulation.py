@@ -133,6 +133,7 @@ def fixed(study: MadeUp, seeds: int, rows: int) -> StudySummary:
             data,
             spec=data.spec.model_copy(update={"seeds": tuple(range(seeds))}),
             trials=trials,
+            outcomes={trial.trial_id: data.outcomes[trial.trial_id] for trial in trials},
             resolved=replace(data.resolved, eval_examples=rows) if data.resolved else None,
             evaluations={trial.trial_id: tuple(map(cut, data.evaluations[trial.trial_id])) for trial in trials},
         )

@@ -1,10 +1,12 @@
 """The machine's pace on the study's own model: seconds of a token in training and in evaluation."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from lorascope.data.dataset import Example
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
@@ -15,6 +17,7 @@ from lorascope.search.work import TRAINING, Sizes
 
 _TOKENS = 512
 """Tokens that a measurement takes, unless a single row is longer."""
+_LONG_SECONDS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,30 +30,45 @@ class Pace:
 
 
 def measure_pace(study: PreparedStudy, sizes: Sizes) -> Pace:
-    """Train and evaluate the largest rank on a few rows, twice each, and take the second time."""
+    """Train and evaluate the largest rank on a few rows, with a warm-up where that is quick."""
     record = max(plan_trials(study.spec), key=lambda trial: trial.rank)
-    train = study.splits.train
-    order = np.argsort(np.abs(train.n_tokens - np.median(train.n_tokens)), kind="stable")
-    count = max(1, int(np.searchsorted(np.cumsum(train.n_tokens[order]), _TOKENS, side="right")))
-    rows = [train[int(row)] for row in order[:count]]
+    rows = _typical_rows(study)
     spec = study.spec.model_copy(
         update={"per_device_train_batch_size": len(rows), "gradient_accumulation_steps": 1, "eval_steps": None}
     )
     frozen = study.frozen
     trial = TrainingTrial(record, spec, study.layers_of(record.targets), frozen.model.dtype, frozen.modules_to_save)
+
+    def train() -> None:
+        probe = StepClock(study.device)
+        train_step(frozen, [trial], rows, spec, total_steps=2, probe=probe, warmup=False, check_stop=lambda: None)
+
+    def evaluate() -> None:
+        example_nats(frozen, 0, rows, spec, check_stop=lambda: None)
+
     frozen.attach([trial.adapter])
     try:
-        tokens = sum(row.n_tokens for row in rows)
-        for _ in range(2):
-            began = time.perf_counter()
-            train_step(
-                frozen, [trial], rows, spec, total_steps=2, probe=StepClock(study.device), warmup=False,
-                check_stop=lambda: None,
-            )  # fmt: skip
-            training = time.perf_counter() - began
-        for _ in range(2):
-            _, evaluation = example_nats(frozen, 0, rows, spec, check_stop=lambda: None)
+        training, evaluation = _seconds(train), _seconds(evaluate)
     finally:
         frozen.attach([])
-    work = tokens * sizes.token(record.arm)
+    work = sum(row.n_tokens for row in rows) * sizes.token(record.arm)
     return Pace(training=training / work / TRAINING, evaluation=evaluation / work)
+
+
+def _typical_rows(study: PreparedStudy) -> list[Example]:
+    """Return training rows of about the median length, up to ``_TOKENS``."""
+    train = study.splits.train
+    order = np.argsort(np.abs(train.n_tokens - np.median(train.n_tokens)), kind="stable")
+    count = max(1, int(np.searchsorted(np.cumsum(train.n_tokens[order]), _TOKENS, side="right")))
+    return [train[int(row)] for row in order[:count]]
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    """Time an action; the first time is a warm-up unless it took long."""
+    for _ in range(2):
+        began = time.perf_counter()
+        action()
+        seconds = time.perf_counter() - began
+        if seconds > _LONG_SECONDS:
+            break
+    return seconds
