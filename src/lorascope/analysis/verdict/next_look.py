@@ -131,9 +131,11 @@ def _begin(data: StudyData) -> LookRecord:
         settings = last.settings
         seeds = (*last.seeds, last.next_value) if last.next == "seed" else last.seeds
         ranks = tuple(rank for rank in last.next_ranks if _finished(data, rank, settings[rank], seeds))
+        if len(ranks) < 2:  # the time ended before that seed was trained, or it failed
+            seeds, ranks = last.seeds, last.next_ranks
         rows = last.next_value if last.next == "rows" else last.rows
     else:
-        seeds = tuple(seed for seed in first_seeds(data.spec) if _any_finished(data, seed))
+        seeds = tuple(seed for seed in first_seeds(data.spec) if _trained(data, seed))
         best = best_settings(data.trials, latest_losses(data.outcomes, data.evaluations))
         settings = {rank: setting for (_, rank), setting in best.items()}
         ranks = tuple(rank for rank, own in settings.items() if seeds and _finished(data, rank, own, seeds))
@@ -153,10 +155,11 @@ def _begin(data: StudyData) -> LookRecord:
     )
 
 
-def _any_finished(data: StudyData, seed: int) -> bool:
-    """Return True unless a seed was left out for want of time, or every trial of it failed."""
-    names = [trial.trial_id for trial in data.trials if trial.seed == seed]
-    return any(name in data.outcomes and data.outcomes[name].state == "finished" for name in names)
+def _trained(data: StudyData, seed: int) -> bool | None:
+    """Return whether a trial of a seed finished; None before any has ended."""
+    names = (trial.trial_id for trial in data.trials if trial.seed == seed)
+    states = [data.outcomes[name].state for name in names if name in data.outcomes]
+    return "finished" in states if states else None
 
 
 def _finished(data: StudyData, rank: int, setting: Setting, seeds: Sequence[int]) -> bool:
@@ -208,10 +211,13 @@ def _purchases(
             half_width=_half_width(raw, look, 1, wanted / look.rows),
             cost=(wanted - look.rows) * prices.row * ranks * seeds,
         )
-    if seeds < most.seeds:
+    further = [
+        seed for seed in sequential_seeds(data.spec) if seed not in look.seeds and _trained(data, seed) is not False
+    ]
+    if further and seeds < most.seeds:
         yield Purchase(
             kind="seed",
-            value=next(seed for seed in sequential_seeds(data.spec) if seed not in look.seeds),
+            value=further[0],
             half_width=_half_width(raw, look, (seeds + 1) / seeds, 1),
             cost=ranks * (prices.trial + (look.rows - held) * prices.row),
         )

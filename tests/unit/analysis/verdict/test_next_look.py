@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summarize import summarize_data
 from lorascope.analysis.verdict.next_look import Prices, next_look
 from made_up_studies import MadeUp, Truth, studies
@@ -73,3 +74,34 @@ def test_a_score_counts_right_verdicts_and_costs() -> None:
     assert (found.named, found.false_claim) == (1.0, 0.0)
     assert 3 / 8 * 0.8 < found.cost < 1
     assert found.fixed_named["8x1024"] == 1.0
+
+
+def without_seed(data: StudyData, seed: int) -> StudyData:
+    """End all trials of a seed for want of time."""
+    ended = {
+        trial.trial_id: replace(data.outcomes[trial.trial_id], state="stopped")
+        for trial in data.trials
+        if trial.seed == seed
+    }
+    return replace(data, outcomes=data.outcomes | ended)
+
+
+def test_a_seed_that_the_time_left_out_is_not_bought_again() -> None:
+    data = without_seed(study_of(0.0, seed_of_rank=0.004).data, 1)
+    look = next_look(data, rows=HELD, prices=PRICES)
+    assert look.seeds == (0, 2)
+    assert (look.next, look.next_value) == ("seed", 3)
+
+
+def test_a_bought_seed_that_did_not_train_leaves_the_study_with_what_it_has() -> None:
+    data = study_of(0.0, seed_of_rank=0.004).data
+    first = next_look(data, rows=HELD, prices=PRICES)
+    assert (first.next, first.next_value) == ("seed", 3)
+    data = replace(without_seed(data, 3), looks=(first,))
+    second = next_look(data, rows=HELD, prices=PRICES)
+    assert (second.ranks, second.seeds) == (first.next_ranks, (0, 1, 2))
+    assert (second.next, second.next_value) == ("seed", 4)
+    last = next_look(data, rows=HELD, prices=PRICES, seconds_left=0.0)
+    assert (last.next, last.information, last.ranks) == ("budget", 1.0, first.next_ranks)
+    summary = summarize_data(replace(data, looks=(first, last)))
+    assert summary.looks[-1].next == "budget"
