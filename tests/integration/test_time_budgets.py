@@ -78,6 +78,17 @@ def test_a_continued_study_keeps_its_steps(spec: StudySpec, tmp_path: Path, monk
     assert read_study(tmp_path / "study") == before
 
 
+def test_a_budget_given_to_a_started_study_keeps_the_steps_that_its_trials_have(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = spec.model_copy(update={"time_budget": None, "cost": "off"})
+    execute(without, tmp_path / "study")
+    steps = steps_of(tmp_path / "study")
+    pace(monkeypatch, 0.3)
+    assert execute(spec.model_copy(update={"cost": "quick"}), tmp_path / "study").steps == []
+    assert steps_of(tmp_path / "study") == budget_of(tmp_path / "study").steps == steps > 1
+
+
 def test_rounds_that_do_not_fit_are_left_out(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first round is trained; the other seeds are not, and the study ends with a last look."""
     monkeypatch.setattr("lorascope.run.study._has_time", lambda run, search_round: False)

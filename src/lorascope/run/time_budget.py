@@ -113,8 +113,10 @@ def spend_budget(
         solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
         left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
         free = clock.left_for_training - (0.0 if left_out else solo)
-        steps = _choose(spec, sizes, clock, free, max(pace.training, pace.evaluation))
-        study = replace(study, resolved=replace(study.resolved, total_steps=steps))
+        steps = study.resolved.total_steps
+        if before is None:
+            steps = _choose(spec, sizes, clock, free, max(pace.training, pace.evaluation))
+            study = replace(study, resolved=replace(study.resolved, total_steps=steps))
         record = BudgetRecord(
             seconds=seconds,
             used_seconds=clock.used,
