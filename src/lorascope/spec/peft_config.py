@@ -14,6 +14,8 @@ _SAME = (
     "rank_pattern", "alpha_pattern", "init_lora_weights", "modules_to_save",
 )  # fmt: skip
 """Options that are fields of a study under the same name."""
+_UNSET: tuple[object, ...] = (None, [], {}, "")
+"""Values of such an option that leave it as it is by default; block 0 and ``false`` say something."""
 _OWN = frozenset({"r", "lora_alpha", "use_rslora", "base_model_name_or_path", "peft_type", "task_type"})
 _WITHOUT_EFFECT = frozenset(
     {"auto_mapping", "fan_in_fan_out", "inference_mode", "megatron_core", "peft_version", "qalora_group_size"}
@@ -51,7 +53,8 @@ def read_peft_config(path: Path) -> dict[str, object]:
         "alpha_rule": "rslora" if config.get("use_rslora") else "fixed",
         "target_modules": config.get("target_modules"),
     }
-    fields |= {name: config[name] for name in (*_SAME, *REFUSED) if not is_default(config.get(name))}
+    fields |= {name: config[name] for name in REFUSED if not is_default(config.get(name))}
+    fields |= {name: config[name] for name in _SAME if config.get(name) not in _UNSET}
     if isinstance(fields.get("layers_to_transform"), int):
         fields["layers_to_transform"] = (fields["layers_to_transform"],)
     if config.get("base_model_name_or_path"):

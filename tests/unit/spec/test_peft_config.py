@@ -44,6 +44,15 @@ def test_defaults_of_a_configuration_are_those_of_peft(targets: str, tmp_path: P
     assert written == StudySpec(ranks=(8,), lora_alpha=8.0, target_modules=targets)
 
 
+def test_options_that_are_zero_or_false_are_read(tmp_path: Path) -> None:
+    """Block 0 alone is not every block."""
+    folder = saved(tmp_path / "block", target_modules=["v_proj"], layers_to_transform=0)
+    assert load_spec(None, {}, folder).layers_to_transform == (0,)
+    folder = saved(tmp_path / "start", target_modules=["v_proj"], init_lora_weights=False)
+    with pytest.raises(SpecError, match="init_lora_weights false is not supported"):
+        load_spec(None, {}, folder)
+
+
 def test_study_file_and_flags_win_over_a_configuration(tmp_path: Path) -> None:
     folder = saved(tmp_path, r=16, lora_alpha=24, target_modules=["v_proj"], base_model_name_or_path="a/b")
     (tmp_path / "study.yaml").write_text("model: c/d\nlora_dropout: 0.5\nranks: [2]")
