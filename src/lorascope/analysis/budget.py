@@ -9,8 +9,10 @@ from lorascope.search.steps import evaluation_steps
 
 
 def find_budget(data: StudyData, trials: Sequence[TrialSection]) -> BudgetSection | None:
-    """Count tokens; None before a trial has finished, and where held-out tokens were not counted."""
+    """Count tokens; None before a trial has finished, without counts of held-out tokens, and where time ended trials."""
     resolved = data.resolved
+    if any(message.code == "trial.no_time" for trial in trials for message in trial.message):
+        return None
     finished = [trial.trial_id for trial in trials if trial.outcome == "finished"]
     if resolved is None or resolved.eval_tokens is None or not finished:
         return None

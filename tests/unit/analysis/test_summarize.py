@@ -328,6 +328,13 @@ def test_budget_counts_training_and_held_out_tokens(make_study: MakeStudy) -> No
     assert budget.stopped_trials == 1
 
 
+def test_trials_that_a_time_budget_ended_are_no_saving(make_study: MakeStudy) -> None:
+    spec = StudySpec(ranks=(8,), learning_rates=(1e-4, 3e-4, 1e-3))
+    ended = TrialOutcome(trial_id="r8-lr0.001", state="stopped", steps=20, message=Message("trial.no_time"))
+    found = make_study(spec=spec, floors={8: 1.3}, done={"r8-lr0.001": 20}, outcomes={"r8-lr0.001": ended})
+    assert summarize(found).study.budget is None
+
+
 def test_budget_is_none_without_a_finished_trial(make_study: MakeStudy) -> None:
     assert summarize(make_study(done={"r8": 45, "r128": 45, "r256": 45})).study.budget is None
 

@@ -1,12 +1,13 @@
 """Comparisons of a sequential study: each look's differences, at the level that alpha spending gives it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
-from lorascope.analysis.estimates.paired import SeedRows, Uncertain, differences
+from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences
 from lorascope.analysis.estimates.spending import nominal_shares
 from lorascope.analysis.study_data import StudyData
 from lorascope.records import LookRecord
@@ -19,14 +20,19 @@ Differences = Mapping[tuple[int, int], Uncertain]
 def look_differences(rows: Sequence[Mapping[int, SeedRows]], information: Sequence[float]) -> list[Differences]:
     """Compare the ranks of each look; a look that may spend no chance of error is left out.
 
+    Shares are made for the smallest chances of error that the claims' corrections use (``verdict.claims``): of K ranks
+    a rank is compared with K - 1 others on one side, and all pairs of ranks on both.
+
     Args:
         rows: of each look, by rank.
         information: of each look, as a share of the most that the study can have.
     """
-    shares = nominal_shares(information)
+    most = max((len(there) for there in rows), default=2)
+    shares = nominal_shares(information, LEVEL / max(2, most - 1))
+    pair_shares = nominal_shares(information, LEVEL / 2 / max(1, math.comb(most, 2)))
     return [
-        {pair: replace(found, share=share) for pair, found in both_ways(there).items()}
-        for there, share in zip(rows, shares, strict=True)
+        {pair: replace(found, share=share, pair_share=pair_share) for pair, found in both_ways(there).items()}
+        for there, share, pair_share in zip(rows, shares, pair_shares, strict=True)
         if share > 0
     ]
 

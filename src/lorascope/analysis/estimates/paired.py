@@ -36,7 +36,9 @@ class Uncertain:
     shared_variance: float = 0.0
     """The part of ``seeds_variance`` that falls with the number of rows as well: what a seed does to single rows."""
     share: float = 1.0
-    """Share of every chance of error that this look at the data may use; 1 where the data are read once."""
+    """Share of the chance of error of a bound that this look at the data may use; 1 where the data are read once."""
+    pair_share: float = 1.0
+    """The same of a two-sided test beside those of all other pairs."""
 
     def interval(self, *, below: float = LEVEL / 2, above: float = LEVEL / 2) -> Estimate:
         """Reach as far as a t interval that misses the truth with these chances on either side, over all looks."""
@@ -52,17 +54,17 @@ class Uncertain:
 
     def chance_below(self, margin: float) -> float:
         """Compute the one-sided p-value of "at least ``margin``": small where it is shown to be below."""
-        return self._tail(margin - self.value)
+        return self._tail(margin - self.value, self.share)
 
     def chance_within(self, margin: float) -> float:
         """Compute the two-sided p-value of "no further from 0 than ``margin``": small where it is shown to be."""
-        return min(1.0, 2 * self._tail(abs(self.value) - margin))
+        return min(1.0, 2 * self._tail(abs(self.value) - margin, self.pair_share))
 
-    def _tail(self, distance: float) -> float:
+    def _tail(self, distance: float, share: float) -> float:
         """Return the chance of a smaller value by at least this distance, corrected for the number of looks."""
         if self.variance == 0:
             return 0.0 if distance > 0 else 1.0
-        return min(1.0, float(stdtr(self.degrees, -distance / math.sqrt(self.variance))) / self.share)
+        return min(1.0, float(stdtr(self.degrees, -distance / math.sqrt(self.variance))) / share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,25 +26,28 @@ def spent(information: float) -> float:
     return min(1.0, information) ** POWER
 
 
-def nominal_shares(information: Sequence[float]) -> list[float]:
+def nominal_shares(information: Sequence[float], chance: float = LEVEL / 2) -> list[float]:
     """Return the share of the chance of error at which each look tests, so that all looks together keep to the whole.
+
+    The smaller a chance of error is, the fewer errors the looks have in common, and the smaller the shares are: shares
+    hold for the chance that they are made for and for larger ones.
 
     Args:
         information: of each look, as a share of what the study can have at most; ascending.
+        chance: of an error on one side, over all looks.
     """
-    side = LEVEL / 2
     shares: list[float] = []
     open_density: Floats | None = None  # of the score z * sqrt(information), over the looks that did not stop
     scores: Floats = np.zeros(1)
     before = 0.0
     for now in information:
-        new = side * (spent(now) - spent(before))
+        new = chance * (spent(now) - spent(before))
         if now <= before or new <= 0:  # nothing new was learnt, or nothing may be spent on it
             shares.append(0.0)
             continue
         step = math.sqrt(now - before)
         bound = _bound(open_density, scores, step, new, now)
-        shares.append(float(ndtr(-bound / math.sqrt(now))) / side)
+        shares.append(float(ndtr(-bound / math.sqrt(now))) / chance)
         open_density, scores = _continue(open_density, scores, step, bound, now)
         before = now
     return shares

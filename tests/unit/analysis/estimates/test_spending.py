@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lorascope.analysis.estimates.paired import LEVEL, Uncertain
+from lorascope.analysis.estimates.looks import look_differences
+from lorascope.analysis.estimates.losses import Floats
+from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain
 from lorascope.analysis.estimates.spending import nominal_shares, spent
 
 LOOKS = (0.3, 0.5, 0.7, 0.85, 1.0)
@@ -43,3 +45,31 @@ def test_a_share_widens_intervals_and_raises_chances_alike() -> None:
     assert look.chance_below(0.012) == pytest.approx(once.chance_below(0.012) / 0.1)
     limit = look.interval(above=LEVEL).high
     assert look.chance_below(limit) == pytest.approx(LEVEL)
+
+
+@pytest.mark.parametrize("chance", [LEVEL, LEVEL / 2, LEVEL / 3, LEVEL / 6])
+def test_shares_hold_at_every_level_that_a_correction_for_three_tests_uses(chance: float) -> None:
+    information = np.linspace(0.3, 1.0, 8)
+    assert crossing(information, chance, made_for=LEVEL / 6) <= chance * 1.03
+
+
+def test_shares_made_for_one_test_do_not_hold_for_several() -> None:
+    information = np.linspace(0.3, 1.0, 8)
+    assert crossing(information, LEVEL / 6, made_for=LEVEL / 2) > LEVEL / 6 * 1.05
+
+
+def crossing(information: Floats, chance: float, *, made_for: float) -> float:
+    """Simulate how often a score passes its bound at some look, each tested at its share of a chance of error."""
+    steps = np.sqrt(np.diff([0.0, *information]))
+    scores = np.cumsum(np.random.default_rng(4).normal(size=(400_000, len(steps))) * steps, axis=1)
+    bounds = norm.isf(chance * np.array(nominal_shares(information.tolist(), made_for)))
+    return float((scores / np.sqrt(information) > bounds).any(axis=1).mean())
+
+
+def test_looks_test_pairs_at_a_smaller_share_than_bounds() -> None:
+    random = np.random.default_rng(1)
+    rows = {rank: SeedRows(nats=random.normal(size=(3, 40)), target_tokens=np.ones(40)) for rank in (8, 64, 256)}
+    found = [look[8, 64] for look in look_differences([rows] * 3, [0.5, 0.8, 1.0])]
+    assert [one.share for one in found] == nominal_shares([0.5, 0.8, 1.0], LEVEL / 2)
+    assert [one.pair_share for one in found] == nominal_shares([0.5, 0.8, 1.0], LEVEL / 6)
+    assert found[-1].chance_within(0.0) > 2 * min(found[-1].chance_below(0.0), found[-1].turned().chance_below(0.0))
