@@ -9,7 +9,7 @@ from lorascope.search.steps import evaluation_steps
 
 
 def find_budget(data: StudyData, trials: Sequence[TrialSection]) -> BudgetSection | None:
-    """Count tokens; None before a trial has finished, without counts of held-out tokens, and where time ended trials."""
+    """Count tokens; None before a trial has finished, without held-out tokens counted, and where time ended trials."""
     resolved = data.resolved
     if any(message.code == "trial.no_time" for trial in trials for message in trial.message):
         return None
