@@ -102,6 +102,7 @@ def test_rounds_that_do_not_fit_are_left_out(spec: StudySpec, tmp_path: Path, mo
     assert look.seeds == (0,)
     assert any("time budget ends" in note for note in watcher.notes)
     assert summarize(tmp_path / "study").verdict.seeds == 1
+    assert summarize(tmp_path / "study").study.seeds == (0,)
     assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
 
 

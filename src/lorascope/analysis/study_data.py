@@ -115,8 +115,15 @@ class StudyData:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The study's seeds, those that its looks asked for included."""
-        return (*first_seeds(self.spec), *(look.next_value for look in self.looks if look.next == "seed"))
+        """The study's seeds, those that its looks asked for included, without those that a time budget left out."""
+        planned = (*first_seeds(self.spec), *(look.next_value for look in self.looks if look.next == "seed"))
+        return tuple(seed for seed in planned if not self._left_out(seed))
+
+    def _left_out(self, seed: int) -> bool:
+        """Return True where every trial of a seed was stopped before its first step."""
+        outcomes = [self.outcomes.get(trial.trial_id) for trial in self.trials if trial.seed == seed]
+        stopped = (one is not None and (one.state, one.steps) == ("stopped", 0) for one in outcomes)
+        return bool(outcomes) and all(stopped)
 
     @property
     def steps_per_epoch(self) -> int | None:
