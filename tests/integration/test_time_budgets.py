@@ -89,6 +89,16 @@ def test_a_budget_given_to_a_started_study_keeps_the_steps_that_its_trials_have(
     assert steps_of(tmp_path / "study") == budget_of(tmp_path / "study").steps == steps > 1
 
 
+def test_solo_runs_that_take_too_much_are_left_out_with_a_note(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_budget, "_SOLO_RUNS", 0.0)
+    watcher = execute(spec.model_copy(update={"cost": "quick"}), tmp_path / "study")
+    assert "solo_runs" in budget_of(tmp_path / "study").left_out
+    assert load_study(tmp_path / "study").solo_runs == ()
+    assert any("solo runs" in note for note in watcher.notes)
+
+
 def test_rounds_that_do_not_fit_are_left_out(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first round is trained; the other seeds are not, and the study ends with a last look."""
     monkeypatch.setattr("lorascope.run.study._has_time", lambda run, search_round: False)

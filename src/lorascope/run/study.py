@@ -107,6 +107,8 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
         if spec.budget_seconds is not None:
             tracker.phase("measuring the pace")
         study, clock, record = spend_budget(study, before, record, began)
+        if record is not None and "solo_runs" in record.left_out:
+            tracker.note("left out, as they take too much of the time budget: solo runs of each rank")
         layers = {targets: study.layers_of(targets) for targets in study.target_sets}
         frozen = study.frozen
         whole = parameters_to_save(frozen.model, frozen.modules_to_save)
