@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """What the command line asks for, without a run: every start is interrupted at once."""
     calls = []
 
-    def run_study(spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
+    def run_study(spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str, began: float) -> None:
         calls.append((spec, folder, command))
         raise Interrupted("stopped")
 

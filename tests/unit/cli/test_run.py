@@ -29,7 +29,7 @@ def run(*arguments: str) -> str | int | None:
 
 
 def replaced_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def run_study(spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
+    def run_study(spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str, began: float) -> None:
         raise error
 
     monkeypatch.setitem(sys.modules, "lorascope.run.study", SimpleNamespace(run_study=run_study))
