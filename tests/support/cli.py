@@ -163,7 +163,9 @@ class FakeRun:
     stop_at: int | None = None
     """Step after which the run is interrupted."""
 
-    def __call__(self, spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str) -> None:
+    def __call__(
+        self, spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str, began: float = 0.0
+    ) -> None:
         folder.mkdir(parents=True)
         (folder / "study.yaml").write_text(dump_spec(spec))
         script = Script(spec=spec)
