@@ -62,7 +62,7 @@ class BudgetRecord:
     used_seconds: float
     """Running time so far, over all starts."""
     training_pace: float
-    """Seconds of a token forward through one adapter in training, each token counted three times, as first measured."""
+    """Seconds of a token forward through one adapter in training, each token counted twice, as first measured."""
     evaluation_pace: float
     """The same in evaluation."""
     steps: int

@@ -113,8 +113,8 @@ class RunProgress:
         self._losses: dict[str, float] = {}
         self._fixed = {"report": _REPORT_SECONDS}
 
-    def lap(self, activity: Activity | Overhead, work: float = 0.0, *, steady: bool = True) -> None:
-        """Give the time since the last lap to an activity.
+    def lap(self, activity: Activity | Overhead, work: float = 0.0, *, steady: bool = True) -> float:
+        """Give the time since the last lap to an activity, and return its seconds.
 
         Args:
             activity: what took the time.
@@ -131,6 +131,7 @@ class RunProgress:
         self._fixed.pop(activity, None)
         if now - self._told_at >= _TELL_SECONDS:
             self.tell()
+        return seconds
 
     def expect(self, work: Work) -> None:
         """Set the work left of activities."""
@@ -190,13 +191,17 @@ class RunProgress:
         if record.step and record.loss is not None:
             self._losses[record.trial_id] = record.loss
         whole = self.sizes.evaluation(trial.trial.arm) if record.step else self.sizes.eval_tokens
-        self.lap("evaluation", whole if record.seconds else 0.0)
+        is_first = self._guess is None and not any(account.pace.work for account in self._accounts.values())
+        seconds = self.lap("evaluation", whole if record.seconds else 0.0, steady=not is_first)
+        if is_first and record.seconds:  # a process is slow at first
+            self._guess = seconds / whole
 
     def outcome(self, outcome: TrialOutcome) -> None:
         """Keep how a trial stands."""
         if outcome.trial_id in self._round:
             trial = self._round[outcome.trial_id]
             trial.steps, trial.ended = outcome.steps, outcome.state != "running"
+            trial.evaluated = min(trial.evaluated, outcome.steps)  # it may begin again from a checkpoint
 
     def tell(self) -> None:
         """Tell how far the run is, once any pace is known."""

@@ -3,7 +3,7 @@
 import pytest
 
 from lorascope.search.allocation import choose_steps, training_cost
-from lorascope.search.work import Sizes
+from lorascope.search.work import TRAINING, Sizes
 from lorascope.spec.schema import StudySpec
 
 ONE_RATE = StudySpec(ranks=(8, 64), learning_rates=(3e-4,), until_decided=True)
@@ -17,7 +17,7 @@ def sizes(most: int) -> Sizes:
 
 def test_cost_by_hand() -> None:
     """Two ranks, one rate, three seeds: six trainings of ten steps, each evaluated four times, and the base once."""
-    assert training_cost(ONE_RATE, sizes(99), steps=10, seeds=3) == 5000 + 6 * (10 * 3 * 1000 + 4 * 5000)
+    assert training_cost(ONE_RATE, sizes(99), steps=10, seeds=3) == 5000 + 6 * (10 * TRAINING * 1000 + 4 * 5000)
 
 
 def test_a_search_costs_less_than_its_whole_grid() -> None:
@@ -28,7 +28,7 @@ def test_a_search_costs_less_than_its_whole_grid() -> None:
 
 @pytest.mark.parametrize("spec", [ONE_RATE, AUTO, FIXED])
 def test_the_chosen_steps_fit_and_one_more_would_not(spec: StudySpec) -> None:
-    seeds, work = 3 if spec.until_decided else 2, 50e6
+    seeds, work = 3 if spec.until_decided else 2, 30e6
     steps = choose_steps(spec, sizes(10_000), work=work)
     assert training_cost(spec, sizes(10_000), steps=steps, seeds=seeds) <= work
     assert training_cost(spec, sizes(10_000), steps=steps + 1, seeds=seeds) > work
