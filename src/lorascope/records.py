@@ -44,7 +44,8 @@ class TrialRecord:
     """One adapter's training, as planned."""
 
     trial_id: str
-    """Unique and safe as a folder name: ``r128``, or ``r128-lr0.0003-s1`` where an axis has several values."""
+    """Unique and safe as a folder name: ``r128``, or ``r128-lr0.0003-s1`` where an axis has several values; the first
+    seed has no part in it."""
     rank: int
     lora_alpha: float
     scale: float

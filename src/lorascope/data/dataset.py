@@ -116,6 +116,8 @@ class Splits:
     """Further rows that no trial trains on, in the order in which a sequential study evaluates them."""
     data_hash: str
     """SHA-256 in hex of all token ids, masks and the split."""
+    halves_hash: str = ""
+    """The same without the rows from outside of the split: that of a study which began without ``until_decided``."""
     format: str
     """Row format, such as ``alpaca``; several, if data sets differ."""
     notes: tuple[Message, ...]

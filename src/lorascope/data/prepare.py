@@ -35,6 +35,7 @@ def prepare(
     end_ids: Collection[int] = (),
     processes: int = 1,
     tell: Progress | None = None,
+    before_hash: str | None = None,
 ) -> Splits:
     """Load, render, tokenise and split the rows of a study.
 
@@ -44,6 +45,8 @@ def prepare(
         end_ids: tokens that stop the model beside the tokenizer's end token.
         processes: how many may tokenise at once.
         tell: called with the number of tokenised rows and of all rows, where that takes long.
+        before_hash: the rows of the run that is continued. One that began without ``until_decided`` keeps its halves,
+            and has no further held-out rows but those outside of its split.
 
     Raises:
         InputError: the tokenizer has no end token, or the rows cannot be used.
@@ -64,25 +67,35 @@ def prepare(
         )
 
     found = read(data_sets, spec.split)
+    other = read(load_data_sets(spec, spec.eval_split, mixed=False), spec.eval_split) if spec.eval_split else None
     left = load_left_over(spec)
-    if spec.eval_split is None:
-        notes, halves = found.notes, split_by_seed(spec, found.rows, n_further=len(left or ()))
-    else:
-        other = read(load_data_sets(spec, spec.eval_split, mixed=False), spec.eval_split)
-        notes = tuple(dict.fromkeys(found.notes + other.notes))
-        halves = split_by_name(spec, found.rows, other.rows)
-    held, spare = evaluated_first(spec, halves)
-    further, more = further_rows(spec, left, encoders[0], found.rows, halves) if left else (held[:0], ())
-    hashed = (halves.train, halves.held, further) if len(further) else (halves.train, halves.held)
-    return Splits(
-        train=halves.train,
-        eval=tuple(held),
-        spare=(*spare, *further),
-        data_hash=hash_splits(hashed),
-        format=", ".join(dict.fromkeys(encoder.format.name for encoder in encoders)),
-        notes=notes + halves.notes + more,
-        lengths=found.rows.whole_lengths,
-    )
+
+    def split(one: StudySpec) -> Splits:
+        if other is None:
+            notes, halves = found.notes, split_by_seed(one, found.rows, n_further=len(left or ()))
+        else:
+            notes = tuple(dict.fromkeys(found.notes + other.notes))
+            halves = split_by_name(one, found.rows, other.rows)
+        held, spare = evaluated_first(one, halves)
+        further, more = further_rows(one, left, encoders[0], found.rows, halves) if left else (held[:0], ())
+        hashed = (halves.train, halves.held, further) if len(further) else (halves.train, halves.held)
+        return Splits(
+            train=halves.train,
+            eval=tuple(held),
+            spare=(*spare, *further),
+            data_hash=hash_splits(hashed),
+            halves_hash=hash_splits((halves.train, halves.held)),
+            format=", ".join(dict.fromkeys(encoder.format.name for encoder in encoders)),
+            notes=notes + halves.notes + more,
+            lengths=found.rows.whole_lengths,
+        )
+
+    splits = split(spec)
+    if spec.until_decided and before_hash not in (None, splits.data_hash):
+        as_begun = split(spec.model_copy(update={"until_decided": False}))
+        if before_hash in (as_begun.data_hash, as_begun.halves_hash):
+            return as_begun
+    return splits
 
 
 def fix_date(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> StudySpec:

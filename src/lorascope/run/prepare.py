@@ -73,7 +73,8 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
 
     spec = fix_date(spec, tokenizer)
     ends = end_token_ids(source)
-    splits = prepare(spec, tokenizer, end_ids=ends, processes=usable_cores(), tell=tell)
+    before_hash = before.data_hash if before else None
+    splits = prepare(spec, tokenizer, end_ids=ends, processes=usable_cores(), tell=tell, before_hash=before_hash)
     for warning in dropped_rows(splits.notes):
         tracker.warning(say(warning))
     for note in splits.notes:
@@ -131,6 +132,8 @@ def _resolve(
         data_notes=(*splits.notes, *checked.notes, *checked.slower, *base.notes),
     )
     if before is not None:
+        if before.data_hash == splits.halves_hash:  # further held-out rows are added to it
+            before = replace(before, data_hash=splits.data_hash)
         _check_same(before, resolved, checked.found)
     return resolved
 

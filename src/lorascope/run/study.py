@@ -58,7 +58,7 @@ from lorascope.search.trials import planned_arms, planned_parameters
 from lorascope.search.work import planned_work
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
-from lorascope.store.folder import StudyFolder, begin_folder, check_disk, check_folder, keep_date
+from lorascope.store.folder import StudyFolder, as_continued, begin_folder, check_disk, check_folder
 
 
 def run_study(
@@ -95,7 +95,7 @@ def run_study(
 
 def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str, executor: str, began: float) -> None:
     with StopRequest() as stop, FolderLock(folder.lock) as lock:
-        spec = keep_date(folder, spec)
+        spec = as_continued(folder, spec)
         continued = check_folder(folder, spec)
         if continued:
             lock.acquire()

@@ -138,6 +138,7 @@ def arm_name(arm: Arm) -> str:
 
 
 def _trial_id(spec: StudySpec, arm: Arm, setting: Setting, seed: int) -> str:
+    """Name a trial; the study's first seed has no part in a name, so that names stay where seeds are added later."""
     rank = arm[1]
     alpha, rate = setting
     parts = [arm_name(arm)]
@@ -145,7 +146,7 @@ def _trial_id(spec: StudySpec, arm: Arm, setting: Setting, seed: int) -> str:
         parts.append(f"a{alpha!r}".removesuffix(".0"))
     if len(planned_rates(spec, rank, alpha)) > 1:
         parts.append(f"lr{rate!r}")
-    if len(spec.seeds) > 1 or spec.until_decided:
+    if seed != spec.seeds[0]:
         parts.append(f"s{seed}")
     return "-".join(parts)
 

@@ -9,9 +9,10 @@ from typing import Literal
 from lorascope.atomic import partial_path, write_whole
 from lorascope.errors import InputError
 from lorascope.records import Arm
-from lorascope.search.trials import arm_name, differences
+from lorascope.search.growth import continued, refusals
+from lorascope.search.trials import arm_name
 from lorascope.spec.load import STUDY_FILE, dump_spec, load_spec
-from lorascope.spec.schema import ANALYSIS_FIELDS, StudySpec
+from lorascope.spec.schema import StudySpec
 from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
 
@@ -106,15 +107,20 @@ class StudyFolder:
         return self.store.is_file() or self.spec.is_file()
 
 
-def keep_date(folder: StudyFolder, spec: StudySpec) -> StudySpec:
-    """Return the study with the ``template_date`` of the folder's own study, where none is given."""
-    if spec.template_date is not None or not folder.spec.is_file():
+def as_continued(folder: StudyFolder, spec: StudySpec) -> StudySpec:
+    """Return the study as the folder's own one goes on: with its ``template_date``, where none is given, and its order
+    of ranks, seeds and rates.
+    """
+    if not folder.spec.is_file():
         return spec
-    return spec.model_copy(update={"template_date": load_spec(folder.spec, {}).template_date})
+    there = load_spec(folder.spec, {})
+    if spec.template_date is None:
+        spec = spec.model_copy(update={"template_date": there.template_date})
+    return continued(there, spec)
 
 
 def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
-    """Return True when the folder holds this very study, False when it is free for it.
+    """Return True when the folder holds this study, or one that can grow to it, False when it is free for it.
 
     A study that differs only in how its records are read is the same study.
 
@@ -126,10 +132,7 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
         raise InputError(f"the output folder {path} is a file", remedy="choose another folder with --out")
     check_writable(path, flag="--out")
     if folder.spec.is_file():
-        there = load_spec(folder.spec, {})
-        same_analysis = {field: getattr(spec, field) for field in ANALYSIS_FIELDS}
-        changed = differences(there.model_copy(update=same_analysis), spec)
-        if changed:
+        if changed := refusals(load_spec(folder.spec, {}), spec):
             raise InputError(
                 f"the output folder {path} holds a different study ({'; '.join(changed)})",
                 remedy="choose another folder with --out, or give the study's own settings to continue it",

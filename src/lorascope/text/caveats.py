@@ -37,6 +37,7 @@ def caveat_names() -> dict[CautionKind, str]:
         "eval_loss_rising": tr("held-out loss rises"),
         "no_improvement": tr("no better than the base"),
         "underpowered": tr("intervals wider than the tolerance"),
+        "seeds_added": tr("seeds were added"),
         "below_capacity": tr("too little data to fill a rank"),
         "environment_changed": tr("the environment changed"),
         "memory_not_returned": tr("memory not returned"),

@@ -4,6 +4,8 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 
 from lorascope.analysis.summary import StudySummary
@@ -74,9 +76,9 @@ def _decisive(summary: StudySummary, folder: Path) -> Step:
     seeds, need = summary.study.seeds, summary.verdict.remedy
     needed = need.text.values if need else {}
     if len(seeds) == 1:
-        return _again(summary, folder, seeds=_ENOUGH_SEEDS)
+        return _more_seeds(summary, folder, _ENOUGH_SEEDS)
     if isinstance(count := needed.get("more_seeds"), int):
-        return _again(summary, folder, seeds=count)
+        return _more_seeds(summary, folder, count)
     if isinstance(rows := needed.get("rows"), int):
         return _again(summary, folder, eval_examples=rows)
     accepted = next((change.values["tolerance"] for change in summary.recommendation.use.change
@@ -88,7 +90,7 @@ def _decisive(summary: StudySummary, folder: Path) -> Step:
             command=_command("report", folder, tolerance=f"{tolerance:g}"),
             note=tr("proven if you accept +{tolerance}, without more training", tolerance=f"{tolerance:g}"),
         )
-    return _again(summary, folder, seeds=len(seeds) + 1)
+    return _more_seeds(summary, folder, len(seeds) + 1)
 
 
 def _other_ranks(summary: StudySummary, folder: Path) -> Step:
@@ -96,8 +98,27 @@ def _other_ranks(summary: StudySummary, folder: Path) -> Step:
     if len(summary.ranks) > 1:
         lowest = min(summary.study.learning_rates)
         return _again(summary, folder, learning_rates=f"{lowest / 10:g},{lowest:g}")
-    rank = summary.ranks[0].rank
-    return _again(summary, folder, ranks=",".join(map(str, sorted({max(1, rank // 4), rank, 4 * rank}))))
+    rank, seconds = summary.ranks[0].rank, study_seconds(summary)
+    ranks = sorted({max(1, rank // 4), rank, 4 * rank})
+    return _grow(folder, seconds and seconds * (len(ranks) - 1), ranks=",".join(map(str, ranks)))
+
+
+def _more_seeds(summary: StudySummary, folder: Path, count: int) -> Step:
+    """Add seeds to the study; one that took looks may have no more, so that it is run again beside it."""
+    seeds, seconds, need = summary.study.seeds, study_seconds(summary), summary.verdict.remedy
+    unused = (seed for seed in count_from(0) if seed not in seeds)
+    used = ",".join(map(str, [*seeds, *islice(unused, count - len(seeds))]))
+    if summary.looks:
+        return _again(summary, folder, seeds=used)
+    if need is not None and need.seconds is not None and need.text.values.get("more_seeds") == count:
+        return _grow(folder, need.seconds, seeds=used)
+    return _grow(folder, seconds and seconds * (count / len(seeds) - 1), seeds=used)
+
+
+def _grow(folder: Path, seconds: float | None, **changes: str) -> Step:
+    """Add trials to the study in its folder."""
+    note = tr("adds to this study, about {time}", time=format_about(seconds)) if seconds else tr("adds to this study")
+    return Step(title=tr("To decide"), command=_command("run", folder, **changes), note=note)
 
 
 def _again(summary: StudySummary, folder: Path, **changes: int | str) -> Step:
@@ -105,14 +126,11 @@ def _again(summary: StudySummary, folder: Path, **changes: int | str) -> Step:
     study, seconds = summary.study, study_seconds(summary)
     ((field, value),) = changes.items()
     times = 1.0
-    if field == "seeds" and isinstance(value, int):
-        used, times = _more_seeds(study.seeds, value), value / len(study.seeds)
-        value = ",".join(map(str, used))
-    elif field == "max_steps" and isinstance(value, int):
+    if field == "max_steps" and isinstance(value, int):
         times = value / (study.total_steps or value)
-    elif field in ("ranks", "learning_rates"):
-        was = len(summary.ranks) if field == "ranks" else len(study.learning_rates)
-        times = len(str(value).split(",")) / was
+    elif field in ("seeds", "learning_rates"):
+        was = study.seeds if field == "seeds" else study.learning_rates
+        times = len(str(value).split(",")) / len(was)
     beside = folder.with_name(f"{folder.name}-{_slug(field, value)}")
     note = tr("a new study, about {time}", time=format_about(seconds * times)) if seconds else tr("a new study")
     return Step(title=tr("To decide"), command=_command("run", folder, **{field: value}, out=beside), note=note)
@@ -141,17 +159,11 @@ def _command(name: str, folder: Path, **flags: object) -> str:
     return shlex.join(["lorascope", name, str(folder), *given])
 
 
-def _more_seeds(seeds: Sequence[int], count: int) -> list[int]:
-    unused = (seed for seed in range(len(seeds) + count) if seed not in seeds)
-    return [*seeds, *(next(unused) for _ in range(count - len(seeds)))]
-
-
 def _slug(field: str, value: int | str) -> str:
     names = {
         "seeds": "seeds",
         "max_steps": "steps",
         "eval_examples": "rows",
-        "ranks": "ranks",
         "learning_rates": "rates",
     }
     amount = len(value.split(",")) if isinstance(value, str) else value

@@ -128,7 +128,7 @@ def test_curves_of_other_trials_are_drawn_behind_with_few_points(make_study: Mak
     spec = StudySpec(ranks=(8, 128), learning_rates=(1e-4, 3e-4), seeds=(0, 1))
     data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}, steps=400))
     chart = train_loss_by_step(data, summary)
-    assert [curve.trial_id for curve in chart.curves] == ["r8-lr0.0003-s0", "r128-lr0.0003-s0"]
+    assert [curve.trial_id for curve in chart.curves] == ["r8-lr0.0003", "r128-lr0.0003"]
     assert {curve.trial_id for curve in chart.others} == {trial.trial_id for trial in summary.trials} - {
         curve.trial_id for curve in chart.curves
     }
@@ -288,7 +288,7 @@ def test_curve_of_several_seeds_is_their_mean_and_range(make_study: MakeStudy) -
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
     data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
     curve = eval_loss_by_step(data, summary).curves[0]
-    losses = [[record.loss for record in data.evaluations[f"r8-s{seed}"]] for seed in (0, 1, 2)]
+    losses = [[record.loss for record in data.evaluations[name]] for name in ("r8", "r8-s1", "r8-s2")]
     for place, at_step in enumerate(zip(*losses, strict=True)):
         assert curve.smoothed[place] == pytest.approx(sum(at_step) / 3)
         assert (curve.low[place], curve.high[place]) == (min(at_step), max(at_step))

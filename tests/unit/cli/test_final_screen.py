@@ -31,12 +31,12 @@ def spec_of(*, ranks: tuple[int, ...] = RANKS, seeds: int = 1, **fields: Any) ->
 
 def ending(state: OutcomeState, steps: int, why: Message) -> dict[str, Any]:
     """Rank 256 of a study of two seeds ends so."""
-    names = ("r256-s0", "r256-s1")
+    names = ("r256", "r256-s1")
     outcomes = {name: TrialOutcome(trial_id=name, state=state, steps=steps, message=why) for name in names}
     return {"outcomes": outcomes, "done": dict.fromkeys(names, steps), "noise": 0.002}
 
 
-HALFWAY = {f"r{rank}-s{seed}": 40 for rank in RANKS for seed in (0, 1)}
+HALFWAY = {f"r{rank}{seed}": 40 for rank in RANKS for seed in ("", "-s1")}
 DIVERGED = ending("diverged", 37, Message("trial.exploded", step=38, loss=412.0))
 OUT_OF_MEMORY = ending("oom", 0, Message("trial.oom", error=verbatim("CUDA out of memory")))
 STUDIES: dict[str, dict[str, Any]] = {
@@ -111,12 +111,12 @@ def test_table_fits_every_width(make_full: MakeStudy, width: int) -> None:
 def test_truncation_belongs_to_the_answer_with_its_command(make_full: MakeStudy) -> None:
     folder = make_full(spec=spec_of(seeds=2), floors={8: 1.4, 128: 1.3, 256: 1.2}, noise=0.002)
     with StudyStore.create(folder / "study.db") as store:
-        (whole,) = (record for record in store.read(EvalRecord, trial_id="r256-s0") if record.step == 80)
-        store.put(SpectrumRecord(trial_id="r256-s0", layer="layers.0.q_proj", singular_values=(1.0, 0.5)))
+        (whole,) = (record for record in store.read(EvalRecord, trial_id="r256") if record.step == 80)
+        store.put(SpectrumRecord(trial_id="r256", layer="layers.0.q_proj", singular_values=(1.0, 0.5)))
         store.put_all(
             [
                 TruncationRecord(
-                    trial_id="r256-s0",
+                    trial_id="r256",
                     rank=rank,
                     example_nats=tuple(nats + excess for nats in whole.example_nats),
                     example_target_tokens=whole.example_target_tokens,

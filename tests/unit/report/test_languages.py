@@ -159,17 +159,17 @@ def whole(make_study: MakeStudy) -> Path:
         trial_id="r128-lr0.0001-s1", state="diverged", steps=60, message=Message("trial.gradient_not_finite", step=61)
     )
     folder = make_study(spec=spec, floors={8: 1.3, 128: 1.2}, done={lost.trial_id: 60}, outcomes={lost.trial_id: lost})
-    last = "r128-lr0.0003-s0"
+    last = "r128-lr0.0003"
     with StudyStore.create(folder / "study.db") as store:
         rows = store.read(EvalRecord, trial_id=last)[-1]
         nats, tokens = rows.example_nats, rows.example_target_tokens
         store.put(TruncationRecord(trial_id=last, rank=8, example_nats=nats, example_target_tokens=tokens, seconds=1.0))
-        for trial in ("r8-lr0.0003-s0", last):
+        for trial in ("r8-lr0.0003", last):
             layers = [(f"layers.{layer}.{kind}", kind) for layer in range(2) for kind in ("q_proj", "k_proj")]
             store.put_all(
                 [SpectrumRecord(trial_id=trial, layer=name, singular_values=(2.0, 1.0)) for name, _ in layers]
             )
-        for number, trial in enumerate((BASE_MODEL, "r8-lr0.0003-s0", last)):
+        for number, trial in enumerate((BASE_MODEL, "r8-lr0.0003", last)):
             store.put(
                 ForgettingRecord(
                     trial_id=trial, text=BUILTIN_TEXT, text_hash="h", window_nats=(20.0, 30.0 + number, 40.0),

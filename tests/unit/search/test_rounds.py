@@ -31,24 +31,24 @@ def course(spec: StudySpec, losses: dict[str, float]) -> list[list[str]]:
 
 def test_rounds_search_rates_with_the_first_seed() -> None:
     spec = spec_of()
-    losses = {"r8-lr0.002-s0": 1.0, "r64-lr0.002-s0": 1.0, "r64-lr0.001-s0": 1.0 + TIE_NATS / 2}
-    grid = [f"r{rank}-lr{rate!r}-s0" for rank in (8, 64) for rate in RATES]
+    losses = {"r8-lr0.002": 1.0, "r64-lr0.002": 1.0, "r64-lr0.001": 1.0 + TIE_NATS / 2}
+    grid = [f"r{rank}-lr{rate!r}" for rank in (8, 64) for rate in RATES]
     assert course(spec, losses) == [grid, ["r8-lr0.002-s1", "r64-lr0.001-s1", "r64-lr0.002-s1"]]
 
 
 def test_rounds_extend_the_rates_of_the_best_alpha_and_keep_ties_of_any() -> None:
     spec = spec_of(ranks=(8,), lora_alpha=(16, 64), learning_rates=(1e-3, 2e-3), max_grid_extensions=1)
-    losses = {"r8-a16-lr0.002-s0": 1.0, "r8-a64-lr0.001-s0": 1.0 + TIE_NATS / 2, "r8-a64-lr0.002-s0": 2.0}
+    losses = {"r8-a16-lr0.002": 1.0, "r8-a64-lr0.001": 1.0 + TIE_NATS / 2, "r8-a64-lr0.002": 2.0}
     assert course(spec, losses) == [
-        [f"r8-a{alpha}-lr{rate!r}-s0" for alpha in (16, 64) for rate in (1e-3, 2e-3)],
-        ["r8-a16-lr0.004-s0"],
+        [f"r8-a{alpha}-lr{rate!r}" for alpha in (16, 64) for rate in (1e-3, 2e-3)],
+        ["r8-a16-lr0.004"],
         ["r8-a16-lr0.002-s1", "r8-a64-lr0.001-s1"],
     ]
 
 
 def test_rounds_of_sets_of_targets_take_each_set_the_course_it_takes_alone() -> None:
     sets: dict[str, Any] = {"ranks": (8,), "target_modules": (("q_proj", "v_proj"), "all-linear")}
-    losses = {"r8-lr0.002-s0": 1.0, "r8-lr0.001-s0": 1.5}, {"r8-lr0.004-s0": 1.0, "r8-lr0.008-s0": 0.9}
+    losses = {"r8-lr0.002": 1.0, "r8-lr0.001": 1.5}, {"r8-lr0.004": 1.0, "r8-lr0.008": 0.9}
 
     def named(name: str, one: str) -> str:
         return name.replace("r8", f"r8-{one}")
@@ -63,7 +63,7 @@ def test_rounds_of_sets_of_targets_take_each_set_the_course_it_takes_alone() -> 
         alone = [named(name, one) for group in course(spec_of(ranks=(8,)), own) for name in group]
         assert [name for name in found if f"-{one}-" in name] == alone
     assert course(spec_of(**sets), both)[1:] == [
-        ["r8-all-linear-lr0.008-s0"], ["r8-all-linear-lr0.016-s0"],
+        ["r8-all-linear-lr0.008"], ["r8-all-linear-lr0.016"],
         ["r8-q_proj,v_proj-lr0.002-s1", "r8-all-linear-lr0.008-s1"],
     ]  # fmt: skip
 
@@ -94,23 +94,21 @@ def test_rounds_limit_each_side_of_the_grid() -> None:
 
 def test_rounds_stop_extending_after_a_stopped_or_diverged_rate() -> None:
     spec = spec_of(ranks=(8,), seeds=(0, 1))
-    assert course(spec, {"r8-lr0.004-s0": 1.0})[1:] == [["r8-lr0.008-s0"], ["r8-lr0.004-s1"]]
+    assert course(spec, {"r8-lr0.004": 1.0})[1:] == [["r8-lr0.008"], ["r8-lr0.004-s1"]]
 
 
 def test_rounds_extend_two_rates_at_every_seed() -> None:
     two = spec_of(ranks=(8,), learning_rates=(1e-3, 2e-3))
-    losses = {"r8-lr0.001-s0": 2.0, "r8-lr0.001-s1": 2.0, "r8-lr0.002-s0": 1.0, "r8-lr0.002-s1": 1.0}
-    assert course(two, losses)[1:] == [["r8-lr0.004-s0", "r8-lr0.004-s1"]]
+    losses = {"r8-lr0.001": 2.0, "r8-lr0.001-s1": 2.0, "r8-lr0.002": 1.0, "r8-lr0.002-s1": 1.0}
+    assert course(two, losses)[1:] == [["r8-lr0.004", "r8-lr0.004-s1"]]
     one = spec_of(ranks=(8,), learning_rates=(1e-3,))
-    assert len(course(one, {"r8-s0": 1.0, "r8-s1": 1.0})) == 1
+    assert len(course(one, {"r8": 1.0, "r8-s1": 1.0})) == 1
 
 
 def test_rounds_ignore_a_best_rate_that_lost_a_seed() -> None:
     spec = spec_of(ranks=(8,), learning_rates=(1e-3, 2e-3))
-    losses = {"r8-lr0.001-s0": 2.0, "r8-lr0.001-s1": 2.0, "r8-lr0.002-s0": 1.0}
-    assert (
-        course(spec, losses)[1:] == [["r8-lr0.0005-s0", "r8-lr0.0005-s1"], ["r8-lr0.00025-s0", "r8-lr0.00025-s1"]][:1]
-    )
+    losses = {"r8-lr0.001": 2.0, "r8-lr0.001-s1": 2.0, "r8-lr0.002": 1.0}
+    assert course(spec, losses)[1:] == [["r8-lr0.0005", "r8-lr0.0005-s1"], ["r8-lr0.00025", "r8-lr0.00025-s1"]][:1]
 
 
 def test_rounds_leave_a_rank_without_a_finished_trial() -> None:

@@ -28,10 +28,10 @@ def test_trials_are_ordered_by_rank_rate_and_seed() -> None:
     [
         ({}, "r128"),
         ({"learning_rates": (3e-4, 1e-3)}, "r128-lr0.0003"),
-        ({"seeds": (1, 2)}, "r128-s1"),
-        ({"learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-lr0.0003-s1"),
+        ({"seeds": (1, 2)}, "r128"),
+        ({"learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-lr0.0003"),
         ({"lora_alpha": (16, 0.5)}, "r128-a16"),
-        ({"lora_alpha": (0.5, 16), "learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-a0.5-lr0.0003-s1"),
+        ({"lora_alpha": (0.5, 16), "learning_rates": (3e-4, 1e-3), "seeds": (1, 2)}, "r128-a0.5-lr0.0003"),
         ({"lora_alpha": (16,)}, "r128"),
         ({"learning_rates": (1.0000000001e-3, 1e-3)}, "r128-lr0.0010000000001"),
     ],

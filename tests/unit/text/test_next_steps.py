@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorascope.analysis import StudySummary, summarize
+from lorascope.analysis.looks import LookSection
 from lorascope.analysis.verdict.schema import RemedySection
 from lorascope.cli.flags import given_fields, make_flags
 from lorascope.message import Message
@@ -54,10 +55,10 @@ def test_undecided_study_of_one_seed_asks_for_three(make_study: MakeStudy) -> No
     folder = make_study(spec=StudySpec(ranks=(8, 128), seeds=(7,)), floors={8: 1.3, 128: 1.2})
     (step,) = next_steps(summarize(folder), folder)
     assert spec_of_command(step.command).seeds == (7, 0, 1)
-    assert f"--out {folder}-3-seeds" in step.command
+    assert "--out" not in step.command
     seconds = study_seconds(summarize(folder))
     assert seconds is not None
-    assert step.note == f"a new study, about {10 * round(3 * seconds / 10)} s"
+    assert step.note == f"adds to this study, about {10 * round(2 * seconds / 10)} s"
 
 
 def test_seeds_or_rows_that_would_decide_are_taken_from_the_power_of_the_study(open_study: Path) -> None:
@@ -65,6 +66,9 @@ def test_seeds_or_rows_that_would_decide_are_taken_from_the_power_of_the_study(o
     values = {"rank": 8, "half": 0.1, "tolerance": 0.005}
     more = underpowered(summary, "caution.underpowered_seeds", **values, seeds=2, more_seeds=5)
     assert spec_of_command(commands(more, open_study)[0]).seeds == (0, 3, 1, 2, 4)
+    assert "--out" not in commands(more, open_study)[0]
+    looked = more.model_copy(update={"looks": (LookSection.model_construct(rows=120),)})
+    assert f"--out {open_study}-5-seeds" in commands(looked, open_study)[0]
     rows = underpowered(summary, "caution.underpowered_rows", **values, rows=900)
     assert spec_of_command(commands(rows, open_study)[0]).eval_examples == 900
 

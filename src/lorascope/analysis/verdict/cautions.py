@@ -7,7 +7,7 @@ from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import TrialSection
 from lorascope.analysis.verdict.adapter_files import adapter_differs
 from lorascope.analysis.verdict.claims import shown_above
-from lorascope.analysis.verdict.power import below_capacity, environment_changed, underpowered
+from lorascope.analysis.verdict.power import below_capacity, environment_changed, seeds_added, underpowered
 from lorascope.analysis.verdict.schema import CautionKind, CautionSection
 from lorascope.message import Message
 from lorascope.records import UNSUCCESSFUL
@@ -38,6 +38,7 @@ def find_cautions(findings: Findings) -> tuple[CautionSection, ...]:
         _short_run,
         _orders_disagree,
         underpowered,
+        seeds_added,
         below_capacity,
         environment_changed,
         memory_not_returned,

@@ -139,6 +139,15 @@ def _times_rows(found: Uncertain, tolerance: float) -> float:
     return (found.variance - found.seeds_variance) / allowed if allowed > 0 else math.inf
 
 
+def seeds_added(findings: Findings) -> CautionSection | None:
+    """Warn about seeds that were added to a study of several, which may have been read before."""
+    environments, now = findings.data.environments, len(findings.data.spec.seeds)
+    first = len(environments[0].seeds) if environments else now
+    if not 1 < first < now:  # one seed shows nothing that could have been acted on
+        return None
+    return CautionSection(kind="seeds_added", text=(Message("caution.seeds_added", first=first, seeds=now),))
+
+
 def below_capacity(findings: Findings) -> CautionSection | None:
     """Warn about rows that hold less than the smallest adapter can: capacity was not tested."""
     resolved, steps_per_epoch = findings.data.resolved, findings.data.steps_per_epoch

@@ -24,6 +24,7 @@ CautionKind = Literal[
     "eval_loss_rising",
     "no_improvement",
     "underpowered",
+    "seeds_added",
     "below_capacity",
     "environment_changed",
     "memory_not_returned",

@@ -137,3 +137,14 @@ def test_changed_environment_is_a_caution(make_study: MakeStudy) -> None:
             Message("caution.changed", name=processor, before="A processor", after="Another processor"),
         ),
     )
+
+
+@pytest.mark.parametrize(("first", "added"), [((0,), False), ((0, 1), True), ((0, 1, 2), False)])
+def test_seeds_that_were_added_to_several_are_a_caution(
+    make_study: MakeStudy, first: tuple[int, ...], added: bool
+) -> None:
+    folder = make_study(spec=StudySpec(ranks=(8, 128), seeds=(0, 1, 2)), floors={8: 1.3, 128: 1.2})
+    data = load_study(folder)
+    start = replace(data.environments[0], seeds=first)
+    found = caution(summarize_data(replace(data, environments=(start, *data.environments))), "seeds_added")
+    assert found == (Message("caution.seeds_added", first=len(first), seeds=3) if added else None)
