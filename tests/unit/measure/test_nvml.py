@@ -75,7 +75,7 @@ def test_nvml_reads_every_counter_of_several_gpus(call: Call) -> None:
         "seconds": 0.0, "rank": None, "uuid": UUIDS[0], "name": "Test A100", "memory_used_bytes": 10**9,
         "memory_total_bytes": 40 * 10**9, "utilization_percent": 91, "memory_utilization_percent": 0,
         "power_watts": 70.5, "sm_clock_mhz": 1410, "memory_clock_mhz": 1215, "temperature_celsius": 55,
-        "throttle_reasons": 0x24,
+        "throttle_reasons": 0x24, "targets": "",
     }  # fmt: skip
     assert second[0]["memory_used_bytes"] == 2 * 10**9
 
