@@ -36,9 +36,11 @@ from lorascope.spec.schema import StudySpec
 
 Tell = Callable[[ProgressRecord, Sequence[ActivityRecord]], None]
 
-_PREDICTION_SECONDS = 5.0
-_PEFT_SECONDS = 4.0
-_REPORT_SECONDS = 8.0
+_PREDICTION_SECONDS = 3.0
+_PEFT_SECONDS = 1.5
+_REPORT_SECONDS = 2.0
+"""Measured once for SmolLM2-135M (``benchmarks/time_left.py``), in seconds of the processor: predictions of costs took
+2.4, loading PEFT and two adapters 1.5, and the report 1.5."""
 _TELL_SECONDS = 1.0
 _MEMORY_SECONDS = 60.0
 """Time after which a measured second counts half as much: the pace follows a machine that slows down."""

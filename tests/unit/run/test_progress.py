@@ -99,7 +99,7 @@ def test_time_left_counts_all_that_follows_from_the_first_tenth_on() -> None:
     late = [(at, progress) for at, progress, _ in run.told if at >= end / 10]
     assert len(late) > 10
     for at, progress in late:
-        loading = 4.0 if at < end else 0.0
+        loading = 1.5 if at < end else 0.0
         assert progress.seconds_left - fixed - loading == pytest.approx(end - at, rel=0.02, abs=0.05)
         assert progress.share_done == pytest.approx(at / (at + progress.seconds_left))
 
