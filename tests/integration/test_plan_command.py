@@ -108,6 +108,70 @@ def test_plan_is_calibrated_by_a_finished_study(
     assert find_calibration(predicted["device"], "float32", resolved["base_parameters"]) == known
 
 
+def test_plan_says_what_a_time_budget_buys(lorascope: Lorascope, flags: list[str]) -> None:
+    flags = [flag for flag in flags if not flag.startswith("--max-steps")]
+    epochs = planned(lorascope, *flags, "--device=L4", "--num-train-epochs=400")
+    assert epochs["forecast"] is None  # of one seed
+    found = planned(lorascope, *flags, "--device=L4", "--num-train-epochs=400", "--time-budget=90s")
+    assert 20 < found["total_steps"] < epochs["total_steps"]
+    assert 80 < found["total_seconds"] <= 90
+    forecast = found["forecast"]
+    assert forecast["noise"]["assumed"]
+    assert forecast["first_look"]["seeds"] == 3
+    assert forecast["last_look"]["seeds"] >= 3
+    assert 0 == forecast["chance_if_equal"] == forecast["chance_if_worse"]  # forty rows are too few
+    more = planned(lorascope, *flags, "--device=L4", "--num-train-epochs=400", "--until-decided")
+    assert more["total_steps"] == 400 * 32 / 4  # a fifth of the rows is held out
+    assert more["forecast"]["last_look"]["seeds"] == 8
+    assert more["total_seconds"] > found["total_seconds"]
+    flags = [flag if flag != "--ranks=2,4" else "--ranks=2" for flag in flags]
+    one = planned(lorascope, *flags, "--device=L4", "--num-train-epochs=400", "--time-budget=90s")
+    assert one["forecast"] is None
+    assert one["total_seconds"] <= 90
+
+
+def test_plan_refuses_a_time_budget_as_a_run_does(lorascope: Lorascope, flags: list[str]) -> None:
+    code, out, err = lorascope("plan", *flags, "--device=L4", "--time-budget=30s")
+    assert (code, out) == (2, "")
+    assert re.match(
+        r"lorascope: time_budget 30s is too short: 6 steps of each rank at its learning rates, with evaluations, need "
+        r"about [\d.]+ s at the predicted pace\n  -> give more time, ",
+        err,
+    )
+
+
+def test_plan_does_not_guess_what_unknown_rows_show(lorascope: Lorascope, flags: list[str]) -> None:
+    flags = [*(flag for flag in flags if not flag.startswith("--dataset")), "--dataset=some/rows", "--device=L4"]
+    for asked in ("--time-budget=90s", "--until-decided"):
+        found = planned(lorascope, *flags, asked)
+        assert found["forecast"] is None
+        assert any("give --max-steps and --eval-examples" in note for note in found["notes"])
+    assert planned(lorascope, *flags, "--time-budget=90s", "--eval-examples=30")["forecast"]["first_look"]["rows"] == 30
+
+
+def test_plan_of_several_seeds_says_how_likely_a_verdict_is(
+    lorascope: Lorascope, flags: list[str], model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    flags = [*flags[:-1], "--device=L4", "--max-steps=20", "--seeds=0,1"]
+    out = " ".join(lorascope("plan", *flags)[1].split())
+    assert "There will be no verdict: it takes at least 20 steps and 20 held-out rows." in out
+    assert "Steps of a trial: 20; seeds: 2; held-out rows: 4. Noise is assumed" in out
+    flags.append("--eval-examples=20")
+    assumed = planned(lorascope, *flags)["forecast"]
+    assert 0 < assumed["chance_if_equal"] < assumed["chance_if_worse"] < 0.5
+    execute(
+        study_of(model_folders["llama"], rows_file, seeds=(0, 1), eval_examples=20, max_steps=2, cost="off"),
+        tmp_path / "study",
+    )
+    known = planned(lorascope, *flags)["forecast"]
+    assert not known["noise"]["assumed"]
+    assert known["smallest_difference"] != assumed["smallest_difference"]
+    out = " ".join(lorascope("plan", *flags)[1].split())
+    assert f"A verdict is about {known['chance_if_equal']:.0%} likely if all ranks are equal, " in out
+    assert f"Differences of {known['smallest_difference']:.4f} or more can be told." in out
+    assert "Noise is as in the last study of this model and data set." in out
+
+
 def test_plan_covers_every_device(lorascope: Lorascope, flags: list[str]) -> None:
     small, large = (planned(lorascope, *flags, f"--device={name}") for name in ("L4", "h100"))
     assert small["device"] == "L4"

@@ -13,8 +13,8 @@ from lorascope.errors import InputError
 from lorascope.records import BudgetRecord, ResolvedStudy
 from lorascope.run import round as study_round
 from lorascope.run import time_budget
-from lorascope.run.pace import Pace
 from lorascope.run.time_budget import OutOfTime, TimeBudget
+from lorascope.search.allocation import Pace
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore

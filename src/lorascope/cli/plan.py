@@ -10,9 +10,11 @@ from rich.console import Console
 from lorascope.cli.flags import STUDY
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.cli.run import StudyFlags, read_study
+from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
 
 if TYPE_CHECKING:
+    from lorascope.cli.forecast import Forecast
     from lorascope.costmodel.plan import StudyPlan
 
 
@@ -37,16 +39,26 @@ def plan(
     """
     _, spec = read_study(study, flags)
     with pause_gc():
-        from lorascope.costmodel.plan import plan_study
-
-    planned = plan_study(spec)
+        planned, forecast = _plan(spec)
     if json:
-        print(json_format.dumps(plan_facts(planned), indent=2))  # noqa: T201
+        facts = {**plan_facts(planned), "forecast": forecast.facts() if forecast else None}
+        print(json_format.dumps(facts, indent=2))  # noqa: T201
     else:
         from lorascope.cli.plan_table import show_plan
 
-        show_plan(Console(), planned)
+        show_plan(Console(), planned, forecast)
     return 0
+
+
+def _plan(spec: StudySpec) -> "tuple[StudyPlan, Forecast | None]":
+    """Plan a study, and forecast what it could show where it has several seeds or decides how long it goes on."""
+    if spec.until_decided or spec.time_budget is not None or len(spec.seeds) > 1:
+        from lorascope.cli.forecast import plan_with_forecast  # it imports what reads studies: half a second
+
+        return plan_with_forecast(spec)
+    from lorascope.costmodel.plan import plan_study
+
+    return plan_study(spec), None
 
 
 def plan_facts(planned: "StudyPlan") -> dict[str, Any]:

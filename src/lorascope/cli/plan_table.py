@@ -7,18 +7,23 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope.cli.columns import Column, fit_columns, make_table
+from lorascope.message import Message
 from lorascope.text.numbers import arm_text, format_about, format_count, format_seconds
 from lorascope.text.say import say
 from lorascope.units import format_bytes
 
 if TYPE_CHECKING:
-    from lorascope.costmodel.plan import PlannedCost, PlannedRank, StudyPlan
+    from lorascope.cli.forecast import Forecast
+    from lorascope.costmodel.cost_types import PlannedCost
+    from lorascope.costmodel.plan import PlannedRank, StudyPlan
 
 
-def show_plan(console: Console, plan: "StudyPlan") -> None:
+def show_plan(console: Console, plan: "StudyPlan", forecast: "Forecast | None" = None) -> None:
     """Print whether the study fits, how long it takes and in how much memory; then each rank by itself."""
     fits = all(part.cost.fits for part in plan.ranks)
-    console.print(Text(_answer(plan), style="bold green" if fits else "bold red"))
+    console.print(Text(_answer(plan, forecast), style="bold green" if fits else "bold red"))
+    for message in _forecast(forecast) if forecast else ():
+        console.print(Text(say(message)))
     console.print(Text(_subject(plan), style="dim"))
     for note in plan.notes:
         console.print(Text(say(note)))
@@ -29,12 +34,33 @@ def show_plan(console: Console, plan: "StudyPlan") -> None:
     left_out = [column.heading for column in columns if any(column.cells) and column not in kept]
     if left_out:
         console.print(Text(f"Left out for want of width: {', '.join(left_out)}; --json shows all.", style="dim"))
-    for line in _lines(plan):
+    for line in _lines(plan, forecast):
         console.print(Text(line))
     console.print(Text(_trust(plan), style="dim"))
 
 
-def _answer(plan: "StudyPlan") -> str:
+def _forecast(forecast: "Forecast") -> Iterator[Message]:
+    """Say how likely a verdict is, by which data and which noise."""
+    from lorascope.analysis.verdict.decide import LEAST  # as in _limits
+
+    chance, last = forecast.chance, forecast.stages[-1]
+    if forecast.has_enough:
+        yield Message(
+            "plan.verdict",
+            equal=chance.if_equal,
+            worse=chance.if_worse,
+            rank=forecast.rank,
+            excess=forecast.worse_by,
+            difference=chance.smallest_difference,
+        )
+    else:
+        yield Message("plan.no_verdict", least=LEAST)
+    source = Message("plan.noise_assumed" if forecast.is_assumed else "plan.noise_known")
+    code = "plan.data" if len(forecast.stages) == 1 else "plan.data_at_most"
+    yield Message(code, steps=forecast.steps, seeds=last.seeds, rows=last.rows, noise=source)
+
+
+def _answer(plan: "StudyPlan", forecast: "Forecast | None") -> str:
     """Write the one line: fits or not, memory, time with start and evaluations, largest batch."""
     joint, memory = plan.joint, format_bytes(plan.device_memory_bytes)
     unfit = [part for part in plan.ranks if not part.cost.fits]
@@ -48,6 +74,8 @@ def _answer(plan: "StudyPlan") -> str:
     else:
         begin = f"Fits: {format_bytes(joint.peak_memory_bytes)} of {memory}"
     about = "at least" if plan.evaluation_seconds is None else "about"
+    if forecast and len(forecast.stages) > 1:
+        about = "at most about"
     time = "time unknown" if plan.total_seconds is None else f"{about} {format_about(plan.total_seconds)} with start"
     return f"{begin}, {time}, largest batch {joint.largest_batch:,}"
 
@@ -76,15 +104,17 @@ def _columns(plan: "StudyPlan") -> list[Column]:
     ]
 
 
-def _lines(plan: "StudyPlan") -> Iterator[str]:
-    yield f"Rows: {plan.rows}; {plan.tokens_per_step:,.0f} tokens per step and rank. Full: full fine-tuning."
+def _lines(plan: "StudyPlan", forecast: "Forecast | None") -> Iterator[str]:
+    steps = "" if plan.total_steps is None else f"{plan.total_steps:,} steps, "
+    yield f"Rows: {plan.rows}; {steps}{plan.tokens_per_step:,.0f} tokens per step and rank. Full: full fine-tuning."
     if plan.total_steps is None:
         yield "The number of rows is unknown: give --max-steps to see the time of a run."
     if plan.training_seconds is not None:
         evaluating = plan.evaluation_seconds
         more = "evaluations come on top" if evaluating is None else f"evaluations {format_about(evaluating)}"
+        what = "Training" if forecast is None else f"Training with {forecast.stages[0].seeds} seeds"
         yield (
-            f"Training takes {format_about(plan.training_seconds)}, {more}: less with early stopping, more if the best "
+            f"{what} takes {format_about(plan.training_seconds)}, {more}: less with early stopping, more if the best "
             "rate is at the edge."
         )
     yield from _limits(plan)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from lorascope.atomic import write_whole
@@ -41,27 +41,37 @@ def find_calibration(device: str, dtype: str, parameters: int) -> Calibration | 
 
 
 def keep_calibration(entry: Calibration) -> None:
-    """Store a calibration in place of the last one for the same device, precision and size.
+    """Store a calibration in place of the last one for the same device, precision and size."""
+    key = (entry.device, entry.dtype, entry.parameters)
+    others = [known for known in _read() if (known.device, known.dtype, known.parameters) != key]
+    write_entries(_FILE, [asdict(known) for known in [*others, entry]])
+
+
+def write_entries(name: str, entries: Sequence[Mapping[str, object]]) -> None:
+    """Write a file of the user's data folder.
 
     A folder that cannot be written is ignored, so that no study fails over it.
     """
-    key = (entry.device, entry.dtype, entry.parameters)
-    others = [known for known in _read() if (known.device, known.dtype, known.parameters) != key]
     folder = data_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / _FILE, json.dumps([asdict(known) for known in [*others, entry]], indent=1), derived=True)
+        write_whole(folder / name, json.dumps(entries, indent=1), derived=True)
     except OSError:
         return
 
 
-def _read() -> list[Calibration]:
-    """Read all usable entries; files and entries that other versions or editors broke are skipped."""
+def read_entries(name: str) -> list[object]:
+    """Read a file of the user's data folder; one that is not there, or that an editor broke, has no entries."""
     try:
-        entries = json.loads((data_folder() / _FILE).read_text(encoding="utf-8"))
+        entries = json.loads((data_folder() / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return [found for entry in entries if (found := _parse(entry))] if isinstance(entries, list) else []
+    return entries if isinstance(entries, list) else []
+
+
+def _read() -> list[Calibration]:
+    """Read all usable entries; those that other versions or editors broke are skipped."""
+    return [found for entry in read_entries(_FILE) if (found := _parse(entry))]
 
 
 def _parse(entry: object) -> Calibration | None:

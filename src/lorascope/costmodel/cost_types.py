@@ -235,3 +235,22 @@ class CostPrediction:
     step_bytes: float
     """Memory traffic, with each operand of each product counted once."""
     memory: MemorySplit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedCost:
+    """Predicted cost of training."""
+
+    trainable_parameters: int
+    adapter_bytes: int
+    """Of the parameters in the files; in full fine-tuning, of the weights."""
+    flops_per_token: float
+    bytes_per_step: float
+    step_seconds: float
+    runtime_seconds: float | None
+    """All steps; None if the number of rows is unknown."""
+    peak_memory_bytes: int
+    memory_split: MemorySplit
+    fits: bool
+    largest_batch: int
+    """Rows of mean length that fit in one micro-batch."""

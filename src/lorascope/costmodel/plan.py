@@ -1,17 +1,24 @@
 """Plan of a study: predicted cost of every rank, of joint training and of full fine-tuning. Loads no weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from lorascope.costmodel.calibration import Calibration, find_calibration
-from lorascope.costmodel.cost_types import MemorySplit, ModelShape, Step, TrainingConfig
+from lorascope.costmodel.cost_types import MemorySplit, ModelShape, PlannedCost, Step, TrainingConfig
 from lorascope.costmodel.machine import PlannedMachine, find_machine
 from lorascope.costmodel.model import activation_growth, forward_seconds, predict
 from lorascope.costmodel.planned_layers import planned_sets
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.training_config import full_finetuning_config
-from lorascope.costmodel.workload import PlannedRows, evaluation_microbatches, planned_rows, sample_steps
+from lorascope.costmodel.workload import (
+    PlannedRows,
+    Workload,
+    evaluation_microbatches,
+    planned_rows,
+    planned_workload,
+    sample_steps,
+)
 from lorascope.data.forgetting_text import WINDOW_TOKENS, WINDOWS
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import saved_rank_note
@@ -42,25 +49,6 @@ _SAMPLED_STEPS = 32
 _JOINT_STEPS = 4
 START_SECONDS = 30.0
 """Roughly what imports, rows, weights and the checks of the model take before the first step."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedCost:
-    """Predicted cost of training."""
-
-    trainable_parameters: int
-    adapter_bytes: int
-    """Of the parameters in the files; in full fine-tuning, of the weights."""
-    flops_per_token: float
-    bytes_per_step: float
-    step_seconds: float
-    runtime_seconds: float | None
-    """All steps; None if the number of rows is unknown."""
-    peak_memory_bytes: int
-    memory_split: MemorySplit
-    fits: bool
-    largest_batch: int
-    """Rows of mean length that fit in one micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +88,8 @@ class StudyPlan:
     evaluation_seconds: float | None
     total_seconds: float | None
     """From start to report: training, evaluations, solo runs, analyses of adapters and ``START_SECONDS``."""
+    workload: Workload | None
+    """None if the number of rows is unknown."""
     calibration: Calibration | None
     """The calibration that scaled times; None without one."""
     limits: tuple[Limit, ...]
@@ -107,8 +97,12 @@ class StudyPlan:
     notes: tuple[Message, ...]
 
 
-def plan_study(spec: StudySpec) -> StudyPlan:
+def plan_study(spec: StudySpec, choose_steps: Callable[[Workload], int] | None = None) -> StudyPlan:
     """Predict a study's costs from the model's configuration, and from its rows if they can be read quickly.
+
+    Args:
+        spec: the study.
+        choose_steps: returns the steps of each trial; without it they are those of the epochs, or ``max_steps``.
 
     Raises:
         InputError: the model's configuration, targets, ranks, device or rows cannot be used.
@@ -139,13 +133,22 @@ def plan_study(spec: StudySpec) -> StudyPlan:
         for name, own in studies_by_set(spec).items()
     ]
 
-    def plan() -> StudyPlan:
-        joined = join_plans([planner.plan() for planner in planners])
-        said = (*dict.fromkeys(notes), *saved_rank_note(spec), *joined.notes)
-        return replace(joined, adapted_modules=len(layers), notes=said)
+    shares = {
+        name: sum(sum(layers[layer].features) for layer in own) / shapes[name].parameters for name, own in sets.items()
+    }
 
-    found = plan()
-    return plan() if machine.hardware.refine() else found
+    def plan(rows: PlannedRows) -> StudyPlan:
+        joined = join_plans([replace(planner, rows=rows).plan() for planner in planners])
+        said = (*dict.fromkeys(notes), *saved_rank_note(spec), *joined.notes)
+        work = planners[0].workload(joined.ranks[len(spec.ranks) - 1], shares)
+        return replace(joined, adapted_modules=len(layers), notes=said, workload=work)
+
+    found = plan(rows)
+    if machine.hardware.refine():
+        found = plan(rows)
+    if choose_steps is None or found.workload is None:
+        return found
+    return plan(replace(rows, total_steps=choose_steps(found.workload)))
 
 
 def join_plans(plans: Sequence[StudyPlan]) -> StudyPlan:
@@ -242,9 +245,25 @@ class _Planner:
             training_seconds=training,
             evaluation_seconds=evaluating,
             total_seconds=None if training is None else training + (evaluating or 0.0) + self._other_seconds(ranks),
+            workload=None,
             calibration=self.calibration,
             limits=limits_of(self.spec),
             notes=tuple(notes),
+        )
+
+    def workload(self, largest: PlannedRank, shares: Mapping[str, float]) -> Workload | None:
+        """Return the work of all sets and its pace, which is that of the largest rank; None for unknown rows."""
+        rows = self.rows
+        if rows.total_steps is None or not rows.eval:
+            return None
+        steps = self._steps(min(rows.total_steps, _SAMPLED_STEPS), adapters=1)
+        return planned_workload(
+            rows,
+            steps,
+            (self.targets, largest.rank),
+            step_seconds=largest.cost.step_seconds,
+            evaluation_seconds=self._one_evaluation(largest.rank),
+            shares=shares,
         )
 
     def _steps(self, n: int, *, adapters: int) -> tuple[Step, ...]:

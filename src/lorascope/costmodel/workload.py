@@ -1,14 +1,16 @@
 """Micro-batches of a study's steps and evaluations, planned from its rows by the engine's own code."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
 from lorascope.costmodel.cost_types import MicroBatch, Step
 from lorascope.data.dataset import Example
+from lorascope.data.forgetting_text import WINDOW_TOKENS, WINDOWS
 from lorascope.data.row_order import step_rows, total_steps
 from lorascope.engine.forward import MicroBatchRow
 from lorascope.engine.microbatch import plan_microbatches
@@ -16,6 +18,9 @@ from lorascope.errors import InputError
 from lorascope.modeling.load import ModelSource, load_tokenizer
 from lorascope.modeling.packing.length_buckets import LONG_ROW
 from lorascope.modeling.packing.packed_layout import SLOT_MULTIPLE
+from lorascope.records import Arm
+from lorascope.search.allocation import Pace
+from lorascope.search.work import Sizes
 from lorascope.spec.fields.rows import FILE_SUFFIXES, data_suffix
 from lorascope.spec.schema import StudySpec
 
@@ -108,6 +113,54 @@ class PlannedRows:
     total_steps: int | None
     source: str
     """Source of their lengths."""
+    further: int = 0
+    """Held-out rows that a sequential study has beyond ``eval``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """Predicted work of a study and the pace of it."""
+
+    sizes: Sizes
+    pace: Pace
+    eval_target_tokens: float
+    """Mean target tokens of a held-out row."""
+    further_rows: int
+    """Held-out rows that a sequential study has beyond those that training is evaluated on."""
+
+
+def planned_workload(
+    rows: PlannedRows,
+    steps: Sequence[Step],
+    arm: Arm,
+    *,
+    step_seconds: float,
+    evaluation_seconds: float,
+    shares: Mapping[str, float],
+) -> Workload:
+    """Return the work of a study and its pace.
+
+    Args:
+        rows: held-out rows and the number of steps included.
+        steps: some of them.
+        arm: a rank in a set of target modules, which the seconds are those of.
+        step_seconds: of its mean step.
+        evaluation_seconds: of one evaluation.
+        shares: parameters of an adapter of rank 1, divided by the base's, by set of target modules.
+    """
+    assert rows.total_steps is not None
+    sizes = Sizes(
+        total_steps=rows.total_steps,
+        step_tokens=fmean(step.tokens for step in steps),
+        heaviest_tokens=max(step.tokens for step in steps),
+        eval_tokens=sum(row.n_tokens for row in rows.eval),
+        eval_examples=len(rows.eval),
+        text_tokens=WINDOWS * WINDOW_TOKENS,
+        adapter_share=shares,
+    )
+    pace = Pace(training=step_seconds / sizes.train_step(arm), evaluation=evaluation_seconds / sizes.evaluation(arm))
+    targets = fmean(row.n_targets for row in rows.eval)
+    return Workload(sizes=sizes, pace=pace, eval_target_tokens=targets, further_rows=rows.further)
 
 
 def planned_rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, longest: int) -> PlannedRows:
@@ -127,7 +180,13 @@ def planned_rows(spec: StudySpec, source: ModelSource, gguf_file: str | None, lo
 
             splits = prepare(spec, tokenizer)
             steps = total_steps(spec, len(splits.train))
-            return PlannedRows(train=splits.train, eval=splits.eval, total_steps=steps, source="the rows themselves")
+            return PlannedRows(
+                train=splits.train,
+                eval=splits.eval,
+                total_steps=steps,
+                source="the rows themselves",
+                further=len(splits.spare),
+            )
     length = min(spec.max_length, longest)
     rows = assumed_rows(spec.per_device_train_batch_size * spec.gradient_accumulation_steps, length)
     return PlannedRows(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,21 +11,13 @@ from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.run.prepare import PreparedStudy
+from lorascope.search.allocation import Pace
 from lorascope.search.trials import plan_trials
 from lorascope.search.work import TRAINING, Sizes
 
 _TOKENS = 512
 """Tokens that a measurement takes, unless a single row is longer."""
 _LONG_SECONDS = 4.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
-    """Seconds of a token that goes forward through the base."""
-
-    training: float
-    """In training, where each token counts twice."""
-    evaluation: float
 
 
 def measure_pace(study: PreparedStudy, sizes: Sizes) -> Pace:

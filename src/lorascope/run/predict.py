@@ -11,12 +11,15 @@ import torch
 from lorascope.analysis.cost.predicted import group_size
 from lorascope.analysis.cost.solo_runs import costs_by_arm, pace_spread, runs_by_arm
 from lorascope.analysis.estimates.joint_steps import JointSteps, joint_steps
+from lorascope.analysis.estimates.noise import study_noise
+from lorascope.analysis.study_data import read_study
 from lorascope.costmodel.calibration import Calibration, find_calibration, keep_calibration
 from lorascope.costmodel.cost_types import Hardware, TrainingConfig
 from lorascope.costmodel.cpu_bench import CpuBenchmark
 from lorascope.costmodel.devices import Roofline, recognise
 from lorascope.costmodel.machine import device_key
 from lorascope.costmodel.model import predict
+from lorascope.costmodel.noise import keep_noise
 from lorascope.costmodel.shapes import model_shape
 from lorascope.costmodel.training_config import full_finetuning_config, lorascope_config
 from lorascope.costmodel.workload import sample_steps
@@ -30,6 +33,8 @@ from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
 from lorascope.run.solo_run import choose_batches
 from lorascope.search.rounds import next_trials
+from lorascope.search.sequential import first_seeds
+from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 
 _UNSTEADY = 0.3
@@ -148,6 +153,16 @@ def update_calibration(path: Path) -> None:
             rest_bytes=max(0, round(some.rest_bytes + unexplained)),
         )
     )
+
+
+def update_noise(path: Path, spec: StudySpec) -> None:
+    """Keep the noise that a finished study of several seeds showed."""
+    if len(first_seeds(spec)) == 1:
+        return
+    with StudyStore.open(path) as store:
+        found = study_noise(read_study(store, spec))
+    if found is not None:
+        keep_noise(spec, found)
 
 
 def _joint_ratio(predictions: Sequence[PredictionRecord], steps: JointSteps) -> float | None:

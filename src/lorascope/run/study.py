@@ -33,7 +33,7 @@ from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
 from lorascope.run.looks import take_look
 from lorascope.run.post_training import PostTraining, stored_analyses
-from lorascope.run.predict import predict_once, update_calibration
+from lorascope.run.predict import predict_once, update_calibration, update_noise
 from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.progress import RunProgress
 from lorascope.run.proof import prove_adapters
@@ -192,6 +192,7 @@ def _execute(run: RunContext, executor_name: str, stop: StopRequest, command: st
     choose_adapters(run.folder, run.store)
     if complete:
         update_calibration(run.folder.store)
+        update_noise(run.folder.store, run.study.spec)
         shutil.rmtree(run.folder.checkpoints, ignore_errors=True)
 
 

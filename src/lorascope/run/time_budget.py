@@ -8,24 +8,15 @@ from dataclasses import dataclass, replace
 from lorascope.data.row_order import step_tokens
 from lorascope.errors import InputError, LorascopeError
 from lorascope.records import BudgetRecord, ResolvedStudy, TrialRecord
-from lorascope.run.pace import Pace, measure_pace
+from lorascope.run.pace import measure_pace
 from lorascope.run.prepare import PreparedStudy
-from lorascope.search.allocation import choose_steps, training_cost
-from lorascope.search.solo_runs import pending_solo_runs
-from lorascope.search.trials import planned_arms
-from lorascope.search.work import Sizes, planned_work, round_work, sizes_of, solo_work
+from lorascope.search.allocation import REPORT_SECONDS, Allocation, affordable_steps, allocate, end_seconds
+from lorascope.search.work import Sizes, round_work, sizes_of
 from lorascope.spec.schema import StudySpec
 from lorascope.text.numbers import format_seconds
 
-REPORT_SECONDS = 10.0
-"""Kept for loading adapters with PEFT and for the report."""
-_ANALYSES = 0.15
-_SOLO_RUNS = 0.15
-"""Largest shares of the time for the analyses after training and for solo runs; what takes longer is left out."""
 _COUNTED_STEPS = 1000
 """First steps of a trial whose tokens are counted."""
-_PLANNED = 0.85
-"""Share of the rest that is planned for training: a machine may become slower."""
 
 
 class OutOfTime(LorascopeError):  # noqa: N818 - it says what happened; nothing is wrong
@@ -105,39 +96,35 @@ def spend_budget(
     pace = measure_pace(study, sizes)
     clock = TimeBudget(
         seconds=seconds,
-        end_seconds=REPORT_SECONDS + min(_analysis_seconds(spec, sizes, pace), _ANALYSES * seconds),
+        end_seconds=end_seconds(spec, sizes, pace, seconds=seconds),
         began=began - (record.used_seconds if record else 0.0),
         evaluation_pace=pace.evaluation,
     )
     if record is None:
-        solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
-        left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
-        free = clock.left_for_training - (0.0 if left_out else solo)
-        steps = study.resolved.total_steps
+        found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used)
         if before is None:
-            steps = _choose(spec, sizes, clock, free, max(pace.training, pace.evaluation))
-            study = replace(study, resolved=replace(study.resolved, total_steps=steps))
+            check_allocation(spec, found)
+            study = replace(study, resolved=replace(study.resolved, total_steps=found.steps))
         record = BudgetRecord(
             seconds=seconds,
             used_seconds=clock.used,
             training_pace=pace.training,
             evaluation_pace=pace.evaluation,
-            steps=steps,
-            left_out=left_out,
+            steps=study.resolved.total_steps,
+            left_out=found.left_out,
         )
     return study, clock, replace(record, seconds=seconds)
 
 
-def _choose(spec: StudySpec, sizes: Sizes, clock: TimeBudget, free_seconds: float, token_seconds: float) -> int:
-    work, fewest = _PLANNED * free_seconds / token_seconds, spec.max_steps or 1
-    chosen = choose_steps(spec, sizes, work=work) if spec.max_steps is None else spec.max_steps
-    least = training_cost(spec, sizes, steps=fewest, seeds=1 if spec.until_decided else len(spec.seeds))
-    if chosen and least <= work:
-        return chosen
-    needed = clock.used + clock.end_seconds + least * token_seconds / _PLANNED
+def check_allocation(spec: StudySpec, found: Allocation, *, pace: str = "measured") -> None:
+    """Raise InputError where a time budget buys no step, or fewer than the study asks for."""
+    if found.steps:
+        return
+    fewest = spec.max_steps or 1
     raise InputError(
         f"time_budget {spec.time_budget} is too short: {'one step' if fewest == 1 else f'{fewest} steps'} of each rank "
-        f"at its learning rates, with evaluations, need about {format_seconds(math.ceil(needed))} at the measured pace",
+        f"at its learning rates, with evaluations, need about {format_seconds(math.ceil(found.least_seconds))} at the "
+        f"{pace} pace",
         remedy="give more time, fewer ranks or learning rates, smaller batches or shorter rows"
         + (", or fewer max_steps" if spec.max_steps else ""),
     )
@@ -151,8 +138,8 @@ def fewer_steps(study: PreparedStudy, clock: TimeBudget, token_seconds: float) -
         clock: of the study.
         token_seconds: the pace, in seconds of a token that goes forward through the base.
     """
-    work = _PLANNED * max(0.0, clock.left_for_training) / token_seconds
-    return choose_steps(study.spec, study_sizes(study), work=work)
+    sizes = study_sizes(study)
+    return affordable_steps(study.spec, sizes, seconds=clock.left_for_training, token_seconds=token_seconds)
 
 
 def study_sizes(study: PreparedStudy) -> Sizes:
@@ -169,11 +156,6 @@ def study_sizes(study: PreparedStudy) -> Sizes:
             for targets in study.target_sets
         },
     )
-
-
-def _analysis_seconds(spec: StudySpec, sizes: Sizes, pace: Pace) -> float:
-    work = planned_work(spec, sizes)
-    return math.fsum(work[name] for name in ("spectra", "forgetting_text", "truncation", "proof")) * pace.evaluation
 
 
 def round_seconds(study: PreparedStudy, trials: Sequence[TrialRecord], token_seconds: float) -> float:

@@ -1,13 +1,79 @@
-"""Steps that a time budget buys: a pure function of the study, its sizes and the work that fits."""
+"""What a time budget buys: a pure function of the study, its sizes and the pace of the machine."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 from lorascope.search.sequential import FIRST_SEEDS, sequential_seeds
-from lorascope.search.work import Sizes, planned_work
+from lorascope.search.solo_runs import pending_solo_runs
+from lorascope.search.trials import planned_arms
+from lorascope.search.work import Sizes, Work, planned_work, solo_work
 from lorascope.spec.schema import StudySpec
+
+REPORT_SECONDS = 10.0
+"""Kept for loading adapters with PEFT and for the report."""
+_ANALYSES = 0.15
+_SOLO_RUNS = 0.15
+"""Largest shares of the time for the analyses after training and for solo runs; what takes longer is left out."""
+_PLANNED = 0.85
+"""Share of the rest that is planned for training: a machine may become slower."""
 
 FEWEST_STEPS = {FIRST_SEEDS: 40, 2: 30, 1: 1}
 """Steps that each trial has to have before so many seeds are worth more than further steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """Seconds of a token that goes forward through the base."""
+
+    training: float
+    """In training, where each token counts three times."""
+    evaluation: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allocation:
+    """How a study spends its time budget."""
+
+    steps: int
+    """Of each trial; 0 where the time does not suffice."""
+    left_out: tuple[str, ...]
+    """What takes too large a share of the time."""
+    least_seconds: float
+    """What the study needs at least, from its beginning to its report."""
+
+
+def allocate(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used: float) -> Allocation:
+    """Divide a time budget between solo runs, training and what follows it.
+
+    Args:
+        spec: the study.
+        sizes: of its parts; ``total_steps`` are those that it asks for.
+        pace: of the machine.
+        seconds: the budget.
+        used: seconds of it that are used up.
+    """
+    end = end_seconds(spec, sizes, pace, seconds=seconds)
+    solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
+    left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
+    free, token_seconds = seconds - used - end - (0.0 if left_out else solo), max(pace.training, pace.evaluation)
+    work = _PLANNED * free / token_seconds
+    least = training_cost(spec, sizes, steps=spec.max_steps or 1, seeds=1 if spec.until_decided else len(spec.seeds))
+    steps = 0
+    if least <= work:
+        steps = choose_steps(spec, sizes, work=work) if spec.max_steps is None else spec.max_steps
+    return Allocation(steps=steps, left_out=left_out, least_seconds=used + end + least * token_seconds / _PLANNED)
+
+
+def end_seconds(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float) -> float:
+    """Return what a time budget keeps for the analyses after training and for the report."""
+    work = planned_work(spec, sizes)
+    tokens = math.fsum(work[name] for name in ("spectra", "forgetting_text", "truncation", "proof"))
+    return REPORT_SECONDS + min(tokens * pace.evaluation, _ANALYSES * seconds)
+
+
+def affordable_steps(spec: StudySpec, sizes: Sizes, *, seconds: float, token_seconds: float) -> int:
+    """Return the steps of a trial that can be trained in this time, at most those planned; 0 for none."""
+    return choose_steps(spec, sizes, work=_PLANNED * max(0.0, seconds) / token_seconds)
 
 
 def choose_steps(spec: StudySpec, sizes: Sizes, *, work: float) -> int:
@@ -29,9 +95,15 @@ def choose_steps(spec: StudySpec, sizes: Sizes, *, work: float) -> int:
 
 def training_cost(spec: StudySpec, sizes: Sizes, *, steps: int, seeds: int) -> float:
     """Return the work of training so many seeds and of their evaluations."""
-    fixed = spec.model_copy(update={"until_decided": False, "seeds": sequential_seeds(spec)[:seeds]})
-    work = planned_work(fixed, replace(sizes, total_steps=steps))
+    work = work_of_seeds(spec, replace(sizes, total_steps=steps), seeds)
     return work["training"] + work["evaluation"]
+
+
+def work_of_seeds(spec: StudySpec, sizes: Sizes, seeds: int) -> Work:
+    """Return the work of a study that trains so many seeds."""
+    return planned_work(
+        spec.model_copy(update={"until_decided": False, "seeds": sequential_seeds(spec)[:seeds]}), sizes
+    )
 
 
 def _most_steps(spec: StudySpec, sizes: Sizes, seeds: int, work: float) -> int:

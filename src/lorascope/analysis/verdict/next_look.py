@@ -1,7 +1,7 @@
 """The next look of a sequential study: which losses it compares, what it decides, and what data to add."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
@@ -201,26 +201,49 @@ def _needs_steps(data: StudyData, look: LookRecord, best: int) -> bool:
 def _purchases(
     data: StudyData, look: LookRecord, raw: Sequence[Uncertain], most: Most, prices: Prices
 ) -> Iterator[Purchase]:
-    ranks, seeds = len(look.next_ranks), len(look.seeds)
-    held = data.resolved.eval_examples if data.resolved else 0
-    if look.rows < most.rows:
-        wanted = min(2 * look.rows, most.rows)
-        yield Purchase(
-            kind="rows",
-            value=wanted,
-            half_width=_half_width(raw, look, 1, wanted / look.rows),
-            cost=(wanted - look.rows) * prices.row * ranks * seeds,
-        )
-    further = [
-        seed for seed in sequential_seeds(data.spec) if seed not in look.seeds and _trained(data, seed) is not False
-    ]
-    if further and seeds < most.seeds:
-        yield Purchase(
-            kind="seed",
-            value=further[0],
-            half_width=_half_width(raw, look, (seeds + 1) / seeds, 1),
-            cost=ranks * (prices.trial + (look.rows - held) * prices.row),
-        )
+    return further_data(
+        ranks=len(look.next_ranks),
+        seeds=look.seeds,
+        rows=look.rows,
+        held=data.resolved.eval_examples if data.resolved else 0,
+        most=most,
+        prices=prices,
+        further=[seed for seed in sequential_seeds(data.spec) if _trained(data, seed) is not False],
+        half_width=lambda seeds, rows: _half_width(raw, look, seeds / len(look.seeds), rows / look.rows),
+    )
+
+
+def further_data(
+    *,
+    ranks: int,
+    seeds: Sequence[int],
+    rows: int,
+    held: int,
+    most: Most,
+    prices: Prices,
+    further: Sequence[int],
+    half_width: Callable[[int, int], float],
+) -> Iterator[Purchase]:
+    """Yield the data that may follow a look: twice the held-out rows, or one more seed.
+
+    Args:
+        ranks: how many are in question.
+        seeds: those of the look.
+        rows: held-out rows of the look.
+        held: those on which training is evaluated.
+        most: that the study can have.
+        prices: of further data.
+        further: seeds that the study may train, those of the look among them or not.
+        half_width: half the interval that is expected with so many seeds and rows.
+    """
+    if rows < most.rows:
+        wanted, count = min(2 * rows, most.rows), len(seeds)
+        cost = (wanted - rows) * prices.row * ranks * count
+        yield Purchase(kind="rows", value=wanted, half_width=half_width(count, wanted), cost=cost)
+    new = next((seed for seed in further if seed not in seeds), None)
+    if new is not None and len(seeds) < most.seeds:
+        cost = ranks * (prices.trial + (rows - held) * prices.row)
+        yield Purchase(kind="seed", value=new, half_width=half_width(len(seeds) + 1, rows), cost=cost)
 
 
 def _half_width(raw: Sequence[Uncertain], look: LookRecord, seeds: float, rows: float) -> float:

@@ -1,6 +1,6 @@
 """Claims over all looks of a study."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lorascope.analysis.estimates.looks import Differences
 from lorascope.analysis.estimates.ranks import Comparison
@@ -22,12 +22,19 @@ def claims_over_looks(ranks: Iterable[int], looks: Sequence[Differences], tolera
     found: dict[int, Claims] = {}
     for look in looks:
         compared = sorted({rank for pair in look for rank in pair})
-        for rank, now in claims(compared, look, tolerance).items():
-            before = found.get(rank, now)
-            found[rank] = Claims(
-                rank=rank,
-                adequate=min(before.adequate, now.adequate),
-                inadequate=min(before.inadequate, now.inadequate),
-                worse=min(before.worse, now.worse),
-            )
+        found = join_claims(found, claims(compared, look, tolerance))
     return {rank: found[rank] for rank in ranks}
+
+
+def join_claims(before: Mapping[int, Claims], now: Mapping[int, Claims]) -> dict[int, Claims]:
+    """Keep what earlier looks show, and add what one more shows of its ranks."""
+    found = dict(before)
+    for rank, new in now.items():
+        old = before.get(rank, new)
+        found[rank] = Claims(
+            rank=rank,
+            adequate=min(old.adequate, new.adequate),
+            inadequate=min(old.inadequate, new.inadequate),
+            worse=min(old.worse, new.worse),
+        )
+    return found
