@@ -1,5 +1,6 @@
 """Links lead somewhere, and names written as code are names of the program."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import get_args
@@ -11,6 +12,9 @@ from lorascope import analysis, records
 from lorascope.analysis import summary
 from lorascope.analysis.verdict import schema as verdict
 from lorascope.cli.app import app
+from lorascope.cli.forecast import Forecast
+from lorascope.costmodel.noise import Noise
+from lorascope.costmodel.plan import StudyPlan
 from lorascope.data.formats.chat import OPTION_COLUMNS
 from lorascope.data.formats.detect import REQUIRED
 from lorascope.data.formats.turns import ROLES
@@ -69,6 +73,8 @@ def program_names() -> set[str]:
         found |= set(getattr(record, "__dataclass_fields__", ()))
     for field in StudySpec.model_json_schema()["properties"].values():
         found |= set(field.get("enum", ()))
+    found |= set(Noise.__dataclass_fields__) | set(StudyPlan.__dataclass_fields__)
+    found |= set(re.findall(r'"(\w+)":', inspect.getsource(Forecast.facts)))
     for tests in (ROOT / "tests").rglob("test_*.py"):
         found |= set(re.findall(r"^def (test_\w+)", tests.read_text(encoding="utf-8"), re.MULTILINE))
     return found | {module.stem for module in (ROOT / "src" / "lorascope").rglob("*.py")}

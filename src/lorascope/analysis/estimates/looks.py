@@ -20,21 +20,31 @@ Differences = Mapping[tuple[int, int], Uncertain]
 def look_differences(rows: Sequence[Mapping[int, SeedRows]], information: Sequence[float]) -> list[Differences]:
     """Compare the ranks of each look; a look that may spend no chance of error is left out.
 
-    Shares are made for the smallest chances of error that the claims' corrections use (``verdict.claims``): of K ranks
-    a rank is compared with K - 1 others on one side, and all pairs of ranks on both.
-
     Args:
         rows: of each look, by rank.
         information: of each look, as a share of the most that the study can have.
     """
-    most = max((len(there) for there in rows), default=2)
-    shares = nominal_shares(information, LEVEL / max(2, most - 1))
-    pair_shares = nominal_shares(information, LEVEL / 2 / max(1, math.comb(most, 2)))
+    shares = look_shares(max((len(there) for there in rows), default=2), information)
     return [
         {pair: replace(found, share=share, pair_share=pair_share) for pair, found in both_ways(there).items()}
-        for there, share, pair_share in zip(rows, shares, pair_shares, strict=True)
+        for there, (share, pair_share) in zip(rows, shares, strict=True)
         if share > 0
     ]
+
+
+def look_shares(ranks: int, information: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the shares of the chances of error at which each look tests: of a bound, and of a test of a pair.
+
+    They are made for the smallest chances of error that the claims' corrections use (``verdict.claims``): of K ranks a
+    rank is compared with K - 1 others on one side, and all pairs of ranks on both.
+
+    Args:
+        ranks: how many are compared at most.
+        information: of each look, as a share of the most that the study can have.
+    """
+    chances = LEVEL / max(2, ranks - 1), LEVEL / 2 / max(1, math.comb(ranks, 2))
+    bounds, pairs = (nominal_shares(information, chance) for chance in chances)
+    return list(zip(bounds, pairs, strict=True))
 
 
 def latest(looks: Sequence[Differences]) -> Differences:

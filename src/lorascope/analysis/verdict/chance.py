@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lorascope.analysis.estimates.looks import Differences
+from lorascope.analysis.estimates.looks import Differences, look_shares
 from lorascope.analysis.estimates.losses import Floats
 from lorascope.analysis.estimates.paired import Uncertain, joint_degrees
-from lorascope.analysis.estimates.spending import nominal_shares
 from lorascope.analysis.verdict.claims import Claims, claims
 from lorascope.analysis.verdict.decide import LEAST, open_ranks
 from lorascope.analysis.verdict.next_look import Most, Prices, further_data
@@ -95,13 +94,13 @@ def verdict_chance(ranks: int, stages: Sequence[Stage], *, steps: int, tolerance
         noise: on rows such as the study's.
     """
     expected = [expected_difference(noise, stage, ranks) for stage in stages]
-    shares = nominal_shares([expected[-1].variance / found.variance for found in expected])
-    smallest = _half(replace(expected[-1], share=shares[-1]))
+    shares = look_shares(ranks, [expected[-1].variance / found.variance for found in expected])
+    smallest = _half(replace(expected[-1], share=shares[-1][0]))
     if min(steps, stages[0].rows) < LEAST:
         return Chance(smallest_difference=smallest, if_equal=0.0, if_worse=0.0)
-    looks = [(stage, share) for stage, share in zip(stages, shares, strict=True) if share > 0]
+    looks = [(stage, own) for stage, own in zip(stages, shares, strict=True) if own[0] > 0]
     equal, worse = (
-        _chance(noise, [stage for stage, _ in looks], [share for _, share in looks], effects_K, tolerance)
+        _chance(noise, looks, effects_K, tolerance)
         for effects_K in (np.zeros(ranks), np.array([WORSE * tolerance] + [0.0] * (ranks - 1)))
     )
     return Chance(smallest_difference=smallest, if_equal=equal, if_worse=worse)
@@ -135,14 +134,16 @@ def _difference(noise: Noise, stage: Stage, ranks: int, seeds_variance: float) -
 
 
 def _chance(
-    noise: Noise, stages: Sequence[Stage], shares: Sequence[float], effects_K: Floats, tolerance: float
+    noise: Noise, looks: Sequence[tuple[Stage, tuple[float, float]]], effects_K: Floats, tolerance: float
 ) -> float:
+    """Return the share of simulated studies that a look brings a verdict; each look has its shares of the error."""
+    stages = [stage for stage, _ in looks]
     random = np.random.default_rng(0)
     decided = 0
     for _ in range(_DRAWS):
         shown: Mapping[int, Claims] = {}
-        for losses_KS, stage, share in zip(_losses(noise, stages, len(effects_K), random), stages, shares, strict=True):
-            pairs = _compare(effects_K[:, None] + losses_KS, noise, stage, share)
+        for losses_KS, (stage, shares) in zip(_losses(noise, stages, len(effects_K), random), looks, strict=True):
+            pairs = _compare(effects_K[:, None] + losses_KS, noise, stage, shares)
             shown = join_claims(shown, claims(range(len(effects_K)), pairs, tolerance))
             excess = {rank: max(found.value for (one, _), found in pairs.items() if one == rank) for rank in shown}
             if any(found.is_adequate for found in shown.values()) and not open_ranks(shown, excess, tolerance):
@@ -165,7 +166,7 @@ def _losses(noise: Noise, stages: Sequence[Stage], ranks: int, random: np.random
     return found
 
 
-def _compare(losses_KS: Floats, noise: Noise, stage: Stage, share: float) -> Differences:
+def _compare(losses_KS: Floats, noise: Noise, stage: Stage, shares: tuple[float, float]) -> Differences:
     """Compare simulated losses, every pair both ways."""
     ranks, seeds = losses_KS.shape
     means = losses_KS.mean(axis=1).tolist()
@@ -173,5 +174,5 @@ def _compare(losses_KS: Floats, noise: Noise, stage: Stage, share: float) -> Dif
     if seeds > 1:
         apart_KS = losses_KS - losses_KS.mean(axis=0)
         pooled = 2 * float(apart_KS.var(axis=1, ddof=1).sum()) / (ranks - 1) / seeds
-    found = replace(_difference(noise, stage, ranks, pooled), share=share)
+    found = replace(_difference(noise, stage, ranks, pooled), share=shares[0], pair_share=shares[1])
     return {(i, j): replace(found, value=means[i] - means[j]) for i in range(ranks) for j in range(ranks) if i != j}
