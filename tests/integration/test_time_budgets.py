@@ -14,6 +14,7 @@ from lorascope.records import BudgetRecord, ResolvedStudy
 from lorascope.run import round as study_round
 from lorascope.run import time_budget
 from lorascope.run.time_budget import OutOfTime, TimeBudget
+from lorascope.search import allocation
 from lorascope.search.allocation import Pace
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
@@ -92,7 +93,7 @@ def test_a_budget_given_to_a_started_study_keeps_the_steps_that_its_trials_have(
 def test_solo_runs_that_take_too_much_are_left_out_with_a_note(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_budget, "_SOLO_RUNS", 0.0)
+    monkeypatch.setattr(allocation, "_SOLO_RUNS", 0.0)
     watcher = execute(spec.model_copy(update={"cost": "quick"}), tmp_path / "study")
     assert "solo_runs" in budget_of(tmp_path / "study").left_out
     assert load_study(tmp_path / "study").solo_runs == ()
