@@ -26,7 +26,7 @@ class Pace:
     """Seconds of a token that goes forward through the base."""
 
     training: float
-    """In training, where each token counts three times."""
+    """In training, where each token counts twice."""
     evaluation: float
 
 
