@@ -115,8 +115,8 @@ class RunProgress:
         self._losses: dict[str, float] = {}
         self._fixed = {"report": _REPORT_SECONDS}
 
-    def lap(self, activity: Activity | Overhead, work: float = 0.0, *, steady: bool = True) -> float:
-        """Give the time since the last lap to an activity, and return its seconds.
+    def lap(self, activity: Activity | Overhead, work: float = 0.0, *, steady: bool = True) -> None:
+        """Give the time since the last lap to an activity.
 
         Args:
             activity: what took the time.
@@ -133,7 +133,6 @@ class RunProgress:
         self._fixed.pop(activity, None)
         if now - self._told_at >= _TELL_SECONDS:
             self.tell()
-        return seconds
 
     def expect(self, work: Work) -> None:
         """Set the work left of activities."""
@@ -187,16 +186,14 @@ class RunProgress:
         self.lap("training", work, steady=not any(record.warmup for record in records))
 
     def evaluation(self, record: EvalRecord) -> None:
-        """Give the time since the last lap to an evaluation; the base's is copied to each trial."""
+        """Give the time since the last lap to an evaluation; the base's is copied to each trial, its time too."""
         trial = self._round[record.trial_id]
+        is_copy = record.step == 0 and (bool(self._before) or any(one.evaluated >= 0 for one in self._round.values()))
         trial.evaluated = record.step
         if record.step and record.loss is not None:
             self._losses[record.trial_id] = record.loss
         whole = self.sizes.evaluation(trial.trial.arm) if record.step else self.sizes.eval_tokens
-        is_first = self._guess is None and not any(account.pace.work for account in self._accounts.values())
-        seconds = self.lap("evaluation", whole if record.seconds else 0.0, steady=not is_first)
-        if is_first and record.seconds:  # a process is slow at first
-            self._guess = seconds / whole
+        self.lap("evaluation", 0.0 if is_copy else whole)
 
     def outcome(self, outcome: TrialOutcome) -> None:
         """Keep how a trial stands."""

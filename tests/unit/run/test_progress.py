@@ -48,8 +48,9 @@ class Run:
 
     def evaluate(self, step: int) -> None:
         for trial in self.script.trials:
-            seconds = 0.0 if step == 0 and trial != self.script.trials[0] else 400 * FORWARD_SECONDS
-            self.wait(seconds)
+            seconds = 400 * FORWARD_SECONDS
+            if step or trial == self.script.trials[0]:  # the base's record is copied, its seconds too
+                self.wait(seconds)
             self.progress.evaluation(
                 EvalRecord(
                     trial_id=trial.trial_id,
@@ -154,19 +155,3 @@ def test_the_cost_model_is_believed_before_anything_was_measured() -> None:
     training = run.told[-1][2]["training"]
     assert training.seconds_left == pytest.approx(20 * 0.6)
     assert run.told[-1][2]["truncation"].seconds_left == pytest.approx(3 * 400 * 0.6 / (TRAINING * 100))
-
-
-def test_the_first_evaluation_of_a_process_sets_no_pace_once_training_has_one() -> None:
-    run = Run(spec_of(ranks=(8,), cost="off"))
-    run.wait(10.0)
-    first = run.script.trials[0].trial_id
-    run.progress.evaluation(
-        EvalRecord(trial_id=first, step=0, example_nats=(1.0,), example_target_tokens=(1,), seconds=10.0)
-    )
-    run.progress.tell()
-    assert run.told[-1][2]["evaluation"].seconds_left == pytest.approx(4 * 10.0)
-    for step in (1, 2):
-        run.wait(TRAINING * 100 * FORWARD_SECONDS)
-        run.progress.step(run.script.records(step, warmup=step == 1))
-    run.progress.tell()
-    assert run.told[-1][2]["evaluation"].seconds_left == pytest.approx(4 * 400 * FORWARD_SECONDS)
