@@ -166,6 +166,7 @@ class FakeRun:
     def __call__(
         self, spec: StudySpec, folder: Path, *, trackers: Sequence[Tracker], command: str, began: float = 0.0
     ) -> None:
+        spec = spec.model_copy(update={"until_decided": False, "time_budget": None})  # one round and no look
         folder.mkdir(parents=True)
         (folder / "study.yaml").write_text(dump_spec(spec))
         script = Script(spec=spec)
