@@ -118,6 +118,7 @@ TARGETS: Mapping[str, Target] = {
     ".json": Target(rows(".json"), (json.dumps(_ROWS).encode(), b'{"a": ' * 2000, b"[" * 100_000, b'[{"a": 1e999}]')),
     ".jsonl": Target(rows(".jsonl"), ("\n".join(map(json.dumps, _ROWS)).encode(), b'{"a": "\\ud800"}\n', b"{}\n{}")),
     ".csv": Target(rows(".csv"), (b'a,b\n"x, y",1\nz,2\n', b"a,a\n1,2\n", b'a\n"' + b"x" * 5000, b"\xff\xfe,\x00\n")),
+    ".tsv": Target(rows(".tsv"), (b'a\tb\n"x\ty"\t1\nz\t2\n', b"a\ta\n1\t2\n")),
     ".parquet": Target(rows(".parquet"), (_parquet(),)),
     "template": Target(template, (b"{a} and {b}", b"{a.__class__}", b"{a[0]}{b!r:>9}", b"{{{a}}}", b"{0}{}")),
     "checkpoint": Target(checkpoint, (_CHECKPOINT,)),

@@ -341,7 +341,7 @@ def test_output_folder_of_a_different_study_is_refused(
     spec = study_of(model_folders["llama"], rows_file, max_steps=1, ranks=(2,))
     execute(spec, tmp_path / "study")
     database = (tmp_path / "study" / "study.db").read_bytes()
-    assert_one_message(refused(out=tmp_path / "study"), "different study", "ranks: 2 -> 2, 4", "--out")
+    assert_one_message(refused(out=tmp_path / "study"), "different study", "tokens_per_pass: 256 -> 3072", "--out")
     assert (tmp_path / "study" / "study.db").read_bytes() == database
     assert load_spec(tmp_path / "study" / "study.yaml", {}) == spec
 

@@ -104,7 +104,7 @@ def test_failed_trial_is_exit_code_1_with_a_report(
     with failing(ZeroDivisionError("of all things")):
         code, out, err = lorascope(*arguments)
     assert (code, err) == (1, "")
-    assert "r2 failed: ZeroDivisionError: of all things" in out
+    assert "r2 failed after 2 steps: ZeroDivisionError: of all things" in out
     summary = json.loads((tmp_path / "study" / "summary.json").read_text(encoding="utf-8"))
     assert [trial["outcome"] for trial in summary["trials"]] == ["failed", "failed"]
     assert (tmp_path / "study" / "report.html").is_file()
