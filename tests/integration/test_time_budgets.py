@@ -109,7 +109,7 @@ def test_rounds_that_do_not_fit_are_left_out(spec: StudySpec, tmp_path: Path, mo
     assert all(state == "stopped" for name, state in states.items() if "-s" in name)
     assert "finished" in states.values()
     (look,) = data.looks
-    assert look.next in ("budget", "decided")
+    assert look.next in ("budget", "steps")
     assert look.seeds == (0,)
     assert any("time budget ends" in note for note in watcher.notes)
     assert summarize(tmp_path / "study").verdict.seeds == 1
@@ -158,7 +158,7 @@ def test_analyses_that_do_not_fit_are_left_out_and_made_with_more_time(
     with monkeypatch.context() as patch:
         patch.setattr(TimeBudget, "allows_analysis", lambda self, tokens: False)
         execute(spec, tmp_path / "study")
-    assert budget_of(tmp_path / "study").left_out == ("truncation",)
+    assert budget_of(tmp_path / "study").left_out == ("spectra", "truncation")
     assert summarize(tmp_path / "study").truncation is None
     assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
     more = spec.model_copy(update={"time_budget": "2h"})

@@ -46,6 +46,9 @@ class PostTraining:
         try:
             for trial_id in pending.spectra:
                 run.check_stop()
+                if not run.clock.allows_analysis(0):
+                    run.leave_out("spectra", "singular values")
+                    break
                 self._spectrum(trial_id)
             if text is not None:
                 for trial_id in pending.forgetting:
@@ -93,12 +96,16 @@ class PostTraining:
 
     def _truncations(self, trial_id: str, ranks: Sequence[int]) -> None:
         run = self.run
+        held_out = run.study.splits.eval
+        tokens = sum(row.n_tokens for row in held_out)
+        if not run.clock.allows_analysis(tokens):
+            run.leave_out("truncation", "losses of truncated adapters")
+            return
         run.tracker.phase(f"examining {trial_id}: truncating to smaller ranks")
         whole = principal_updates(self._updates(trial_id))
         run.progress.lap("spectra", spectrum_work(run.progress.sizes, self._arms[trial_id]))
-        held_out = run.study.splits.eval
         for rank in ranks:
-            if not run.clock.allows_analysis(sum(row.n_tokens for row in held_out)):
+            if not run.clock.allows_analysis(tokens):
                 run.leave_out("truncation", "losses of truncated adapters")
                 return
             run.tracker.phase(f"examining {trial_id}: held-out loss when truncated to rank {rank}")

@@ -41,7 +41,7 @@ def pending_analyses(
         records: those that are stored.
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
-        left_out: what a time budget did not suffice for, ``generic_text`` or ``truncation``.
+        left_out: what a time budget did not suffice for: ``spectra``, ``generic_text`` or ``truncation``.
     """
     stored = list(records)
     with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
@@ -50,7 +50,7 @@ def pending_analyses(
     current = text_hash or hashes.get(BASE_MODEL)
     done = {(record.trial_id, record.rank) for record in stored if isinstance(record, TruncationRecord)}
     return PendingAnalyses(
-        spectra=tuple(trial_id for trial_id in best.values() if trial_id not in with_spectra),
+        spectra=tuple(name for name in best.values() if name not in with_spectra and "spectra" not in left_out),
         forgetting=tuple(trial_id for trial_id in wanted if trial_id not in hashes or hashes[trial_id] != current),
         truncations=tuple(cut for cut in _truncations(best) if cut not in done and "truncation" not in left_out)
         if spec.truncation

@@ -14,6 +14,8 @@ from lorascope.text.numbers import format_about
 
 _ENOUGH_STEPS, _ENOUGH_ROWS, _ENOUGH_SEEDS = 50, 100, 3
 """Sizes from which on a study says something."""
+_MARGIN = 1.25
+"""A longer time budget is this much larger than what was spent and what comes next."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,8 @@ def _study_steps(summary: StudySummary, folder: Path) -> Iterator[Step]:
     answer = summary.answer
     if not summary.study.complete:
         yield Step(title=tr("To continue"), command=_command("run", folder), note=_time_left(summary))
+    elif answer.status in ("too_early", "undecided") and _out_of_time(summary):
+        yield _more_time(summary, folder)
     elif answer.status == "too_early":
         yield _longer(summary, folder)
     elif answer.status == "undecided":
@@ -61,6 +65,24 @@ def _time_left(summary: StudySummary) -> str:
         return tr("continues from what is saved")
     left = seconds / done * sum(total - trial.steps for trial in waiting)
     return tr("continues from what is saved, about {time} left", time=format_about(left))
+
+
+def _out_of_time(summary: StudySummary) -> bool:
+    """Return True for a study that its time budget ended."""
+    ended = any(message.code == "trial.no_time" for trial in summary.trials for message in trial.message)
+    return ended or (bool(summary.looks) and summary.looks[-1].next == "budget")
+
+
+def _more_time(summary: StudySummary, folder: Path) -> Step:
+    """Begin anew with the time that was missing, or else with twice as much; the study's own looks have ended."""
+    spent = sum(activity.spent_seconds for activity in summary.time_book)
+    missing = summary.looks[-1].next_seconds if summary.looks else 0.0
+    minutes = math.ceil(_MARGIN * (spent + (missing or spent)) / 60)
+    beside = folder.with_name(f"{folder.name}-{minutes}min")
+    command = _command("run", folder, time_budget=f"{minutes}min", out=beside)
+    return Step(
+        title=tr("To decide"), command=command, note=tr("a new study, about {time}", time=format_about(60 * minutes))
+    )
 
 
 def _longer(summary: StudySummary, folder: Path) -> Step:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorascope.analysis import StudySummary, summarize
+from lorascope.analysis.cost.schema import ActivitySection
 from lorascope.analysis.looks import LookSection
 from lorascope.analysis.verdict.schema import RemedySection
 from lorascope.cli.flags import given_fields, make_flags
@@ -67,10 +68,20 @@ def test_seeds_or_rows_that_would_decide_are_taken_from_the_power_of_the_study(o
     more = underpowered(summary, "caution.underpowered_seeds", **values, seeds=2, more_seeds=5)
     assert spec_of_command(commands(more, open_study)[0]).seeds == (0, 3, 1, 2, 4)
     assert "--out" not in commands(more, open_study)[0]
-    looked = more.model_copy(update={"looks": (LookSection.model_construct(rows=120),)})
+    looked = more.model_copy(update={"looks": (LookSection.model_construct(rows=120, next="exhausted"),)})
     assert f"--out {open_study}-5-seeds" in commands(looked, open_study)[0]
     rows = underpowered(summary, "caution.underpowered_rows", **values, rows=900)
     assert spec_of_command(commands(rows, open_study)[0]).eval_examples == 900
+
+
+def test_study_that_its_time_ended_asks_for_more_time(open_study: Path) -> None:
+    """More seeds alone would have the same time, and so fewer steps each."""
+    last = LookSection.model_construct(rows=120, next="budget", next_seconds=240.0)
+    spent = ActivitySection(name="training", predicted_seconds=None, spent_seconds=480.0)
+    summary = summarize(open_study).model_copy(update={"looks": (last,), "time_book": (spent,)})
+    assert (
+        commands(summary, open_study)[0] == f"lorascope run {open_study} --time-budget 15min --out {open_study}-15min"
+    )
 
 
 def test_study_that_no_seeds_would_decide_accepts_a_larger_tolerance(open_study: Path) -> None:

@@ -23,6 +23,7 @@ from lorascope.analysis.verdict.shown import claims_over_looks
 from lorascope.records import EvalRecord, FurtherEvalRecord, LookRecord, Setting
 from lorascope.search.best import best_settings, latest_losses
 from lorascope.search.sequential import (
+    FIRST_SEEDS,
     MOST_SEEDS,
     Purchase,
     best_purchase,
@@ -106,11 +107,12 @@ def next_look(data: StudyData, *, rows: int, prices: Prices, seconds_left: float
     known = max(before, most.information(raw, seeds=len(look.seeds), rows=look.rows))
     look = replace(look, information=known)
     look, is_open = _with_open_ranks(data, look, seen)
-    if not is_open:
+    if not is_open and len(look.seeds) > 1:  # one seed, where the time ended before the second, decides nothing
         return replace(look, next="decided")
     if _needs_steps(data, look, min(look.ranks, key=lambda rank: seen[-1][rank].loss)):
         return replace(look, next="steps")
-    purchases = list(_purchases(data, look, raw, most, prices))
+    missing = max(0, FIRST_SEEDS - len(look.seeds))  # the time ended before the first seeds; rows are no help then
+    purchases = [one for one in _purchases(data, look, raw, most, prices) if one.kind == "seed" or not missing]
     best = best_purchase(
         (one for one in purchases if one.cost * prices.token_seconds <= seconds_left), _half_width(raw, look, 1, 1)
     )
@@ -118,9 +120,9 @@ def next_look(data: StudyData, *, rows: int, prices: Prices, seconds_left: float
         return replace(look, next=best.kind, next_value=best.value, next_seconds=best.cost * prices.token_seconds)
     # Nothing can follow, so that the last look may spend all that is left of the chance of error
     look, is_open = _with_open_ranks(data, replace(look, information=1.0), seen)
-    if not is_open:
+    if not is_open and len(look.seeds) > 1:
         return replace(look, next="decided")
-    cheapest = min((one.cost for one in purchases), default=None)
+    cheapest = min((max(1, missing) * one.cost for one in purchases), default=None)
     return look if cheapest is None else replace(look, next="budget", next_seconds=cheapest * prices.token_seconds)
 
 

@@ -6,7 +6,8 @@ A^T = P S, its singular values are those of the small matrix R S^T.
 Shape legend: I in_features, O out_features, R rank, K at most R: as many singular values as there can be.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,22 @@ def principal(update: Update) -> tuple[Update, torch.Tensor]:
         The update with a scale of 1, its factors [R, I] and [O, R] in the dtype they had, zero beyond K; and the
         singular values [K], descending, in float64.
     """
+    with _one_thread():
+        return _principal(update)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: two are no faster here, and far slower where another program takes a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _principal(update: Update) -> tuple[Update, torch.Tensor]:
     rank = len(update.A)
     Q_OK, R_B = torch.linalg.qr(update.B.to(torch.float64))
     P_IK, R_A = torch.linalg.qr(update.A.to(torch.float64).T)

@@ -105,3 +105,17 @@ def test_a_bought_seed_that_did_not_train_leaves_the_study_with_what_it_has() ->
     assert (last.next, last.information, last.ranks) == ("budget", 1.0, first.next_ranks)
     summary = summarize_data(replace(data, looks=(first, last)))
     assert summary.looks[-1].next == "budget"
+
+
+def test_one_seed_decides_nothing_and_names_the_time_of_the_missing_ones() -> None:
+    """The time ended before the second seed: even a clear difference holds in that seed alone."""
+    study = study_of(0.05)
+    first = [trial for trial in study.data.trials if trial.seed == 0]
+    data = replace(
+        study.data,
+        trials=tuple(first),
+        outcomes={trial.trial_id: study.data.outcomes[trial.trial_id] for trial in first},
+    )
+    look = next_look(data, rows=MOST_ROWS, prices=PRICES, seconds_left=0.0)
+    assert (look.next, look.seeds, look.information) == ("budget", (0,), 1.0)
+    assert look.next_seconds == 2 * len(look.next_ranks) * PRICES.trial
