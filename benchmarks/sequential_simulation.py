@@ -8,7 +8,6 @@ The studies are those of verdict_simulation.py. A cost is counted in held-out ro
 taken to cost as much as 3,000 of them, about one epoch over 1,000 rows. Nothing is timed.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +25,7 @@ from lorascope.analysis.verdict.next_look import Prices, next_look
 from lorascope.records import EvalRecord, FurtherEvalRecord, LookRecord
 from lorascope.search.sequential import FIRST_SEEDS, MOST_SEEDS, goes_on
 from made_up_studies import MadeUp, Truth, studies
-from verdict_simulation import SHOWN, truth_of
+from verdict_simulation import SHOWN, read_arguments, truth_of
 
 RESULT = Path(__file__).parent / "results" / "sequential-simulation.json"
 HELD = 256
@@ -258,11 +257,7 @@ def _scores(names: list[str], count: int) -> Iterator[Score]:
 
 def main() -> None:
     """Simulate the scenarios asked for, then show the table of all that were."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenarios", default="", help="only those whose names begin so, with commas between")
-    parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--table", action="store_true", help="simulate nothing")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__)
     done = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     names = [name for name in scenarios() if name.startswith(tuple(arguments.scenarios.split(",")))]
     for found in _scores([] if arguments.table else names, arguments.studies):

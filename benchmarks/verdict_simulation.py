@@ -176,13 +176,18 @@ def pivot(scores: dict[str, Score], field: str) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Simulate the scenarios asked for, then show the table of all that were."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(text: str | None) -> argparse.Namespace:
+    """Read which scenarios to simulate, with how many studies each."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", default="", help="only those whose names begin so, with commas between")
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--table", action="store_true", help="simulate nothing")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Simulate the scenarios asked for, then show the table of all that were."""
+    arguments = read_arguments(__doc__)
     done = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     for name, truth in scenarios().items():
         if name.startswith(tuple(arguments.scenarios.split(","))) and not arguments.table:

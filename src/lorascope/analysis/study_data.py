@@ -156,7 +156,7 @@ def read_study(store: StudyStore, spec: StudySpec) -> StudyData:
 def _of_set(
     store: StudyStore, whole: StudyData, targets: str, spec: StudySpec, layers: Mapping[str, tuple[str, ...]]
 ) -> StudyData:
-    """Keep what is of one set of target modules; the prediction of a joint step is of all sets together."""
+    """Select the records of one set of target modules; the prediction of a joint step is of all sets together."""
     trials = tuple(trial for trial in whole.trials if trial.targets == targets)
     own = {trial.trial_id for trial in trials}
     runs = tuple(run for run in whole.solo_runs if run.targets == targets)

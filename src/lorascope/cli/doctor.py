@@ -70,7 +70,7 @@ class Check:
 
 
 def find_problems(facts: Mapping[str, Any]) -> list[Check]:
-    """Judge the facts of ``machine_facts``: what is well, and what a user can mend."""
+    """Check the facts of ``machine_facts``; a problem that a user can mend has its remedy."""
     free, disk, compiler = facts["memory_available_bytes"], facts["disk_free_bytes"], facts["compiler"]
     cores = f"{facts['cpu']}, {facts['cpu_cores']} cores, {facts['threads']} threads"
     limited = [] if facts["memory_limit_bytes"] is None else [f"limited to {format_bytes(facts['memory_limit_bytes'])}"]

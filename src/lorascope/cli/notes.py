@@ -1,4 +1,4 @@
-"""All that the final screen leaves out: verdict, tests, caveats and what was done to the rows, in sentences."""
+"""Notes behind the final screen: verdict, tests, caveats and changes to the rows, in sentences."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""How much of each rank was used, what cutting the largest adapter costs, and what was forgotten.
+"""Adapter analyses: use of each rank, loss of the largest adapter when truncated, and forgetting.
 
 Shapes: L layers, K singular values of a layer, descending.
 """

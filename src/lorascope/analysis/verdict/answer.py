@@ -67,7 +67,7 @@ def _sum_up(
 
 
 def _too_early(findings: Findings, verdict: VerdictSection) -> Message | None:
-    """Return what is missing for a verdict: runs, steps, held-out rows, or a loss that no longer falls."""
+    """Return the message of what a verdict lacks: runs, steps, held-out rows, or a loss that no longer falls."""
     trials, resolved = findings.trials, findings.data.resolved
     ended = sum(trial.outcome not in ("not_started", "running") for trial in trials)
     at = max((trial.steps for trial in trials), default=0)

@@ -97,7 +97,7 @@ def excesses(comparison: Comparison) -> dict[int, float]:
 
 
 def open_ranks(tests: Mapping[int, Claims], excess: Mapping[int, float], tolerance: float) -> tuple[int, ...]:
-    """Return the ranks that could be the smallest adequate one, by what is shown so far.
+    """Return the ranks that could still be the smallest adequate one.
 
     Args:
         tests: by rank.
@@ -141,7 +141,7 @@ def _wanted(comparison: Comparison) -> Message:
 def _adequate(
     comparison: Comparison, tests: Mapping[int, Claims], smallest: int, tolerance: float
 ) -> Iterator[Message]:
-    """Name the smallest adequate rank, and what is known of the smaller ones."""
+    """Name the smallest adequate rank and the standing of the smaller ones."""
     excess, p = comparison.excess[smallest], tests[smallest].adequate
     if smallest == comparison.best:
         yield Message("verdict.adequate_and_lowest", rank=smallest, p=p)

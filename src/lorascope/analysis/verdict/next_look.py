@@ -53,7 +53,7 @@ class Most:
     seeds: int
 
     def information(self, differences: Sequence[Uncertain], *, seeds: int, rows: int) -> float:
-        """Return what is known, as a share of what the most data would tell."""
+        """Return the information so far as a share of that of the most data, a ratio of variances."""
         if (seeds, rows) == (self.seeds, self.rows):
             return 1.0
         now = fmean(found.variance for found in differences)
