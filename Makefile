@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/lorascope run
 
 test: $(VENV)/.test-installed
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --hypothesis-profile repeatable
 
 # The tests of the pages look through Chromium, and are skipped without one. Debian's is the one that is used.
 browser:

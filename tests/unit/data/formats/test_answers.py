@@ -54,6 +54,7 @@ THOUGHT_CALL = {
     "role": "assistant", "content": "", "reasoning_content": "0",
     "tool_calls": [{"type": "function", "function": FUNCTION}],
 }  # fmt: skip
+BLANK_THOUGHT = {"role": "assistant", "content": "", "reasoning_content": " "}
 
 
 @st.composite
@@ -90,6 +91,7 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
 @pytest.mark.parametrize("family", TOOL_FAMILIES)
 @given(chat=tool_chats())
 @example(chat=[SPOKEN, THOUGHT_CALL, {"role": "tool", "content": "3"}, SPOKEN])
+@example(chat=[SPOKEN, BLANK_THOUGHT])
 def test_targets_are_calls_thinking_and_answers_with_their_ends(family: str, chat: list[dict[str, Any]]) -> None:
     told = TOOL_FAMILIES[family]
     tokenizer = tokenizer_of(told.template)
@@ -99,7 +101,8 @@ def test_targets_are_calls_thinking_and_answers_with_their_ends(family: str, cha
             body = told.body(turn, all(later["role"] != "user" for later in chat[at:]))
             # a call ends alike wherever it stands
             end = "<|end|>" if family == "channels" and turn.get("tool_calls") else told.end(turn is chat[-1])
-            expected += [body + end] if body.strip() else []
+            says = "".join((turn["content"], turn.get("reasoning_content", "")))
+            expected += [body + end] if body.strip() and (says.strip() or turn.get("tool_calls")) else []
     chosen = choose_format(StudySpec(), columns=["messages"], first_row={"messages": chat}, tokenizer=tokenizer)
     row = chosen.render({"messages": chat}, 1)
     if family == "channels" and any(len(turn.get("tool_calls", ())) > 1 for turn in chat):
