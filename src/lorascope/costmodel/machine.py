@@ -12,7 +12,7 @@ from lorascope.costmodel.devices import CONTEXT_BYTES, Device, Roofline, find_de
 from lorascope.costmodel.training_config import lorascope_config
 from lorascope.errors import InputError
 from lorascope.measure.environment import cpu_model, limit_threads, usable_memory
-from lorascope.modeling.backends.cpu.build import find_compiler
+from lorascope.modeling.backends.cpu.build import ceiling, find_compiler
 from lorascope.modeling.device_dtype import choose_dtype, resolve_device
 from lorascope.spec.schema import StudySpec
 
@@ -66,10 +66,11 @@ def find_machine(spec: StudySpec) -> PlannedMachine:
 
 
 def device_key(device: torch.device) -> str:
-    """Return the name under which calibrations of a device are stored, with the number of threads of a CPU."""
+    """Return the name under which calibrations of a device are stored, with a CPU's threads and what limits it."""
     if device.type != "cuda":
         n_threads = torch.get_num_threads()
-        return f"{cpu_model()}, {n_threads} thread{'s' if n_threads > 1 else ''}"
+        parts = [cpu_model(), f"{n_threads} thread{'s' if n_threads > 1 else ''}", ceiling()]
+        return ", ".join(filter(None, parts))
     name = torch.cuda.get_device_name(device)
     known = recognise(name)
     return known.name if known is not None else name

@@ -24,7 +24,6 @@ _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = (
     "-std=c++17",
     "-O3",
-    "-march=native",
     # compilers for other processors do not know this one
     *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
     "-fopenmp",
@@ -38,6 +37,12 @@ _FLAGS = (
 )
 _SECONDS = 120
 """Time limit of the compiler, which needs about 9 seconds."""
+_CEILINGS = {
+    "AVX2": (("-march=x86-64-v3",), {"avx2", "fma", "bmi2", "f16c"}),
+    "AVX512_CORE": (("-march=x86-64-v4",), {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    "AVX512_CORE_BF16": (("-march=x86-64-v4", "-mavx512bf16"), {"avx512bw", "avx512vl", "avx512_bf16"}),
+}
+"""Compiler flags of a level of instructions, by its name in oneDNN, and the processor flags that it needs."""
 
 
 @cache
@@ -66,22 +71,39 @@ def find_compiler() -> str | None:
     return next((path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), None)
 
 
+def ceiling() -> str:
+    """Return the level that ``ONEDNN_MAX_CPU_ISA`` limits this processor to; "" where it limits nothing.
+
+    oneDNN multiplies for Torch, so that a limit set for it is one for the kernels, too.
+    """
+    level = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return level if level in _CEILINGS and _CEILINGS[level][1] <= set(_processor().split()) else ""
+
+
+def compiler_flags() -> tuple[str, ...]:
+    """Return the flags for this processor, or for the level that it is limited to."""
+    level = ceiling()
+    return (*_FLAGS, *(_CEILINGS[level][0] if level else ("-march=native",)))
+
+
 def supports_bfloat16_matmul() -> bool:
-    """Return True if this processor has the instructions of the kernels' bfloat16 matmuls."""
-    return {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
+    """Return True if the kernels may use instructions that multiply bfloat16."""
+    has_them = {"avx512_bf16", "avx512bw", "avx512vl"} <= set(_processor().split())
+    return has_them and ceiling() not in {"AVX2", "AVX512_CORE"}
 
 
 def _built(compiler: str) -> Path:
     """Return the library for this source, compiler, processor and OpenMP library; build it if it is not there yet."""
     openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
     sources = [path.read_bytes() for path in (_SOURCE, *sorted(_SOURCE.parent.glob("*.hpp")))]
-    parts = (sources, _run([compiler, "--version"]), _FLAGS, _processor(), [path.name for path in openmp])
+    flags = compiler_flags()
+    parts = (sources, _run([compiler, "--version"]), flags, _processor(), [path.name for path in openmp])
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     library = _own_folder() / f"{digest}.so"
     if not library.exists():
         with new_file(library, derived=True) as made:
             # Torch's own OpenMP library, so that Torch and the kernels share one set of threads
-            _run([compiler, *_FLAGS, str(_SOURCE), *map(str, openmp), "-o", str(made)])
+            _run([compiler, *flags, str(_SOURCE), *map(str, openmp), "-o", str(made)])
             made.chmod(0o755)
     return library
 

@@ -91,6 +91,31 @@ def test_build_key_covers_source_flags_and_processor(
     assert len(calls.read_text(encoding="utf-8").splitlines()) == 2
 
 
+@pytest.mark.skipif(not {"avx512_bf16", "amx_bf16"} & set(build._processor().split()), reason="AVX-512 has no bfloat16")
+@pytest.mark.parametrize(
+    ("ceiling", "flags", "multiplies"),
+    [
+        ("avx2", ["-march=x86-64-v3"], False),
+        ("AVX512_CORE", ["-march=x86-64-v4"], False),
+        ("AVX512_CORE_BF16", ["-march=x86-64-v4", "-mavx512bf16"], True),
+        ("AVX512_CORE_AMX", ["-march=native"], True),
+    ],
+)
+def test_a_ceiling_for_torchs_products_is_one_for_the_kernels(
+    monkeypatch: pytest.MonkeyPatch, ceiling: str, flags: list[str], multiplies: bool
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", ceiling)
+    assert list(build.compiler_flags())[-len(flags) :] == flags
+    assert build.supports_bfloat16_matmul() == multiplies
+
+
+def test_a_ceiling_above_the_processor_limits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_processor", lambda: "flags : avx2 fma bmi2 f16c")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+    assert build.ceiling() == ""
+    assert build.compiler_flags()[-1] == "-march=native"
+
+
 @needs_compiler
 def test_build_by_concurrent_processes(make_compiler: MakeCompiler, cache: Path) -> None:
     calls = make_compiler("sleep 0.3; COMPILE")
