@@ -29,7 +29,7 @@ from lorascope.atomic import new_folder
 from lorascope.errors import InputError, LorascopeError, is_own_fault
 from lorascope.modeling.adapters.linear_kinds.quantised import packed_tensors
 from lorascope.modeling.causal_class import check_causal_class
-from lorascope.modeling.gguf_check import passed_over
+from lorascope.modeling.gguf_check import parsed_once, passed_over
 from lorascope.modeling.quantisation import (
     check_packed,
     check_quantisation,
@@ -137,6 +137,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     with (
         explained(lambda error: _bad_gguf(gguf, error)),
         quiet(),
+        parsed_once(),
         contextlib.redirect_stderr(io.StringIO()),  # the bar of the GGUF reader knows no switch
     ):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

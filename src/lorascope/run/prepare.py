@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from threading import Thread
 
 import torch
 
@@ -16,6 +17,7 @@ from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads, usable_cores
 from lorascope.modeling.adapters.lora import MultiLoraLinear
+from lorascope.modeling.backends.registry import load_fast_backend
 from lorascope.modeling.base import BaseModel, load_base
 from lorascope.modeling.device_dtype import resolve_device
 from lorascope.modeling.end_tokens import end_token_ids
@@ -62,6 +64,10 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     """
     limit_threads()
     device = resolve_device(spec.device)
+    # kernels that are not compiled yet are compiled while model and rows are read
+    compiling = Thread(target=load_fast_backend, args=(device,), daemon=True)
+    if spec.kernels:
+        compiling.start()
     tracker.phase("reading the tokenizer")
     source = replace(locate_model(spec.model, trust_remote_code=spec.trust_remote_code), quantize=spec.quantize)
     tokenizer = load_tokenizer(source)
@@ -85,6 +91,8 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     dtype = before.dtype if before else spec.dtype
     base = load_base(source, rows, name=spec.model, dtype=dtype, device=device)
     tracker.phase("comparing ways to compute the model")
+    if spec.kernels:
+        compiling.join()
     checked = check_model(spec, base.model, splits.train, before)
     for note in checked.slower:
         tracker.note(say(note))

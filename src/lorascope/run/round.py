@@ -89,7 +89,8 @@ class RoundTrainer:
         self._run.store.put_all(self._round.trials)
         self._write(self._ended_by_time())
         begin_round(self._run, self._round.trials, {})
-        self._run.tracker.note(f"the time budget ends: {len(self._round.trials)} further trials are left out")
+        names = ", ".join(trial.trial_id for trial in self._round.trials)
+        self._run.tracker.note(f"the time budget ends before {names}")
 
     def _ended_by_time(self) -> list[TrialOutcome]:
         """Return the outcomes of the trials that have not ended."""

@@ -236,6 +236,9 @@ def _note_smaller_microbatches(run: RunContext, tokens: int) -> None:
 
 def _train(run: RunContext, executor: Executor) -> bool:
     """Train all rounds, and those that looks ask for; return True where the study is complete."""
+    if _pending(run.study.spec, run.store, run.study.resolved.total_steps) is None:
+        begin_round(run, run.store.read(TrialRecord), {})
+        _announce_trained(run)
     complete = _train_rounds(run, executor)
     while complete and run.study.spec.until_decided and take_look(run):
         complete = _train_rounds(run, executor)
@@ -245,9 +248,6 @@ def _train(run: RunContext, executor: Executor) -> bool:
 def _train_rounds(run: RunContext, executor: Executor) -> bool:
     """Train round after round; return True where the search is complete, False where trials are to be tried again."""
     search_round = _pending(run.study.spec, run.store, run.study.resolved.total_steps)
-    if search_round is None:
-        begin_round(run, run.store.read(TrialRecord), {})
-        _announce_trained(run)
     while search_round is not None:
         trainer = RoundTrainer(run, search_round, executor)
         if search_round.number and not _has_time(run, search_round):

@@ -7,6 +7,7 @@ import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SKIPPED_FOLDERS = frozenset(
@@ -21,7 +22,11 @@ def read_stdlib() -> tuple[dict[str, str], ...]:
     Together they are one function's source, dedented and without decorators. Tests, generated files and exact repeats
     are left out. The functions depend on the Python version.
     """
-    folder = Path(sysconfig.get_path("stdlib"))
+    return _read_folder(Path(sysconfig.get_path("stdlib")))
+
+
+@cache
+def _read_folder(folder: Path) -> tuple[dict[str, str], ...]:
     return tuple(
         {"prompt": prompt, "completion": completion}
         for prompt, completion in dict.fromkeys(
