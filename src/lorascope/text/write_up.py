@@ -117,7 +117,7 @@ def _cost(summary: StudySummary) -> Iterator[str]:
         yield tr("The adapter has {sizes}.", sizes=sizes)
     timed = [(part.rank, part.step_seconds) for part in summary.ranks if part.step_seconds is not None]
     if unsteady_mark(summary):
-        yield tr("Repeats of the same step differed by more than 25%, so step times are not compared.")
+        yield tr("The machine was busy or changed its pace, so step times are not compared.")
     elif timed:
         times = ", ".join(tr("{time} at rank {rank}", time=format_seconds(time), rank=rank) for rank, time in timed)
         yield tr("Trained by itself, a step took {times}.", times=times)

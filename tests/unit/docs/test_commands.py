@@ -45,7 +45,7 @@ def check_lorascope(words: list[str]) -> None:
     if function.__name__ in {"run", "plan"}:
         study = bound.arguments.get("study")
         preset = find_study(study) if study in preset_names() else None
-        assert preset is not None or study is None or study.endswith(".yaml")
+        assert preset is not None or study is None or study.endswith(".yaml") or study.startswith("studies/")
         load_spec(preset, given_fields(bound.arguments.get("flags")))
 
 

@@ -53,7 +53,7 @@ def _overview_note(summary: StudySummary) -> str:
     if any(part.step_seconds is not None for part in summary.ranks):
         parts.append(tr("Step and memory of each rank trained by itself."))
     if unsteady_mark(summary):
-        parts.append(tr("? Timing unreliable: repeats of the same step differed by more than 25%."))
+        parts.append(tr("? Times are unreliable: the machine was busy or changed its pace."))
     return " ".join(parts)
 
 
