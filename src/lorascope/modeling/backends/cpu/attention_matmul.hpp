@@ -39,19 +39,27 @@ template <class C> struct Buffers {
     }
 };
 
-// C[8, 32] (+)= A[8, k] B[k, 32]; element (i, p) of A lies at a[i * a_row + p * a_col]. The sums stay in registers.
+// Rows of a tile of a product, which is two vectors wide. Its sums fill half of the registers, 32 with AVX-512, else 16.
+#ifdef __AVX512F__
+constexpr int64_t kTileRows = 8;
+#else
+constexpr int64_t kTileRows = 4;
+#endif
+constexpr int64_t kTileColumns = 2 * kLanes;
+
+// A tile of C (+)= A B with k inner elements; element (i, p) of A lies at a[i * a_row + p * a_col].
 template <class C>
 void product_tile(int64_t k, const C* a, int64_t a_row, int64_t a_col, const C* b, int64_t ldb, C* c, int64_t ldc,
                   bool add) {
-    lanes_t<C> sums[8][2] = {};
+    lanes_t<C> sums[kTileRows][2] = {};
     for (int64_t p = 0; p < k; ++p) {
         const lanes_t<C> left = load(b + p * ldb), right = load(b + p * ldb + kLanes);
-        for (int64_t r = 0; r < 8; ++r) {
+        for (int64_t r = 0; r < kTileRows; ++r) {
             sums[r][0] += a[r * a_row + p * a_col] * left;
             sums[r][1] += a[r * a_row + p * a_col] * right;
         }
     }
-    for (int64_t r = 0; r < 8; ++r)
+    for (int64_t r = 0; r < kTileRows; ++r)
         for (int64_t t = 0; t < 2; ++t) {
             C* to = c + r * ldc + t * kLanes;
             store(to, add ? load(to) + sums[r][t] : sums[r][t]);
@@ -65,12 +73,13 @@ template <class C> struct Plain : Buffers<C> {
     void fit(int64_t length, int64_t d) {
         k_t = Buffers<C>::fit(length, d, 2, 0, 0), v_t = k_t + this->padded * this->dp;
     }
-    // C[m, n] (+)= A B, m a multiple of 8 and n of 32; B has its panels of 32 columns `panel` apart.
+    // C[m, n] (+)= A B, m and n multiples of 32; B has its panels of 32 columns `panel` apart.
     static void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t a_row, int64_t a_col, const C* b,
                         int64_t ldb, int64_t panel, C* c, int64_t ldc, bool add) {
-        for (int64_t j = 0; j < n; j += kTile)
-            for (int64_t i = 0; i < m; i += 8)
-                product_tile(k, a + i * a_row, a_row, a_col, b + j / kTile * panel, ldb, c + i * ldc + j, ldc, add);
+        for (int64_t j = 0; j < n; j += kTileColumns)
+            for (int64_t i = 0; i < m; i += kTileRows)
+                product_tile(k, a + i * a_row, a_row, a_col, b + j / kTile * panel + j % kTile, ldb, c + i * ldc + j,
+                             ldc, add);
     }
     void keys_ready(int64_t first, int64_t stop, bool backward) {
         const int64_t dp = this->dp;

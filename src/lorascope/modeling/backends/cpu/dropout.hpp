@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int64_t kBlock = 128;
+constexpr int64_t kBlock = 128, kCounters = 16;
 
 template <int kLeft> words rotated(words x) { return x << kLeft | x >> (32 - kLeft); }
 
@@ -22,8 +22,8 @@ template <int kFirst, int kSecond> void mix(words& a, words& b, words& c, words&
 
 inline void threefry(const uint32_t key[4], uint32_t first, uint32_t draw, words out[4]) {
     const uint32_t keys[5] = {key[0], key[1], key[2], key[3], 0x1BD11BDAu ^ key[0] ^ key[1] ^ key[2] ^ key[3]};
-    const words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, none = {};
-    words a = lane + first + keys[0], b = none + draw + keys[1], c = none + keys[2], d = none + keys[3];
+    const words none = {};
+    words a = read<words>(kLane) + first + keys[0], b = none + draw + keys[1], c = none + keys[2], d = none + keys[3];
     const auto inject = [&](uint32_t turn) {
         a += keys[turn % 5], b += keys[(turn + 1) % 5], c += keys[(turn + 2) % 5], d += keys[(turn + 3) % 5] + turn;
     };
@@ -54,29 +54,33 @@ void for_each_block(int64_t rows, int64_t d, const int64_t* widths, Use use) {
     }
 }
 
-// One bit an element, 1 where it is kept: eight words a block, word p for its elements 16 p to 16 p + 15.
+// One bit an element, 1 where it is kept: 16 bytes a block, the lowest bit of the first byte for its first element.
 void kept_bits(int64_t rows, int64_t d, const int64_t* lengths, const int64_t* widths, const uint32_t* keys,
                int64_t draw, int64_t drop_below, uint16_t* kept) {
     const uint32_t below = uint32_t(drop_below);
+    lane_bits* const to = (lane_bits*)kept;
     for_each_block(rows, d, widths, [=](int64_t block, int64_t row, int64_t within) {
-        words bits[4];
-        threefry(keys + 4 * row, uint32_t(within / kBlock * kLanes), uint32_t(draw), bits);
         const int64_t real = lengths[row] * d - within;  // padding behind a row's tokens is kept
-        for (int64_t part = 0; part < kBlock / kLanes; ++part) {
-            const words number = part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16;
-            kept[block * (kBlock / kLanes) + part] =
-                packed((lane_mask)(number >= below) | lanes_between(real - part * kLanes, kLanes));
+        for (int64_t lane = 0; lane < kCounters; lane += kLanes) {
+            words bits[4];
+            threefry(keys + 4 * row, uint32_t(within / kBlock * kCounters + lane), uint32_t(draw), bits);
+            for (int64_t part = 0; part < kBlock / kCounters; ++part) {
+                const words number = part % 2 == 0 ? bits[part / 2] & 0xffffu : bits[part / 2] >> 16;
+                const int64_t element = part * kCounters + lane;
+                to[(block * kBlock + element) / kLanes] =
+                    packed((lane_mask)(number >= below) | lanes_between(real - element, kLanes));
+            }
         }
     });
 }
 
-// Calls use(first element, elements, kept) for up to 16 elements at a time of every row.
+// Calls use(first element, elements, kept) for up to kLanes elements at a time of every row.
 template <class Use>
 void for_each_lanes(int64_t rows, int64_t d, const int64_t* starts, const int64_t* widths, const uint16_t* kept,
                     Use use) {
     for_each_block(rows, d, widths, [=](int64_t block, int64_t row, int64_t within) {
         const int64_t left = widths[row] * d - within, first = starts[row] * d + within;
-        const uint16_t* own = kept + block * (kBlock / kLanes);
+        const lane_bits* own = (const lane_bits*)kept + block * (kBlock / kLanes);
         if (left >= kBlock) {
             for (int64_t part = 0; part < kBlock / kLanes; ++part)
                 use(first + part * kLanes, kLanes, unpacked(own[part]));

@@ -1,4 +1,4 @@
-// SIMD vectors of 16 numbers, aligned memory, and the setup of the tile unit.
+// SIMD vectors of 16 numbers (8 without AVX-512), aligned memory, and the setup of the tile unit.
 #pragma once
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 #ifdef __linux__
@@ -16,7 +16,14 @@
 
 namespace {
 
+// A vector of floats fills one register: GCC keeps larger ones in memory.
+#ifdef __AVX512F__
 constexpr int64_t kLanes = 16;
+typedef uint16_t lane_bits;  // one bit a lane
+#else
+constexpr int64_t kLanes = 8;
+typedef uint8_t lane_bits;
+#endif
 
 struct bfloat16 {
     uint16_t bits;
@@ -26,15 +33,15 @@ template <class T> struct compute { using type = float; };
 template <> struct compute<double> { using type = double; };
 template <class T> using compute_t = typename compute<T>::type;
 
-typedef float floats __attribute__((vector_size(64)));
-typedef double doubles __attribute__((vector_size(128)));
-typedef uint32_t words __attribute__((vector_size(64)));
-typedef uint16_t halves __attribute__((vector_size(32)));
+typedef float floats __attribute__((vector_size(4 * kLanes)));
+typedef double doubles __attribute__((vector_size(8 * kLanes)));
+typedef uint32_t words __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t halves __attribute__((vector_size(2 * kLanes)));
 template <class C> struct lanes { using type = floats; };
 template <> struct lanes<double> { using type = doubles; };
 template <class C> using lanes_t = typename lanes<C>::type;
 
-// --- 16 numbers from memory and back
+// --- numbers from memory and back
 
 // A vector anywhere in memory, whatever type the memory has. (GCC copies a whole vector in two halves for memcpy.)
 template <class V> struct anywhere { typedef V type __attribute__((aligned(1), may_alias)); };
@@ -44,6 +51,8 @@ template <class V> void write(void* to, V x) { *(typename anywhere<V>::type*)to 
 inline words widened(halves x) {
 #ifdef __AVX512F__
     return (words)_mm512_cvtepu16_epi32((__m256i)x);  // GCC emits two instructions for the line below
+#elif defined(__AVX2__)
+    return (words)_mm256_cvtepu16_epi32((__m128i)x);
 #else
     return __builtin_convertvector(x, words);
 #endif
@@ -54,7 +63,13 @@ inline halves rounded(floats x) {
     return (halves)_mm512_cvtneps_pbh((__m512)x);
 #else
     const words bits = (words)x, nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // ties to even
-    return __builtin_convertvector(x == x ? nearest : words{} + 0x7fc0u, halves);  // else a NaN could become a number
+    const words sure = x == x ? nearest : words{} + 0x7fc0u;  // else a NaN could become a number
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i joined = _mm256_packus_epi32((__m256i)sure, (__m256i)sure);  // in each half of the register
+    return (halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(joined, 0b1000));
+#else
+    return __builtin_convertvector(sure, halves);
+#endif
 #endif
 }
 
@@ -64,7 +79,7 @@ template <class C> lanes_t<C> load(const C* from) { return read<lanes_t<C>>(from
 inline void store(bfloat16* to, floats x) { write(to, rounded(x)); }
 template <class C> void store(C* to, lanes_t<C> x) { write(to, x); }
 
-// The same for the last elements of a row, fewer than 16: the lanes behind them are zero, and are not stored.
+// The same for the last elements of a row, fewer than kLanes: the lanes behind them are zero, and are not stored.
 template <class T> lanes_t<compute_t<T>> load(const T* from, int64_t count) {
     if (__builtin_expect(count >= kLanes, 1)) return load(from);
     T part[kLanes] = {};
@@ -84,9 +99,11 @@ template <class C> C sum_of(lanes_t<C> x) {
     return sum;
 }
 
-// --- functions of 16 numbers
+// --- functions of vectors
 
-typedef int32_t lane_mask __attribute__((vector_size(64)));  // -1 where chosen, 0 elsewhere
+typedef int32_t lane_mask __attribute__((vector_size(4 * kLanes)));  // -1 where chosen, 0 elsewhere
+
+alignas(64) constexpr int32_t kLane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline floats where(lane_mask chosen, floats x, float other) { return chosen ? x : floats{} + other; }
 inline doubles where(lane_mask chosen, doubles x, double other) {
@@ -96,25 +113,24 @@ inline doubles where(lane_mask chosen, doubles x, double other) {
 
 // Lanes [first, stop); the bounds may lie outside of the vector.
 inline lane_mask lanes_between(int64_t first, int64_t stop) {
-    const lane_mask lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const lane_mask lane = read<lane_mask>(kLane);
     const auto near = [](int64_t bound) { return int32_t(std::clamp<int64_t>(bound, 0, kLanes)); };
     return (lane >= near(first)) & (lane < near(stop));
 }
 
 // One bit a lane, and back.
-inline uint16_t packed(lane_mask chosen) {
+inline lane_bits packed(lane_mask chosen) {
 #ifdef __AVX512F__
     return _mm512_cmplt_epi32_mask((__m512i)chosen, _mm512_setzero_si512());
+#elif defined(__AVX2__)
+    return lane_bits(_mm256_movemask_ps((__m256)chosen));
 #else
-    uint16_t bits = 0;
-    for (int64_t l = 0; l < kLanes; ++l) bits |= uint16_t((chosen[l] & 1) << l);
+    lane_bits bits = 0;
+    for (int64_t l = 0; l < kLanes; ++l) bits |= lane_bits((chosen[l] & 1) << l);
     return bits;
 #endif
 }
-inline lane_mask unpacked(uint16_t bits) {
-    const words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return -(lane_mask)((uint32_t(bits) >> lane) & 1u);
-}
+inline lane_mask unpacked(lane_bits bits) { return -(lane_mask)((uint32_t(bits) >> read<words>(kLane)) & 1u); }
 
 // exp of numbers up to 0: 2^n from the exponent bits, the rest from a polynomial (Cephes' expf coefficients); relative
 // error below 2e-7, and 0 below -87. A NaN stays a NaN.
