@@ -25,7 +25,9 @@ def product_kernels(request: pytest.FixtureRequest) -> Kernels:
     return kernels_of(request.param)
 
 
-@pytest.fixture(scope="session", params=["own", "plain", "avx2", "avx512", *(["tiles"] if is_emulated("tiles") else [])])
+@pytest.fixture(
+    scope="session", params=["own", "plain", "avx2", "avx512", *(["tiles"] if is_emulated("tiles") else [])]
+)
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     return kernels_of(request.param)
 

@@ -310,9 +310,9 @@ class SetComparisonSection(Section):
     difference: float
     """Held-out loss of the first minus that of the second."""
     difference_ci95: Interval
-    """Its 95% interval, paired by held-out row and by seed."""
+    """Its 95% interval, paired by held-out row and by seed; wider for the choice of these two ranks."""
     p: float
-    """Of the claim that they differ, corrected over all comparisons (Holm)."""
+    """Of the claim that they differ, corrected over all pairs of ranks of two sets (Holm)."""
 
 
 class TargetSetSection(Section):

@@ -2,14 +2,17 @@
 
 Every (set, rank) stands at its best alpha and learning rate, on the same held-out rows and the same seeds. The variance
 of a difference is that between ranks (``estimates.paired``), its seeds' part pooled over all of them.
+
+Which ranks are compared is decided on the rows that compare them. So p-values are corrected over all pairs that could
+have been chosen, and intervals keep the false coverage rate (Benjamini and Yekutieli, JASA 100, 2005).
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 
 from lorascope.analysis.estimates.holm import holm
-from lorascope.analysis.estimates.paired import SeedRows, Uncertain, differences
+from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import SetComparisonSection, SetSummary, TargetSetSection, TargetSetsSection
 from lorascope.analysis.verdict.claims import claims
@@ -31,14 +34,15 @@ def compare_sets(summaries: Mapping[str, SetSummary], findings: Mapping[str, Fin
     pairs = _differences(rows)
     use, reason = next(iter(summaries)), Message("sets.not_compared", least=LEAST)
     if len(best) == len(summaries):
-        use, reason = _choose(summaries, findings, best, pairs, rows)
+        tolerance = next(iter(findings.values())).data.spec.tolerance
+        use, reason = choose_set(summaries, best, pairs, rows, tolerance)
     return TargetSetsSection(
         use=use,
         reason=reason,
         near=NEAR,
         seeds=max((len(one.losses) for one in rows.values()), default=0),
         sets=tuple(TargetSetSection(name=name, summary=one) for name, one in summaries.items()),
-        comparisons=_comparisons(summaries, pairs, best),
+        comparisons=compare_ranks(summaries, pairs, best),
     )
 
 
@@ -65,22 +69,32 @@ def _differences(rows: Mapping[Arm, SeedRows]) -> dict[Pair, Uncertain]:
     return found | {(b, a): one.turned() for (a, b), one in found.items()}
 
 
-def _choose(
+def choose_set(
     summaries: Mapping[str, SetSummary],
-    findings: Mapping[str, Findings],
     best: Sequence[Arm],
     pairs: Mapping[Pair, Uncertain],
     rows: Mapping[Arm, SeedRows],
+    tolerance: float,
 ) -> tuple[str, Message]:
-    """Choose the set with the fewest parameters of those shown to be within the tolerance, else that of lowest loss.
+    """Choose the set with the fewest parameters of those shown to be adequate, else that of lowest loss.
 
+    Adequate means within the tolerance of every rank of every set: each set's rank was chosen on the same rows.
     One seed shows nothing of another.
+
+    Args:
+        summaries: by set.
+        best: the rank to use of each set.
+        pairs: difference of each two arms, both ways.
+        rows: of each arm.
+        tolerance: in nats a token.
+
+    Returns:
+        The set's name, and why.
     """
-    tolerance = next(iter(findings.values())).data.spec.tolerance
-    between = {(i, j): pairs[best[i], best[j]] for i, j in permutations(range(len(best)), 2)}
-    tests = claims(range(len(best)), between, tolerance)
-    shown = [arm for place, arm in enumerate(best) if tests[place].is_adequate]
-    enough = [arm for arm in shown if len(rows[arm].losses) > 1]
+    arms = list(rows)
+    between = {(arms.index(a), arms.index(b)): found for (a, b), found in pairs.items()}
+    tests = claims(range(len(arms)), between, tolerance)
+    enough = [arm for arm in best if tests[arms.index(arm)].is_adequate and len(rows[arm].losses) > 1]
     if enough:
         name, rank = min(enough, key=lambda arm: _parameters(summaries, arm) or math.inf)
         return name, Message("sets.adequate", targets=name, rank=rank, tolerance=tolerance)
@@ -88,19 +102,26 @@ def _choose(
     return name, Message("sets.lowest", targets=name, rank=rank, tolerance=tolerance)
 
 
-def _comparisons(
+def compare_ranks(
     summaries: Mapping[str, SetSummary], pairs: Mapping[Pair, Uncertain], best: Sequence[Arm]
 ) -> tuple[SetComparisonSection, ...]:
-    """Compare every two sets; p-values are corrected over the pairs of arms, each counted once."""
-    near = list(_near_pairs(summaries, pairs))
-    at_best = list(combinations(best, 2))
-    asked = list(dict.fromkeys([*near, *at_best]))
-    chances = dict(zip(asked, holm([pairs[pair].chance_within(0.0) for pair in asked]), strict=True))
+    """Compare every two sets at nearly equal parameters, and at the ranks to use.
+
+    Args:
+        summaries: by set.
+        pairs: difference of each two arms, both ways.
+        best: the rank to use of each set.
+    """
+    near, at_best = list(_near_pairs(summaries, pairs)), list(combinations(best, 2))
+    order = list(summaries)
+    possible = [(a, b) for a, b in pairs if order.index(a[0]) < order.index(b[0])]
+    chances = dict(zip(possible, holm([pairs[pair].chance_within(0.0) for pair in possible]), strict=True))
+    level = LEVEL * len({*near, *at_best}) / max(1, len(possible))
 
     def section(pair: Pair, *, equal: bool) -> SetComparisonSection:
         (first, first_rank), (second, second_rank) = pair
         sizes = [_parameters(summaries, arm) for arm in pair]
-        interval = pairs[pair].interval()
+        interval = pairs[pair].interval(below=level / 2, above=level / 2)
         return SetComparisonSection(
             equal_parameters=equal,
             first=first,

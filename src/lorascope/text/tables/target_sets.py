@@ -25,8 +25,8 @@ def comparison_table(sets: TargetSetsSection) -> Table:
     """Show every comparison of two sets; no rows before they can be compared."""
     note = tr(
         "Loss of the first minus that of the second, paired by held-out row and seed. At equal parameters: ranks whose "
-        "adapters are nearest in size, by a factor of at most {near:g}. p-values are corrected for the number of "
-        "comparisons.",
+        "adapters are nearest in size, by a factor of at most {near:g}. Intervals and p-values allow for the choice of "
+        "these pairs among all ranks of the sets.",
         near=sets.near,
     )
     if sets.seeds == 1:
