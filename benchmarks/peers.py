@@ -1,6 +1,7 @@
 """lorascope beside what its users would run instead, in turn on the same rows."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,16 @@ _BY_MODEL: dict[str, tuple[int, tuple[ProgramName, ...]]] = {
 }
 """Rows and peers of each model where nothing else is asked."""
 
+_LEVELS = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
+    "avx512-bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+    "native": dict[str, str](),
+}  # fmt: skip
+"""Instructions that programs may use, as the libraries' variables say it; lorascope's kernels follow oneDNN's."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
@@ -35,6 +46,7 @@ class Options:
     peers: tuple[ProgramName, ...]
     repeats: int
     with_float32: bool
+    level: str
 
 
 def read_options(arguments: Sequence[str]) -> Options:
@@ -46,6 +58,7 @@ def read_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--ranks", type=_ranks, default=(8, 128, 256), help="default: 8,128,256")
     parser.add_argument("--peers", type=_peers, help=f"some of {','.join(PEERS)}")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; every second one runs backwards")
+    parser.add_argument("--level", choices=_LEVELS, default="native", help="instructions that every program may use")
     parser.add_argument("--with-float32", action="store_true", help="compare losses with the float32 engine's, too")
     given = parser.parse_args(arguments)
     rows, peers = _BY_MODEL[given.model]
@@ -57,6 +70,7 @@ def read_options(arguments: Sequence[str]) -> Options:
         peers=given.peers or peers,
         repeats=given.repeats,
         with_float32=given.with_float32,
+        level=given.level,
     )
 
 
@@ -88,6 +102,7 @@ def jobs_of(options: Options, model: str, number: int) -> list[Job]:
 
 def main() -> None:
     options, console = read_options(sys.argv[1:]), Console(width=WIDTH)
+    os.environ.update(_LEVELS[options.level])
     model = prepare_model(options.model)
     rounds: list[list[Result]] = []
     for number in range(options.repeats):
@@ -127,7 +142,8 @@ def _save(options: Options, rounds: Sequence[Sequence[Result]], difference: floa
         "rounds": [[result.model_dump() for result in one] for one in rounds],
     }
     command = shlex.join(["python", "benchmarks/peers.py", *map(shown_source, sys.argv[1:])])
-    return save(f"peers-{options.model}", command, content)
+    level = "" if options.level == "native" else f"-{options.level}"
+    return save(f"peers-{options.model}{level}", command, content)
 
 
 def _table(lines: Sequence[Standing], options: Options) -> Table:

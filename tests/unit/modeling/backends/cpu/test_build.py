@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from lorascope.text.say import say
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the compiled kernels are for Linux")
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="no C++ compiler is here")
 
+ARM = "aarch64-linux-gnu-g++"
 MakeCompiler = Callable[[str], Path]
 
 
@@ -107,6 +109,13 @@ def test_a_ceiling_for_torchs_products_is_one_for_the_kernels(
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", ceiling)
     assert list(build.compiler_flags())[-len(flags) :] == flags
     assert build.supports_bfloat16_matmul() == multiplies
+
+
+@pytest.mark.skipif(not shutil.which(ARM), reason="no cross compiler: Debian's package g++-aarch64-linux-gnu")
+def test_kernels_compile_for_arm(tmp_path: Path) -> None:
+    source = Path(build.__file__).with_name("kernels.cpp")
+    flags = [flag for flag in build._FLAGS if flag != "-mprefer-vector-width=512"]
+    subprocess.run([ARM, *flags, "-march=armv8-a", str(source), "-o", str(tmp_path / "arm.so")], check=True)
 
 
 def test_a_ceiling_above_the_processor_limits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
