@@ -226,6 +226,27 @@ def test_plain_weights_under_a_quantised_configuration_are_refused(folders: Mapp
         check_source(ModelSource(path=str(tmp_path), trust_remote_code=False), "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "refused"),
+    [
+        ("gptq, 4 bits", "auto", True),
+        ("awq, 4 bits", "cpu", True),
+        ("hqq", "auto", True),
+        ("gptq, 4 bits", "L4", False),  # another machine, which may have the package
+        ("hqq", "L4", True),
+    ],
+)
+def test_plan_refuses_the_quantised_models_that_a_run_refuses(
+    name: str, device: str, refused: bool, folders: Mapping[str, str], lorascope: Lorascope, tmp_path: Path
+) -> None:
+    config = AutoConfig.from_pretrained(folders["plain"])
+    config.quantization_config = SETTINGS[name]
+    config.save_pretrained(tmp_path)
+    code, _, err = lorascope("plan", "--model", tmp_path, "--dataset", "org/rows", "--ranks=2", f"--device={device}")
+    assert code == (2 if refused else 0)
+    assert (f"is quantised ({name})" in err) == refused
+
+
 @pytest.mark.parametrize("how", ["plain", "nf4", "int8", "torchao"])
 def test_packed_weights_are_told_from_plain_ones_by_their_files(folders: Mapping[str, str], how: str) -> None:
     check_source(ModelSource(path=folders[how], trust_remote_code=False), "a")

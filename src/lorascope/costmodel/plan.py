@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from lorascope.costmodel.calibration import Calibration, find_calibration
 from lorascope.costmodel.cost_types import MemorySplit, ModelShape, PlannedCost, Step, TrainingConfig
+from lorascope.costmodel.devices import find_device
 from lorascope.costmodel.machine import PlannedMachine, find_machine
 from lorascope.costmodel.model import activation_growth, forward_seconds, predict
 from lorascope.costmodel.planned_layers import planned_sets
@@ -23,7 +24,7 @@ from lorascope.data.forgetting_text import WINDOW_TOKENS, WINDOWS
 from lorascope.message import Message
 from lorascope.modeling.adapters.initialisation import saved_rank_note
 from lorascope.modeling.adapters.modules_to_save import saved_module_notes, select_modules_to_save
-from lorascope.modeling.load import read_config
+from lorascope.modeling.load import check_source, read_config
 from lorascope.modeling.meta_model import empty_model, locate_configuration
 from lorascope.modeling.quantisation import planned_bits
 from lorascope.modeling.target_selection import (
@@ -109,6 +110,8 @@ def plan_study(spec: StudySpec, choose_steps: Callable[[Workload], int] | None =
     """
     source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
     model = empty_model(source, gguf_file)
+    if not gguf_file:  # a device of the catalogue is another machine, with packages of its own
+        check_source(replace(source, quantize=spec.quantize), spec.model, here=find_device(spec.device) is None)
     sets, notes = planned_sets(model, spec)
     layers = swap_in(model, join_sets(model, sets))
     whole = select_modules_to_save(model, spec.modules_to_save)

@@ -189,15 +189,20 @@ def _reads_text(tokenizer: PreTrainedTokenizerBase) -> bool:
     return not set(ids) <= set(tokenizer.all_special_ids)
 
 
-def check_source(source: ModelSource, name: str) -> None:
-    """Check that a model is a causal one whose quantisation can carry adapters here, from its configuration alone.
+def check_source(source: ModelSource, name: str, *, here: bool = True) -> None:
+    """Check that a model is a causal one whose quantisation can carry adapters, from its configuration alone.
+
+    Args:
+        source: where the model is, and how it is to be quantised.
+        name: the model as the study names it.
+        here: whether this machine has to be able to load it, too.
 
     Raises:
         InputError: it is not or cannot, or its configuration cannot be read.
     """
     config = read_config(source)
     check_causal_class(config, name)
-    check_quantisation(name, config, source.quantize)
+    check_quantisation(name, config, source.quantize, here=here)
     check_packed(name, config, Path(source.path))
 
 

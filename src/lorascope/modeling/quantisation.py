@@ -27,13 +27,14 @@ _KIND = QuantisedKind()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at each product that int8 casts to float16
 
 
-def check_quantisation(name: str, config: PretrainedConfig, quantize: str | None) -> None:
-    """Check that a model's quantisation, stored or asked for, can carry adapters here; reads no weights.
+def check_quantisation(name: str, config: PretrainedConfig, quantize: str | None, *, here: bool = True) -> None:
+    """Check that a model's quantisation, stored or asked for, can carry adapters; reads no weights.
 
     Args:
         name: the model as the study names it.
         config: its configuration.
         quantize: how a plain model is to be quantised.
+        here: whether this machine has to be able to load it, too.
 
     Raises:
         InputError: it is of a kind that cannot, its package is missing, or a quantised model is to be quantised again.
@@ -48,6 +49,8 @@ def check_quantisation(name: str, config: PretrainedConfig, quantize: str | None
     what = f"quantize {quantize}" if quantize else f"model {name} is quantised ({describe(stored)})"
     if method not in _PACKAGES:
         raise InputError(f"{what}, a kind that adapters cannot be trained over here", remedy=_UNQUANTISED)
+    if not here:
+        return
     package = _PACKAGES[method]
     if importlib.util.find_spec(package) is None:
         install = "pip install 'lorascope[quantized]'" if method == "bitsandbytes" else f"pip install {package}"
