@@ -225,6 +225,29 @@ def test_plan_says_what_does_not_fit(lorascope: Lorascope, flags: list[str], mon
         assert lorascope("plan", *flags)[1].startswith(said)
 
 
+def test_sets_that_fit_one_by_one_but_not_together_train_in_turns(
+    lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, third = "--target-modules=q_proj,v_proj", "--target-modules=all-linear", "--target-modules=o_proj"
+    flags = [*flags, "--device=L4"]
+    together, alone = planned(lorascope, *flags, one, other, third), planned(lorascope, *flags, other)
+    device = find_device("L4")
+    assert device is not None
+    all_bytes, one_bytes = together["joint"]["peak_memory_bytes"], alone["joint"]["peak_memory_bytes"]
+    states = sum(together["joint"]["memory_split"][f"{name}_bytes"] for name in ("adapter", "gradient", "optimizer"))
+    parameters = sum(part["trainable_parameters"] for part in together["ranks"])
+    assert states == 16 * parameters
+    single = [planned(lorascope, *flags, name)["joint"]["flops_per_token"] for name in (one, other, third)]
+    assert together["joint"]["flops_per_token"] == pytest.approx(sum(single) / 3)
+
+    smaller = replace(device, memory_bytes=(all_bytes + one_bytes) // 2)
+    monkeypatch.setattr(machine, "find_device", lambda _: smaller)
+    assert not planned(lorascope, *flags, one, other, third)["joint"]["fits"]
+    shown = lorascope("plan", *flags, one, other, third)[1]
+    assert shown.startswith("Fits in turns: all 6 together need ")
+    assert "the step of rank 2 of q_proj,v_proj." in " ".join(shown.split())
+
+
 def test_plan_table_fits_a_narrow_terminal(
     lorascope: Lorascope, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,7 @@ def _lines(plan: "StudyPlan", forecast: "Forecast | None") -> Iterator[str]:
     first = plan.ranks[0]
     saved = plan.full.peak_memory_bytes / first.cost.peak_memory_bytes
     slower = plan.full.step_seconds / first.cost.step_seconds
-    yield f"Full fine-tuning takes {saved:.1f} times the memory and {slower:.1f} times the step of rank {first.rank}."
+    yield f"Full fine-tuning takes {saved:.1f} times the memory and {slower:.1f} times the step of rank {_name(first)}."
 
 
 def _limits(plan: "StudyPlan") -> list[str]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from lorascope.costmodel.calibration import Calibration, find_calibration
 from lorascope.costmodel.cost_types import MemorySplit, ModelShape, PlannedCost, Step, TrainingConfig
 from lorascope.costmodel.devices import find_device
+from lorascope.costmodel.joint import add_seconds, joint_cost, joint_memory
 from lorascope.costmodel.machine import PlannedMachine, find_machine
 from lorascope.costmodel.model import activation_growth, forward_seconds, predict
 from lorascope.costmodel.planned_layers import planned_sets
@@ -141,7 +142,7 @@ def plan_study(spec: StudySpec, choose_steps: Callable[[Workload], int] | None =
     }
 
     def plan(rows: PlannedRows) -> StudyPlan:
-        joined = join_plans([replace(planner, rows=rows).plan() for planner in planners])
+        joined = _join_plans([replace(planner, rows=rows) for planner in planners])
         said = (*dict.fromkeys(notes), *saved_rank_note(spec), *joined.notes)
         work = planners[0].workload(joined.ranks[len(spec.ranks) - 1], shares)
         return replace(joined, adapted_modules=len(layers), notes=said, workload=work)
@@ -154,51 +155,26 @@ def plan_study(spec: StudySpec, choose_steps: Callable[[Workload], int] | None =
     return plan(replace(rows, total_steps=choose_steps(found.workload)))
 
 
-def join_plans(plans: Sequence[StudyPlan]) -> StudyPlan:
-    """Join the plans of sets of target modules: their ranks are listed, and their groups train together."""
-    first, joint = plans[0], plans[0].joint
-    for plan in plans[1:]:
-        joint = _together(joint, plan.joint)
+def _join_plans(planners: "Sequence[_Planner]") -> StudyPlan:
+    """Plan sets of target modules: their ranks are listed, and their groups train together over one base."""
+    plans = [planner.plan() for planner in planners]
+    memory = joint_memory([plan.joint.memory_split for plan in plans])
     return replace(
-        first,
+        plans[0],
         ranks=tuple(part for plan in plans for part in plan.ranks),
-        joint=joint,
+        joint=joint_cost(
+            [plan.joint for plan in plans],
+            trials=[plan.joint_trials for plan in plans],
+            memory=memory,
+            fits=memory.total_bytes <= plans[0].device_memory_bytes,
+            largest_batch=min(planner.joint_batch(memory) for planner in planners),
+        ),
         joint_trials=sum(plan.joint_trials for plan in plans),
-        training_seconds=_total([plan.training_seconds for plan in plans]),
-        evaluation_seconds=_total([plan.evaluation_seconds for plan in plans]),
-        total_seconds=_total([plan.total_seconds for plan in plans], less=(len(plans) - 1) * START_SECONDS),
+        training_seconds=add_seconds([plan.training_seconds for plan in plans]),
+        evaluation_seconds=add_seconds([plan.evaluation_seconds for plan in plans]),
+        total_seconds=add_seconds([plan.total_seconds for plan in plans], less=(len(plans) - 1) * START_SECONDS),
         notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
     )
-
-
-def _together(one: PlannedCost, other: PlannedCost) -> PlannedCost:
-    """Add costs of trials that train together over one base; a micro-batch holds rows of either."""
-    left, right = one.memory_split, other.memory_split
-    memory = MemorySplit(
-        base_bytes=max(left.base_bytes, right.base_bytes),
-        adapter_bytes=left.adapter_bytes + right.adapter_bytes,
-        gradient_bytes=left.gradient_bytes + right.gradient_bytes,
-        optimizer_bytes=left.optimizer_bytes + right.optimizer_bytes,
-        activation_bytes=max(left.activation_bytes, right.activation_bytes),
-        rest_bytes=max(left.rest_bytes, right.rest_bytes),
-    )
-    return PlannedCost(
-        trainable_parameters=one.trainable_parameters + other.trainable_parameters,
-        adapter_bytes=one.adapter_bytes + other.adapter_bytes,
-        flops_per_token=(one.flops_per_token + other.flops_per_token) / 2,
-        bytes_per_step=one.bytes_per_step + other.bytes_per_step,
-        step_seconds=one.step_seconds + other.step_seconds,
-        runtime_seconds=_total([one.runtime_seconds, other.runtime_seconds]),
-        peak_memory_bytes=memory.total_bytes,
-        memory_split=memory,
-        fits=one.fits and other.fits,
-        largest_batch=min(one.largest_batch, other.largest_batch),
-    )
-
-
-def _total(seconds: Sequence[float | None], less: float = 0.0) -> float | None:
-    known = [one for one in seconds if one is not None]
-    return sum(known) - less if len(known) == len(seconds) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -215,9 +191,8 @@ class _Planner:
     def plan(self) -> StudyPlan:
         known = self.rows.total_steps or _SAMPLED_STEPS
         solo = self._steps(min(known, _SAMPLED_STEPS), adapters=1)
-        group = [trial.rank for trial in next_trials(self.spec, [], {})]
-        joint_steps = self._steps(min(known, _JOINT_STEPS), adapters=len(group))
-        joint = self._cost(group, joint_steps, joint=len(group) > 1)
+        group = self._group()
+        joint = self._cost(group, self._joint_steps(), joint=len(group) > 1)
         ranks = tuple(
             PlannedRank(
                 targets=self.targets, rank=rank, saved_rank=saved_rank(self.spec, rank), cost=self._cost([rank], solo)
@@ -253,6 +228,18 @@ class _Planner:
             limits=limits_of(self.spec),
             notes=tuple(notes),
         )
+
+    def joint_batch(self, memory: MemorySplit) -> int:
+        """Return the rows of this set's first trial group that fit in one micro-batch, in this memory of all sets."""
+        return self._largest_batch(memory, self.machine.config, self._group(), self._joint_steps())
+
+    def _group(self) -> list[int]:
+        """Return the ranks of the first trial group."""
+        return [trial.rank for trial in next_trials(self.spec, [], {})]
+
+    def _joint_steps(self) -> tuple[Step, ...]:
+        n = min(self.rows.total_steps or _JOINT_STEPS, _JOINT_STEPS)
+        return self._steps(n, adapters=len(self._group()))
 
     def workload(self, largest: PlannedRank, shares: Mapping[str, float]) -> Workload | None:
         """Return the work of all sets and its pace, which is that of the largest rank; None for unknown rows."""
