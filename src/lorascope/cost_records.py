@@ -43,7 +43,8 @@ class PredictionRecord:
 class SoloRun:
     """One rank alone for a few steps on the study's typical batch; the solo runs of all ranks alternate.
 
-    Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU."""
+    Memory is resident memory of the process on a CPU, and what Torch allocated on a GPU, without the initial factors of
+    other ranks (PiSSA, OLoRA)."""
 
     rank: int
     repeat: int

@@ -1,5 +1,6 @@
 """Solo runs: they alternate between ranks on the same rows, resume where they stopped and can be extended."""
 
+import gc
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,10 @@ from lorascope.analysis import summarize
 from lorascope.analysis.study_data import load_study
 from lorascope.data.row_order import step_rows
 from lorascope.errors import Interrupted
+from lorascope.measure.memory import MemoryMeter
+from lorascope.measure.peak_memory import SampledPeak
+from lorascope.modeling.adapters.initialisation import kept_factors
+from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.records import SoloRun
 from lorascope.run.prepare import prepare_study
 from lorascope.search.solo_runs import solo_order
@@ -17,6 +22,8 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import Watcher, execute, read_study, study_of
 
+PROGRAM = 10**9
+"""Memory of everything but initial factors, in a test that counts these alone."""
 HIDDEN, FIRST_LAYER = 24, 3
 """Width of the tiny model, and its layers whose input needs no gradient: query, key and value behind the embedding."""
 
@@ -72,6 +79,25 @@ def test_solo_runs_share_typical_rows_and_the_last_adds_the_heaviest(spec: Study
     assert slots % 32 == 0
     assert 0 < slots <= typical + 31
     assert (runs[2].activation_bytes or 0) > (runs[3].activation_bytes or 0)
+
+
+def test_memory_alone_counts_the_rank_s_own_initial_factors_and_no_others(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PiSSA's factors stay in memory from a rank's first repeat on, those of all ranks beside each other."""
+    monkeypatch.setattr(MemoryMeter, "read", lambda _: PROGRAM + live_factor_bytes())
+    monkeypatch.setattr("lorascope.measure.memory.peak_counter", lambda _, read: SampledPeak(read))
+    execute(spec.model_copy(update={"init_lora_weights": "pissa", "lora_dropout": 0.0}), tmp_path / "study")
+    parameters = {part.rank: part.trainable_parameters or 0 for part in summarize(tmp_path / "study").ranks}
+    for run in runs_of(tmp_path / "study"):
+        alone = PROGRAM + 4 * parameters[run.rank]
+        assert (run.base_bytes, run.after_bytes) == (PROGRAM, PROGRAM)
+        assert (run.forward_peak_bytes, run.backward_peak_bytes, run.held_bytes) == (alone, alone, alone)
+
+
+def live_factor_bytes() -> int:
+    layers = [one for one in gc.get_objects() if type(one) is MultiLoraLinear]
+    return sum(kept_factors(layers).values())
 
 
 def test_solo_runs_change_no_loss_and_resume_between_runs(spec: StudySpec, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from lorascope.measure.flops import MatmulCounter, SavedTensorCounter
 from lorascope.measure.machine_rates import machine_rates
 from lorascope.measure.memory import MemoryMeter, release_memory
 from lorascope.measure.sampler import SystemSampler
+from lorascope.modeling.adapters.initialisation import kept_factors
 from lorascope.records import Arm, BudgetRecord, GpuSample, MachineRates, SoloRun, TrialRecord
 from lorascope.run.context import RunContext
 from lorascope.run.prepare import PreparedStudy
@@ -188,6 +189,8 @@ class _Steps:
     warmup_samples: int
     products: MatmulCounter | None
     saved: SavedTensorCounter | None
+    initial: frozenset[int]
+    """Ids of the tensors that the adapter started from, where these were made from the base's weights."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,14 +209,19 @@ class SoloRunner:
 
         The first repeat's warm-up is on the typical batch, and its operations are counted. The last repeat's is the
         heaviest step, for its peak, and a micro-batch of an evaluation follows.
+
+        Initial values made from the base's weights stay in memory from a rank's first repeat on. A rank alone would
+        have its own and no others: these are taken off all readings, its own off those without its adapter.
         """
-        device = self.study.device
+        device, layers = self.study.device, self.study.frozen.layers.values()
         release_memory(device)
+        kept_before = kept_factors(layers)
         with MemoryMeter(device) as meter:
             steps = self._steps(meter, n_steps, last=last)
             self.study.frozen.attach([])
         release_memory(device)
-        peaks, clock = meter.peaks_bytes, steps.clock
+        others = sum(n_bytes for tensor, n_bytes in kept_before.items() if tensor not in steps.initial)
+        peaks, clock = {phase: peak - others for phase, peak in meter.peaks_bytes.items()}, steps.clock
         return SoloRun(
             targets=self.trial.targets,
             rank=self.trial.rank,
@@ -222,16 +230,16 @@ class SoloRunner:
             warmup_steps=WARMUP_STEPS,
             step_tokens=tuple(clock.step_tokens),
             cpu_seconds=steps.cpu_seconds,
-            base_bytes=meter.base_bytes,
+            base_bytes=meter.base_bytes - sum(kept_before.values()),
             forward_peak_bytes=peaks["forward"],
             backward_peak_bytes=peaks["backward"],
             optimizer_peak_bytes=peaks["optimizer"],
             evaluation_peak_bytes=peaks.get("evaluation"),
-            held_bytes=steps.held_bytes,
-            after_bytes=meter.read(),
+            held_bytes=steps.held_bytes - others,
+            after_bytes=meter.read() - sum(kept_factors(layers).values()),
             reserved_peak_bytes=meter.reserved_bytes,
             memory_method=meter.method,
-            samples_bytes=tuple(meter.samples_bytes),
+            samples_bytes=tuple(reading - others for reading in meter.samples_bytes),
             warmup_samples=steps.warmup_samples,
             heaviest_tokens=self.batches.heaviest_tokens if steps.saved else None,
             activation_bytes=steps.saved.largest_bytes if steps.saved else None,
@@ -263,6 +271,7 @@ class SoloRunner:
             warmup_samples=warmup_samples,
             products=products,
             saved=saved,
+            initial=frozenset(id(one) for own in trial.adapter.layers.values() for one in own.initial or ()),
         )
 
     def _evaluate(self, meter: MemoryMeter) -> None:

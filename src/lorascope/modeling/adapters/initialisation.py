@@ -7,7 +7,7 @@ reduced by its initial update instead (``LayerAdapter.initial``): (W - scale * B
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -59,6 +59,12 @@ def factors_of_base(layer: MultiLoraLinear, rank: int, scale: float, how: str) -
     if key not in layer.initial_factors:
         layer.initial_factors[key] = _made_by_peft(layer, rank, scale, how)
     return layer.initial_factors[key]
+
+
+def kept_factors(layers: Iterable[MultiLoraLinear]) -> dict[int, int]:
+    """Return the bytes of each tensor that ``factors_of_base`` keeps for these layers, by its id."""
+    kept = (tensor for layer in layers for pair in layer.initial_factors.values() for tensor in pair)
+    return {id(tensor): tensor.nbytes for tensor in kept}
 
 
 def _made_by_peft(layer: MultiLoraLinear, rank: int, scale: float, how: str) -> tuple[torch.Tensor, torch.Tensor]:
