@@ -124,6 +124,8 @@ def _columns(state: RunState, rows: Sequence[RankRow]) -> list[Column]:
         Column(heading="seeds", cells=["", *(str(row.seeds) if several_seeds else "" for row in rows)], priority=4),
         Column(heading="step", cells=["", *(f"{row.step}/{state.total_steps}" for row in rows)], priority=2),
         Column(heading="train loss", cells=["", *(format_loss(row.train_loss) for row in rows)], priority=1),
-        Column(heading="val loss", cells=[format_loss(state.base_loss), *(format_loss(row.eval_loss) for row in rows)]),
+        Column(
+            heading="held-out loss", cells=[format_loss(state.base_loss), *(format_loss(row.eval_loss) for row in rows)]
+        ),
         Column(heading="runs", cells=["", *(row.states for row in rows)], priority=5, left=True),
     ]

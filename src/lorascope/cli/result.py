@@ -143,7 +143,7 @@ def _columns(summary: StudySummary, ranks: Sequence[RankSection]) -> list[Column
     rates = {part.best_learning_rate for part in ranks if part.best_learning_rate is not None}
     columns = {
         ("rank", 0): ["base", *(str(part.rank) for part in ranks)],
-        ("val loss", 0): [_loss(base), *(_loss(part.eval_loss) for part in ranks)],
+        ("held-out", 0): [_loss(base), *(_loss(part.eval_loss) for part in ranks)],
         ("vs best (95 %)", 1): [NONE, *map(excess_with_interval, ranks)],
         ("rate", 6): [
             "",

@@ -103,7 +103,7 @@ def test_status_has_a_colour_of_its_own(
 @pytest.mark.parametrize("width", [40, 60, 100, 140])
 def test_table_fits_every_width(make_full: MakeStudy, width: int) -> None:
     lines = lines_of(make_full(**STUDIES["undecided"]), width)
-    start = next(number for number, line in enumerate(lines) if line.startswith("rank  val loss"))
+    start = next(number for number, line in enumerate(lines) if line.startswith("rank  held-out"))
     assert all(len(line) <= width for line in lines[start : start + 6])
     assert "…" not in "".join(lines[start : start + 6])
 

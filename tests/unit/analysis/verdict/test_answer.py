@@ -105,7 +105,7 @@ def test_one_rank_has_nothing_to_be_compared_with(make_study: MakeStudy) -> None
     folder = make_study(floors={8: 1.3, 256: 1.2}, done={"r256": 10}, outcomes={"r256": diverged})
     answer = summarize(folder).answer
     assert answer.status == "one_rank"
-    assert say(answer.text) == "There is nothing to compare: only rank 8 has a validation loss."
+    assert say(answer.text) == "There is nothing to compare: only rank 8 has a held-out loss."
 
 
 def test_no_answer_says_why(make_study: MakeStudy) -> None:
