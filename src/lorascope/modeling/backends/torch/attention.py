@@ -92,21 +92,31 @@ def _attend(
 ) -> torch.Tensor:
     """Attend inside each row of one group, [n * L, H, D]."""
     n, L, (H, _, D), K = group.rows, group.padded_length, q_HND.shape, k_KND.shape[0]
+    if L > LONG_ROW or q_HND.device.type == "cuda":
+        return _attend_fused(q_HND, k_KND, v_KND, group, scaling=scaling, window=window)
     q = _ToGroup.apply(q_HND, group).view(K, H // K, n, L, D)
     k = _ToGroup.apply(k_KND, group).view(K * n, L, D)
     v = _ToGroup.apply(v_KND, group).view(K * n, L, D)
-    if L > LONG_ROW:
-        mask = None if window is None else _causal_mask(L, window, 1, q.dtype, q.device)
-        out = F.scaled_dot_product_attention(
-            q.reshape(1, H, L, D),
-            k.view(1, K, L, D).repeat_interleave(H // K, dim=1),
-            v.view(1, K, L, D).repeat_interleave(H // K, dim=1),
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-        )
-        return out[0].transpose(0, 1)
     q = q.transpose(1, 2).reshape(K * n, H // K * L, D)
     scores = torch.baddbmm(_causal_mask(L, window, H // K, q.dtype, q.device), q, k.transpose(1, 2), alpha=scaling)
     out = torch.bmm(scores.softmax(dim=-1), v).view(K, n, H // K, L, D)
     return out.permute(1, 3, 0, 2, 4).reshape(n * L, H, D)
+
+
+def _attend_fused(
+    q_HND: torch.Tensor,
+    k_KND: torch.Tensor,
+    v_KND: torch.Tensor,
+    group: AttentionGroup,
+    *,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Return the same by an operation that keeps no scores: what a GPU is quick at, and long rows need."""
+    n, L, (H, _, D), K = group.rows, group.padded_length, q_HND.shape, k_KND.shape[0]
+    q, k, v = (_ToGroup.apply(x, group).view(-1, n, L, D).transpose(0, 1) for x in (q_HND, k_KND, v_KND))
+    mask = None if window is None else _causal_mask(L, window, 1, q.dtype, q.device)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=H != K
+    )
+    return out.transpose(1, 2).reshape(n * L, H, D)

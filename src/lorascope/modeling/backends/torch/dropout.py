@@ -8,7 +8,6 @@ Shape legend: n slots of neighbouring rows, I in_features.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 
 import torch
 
@@ -35,6 +34,39 @@ class TorchDropoutRows:
         """Return the dropout of the layer that draws after ``draw`` others."""
         return TorchDropout(rows=self, draw=draw, p=p)
 
+    def blocks(self, features: int, device: torch.device) -> "_Blocks":
+        """Return the blocks of a layer's inputs; made on the CPU, so that a GPU is never waited for."""
+        if features not in self._blocks:
+            counts = [-(-width * features // _BLOCK) for width in self.widths]
+            behind = [torch.arange(w) >= n for n, w in zip(self.lengths, self.widths, strict=True)]
+            self._blocks[features] = _Blocks(
+                counts=counts,
+                keys=self.keys.repeat_interleave(torch.tensor(counts), dim=0)
+                .T[..., None]
+                .to(device, non_blocking=True),
+                numbers=torch.cat([torch.arange(n, dtype=torch.int32) for n in counts]).to(device, non_blocking=True),
+                padding=torch.cat(behind)[:, None].to(device, non_blocking=True),
+            )
+        return self._blocks[features]
+
+    @cached_property
+    def _blocks(self) -> dict[int, "_Blocks"]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Blocks:
+    """The blocks of all rows, end to end."""
+
+    counts: Sequence[int]
+    """Of each row."""
+    keys: torch.Tensor
+    """int32 [4, blocks, 1], the key of each one's row."""
+    numbers: torch.Tensor
+    """int32 [blocks], counted in each row."""
+    padding: torch.Tensor
+    """bool [n, 1], True for slots behind a row's tokens."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TorchDropout:
@@ -55,14 +87,13 @@ class TorchDropout:
     def keep_mask(self, features: int, device: torch.device = _CPU) -> torch.Tensor:
         """Return bool [n, features], True where an input is kept; the slots behind a row's tokens are kept."""
         if features not in self._masks:
-            lengths, widths = self.rows.lengths, self.rows.widths
-            bits = _bits(self.rows.keys.to(device), self.draw, [length * features for length in lengths])
-            kept = torch.ones(sum(widths), features, dtype=torch.bool, device=device)
-            starts = accumulate(widths[:-1], initial=0)
-            for start, length, numbers in zip(starts, lengths, bits, strict=True):
-                own = numbers[: length * features] >= drop_below(self.p)
-                kept[start : start + length] = own.view(length, features)
-            self._masks[features] = kept
+            blocks = self.rows.blocks(features, device)
+            bits = _bits(blocks, self.draw)
+            if features % _BLOCK:  # the last block of each row ends behind its slots
+                sizes = [width * features for width in self.rows.widths]
+                parts = zip(bits.split(blocks.counts), sizes, strict=True)
+                bits = torch.cat([part.flatten()[:size] for part, size in parts])
+            self._masks[features] = (bits.view(-1, features) >= drop_below(self.p)).logical_or_(blocks.padding)
         return self._masks[features]
 
     @cached_property
@@ -70,23 +101,18 @@ class TorchDropout:
         return {}
 
 
-def _bits(keys: torch.Tensor, draw: int, sizes: Sequence[int]) -> tuple[torch.Tensor, ...]:
-    """Return at least ``sizes`` 16-bit numbers of each row's stream, one int32 tensor a row.
+def _bits(blocks: _Blocks, draw: int) -> torch.Tensor:
+    """Return the 16-bit numbers of each block, int32 [blocks, 128].
 
     Lane l of a block takes the counter (16 * block + l, draw); its four words give, low half first, the numbers of
     elements l, 16 + l, ... 112 + l of the block.
     """
-    counts = [-(-size // _BLOCK) for size in sizes]
-    blocks = torch.tensor(counts, device=keys.device)
-    row = torch.repeat_interleave(torch.arange(len(counts), device=keys.device), blocks)
-    block = torch.arange(len(row), device=keys.device) - (blocks.cumsum(0) - blocks)[row]
-    counter = torch.zeros(4, len(row), _LANES, dtype=torch.int32, device=keys.device)
-    counter[0] = block[:, None] * _LANES + torch.arange(_LANES, device=keys.device)
-    counter[1] = draw
-    words = _threefry(keys.T[:, row, None], counter)
+    lanes = torch.arange(_LANES, dtype=torch.int32, device=blocks.numbers.device)
+    first = blocks.numbers[:, None] * _LANES + lanes
+    counter = torch.stack([first, torch.full_like(first, draw), *[torch.zeros_like(first)] * 2])
+    words = _threefry(blocks.keys, counter)
     halves = torch.stack([words & 0xFFFF, words >> 16 & 0xFFFF], dim=1)
-    by_row = halves.permute(2, 0, 1, 3).reshape(-1, _BLOCK).split(counts)
-    return tuple(part.flatten() for part in by_row)
+    return halves.permute(2, 0, 1, 3).reshape(-1, _BLOCK)
 
 
 def _threefry(key: torch.Tensor, counter: torch.Tensor) -> torch.Tensor:

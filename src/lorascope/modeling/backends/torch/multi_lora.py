@@ -67,6 +67,8 @@ def _updated_before_rounding(
 ) -> torch.Tensor:
     """Return the same from one product of [x, h] with [W, B]: a small update of a rounded y would be rounded away."""
     bias: torch.Tensor | None = getattr(layer.base, "bias", None)
+    if x_NI.device.type == "cuda":
+        return _updated_in_float32(layer, weight_OI, bias, hidden, x_NI)
     pieces, end = [], 0
     for segment, h_nR in zip(layer.segments, hidden, strict=True):
         inputs = torch.cat([x_NI[segment.slots], segment.factor * h_nR], dim=1)
@@ -74,6 +76,23 @@ def _updated_before_rounding(
         pieces += [layer.base(x_NI[end : segment.slots.start]), F.linear(inputs, weights, bias)]
         end = segment.slots.stop
     return torch.cat([*pieces, layer.base(x_NI[end:])])
+
+
+def _updated_in_float32(
+    layer: AdaptedLinear,
+    weight_OI: torch.Tensor,
+    bias: torch.Tensor | None,
+    hidden: Sequence[torch.Tensor],
+    x_NI: torch.Tensor,
+) -> torch.Tensor:
+    """Return the same from one frozen product with a float32 result, which CPUs do not offer; no weight is copied."""
+    y_NO = torch.mm(x_NI, weight_OI.T, out_dtype=torch.float32)
+    if bias is not None:
+        y_NO.add_(bias)
+    for segment, h_nR in zip(layer.segments, hidden, strict=True):
+        own_nO = y_NO.narrow(0, segment.slots.start, len(h_nR))
+        own_nO.addmm_(h_nR.float(), segment.adapter.B.float().T, alpha=segment.factor)
+    return y_NO.to(x_NI.dtype)
 
 
 def _leaf_gradients(
