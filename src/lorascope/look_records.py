@@ -44,9 +44,10 @@ class LookRecord:
 
 @record("further_evaluations", key=("trial_id", "first_row"))
 class FurtherEvalRecord:
-    """Loss of a trained adapter on held-out rows beyond those that its training is evaluated on."""
+    """Loss of a trained adapter, or of the base, on held-out rows beyond those that its training is evaluated on."""
 
     trial_id: str
+    """The trial whose adapter was evaluated, or ``BASE_MODEL``."""
     first_row: int
     """Place of the first of these rows among the study's held-out rows."""
     example_nats: tuple[float, ...]

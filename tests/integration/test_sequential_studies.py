@@ -13,7 +13,7 @@ from lorascope.analysis import summarize
 from lorascope.analysis.study_data import load_study
 from lorascope.analysis.verdict.next_look import next_look
 from lorascope.errors import Interrupted
-from lorascope.records import FurtherEvalRecord, LookRecord
+from lorascope.records import BASE_MODEL, FurtherEvalRecord, LookRecord
 from lorascope.run import looks
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -63,7 +63,7 @@ def test_a_study_adds_the_rows_and_seeds_that_its_looks_ask_for(spec: StudySpec,
     names = [f"r{rank}{seed}" for rank in (2, 4) for seed in ("", "-s1", "-s2", "-s3")]
     assert sorted(data.outcomes) == names
     found = further(tmp_path / "study")
-    assert sorted(found) == names
+    assert sorted(found) == [BASE_MODEL, *names]
     assert all([record.first_row for record in records] == [HELD] for records in found.values())
     summary = summarize(tmp_path / "study")
     assert summary.verdict.seeds == 4
@@ -85,6 +85,24 @@ def test_further_rows_have_the_losses_that_training_would_have_seen(spec: StudyS
         assert len(own) == MORE
         theirs = right.evaluations[name][-1].example_nats
         assert all(any(nats == pytest.approx(other, rel=1e-5) for other in theirs) for nats in own)
+
+
+def test_the_base_is_compared_on_the_rows_of_the_ranks(spec: StudySpec, tmp_path: Path) -> None:
+    execute(spec, tmp_path / "study")
+    data, summary = load_study(tmp_path / "study"), summarize(tmp_path / "study")
+    assert data.resolved is not None
+    whole = spec.model_copy(update={"eval_examples": data.resolved.train_examples // 4, "until_decided": False})
+    execute(whole, tmp_path / "whole")
+    first, more = data.evaluations["r2"][0], further(tmp_path / "study")[BASE_MODEL][0]
+    nats = (*first.example_nats, *more.example_nats)
+    assert len(nats) == summary.compared_rows == MORE
+    theirs = load_study(tmp_path / "whole").evaluations["r2"][0].example_nats
+    assert all(any(one == pytest.approx(other, rel=1e-5) for other in theirs) for one in nats)
+    loss = sum(nats) / sum((*first.example_target_tokens, *more.example_target_tokens))
+    assert summary.base_eval_loss == pytest.approx(loss)
+    assert summary.base_eval_loss != pytest.approx(first.loss)
+    for part, reading in zip(summary.ranks, summary.readings.ranks, strict=True):
+        assert reading.loss_gained == pytest.approx(loss - part.eval_loss)
 
 
 @pytest.mark.parametrize("look", [1, 2, 3])

@@ -81,7 +81,7 @@ def _read_rank(found: Findings, part: RankSection, ranks: Sequence[RankSection],
     losses = [other.train_loss for other in ranks if other.train_loss is not None]
     pair = pairs.get((part.rank, max(found.choices, default=part.rank)))
     above = pair.interval() if pair else None
-    base = next((trial.base_eval_loss for trial in found.trials if trial.base_eval_loss is not None), None)
+    base = found.base_eval_loss
     ended = choice is not None and all(trial.outcome == "finished" for trial in choice.trials)
     curves = [data.steps[trial.trial_id] for trial in choice.trials] if choice and ended else []
     level, zone = part.train_loss, data.spec.convergence_band

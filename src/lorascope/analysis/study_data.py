@@ -63,7 +63,7 @@ class StudyData:
     evaluations: dict[str, tuple[EvalRecord, ...]]
     """By trial id, the same."""
     further: dict[str, tuple[FurtherEvalRecord, ...]]
-    """Evaluations on further held-out rows in their order, by trial id."""
+    """Evaluations on further held-out rows in their order, by trial id; the base model's under the empty name."""
     looks: tuple[LookRecord, ...]
     """Looks of a sequential study that compared ranks, in order."""
     goes_on: bool

@@ -80,6 +80,7 @@ def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
         study=_study(data, trials),
         trials=trials,
         ranks=ranks,
+        base_eval_loss=found.base_eval_loss,
         answer=find_answer(found, verdict, recommendation, truncation),
         recommendation=recommendation,
         verdict=verdict,

@@ -1,7 +1,4 @@
-"""Shape of summary.json; its sentences are messages. docs/summary.md is made from the texts under the fields.
-
-A number that does not exist (yet) is null: not measured, not reached, or not finite.
-"""
+"""Shape of summary.json, whose sentences are messages; docs/summary.md is made from it. A missing number is null."""
 
 from collections.abc import Iterable
 from typing import Literal, TypeVar
@@ -254,6 +251,8 @@ class SetSummary(Section):
     """Every trial, in the order of the plan."""
     ranks: tuple[RankSection, ...]
     """Every rank, ascending."""
+    base_eval_loss: float | None
+    """The base model's held-out loss on the rows that the ranks are compared on; null unless all were evaluated."""
     answer: AnswerSection
     """The study's answer, in one word and one sentence."""
     recommendation: RecommendationSection

@@ -138,7 +138,7 @@ def _best_row(ranks: Sequence[RankSection]) -> int | None:
 
 
 def _columns(summary: StudySummary, ranks: Sequence[RankSection]) -> list[Column]:
-    base = next((trial.base_eval_loss for trial in summary.trials if trial.base_eval_loss is not None), None)
+    base = summary.base_eval_loss
     unsteady = "?" if any(caution.kind == "unsteady_steps" for caution in summary.cautions) else ""
     rates = {part.best_learning_rate for part in ranks if part.best_learning_rate is not None}
     columns = {

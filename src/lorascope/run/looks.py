@@ -6,7 +6,8 @@ from lorascope.analysis.study_data import by_trial, read_study
 from lorascope.analysis.verdict.next_look import measured_prices, next_look
 from lorascope.engine.evaluate import example_nats
 from lorascope.modeling.adapters.peft_io import read_updates
-from lorascope.records import FurtherEvalRecord, LookRecord, TrialRecord
+from lorascope.modeling.packing.packed_layout import BASE_ONLY
+from lorascope.records import BASE_MODEL, FurtherEvalRecord, LookRecord, TrialRecord
 from lorascope.run.adapters import attach_updates
 from lorascope.run.context import RunContext
 from lorascope.search.sequential import goes_on, pending_rows
@@ -32,13 +33,27 @@ def take_look(run: RunContext) -> bool:
     return goes_on([look])
 
 
+def evaluate_base(run: RunContext) -> None:
+    """Evaluate the base model on the further rows of the last look, where it was not and the time allows it."""
+    held, further = len(run.study.splits.eval), by_trial(run.store.read(FurtherEvalRecord)).get(BASE_MODEL, ())
+    first = held + sum(len(record.example_nats) for record in further)
+    last = run.store.read(LookRecord)[-1].rows
+    tokens = sum(row.n_tokens for row in run.study.splits.spare[first - held : last - held])
+    if tokens and run.clock.allows_analysis(tokens):
+        run.tracker.phase("evaluating the base on further rows")
+        _evaluate(run, BASE_MODEL, BASE_ONLY, first, last)
+        run.progress.lap("further_rows")
+
+
 def _evaluate_rows(run: RunContext, look: LookRecord) -> None:
     """Evaluate trained adapters on the held-out rows that they lack; each result is stored when it is there."""
     pending = _pending(run, look)
     try:
         for number, one in enumerate(pending, 1):
             run.tracker.phase(f"evaluating on further rows: adapter {number} of {len(pending)}")
-            _evaluate(run, *one, _last_row(look))
+            trial, first = one
+            attach_updates(run, trial.trial_id, read_updates(run.folder.trial_adapter(trial.trial_id)))
+            _evaluate(run, trial.trial_id, 0, first, _last_row(look))
             run.progress.lap("further_rows", _work(run, [one], look))
     finally:
         run.study.frozen.attach([])
@@ -68,14 +83,13 @@ def _last_row(look: LookRecord) -> int:
     return look.next_value if look.next == "rows" else look.rows
 
 
-def _evaluate(run: RunContext, trial: TrialRecord, first: int, last: int) -> None:
+def _evaluate(run: RunContext, trial_id: str, adapter: int, first: int, last: int) -> None:
     held = len(run.study.splits.eval)
     rows = run.study.splits.spare[first - held : last - held]
-    attach_updates(run, trial.trial_id, read_updates(run.folder.trial_adapter(trial.trial_id)))
-    nats, seconds = example_nats(run.study.frozen, 0, rows, run.study.spec, check_stop=run.check_stop)
+    nats, seconds = example_nats(run.study.frozen, adapter, rows, run.study.spec, check_stop=run.check_stop)
     run.store.put(
         FurtherEvalRecord(
-            trial_id=trial.trial_id,
+            trial_id=trial_id,
             first_row=first,
             example_nats=nats,
             example_target_tokens=tuple(row.n_targets for row in rows),

@@ -31,7 +31,7 @@ from lorascope.records import (
 from lorascope.run.adapters import best_trials, choose_adapters
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
-from lorascope.run.looks import take_look
+from lorascope.run.looks import evaluate_base, take_look
 from lorascope.run.post_training import PostTraining, stored_analyses
 from lorascope.run.predict import predict_once, update_calibration, update_noise
 from lorascope.run.prepare import PreparedStudy, prepare_study
@@ -242,6 +242,8 @@ def _train(run: RunContext, executor: Executor) -> bool:
     complete = _train_rounds(run, executor)
     while complete and run.study.spec.until_decided and take_look(run):
         complete = _train_rounds(run, executor)
+    if complete and run.study.spec.until_decided:
+        evaluate_base(run)
     return complete
 
 

@@ -82,15 +82,7 @@ def _loss(summary: StudySummary) -> Iterator[str]:
     if not compared:
         return
     best = min(compared, key=lambda part: part.eval_loss or 0.0)
-    base = next((trial.base_eval_loss for trial in summary.trials if trial.base_eval_loss is not None), None)
-    yield tr(
-        "The loss on {count} held-out examples fell from {base} nats per token before training to {loss} at rank "
-        "{rank}, the lowest.",
-        count=format_count(summary.compared_rows or 0),
-        base=f"{base:.3f}" if base is not None else "?",
-        loss=f"{best.eval_loss:.3f}",
-        rank=best.rank,
-    )
+    yield _lowest(summary, best)
     for part in compared:
         if part is not best and part.excess_loss_ci95 is not None:
             yield tr("Rank {rank} ended {difference} above it.", rank=part.rank, difference=excess_with_interval(part))
@@ -100,6 +92,25 @@ def _loss(summary: StudySummary) -> Iterator[str]:
         )
     if summary.looks:
         yield over_looks(summary)
+
+
+def _lowest(summary: StudySummary, best: RankSection) -> str:
+    base, count, loss = summary.base_eval_loss, format_count(summary.compared_rows or 0), f"{best.eval_loss:.3f}"
+    if base is None:
+        return tr(
+            "The loss on {count} held-out examples is lowest at rank {rank}, {loss} nats per token.",
+            count=count,
+            rank=best.rank,
+            loss=loss,
+        )
+    return tr(
+        "The loss on {count} held-out examples fell from {base} nats per token before training to {loss} at rank "
+        "{rank}, the lowest.",
+        count=count,
+        base=f"{base:.3f}",
+        loss=loss,
+        rank=best.rank,
+    )
 
 
 def _cost(summary: StudySummary) -> Iterator[str]:

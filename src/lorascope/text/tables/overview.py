@@ -33,8 +33,7 @@ def overview_table(summary: StudySummary) -> Table:
         (tr("step"), lambda part: optional(part.step_seconds, lambda seconds: format_seconds(seconds) + mark)),
         (tr("peak memory"), lambda part: optional(part.peak_memory_bytes, format_bytes)),
     )
-    base = next((trial.base_eval_loss for trial in summary.trials if trial.base_eval_loss is not None), None)
-    first = (tr("base"), optional(base, "{:.3f}".format), *[NONE] * (len(table.header) - 2))
+    first = (tr("base"), optional(summary.base_eval_loss, "{:.3f}".format), *[NONE] * (len(table.header) - 2))
     table = replace(table, rows=(first, *table.rows), ranks=(None, *table.ranks))
     return replace(drop_empty(table), style="overview", note=_overview_note(summary))
 
