@@ -15,7 +15,6 @@ from lorascope.analysis.estimates.holm import holm
 from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.summary import SetComparisonSection, SetSummary, TargetSetSection, TargetSetsSection
-from lorascope.analysis.verdict.claims import claims
 from lorascope.analysis.verdict.decide import LEAST
 from lorascope.message import Message
 from lorascope.records import Arm
@@ -78,7 +77,7 @@ def choose_set(
 ) -> tuple[str, Message]:
     """Choose the set with the fewest parameters of those shown to be adequate, else that of lowest loss.
 
-    Adequate means within the tolerance of every rank of every set: each set's rank was chosen on the same rows.
+    Adequate means within the tolerance of every rank of the other sets: each set's rank was chosen on the same rows.
     One seed shows nothing of another.
 
     Args:
@@ -91,10 +90,10 @@ def choose_set(
     Returns:
         The set's name, and why.
     """
-    arms = list(rows)
-    between = {(arms.index(a), arms.index(b)): found for (a, b), found in pairs.items()}
-    tests = claims(range(len(arms)), between, tolerance)
-    enough = [arm for arm in best if tests[arms.index(arm)].is_adequate and len(rows[arm].losses) > 1]
+    found = [max(pairs[a, b].chance_below(tolerance) for b in rows if b[0] != a[0]) for a in rows]
+    # The arm of the lowest loss is adequate, so that at least one hypothesis of inadequacy is false
+    tests = dict(zip(rows, holm(found, most_true=len(rows) - 1), strict=True))
+    enough = [arm for arm in best if tests[arm] <= LEVEL and len(rows[arm].losses) > 1]
     if enough:
         name, rank = min(enough, key=lambda arm: _parameters(summaries, arm) or math.inf)
         return name, Message("sets.adequate", targets=name, rank=rank, tolerance=tolerance)

@@ -88,3 +88,19 @@ def test_the_smaller_set_is_used_where_it_is_shown_to_be_adequate(worse: Mapping
     assert (name, reason.code) == (use, "sets.adequate")
     (found,) = compare_ranks(summaries_of(ranks), pairs, best)
     assert found.p <= LEVEL
+
+
+def test_a_set_is_adequate_however_its_own_ranks_compare() -> None:
+    """A rank of the same set that may be better says nothing of the other set."""
+    ranks, best = {"a": (2, 4), "b": (2, 4)}, [("a", 4), ("b", 2)]
+    rows, _ = simulate(ranks, {"a": 0.0, "b": 0.1}, np.random.default_rng(2))
+    pairs = {
+        (one, other): Uncertain(
+            value=0.0 if one[0] == other[0] else -0.1 if one[0] == "a" else 0.1,
+            variance=1e-2 if one[0] == other[0] else 1e-6,
+            degrees=50,
+        )
+        for one, other in permutations(rows, 2)
+    }
+    name, reason = choose_set(summaries_of(ranks), best, pairs, rows, TOLERANCE)
+    assert (name, reason.code) == ("a", "sets.adequate")
