@@ -53,11 +53,6 @@ def render_result(result: Result, code: str) -> Parts:
         return {"result": view.result(result.summary), "summary_charts": summary_charts(result.data, result.summary)}
 
 
-def _files(study: LiveStudy) -> str:
-    """Return the address of the study's files; empty without a report."""
-    return f"/study/{quote(study.name, safe='')}/files/" if study.report else ""
-
-
 def _lines(study: LiveStudy, snapshot: Snapshot) -> Iterator[tuple[str, object]]:
     """Yield the lines that have points, named by chart and by trial id or column."""
     for trial in snapshot.trials:
