@@ -21,6 +21,8 @@ from lorascope.web.state import State, study_state
 POLL_SECONDS = 0.4
 _SUMMARY_SHARE = 20
 """After a summary, the next one waits this many times as long as it took: at most a twentieth of one core."""
+RETRY_SECONDS = 5.0
+"""Wait after a summary that failed, as it does where the store is locked for long."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,10 +145,10 @@ class StudyMonitor:
         try:
             data = load_study(self._folder)
             result = Result(data=data, summary=summarize_data(data))
-        except (InputError, sqlite3.Error):
-            return  # the next poll reports the problem
-        finally:
-            self._summary_from = time.monotonic() + _SUMMARY_SHARE * (time.monotonic() - began)
+        except (InputError, sqlite3.Error):  # a lasting problem is reported by a poll; a passing one leaves no trace
+            self._summary_from, self._summary_key = time.monotonic() + RETRY_SECONDS, None
+            return
+        self._summary_from = time.monotonic() + _SUMMARY_SHARE * (time.monotonic() - began)
         with self._lock:
             if key == self._summary_key:
                 self._set(result=result)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import long_studies
+from lorascope import analysis
 from lorascope.analysis import StudyData, StudySummary, summarize_data
 from lorascope.charts.downsample import smooth
 from lorascope.records import Environment, GpuSample, StepRecord, SystemSample, TrialOutcome
@@ -123,6 +124,24 @@ def test_monitor_summarizes_once_for_all_languages(make_study: MakeStudy, monkey
     assert english["state"]["name"] == korean["state"]["name"]
     assert points(english, "train") == points(korean, "train")
     assert models.count("counted") == 1
+
+
+def test_monitor_summarizes_again_where_the_store_was_locked(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = [sqlite3.OperationalError("database is locked")]
+    load = analysis.load_study
+
+    def load_study(folder: Path) -> StudyData:
+        if locked:
+            raise locked.pop()
+        return load(folder)
+
+    monkeypatch.setattr(monitor_module, "load_study", load_study)
+    monkeypatch.setattr(monitor_module, "RETRY_SECONDS", 0.0)
+    monitor = StudyMonitor(make_study(done=DONE))
+    assert "result" not in all_parts(monitor)
+    assert "result" in all_parts(monitor)
 
 
 def test_monitor_update_of_a_long_study_is_below_100_kb(tmp_path: Path) -> None:
