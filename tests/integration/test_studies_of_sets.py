@@ -13,6 +13,8 @@ from lorascope.records import PeftCheck, TrialRecord
 from lorascope.report.write import write_report
 from lorascope.run.export import export_adapter
 from lorascope.store import StudyStore
+from lorascope.web.monitor import StudyMonitor
+from lorascope.web.parts import render_study
 from support.studies import execute, read_study, study_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:`is_gradient_checkpointing`")
@@ -146,6 +148,21 @@ def test_report_and_terminal_show_a_table_for_each_set(folder: Path, lorascope: 
     code, out, _ = lorascope("report", folder)
     assert code == 0
     assert out
+
+
+def test_page_names_every_number_of_the_sets_and_says_what_its_lines_are(folder: Path) -> None:
+    """On a narrow screen a row is a card, whose cells are named by their column."""
+    monitor = StudyMonitor(folder)
+    monitor.poll()
+    assert monitor._summary_thread is not None
+    monitor._summary_thread.join()
+    parts: Mapping[str, Any] = render_study(monitor.poll(), "en")
+    shown = parts["result"].partition("Sets of target modules")[2].partition("<details>")[0]
+    assert "<td>" not in shown
+    assert '<td data-label="rank to use">' in shown
+    assert "Loss of the first minus that of the second" in shown
+    captions = {chart["name"]: chart["caption"] for chart in parts["live_charts"]}
+    assert "All sets of target modules are drawn" in captions["eval_loss"]
 
 
 def test_complete_study_of_sets_trains_nothing_again(

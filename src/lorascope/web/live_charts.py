@@ -37,6 +37,8 @@ def live_charts(snapshot: Snapshot) -> list[ChartPart]:
     ranks = sorted(snapshot.spec.ranks)
     steps = snapshot.resolved.total_steps if snapshot.resolved else None
     lines = tr("Strong: each rank at its best rate so far. Thin: other rates.")
+    if len(snapshot.spec.target_sets) > 1:
+        lines += " " + tr("All sets of target modules are drawn; choose one above.")
     charts = _loss_charts(_by_rank(ranks), lines, steps)
     if snapshot.sample is not None:
         caption = tr("The whole process over its running time. Faint: lowest and highest reading.")
