@@ -1,6 +1,7 @@
 """A complete run, the files of its folder, and export."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -117,6 +118,18 @@ def test_export_writes_the_adapter_and_the_merged_model(
 
 def base_path(folder: Path) -> str:
     return load_spec(folder / "study.yaml", {}).model
+
+
+def test_export_of_an_adapter_whose_file_is_gone_says_where_it_was(
+    lorascope: Lorascope, studies: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """The study is complete: to run it to its end would bring nothing back."""
+    study = shutil.copytree(studies["llama"], tmp_path / "study")
+    (study / "adapters" / "r4" / "adapter_model.safetensors").unlink()
+    code, _, err = lorascope("export", study, "--rank", 4, "--to", tmp_path / "new")
+    assert code == 2
+    assert f"there is no adapter of rank 4 in {study / 'adapters' / 'r4'}" in err
+    assert "if it is complete, bring the adapter's files back from a copy" in err
 
 
 def test_export_refuses_a_missing_rank(lorascope: Lorascope, studies: Mapping[str, Path], tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def _find(study: StudyFolder, rank: int, target_modules: str | None) -> tuple[Re
             remedy="start a new study with lower learning_rates",
         )
     if resolved is None or not all((source / name).is_file() for name in (CONFIG, WEIGHTS)):
-        raise InputError(f"rank {rank} has no finished adapter yet", remedy="run the study to its end first")
+        raise InputError(
+            f"there is no adapter of rank {rank} in {source}",
+            remedy="run the study to its end; if it is complete, bring the adapter's files back from a copy",
+        )
     for name in (CONFIG, WEIGHTS):
         if not (source / name).resolve().is_relative_to(study.adapters.resolve()):
             raise InputError(
