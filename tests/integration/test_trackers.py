@@ -1,62 +1,46 @@
-"""One file and one line add a tracker, and it hears everything of a run."""
+"""A tracker hears everything of a run."""
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from lorascope.errors import InputError, Interrupted
+from lorascope.errors import Interrupted
 from lorascope.records import ActivityRecord, ProgressRecord
 from lorascope.run.study import run_study
-from lorascope.run.trackers import TRACKERS, make_tracker
+from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import Watcher, study_of
 
-NOTEBOOK = '''
-"""A tracker that writes a line for each event."""
-
 
 class Notebook:
-    def __init__(self, folder):
-        self._file = folder.with_suffix(".notebook")
+    """Implements the Tracker protocol as a line for each event."""
 
-    def _write(self, *words):
-        with self._file.open("a", encoding="utf-8") as file:
-            print(*words, file=file)
+    def __init__(self) -> None:
+        self.lines = list[str]()
 
-    def phase(self, text):
-        self._write("phase", text)
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        return lambda *values: self.lines.append(" ".join([event, *self._words(event, values)]))
 
-    def progress(self, share_done, seconds_left):
-        self._write("progress", share_done)
-
-    def note(self, text):
-        self._write("note", text)
-
-    def warning(self, text):
-        self._write("warning", text)
-
-    def begin(self, resolved, trials, done):
-        self._write("begin", resolved.total_steps, *(trial.trial_id for trial in trials), len(done))
-
-    def solo_cost(self, cost):
-        self._write("solo_cost", cost.rank)
-
-    def step(self, records):
-        self._write("step", *(record.step for record in records))
-
-    def evaluation(self, record):
-        self._write("evaluation", record.trial_id, record.step)
-
-    def outcome(self, outcome):
-        self._write("outcome", outcome.trial_id, outcome.state)
-
-    def end(self):
-        self._write("end")
-'''
+    def _words(self, event: str, values: tuple[Any, ...]) -> list[str]:
+        match event, values:
+            case "begin", (resolved, trials, done):
+                words = [resolved.total_steps, *(trial.trial_id for trial in trials), len(done)]
+            case "solo_cost", (cost,):
+                words = [cost.rank]
+            case "step", (records,):
+                words = [record.step for record in records]
+            case "evaluation", (record,):
+                words = [record.trial_id, record.step]
+            case "outcome", (outcome,):
+                words = [outcome.trial_id, outcome.state]
+            case _:
+                words = list(values[:1])
+        return [str(word) for word in words]
 
 
 @pytest.fixture
@@ -73,18 +57,10 @@ def spec(model_folders: Mapping[str, str], rows_file: str) -> StudySpec:
     )
 
 
-@pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "notebook.py").write_text(NOTEBOOK, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(TRACKERS, "notebook", "notebook:Notebook")
-
-
-@pytest.mark.usefixtures("registered")
 def test_tracker_receives_every_event_of_a_run(spec: StudySpec, tmp_path: Path) -> None:
-    folder, watcher = tmp_path / "study", Watcher()
-    run_study(spec, folder, trackers=[watcher, make_tracker("notebook", folder)], command="lorascope run")
-    lines = (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()
+    folder, watcher, notebook = tmp_path / "study", Watcher(), Notebook()
+    run_study(spec, folder, trackers=[watcher, cast("Tracker", notebook)], command="lorascope run")
+    lines = notebook.lines
     phases = [f"phase {text}" for text in watcher.phases]
     assert [line for line in lines if line.startswith("phase")] == phases
     assert [line for line in lines if line.startswith("progress")] == [
@@ -109,15 +85,8 @@ def test_tracker_receives_every_event_of_a_run(spec: StudySpec, tmp_path: Path) 
     assert {name for name, one in activities.items() if one.spent_seconds} == spent
 
 
-@pytest.mark.usefixtures("registered")
 def test_tracker_is_closed_when_a_run_is_stopped(spec: StudySpec, tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    stopping = Watcher(at_step=lambda step: os.kill(os.getpid(), signal.SIGINT))
+    stopping, notebook = Watcher(at_step=lambda step: os.kill(os.getpid(), signal.SIGINT)), Notebook()
     with pytest.raises(Interrupted):
-        run_study(spec, folder, trackers=[stopping, make_tracker("notebook", folder)], command="lorascope run")
-    assert (tmp_path / "study.notebook").read_text(encoding="utf-8").splitlines()[-1] == "end"
-
-
-def test_tracker_that_is_not_registered_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no tracker 'wandb'"):
-        make_tracker("wandb", tmp_path)
+        run_study(spec, tmp_path / "study", trackers=[stopping, cast("Tracker", notebook)], command="lorascope run")
+    assert notebook.lines[-1] == "end"

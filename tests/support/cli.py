@@ -172,7 +172,7 @@ class FakeRun:
         script = Script(spec=spec)
         with StudyStore.create(folder / "study.db") as store:
             store.put(environment(device="cpu", device_name="cpu", seeds=spec.seeds, command=command))
-            view = Recorder(store, *trackers)
+            view = Recorder(store, trackers[0])
             script.begin(view)
             script.evaluate(view, 0, 2.0)
             for step in range(1, 21):

@@ -1,22 +1,29 @@
 """``lorascope export``: copy the adapter of one rank, or merge it into the model."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from lorascope.errors import InputError
 
 
 def export(
     folder: Path,
     /,
     *,
-    rank: int,
-    to: Path,
+    rank: int | None = None,
+    to: Path | None = None,
     target_modules: str | None = None,
     truncate: int | None = None,
     merge: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    to_tracker: str | None = None,
 ) -> int:
     """Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.
+
+    With --to-tracker, bring the study's runs to an experiment tracker instead.
 
     Parameters
     ----------
@@ -32,9 +39,29 @@ def export(
         Truncate the adapter to this smaller rank first, by singular values.
     merge
         Write the whole model with the adapter merged into its weights.
+    to_tracker
+        Experiment trackers: wandb, mlflow, tensorboard, trackio. What one has already is not sent again.
     """
+    if to_tracker is not None:
+        return _export_to_trackers(folder, to_tracker.split(","), adapter=(rank, to))
+    if rank is None or to is None:
+        raise InputError("--rank and --to say what to export", remedy="give both, or --to-tracker NAME")
     from lorascope.run.export import export_adapter
 
     export_adapter(folder, rank, to, target_modules=target_modules, truncate=truncate, merge=merge)
     print(to)  # noqa: T201
+    return 0
+
+
+def _export_to_trackers(folder: Path, names: list[str], *, adapter: tuple[int | None, Path | None]) -> int:
+    if adapter != (None, None):
+        raise InputError("--to-tracker exports runs, not an adapter", remedy="leave out --rank and --to")
+    from lorascope.report import write_report
+    from lorascope.run.trackers.export import export_runs
+
+    write_report(folder)
+    for name in names:
+        with redirect_stdout(sys.stderr):  # what a library says is no result
+            where = export_runs(folder, name)
+        print(f"{name}: {where}")  # noqa: T201
     return 0

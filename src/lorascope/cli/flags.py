@@ -45,7 +45,8 @@ _GROUPS: Mapping[type[Fields], Group] = {
     AnswerFields: ANSWER,
     ComputeFields: COMPUTE,
 }
-_OTHER_GROUPS = {"model": STUDY, "cost": MEASURING, "truncation": MEASURING, "forgetting_text": MEASURING}
+_OTHER_GROUPS = {"model": STUDY, "cost": MEASURING, "truncation": MEASURING, "forgetting_text": MEASURING,
+                 "report_to": STUDY}  # fmt: skip
 """Fields that stand in another group than those of their class."""
 
 

@@ -117,18 +117,22 @@ def _train_and_report(
 
     live = console.is_terminal and not as_json
     view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
-    with view:
+    from lorascope.run.trackers.followers import follow_run
+
+    with view, follow_run(spec.report_to, folder, view.note, view.phase) as followers:
         view.phase("starting")
         if page is not None:
             view.note(f"watch it at {page.address}")
         with pause_gc():
             from lorascope.run.study import run_study
 
-        run_study(spec, folder, trackers=[view], command=_command(), began=began)
+        run_study(spec, folder, trackers=[view, followers.tracker], command=_command(), began=began)
         view.phase("writing the report")
         from lorascope.report import write_report
 
-        return write_report(folder)
+        report = write_report(folder)
+        followers.result()
+        return report
 
 
 def _stopped(console: Console, folder: Path) -> int:

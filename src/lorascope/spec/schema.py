@@ -17,8 +17,9 @@ from lorascope.spec.fields.types import contradiction
 
 ANALYSIS_FIELDS = frozenset(
     {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost", "time_budget"}
+    | {"report_to"}
 )
-"""Fields that change analysis or measurement but no training; a finished study accepts new values."""
+"""Fields that change analysis, measurement or who is told, but no training; a finished study accepts new values."""
 
 
 class StudySpec(ComputeFields, AnswerFields, TrainingFields, LoraFields, RowFields):

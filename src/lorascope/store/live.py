@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lorascope.records import EvalRecord, GpuSample, SystemSample
+from lorascope.records import EvalRecord, GpuSample, StepRecord, SystemSample
 from lorascope.store.study import StudyStore
 from lorascope.store.tables import table_of
 
@@ -108,6 +108,18 @@ class LiveStore(StudyStore):
     def evaluations_after(self, trial_id: str, step: int) -> list[EvalRecord]:
         """Read a trial's evaluations after a step."""
         return self._select(EvalRecord, "WHERE trial_id = ? AND step > ?", trial_id, step)
+
+    def steps_after(self, trial_id: str, step: int) -> list[StepRecord]:
+        """Read a trial's steps after a step."""
+        return self._select(StepRecord, "WHERE trial_id = ? AND step > ?", trial_id, step)
+
+    def samples_from(self, place: int) -> list[SystemSample]:
+        """Read the readings of the process from a place on, counted from 0."""
+        return self._select(SystemSample, "", place, order="ORDER BY number LIMIT -1 OFFSET ?")
+
+    def gpu_samples_from(self, seconds: float) -> list[GpuSample]:
+        """Read the readings of GPUs in the whole run, those of solo runs left out, from a moment on."""
+        return self._select(GpuSample, "WHERE rank IS NULL AND seconds >= ?", seconds)
 
     def _buckets(self, sql: str, *arguments: str | int) -> list[Bucket]:
         with self._lock:

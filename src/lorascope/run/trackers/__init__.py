@@ -1,15 +1,9 @@
-"""Trackers: they follow a run through its events, as a terminal view or an experiment tracker does.
-
-To add one, write a module here with a class that follows ``Tracker`` and name it in ``TRACKERS``.
-"""
+"""Trackers: they follow a run through its events, as a terminal view does; ``experiment`` has those of experiments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from pkgutil import resolve_name
 from typing import Protocol, cast
 
-from lorascope.errors import InputError
 from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 
 
@@ -64,18 +58,6 @@ class Tracker(Protocol):
 
     def end(self) -> None:
         """End: the run is complete, was stopped or failed, and nothing follows."""
-
-
-TRACKERS: dict[str, str] = {}
-"""By name, a class whose instances follow ``Tracker``, as ``module:class``. It is called with the study's folder."""
-
-
-def make_tracker(name: str, folder: Path) -> Tracker:
-    """Make a registered tracker. Raises InputError where there is none of that name."""
-    if name not in TRACKERS:
-        raise InputError(f"there is no tracker {name!r}", remedy=f"choose one of: {', '.join(TRACKERS) or 'none yet'}")
-    tracker: Tracker = resolve_name(TRACKERS[name])(folder)
-    return tracker
 
 
 class _TrackerGroup:

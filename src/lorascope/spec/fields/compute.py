@@ -2,11 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lorascope.spec.fields.types import Fields, NonEmpty
 
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+
+
+def _split_names(given: object) -> object:
+    """Take names between commas for a list, and ``none`` for an empty one."""
+    names = tuple(given.split(",")) if isinstance(given, str) else given
+    return () if names in (("none",), ["none"]) else names
 
 
 class ComputeFields(Fields):
@@ -36,6 +42,10 @@ class ComputeFields(Fields):
 
     device: NonEmpty = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
+
+    report_to: Annotated[tuple[NonEmpty, ...], BeforeValidator(_split_names)] = ()
+    """Experiment trackers that follow the run: ``wandb``, ``mlflow``, ``tensorboard``, ``trackio``; each is an extra of
+    the package. ``none`` overrides those of a study file. One that fails or hangs does not disturb the run."""
 
     trust_remote_code: bool = False
     """Run code that a model on the hub ships."""
