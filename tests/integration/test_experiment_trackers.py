@@ -188,13 +188,21 @@ def test_each_tracker_says_where_its_runs_are(study: Study) -> None:
     assert [note for note in study.notes if "without it" in note] == []
 
 
-def export(folder: Path, home: Path) -> None:
-    command = [sys.executable, "-m", "lorascope", "export", str(folder), "--to-tracker", ",".join(NAMES)]
-    done = subprocess.run(
-        command, env=os.environ | variables(home), cwd=home, capture_output=True, text=True, check=False
-    )
+def export(home: Path, *arguments: str) -> str:
+    """Run Python in a process of its own, as a library may change the one it is in; return standard output."""
+    command, environment = [sys.executable, *arguments], os.environ | variables(home)
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == NAMES
+    return done.stdout
+
+
+EXPORT_RUNS = """
+import sys
+from pathlib import Path
+from lorascope.run.trackers.export import export_runs
+for name in sys.argv[2:]:
+    export_runs(Path(sys.argv[1]), name)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +210,9 @@ def exported(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study, exported to trackers that know nothing of it, and then once more."""
     home = tmp_path_factory.mktemp("exported")
     shutil.copytree(study.folder, home / "study", ignore=shutil.ignore_patterns("tensorboard"))
-    export(home / "study", home)
-    export(home / "study", home)
+    lines = export(home, "-m", "lorascope", "export", str(home / "study"), "--to-tracker", ",".join(NAMES)).splitlines()
+    assert [line.partition(":")[0] for line in lines] == NAMES
+    export(home, "-c", EXPORT_RUNS, str(home / "study"), *NAMES)
     return replace(study, folder=home / "study", home=home)
 
 
@@ -235,8 +244,7 @@ def test_charts_of_a_gpu_are_in_one_group_of_wandb(study: Study, tmp_path: Path)
         store.put_all(replace(gpu, rank=rank, memory_utilization_percent=10 * rank) for rank in (2, 4))
     home = tmp_path / "home"
     home.mkdir()
-    command = [sys.executable, "-m", "lorascope", "export", str(folder), "--to-tracker", "wandb"]
-    subprocess.run(command, env=os.environ | variables(home), cwd=home, capture_output=True, check=True)
+    export(home, "-c", EXPORT_RUNS, str(folder), "wandb")
     runs = READERS["wandb"](home, folder)
     assert len({run.group for run in runs.values()}) == 1
     for trial, access in (("r2", 20), ("r4", 40)):
@@ -252,12 +260,14 @@ def test_charts_of_a_gpu_are_in_one_group_of_wandb(study: Study, tmp_path: Path)
 
 NOTEBOOK = """
 class Notebook:
-    def __init__(self, folder): self.file = folder.with_suffix(".notebook").open("a", buffering=1)
+    def __init__(self, folder): self.file = folder.with_suffix(".notebook")
     def last_step(self, run): return -1
-    def log(self, run, rows): print(run.name, *(row.step for row in rows), file=self.file)
-    def result(self, run, result): print(run.name, "result", *result.ranks.header[:2], file=self.file)
-    def close(self, run, state): print(run.name, state, file=self.file)
-    def where(self): return "here"
+    def log(self, run, rows): self.write(run.name, *(row.step for row in rows))
+    def result(self, run, result): self.write(run.name, "result", *result.ranks.header[:2])
+    def close(self, run, state): self.write(run.name, state)
+    def where(self): return str(self.file)
+    def write(self, *words):
+        with self.file.open("a") as file: print(*words, file=file)
 """
 BROKEN = """
 class Broken:
@@ -295,7 +305,7 @@ def test_experiment_tracker_is_added_by_one_file_and_one_line(
     register("notebook", NOTEBOOK)
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(study.folder, tmp_path / "study", ignore=shutil.ignore_patterns("tensorboard"))
-    assert export_runs(tmp_path / "study", "notebook") == "here"
+    assert export_runs(tmp_path / "study", "notebook") == str(tmp_path / "study.notebook")
     steps = " ".join(map(str, range(STEPS + 1)))
     lines = (tmp_path / "study.notebook").read_text().splitlines()
     assert lines[0].startswith("study 0 1")

@@ -67,6 +67,8 @@ def check(words: list[str]) -> None:
         check_pip(rest)
     elif program in {"python", ".venv/bin/python"}:
         assert (ROOT / rest[0]).is_file()
+    elif program in {"wandb", "tensorboard"}:
+        assert program in EXTRAS
     else:
         assert program == "echo", f"nothing checks {program!r}; teach this test to"
 
