@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lorascope.api import plan, run
     from lorascope.report.study import Study
 
-__all__ = ["Study", "__version__"]
+__all__ = ["Study", "__version__", "plan", "run"]
 __version__ = "0.1.0"
 
 
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> object:
         from lorascope.report.study import Study
 
         return Study
+    if name in {"plan", "run"}:
+        from lorascope import api
+
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

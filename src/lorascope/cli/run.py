@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,20 +55,27 @@ def run(
         Show the study in a browser while it runs; the address is printed.
     """
     study, spec = read_study(study, flags)
-    folder = out if out is not None else _default_folder(study, spec)
+    folder = out if out is not None else default_folder(study, spec)
     return _execute(spec, folder, as_json=json, serve=serve)
 
 
 def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
     """Return the name of the study, by default that of the demo preset, and its spec with the flags applied."""
     given, peft_config = given_fields(flags), getattr(flags, "peft_config", None)
-    if study is None and peft_config is None and not {"model", "dataset"} & given.keys():
-        study = DEFAULT_PRESET
-    spec = load_spec(find_study(study) if study is not None else None, given, peft_config)
+    study, spec = read_fields(study, given, peft_config)
     if peft_config is not None and peft_config.is_dir():
         text = f"note: the study takes the settings of the adapter in {peft_config}, and none of its weights"
         print(text, file=sys.stderr)  # noqa: T201
     return study, spec
+
+
+def read_fields(
+    study: str | None, given: Mapping[str, object], peft_config: Path | None = None
+) -> tuple[str | None, StudySpec]:
+    """Return the name of the study and its spec with the fields given; see ``load_spec``."""
+    if study is None and peft_config is None and not {"model", "dataset"} & given.keys():
+        study = DEFAULT_PRESET
+    return study, load_spec(find_study(study) if study is not None else None, given, peft_config)
 
 
 def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
@@ -158,7 +166,7 @@ def _command() -> str:
     return shlex.join(["lorascope", *sys.argv[1:]])
 
 
-def _default_folder(study: str | None, spec: StudySpec) -> Path:
+def default_folder(study: str | None, spec: StudySpec) -> Path:
     """Return the folder that was given as the study, or one named after preset, model and data set."""
     if study in preset_names():
         return Path("studies") / str(study)

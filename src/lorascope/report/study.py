@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.errors import InputError
 from lorascope.report.write import Report, render, write_files
+from lorascope.store.folder import StudyFolder
 from lorascope.text.say import say
 
 if TYPE_CHECKING:
@@ -37,6 +38,27 @@ class Study:
     def report(self) -> Report:
         """Write report.html, report.md with its charts, and summary.json into the folder."""
         return write_files(self.folder, self.data, self.summary)
+
+    def best_adapter(self, rank: int | None = None) -> Path:
+        """Return the folder of a rank's adapter in PEFT's format, by default of the rank that the study recommends.
+
+        Raises InputError where the study recommends none yet, or has no such adapter.
+        """
+        chosen = self.summary.recommendation.use.rank if rank is None else rank
+        if chosen is None:
+            raise InputError("the study recommends no rank yet", remedy="run it on, or name a rank")
+        folder = StudyFolder(self.folder).adapters / f"r{chosen}"
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no adapter of rank {chosen} in {folder.parent}", remedy="run the study to its end"
+            )
+        return folder
+
+    def to_peft(self, model: Any, rank: int | None = None) -> Any:  # noqa: ANN401 - PEFT's and Transformers' types
+        """Return the model with a rank's adapter, as a ``PeftModel``; see ``best_adapter``."""
+        from peft import PeftModel  # noqa: PLC0415 - loads Torch
+
+        return PeftModel.from_pretrained(model, str(self.best_adapter(rank)))
 
     @cached_property
     def charts(self) -> Mapping[str, Any]:
