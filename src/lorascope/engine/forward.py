@@ -157,13 +157,16 @@ class FrozenModel:
             return None
         return DropoutStreams(names, lengths=sent.layout.lengths, widths=sent.layout.widths, backend=self.backend)
 
-    def _run(self, part: torch.nn.Module, sent: "_Sent", **arguments: torch.Tensor) -> "_Output":
-        wanted = PACKED if self.packing else self.own_attention
-        if self.model.config._attn_implementation != wanted:
+    def set_attention(self, name: str) -> None:
+        """Let the model attend by the function of this name. Raises UnsupportedModelError where it does not."""
+        if self.model.config._attn_implementation != name:
             with quiet():
-                self.model.set_attn_implementation(wanted)
-            if self.model.config._attn_implementation != wanted:
+                self.model.set_attn_implementation(name)
+            if self.model.config._attn_implementation != name:
                 raise UnsupportedModelError("attention of its own only")
+
+    def _run(self, part: torch.nn.Module, sent: "_Sent", **arguments: torch.Tensor) -> "_Output":
+        self.set_attention(PACKED if self.packing else self.own_attention)
         if self.packing:
             arguments["position_ids"] = sent.layout.positions
         elif not self.alone:
