@@ -69,4 +69,5 @@ class BudgetRecord:
     steps: int
     """Optimizer steps chosen for each trial."""
     left_out: tuple[str, ...]
-    """What the time did not suffice for: ``solo_runs``, ``spectra``, ``generic_text``, ``truncation``."""
+    """What the time did not suffice for: ``solo_runs``, ``spectra``, ``generic_text``, ``truncation``,
+    ``samples``."""

@@ -6,7 +6,9 @@ Units are part of each name. Losses are sums of nats beside the tokens summed ov
 import math
 from typing import Annotated, Literal
 
-from lorascope.cost_records import MachineRates as MachineRates  # noqa: PLC0414  # they are records, too
+from lorascope.answer_records import SampleAnswer as SampleAnswer  # noqa: PLC0414  # they are records, too
+from lorascope.answer_records import SamplePrompt as SamplePrompt  # noqa: PLC0414
+from lorascope.cost_records import MachineRates as MachineRates  # noqa: PLC0414
 from lorascope.cost_records import PredictedThing as PredictedThing  # noqa: PLC0414
 from lorascope.cost_records import PredictionRecord as PredictionRecord  # noqa: PLC0414
 from lorascope.cost_records import SoloRun as SoloRun  # noqa: PLC0414

@@ -40,7 +40,7 @@ def study_of(model: str, dataset: str, **changes: Any) -> StudySpec:
         "model": model, "dataset": dataset, "ranks": (2, 4), "alpha_rule": "proportional", "lora_dropout": 0.2,
         "learning_rates": (5e-3,), "per_device_train_batch_size": 4, "max_steps": 6, "eval_steps": 2,
         "max_length": 48, "eval_examples": 4, "tokens_per_pass": 256, "dtype": "float32", "device": "cpu",
-        "cost": "off", "forgetting_text": "none", "target_modules": None,
+        "cost": "off", "forgetting_text": "none", "target_modules": None, "samples": 0,
     }  # fmt: skip
     return StudySpec.model_validate(fields | changes)
 

@@ -45,8 +45,8 @@ _GROUPS: Mapping[type[Fields], Group] = {
     AnswerFields: ANSWER,
     ComputeFields: COMPUTE,
 }
-_OTHER_GROUPS = {"model": STUDY, "cost": MEASURING, "truncation": MEASURING, "forgetting_text": MEASURING,
-                 "report_to": STUDY}  # fmt: skip
+_MEASURED = ("cost", "truncation", "forgetting_text", "samples", "max_new_tokens", "sample_temperature")
+_OTHER_GROUPS = {"model": STUDY, "report_to": STUDY} | dict.fromkeys(_MEASURED, MEASURING)
 """Fields that stand in another group than those of their class."""
 
 

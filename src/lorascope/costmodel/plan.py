@@ -42,6 +42,7 @@ from lorascope.search.solo_runs import EFFORTS
 from lorascope.search.steps import evaluation_steps
 from lorascope.search.target_sets import studies_by_set
 from lorascope.search.trials import plan_trials, saved_rank
+from lorascope.search.work import answer_work
 from lorascope.spec.fields.answer import NO_TEXT
 from lorascope.spec.limits import Limit, limits_of
 from lorascope.spec.schema import StudySpec
@@ -315,7 +316,7 @@ class _Planner:
         return self._factor() * seconds
 
     def _other_seconds(self, ranks: Sequence[PlannedRank]) -> float:
-        """Predict start, solo runs, and the evaluations of truncated adapters and of the forgetting text."""
+        """Predict start, solo runs, and the evaluations of truncated adapters and of the forgetting text, and answers."""
         spec, effort, top = self.spec, EFFORTS[self.spec.cost], max(self.spec.ranks)
         seconds = START_SECONDS + effort.repeats * (1 + effort.steps) * sum(part.cost.step_seconds for part in ranks)
         if not self.rows.eval:
@@ -326,4 +327,6 @@ class _Planner:
         if spec.forgetting_text != NO_TEXT:
             share = WINDOWS * WINDOW_TOKENS / sum(row.n_tokens for row in self.rows.eval)
             seconds += evaluation * share * (1 + len(spec.ranks))
-        return seconds
+        tokens, n_rows = sum(row.n_tokens for row in self.rows.eval), len(self.rows.eval)
+        answers = min(spec.samples, n_rows) * answer_work(spec, tokens / n_rows, [1.0] * (1 + len(spec.ranks)))
+        return seconds + evaluation * answers / tokens

@@ -24,11 +24,18 @@ def shown_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) 
 def _pieces(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     ids, mask = example.input_ids.tolist(), example.target_mask
     borders = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(ids)]
-    pieces, before = [], ""
-    for start, end in pairwise(borders):
-        # a piece's own decoding would lose the blank in front of it, or half of a character
-        through = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
-        alone = through[len(before) :] if through.startswith(before) else str(tokenizer.decode(ids[start:end]))
-        pieces.append(alone)
-        before = through
-    return tuple(pieces)
+    return tuple(decode_behind(tokenizer, ids[:start], ids[start:end]) for start, end in pairwise(borders))
+
+
+def decode_behind(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: Sequence[int]) -> str:
+    """Return the text that tokens add behind others.
+
+    Their own decoding would lose the blank in front of them, or half of a character.
+    """
+    known = _decode(tokenizer, before)
+    through = _decode(tokenizer, [*before, *ids])
+    return through[len(known) :] if through.startswith(known) else _decode(tokenizer, ids)
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)) if ids else ""

@@ -1,6 +1,7 @@
 """Generation: a prompt is answered by the base and by adapters together, each in a row of one batch.
 
-Shapes: B rows of a batch, T tokens of the prompt. The loop is Transformers' own, with its cache of keys and values. The rows have one length, so nothing is padded.
+The loop is Transformers' own, with its cache of keys and values. The rows have one length, so nothing is padded.
+Shapes: B rows of a batch, T tokens of the prompt.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -55,7 +56,8 @@ def generate(
     for batch in [[index] for index in adapters] if frozen.alone else [adapters]:
         ids_BT = prompt_BT.expand(len(batch), -1)
         with quiet(), _routed(frozen, batch, check_stop):
-            whole = frozen.model.generate(
+            model: Any = frozen.model  # whose methods torch takes for tensors
+            whole = model.generate(
                 input_ids=ids_BT,
                 attention_mask=torch.ones_like(ids_BT),
                 generation_config=settings,

@@ -40,6 +40,11 @@ def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial
 
 def attach_updates(run: RunContext, trial_id: str, updates: Mapping[str, Update]) -> None:
     """Make these updates, by layer, the model's one adapter, with the modules that the trial trained whole."""
+    run.study.frozen.attach([make_adapter(run, trial_id, updates)])
+
+
+def make_adapter(run: RunContext, trial_id: str, updates: Mapping[str, Update]) -> Adapter:
+    """Return an adapter that makes these updates, by layer, with the modules that the trial trained whole."""
     frozen = run.study.frozen
     some = next(iter(updates.values()))
     own = {name: (len(update.A), update.scale) for name, update in updates.items()}
@@ -53,7 +58,7 @@ def attach_updates(run: RunContext, trial_id: str, updates: Mapping[str, Update]
         for name, weights in read_modules(run.folder.trial_adapter(trial_id)).items():
             for key, weight in weights.items():
                 adapter.copies[name][key].copy_(weight)
-    frozen.attach([adapter])
+    return adapter
 
 
 def best_trials(folder: StudyFolder, store: StudyStore) -> dict[Arm, str]:

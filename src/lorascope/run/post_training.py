@@ -1,4 +1,5 @@
-"""After training: spectra of each rank's adapter, the largest one truncated to smaller ranks, and forgetting.
+"""After training: spectra of each rank's adapter, the largest one truncated to smaller ranks, forgetting, and
+answers to held-out prompts.
 
 Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
@@ -14,9 +15,18 @@ from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.peft_io import read_updates
 from lorascope.modeling.adapters.svd import Update, principal, principal_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
-from lorascope.records import BASE_MODEL, Arm, BudgetRecord, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import (
+    BASE_MODEL,
+    Arm,
+    BudgetRecord,
+    ForgettingRecord,
+    SampleAnswer,
+    SpectrumRecord,
+    TruncationRecord,
+)
 from lorascope.run.adapters import attach_updates, best_trials
 from lorascope.run.context import RunContext
+from lorascope.run.samples import answer_prompts
 from lorascope.search.analyses import AnalysisRecord, pending_analyses
 from lorascope.search.work import analysis_work, spectrum_work, text_work
 from lorascope.store import StudyStore
@@ -37,12 +47,13 @@ class PostTraining:
             run.study.spec,
             best,
             stored,
+            n_eval=run.study.resolved.eval_examples,
             text_hash=text.sha256 if text else None,
             left_out=budget.left_out if budget else (),
         )
         run.study.frozen.attach([])
         release_memory(run.study.device)
-        run.progress.expect(analysis_work(run.progress.sizes, pending, self._arms))
+        run.progress.expect(analysis_work(run.study.spec, run.progress.sizes, pending, self._arms))
         try:
             for trial_id in pending.spectra:
                 run.check_stop()
@@ -58,6 +69,7 @@ class PostTraining:
                     self._forgetting(trial_id, text)
             for trial_id in dict.fromkeys(trial_id for trial_id, _ in pending.truncations):
                 self._truncations(trial_id, [rank for own, rank in pending.truncations if own == trial_id])
+            answer_prompts(run, pending.samples, self._arms)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -133,4 +145,9 @@ class PostTraining:
 
 def stored_analyses(store: StudyStore) -> list[AnalysisRecord]:
     """Return all analyses that are stored."""
-    return [*store.read(SpectrumRecord), *store.read(ForgettingRecord), *store.read(TruncationRecord)]
+    return [
+        *store.read(SpectrumRecord),
+        *store.read(ForgettingRecord),
+        *store.read(TruncationRecord),
+        *store.read(SampleAnswer),
+    ]

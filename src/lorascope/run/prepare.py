@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from threading import Thread
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from lorascope.analysis.dropped_rows import dropped_rows
 from lorascope.data.dataset import Examples, Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import fix_date, prepare
 from lorascope.data.row_order import total_steps
+from lorascope.data.sample_prompts import PromptTokens, sample_prompts
 from lorascope.data.shown_rows import SHOWN, shown_rows
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import CheckedModel, Reasons, check_model
@@ -37,7 +39,12 @@ class PreparedStudy:
     """With the date that its rows print."""
     resolved: ResolvedStudy
     shown: tuple[ShownRow, ...]
+    prompts: tuple[PromptTokens, ...]
+    """Held-out prompts that base and adapters answer."""
     splits: Splits
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    """Tokens that end an answer."""
     forgetting_text: ForgettingText | None
     frozen: FrozenModel
     target_sets: Mapping[str, tuple[str, ...]]
@@ -101,7 +108,10 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         spec=spec,
         resolved=resolved,
         shown=shown_rows(splits.train[:SHOWN], tokenizer),
+        prompts=sample_prompts(splits.eval, tokenizer, count=spec.samples, seed=spec.split_seed),
         splits=splits,
+        tokenizer=tokenizer,
+        end_ids=ends | {tokenizer.eos_token_id},
         forgetting_text=text,
         frozen=checked.frozen,
         target_sets=checked.target_sets,

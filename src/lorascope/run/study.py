@@ -168,7 +168,13 @@ def _earlier_run(
             and _pending(spec, store, before.total_steps) is None
             and not (spec.until_decided and goes_on(store.read(LookRecord)))
             and ("solo_runs" in left_out or not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))
-            and not pending_analyses(spec, best_trials(folder, store), stored_analyses(store), left_out=left_out)
+            and not pending_analyses(
+                spec,
+                best_trials(folder, store),
+                stored_analyses(store),
+                n_eval=before.eval_examples,
+                left_out=left_out,
+            )
         )
         if complete:
             begin_folder(folder, spec, lock, continued=True)
@@ -226,6 +232,7 @@ def _store_facts(run: RunContext, command: str) -> None:
     if len(run.study.target_sets) > 1:
         run.store.put_all([TargetSet(name=name, layers=layers) for name, layers in run.study.target_sets.items()])
     run.store.put_all(run.study.shown)
+    run.store.put_all([prompt.shown for prompt in run.study.prompts])
     run.store.put(environment(device=str(device), device_name=device_name, seeds=seeds, command=command))
 
 

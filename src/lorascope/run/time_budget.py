@@ -65,7 +65,11 @@ class TimeBudget:
 
     def allows_analysis(self, tokens: float) -> bool:
         """Return True where so many tokens can be evaluated before the report has to be made."""
-        return self.left - REPORT_SECONDS >= tokens * self.evaluation_pace
+        return self.allows(tokens * self.evaluation_pace)
+
+    def allows(self, seconds: float) -> bool:
+        """Return True where so many seconds are left before the report has to be made."""
+        return self.left - REPORT_SECONDS >= seconds
 
     def check(self) -> None:
         """Raise OutOfTime where the end has to begin."""

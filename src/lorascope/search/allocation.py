@@ -14,6 +14,8 @@ REPORT_SECONDS = 10.0
 _ANALYSES = 0.15
 _SOLO_RUNS = 0.15
 """Largest shares of the time for the analyses after training and for solo runs; what takes longer is left out."""
+_SAMPLES = 0.03
+"""The same of held-out prompts that base and adapters answer: fewer are answered where it is short."""
 _PLANNED = 0.85
 """Share of the rest that is planned for training: a machine may become slower."""
 
@@ -68,7 +70,8 @@ def end_seconds(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float) ->
     """Return what a time budget keeps for the analyses after training and for the report."""
     work = planned_work(spec, sizes)
     tokens = math.fsum(work[name] for name in ("spectra", "forgetting_text", "truncation", "proof"))
-    return REPORT_SECONDS + min(tokens * pace.evaluation, _ANALYSES * seconds)
+    samples = min(work["samples"] * pace.evaluation, _SAMPLES * seconds)
+    return REPORT_SECONDS + min(tokens * pace.evaluation, _ANALYSES * seconds) + samples
 
 
 def affordable_steps(spec: StudySpec, sizes: Sizes, *, seconds: float, token_seconds: float) -> int:

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lorascope.records import BASE_MODEL, Arm, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, Arm, ForgettingRecord, SampleAnswer, SpectrumRecord, TruncationRecord
 from lorascope.spec.fields.answer import NO_TEXT
 from lorascope.spec.schema import StudySpec
 
-AnalysisRecord = SpectrumRecord | ForgettingRecord | TruncationRecord
+AnalysisRecord = SpectrumRecord | ForgettingRecord | TruncationRecord | SampleAnswer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +20,11 @@ class PendingAnalyses:
     """Trials, the base model first."""
     truncations: tuple[tuple[str, int], ...]
     """Trials of the largest rank, one for each set of target modules, with a rank to truncate the adapter to."""
+    samples: tuple[tuple[int, tuple[str, ...]], ...]
+    """Places of held-out prompts, each with the trials that have not answered, the base model first."""
 
     def __bool__(self) -> bool:
-        return bool(self.spectra or self.forgetting or self.truncations)
+        return bool(self.spectra or self.forgetting or self.truncations or self.samples)
 
 
 def pending_analyses(
@@ -30,6 +32,7 @@ def pending_analyses(
     best: Mapping[Arm, str],
     records: Iterable[AnalysisRecord],
     *,
+    n_eval: int = 0,
     text_hash: str | None = None,
     left_out: Collection[str] = (),
 ) -> PendingAnalyses:
@@ -39,9 +42,11 @@ def pending_analyses(
         spec: the study.
         best: the trial that stands for each arm.
         records: those that are stored.
+        n_eval: held-out rows.
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
-        left_out: what a time budget did not suffice for: ``spectra``, ``generic_text`` or ``truncation``.
+        left_out: what a time budget did not suffice for: ``spectra``, ``generic_text``, ``truncation``
+            or ``samples``.
     """
     stored = list(records)
     with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
@@ -55,6 +60,7 @@ def pending_analyses(
         truncations=tuple(cut for cut in _truncations(best) if cut not in done and "truncation" not in left_out)
         if spec.truncation
         else (),
+        samples=() if "samples" in left_out else tuple(_unanswered(spec, best, stored, n_eval)),
     )
 
 
@@ -67,6 +73,22 @@ def _truncations(best: Mapping[Arm, str]) -> Iterator[tuple[str, int]]:
         ranks = [rank for own, rank in best if own == targets]
         for rank in truncation_ranks(max(ranks), ranks):
             yield best[targets, max(ranks)], rank
+
+
+def _unanswered(
+    spec: StudySpec, best: Mapping[Arm, str], records: Iterable[AnalysisRecord], n_eval: int
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    answered = {
+        (one.place, one.trial_id)
+        for one in records
+        if isinstance(one, SampleAnswer)
+        and (one.max_new_tokens, one.temperature) == (spec.max_new_tokens, spec.sample_temperature)
+    }
+    wanted = (BASE_MODEL, *best.values()) if best else ()
+    for place in range(1, min(spec.samples, n_eval) + 1):
+        missing = tuple(trial_id for trial_id in wanted if (place, trial_id) not in answered)
+        if missing:
+            yield place, missing
 
 
 def truncation_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:

@@ -22,7 +22,15 @@ from lorascope.search.trials import arm_name, planned_arms
 from lorascope.spec.schema import StudySpec
 
 Activity = Literal[
-    "solo_runs", "training", "evaluation", "further_rows", "spectra", "forgetting_text", "truncation", "proof"
+    "solo_runs",
+    "training",
+    "evaluation",
+    "further_rows",
+    "spectra",
+    "forgetting_text",
+    "truncation",
+    "samples",
+    "proof",
 ]
 Overhead = Literal["preparation", "predictions", "looks", "report"]
 """Activities whose time is not counted in tokens."""
@@ -35,6 +43,9 @@ PROOF_ROWS = 3
 _SVD, _SVD_RANKS = 15.0, 16
 """Singular values of rank r cost as much as ``_SVD`` * (r + ``_SVD_RANKS``) tokens through the adapter: measured for
 ranks 2 to 256 in the layers of SmolLM2-135M, beside products of float32 matrices on one core of an AVX-512 machine."""
+_GENERATION = 32.0
+"""A step of generation takes as long as a forward pass of so many tokens and those that it makes: it reads all weights
+for few tokens. That is assumed."""
 _UNSURE = 0.5
 """Chance that a setting beyond those that stay at a rung stays as well, within the margin of the best."""
 
@@ -124,9 +135,9 @@ def planned_work(spec: StudySpec, sizes: Sizes, *, left_out: Collection[str] = (
     solo_runs = [] if "solo_runs" in left_out else pending_solo_runs(spec, arms, [])
     work: Work = {"solo_runs": solo_work(spec, sizes, solo_runs)}
     trained = {arm: arm_name(arm) for arm in arms}
-    pending = pending_analyses(spec, trained, [], left_out=left_out)
+    pending = pending_analyses(spec, trained, [], n_eval=sizes.eval_examples, left_out=left_out)
     work |= training_work(spec, sizes, first)
-    work |= analysis_work(sizes, pending, {name: arm for arm, name in trained.items()})
+    work |= analysis_work(spec, sizes, pending, {name: arm for arm, name in trained.items()})
     return work | {"proof": proof_work(sizes, arms)}
 
 
@@ -251,10 +262,11 @@ def _between(first: int, rungs: Iterable[int], last: int) -> Iterator[tuple[int,
         first = rung
 
 
-def analysis_work(sizes: Sizes, pending: PendingAnalyses, arms: Mapping[str, Arm]) -> Work:
+def analysis_work(spec: StudySpec, sizes: Sizes, pending: PendingAnalyses, arms: Mapping[str, Arm]) -> Work:
     """Return the work of analyses of trained adapters.
 
     Args:
+        spec: the study.
         sizes: of the study.
         pending: the analyses that are to be made.
         arms: the arm that each trial stands for, by trial id.
@@ -264,6 +276,7 @@ def analysis_work(sizes: Sizes, pending: PendingAnalyses, arms: Mapping[str, Arm
         "spectra": sum(spectrum_work(sizes, arms[trial_id]) for trial_id in decomposed),
         "forgetting_text": sum(text_work(sizes, arms.get(trial_id)) for trial_id in pending.forgetting),
         "truncation": sum(sizes.evaluation((arms[trial_id][0], rank)) for trial_id, rank in pending.truncations),
+        "samples": sum(sample_work(spec, sizes, map(arms.get, trial_ids)) for _, trial_ids in pending.samples),
     }
 
 
@@ -275,6 +288,17 @@ def spectrum_work(sizes: Sizes, arm: Arm) -> float:
 def text_work(sizes: Sizes, arm: Arm | None) -> float:
     """Return the work of one evaluation on the forgetting text; None stands for the base model."""
     return sizes.text_tokens * (sizes.token(arm) if arm else 1.0)
+
+
+def sample_work(spec: StudySpec, sizes: Sizes, arms: Iterable[Arm | None]) -> float:
+    """Return the work of the answers to one held-out prompt, which are made together; None stands for the base."""
+    prompt_tokens = sizes.eval_tokens / sizes.eval_examples if sizes.eval_examples else 0.0
+    return answer_work(spec, prompt_tokens, [sizes.token(arm) if arm else 1.0 for arm in arms])
+
+
+def answer_work(spec: StudySpec, prompt_tokens: float, costs: Sequence[float]) -> float:
+    """Return the work of answers to a prompt; ``costs`` are those of a token of each who answers."""
+    return prompt_tokens * sum(costs) + spec.max_new_tokens * (_GENERATION + sum(costs))
 
 
 def proof_work(sizes: Sizes, arms: Iterable[Arm]) -> float:

@@ -73,7 +73,9 @@ class Run:
 
 
 def spec_of(**changes: Any) -> StudySpec:
-    fields: dict[str, Any] = {"ranks": (8, 128), "cost": "quick", "truncation": True, "forgetting_text": "none"}
+    fields: dict[str, Any] = {
+        "ranks": (8, 128), "cost": "quick", "truncation": True, "forgetting_text": "none", "samples": 0,
+    }  # fmt: skip
     return StudySpec.model_validate(fields | changes)
 
 

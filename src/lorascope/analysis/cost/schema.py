@@ -177,7 +177,8 @@ class ActivitySection(Section):
     name: Activity | Overhead
     """``preparation`` (loading and checks), ``predictions`` (of costs), ``solo_runs``, ``training``, ``evaluation``
     (held-out rows, while training), ``looks`` (of a sequential study), ``further_rows`` (held-out rows that looks asked
-    for), ``spectra`` (singular values), ``forgetting_text``, ``truncation`` or ``proof`` (losses with PEFT)."""
+    for), ``spectra`` (singular values), ``forgetting_text``, ``truncation``, ``samples`` (texts beside each other)
+    or ``proof`` (losses with PEFT)."""
     predicted_seconds: float | None
     """Prediction of all of it, made when its pace was first known; null where it never was."""
     spent_seconds: float

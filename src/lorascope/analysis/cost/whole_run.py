@@ -29,6 +29,7 @@ _ORDER: tuple[Activity | Overhead, ...] = (
     "spectra",
     "forgetting_text",
     "truncation",
+    "samples",
     "proof",
 )
 

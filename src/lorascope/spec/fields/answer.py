@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from lorascope.spec.fields.types import (
+    Count,
     Duration,
     Fields,
     NonEmpty,
@@ -67,6 +68,18 @@ class AnswerFields(Fields):
     """Text whose loss before and after training shows what was forgotten: a UTF-8 file, ``builtin:python-reference``
     (English prose that ships with Python) or ``none``. Costs one evaluation of at most 32 windows of 256 tokens for the
     base and for each rank."""
+
+    samples: Annotated[int, Field(ge=0, strict=True)] = 8
+    """After training, so many held-out prompts are answered by the base and by each rank at its best learning rate, to
+    be read beside the true answers; 0 for none. Where a time budget is short, fewer. Rows without a prompt are
+    continued from their middle. A finished study may be given more."""
+
+    max_new_tokens: Count = 64
+    """The most tokens of each of these answers."""
+
+    sample_temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """0 writes the likeliest token each time (greedy). Above 0, tokens are drawn from softmax(logits / temperature),
+    with the same random numbers for the base and every rank."""
 
     @model_validator(mode="before")
     @classmethod

@@ -74,6 +74,7 @@ def _activity_names() -> dict[Activity | Overhead, str]:
         "spectra": tr("singular values"),
         "forgetting_text": tr("loss on other text"),
         "truncation": tr("truncated adapters"),
+        "samples": tr("texts of each rank"),
         "proof": tr("check with PEFT"),
     }
 
