@@ -19,6 +19,8 @@ from lorascope.records import (
     PeftCheck,
     PredictionRecord,
     ResolvedStudy,
+    SampleAnswer,
+    SamplePrompt,
     Setting,
     ShownRow,
     SoloRun,
@@ -83,6 +85,10 @@ class StudyData:
     machine_rates: MachineRates | None
     shown_rows: tuple[ShownRow, ...]
     """The first training rows."""
+    prompts: tuple[SamplePrompt, ...]
+    """Held-out prompts that base and adapters answer."""
+    answers: tuple[SampleAnswer, ...]
+    """Of all trials that answered, of all sets."""
     samples: tuple[SystemSample, ...]
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
@@ -204,6 +210,8 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         solo_runs=tuple(store.read(SoloRun)),
         machine_rates=store.read_one(MachineRates),
         shown_rows=tuple(store.read(ShownRow)),
+        prompts=tuple(store.read(SamplePrompt)),
+        answers=tuple(store.read(SampleAnswer)),
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),
         activities=tuple(store.read(ActivityRecord)),

@@ -316,7 +316,7 @@ class _Planner:
         return self._factor() * seconds
 
     def _other_seconds(self, ranks: Sequence[PlannedRank]) -> float:
-        """Predict start, solo runs, and the evaluations of truncated adapters and of the forgetting text, and answers."""
+        """Predict start, solo runs, answers, and evaluations of truncated adapters and of the forgetting text."""
         spec, effort, top = self.spec, EFFORTS[self.spec.cost], max(self.spec.ranks)
         seconds = START_SECONDS + effort.repeats * (1 + effort.steps) * sum(part.cost.step_seconds for part in ranks)
         if not self.rows.eval:

@@ -1,12 +1,13 @@
 """Sections of the report, the same in the page and in Markdown."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorascope.analysis import StudySummary
 from lorascope.analysis.adapters.schema import GenericTextSection
 from lorascope.analysis.cost.schema import GrowthSection, JointSection
+from lorascope.analysis.samples import ComparedAnswers
 from lorascope.analysis.summary import TargetSetsSection
 from lorascope.charts.chart import Chart, SectionName
 from lorascope.records import ShownRow
@@ -14,6 +15,7 @@ from lorascope.text.language import tr
 from lorascope.text.looks import look_table
 from lorascope.text.next_steps import export_command
 from lorascope.text.numbers import format_seconds
+from lorascope.text.samples import AnsweredPrompt, answer_legend, answered_prompt
 from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
 from lorascope.text.tables.advice import headline
@@ -39,6 +41,8 @@ class Block:
     """List below the text."""
     rows: tuple[ShownRow, ...] = ()
     """Training rows with their targets marked."""
+    answers: tuple[AnsweredPrompt, ...] = ()
+    """Held-out prompts with the answers of base and ranks."""
     command: str = ""
     note: bool = True
     """True for a text that explains a table, False for a finding."""
@@ -60,7 +64,11 @@ class ReportSection:
 
 
 def report_sections(
-    summary: StudySummary, charts: Collection[Chart], shown: tuple[ShownRow, ...], folder: Path
+    summary: StudySummary,
+    charts: Collection[Chart],
+    shown: tuple[ShownRow, ...],
+    folder: Path,
+    answers: Sequence[ComparedAnswers] = (),
 ) -> tuple[ReportSection, ...]:
     """Arrange tables, texts and charts, the most telling first; sections without content are left out."""
 
@@ -81,6 +89,7 @@ def report_sections(
         ("trade-off", tr("Loss against cost"), choice("trade_offs")),
         ("shrink", cut_title, row("truncation") + _shrink(summary, folder)),
         ("cost", tr("Cost of each rank"), _table(cost_table(summary))),
+        ("answers", tr("What each rank writes"), _answers(answers)),
     )
     details: tuple[tuple[str, str, Blocks], ...] = (
         ("tests", tr("Tests and p-values"), _table(claims_table(summary))),
@@ -103,6 +112,12 @@ def report_sections(
         for name, title, blocks in group
         if blocks
     )
+
+
+def _answers(compared: Sequence[ComparedAnswers]) -> Blocks:
+    if not compared:
+        return []
+    return [Block(text=answer_legend(compared)), Block(answers=tuple(map(answered_prompt, compared)))]
 
 
 def _shrink(summary: StudySummary, folder: Path) -> Blocks:

@@ -4,13 +4,14 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
+from lorascope.analysis.samples import ComparedAnswers, answers_jsonl, compare_answers
 from lorascope.atomic import write_whole
 from lorascope.charts.chart import Chart
 from lorascope.charts.colors import rank_colors
@@ -99,9 +100,14 @@ def write_files(folder: Path, data: StudyData, summary: StudySummary, renderer: 
             write_whole(path.with_suffix(".svg"), chart.svg, derived=True)
         write_whole(study.charts_archive(ending), _archive(pictures), derived=True)
     write_whole(study.runs, _csv(summary), derived=True)
-    write_whole(report.report_md, render("report.md.j2", summary, charts, data.shown_rows, folder=folder), derived=True)
+    answers = compare_answers(data)
+    if answers:
+        write_whole(study.samples, answers_jsonl(answers), derived=True)
+    shown = data.shown_rows
+    markdown = render("report.md.j2", summary, charts, shown, folder=folder, answers=answers)
+    write_whole(report.report_md, markdown, derived=True)
     page = page_parts(summary, charts, rendered, data.ranks)
-    html = render("report.html.j2", summary, charts, data.shown_rows, page, folder=folder)
+    html = render("report.html.j2", summary, charts, shown, page, folder=folder, answers=answers)
     write_whole(report.report_html, html, derived=True)
     write_whole(report.summary_json, summary_json(summary), derived=True)
     return report
@@ -131,6 +137,7 @@ def render(
     page: PageParts | None = None,
     *,
     folder: Path = Path(),
+    answers: Sequence[ComparedAnswers] = (),
 ) -> str:
     """Fill one template; without ``page``, figures are left out. Commands and links name the study's ``folder``."""
     environment = Environment(
@@ -167,7 +174,8 @@ def render(
         drawn=draw_intervals(summary, colors),
         runs=trial_table(summary),
         adapters=_adapters(summary, StudyFolder(folder)),
-        sections=report_sections(summary, charts.values(), shown, folder),
+        sections=report_sections(summary, charts.values(), shown, folder, answers),
+        has_answers=bool(answers),
         paragraphs=write_up.paragraphs(summary),
         study_details=study_details(summary),
         environment_details=environment_details(summary),

@@ -16,7 +16,7 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
 
-_REPORT_FILES = ("report*.html", "report*.md", "summary.json", "runs.csv", "charts*.zip")
+_REPORT_FILES = ("report*.html", "report*.md", "summary.json", "runs.csv", "samples.jsonl", "charts*.zip")
 _ADAPTER_BYTES = 4
 """Of a parameter."""
 _CHECKPOINT_BYTES = 12
@@ -89,6 +89,11 @@ class StudyFolder:
     def runs(self) -> Path:
         """The numbers of every run, for a spreadsheet."""
         return self.path / "runs.csv"
+
+    @property
+    def samples(self) -> Path:
+        """Held-out prompts with the answers of the base and of each rank, one prompt a line."""
+        return self.path / "samples.jsonl"
 
     def charts_archive(self, ending: str = "") -> Path:
         """Return the charts of a report in one file."""

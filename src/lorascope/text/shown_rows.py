@@ -14,7 +14,12 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def marked_pieces(row: ShownRow) -> Iterator[tuple[str, bool]]:
     """Yield the pieces of a row, long ones shortened and control characters spelled out, and True for targets."""
     for at, piece in enumerate(row.pieces):
-        yield _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", _shortened(piece)), at % 2 == 1
+        yield shown_text(piece), at % 2 == 1
+
+
+def shown_text(text: str) -> str:
+    """Return a text of rows or models as it is shown: shortened if long, control characters spelled out."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", _shortened(text))
 
 
 def in_brackets(row: ShownRow) -> str:

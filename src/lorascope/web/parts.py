@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import quote
 
+from lorascope.analysis.samples import compare_answers
 from lorascope.charts.downsample import smooth
 from lorascope.records import UNSUCCESSFUL
 from lorascope.text.language import language
@@ -50,7 +51,8 @@ def render_study(study: LiveStudy, code: str) -> Parts:
 def render_result(result: Result, code: str) -> Parts:
     """Render a summary in a language."""
     with language(code):
-        return {"result": view.result(result.summary), "summary_charts": summary_charts(result.data, result.summary)}
+        html = view.result(result.summary, compare_answers(result.data))
+        return {"result": html, "summary_charts": summary_charts(result.data, result.summary)}
 
 
 def _lines(study: LiveStudy, snapshot: Snapshot) -> Iterator[tuple[str, object]]:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lorascope.analysis.samples import ComparedAnswers
 from lorascope.analysis.summary import StudySummary
 from lorascope.charts.colors import rank_colors
 from lorascope.message import Message
@@ -13,6 +14,7 @@ from lorascope.records import UNSUCCESSFUL, GpuSample, SystemSample
 from lorascope.spec.schema import StudySpec
 from lorascope.text.language import LANGUAGES, current_language, tr, trn
 from lorascope.text.numbers import format_count, format_seconds
+from lorascope.text.samples import answer_legend, answered_prompt
 from lorascope.text.say import say
 from lorascope.text.tables.advice import needs, of_set, status_word
 from lorascope.text.tables.overview import overview_table, short_name
@@ -87,8 +89,8 @@ def study_list(studies: Mapping[str, LiveStudy]) -> str:
     return render("list.html.j2", rows=[_list_row(name, study) for name, study in studies.items()])
 
 
-def result(summary: StudySummary) -> str:
-    """Show the summary: verdict, recommendations, ranks, cautions."""
+def result(summary: StudySummary, answers: Sequence[ComparedAnswers] = ()) -> str:
+    """Show the summary: verdict, recommendations, ranks, cautions; and what base and ranks answer."""
     early = summary.answer.status == "too_early"
     return render(
         "result.html.j2",
@@ -99,6 +101,8 @@ def result(summary: StudySummary) -> str:
         answer=of_set(summary, say(summary.answer.text)),
         ranks=overview_table(summary),
         sets=[sets_table(summary.target_sets), comparison_table(summary.target_sets)] if summary.target_sets else [],
+        answered=list(map(answered_prompt, answers)),
+        legend=answer_legend(answers) if answers else "",
         # The status above says whether a run is active.
         cautions=[caution for caution in summary.cautions if caution.kind != "unfinished"],
     )

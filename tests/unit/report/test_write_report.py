@@ -23,14 +23,23 @@ import jsonschema
 import pytest
 
 import summary_reference
-from lorascope.analysis import summarize
+from lorascope.analysis import load_study, summarize
+from lorascope.analysis.samples import compare_answers
 from lorascope.analysis.verdict.schema import CautionSection
 from lorascope.charts.colors import rank_colors
 from lorascope.charts.render_pool import RenderPool, share_out
 from lorascope.charts.vega_bundle import vega_script
 from lorascope.cli import main
 from lorascope.errors import InputError
-from lorascope.records import Environment, ShownRow, SpectrumRecord, TrialOutcome
+from lorascope.records import (
+    BASE_MODEL,
+    Environment,
+    SampleAnswer,
+    SamplePrompt,
+    ShownRow,
+    SpectrumRecord,
+    TrialOutcome,
+)
 from lorascope.report import Report, write_report
 from lorascope.report.write import escape_markdown, render
 from lorascope.spec.load import dump_spec
@@ -318,6 +327,59 @@ def test_training_rows_are_shown_with_their_targets_as_text(make_study: MakeStud
     assert "Row 2: 9 tokens, 4 targets" in page.text
     markdown = report.report_md.read_text(encoding="utf-8")
     assert "\n````text\n<|user|>\n<script>alert(1)</script>\\x1b```[[</pre>*sum*</s>\n]]\n````\n" in markdown
+
+
+HOSTILE_TEXTS = {
+    BASE_MODEL: "</pre><script>alert(1)</script>", "r8": "</textarea>```\x1b *a* {{ b }}", "r128": "</textarea>``` *c*",
+}  # fmt: skip
+
+
+def write_answers(folder: Path, texts: dict[str, str], **changes: object) -> None:
+    """Write answers to two prompts, the second one asked for by no study of one sample."""
+    fields: dict[str, object] = {"tokens": 9, "ended": True, "max_new_tokens": 64, "temperature": 0.0, "error": None}
+    with StudyStore.create(folder / "study.db") as store:
+        for place in (1, 2):
+            prompt = SamplePrompt(
+                place=place, row=place, prompt=f"{place}: <b>|x|", truth="</div>&amp;", prompt_tokens=4,
+                truth_tokens=5, continued=False,
+            )  # fmt: skip
+            store.put(prompt)
+            answers = ({"trial_id": name, "place": place, "text": text, "seconds": 0.1} for name, text in texts.items())
+            store.put_all([SampleAnswer(**fields | answer | changes) for answer in answers])  # type: ignore[arg-type]
+
+
+def test_report_shows_answers_of_models_as_text(make_study: MakeStudy) -> None:
+    folder = make_study()
+    write_answers(folder, HOSTILE_TEXTS)
+    report = write_report(folder)
+    html = report.report_html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == []
+    assert page.tags.count("script") == 3
+    assert not {"textarea", "b"} & set(page.tags)
+    for shown in ("1: <b>|x|", "</div>&amp;", HOSTILE_TEXTS[BASE_MODEL], "</textarea>```\\x1b *a* {{ b }}"):
+        assert shown in page.text
+    assert "<pre>&lt;/textarea&gt;``` *<mark>c</mark>*</pre>" in html
+    assert '<a href="samples.jsonl" download>' in html
+    markdown = report.report_md.read_text(encoding="utf-8")
+    assert "\n````text\n</textarea>``` *[[c]]*\n````\n" in markdown
+    lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["row"] for line in lines] == [1, 2]
+    first = json.loads(lines[0])
+    assert (first["prompt"], first["truth"]) == ("1: <b>|x|", "</div>&amp;")
+    assert [(one["rank"], one["text"]) for one in first["answers"]] == [
+        (0, HOSTILE_TEXTS[BASE_MODEL]), (8, HOSTILE_TEXTS["r8"]), (128, HOSTILE_TEXTS["r128"]),
+    ]  # fmt: skip
+
+
+def test_answers_of_other_settings_and_of_no_use_are_not_shown(make_study: MakeStudy) -> None:
+    folder = make_study(spec=StudySpec(ranks=(8, 128), samples=1))
+    write_answers(folder, {BASE_MODEL: "one"})
+    write_answers(folder, {"r8": "two"}, temperature=0.5)
+    write_answers(folder, {"r128": "three"}, error=verbatim("no generation"))
+    (found,) = compare_answers(load_study(folder))
+    assert found.prompt.place == 1
+    assert [one.answer.text for one in found.answers] == ["one"]
 
 
 def test_markdown_escapes_keep_a_table_row_on_its_line() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lorascope.search.allocation import choose_steps, training_cost
-from lorascope.search.work import TRAINING, Sizes
+from lorascope.search.allocation import Pace, choose_steps, end_seconds, training_cost
+from lorascope.search.work import TRAINING, Sizes, planned_work
 from lorascope.spec.schema import StudySpec
 
 ONE_RATE = StudySpec(ranks=(8, 64), learning_rates=(3e-4,), until_decided=True)
@@ -47,3 +47,17 @@ def test_fewer_seeds_where_each_would_have_few_steps() -> None:
 
 def test_no_step_fits() -> None:
     assert choose_steps(AUTO, sizes(1000), work=training_cost(AUTO, sizes(1000), steps=1, seeds=1) - 1) == 0
+
+
+def test_answers_take_a_small_share_of_a_short_budget_and_all_they_need_of_a_long_one() -> None:
+    spec, pace = StudySpec(ranks=(8, 64)), Pace(training=0.01, evaluation=0.01)
+    none = spec.model_copy(update={"samples": 0})
+    needed = planned_work(spec, sizes(80))["samples"] * pace.evaluation
+
+    def kept(seconds: float) -> float:
+        with_answers, without = (end_seconds(one, sizes(80), pace, seconds=seconds) for one in (spec, none))
+        return with_answers - without
+
+    assert kept(200.0) == pytest.approx(0.03 * 200)
+    assert kept(1e6) == pytest.approx(needed)
+    assert needed > 0.03 * 200

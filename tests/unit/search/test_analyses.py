@@ -1,6 +1,6 @@
 """Which analyses of trained adapters are pending."""
 
-from lorascope.records import BASE_MODEL, ForgettingRecord, SpectrumRecord, TruncationRecord
+from lorascope.records import BASE_MODEL, ForgettingRecord, SampleAnswer, SpectrumRecord, TruncationRecord
 from lorascope.search.analyses import AnalysisRecord, pending_analyses, truncation_ranks
 from lorascope.spec.fields.answer import BUILTIN_TEXT
 from lorascope.spec.schema import StudySpec
@@ -61,3 +61,21 @@ def test_the_largest_rank_of_each_set_of_targets_is_truncated() -> None:
     found = pending_analyses(SPEC, best, [truncation("r4-q", 1)], text_hash=None)
     assert found.truncations == (("r4-q", 2), ("r2-all", 1))
     assert found.spectra == ("r2-q", "r4-q", "r2-all")
+
+
+def answer(trial_id: str, place: int, max_new_tokens: int = 64) -> SampleAnswer:
+    return SampleAnswer(
+        trial_id=trial_id, place=place, text="a", tokens=1, ended=True, max_new_tokens=max_new_tokens, temperature=0.0,
+        seconds=0.1, error=None,
+    )  # fmt: skip
+
+
+def test_prompts_are_pending_until_all_have_answered_them() -> None:
+    spec = SPEC.model_copy(update={"samples": 3})
+    stored = [answer(trial_id, 1) for trial_id in (BASE_MODEL, "r2", "r4")] + [answer("r2", 2), answer("r4", 2, 9)]
+    found = pending_analyses(spec, BEST, stored, n_eval=100).samples
+    assert found == ((2, (BASE_MODEL, "r4")), (3, (BASE_MODEL, "r2", "r4")))
+    assert pending_analyses(spec, BEST, stored, n_eval=2).samples == found[:1]
+    assert not pending_analyses(spec, BEST, stored, n_eval=100, left_out=("samples",)).samples
+    assert not pending_analyses(spec, {}, [], n_eval=100).samples
+    assert not pending_analyses(SPEC.model_copy(update={"samples": 0}), BEST, [], n_eval=100).samples

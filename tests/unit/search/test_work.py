@@ -109,3 +109,14 @@ def test_work_falls_to_zero_as_trials_train() -> None:
         left.append(training_work(spec, SIZES, trials))
     assert all(now["training"] < before["training"] for before, now in pairwise(left))
     assert left[-1] == {"training": 0.0, "evaluation": 0.0}
+
+
+def test_answers_count_prompts_and_steps_of_generation() -> None:
+    spec = spec_of(ranks=(8, 64), samples=5, max_new_tokens=10)
+    sizes = replace(SIZES, adapter_share={"": 0.01})
+    costs = 1 + 1.08 + 1.64
+    assert planned_work(spec, sizes)["samples"] == pytest.approx(5 * (400 / 8 * costs + 10 * (32 + costs)))
+    assert planned_work(spec, replace(sizes, eval_examples=2, eval_tokens=100.0))["samples"] == pytest.approx(
+        2 * (50 * costs + 10 * (32 + costs))
+    )
+    assert planned_work(spec, sizes, left_out=("samples",))["samples"] == 0
