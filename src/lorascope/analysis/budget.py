@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from lorascope.analysis.settings_schema import BudgetSection
 from lorascope.analysis.study_data import StudyData
-from lorascope.analysis.summary import BudgetSection, TrialSection
+from lorascope.analysis.summary import TrialSection
 from lorascope.search.steps import evaluation_steps
 
 

@@ -134,10 +134,18 @@ class StudyData:
     @property
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of one pass over the training rows; None before the rows were counted."""
-        if self.resolved is None:
-            return None
-        rows_per_step = self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
-        return -(-self.resolved.train_examples // rows_per_step)
+        return -(-self.resolved.train_examples // self.rows_per_step) if self.resolved else None
+
+    @property
+    def rows_per_step(self) -> int:
+        """Training rows of an optimizer step."""
+        return self.spec.per_device_train_batch_size * self.spec.gradient_accumulation_steps
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the training rows that a whole trial makes; None before the rows were counted."""
+        steps = self.steps_per_epoch
+        return self.resolved.total_steps / steps if self.resolved and steps else None
 
 
 def load_study(folder: Path) -> StudyData:

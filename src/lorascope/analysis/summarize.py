@@ -24,6 +24,7 @@ from lorascope.analysis.findings import Findings
 from lorascope.analysis.looks import look_sections
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
+from lorascope.analysis.settings import settings_section
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import (
     EnvironmentSection,
@@ -78,6 +79,7 @@ def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
     truncation = truncation_part(data, examined)
     summary = SetSummary(
         study=_study(data, trials),
+        settings=settings_section(data),
         trials=trials,
         ranks=ranks,
         base_eval_loss=found.base_eval_loss,

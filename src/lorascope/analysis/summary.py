@@ -9,23 +9,11 @@ from lorascope.analysis.cost.schema import ActivitySection, CostSection, CostsSe
 from lorascope.analysis.looks import LookSection
 from lorascope.analysis.readings_schema import GridSection, ReadingsSection
 from lorascope.analysis.section import Interval, Section
+from lorascope.analysis.settings_schema import BudgetSection, SettingsSection
 from lorascope.analysis.verdict.schema import AnswerSection, CautionSection, RecommendationSection, VerdictSection
 from lorascope.message import Message, Sentences
 
 TrialState = Literal["not_started", "running", "finished", "stopped", "diverged", "oom", "failed"]
-
-
-class BudgetSection(Section):
-    """Tokens that went through the model, held-out ones included, compared with the whole grid."""
-
-    tokens: int
-    """Tokens of all training steps and evaluations."""
-    exhaustive_tokens: int
-    """The same, had every trial of every learning rate that was tried, at every seed, gone to its end."""
-    share: float
-    """The first divided by the second."""
-    stopped_trials: int
-    """Trials that early exit stopped."""
 
 
 class StudyInfo(Section):
@@ -247,6 +235,8 @@ class SetSummary(Section):
     """Grows when a field changes its meaning or goes away."""
     study: StudyInfo
     """Model, rows and settings of the study."""
+    settings: SettingsSection
+    """What all trials have in common."""
     trials: tuple[TrialSection, ...]
     """Every trial, in the order of the plan."""
     ranks: tuple[RankSection, ...]

@@ -18,7 +18,7 @@ def report(
     /,
     *,
     lang: Language = "en",
-    format: Literal["html", "md", "json"] = "html",  # noqa: A002  # the name of the flag
+    format: Literal["html", "md", "json", "assignment"] = "html",  # noqa: A002  # the name of the flag
     tolerance: float | None = None,
     notes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
@@ -32,7 +32,7 @@ def report(
     lang
         Language of the report and its charts. Languages other than English get their own files: report.ko.html.
     format
-        Which file to print the path of.
+        Which file to print the path of. assignment, the answers to a course, is written only when asked for.
     tolerance
         Judge the ranks anew with this tolerance in nats per token, and print the answer; trains nothing.
     notes
@@ -46,10 +46,13 @@ def report(
         with pause_gc():
             from lorascope.report import write_report
 
-        written = write_report(folder, lang=lang, tolerance=tolerance, renderer=pool.render)
+        sheet = format == "assignment"
+        written = write_report(folder, lang=lang, tolerance=tolerance, renderer=pool.render, assignment=sheet)
     if tolerance is not None or notes:
         _show(written.summary, folder, answer=tolerance is not None, notes=notes)
-    path = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}[format]
+    files = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}
+    path = files.get(format) or written.assignment
+    assert path is not None
     print(path)  # noqa: T201
     if open:
         webbrowser.open(path.resolve().as_uri())

@@ -2,13 +2,10 @@
 
 import csv
 import io
-import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from lorascope.analysis import StudyData, StudySummary, load_study, summarize_data
 from lorascope.analysis.samples import ComparedAnswers, answers_jsonl, compare_answers
@@ -20,10 +17,12 @@ from lorascope.charts.registry import make_charts
 from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
 from lorascope.records import ShownRow
+from lorascope.report.assignment import assignment_text
 from lorascope.report.intervals import draw_intervals
 from lorascope.report.page import PageParts, page_parts
 from lorascope.report.provenance import environment_details, measurement_text, study_details
 from lorascope.report.sections import report_sections
+from lorascope.report.templating import language_ending, make_environment
 from lorascope.spec.load import with_changes
 from lorascope.store.folder import StudyFolder
 from lorascope.text import write_up
@@ -31,13 +30,10 @@ from lorascope.text.caveats import GRAVE, first_caveats
 from lorascope.text.language import current_language, language, tr
 from lorascope.text.next_steps import Step, export_command, next_steps
 from lorascope.text.say import say
-from lorascope.text.shown_rows import heading, in_brackets, marked_pieces
 from lorascope.text.summary_json import summary_json
 from lorascope.text.tables.advice import headline, needs, of_set, status_word
 from lorascope.text.tables.overview import csv_rows, overview_table, title_of_study
 from lorascope.text.tables.trials import trial_table
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +46,20 @@ class Report:
     report_html: Path
     charts: tuple[Path, ...]
     """Each chart as PNG; an SVG has the same name."""
+    assignment: Path | None = None
+    """The answer sheet of the reference study, where it was asked for."""
 
 
 Renderer = Callable[[Mapping[str, Spec]], Mapping[str, RenderedChart]]
 
 
 def write_report(
-    folder: Path, *, lang: str = "en", tolerance: float | None = None, renderer: Renderer = render_charts
+    folder: Path,
+    *,
+    lang: str = "en",
+    tolerance: float | None = None,
+    renderer: Renderer = render_charts,
+    assignment: bool = False,
 ) -> Report:
     """Summarise the study in ``folder`` and write its report there.
 
@@ -67,6 +70,7 @@ def write_report(
         lang: of report and charts.
         tolerance: in place of the study's, in nats per token.
         renderer: renders the charts.
+        assignment: True to write the answer sheet of the reference study as well.
 
     Raises:
         InputError: the folder is not a study, the tolerance is not above 0, there is no such language, or no font to
@@ -76,21 +80,29 @@ def write_report(
         data = load_study(folder)
         if tolerance is not None:
             data = replace(data, spec=with_changes(data.spec, {"tolerance": tolerance}))
-        return write_files(folder, data, summarize_data(data), renderer)
+        return write_files(folder, data, summarize_data(data), renderer, assignment=assignment)
 
 
-def write_files(folder: Path, data: StudyData, summary: StudySummary, renderer: Renderer = render_charts) -> Report:
+def write_files(
+    folder: Path,
+    data: StudyData,
+    summary: StudySummary,
+    renderer: Renderer = render_charts,
+    *,
+    assignment: bool = False,
+) -> Report:
     """Write a summary and its report in the language in use. Raises InputError where there is no font to draw it."""
     check_fonts()
     charts = make_charts(data, summary)
     rendered = renderer({name: chart.spec for name, chart in charts.items()})
-    ending, study = _ending(), StudyFolder(folder)
+    ending, study = language_ending(), StudyFolder(folder)
     report = Report(
         summary=summary,
         summary_json=study.summary,
         report_md=study.report("md", ending),
         report_html=study.report("html", ending),
         charts=tuple(study.charts / f"{name}{ending}.png" for name in charts),
+        assignment=study.assignment(ending) if assignment else None,
     )
     if charts:
         study.charts.mkdir(exist_ok=True)
@@ -109,6 +121,8 @@ def write_files(folder: Path, data: StudyData, summary: StudySummary, renderer: 
     page = page_parts(summary, charts, rendered, data.ranks)
     html = render("report.html.j2", summary, charts, shown, page, folder=folder, answers=answers)
     write_whole(report.report_html, html, derived=True)
+    if report.assignment is not None:
+        write_whole(report.assignment, assignment_text(summary, charts), derived=True)
     write_whole(report.summary_json, summary_json(summary), derived=True)
     return report
 
@@ -140,24 +154,10 @@ def render(
     answers: Sequence[ComparedAnswers] = (),
 ) -> str:
     """Fill one template; without ``page``, figures are left out. Commands and links name the study's ``folder``."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = escape_markdown
-    environment.filters["fence"] = fence_of
-    environment.filters["say"] = say
-    environment.filters["heading"] = heading
-    environment.filters["in_brackets"] = in_brackets
-    environment.filters["marked_pieces"] = marked_pieces
-    environment.globals["tr"] = tr
     colors = rank_colors([part.rank for part in summary.ranks])
+    environment = make_environment()
     return environment.get_template(template).render(
-        ending=_ending(),
+        ending=language_ending(),
         summary=summary,
         study_title=title_of_study(summary),
         headline=headline(summary),
@@ -195,20 +195,3 @@ def _adapters(summary: StudySummary, study: StudyFolder) -> dict[str, str]:
     """Return the relative address of each adapter's folder, by the trial's id."""
     folders = {trial.trial_id: study.trial_adapter(trial.trial_id) for trial in summary.trials}
     return {name: f"{study.adapters.name}/{name}/" for name, folder in folders.items() if folder.is_dir()}
-
-
-def _ending() -> str:
-    """Return the infix that distinguishes the files of a language other than English."""
-    return "" if current_language() == "en" else f".{current_language()}"
-
-
-def escape_markdown(text: str) -> str:
-    """Escape the characters that Markdown and HTML interpret, and join lines."""
-    one_line = " ".join(text.split())
-    escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", one_line)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def fence_of(text: str) -> str:
-    """Return a fence of backticks longer than any in ``text``."""
-    return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

@@ -16,7 +16,8 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store.lock import FolderLock
 from lorascope.units import format_bytes
 
-_REPORT_FILES = ("report*.html", "report*.md", "summary.json", "runs.csv", "samples.jsonl", "charts*.zip")
+_REPORT_FILES = ("report*.html", "report*.md", "assignment*.md", "summary.json", "runs.csv", "samples.jsonl",
+                 "charts*.zip")  # fmt: skip
 _ADAPTER_BYTES = 4
 """Of a parameter."""
 _CHECKPOINT_BYTES = 12
@@ -79,6 +80,10 @@ class StudyFolder:
     def report(self, suffix: Literal["html", "md"], ending: str = "") -> Path:
         """Return a report; ``ending`` names a language other than English, such as ``.ko``."""
         return self.path / f"report{ending}.{suffix}"
+
+    def assignment(self, ending: str = "") -> Path:
+        """Return the answer sheet of the reference study; ``ending`` as of a report."""
+        return self.path / f"assignment{ending}.md"
 
     @property
     def charts(self) -> Path:

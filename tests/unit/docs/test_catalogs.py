@@ -12,7 +12,8 @@ from lorascope.metrics import METRICS
 
 SAME_IN_ALL = {
     "%", "GPU", "MB", "{name} {before}, later {after}", "{mean} ({low} to {high})", "{value} ({low} to {high})",
-    "{smaller} to {larger}", "{low} to {high}", "{dtype} on {device}", "{model} on {dataset}",
+    "{smaller} to {larger}", "{low} to {high}", "{what} from {low} to {high}", "{dtype} on {device}",
+    "{model} on {dataset}",
 }  # fmt: skip
 
 

@@ -41,7 +41,8 @@ from lorascope.records import (
     TrialOutcome,
 )
 from lorascope.report import Report, write_report
-from lorascope.report.write import escape_markdown, render
+from lorascope.report.templating import escape_markdown
+from lorascope.report.write import render
 from lorascope.spec.load import dump_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore

@@ -166,10 +166,9 @@ def _few_eval_examples(findings: Findings) -> CautionSection | None:
 
 
 def _short_run(findings: Findings) -> CautionSection | None:
-    resolved, steps_per_epoch = findings.data.resolved, findings.data.steps_per_epoch
-    if resolved is None or steps_per_epoch is None:
+    resolved, epochs = findings.data.resolved, findings.data.epochs
+    if resolved is None or epochs is None:
         return None
-    epochs = resolved.total_steps / steps_per_epoch
     if epochs >= 1 and resolved.total_steps >= FEW_STEPS:
         return None
     return _caution("short_run", Message("caution.short_run", steps=resolved.total_steps, epochs=epochs))

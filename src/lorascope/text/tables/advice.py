@@ -22,8 +22,10 @@ class Need:
 
     title: str
     rank: int | None
+    measure: str
+    """The number that the rank is named for; short."""
     fact: str
-    """The number that the rank is named for, and what its loss is above the lowest; short."""
+    """The same, and what its loss is above the lowest."""
     reason: str
     """The same as a sentence, with the interval."""
     badge: str
@@ -68,6 +70,7 @@ def needs(summary: StudySummary) -> Sequence[Need]:
         Need(
             title=title,
             rank=found.rank,
+            measure=write(parts[found.rank], summary) if found.rank is not None else "",
             fact=_fact(parts[found.rank], write, summary) if found.rank is not None else "",
             reason=say(found.reason),
             badge=badge(found),
