@@ -30,6 +30,7 @@ for position, (name, summary) in enumerate(
         "report": "Write the report, its Markdown and summary.json from a study's records, and print the path.",
         "serve": "Show a study in the browser while it runs and afterwards, or all studies of a folder.",
         "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",
+        "push": "Upload the adapter of one rank to the Hugging Face hub, with a model card and the study's report.",
         "doctor": "Say whether this machine is ready for a study, how long the demo takes, or what to mend.",
     }.items()
 ):

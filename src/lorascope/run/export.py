@@ -36,7 +36,7 @@ def export_adapter(
             rank, or the target exists.
     """
     study = StudyFolder(folder)
-    resolved, source = _find(study, rank, target_modules)
+    resolved, source = find_adapter(study, rank, target_modules)
     saved = saved_rank(load_spec(study.spec, {}), rank)
     if truncate is not None and not 1 <= truncate < saved:
         what = f"an adapter of rank {rank}" + ("" if saved == rank else f", saved with rank {saved},")
@@ -58,7 +58,8 @@ def export_adapter(
             _write_merged(study, resolved, adapter, made)
 
 
-def _find(study: StudyFolder, rank: int, target_modules: str | None) -> tuple[ResolvedStudy, Path]:
+def find_adapter(study: StudyFolder, rank: int, target_modules: str | None) -> tuple[ResolvedStudy, Path]:
+    """Return what a study came to and the folder of a rank's adapter. Raises InputError where there is none."""
     with StudyStore.open(study.store) as store:
         resolved, ranks = store.read_one(ResolvedStudy), sorted({trial.rank for trial in store.read(TrialRecord)})
     if rank not in ranks:

@@ -69,6 +69,8 @@ def check(words: list[str]) -> None:
         assert (ROOT / rest[0]).is_file()
     elif program in {"wandb", "tensorboard"}:
         assert program in EXTRAS
+    elif program == "hf":
+        assert rest == ["auth", "login"]
     else:
         assert program == "echo", f"nothing checks {program!r}; teach this test to"
 

@@ -66,7 +66,8 @@ def follow_run(
         for follower in followers:
             follower.close()
         for follower in followers:
-            phase(f"handing the rest to {follower.name}")
+            if not follower.released:
+                phase(f"handing the rest to {follower.name}")
             follower.wait()
 
 
@@ -101,6 +102,11 @@ class _Follower:
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
+
+    @property
+    def released(self) -> bool:
+        """Return True if there is nothing to wait for."""
+        return self._released.is_set()
 
     def wait(self) -> None:
         """Wait until the tracker has everything, has failed or does not answer; then it ends by itself, or is ended."""
