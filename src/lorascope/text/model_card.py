@@ -1,11 +1,12 @@
 """The model card of an adapter: what it is, how it was trained and how it compares with the study's other ranks."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from lorascope.analysis.summary import RankSection, StudySummary
 from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.tables.advice import headline
-from lorascope.text.tables.overview import unsteady_mark
+from lorascope.text.tables.overview import short_name, unsteady_mark
 from lorascope.text.tables.ranks import excess_with_interval, rank_columns
 from lorascope.text.write_up import markdown
 from lorascope.units import format_bytes
@@ -63,7 +64,8 @@ def _facts(summary: StudySummary, part: RankSection, base: str) -> Iterator[tupl
     """Yield the name and the text of each fact that is known."""
     study, columns, mark = summary.study, rank_columns(), unsteady_mark(summary)
     yield "base model", base
-    yield "data", f"{study.dataset}, {format_count(study.train_examples or 0)} rows"
+    data = short_name(study.dataset) if Path(study.dataset).is_absolute() else study.dataset
+    yield "data", f"{data}, {format_count(study.train_examples or 0)} rows"
     yield "rank", str(part.rank)
     if part.lora_alpha is not None and part.scale is not None:
         yield "alpha", f"{part.lora_alpha:g} (updates are scaled by {part.scale:.4g})"
