@@ -170,6 +170,8 @@ class ResolvedStudy:
     """Tokens of the held-out rows, targets or not; None where the version that wrote this did not count them."""
     base_bytes: int | None = None
     """Of the base's weights; None where all are of the study's precision."""
+    eval_target_bytes: int | None = None
+    """Of the text of the held-out target tokens; None where the version that wrote this did not count them."""
 
     @property
     def weight_bytes(self) -> int:

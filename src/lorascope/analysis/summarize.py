@@ -38,6 +38,7 @@ from lorascope.analysis.target_sets import compare_sets
 from lorascope.analysis.verdict.answer import find_answer
 from lorascope.analysis.verdict.assess import assess
 from lorascope.analysis.verdict.cautions import find_cautions
+from lorascope.analysis.yardsticks import bits_per_byte, seen_target_tokens
 from lorascope.records import TrialOutcome, TrialRecord
 from lorascope.search.best import last_finite
 from lorascope.search.trials import planned_alphas, planned_rates
@@ -102,6 +103,7 @@ def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
 def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
     spec, resolved = data.spec, data.resolved
     same = {"alpha_rule", "tolerance", "convergence_band", "max_seconds"}
+    base = next((trial.base_eval_loss for trial in trials if trial.base_eval_loss is not None), None)
     ended = bool(trials) and all(trial.outcome not in ("not_started", "running") for trial in trials)
     return StudyInfo.model_validate(
         {
@@ -118,6 +120,7 @@ def _study(data: StudyData, trials: Sequence[TrialSection]) -> StudyInfo:
             "max_memory_bytes": parse_bytes(spec.max_memory) if spec.max_memory else None,
             "max_adapter_bytes": from_megabytes(spec.max_adapter_mb) if spec.max_adapter_mb else None,
             "budget": find_budget(data, trials),
+            "base_bits_per_byte": bits_per_byte(base, resolved),
         }
     )
 
@@ -161,17 +164,21 @@ def _rank(data: StudyData, rank: int, choice: RankChoice | None, comparison: Com
     )
     alpha = trial.lora_alpha if trial else planned_alphas(data.spec, rank)[0]
     rates = data.rates(rank, alpha)
+    eval_loss = loss.value if loss else choice.rows.loss if choice else None
+    tokens = seen_target_tokens(data)
     return RankSection(
         rank=rank,
         lora_alpha=trial.lora_alpha if trial else None,
         best_learning_rate=choice.learning_rate if choice else None,
         seeds=len(choice.trials) if choice else 0,
-        eval_loss=loss.value if loss else choice.rows.loss if choice else None,
+        eval_loss=eval_loss,
+        bits_per_byte=bits_per_byte(eval_loss, data.resolved),
         eval_loss_ci95=_interval(loss),
         excess_loss=excess.value if excess else None,
         excess_loss_ci95=_interval(excess),
         train_loss=choice.train_loss if choice else None,
         trainable_parameters=adapter.trainable_parameters if adapter else None,
+        target_tokens_per_parameter=tokens / adapter.trainable_parameters if tokens and adapter else None,
         saved_rank=adapter.saved_rank if adapter else None,
         adapter_bytes=alone.adapter_bytes,
         training_state_bytes=(

@@ -31,6 +31,10 @@ class StudyInfo(Section):
     """Tokens of one pass over the training rows, prompts included, padding left out."""
     eval_target_tokens: int | None
     """Held-out tokens the loss is taken on."""
+    eval_target_bytes: int | None = None
+    """Bytes of their text."""
+    base_bits_per_byte: float | None = None
+    """Held-out loss before the first step, in bits a byte."""
     device: str | None
     """Where it ran."""
     dtype: str | None
@@ -153,6 +157,8 @@ class RankSection(Section):
     """Trials the losses are means of."""
     eval_loss: float | None
     """Held-out loss, mean over seeds."""
+    bits_per_byte: float | None = None
+    """The same in bits a byte of text, which losses under another tokenizer can be compared with."""
     eval_loss_ci95: Interval | None
     """Its 95% interval over held-out rows and, with several seeds, over seeds."""
     excess_loss: float | None
@@ -163,6 +169,8 @@ class RankSection(Section):
     """Training loss at the end, mean over seeds."""
     trainable_parameters: int | None
     """Trained parameters of the adapter."""
+    target_tokens_per_parameter: float | None = None
+    """Target tokens of the training rows, each counted once, divided by them."""
     saved_rank: int | None
     """Rank of the adapter's files: twice the trained one where initial values come from the base's weights."""
     adapter_bytes: int | None

@@ -49,6 +49,10 @@ def study_details(summary: StudySummary) -> list[tuple[str, str]]:
         (tr("tokens of one pass"), _count(study.tokens)),
         (tr("held-out rows"), _count(study.eval_examples)),
         (tr("held-out target tokens"), _count(study.eval_target_tokens)),
+        (
+            tr("bits per byte of the base"),
+            None if study.base_bits_per_byte is None else f"{study.base_bits_per_byte:.4f}",
+        ),
         (tr("data hash"), study.data_hash),
         (tr("adapted layers"), _count(study.adapted_modules)),
         (tr("alpha rule"), study.alpha_rule),

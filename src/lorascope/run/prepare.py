@@ -14,6 +14,7 @@ from lorascope.data.prepare import fix_date, prepare
 from lorascope.data.row_order import total_steps
 from lorascope.data.sample_prompts import PromptTokens, sample_prompts
 from lorascope.data.shown_rows import SHOWN, shown_rows
+from lorascope.data.target_bytes import target_bytes
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
@@ -103,7 +104,9 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     checked = check_model(spec, base.model, splits.train, before)
     for note in checked.slower:
         tracker.note(say(note))
-    resolved = _resolve(spec, splits, base, checked, before)
+    resolved = replace(
+        _resolve(spec, splits, base, checked, before), eval_target_bytes=target_bytes(splits.eval, tokenizer)
+    )
     return PreparedStudy(
         spec=spec,
         resolved=resolved,

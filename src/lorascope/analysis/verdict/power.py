@@ -11,6 +11,7 @@ from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.verdict.decide import LEAST
 from lorascope.analysis.verdict.next_look import measured_prices
 from lorascope.analysis.verdict.schema import CautionSection, RemedySection
+from lorascope.analysis.yardsticks import seen_target_tokens
 from lorascope.message import Message, Sentences, Value
 from lorascope.records import Environment
 
@@ -150,13 +151,10 @@ def seeds_added(findings: Findings) -> CautionSection | None:
 
 def below_capacity(findings: Findings) -> CautionSection | None:
     """Warn about rows that hold less than the smallest adapter can: capacity was not tested."""
-    resolved, steps_per_epoch = findings.data.resolved, findings.data.steps_per_epoch
-    adapters = findings.data.adapters
+    seen, adapters = seen_target_tokens(findings.data), findings.data.adapters
     base = next((trial.base_eval_loss for trial in findings.trials if trial.base_eval_loss), None)
-    if resolved is None or steps_per_epoch is None or base is None or len(adapters) < 2:
+    if seen is None or base is None or len(adapters) < 2:
         return None
-    # Rows seen again hold nothing new
-    seen = resolved.train_target_tokens * min(1.0, resolved.total_steps / steps_per_epoch)
     bits_per_token = base / math.log(2)
     rank = min(adapters)
     capacity = BITS_PER_PARAMETER * adapters[rank].trainable_parameters

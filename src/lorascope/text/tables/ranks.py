@@ -33,9 +33,9 @@ class RankColumn:
 
 
 REPORT_COLUMNS = (
-    "rank", *ROW_METRICS, "excess_loss", "seeds", "train_loss", "lora_alpha", "best_learning_rate",
-    "trainable_parameters", "saved_rank", "adapter_bytes", "step_seconds", "runtime_seconds", "tokens_per_second",
-    "peak_memory_bytes",
+    "rank", *ROW_METRICS, "bits_per_byte", "excess_loss", "seeds", "train_loss", "lora_alpha", "best_learning_rate",
+    "trainable_parameters", "target_tokens_per_parameter", "saved_rank", "adapter_bytes", "step_seconds",
+    "runtime_seconds", "tokens_per_second", "peak_memory_bytes",
 )  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def rank_columns() -> Mapping[str, RankColumn]:
         "rank": RankColumn(tr("rank"), lambda part: str(part.rank)),
         "scale": RankColumn(tr("scale"), lambda part: optional(part.scale, "{:.4g}".format)),
         **{name: _row_metric(name) for name in ROW_METRICS},
+        "bits_per_byte": RankColumn(tr("bits/byte"), lambda part: loss_cell(part.bits_per_byte)),
         "excess_loss": RankColumn(
             tr("above the best (95% interval)"),
             lambda part: tr("lowest") if _best(part) else loss_cell(part.excess_loss),
@@ -60,6 +61,9 @@ def rank_columns() -> Mapping[str, RankColumn]:
         ),
         "trainable_parameters": RankColumn(
             tr("parameters"), lambda part: optional(part.trainable_parameters, format_count)
+        ),
+        "target_tokens_per_parameter": RankColumn(
+            tr("target tokens per parameter"), lambda part: optional(part.target_tokens_per_parameter, "{:.2g}".format)
         ),
         "saved_rank": RankColumn(tr("saved as rank"), _saved_rank),
         "adapter_bytes": RankColumn(tr("adapter"), lambda part: optional(part.adapter_bytes, format_bytes)),
