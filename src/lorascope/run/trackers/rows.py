@@ -70,6 +70,8 @@ def _digest(*parts: str) -> str:
 
 
 def _masked(value: object) -> object:
+    if isinstance(value, list):
+        return [_masked(one) for one in value]
     return mask_credentials(value) if isinstance(value, str) else value
 
 
