@@ -127,6 +127,7 @@ def study_of(job: Job) -> StudySpec:
         early_exit=False,
         max_grid_extensions=0,
         cost="off",
+        samples=0,
         dtype="float32" if job.program == "lorascope-float32" else "auto",
         device="cpu",
     )

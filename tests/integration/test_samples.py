@@ -18,9 +18,11 @@ from lorascope.run import samples
 from lorascope.run.time_budget import TimeBudget
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-from support.studies import execute, study_of
+from support.studies import execute, save_model_folder, study_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:`is_gradient_checkpointing`")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:fan_in_fan_out", "ignore:`is_gradient_checkpointing`", "ignore:Model has `tie_word_embeddings"
+)
 
 
 def spec_of(model_folders: Mapping[str, str], rows_file: str, kind: str = "llama", **changes: Any) -> StudySpec:
@@ -37,11 +39,24 @@ def stored(folder: Path) -> tuple[list[SamplePrompt], dict[tuple[int, str], Samp
         return store.read(SamplePrompt), answers
 
 
-@pytest.mark.parametrize("kind", ["llama", "opt", "gpt2"])
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"target_modules": "all-linear"}),
+    "opt": ("opt", {"target_modules": "all-linear"}),
+    "gpt2": ("gpt2", {"target_modules": "all-linear"}),
+    "whole modules": ("llama", {"modules_to_save": ("embed_tokens", "lm_head")}),
+    "values from the base": ("llama", {"init_lora_weights": "pissa"}),
+    "experts": ("mixtral", {"target_parameters": ("experts.gate_up_proj", "experts.down_proj"), "lora_dropout": 0.0}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_answers_are_those_of_peft_over_the_saved_adapters(
-    kind: str, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+    case: str, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
 ) -> None:
-    spec = spec_of(model_folders, rows_file, kind, target_modules="all-linear")
+    kind, changes = CASES[case]
+    if kind not in model_folders:
+        save_model_folder(tmp_path / kind, kind)
+    spec = spec_of({kind: str(tmp_path / kind), **model_folders}, rows_file, kind, **changes)
     execute(spec, tmp_path / "study")
     prompts, answers = stored(tmp_path / "study")
     tokenizer = AutoTokenizer.from_pretrained(spec.model)

@@ -26,7 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     given = {
         "--model": folder / "model", "--dataset": folder / "rows.json", "--ranks": "8,16", "--max-steps": "2",
-        "--cost": "quick", "--dtype": "float32", "--forgetting-text": "none", "--out": folder / "studies" / "demo",
+        "--cost": "quick", "--dtype": "float32", "--forgetting-text": "none", "--samples": 1,
+        "--out": folder / "studies" / "demo",
     }  # fmt: skip
     with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()) as out:
         main(["run", *(str(word) for pair in given.items() for word in pair)])
