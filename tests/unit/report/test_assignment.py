@@ -14,12 +14,13 @@ from lorascope.cli import main
 from lorascope.records import BASE_MODEL, ForgettingRecord, GpuSample, PredictionRecord, SpectrumRecord
 from lorascope.report import write_report
 from lorascope.report.assignment import assignment_text
-from lorascope.report.templating import escape_markdown
+from lorascope.report.templating import escape_markdown, make_environment
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.text.language import language
 from lorascope.text.numbers import format_seconds, interval
 from lorascope.text.say import say
+from lorascope.text.tables.table import Table
 from lorascope.units import format_bytes
 from support.korean import foreign, undecided
 from support.solo_runs import solo_run
@@ -254,6 +255,13 @@ def test_tables_and_names_keep_their_place_in_markdown(make_study: MakeStudy) ->
         assert re.fullmatch(r"\| --- \|( --: \|)+", rule)
         assert rows
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in (head, rule, *rows)} == {head.count("|")}
+
+
+def test_pipes_in_cells_are_escaped() -> None:
+    content = Table(header=("rank", "a|b"), rows=(("8", "c|d"),), ranks=(8,))
+    template = '{% from "macros.md.j2" import table with context %}{{ table(content) }}'
+    shown = make_environment().from_string(template).render(content=content, ending="")
+    assert [line for line in shown.splitlines() if line] == ["| rank | a\\|b |", "| --- | --: |", "| 8 | c\\|d |"]
 
 
 def test_sheet_is_written_where_it_is_asked_for(
