@@ -260,7 +260,8 @@ def _conclusions(summary: StudySummary, charts: Charts) -> Blocks:
     if summary.recommendation.use.rank is None:
         return _text(say(summary.recommendation.use.reason))
     loss, value, _, memory = needs(summary)
-    named = ((tr("Best quality"), loss, ""), (tr("Efficient"), value, value.measure),
+    smaller = value.measure if value.rank != summary.ranks[-1].rank else ""  # of the largest rank that is its loss
+    named = ((tr("Best quality"), loss, ""), (tr("Efficient"), value, smaller),
              (tr("Scarce memory"), memory, memory.measure))  # fmt: skip
     points = [_need(summary, title, need, measure) for title, need, measure in named]
     return [*_points(points), *_pictures(charts, "loss_against_memory", "loss_against_time")]

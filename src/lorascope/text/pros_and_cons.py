@@ -69,17 +69,20 @@ def _balance(summary: StudySummary, *codes: str) -> Iterator[str]:
 
 
 def _full_fine_tuning(summary: StudySummary) -> Iterator[str]:
-    """Compare the prediction for full fine-tuning with the smallest rank's memory, measured or counted."""
-    part, full = summary.ranks[0], summary.predicted.full_fine_tuning if summary.predicted else None
-    if full is not None and part.peak_memory_bytes is not None:
-        yield tr(
-            "Full fine-tuning is predicted to take {full} of memory at its peak; rank {rank} took {peak}, measured.",
-            full=format_bytes(full.peak_memory_bytes.predicted),
-            rank=part.rank,
-            peak=format_bytes(part.peak_memory_bytes),
-        )
-    else:
+    """Compare full fine-tuning with the smallest rank, prediction with prediction; else the counted bytes."""
+    predicted, peak = summary.predicted, summary.ranks[0].peak_memory_bytes
+    if predicted is None or predicted.full_fine_tuning is None or not predicted.ranks or peak is None:
         yield from _balance(summary, "tradeoff.memory")
+        return
+    smallest = predicted.ranks[0]
+    yield tr(
+        "The predicted peak memory is {full} for full fine-tuning and {alone} at rank {rank}, where {peak} was "
+        "measured.",
+        full=format_bytes(predicted.full_fine_tuning.peak_memory_bytes.predicted),
+        rank=smallest.rank,
+        alone=format_bytes(smallest.peak_memory_bytes.predicted),
+        peak=format_bytes(peak),
+    )
 
 
 def _smallest_rank(summary: StudySummary) -> Iterator[str]:

@@ -11,7 +11,7 @@ from lorascope.analysis import StudySummary, load_study, summarize, summarize_da
 from lorascope.charts import fonts
 from lorascope.charts.registry import make_charts
 from lorascope.cli import main
-from lorascope.records import BASE_MODEL, ForgettingRecord, GpuSample, PredictionRecord, SpectrumRecord
+from lorascope.records import BASE_MODEL, ForgettingRecord, GpuSample, PredictedThing, PredictionRecord, SpectrumRecord
 from lorascope.report import write_report
 from lorascope.report.assignment import assignment_text
 from lorascope.report.templating import escape_markdown, make_environment
@@ -58,12 +58,19 @@ def finished(build_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -
     """A finished study of three seeds with solo runs, a prediction of full fine-tuning, and other text."""
     folder = build_study(tmp_path_factory.mktemp("assignment") / "study", spec=SPEC)
     with StudyStore.create(folder / "study.db") as store:
-        store.put(
-            PredictionRecord(
-                what="full", rank=0, device="A processor", tokens=200.0, step_seconds=1.0, factor=1.0, step_flops=1e10,
-                step_bytes=1e9, base_bytes=0, adapter_bytes=10**9, gradient_bytes=10**9, optimizer_bytes=2 * 10**9,
-                activation_bytes=10**8, rest_bytes=10**8,
-            )
+        whats: list[tuple[PredictedThing, int, int]] = [
+            ("full", 0, 10**9),
+            *(("alone", rank, rank * 10**6) for rank in SPEC.ranks),
+        ]
+        store.put_all(
+            [
+                PredictionRecord(
+                    what=what, rank=rank, device="A processor", tokens=200.0, step_seconds=1.0, factor=1.0,
+                    step_flops=1e10, step_bytes=1e9, base_bytes=0, adapter_bytes=size, gradient_bytes=size,
+                    optimizer_bytes=2 * size, activation_bytes=10**8, rest_bytes=10**8,
+                )
+                for what, rank, size in whats
+            ]
         )  # fmt: skip
         for trial, more in ((BASE_MODEL, 0.0), ("r8", -1.0), ("r128", 0.5), ("r256", 5.0)):
             nats = tuple(20.0 + n + more for n in range(10))
@@ -152,11 +159,19 @@ def test_conclusions_say_their_reason_and_how_sure_they_are(text: str, summary: 
     assert "MB less than rank 256. Loss within 0.005 of the lowest: unlikely, 0%." in scarce
 
 
+def test_largest_rank_is_named_without_a_size_of_its_own(make_study: MakeStudy) -> None:
+    floors = {8: 1.3, 128: 1.25, 256: 1.2}
+    conclusions = sections(assignment_text(summarize(make_study(spec=SPEC, floors=floors)), {}))["Conclusions by need"]
+    efficient = re.search(r"- Efficient: rank 256\. (.*)", conclusions)[1]
+    assert efficient.count(";") == 0
+    assert re.search(r"- Scarce memory: rank 8\. .*; 248\.0 MB less than rank 256\.", conclusions)
+
+
 def test_pros_and_cons_have_numbers_of_the_study(text: str, summary: StudySummary) -> None:
     pros, _, cons = sections(text)["Pros and cons of LoRA"].partition("Cons, in numbers of this study:")
     assert "A copy of the whole model takes 538.1 MB; the adapter of rank 8 takes 1.6 MB, 0.30% of that." in pros
     peak = format_bytes(summary.ranks[0].peak_memory_bytes)
-    assert f"predicted to take 4.20 GB of memory at its peak; rank 8 took {peak}, measured." in pros
+    assert f"is 4.20 GB for full fine-tuning and 232.0 MB at rank 8, where {peak} was measured." in pros
     assert "No forgetting is shown in the loss on other text: rank 8 by -" in pros
     assert "The loss on other text rose, which is forgetting: rank 128 by 0.05" in cons
     reading = summary.readings.ranks[0]
