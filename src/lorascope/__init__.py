@@ -1,5 +1,6 @@
 """lorascope: which LoRA rank should I use, and what does it cost me?"""
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ def __getattr__(name: str) -> object:
         from lorascope.report.study import Study
 
         return Study
-    if name in {"plan", "run"}:
-        from lorascope import api
+    if name == "plan":
+        from lorascope.api import plan
 
-        return getattr(api, name)
+        return plan
+    if name == "run":
+        return importlib.import_module("lorascope.run")  # a package that can be called
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 import summary_reference
-from lorascope import analysis, records
+from lorascope import analysis, api, records
 from lorascope.analysis import summary
 from lorascope.analysis.verdict import schema as verdict
 from lorascope.cli.app import app
@@ -75,6 +75,7 @@ def program_names() -> set[str]:
         found |= set(field.get("enum", ()))
     found |= set(Noise.__dataclass_fields__) | set(StudyPlan.__dataclass_fields__)
     found |= set(re.findall(r'"(\w+)":', inspect.getsource(Forecast.facts)))
+    found |= set(inspect.signature(api.run).parameters)
     for tests in (ROOT / "tests").rglob("test_*.py"):
         found |= set(re.findall(r"^def (test_\w+)", tests.read_text(encoding="utf-8"), re.MULTILINE))
     return found | {module.stem for module in (ROOT / "src" / "lorascope").rglob("*.py")}
