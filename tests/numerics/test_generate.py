@@ -46,8 +46,9 @@ def texts(frozen: FrozenModel, rows: Sequence[int] = ROWS, **changes: Any) -> li
     return [generate(frozen, prompt, rows, **options) for prompt in PROMPTS]
 
 
-def texts_of_peft(kind: str, folder: Path | None) -> list[list[int]]:
+def texts_of_peft(kind: str, folder: Path | None, penalty: float = 1.0) -> list[list[int]]:
     model: Any = make_model(kind, torch.float32)
+    model.generation_config.repetition_penalty = penalty
     if folder is not None:
         model = peft.PeftModel.from_pretrained(model, str(folder))
     found = []
@@ -76,6 +77,17 @@ def test_greedy_texts_equal_those_of_peft(kind: str, kernels: bool, tmp_path: Pa
             )  # fmt: skip
         assert [answers[row] for answers in found] == texts_of_peft(kind, folder)
     assert len({str(answers) for answers in zip(*found, strict=True)}) == len(ROWS)
+
+
+def test_a_penalty_in_the_models_own_settings_holds_and_what_it_returns_does_not() -> None:
+    frozen, _ = frozen_with_adapters("llama")
+    before = texts(frozen)
+    own = frozen.model.generation_config
+    own.repetition_penalty, own.return_dict_in_generate, own.num_return_sequences = 1.5, True, 2
+    own.do_sample, own.temperature, own.use_cache = True, 2.0, False
+    found = texts(frozen)
+    assert [answers[0] for answers in found] == texts_of_peft("llama", None, penalty=1.5)
+    assert found != before
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])

@@ -48,8 +48,15 @@ def generate(
     """
     prompt_BT = torch.from_numpy(prompt).to(frozen.device)[None]
     ends = sorted(end_ids)
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=ends, pad_token_id=ends[0]
+    settings = GenerationConfig(  # what is not given here is as in the model's own settings
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+        use_cache=True,
+        return_dict_in_generate=False,
     )
     found: list[list[int]] = []
     frozen.set_attention(frozen.own_attention)
