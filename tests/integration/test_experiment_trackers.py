@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -256,6 +257,20 @@ def test_charts_of_a_gpu_are_in_one_group_of_wandb(study: Study, tmp_path: Path)
     assert row["system/gpu_memory_allocated_gb"] == 2.0
     assert row["system/gpu_memory_access_percent"] == 40
     assert row["system/process_memory_gb"] == later.rss_bytes / 1e9
+
+
+@pytest.mark.skipif("mlflow" not in NAMES, reason="mlflow is missing: make test installs it")
+def test_trials_of_mlflow_have_their_study_before_it_has_rows(study: Study, tmp_path: Path) -> None:
+    """Samples are stored every ten seconds, and a trial's steps at once."""
+    folder = tmp_path / "study"
+    shutil.copytree(study.folder, folder, ignore=shutil.ignore_patterns("tensorboard"))
+    with closing(sqlite3.connect(folder / "study.db")) as base, base:
+        base.execute("DELETE FROM samples")
+    export(tmp_path, "-c", EXPORT_RUNS, str(folder), "mlflow")
+    runs = READERS["mlflow"](tmp_path, folder)
+    assert set(runs) == {"study", *TRIALS}
+    assert "report.html" in runs["study"].result
+    assert {run.config["max_steps"] for run in runs.values()} == {str(STEPS)}
 
 
 NOTEBOOK = """

@@ -76,8 +76,8 @@ def follow(path: str, folder: Path, say: Callable[[str], None]) -> None:
     while not is_last:
         is_last = heard.ended.wait(_PASS_SECONDS)
         publisher.publish()
-        if publisher.has_logged and not told:
-            say(f"where {tracker.where()}")
+        if publisher.has_logged and not told and (where := tracker.where()):
+            say(f"where {where}")
             told = True
     if heard.has_result:
         publisher.result()

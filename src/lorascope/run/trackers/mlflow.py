@@ -1,7 +1,7 @@
 """MLflow: MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME hold as usual; a run is found again by its tag."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -65,21 +65,25 @@ class MlflowTracker:
         return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
 
     def _running(self, run: TrackedRun) -> Run:
-        """Return the run, which is made, or set running again, where it is not."""
+        """Return the run with its settings, which is made, or set running again, where it is not."""
         found = self._find(run.run_id) or self._make(run)
         if found.info.status != "RUNNING":
             self._client.update_run(found.info.run_id, status="RUNNING")
+        params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in run.config.items()]
+        for first in range(0, len(params) if not found.data.params else 0, _PARAMS):
+            self._client.log_batch(found.info.run_id, params=params[first : first + _PARAMS])
         return found
 
     def _make(self, run: TrackedRun) -> Run:
-        tags = {_TAG: run.run_id, "lorascope.study": run.study}
-        if run.is_trial and (parent := self._find(run.study_run_id)) is not None:
-            tags["mlflow.parentRunId"] = parent.info.run_id
-        name = run.name if run.is_trial else run.study
-        made: Run = self._client.create_run(self._experiment, run_name=name, tags=tags)
-        params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in run.config.items()]
-        for first in range(0, len(params), _PARAMS):
-            self._client.log_batch(made.info.run_id, params=params[first : first + _PARAMS])
+        """Make a run, and that of the study before one of its trials."""
+        tags = {"lorascope.study": run.study}
+        whole = self._find(run.study_run_id) or self._create(run.study_run_id, run.study, tags)
+        if not run.is_trial:
+            return whole
+        return self._create(run.run_id, run.name, {**tags, "mlflow.parentRunId": whole.info.run_id})
+
+    def _create(self, run_id: str, name: str, tags: Mapping[str, str]) -> Run:
+        made: Run = self._client.create_run(self._experiment, run_name=name, tags={_TAG: run_id, **tags})
         return made
 
     def _find(self, run_id: str) -> Run | None:
