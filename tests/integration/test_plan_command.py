@@ -298,30 +298,27 @@ def write_config(folder: Path, **config: object) -> str:
     return str(folder)
 
 
-def test_plan_of_a_70b_model_takes_little_time_and_memory(tmp_path: Path) -> None:
+def test_plan_of_a_70b_model_takes_little_memory(tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
         num_key_value_heads=8, max_position_embeddings=8192, tie_word_embeddings=False,
     )  # fmt: skip
     config.save_pretrained(tmp_path / "model")
-    # Processor time against that of the imports, so that neither a busy machine nor a slow one decides. The kernel's
-    # mark of this memory alone: what getrusage gives starts at the parent's.
+    # The kernel's mark of this memory alone: what getrusage gives starts at the parent's
     code = (
-        "import re, sys, time\nimport lorascope.costmodel.plan\nfrom lorascope.cli import main\n"
-        "before = time.process_time()\n"
+        "import re, sys\nfrom lorascope.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "peak = 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
-        "print(before, time.process_time() - before, peak, file=sys.stderr)"
+        "print(peak, file=sys.stderr)"
     )
     arguments = ("plan", "--model", str(tmp_path / "model"), "--dataset", "someone/rows", "--device", "H200", "--json")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    imports, seconds, peak_bytes = map(float, done.stderr.split()[-3:])
+    peak_bytes = float(done.stderr.split()[-1])
     resolved = json.loads(done.stdout)
     assert resolved["base_parameters"] == 70_553_706_496
     assert resolved["total_steps"] is None
     assert resolved["rows"] == "assumed: 1024 tokens each"
     assert not resolved["ranks"][0]["fits"]
-    assert seconds < imports / 4
     assert peak_bytes < 1e9
 
 
