@@ -159,7 +159,7 @@ def test_initial_values_from_the_base_train_as_in_peft(how: str, rule: str, kern
     found = both(torch.float32, kernels=kernels, rule=rule, init_lora_weights=how)
     np.testing.assert_allclose(found.ours.losses("r4"), found.losses, rtol=2e-4)
     save(found, tmp_path / "adapter")
-    assert_loads_into_peft(found, tmp_path / "adapter", torch.float32, 2e-3)
+    assert_loads_into_peft(found, tmp_path / "adapter", torch.float32, 5e-3)
 
 
 def test_limit_on_adapters_is_compared_with_the_saved_rank() -> None:
