@@ -12,6 +12,7 @@ import pytest
 from lorascope.analysis import summarize
 from lorascope.analysis.study_data import load_study
 from lorascope.analysis.verdict.next_look import next_look
+from lorascope.charts.registry import make_charts
 from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, FurtherEvalRecord, LookRecord
 from lorascope.run import looks
@@ -103,6 +104,8 @@ def test_the_base_is_compared_on_the_rows_of_the_ranks(spec: StudySpec, tmp_path
     assert summary.base_eval_loss != pytest.approx(first.loss)
     for part, reading in zip(summary.ranks, summary.readings.ranks, strict=True):
         assert reading.loss_gained == pytest.approx(loss - part.eval_loss)
+    found = make_charts(data, summary)["eval_loss"]
+    assert f"first {HELD} of the {MORE} held-out examples" in found.caption
 
 
 @pytest.mark.parametrize("look", [1, 2, 3])

@@ -29,6 +29,10 @@ def charts(study: StudyData, summary: StudySummary) -> Iterator[Chart]:
     held_out = eval_loss_by_step(study, summary)
     if held_out.curves:
         caption = tr("Step 0 is the base model before training.")
+        held, compared = study.resolved.eval_examples if study.resolved else 0, summary.compared_rows or 0
+        if held < compared:
+            rows = tr("On the first {held} of the {compared} held-out examples compared.", held=held, compared=compared)
+            caption = f"{rows} {caption}"
         yield _chart(held_out, tr("Held-out loss"), caption, study.ranks)
     training = train_loss_by_step(study, summary)
     if training.curves:
