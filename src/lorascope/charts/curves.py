@@ -122,7 +122,7 @@ def _rounded(value: float) -> float:
 
 def _loss_range(data: LossByStep) -> tuple[float, float, bool]:
     """Return the lowest and highest loss to show, and whether losses of a diverged trial lie above."""
-    losses = [loss for curve in data.curves for loss in (*curve.losses, *curve.smoothed)]
+    losses = [loss for curve in data.curves for loss in (*curve.losses, *curve.smoothed, *curve.low, *curve.high)]
     begin = max((curve.losses[0] for curve in data.curves), default=1.0)
     low, most = min(losses, default=0.0), max(losses, default=1.0)
     high = min(most, 1.5 * begin)

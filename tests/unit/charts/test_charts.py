@@ -284,6 +284,16 @@ def test_chart_of_rates_needs_several_rates(make_study: MakeStudy) -> None:
     assert eval_loss_by_rate(*study(make_study())) == ()
 
 
+def test_axis_holds_the_whole_band_of_the_seeds() -> None:
+    curve = Curve(
+        rank=8, steps=(1, 2), losses=(2.0, 1.5), smoothed=(2.0, 1.5), ended_early=False, low=(1.9, 1.1), high=(2.2, 1.9)
+    )  # fmt: skip
+    spec = loss_by_step_spec(LossByStep(metric="eval_loss", curves=(curve,)), (8,))
+    low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low < 1.1
+    assert high > 2.2
+
+
 def test_curve_of_several_seeds_is_their_mean_and_range(make_study: MakeStudy) -> None:
     spec = StudySpec(ranks=(8, 128), seeds=(0, 1, 2))
     data, summary = study(make_study(spec=spec, floors={8: 1.3, 128: 1.2}))
