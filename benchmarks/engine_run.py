@@ -17,7 +17,7 @@ from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.measure.memory import retain_freed_memory
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.prepare import prepare_study
 from lorascope.run.trackers import SoloResult
 from lorascope.search.trials import plan_trials
@@ -52,6 +52,8 @@ class KeptSteps:
     def progress(self, share_done: float, seconds_left: float) -> None: ...
 
     def solo_cost(self, result: SoloResult) -> None: ...
+
+    def look(self, look: LookRecord) -> None: ...
 
     def step(self, records: Sequence[StepRecord]) -> None: ...
 

@@ -31,7 +31,7 @@ if "--processor-time" in sys.argv:  # before the product binds a clock
     time.monotonic = time.perf_counter = processor_time
 
 from lorascope.analysis import summarize
-from lorascope.records import AS_PLANNED, EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import AS_PLANNED, EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.report import write_report
 from lorascope.run.study import run_study
 from lorascope.run.trackers import SoloResult
@@ -72,6 +72,8 @@ class Listener:
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None: ...
 
     def solo_cost(self, result: SoloResult) -> None: ...
+
+    def look(self, look: LookRecord) -> None: ...
 
     def step(self, records: Sequence[StepRecord]) -> None: ...
 

@@ -4,11 +4,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.cli.skill import SKILL
+
 ROOT = Path(__file__).parents[2]
-GENERATED = {"reference.md", "summary.md"}
+GENERATED = {"reference.md", "summary.md", "json.md"}
 """Made from the program, and held to it by tests of their own."""
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")],
+    [
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "AGENTS.md", "llms.txt")),
+        SKILL,
+        *(ROOT / "docs").rglob("*.md"),
+    ],
     key=lambda page: page.as_posix(),
 )
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]

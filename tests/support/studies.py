@@ -15,13 +15,14 @@ from lorascope.engine.trial import TrainingTrial
 from lorascope.engine.verify import prepare_model
 from lorascope.modeling.adapters.adapter import attach
 from lorascope.modeling.adapters.peft_io import load_peft
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.executors import group_recorder
 from lorascope.run.study import run_study
 from lorascope.run.trackers import SoloResult
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.looks import describe_look
 from support.tiny_models import make_model, train_tokenizer
 
 KINDS = ("llama", "opt", "gpt2")
@@ -77,6 +78,9 @@ class Watcher:
 
     def solo_cost(self, result: SoloResult) -> None:
         pass
+
+    def look(self, look: LookRecord) -> None:
+        self.note(describe_look(look))
 
     def step(self, records: Sequence[StepRecord]) -> None:
         self.steps.append(records[0].step)

@@ -31,6 +31,7 @@ for position, (name, summary) in enumerate(
         "serve": "Show a study in the browser while it runs and afterwards, or all studies of a folder.",
         "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",
         "push": "Upload the adapter of one rank to the Hugging Face hub, with a model card and the study's report.",
+        "skill": "Print the instructions that coding agents follow to answer which rank to use, or install them.",
         "doctor": "Say whether this machine is ready for a study, how long the demo takes, or what to mend.",
     }.items()
 ):

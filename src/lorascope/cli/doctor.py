@@ -1,14 +1,13 @@
 """``lorascope doctor``: whether this machine is ready, and what to mend."""
 
 import importlib.util
-import json as json_format
 import os
 import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 from cyclopts import Parameter
@@ -21,6 +20,9 @@ from lorascope.measure.cgroup import cpu_quota, memory_limit
 from lorascope.measure.environment import cpu_flags, cpu_model, limit_threads, package_versions, usable_cores
 from lorascope.text.numbers import format_about
 from lorascope.units import format_bytes
+
+if TYPE_CHECKING:
+    from lorascope.cli.outputs import DoctorOutput
 
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")
 """Instruction sets that multiply bfloat16 matrices in hardware."""
@@ -41,7 +43,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] 
     """
     facts = machine_facts()
     if json:
-        print(json_format.dumps(facts, indent=2))  # noqa: T201
+        print(_output(facts).model_dump_json(indent=2))  # noqa: T201
         return 0
     checks = find_problems(facts)
     console = Console()
@@ -57,6 +59,13 @@ def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] 
     ready = facts["demo_model"] is not None
     console.print(Text(_ready() if ready else f"Not ready for the demo: {_NO_MODEL}", style="bold"), soft_wrap=True)
     return 0
+
+
+def _output(facts: Mapping[str, Any]) -> "DoctorOutput":
+    from lorascope.cli.outputs import CheckPart, DoctorOutput
+
+    checks = tuple(CheckPart(name=one.name, found=one.found, remedy=one.remedy) for one in find_problems(facts))
+    return DoctorOutput(**facts, checks=checks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

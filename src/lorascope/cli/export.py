@@ -20,6 +20,7 @@ def export(
     truncate: int | None = None,
     merge: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     to_tracker: str | None = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.
 
@@ -41,27 +42,44 @@ def export(
         Write the whole model with the adapter merged into its weights.
     to_tracker
         Experiment trackers: wandb, mlflow, tensorboard, trackio. What one has already is not sent again.
+    json
+        Write one JSON object in place of the path.
     """
     if to_tracker is not None:
-        return _export_to_trackers(folder, to_tracker.split(","), adapter=(rank, to))
+        return _export_to_trackers(folder, to_tracker.split(","), adapter=(rank, to), as_json=json)
     if rank is None or to is None:
         raise InputError("--rank and --to say what to export", remedy="give both, or --to-tracker NAME")
     from lorascope.run.export import export_adapter
 
     export_adapter(folder, rank, to, target_modules=target_modules, truncate=truncate, merge=merge)
-    print(to)  # noqa: T201
+    if json:
+        _print(to=str(to), rank=rank, truncated_to=truncate, merged=merge)
+    else:
+        print(to)  # noqa: T201
     return 0
 
 
-def _export_to_trackers(folder: Path, names: list[str], *, adapter: tuple[int | None, Path | None]) -> int:
+def _print(**facts: object) -> None:
+    from lorascope.cli.outputs import ExportOutput
+
+    print(ExportOutput.model_validate(facts).model_dump_json(indent=2))  # noqa: T201
+
+
+def _export_to_trackers(
+    folder: Path, names: list[str], *, adapter: tuple[int | None, Path | None], as_json: bool
+) -> int:
     if adapter != (None, None):
         raise InputError("--to-tracker exports runs, not an adapter", remedy="leave out --rank and --to")
     from lorascope.report import write_report
     from lorascope.run.trackers.export import export_runs
 
     write_report(folder)
+    places = {}
     for name in names:
         with redirect_stdout(sys.stderr):  # what a library says is no result
-            where = export_runs(folder, name)
-        print(f"{name}: {where}")  # noqa: T201
+            places[name] = export_runs(folder, name)
+        if not as_json:
+            print(f"{name}: {places[name]}")  # noqa: T201
+    if as_json:
+        _print(trackers=places)
     return 0

@@ -15,8 +15,9 @@ from rich.text import Text
 from lorascope.cli.columns import Column, make_table
 from lorascope.cli.formatting import format_loss, progress_line, solo_cost, status_line
 from lorascope.cli.run_state import RankRow, RunState
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.trackers import SoloResult
+from lorascope.text.looks import describe_look
 
 _REDRAWS_PER_SECOND = 2
 _OTHER_LINES = 7
@@ -82,6 +83,10 @@ class LiveView:
         """Show how the trial ended."""
         with self._lock:
             self._state.outcome(outcome)
+
+    def look(self, look: LookRecord) -> None:
+        """Print what a look compared and what follows."""
+        self.note(describe_look(look))
 
     def end(self) -> None:
         """Keep the table until the view closes: the report comes next."""

@@ -8,8 +8,9 @@ from typing import Self, TextIO
 
 from lorascope.cli.formatting import base_line, outcome_line, progress_line, rank_lines, scales, solo_cost
 from lorascope.cli.run_state import RunState
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 from lorascope.run.trackers import SoloResult
+from lorascope.text.looks import describe_look
 from lorascope.text.numbers import format_count
 from lorascope.text.say import say
 
@@ -96,6 +97,10 @@ class PlainView:
         if outcome.state != "running":
             reason = say(outcome.message) if outcome.message else ""
             self._write(outcome_line(outcome.trial_id, f"{outcome.state} after {outcome.steps} steps", reason))
+
+    def look(self, look: LookRecord) -> None:
+        """Write what a look compared and what follows."""
+        self.note(describe_look(look))
 
     def end(self) -> None:
         """Say nothing: the result comes next."""

@@ -1,8 +1,6 @@
 """``lorascope plan``: predict the cost of a study before training."""
 
-import json as json_format
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -11,7 +9,6 @@ from lorascope.cli.flags import STUDY
 from lorascope.cli.gc_pause import pause_gc
 from lorascope.cli.run import StudyFlags, read_study
 from lorascope.spec.schema import StudySpec
-from lorascope.text.say import say
 
 if TYPE_CHECKING:
     from lorascope.cli.forecast import Forecast
@@ -41,8 +38,9 @@ def plan(
     with pause_gc():
         planned, forecast = _plan(spec)
     if json:
-        facts = {**plan_facts(planned), "forecast": forecast.facts() if forecast else None}
-        print(json_format.dumps(facts, indent=2))  # noqa: T201
+        from lorascope.cli.plan_output import plan_output
+
+        print(plan_output(planned, forecast).model_dump_json(indent=2))  # noqa: T201
     else:
         from lorascope.cli.plan_table import show_plan
 
@@ -59,35 +57,3 @@ def _plan(spec: StudySpec) -> "tuple[StudyPlan, Forecast | None]":
     from lorascope.costmodel.plan import plan_study
 
     return plan_study(spec), None
-
-
-def plan_facts(planned: "StudyPlan") -> dict[str, Any]:
-    """Return the object that ``--json`` writes."""
-    names = (
-        "model", "base_parameters", "adapted_modules", "device", "device_memory_bytes", "dtype", "rows",
-        "tokens_per_step", "total_steps",
-    )  # fmt: skip
-    known = planned.calibration
-    return {
-        **{name: getattr(planned, name) for name in names},
-        "ranks": [
-            {
-                **({"targets": part.targets} if part.targets else {}),
-                "rank": part.rank,
-                "saved_rank": part.saved_rank,
-                **asdict(part.cost),
-                "beyond_limits": [limit.field for limit in planned.limits if limit.exceeded(part.cost)],
-            }
-            for part in planned.ranks
-        ],
-        "unchecked_limits": [limit.field for limit in planned.limits if limit.taken(planned.ranks[0].cost) is None],
-        "joint": {"trials": planned.joint_trials, **asdict(planned.joint)},
-        "full_fine_tuning": asdict(planned.full),
-        "training_seconds": planned.training_seconds,
-        "evaluation_seconds": planned.evaluation_seconds,
-        "total_seconds": planned.total_seconds,
-        "calibration": None
-        if known is None
-        else {"base_parameters": known.parameters, "factor": known.factor, "joint_factor": known.joint_factor},
-        "notes": [say(note) for note in planned.notes],
-    }

@@ -15,6 +15,7 @@ def push(
     private: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     target_modules: str | None = None,
     base_model: str | None = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Upload the adapter of one rank to the Hugging Face hub, with a model card and the study's report.
 
@@ -32,6 +33,8 @@ def push(
         Which set of target modules, where the study has several: all-linear, or its names.
     base_model
         Hub id of the base model, where the study's model is a folder or a file.
+    json
+        Write one JSON object in place of the address.
     """
     from lorascope.report import write_report
     from lorascope.run.push import push_adapter
@@ -42,5 +45,10 @@ def push(
     if study.store.is_file() and (not report.is_file() or report.stat().st_mtime < study.store.stat().st_mtime):
         write_report(folder)
     page = push_adapter(folder, rank, repo, private=private, target_modules=target_modules, base_model=base_model)
-    print(page)  # noqa: T201
+    if json:
+        from lorascope.cli.outputs import PushOutput
+
+        print(PushOutput(url=page, repo=repo, rank=rank).model_dump_json(indent=2))  # noqa: T201
+    else:
+        print(page)  # noqa: T201
     return 0

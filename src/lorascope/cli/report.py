@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.errors import InputError
 from lorascope.text.language import Language
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def report(
     format: Literal["html", "md", "json", "assignment"] = "html",  # noqa: A002  # the name of the flag
     tolerance: float | None = None,
     notes: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
 ) -> int:
     """Write the report, its Markdown and summary.json from a study's records, and print the path.
@@ -37,9 +39,13 @@ def report(
         Judge the ranks anew with this tolerance in nats per token, and print the answer; trains nothing.
     notes
         Print verdict, needs, caveats and what was done to the rows in sentences.
+    json
+        Write summary.json to standard output in place of the path.
     open
         Show the file in the browser, or in the program of its kind.
     """
+    if json and notes:
+        raise InputError("--notes prints sentences, and --json none", remedy="give one of them")
     from lorascope.charts.render_pool import RenderPool
 
     with RenderPool(lang) as pool:  # the processes start while modules are imported and the study is read
@@ -48,12 +54,15 @@ def report(
 
         sheet = format == "assignment"
         written = write_report(folder, lang=lang, tolerance=tolerance, renderer=pool.render, assignment=sheet)
-    if tolerance is not None or notes:
+    if json:
+        print(written.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
+    elif tolerance is not None or notes:
         _show(written.summary, folder, answer=tolerance is not None, notes=notes)
     files = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}
     path = files.get(format) or written.assignment
     assert path is not None
-    print(path)  # noqa: T201
+    if not json:
+        print(path)  # noqa: T201
     if open:
         webbrowser.open(path.resolve().as_uri())
     return 0

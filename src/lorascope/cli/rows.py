@@ -16,6 +16,7 @@ from lorascope.text.say import say
 from lorascope.text.shown_rows import heading, in_brackets, marked_pieces
 
 if TYPE_CHECKING:
+    from lorascope.cli.outputs import RowsOutput
     from lorascope.data.dataset import Splits
     from lorascope.records import ShownRow
     from lorascope.spec.schema import StudySpec
@@ -26,6 +27,7 @@ def rows(
     /,
     *,
     show: Annotated[int, Parameter(validator=Number(gte=0), group=STUDY)] = 3,
+    json: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
     """Show rows with the targets that a study would train on, and what was dropped; loads no weights.
@@ -37,6 +39,8 @@ def rows(
         or else the preset demo.
     show
         Training rows to print, their targets highlighted in a terminal and in [[ ]] elsewhere.
+    json
+        Write one JSON object.
     """
     _, spec = read_study(study, flags)
     with pause_gc():
@@ -50,8 +54,28 @@ def rows(
     source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
     tokenizer = load_tokenizer(source, gguf_file)
     splits = prepare(spec, tokenizer, end_ids=end_token_ids(source), processes=usable_cores())
-    _print_rows(Console(), spec, splits, shown_rows(splits.train[:show], tokenizer))
+    shown = shown_rows(splits.train[:show], tokenizer)
+    if json:
+        print(_output(spec, splits, shown).model_dump_json(indent=2))  # noqa: T201
+    else:
+        _print_rows(Console(), spec, splits, shown)
     return 0
+
+
+def _output(spec: "StudySpec", splits: "Splits", shown: "tuple[ShownRow, ...]") -> "RowsOutput":
+    from lorascope.cli.outputs import RowPart, RowsOutput
+
+    return RowsOutput(
+        format=splits.format,
+        train_examples=len(splits.train),
+        eval_examples=len(splits.eval),
+        median_tokens=float(median(splits.lengths)),
+        longest_tokens=int(splits.lengths.max()),
+        cut_share=float((splits.lengths > spec.max_length).mean()),
+        max_length=spec.max_length,
+        notes=tuple(say(note) for note in splits.notes),
+        shown=tuple(RowPart(row=r.row, tokens=r.tokens, targets=r.targets, pieces=r.pieces) for r in shown),
+    )
 
 
 def _print_rows(console: Console, spec: "StudySpec", splits: "Splits", shown: "tuple[ShownRow, ...]") -> None:

@@ -14,13 +14,14 @@ from rich.console import Console
 
 from lorascope.cli.flags import STUDY, given_fields, make_flags
 from lorascope.cli.gc_pause import pause_gc
-from lorascope.errors import Interrupted
+from lorascope.errors import InputError, Interrupted
 from lorascope.records import AS_PLANNED
 from lorascope.spec.fields.rows import FILE_SUFFIXES
 from lorascope.spec.load import find_study, load_spec, preset_names
 from lorascope.spec.schema import StudySpec
 
 if TYPE_CHECKING:
+    from lorascope.cli.run_output import RunOutput
     from lorascope.report import Report
     from lorascope.web.subprocess import ServedPage
 
@@ -37,6 +38,7 @@ def run(
     *,
     out: Annotated[Path | None, Parameter(group=STUDY)] = None,
     json: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
+    json_events: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
     serve: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
@@ -51,12 +53,21 @@ def run(
         Folder of the study; an existing one is continued. Default: studies/PRESET or studies/MODEL-DATASET.
     json
         Write summary.json to standard output and progress to standard error.
+    json_events
+        Write each event of the run to standard output as it happens, one JSON object a line.
     serve
         Show the study in a browser while it runs; the address is printed.
     """
-    study, spec = read_study(study, flags)
-    folder = out if out is not None else default_folder(study, spec)
-    return _execute(spec, folder, as_json=json, serve=serve)
+    began = time.monotonic()  # a time budget counts the imports, too
+    if json and json_events:
+        raise InputError("--json and --json-events both want standard output", remedy="give one of them")
+    from lorascope.cli.run_output import make_output
+
+    with make_output(as_json=json, as_events=json_events) as output:
+        study, spec = read_study(study, flags)
+        folder = out if out is not None else default_folder(study, spec)
+        output.exit_code = _execute(spec, folder, output, serve=serve, began=began)
+        return output.exit_code
 
 
 def read_study(study: str | None, flags: object | None) -> tuple[str | None, StudySpec]:
@@ -78,21 +89,15 @@ def read_fields(
     return study, load_spec(find_study(study) if study is not None else None, given, peft_config)
 
 
-def _execute(spec: StudySpec, folder: Path, *, as_json: bool, serve: bool) -> int:
-    console = Console()
+def _execute(spec: StudySpec, folder: Path, output: "RunOutput", *, serve: bool, began: float) -> int:
+    output.study(spec, folder)
     with ExitStack() as stack:
         page = stack.enter_context(_served(folder)) if serve else None
         try:
-            report = _train_and_report(console, spec, folder, page, as_json=as_json)
+            report = _train_and_report(output, spec, folder, page, began)
         except (KeyboardInterrupt, Interrupted):
-            return _stopped(Console(stderr=True) if as_json else console, folder)
-        if as_json:
-            print(report.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
-        else:
-            from lorascope.cli.result import show_result
-
-            console.print()
-            show_result(console, report.summary, folder)
+            return _stopped(output.console, folder)
+        output.answer(report, folder)
         if page is not None:
             page.end_run()
             _keep_open(page.address, folder)
@@ -117,17 +122,11 @@ def _keep_open(address: str, folder: Path) -> None:
 
 
 def _train_and_report(
-    console: Console, spec: StudySpec, folder: Path, page: "ServedPage | None", *, as_json: bool
+    output: "RunOutput", spec: StudySpec, folder: Path, page: "ServedPage | None", began: float
 ) -> "Report":
-    began = time.monotonic()  # a time budget counts the imports, too
-    from lorascope.cli.live import LiveView
-    from lorascope.cli.plain import PlainView
-
-    live = console.is_terminal and not as_json
-    view: LiveView | PlainView = LiveView(console) if live else PlainView(sys.stderr if as_json else sys.stdout)
     from lorascope.run.trackers.followers import follow_run
 
-    with view, follow_run(spec.report_to, folder, view.note, view.phase) as followers:
+    with output.view() as view, follow_run(spec.report_to, folder, view.note, view.phase) as followers:
         view.phase("starting")
         if page is not None:
             view.note(f"watch it at {page.address}")

@@ -15,6 +15,7 @@ def serve(
     *,
     host: str = HOST,
     port: int = PORT,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     open: Annotated[bool, Parameter(negative="", show_default=False)] = False,  # noqa: A002  # the name of the flag
 ) -> int:
     """Show a study in the browser while it runs and afterwards, or all studies of a folder.
@@ -29,6 +30,8 @@ def serve(
         Address to listen on. Unless it is a loopback address, visitors need the token in the printed address.
     port
         Port to listen on; 0 takes any free port.
+    json
+        Write the address as a JSON object on one line.
     open
         Open the page in the browser.
     """
@@ -40,7 +43,12 @@ def serve(
     check_root(folder)
     listener, token = listen(host, port), make_token(host)
     shown = address(listener, host, token)
-    print(f"{shown}  (Ctrl-C stops it)", flush=True)  # noqa: T201
+    if json:
+        from lorascope.cli.outputs import ServeOutput
+
+        print(ServeOutput(url=shown).model_dump_json(), flush=True)  # noqa: T201
+    else:
+        print(f"{shown}  (Ctrl-C stops it)", flush=True)  # noqa: T201
     if open:
         webbrowser.open(shown)
     from lorascope.web.server import serve as serve_page

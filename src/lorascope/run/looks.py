@@ -11,7 +11,6 @@ from lorascope.records import BASE_MODEL, FurtherEvalRecord, LookRecord, TrialRe
 from lorascope.run.adapters import attach_updates
 from lorascope.run.context import RunContext
 from lorascope.search.sequential import goes_on, pending_rows
-from lorascope.text.looks import describe_look
 
 
 def take_look(run: RunContext) -> bool:
@@ -29,7 +28,7 @@ def take_look(run: RunContext) -> bool:
     run.keep_time()
     run.progress.expect({"further_rows": _work(run, _pending(run, look), look)})
     run.progress.lap("looks")
-    run.tracker.note(describe_look(look))
+    run.tracker.look(look)
     return goes_on([look])
 
 

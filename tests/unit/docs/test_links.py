@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+import output_reference
 import summary_reference
 from lorascope import analysis, api, records
 from lorascope.analysis import summary
@@ -64,8 +65,9 @@ def program_names() -> set[str]:
     """Names of the program: fields and values, parameters of commands, modules and tests."""
     found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
     found |= {*OPTION_COLUMNS, *ROLES}
-    schema = summary_reference.schema()
-    for part in (schema, *schema["$defs"].values()):
+    schema, output = summary_reference.schema(), output_reference.outputs_schema()
+    events = output_reference.events_schema()
+    for part in (schema, *schema["$defs"].values(), *output["$defs"].values(), *events["$defs"].values()):
         found |= set(part["properties"])
     for kind in (verdict.CautionKind, verdict.VerdictKind, verdict.Status, records.OutcomeState):
         found |= set(get_args(kind))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from lorascope.records import EvalRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
+from lorascope.records import EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +55,9 @@ class Tracker(Protocol):
 
     def outcome(self, outcome: TrialOutcome) -> None:
         """Report the state of a trial: it begins to train, or ended."""
+
+    def look(self, look: LookRecord) -> None:
+        """Report a look of a study that decides how long it goes on."""
 
     def end(self) -> None:
         """End: the run is complete, was stopped or failed, and nothing follows."""
