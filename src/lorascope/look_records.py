@@ -70,4 +70,4 @@ class BudgetRecord:
     """Optimizer steps chosen for each trial."""
     left_out: tuple[str, ...]
     """What the time did not suffice for: ``solo_runs``, ``spectra``, ``generic_text``, ``truncation``,
-    ``samples``."""
+    ``samples``, ``proof``."""

@@ -15,6 +15,7 @@ from lorascope.engine.generate import generate
 from lorascope.errors import Interrupted
 from lorascope.records import BASE_MODEL, BudgetRecord, SampleAnswer, SamplePrompt
 from lorascope.run import samples
+from lorascope.run.context import RunContext
 from lorascope.run.time_budget import TimeBudget
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -137,7 +138,7 @@ def test_a_time_budget_that_ends_leaves_answers_out(
         return False
 
     monkeypatch.setattr(TimeBudget, "allows", allows)
-    monkeypatch.setattr(TimeBudget, "allows_analysis", lambda self, tokens: True)
+    monkeypatch.setattr(RunContext, "allows", lambda self, activity, work: True)
     spec = spec_of(model_folders, rows_file, time_budget="5min", until_decided=False, seeds=(0,), max_steps=2)
     watcher = execute(spec, tmp_path / "study")
     assert {place for place, _ in stored(tmp_path / "study")[1]} == {1}

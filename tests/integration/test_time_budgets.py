@@ -13,6 +13,7 @@ from lorascope.errors import InputError
 from lorascope.records import BudgetRecord, ResolvedStudy
 from lorascope.run import round as study_round
 from lorascope.run import time_budget
+from lorascope.run.context import RunContext
 from lorascope.run.time_budget import OutOfTime, TimeBudget
 from lorascope.search import allocation
 from lorascope.search.allocation import Pace
@@ -156,9 +157,9 @@ def test_analyses_that_do_not_fit_are_left_out_and_made_with_more_time(
     spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(TimeBudget, "allows_analysis", lambda self, tokens: False)
+        patch.setattr(RunContext, "allows", lambda self, activity, work: False)
         execute(spec, tmp_path / "study")
-    assert budget_of(tmp_path / "study").left_out == ("spectra", "truncation")
+    assert budget_of(tmp_path / "study").left_out == ("spectra", "truncation", "proof")
     assert summarize(tmp_path / "study").truncation is None
     assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
     more = spec.model_copy(update={"time_budget": "2h"})

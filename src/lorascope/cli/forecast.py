@@ -105,7 +105,7 @@ def plan_with_forecast(spec: StudySpec) -> tuple[StudyPlan, Forecast | None]:
 def _with_time(spec: StudySpec, plan: StudyPlan, work: Workload, noise: Noise) -> tuple[StudyPlan, list[Stage]]:
     """Return the looks that a study can take in its time, and the plan with that time."""
     sizes, pace, seconds = work.sizes, work.pace, spec.budget_seconds or math.inf
-    other = START_SECONDS + end_seconds(spec, sizes, pace, seconds=seconds)
+    other = START_SECONDS + end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
     if spec.budget_seconds is None or not _allocation(spec, work).left_out:
         other += solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
     counts = range(len(first_seeds(spec)), 0, -1) if spec.until_decided else (len(spec.seeds),)

@@ -8,6 +8,7 @@ from lorascope.run.prepare import PreparedStudy
 from lorascope.run.progress import RunProgress
 from lorascope.run.time_budget import TimeBudget
 from lorascope.run.trackers import Tracker
+from lorascope.search.work import Activity
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
@@ -24,6 +25,10 @@ class RunContext:
     check_stop: Callable[[], None]
     """Raises Interrupted where the user asked to stop."""
     clock: TimeBudget = field(default_factory=TimeBudget)
+
+    def allows(self, activity: Activity, work: float) -> bool:
+        """Return True where so much work of an activity ends before the report has to be made, at the pace so far."""
+        return self.clock.allows(self.progress.seconds(activity, work))
 
     def leave_out(self, what: str, text: str) -> None:
         """Say once that the time does not suffice for a part of the study, and remember it."""

@@ -38,7 +38,7 @@ def evaluate_base(run: RunContext) -> None:
     first = held + sum(len(record.example_nats) for record in further)
     last = run.store.read(LookRecord)[-1].rows
     tokens = sum(row.n_tokens for row in run.study.splits.spare[first - held : last - held])
-    if tokens and run.clock.allows_analysis(tokens):
+    if tokens and run.allows("further_rows", tokens):
         run.tracker.phase("evaluating the base on further rows")
         _evaluate(run, BASE_MODEL, BASE_ONLY, first, last)
         run.progress.lap("further_rows")

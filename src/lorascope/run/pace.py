@@ -5,25 +5,26 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lorascope.data.dataset import Example
+from lorascope.data.dataset import Example, Examples
 from lorascope.engine.evaluate import example_nats
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.allocation import Pace
-from lorascope.search.trials import plan_trials
+from lorascope.search.trials import plan_trials, planned_arms
 from lorascope.search.work import TRAINING, Sizes
 
 _TOKENS = 512
-"""Tokens that a measurement takes, unless a single row is longer."""
+"""Most tokens of a measurement, unless a single row is longer."""
 _LONG_SECONDS = 4.0
 
 
 def measure_pace(study: PreparedStudy, sizes: Sizes) -> Pace:
-    """Train and evaluate the largest rank on a few rows, with a warm-up where that is quick."""
+    """Train and evaluate the largest rank on the rows of about one step, with a warm-up where that is quick."""
     record = max(plan_trials(study.spec), key=lambda trial: trial.rank)
-    rows = _typical_rows(study)
+    tokens = sizes.step_tokens * len(planned_arms(study.spec))
+    rows = _typical_rows(study.splits.train, min(_TOKENS, tokens))
     spec = study.spec.model_copy(
         update={"per_device_train_batch_size": len(rows), "gradient_accumulation_steps": 1, "eval_steps": None}
     )
@@ -46,11 +47,10 @@ def measure_pace(study: PreparedStudy, sizes: Sizes) -> Pace:
     return Pace(training=training / work / TRAINING, evaluation=evaluation / work)
 
 
-def _typical_rows(study: PreparedStudy) -> list[Example]:
-    """Return training rows of about the median length, up to ``_TOKENS``."""
-    train = study.splits.train
+def _typical_rows(train: Examples, tokens: float) -> list[Example]:
+    """Return rows of about the median length, up to so many tokens."""
     order = np.argsort(np.abs(train.n_tokens - np.median(train.n_tokens)), kind="stable")
-    count = max(1, int(np.searchsorted(np.cumsum(train.n_tokens[order]), _TOKENS, side="right")))
+    count = max(1, int(np.searchsorted(np.cumsum(train.n_tokens[order]), tokens, side="right")))
     return [train[int(row)] for row in order[:count]]
 
 

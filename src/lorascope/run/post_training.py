@@ -57,13 +57,13 @@ class PostTraining:
         try:
             for trial_id in pending.spectra:
                 run.check_stop()
-                if not run.clock.allows_analysis(0):
+                if not run.allows("spectra", spectrum_work(run.progress.sizes, self._arms[trial_id])):
                     run.leave_out("spectra", "singular values")
                     break
                 self._spectrum(trial_id)
             if text is not None:
                 for trial_id in pending.forgetting:
-                    if not run.clock.allows_analysis(sum(window.n_tokens for window in text.windows)):
+                    if not run.allows("forgetting_text", text_work(run.progress.sizes, self._arms.get(trial_id))):
                         run.leave_out("generic_text", "losses on the generic text")
                         break
                     self._forgetting(trial_id, text)
@@ -109,15 +109,15 @@ class PostTraining:
     def _truncations(self, trial_id: str, ranks: Sequence[int]) -> None:
         run = self.run
         held_out = run.study.splits.eval
-        tokens = sum(row.n_tokens for row in held_out)
-        if not run.clock.allows_analysis(tokens):
+        targets, _ = self._arms[trial_id]
+        if not run.allows("truncation", run.progress.sizes.evaluation((targets, ranks[0]))):
             run.leave_out("truncation", "losses of truncated adapters")
             return
         run.tracker.phase(f"examining {trial_id}: truncating to smaller ranks")
         whole = principal_updates(self._updates(trial_id))
         run.progress.lap("spectra", spectrum_work(run.progress.sizes, self._arms[trial_id]))
         for rank in ranks:
-            if not run.clock.allows_analysis(tokens):
+            if not run.allows("truncation", run.progress.sizes.evaluation((targets, rank))):
                 run.leave_out("truncation", "losses of truncated adapters")
                 return
             run.tracker.phase(f"examining {trial_id}: held-out loss when truncated to rank {rank}")
@@ -132,7 +132,7 @@ class PostTraining:
                     seconds=seconds,
                 )
             )
-            run.progress.lap("truncation", run.progress.sizes.evaluation((self._arms[trial_id][0], rank)))
+            run.progress.lap("truncation", run.progress.sizes.evaluation((targets, rank)))
 
     @cached_property
     def _arms(self) -> dict[str, Arm]:

@@ -222,6 +222,10 @@ class RunProgress:
         left = min(sum(record.seconds_left or 0.0 for record in records), max(0.0, self._limit()))
         self._tell(ProgressRecord(share_done=spent / (spent + left), seconds_left=left), records)
 
+    def seconds(self, activity: Activity, work: float) -> float:
+        """Return what so much work takes at the pace of this run; 0 where none is known yet."""
+        return work * (self._pace(activity) or 0.0)
+
     def _record(self, name: str) -> ActivityRecord:
         account, left = self._account(name), self._seconds_left(name)
         if account.predicted is None and left:

@@ -35,7 +35,7 @@ def answer_prompts(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]
     errors: set[str] = set()
     for place, trial_ids in pending:
         work = sample_work(spec, run.progress.sizes, map(arms.get, trial_ids))
-        if not (run.clock.allows_analysis(work) if slowest is None else run.clock.allows(slowest)):
+        if not (run.allows("samples", work) if slowest is None else run.clock.allows(slowest)):
             run.leave_out("samples", "answers to further held-out prompts")
             run.progress.expect({"samples": 0.0})
             return

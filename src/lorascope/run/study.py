@@ -50,6 +50,7 @@ from lorascope.run.time_budget import (
     study_sizes,
 )
 from lorascope.run.trackers import Tracker, join_trackers
+from lorascope.search.allocation import end_seconds
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
 from lorascope.search.sequential import goes_on
@@ -263,9 +264,18 @@ def _train_rounds(run: RunContext, executor: Executor) -> bool:
             trainer.leave_out()
         elif not trainer.train():
             return False
+        _keep_for_the_end(run)
         run.keep_time()
         search_round = _pending(run.study.spec, run.store, run.study.resolved.total_steps)
     return True
+
+
+def _keep_for_the_end(run: RunContext) -> None:
+    """Keep for the end what it takes at the pace of the evaluations so far."""
+    spec, clock = run.study.spec, run.clock
+    if math.isfinite(clock.seconds):
+        pace = run.progress.seconds("evaluation", 1.0)
+        clock.end_seconds = end_seconds(spec, study_sizes(run.study), pace, seconds=clock.seconds)
 
 
 def _has_time(run: RunContext, search_round: SearchRound) -> bool:

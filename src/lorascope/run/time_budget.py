@@ -45,8 +45,6 @@ class TimeBudget:
     """What is kept for the analyses after training and the report."""
     began: float = 0.0
     """``time.monotonic()`` when the run began, less what earlier runs took."""
-    evaluation_pace: float = 0.0
-    """Seconds of a token that goes forward through one adapter."""
 
     @property
     def used(self) -> float:
@@ -62,10 +60,6 @@ class TimeBudget:
     def left_for_training(self) -> float:
         """Seconds until the end has to begin."""
         return self.left - self.end_seconds
-
-    def allows_analysis(self, tokens: float) -> bool:
-        """Return True where so many tokens can be evaluated before the report has to be made."""
-        return self.allows(tokens * self.evaluation_pace)
 
     def allows(self, seconds: float) -> bool:
         """Return True where so many seconds are left before the report has to be made."""
@@ -100,9 +94,8 @@ def spend_budget(
     pace = measure_pace(study, sizes)
     clock = TimeBudget(
         seconds=seconds,
-        end_seconds=end_seconds(spec, sizes, pace, seconds=seconds),
+        end_seconds=end_seconds(spec, sizes, pace.evaluation, seconds=seconds),
         began=began - (record.used_seconds if record else 0.0),
-        evaluation_pace=pace.evaluation,
     )
     if record is None:
         found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used)

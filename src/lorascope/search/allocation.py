@@ -54,7 +54,7 @@ def allocate(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used:
         seconds: the budget.
         used: seconds of it that are used up.
     """
-    end = end_seconds(spec, sizes, pace, seconds=seconds)
+    end = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
     solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
     left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
     free, token_seconds = seconds - used - end - (0.0 if left_out else solo), max(pace.training, pace.evaluation)
@@ -66,12 +66,19 @@ def allocate(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used:
     return Allocation(steps=steps, left_out=left_out, least_seconds=used + end + least * token_seconds / _PLANNED)
 
 
-def end_seconds(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float) -> float:
-    """Return what a time budget keeps for the analyses after training and for the report."""
+def end_seconds(spec: StudySpec, sizes: Sizes, token_seconds: float, *, seconds: float) -> float:
+    """Return what a time budget keeps for the analyses after training and for the report.
+
+    Args:
+        spec: the study.
+        sizes: of its parts.
+        token_seconds: of a token that goes forward through the base, in evaluation.
+        seconds: the budget.
+    """
     work = planned_work(spec, sizes)
     tokens = math.fsum(work[name] for name in ("spectra", "forgetting_text", "truncation", "proof"))
-    samples = min(work["samples"] * pace.evaluation, _SAMPLES * seconds)
-    return REPORT_SECONDS + min(tokens * pace.evaluation, _ANALYSES * seconds) + samples
+    samples = min(work["samples"] * token_seconds, _SAMPLES * seconds)
+    return REPORT_SECONDS + min(tokens * token_seconds, _ANALYSES * seconds) + samples
 
 
 def affordable_steps(spec: StudySpec, sizes: Sizes, *, seconds: float, token_seconds: float) -> int:

@@ -55,7 +55,7 @@ def test_answers_take_a_small_share_of_a_short_budget_and_all_they_need_of_a_lon
     needed = planned_work(spec, sizes(80))["samples"] * pace.evaluation
 
     def kept(seconds: float) -> float:
-        with_answers, without = (end_seconds(one, sizes(80), pace, seconds=seconds) for one in (spec, none))
+        with_answers, without = (end_seconds(one, sizes(80), pace.evaluation, seconds=seconds) for one in (spec, none))
         return with_answers - without
 
     assert kept(200.0) == pytest.approx(0.03 * 200)
