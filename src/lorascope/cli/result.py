@@ -20,7 +20,7 @@ from lorascope.text.next_steps import next_steps, study_seconds
 from lorascope.text.numbers import format_about, format_count
 from lorascope.text.say import say
 from lorascope.text.tables.advice import Need, needs, of_set, status_word
-from lorascope.text.tables.overview import short_name
+from lorascope.text.tables.overview import short_name, unsteady_mark
 from lorascope.text.tables.ranks import excess_with_interval
 from lorascope.text.tables.table import NONE, optional
 from lorascope.text.tables.trials import outcome_names
@@ -139,7 +139,7 @@ def _best_row(ranks: Sequence[RankSection]) -> int | None:
 
 def _columns(summary: StudySummary, ranks: Sequence[RankSection]) -> list[Column]:
     base = summary.base_eval_loss
-    unsteady = "?" if any(caution.kind == "unsteady_steps" for caution in summary.cautions) else ""
+    unsteady = unsteady_mark(summary)
     rates = {part.best_learning_rate for part in ranks if part.best_learning_rate is not None}
     columns = {
         ("rank", 0): ["base", *(str(part.rank) for part in ranks)],

@@ -8,6 +8,7 @@ from lorascope.analysis.verdict.schema import AdviceSection, AnswerSection
 from lorascope.text.language import tr
 from lorascope.text.numbers import format_seconds, fraction
 from lorascope.text.say import say
+from lorascope.text.tables.overview import unsteady_mark
 from lorascope.text.tables.ranks import excess_cell
 from lorascope.text.tables.table import optional
 from lorascope.units import format_bytes
@@ -101,8 +102,7 @@ def _value(part: RankSection, summary: StudySummary) -> str:
 
 
 def _time(part: RankSection, summary: StudySummary) -> str:
-    del summary
-    return tr("{time} a step", time=optional(part.step_seconds, format_seconds))
+    return tr("{time} a step", time=optional(part.step_seconds, format_seconds) + unsteady_mark(summary))
 
 
 def _memory(part: RankSection, summary: StudySummary) -> str:
