@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check words models bench browser faults
+.PHONY: setup demo test check package words models bench browser faults
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -20,13 +20,20 @@ browser:
 		apt-get install --yes --quiet --no-install-recommends chromium; } || \
 		{ echo "no Chromium, and apt could not install it (as root); tests of the pages will be skipped" >&2; }
 
-check: $(VENV)/.check-installed
+check: $(VENV)/.check-installed package
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
 	$(BIN)/python tools/sizes.py
+	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
+
+# The wheel and the source distribution in .venv/dist, built with the pinned packages of .venv.
+package: $(VENV)/.check-installed
+	rm -rf $(VENV)/dist
+	$(BIN)/python -m build --no-isolation --outdir $(VENV)/dist
+	$(BIN)/python -m twine check --strict $(VENV)/dist/*
 
 # The catalogs of messages, brought up to date with the code; what is new has to be translated by hand.
 words: setup

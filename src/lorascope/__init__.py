@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lorascope.report.study import Study
 
 __all__ = ["Study", "__version__", "plan", "run"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

@@ -57,6 +57,25 @@ def check_pip(words: list[str]) -> None:
         assert known, word
 
 
+def check_tool(program: str, words: list[str]) -> None:
+    """A command that installs the checkout, alone or with extras, and for uvx what it then runs."""
+    option, where, *rest = words
+    assert option == {"pipx": "install", "uvx": "--from"}[program]
+    check_pip(["install", where])
+    if rest:
+        assert rest[0] == "lorascope"
+        check_lorascope(rest[1:])
+
+
+def check_docker(words: list[str]) -> None:
+    assert (ROOT / "Dockerfile").is_file()
+    if words[0] == "build":
+        assert words[-1] == "."
+    else:
+        assert words[0] == "run"
+        check_lorascope(words[words.index("lorascope") + 1 :])
+
+
 def check(words: list[str]) -> None:
     program, rest = words[0], words[1:]
     if program == "lorascope":
@@ -67,6 +86,10 @@ def check(words: list[str]) -> None:
         check_pip(rest)
     elif program in {"python", ".venv/bin/python"}:
         assert (ROOT / rest[0]).is_file()
+    elif program in {"pipx", "uvx"}:
+        check_tool(program, rest)
+    elif program == "docker":
+        check_docker(rest)
     elif program in {"wandb", "tensorboard"}:
         assert program in EXTRAS
     elif program == "hf":
