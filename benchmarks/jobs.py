@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ ProgramName = Literal[
 ]  # fmt: skip
 PEERS: tuple[ProgramName, ...] = ("trainer", "trainer-bf16", "trl-packed", "trl", "trainer-bf16-weights")
 BUILTIN_ROWS = "builtin:python-stdlib"
+_PROMPT = "### Question: {instruction}\n ### Answer: "
 
 
 class Job(BaseModel):
@@ -29,6 +30,8 @@ class Job(BaseModel):
     model: str
     dataset: str = BUILTIN_ROWS
     rows: int = 64
+    answers_only: bool = False
+    """The loss is on the answers alone, and the prompts are those of the preset ``opt-350m-codealpaca``."""
     max_steps: int | None = None
     """For lorascope only: peers train one epoch."""
     learning_rates: tuple[float, ...] = (3e-4,)
@@ -106,13 +109,14 @@ def study_of(job: Job) -> StudySpec:
 
     Two rows behind the training rows are held out by name, so that the training rows are the first of the data set.
     """
+    prompts: dict[str, Any] = {"prompt_template": _PROMPT, "completion_template": "{output}", "max_length": 128}
     return StudySpec(
+        **(prompts if job.answers_only else {"max_length": 512}),
         model=job.model,
         dataset=job.dataset,
         split=f"train[:{job.rows}]",
         eval_split=f"train[{job.rows}:{job.rows + 2}]",
-        completion_only_loss=False,
-        max_length=512,
+        completion_only_loss=job.answers_only,
         ranks=job.ranks,
         alpha_rule="proportional",
         alpha_over_rank=4.0,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from datasets import Dataset
@@ -32,6 +33,8 @@ from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 
 PACKED_LENGTH = 512
+_NO_TARGET = -100
+"""Label of a token that the loss leaves out, in Transformers."""
 
 
 class TrainingTime(TrainerCallback):
@@ -163,17 +166,19 @@ def _training_settings(job: Job, spec: StudySpec, examples: Sequence[Example]) -
 
 
 def _in_order(spec: StudySpec, examples: Sequence[Example]) -> list[dict[str, list[int]]]:
-    """Return the rows of one epoch in the order in which lorascope takes them; all tokens are labels."""
+    """Return the rows of one epoch in the order in which lorascope takes them, with the labels of its targets."""
     steps = range(total_steps(spec, len(examples)))
     chosen = [row for step in steps for row in step_rows(spec, len(examples), seed=spec.seeds[0], step=step)]
-    ids = [examples[row].input_ids.tolist() for row in chosen]
-    return [{"input_ids": row, "labels": list(row)} for row in ids]
+    return [
+        {"input_ids": row.input_ids.tolist(), "labels": np.where(row.target_mask, row.input_ids, _NO_TARGET).tolist()}
+        for row in map(examples.__getitem__, chosen)
+    ]
 
 
 def _padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
     return {
         "input_ids": pad_sequence(ids, batch_first=True),
-        "labels": pad_sequence(ids, batch_first=True, padding_value=-100),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=_NO_TARGET),
         "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
     }

@@ -47,6 +47,7 @@ class Options:
     repeats: int
     with_float32: bool
     level: str
+    answers_only: bool
 
 
 def read_options(arguments: Sequence[str]) -> Options:
@@ -60,6 +61,9 @@ def read_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--repeats", type=int, default=3, help="rounds; every second one runs backwards")
     parser.add_argument("--level", choices=_LEVELS, default="native", help="instructions that every program may use")
     parser.add_argument("--with-float32", action="store_true", help="compare losses with the float32 engine's, too")
+    parser.add_argument(
+        "--answers-only", action="store_true", help="loss on answers alone, rows as in the preset opt-350m-codealpaca"
+    )
     given = parser.parse_args(arguments)
     rows, peers = _BY_MODEL[given.model]
     return Options(
@@ -71,6 +75,7 @@ def read_options(arguments: Sequence[str]) -> Options:
         repeats=given.repeats,
         with_float32=given.with_float32,
         level=given.level,
+        answers_only=given.answers_only,
     )
 
 
@@ -92,7 +97,13 @@ def jobs_of(options: Options, model: str, number: int) -> list[Job]:
     its seconds for three ranks without training each of them three times.
     """
     ours = Job(
-        program=OURS, ranks=options.ranks, model=model, dataset=options.dataset, rows=options.rows, bound_steps=3
+        program=OURS,
+        ranks=options.ranks,
+        model=model,
+        dataset=options.dataset,
+        rows=options.rows,
+        answers_only=options.answers_only,
+        bound_steps=3,
     )
     shared = ours.model_copy(update={"program": "lorascope-shared", "bound_steps": 0})
     rank = options.ranks[number % len(options.ranks)]
@@ -142,8 +153,10 @@ def _save(options: Options, rounds: Sequence[Sequence[Result]], difference: floa
         "rounds": [[result.model_dump() for result in one] for one in rounds],
     }
     command = shlex.join(["python", "benchmarks/peers.py", *map(shown_source, sys.argv[1:])])
-    level = "" if options.level == "native" else f"-{options.level}"
-    return save(f"peers-{options.model}{level}", command, content)
+    parts = ["peers", options.model]
+    parts += [options.level] if options.level != "native" else []
+    parts += ["answers-only"] if options.answers_only else []
+    return save("-".join(parts), command, content)
 
 
 def _table(lines: Sequence[Standing], options: Options) -> Table:

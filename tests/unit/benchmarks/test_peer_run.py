@@ -24,8 +24,9 @@ def job(tmp_path: Path) -> Job:
 
 
 @pytest.mark.filterwarnings("ignore")  # what Trainer and accelerate say of themselves is not ours to mend
-def test_peer_run_has_the_rows_and_the_loss_of_lorascope(job: Job) -> None:
-    few = job.model_copy(update={"rows": 8, "bound_steps": 1})
+@pytest.mark.parametrize("answers_only", [False, True])
+def test_peer_run_has_the_rows_and_the_loss_of_lorascope(job: Job, *, answers_only: bool) -> None:
+    few = job.model_copy(update={"rows": 8, "bound_steps": 1, "answers_only": answers_only})
     ours = train_lorascope(few)
     theirs = train_peer(few.model_copy(update={"program": "trainer", "ranks": (4,)}))
     assert theirs.data_hash == ours.data_hash
