@@ -180,6 +180,21 @@ def test_a_budget_too_small_says_what_it_would_take(
     assert not (tmp_path / "study").exists()
 
 
+def test_a_busy_moment_does_not_refuse_a_budget(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = iter([10.0, 1e-5])
+
+    def measured(_study: object, _sizes: object) -> Pace:
+        seconds = next(paces)
+        return Pace(training=seconds, evaluation=seconds)
+
+    monkeypatch.setattr(time_budget, "measure_pace", measured)
+    execute(spec.model_copy(update={"time_budget": "10min", "max_steps": 2}), tmp_path / "study")
+    assert steps_of(tmp_path / "study") == 2
+    assert budget_of(tmp_path / "study").training_pace == 1e-5
+
+
 def test_a_budget_without_a_unit_is_refused(lorascope: Lorascope, rows_file: str, tmp_path: Path) -> None:
     code, _, error = lorascope("run", "--dataset", rows_file, "--time-budget", "20", "--out", tmp_path / "study")
     assert code == 2

@@ -91,14 +91,14 @@ def spend_budget(
     if seconds is None:
         return study, TimeBudget(began=began), None
     sizes = study_sizes(study)
+    clock = TimeBudget(seconds=seconds, began=began - (record.used_seconds if record else 0.0))
     pace = measure_pace(study, sizes)
-    clock = TimeBudget(
-        seconds=seconds,
-        end_seconds=end_seconds(spec, sizes, pace.evaluation, seconds=seconds),
-        began=began - (record.used_seconds if record else 0.0),
-    )
-    if record is None:
+    found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used)
+    if record is None and not found.steps:  # the machine may have been busy for a moment
+        pace = measure_pace(study, sizes)
         found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used)
+    clock.end_seconds = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
+    if record is None:
         if before is None:
             check_allocation(spec, found)
             study = replace(study, resolved=replace(study.resolved, total_steps=found.steps))
