@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup demo test check package words models bench browser faults
+.PHONY: setup demo test check package site words models bench browser faults
 setup: $(VENV)/.run-installed
 
 demo: setup
@@ -20,7 +20,7 @@ browser:
 		apt-get install --yes --quiet --no-install-recommends chromium; } || \
 		{ echo "no Chromium, and apt could not install it (as root); tests of the pages will be skipped" >&2; }
 
-check: $(VENV)/.check-installed package
+check: $(VENV)/.check-installed package site
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -34,6 +34,10 @@ package: $(VENV)/.check-installed
 	rm -rf $(VENV)/dist
 	$(BIN)/python -m build --no-isolation --outdir $(VENV)/dist
 	$(BIN)/python -m twine check --strict $(VENV)/dist/*
+
+# The documentation as a site in .venv/site; a warning is an error.
+site: $(VENV)/.docs-installed
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs --doctree-dir $(VENV)/doctrees . $(VENV)/site
 
 # The catalogs of messages, brought up to date with the code; what is new has to be translated by hand.
 words: setup
@@ -72,6 +76,10 @@ $(VENV)/.test-installed: $(VENV)/.run-installed
 
 $(VENV)/.check-installed: $(VENV)/.test-installed
 	$(PIP) --group check
+	touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.run-installed
+	$(PIP) --group docs
 	touch $@
 
 $(VENV)/.bench-installed: $(VENV)/.run-installed
