@@ -54,7 +54,7 @@ def run(
         **fields: of the study file, such as ``ranks=[8, 64]``, ``learning_rates="auto"``, ``time_budget="20min"``.
 
     Returns:
-        The finished study: ``summary``, ``charts``, ``frame()``, ``best_adapter()``.
+        The finished study, with ``summary``, ``charts``, ``frame()`` and ``best_adapter()``.
 
     Raises:
         InputError: something given cannot be used; nothing was started.
