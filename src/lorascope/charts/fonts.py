@@ -48,10 +48,10 @@ def has_letters(letters: str) -> bool:
 
 
 def font_files(code: str) -> list[Path]:
-    """Return the font files of a language's package, sans serif first; none where it is not installed."""
+    """Return the font files of a language's package, sans serif first; none where it is not installed or not needed."""
     try:
         found = files(_PACKAGES[code]) or ()
-    except PackageNotFoundError:
+    except (KeyError, PackageNotFoundError):
         return []
     fonts = [Path(str(file.locate())) for file in found if file.suffix in (".ttf", ".otf", ".ttc")]
     return sorted(fonts, key=lambda font: ("Sans" not in font.name, font.name))

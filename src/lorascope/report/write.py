@@ -18,6 +18,7 @@ from lorascope.charts.render import RenderedChart, render_charts
 from lorascope.charts.vega import Spec
 from lorascope.records import ShownRow
 from lorascope.report.assignment import assignment_text
+from lorascope.report.embedded_font import with_font
 from lorascope.report.intervals import draw_intervals
 from lorascope.report.page import PageParts, page_parts
 from lorascope.report.provenance import environment_details, measurement_text, study_details
@@ -120,7 +121,7 @@ def write_files(
     write_whole(report.report_md, markdown, derived=True)
     page = page_parts(summary, charts, rendered, data.ranks)
     html = render("report.html.j2", summary, charts, shown, page, folder=folder, answers=answers)
-    write_whole(report.report_html, html, derived=True)
+    write_whole(report.report_html, with_font(html), derived=True)
     if report.assignment is not None:
         write_whole(report.assignment, assignment_text(summary, charts), derived=True)
     write_whole(report.summary_json, summary_json(summary), derived=True)

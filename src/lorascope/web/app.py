@@ -37,7 +37,7 @@ _ASSETS = {_SCRIPT, _FONT, *(path.name for path in _STATIC.iterdir())}
 FILE_HEADERS = {
     # A report brings its own policy, which allows its own scripts only; it shares nothing with the page beside it.
     "content-security-policy": "sandbox allow-scripts allow-downloads allow-modals; default-src 'none'; "
-    "script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "script-src 'unsafe-inline'; style-src 'unsafe-inline'; font-src data:; base-uri 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
 }
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "otf": "font/otf"}

@@ -1,5 +1,7 @@
 """A report in another language: next to the English one, translated, with the same summary.json."""
 
+import base64
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from fontTools.ttLib import TTFont
 
 from lorascope.analysis import load_study, summarize_data
 from lorascope.charts import fonts
@@ -62,6 +65,17 @@ def test_korean_report_is_written_next_to_the_english_one(make_study: MakeStudy)
     markdown = korean.report_md.read_text(encoding="utf-8")
     assert all(f"](charts/{path.name})" in markdown for path in korean.charts)
     assert current_language() == "en"
+
+
+def test_a_korean_report_brings_the_letters_that_it_shows(make_study: MakeStudy) -> None:
+    folder = make_study()
+    assert "@font-face" not in write_report(folder).report_html.read_text(encoding="utf-8")
+    html = write_report(folder, lang="ko").report_html.read_text(encoding="utf-8")
+    packed = re.search(r"url\(data:font/woff;base64,([^)]*)\)", html)
+    assert packed is not None
+    letters = TTFont(io.BytesIO(base64.b64decode(packed[1]))).getBestCmap()
+    assert {letter for letter in html if "가" <= letter <= "힣"} <= set(map(chr, letters))
+    assert len(packed[1]) < 300_000
 
 
 def test_a_report_loads_and_summarises_its_study_once(make_study: MakeStudy, times_read: Counter[str]) -> None:

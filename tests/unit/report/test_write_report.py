@@ -149,7 +149,7 @@ def test_page_policy_allows_its_own_script_and_the_packed_library(report: Report
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
     assert policy is not None
     hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in (script, library)]
-    assert policy[1] == "default-src 'none'; style-src 'unsafe-inline'; script-src " + " ".join(
+    assert policy[1] == "default-src 'none'; style-src 'unsafe-inline'; font-src data:; script-src " + " ".join(
         f"'sha256-{digest}'" for digest in hashes
     )
 
