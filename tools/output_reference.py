@@ -19,6 +19,7 @@ OUTPUTS: dict[str, type[BaseModel]] = {
     "serve": outputs.ServeOutput,
     "export": outputs.ExportOutput,
     "push": outputs.PushOutput,
+    "audit": outputs.AuditOutput,
     "skill": outputs.SkillOutput,
     "doctor": outputs.DoctorOutput,
 }

@@ -14,7 +14,7 @@ from lorascope.spec.load import PRESET_FOLDER, preset_names
 from lorascope.spec.schema import StudySpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
-COMMANDS = ("run", "plan", "rows", "report", "serve", "export", "push", "skill", "doctor")
+COMMANDS = ("run", "plan", "rows", "report", "serve", "export", "push", "audit", "skill", "doctor")
 KINDS = {
     "integer": "whole number",
     "number": "number",

@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lorascope.api import plan, run
+    from lorascope.api import audit, plan, run
     from lorascope.report.study import Study
 
-__all__ = ["Study", "__version__", "plan", "run"]
+__all__ = ["Study", "__version__", "audit", "plan", "run"]
 __version__ = "0.2.0"
 
 
@@ -17,10 +17,10 @@ def __getattr__(name: str) -> object:
         from lorascope.report.study import Study
 
         return Study
-    if name == "plan":
-        from lorascope.api import plan
+    if name in {"audit", "plan"}:
+        from lorascope import api
 
-        return plan
+        return getattr(api, name)
     if name == "run":
         return importlib.import_module("lorascope.run")  # a package that can be called
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

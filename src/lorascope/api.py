@@ -1,4 +1,4 @@
-"""The Python interface: ``lorascope.run`` and ``lorascope.plan``, with names or with objects that are in memory."""
+"""The Python interface: ``run``, ``plan`` and ``audit`` of ``lorascope``, with names or objects that are in memory."""
 
 import hashlib
 import json
@@ -13,11 +13,13 @@ from lorascope.cli.run import default_folder, read_fields
 from lorascope.errors import InputError
 from lorascope.paths import cache_folder
 from lorascope.run.trackers import Tracker
+from lorascope.spec.errors import did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lorascope.analysis.adapters.audit_schema import AdapterAudit
     from lorascope.costmodel.plan import StudyPlan
     from lorascope.report.study import Study
 
@@ -101,6 +103,31 @@ def plan(
     from lorascope.costmodel.plan import plan_study  # noqa: PLC0415 - loads Torch
 
     return plan_study(spec)
+
+
+def audit(
+    adapter: str | Path, /, *, model: str | Path | None = None, dataset: "Rows | None" = None, **fields: object
+) -> "AdapterAudit":
+    """Measure how much of a LoRA adapter's rank is used, on held-out rows.
+
+    Args:
+        adapter: folder of an adapter in PEFT's format.
+        model: its base, by default the one that it names.
+        dataset: a name or path, or rows, as for ``run``; by default, of an adapter in a study's folder, the study's
+            held-out rows.
+        **fields: flags of ``lorascope audit``, such as ``tolerance=0.01``, ``samples=0``.
+
+    Raises:
+        InputError: adapter, base or rows cannot be used, or do not belong together.
+    """
+    from lorascope.cli.flags import AUDITED  # noqa: PLC0415 - only for those who audit
+    from lorascope.run.audit import audit_adapter  # noqa: PLC0415 - loads Torch
+
+    unknown = next((name for name in fields if name not in AUDITED), None)
+    if unknown is not None:
+        hint = did_you_mean(unknown, sorted(AUDITED))
+        raise InputError(f"{unknown} is not a setting of an audit", remedy=hint or "see lorascope audit --help-all")
+    return audit_adapter(Path(adapter), {**_named(model, None, dataset, None), **fields})
 
 
 def _call(study: str | Path | None, given: Mapping[str, object]) -> str:

@@ -16,7 +16,8 @@ from lorascope.data.sources.files import READERS, read_file
 from lorascope.data.formats.rendering import compile_template
 from lorascope.engine.checkpoint import read_steps
 from lorascope.errors import InputError, LorascopeError
-from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, read_updates
+from lorascope.modeling.adapters.peft_io import read_updates
+from lorascope.modeling.adapters.stored_adapter import CONFIG, WEIGHTS
 from lorascope.spec.load import dump_spec, load_spec
 from lorascope.spec.schema import StudySpec
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lorascope.analysis import summarize
 from lorascope.modeling.adapters import peft_check
-from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS
+from lorascope.modeling.adapters.stored_adapter import CONFIG, WEIGHTS
 from lorascope.modeling.load import hash_weights
 from lorascope.records import EvalRecord, PeftCheck
 from lorascope.run import proof, study

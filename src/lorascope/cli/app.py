@@ -11,7 +11,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from lorascope import __version__
-from lorascope.cli.help import ALL, STUDY_HELP, WITH_STUDY, epilogue
+from lorascope.cli.help import ALL, SHORTENED, STUDY_HELP, epilogue
 from lorascope.errors import InputError, Interrupted, LorascopeError
 
 app = App(
@@ -31,11 +31,12 @@ for position, (name, summary) in enumerate(
         "serve": "Show a study in the browser while it runs and afterwards, or all studies of a folder.",
         "export": "Copy the adapter of one rank in PEFT's format, or the model with the adapter merged in.",
         "push": "Upload the adapter of one rank to the Hugging Face hub, with a model card and the study's report.",
+        "audit": "Say how much of a LoRA adapter's rank is used, on held-out rows; or write it truncated.",
         "skill": "Print the instructions that coding agents follow to answer which rank to use, or install them.",
         "doctor": "Say whether this machine is ready for a study, how long the demo takes, or what to mend.",
     }.items()
 ):
-    more: dict[str, Any] = {"help_formatter": STUDY_HELP, "help_epilogue": epilogue(name)} if name in WITH_STUDY else {}
+    more: dict[str, Any] = {"help_formatter": STUDY_HELP, "help_epilogue": epilogue(name)} if name in SHORTENED else {}
     app.command(f"lorascope.cli.{name}:{name}", name=name, help=summary, sort_key=position, **more)
 
 

@@ -30,6 +30,24 @@ _PEFT_CONFIG = (
 )
 _SETS = frozenset({"target_modules"})
 """Fields whose flag is given once for each set of names."""
+AUDITED = frozenset(
+    {"model", "dataset", "dataset_config", "split", "eval_examples", "dataset_format", "columns", "prompt_template"}
+    | {"completion_template", "template_date", "completion_only_loss", "max_length", "split_seed", "tolerance"}
+    | {"forgetting_text", "samples", "max_new_tokens", "sample_temperature", "tokens_per_pass", "packing", "kernels"}
+    | {"dtype", "quantize", "device", "trust_remote_code"}
+)
+"""Fields of a study by which ``lorascope audit`` evaluates an adapter."""
+_AUDIT_HELP = {
+    "model": "Base model, as in a study. Default: the one that the adapter names.",
+    "dataset": "Rows that the adapter was not trained on, as in a study. Default, for an adapter in a study's folder: "
+    "the study's held-out rows.",
+    "eval_examples": "Number of rows, chosen by split_seed. Default: all, at most 256.",
+    "tolerance": "A smaller rank is enough if the adapter truncated to it has a held-out loss higher by at most this, "
+    "in nats per token. [default: 0.005]",
+    "samples": "So many held-out prompts are answered by the base and by the adapter. Rows without a prompt are "
+    "continued from their middle. [default: 8]",
+}
+"""Help of fields that mean less than in a study."""
 _NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*,?")
 
 
@@ -57,27 +75,38 @@ def group_of(name: str) -> Group:
 
 
 def make_flags() -> type:
-    """Make a dataclass with a field for each flag; None means that the flag was not given."""
-    fields: list[tuple[str, Any, Any]] = []
-    for name in StudySpec.model_fields:
-        types = _types(name)
-        kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED | _SETS else str | None
-        parameter = Parameter(
-            help=help_text(name),
-            metavar=_metavar(name),
-            allow_leading_hyphen="array" in types and name not in _REPEATED | _SETS,
-            show_default=False,
-            negative_iterable="",
-            group=group_of(name),
-        )
-        fields.append((name, Annotated[kind, parameter], dataclasses.field(default=None)))
+    """Make a dataclass with a field for each flag of a study; None means that the flag was not given."""
+    fields = [_flag(name) for name in StudySpec.model_fields]
     # hidden, so that they are refused with their reason
     fields += [(name, _hidden(name), dataclasses.field(default=None)) for name in REFUSED]
     peft_config = Parameter(help=_PEFT_CONFIG, metavar="PATH", show_default=False, group=LORA)
     fields.append(("peft_config", Annotated[Path | None, peft_config], dataclasses.field(default=None)))
-    return dataclasses.make_dataclass(
-        "StudyFlags", fields, namespace={"__module__": __name__}, frozen=True, kw_only=True
+    return _dataclass("StudyFlags", fields)
+
+
+def make_audit_flags() -> type:
+    """Make a dataclass of the flags by which an adapter is evaluated."""
+    named = [name for name in StudySpec.model_fields if name in AUDITED]
+    return _dataclass("AuditFlags", [_flag(name, _AUDIT_HELP.get(name)) for name in named])
+
+
+def _dataclass(name: str, fields: list[tuple[str, Any, Any]]) -> type:
+    return dataclasses.make_dataclass(name, fields, namespace={"__module__": __name__}, frozen=True, kw_only=True)
+
+
+def _flag(name: str, text: str | None = None) -> tuple[str, Any, Any]:
+    """Return a field of a study as one of a dataclass of flags, with this help or the field's own."""
+    types = _types(name)
+    kind = bool | None if types == {"boolean"} else list[str] | None if name in _REPEATED | _SETS else str | None
+    parameter = Parameter(
+        help=text or help_text(name),
+        metavar=_metavar(name),
+        allow_leading_hyphen="array" in types and name not in _REPEATED | _SETS,
+        show_default=False,
+        negative_iterable="",
+        group=group_of(name),
     )
+    return name, Annotated[kind, parameter], dataclasses.field(default=None)
 
 
 def _hidden(name: str) -> object:

@@ -14,7 +14,7 @@ ALL = "--help-all"
 _COMMON = frozenset(
     {
         "--out", "--serve", "--model", "--dataset", "--ranks", "--target-modules", "--learning-rates", "--seeds",
-        "--max-steps", "--tolerance", "--cost", "--device", "--show",
+        "--max-steps", "--tolerance", "--cost", "--device", "--show", "--truncate", "--to",
     }
 )  # fmt: skip
 _NAMES_WIDTH = 32
@@ -28,17 +28,24 @@ _EXAMPLES = {
     ),
     "plan": ("opt-350m-codealpaca --device L4", "--model facebook/opt-350m --dataset rows.jsonl --ranks 8,64"),
     "rows": ("demo", "--model facebook/opt-350m --dataset rows.jsonl --show 5"),
+    "audit": (
+        "my-adapter --dataset held-out.jsonl",
+        "studies/demo/adapters/r256",
+        "my-adapter --truncate 8 --to my-adapter-r8",
+    ),
 }
-WITH_STUDY = frozenset(_EXAMPLES)
+WITH_STUDY = frozenset(_EXAMPLES) - {"audit"}
 """Commands that take a study."""
+SHORTENED = frozenset(_EXAMPLES)
+"""Commands with help in two lengths."""
 
 
 def epilogue(command: str) -> str:
-    """Return examples of a command, the presets, and how to see all flags."""
+    """Return examples of a command, the presets if it takes a study, and how to see all flags."""
     presets = ", ".join(sorted(path.stem for path in _PRESETS.glob("*.yaml")))
     examples = [f"  lorascope {command} {arguments}" for arguments in _EXAMPLES[command]]
-    lines = ("Examples:", *examples, f"Presets: {presets}", f"All flags: lorascope {command} {ALL}")
-    return "\n".join(lines)
+    known = (f"Presets: {presets}",) if command in WITH_STUDY else ()
+    return "\n".join(("Examples:", *examples, *known, f"All flags: lorascope {command} {ALL}"))
 
 
 def _columns(console: "Console", options: "ConsoleOptions", entries: "list[HelpEntry]") -> tuple[ColumnSpec, ...]:
@@ -59,7 +66,7 @@ def _shortened(entry: "HelpEntry") -> "HelpEntry":
 
 
 class StudyHelp(DefaultFormatter):
-    """Formatter of a command that takes a study: the common flags, with one sentence each."""
+    """Formatter of a command with fields of a study as flags: the common ones, with one sentence each."""
 
     def __init__(self) -> None:
         super().__init__(column_specs=_columns)
@@ -74,4 +81,4 @@ class StudyHelp(DefaultFormatter):
 
 
 STUDY_HELP = StudyHelp()
-"""Formatter of all commands that take a study."""
+"""Formatter of all commands with help in two lengths."""

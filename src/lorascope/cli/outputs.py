@@ -1,5 +1,6 @@
 """What commands write with ``--json``: the shape of each object; docs/json.md is made from it."""
 
+from lorascope.analysis.adapters.audit_schema import AdapterAudit
 from lorascope.analysis.section import Section
 
 
@@ -59,6 +60,17 @@ class ExportOutput(Section):
     """True: the whole model was written."""
     trackers: dict[str, str] | None = None
     """Where the runs are, by the name of the tracker; null without ``--to-tracker``."""
+
+
+class AuditOutput(Section):
+    """``lorascope audit --json``."""
+
+    audit: AdapterAudit | None
+    """What was measured of the adapter; null where it was only truncated."""
+    to: str | None
+    """Folder of the truncated adapter; null without ``--truncate``."""
+    truncated_to: int | None
+    """Its rank; null without ``--truncate``."""
 
 
 class PushOutput(Section):

@@ -23,6 +23,7 @@ from lorascope.data.row_keys import (
 )
 from lorascope.data.row_order import shuffled
 from lorascope.data.split import (
+    LARGEST_DEFAULT,
     LARGEST_POOL,
     HoldOut,
     choose_rows,
@@ -163,6 +164,24 @@ def split_by_name(spec: StudySpec, rows: EncodedRows, other: EncodedRows) -> Hal
         key=key,
         notes=notes,
     )
+
+
+def held_out_alone(spec: StudySpec, rows: EncodedRows) -> tuple[Examples, tuple[Message, ...]]:
+    """Choose rows where nothing is trained: different ones, at most ``eval_examples``, by default 256.
+
+    Raises:
+        InputError: there are fewer than two, or than the study asks for.
+    """
+    different = np.flatnonzero(first_of_each(rows.keys[:, TOKENS]))
+    fewest = spec.eval_examples or 2
+    if len(different) < fewest:
+        raise InputError(
+            f"too few held-out rows: {len(different)} different ones, and at least {fewest} are needed",
+            remedy="give more rows" + (", or lower eval_examples" if spec.eval_examples else ""),
+        )
+    held = different[choose_rows(len(different), n_chosen=spec.eval_examples or LARGEST_DEFAULT, seed=spec.split_seed)]
+    examples = Examples.of_columns(rows.tokens, rows.lengths).take(held)
+    return examples, note(len(rows) - len(different), "rows.eval_repeats")
 
 
 def rows_outside(rows: EncodedRows, others: EncodedRows, key: int) -> Groups:

@@ -11,7 +11,7 @@ from lorascope.data.encoded import CUT, NO_END, RENDERED, TRUNCATED, EncodedRows
 from lorascope.data.formats.detect import Format
 from lorascope.data.formats.rendering import Drop, Remark
 from lorascope.data.formats.template import prints_date
-from lorascope.data.halves import evaluated_first, note, split_by_name, split_by_seed
+from lorascope.data.halves import evaluated_first, held_out_alone, note, split_by_name, split_by_seed
 from lorascope.data.left_over import further_rows, load_left_over
 from lorascope.data.minhash import check_available
 from lorascope.data.processes import Progress, encode_rows
@@ -96,6 +96,32 @@ def prepare(
         if before_hash in (as_begun.data_hash, as_begun.halves_hash):
             return as_begun
     return splits
+
+
+def prepare_held_out(
+    spec: StudySpec, tokenizer: PreTrainedTokenizerBase, *, end_ids: Collection[int] = (), processes: int = 1
+) -> Splits:
+    """Load, render and tokenise rows that nothing is trained on: those of ``split``, each once; see ``held_out_alone``.
+
+    Raises:
+        InputError: the tokenizer has no end token, or the rows cannot be used or are too few.
+    """
+    _check(spec, tokenizer)
+    spec = fix_date(spec, tokenizer)
+    data_sets = load_data_sets(spec, spec.split, mixed=True)
+    encoders = [_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
+    parts = [
+        _read(encoder, rows, one, processes=processes, tell=None)
+        for encoder, rows, one in zip(encoders, data_sets, spec.for_each(spec.split), strict=True)
+    ]
+    held, repeats = held_out_alone(spec, join_encoded(part.rows for part in parts))
+    return Splits(
+        train=held[:0],
+        eval=tuple(held),
+        data_hash=hash_splits([held]),
+        format=", ".join(dict.fromkeys(encoder.format.name for encoder in encoders)),
+        notes=tuple(note for part in parts for note in part.notes) + repeats,
+    )
 
 
 def fix_date(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> StudySpec:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import torch
 
 from lorascope.atomic import new_folder
+from lorascope.engine.forward import FrozenModel
 from lorascope.engine.trial import TrainingTrial
 from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.peft_io import read_modules, save_peft
+from lorascope.modeling.adapters.stored_adapter import Modules
 from lorascope.modeling.adapters.svd import Update
 from lorascope.records import Arm, TrialRecord
 from lorascope.run.context import RunContext, evaluations_by_trial
@@ -40,12 +42,16 @@ def save_adapter(folder: StudyFolder, study: PreparedStudy, trial: TrainingTrial
 
 def attach_updates(run: RunContext, trial_id: str, updates: Mapping[str, Update]) -> None:
     """Make these updates, by layer, the model's one adapter, with the modules that the trial trained whole."""
-    run.study.frozen.attach([make_adapter(run, trial_id, updates)])
+    run.study.frozen.attach([trial_adapter(run, trial_id, updates)])
 
 
-def make_adapter(run: RunContext, trial_id: str, updates: Mapping[str, Update]) -> Adapter:
+def trial_adapter(run: RunContext, trial_id: str, updates: Mapping[str, Update]) -> Adapter:
     """Return an adapter that makes these updates, by layer, with the modules that the trial trained whole."""
-    frozen = run.study.frozen
+    return make_adapter(run.study.frozen, updates, read_modules(run.folder.trial_adapter(trial_id)))
+
+
+def make_adapter(frozen: FrozenModel, updates: Mapping[str, Update], modules: Modules) -> Adapter:
+    """Return an adapter that makes these updates, by layer, with these weights of modules that were trained whole."""
     some = next(iter(updates.values()))
     own = {name: (len(update.A), update.scale) for name, update in updates.items()}
     shape = AdapterShape(rank=len(some.A), scale=some.scale, dropout=0.0, seed=0, own=own)
@@ -55,7 +61,7 @@ def make_adapter(run: RunContext, trial_id: str, updates: Mapping[str, Update]) 
         for name, layer in adapter.layers.items():
             layer.A.copy_(updates[name].A)
             layer.B.copy_(updates[name].B)
-        for name, weights in read_modules(run.folder.trial_adapter(trial_id)).items():
+        for name, weights in modules.items():
             for key, weight in weights.items():
                 adapter.copies[name][key].copy_(weight)
     return adapter

@@ -8,7 +8,8 @@ import torch
 
 from lorascope.atomic import new_folder
 from lorascope.errors import InputError
-from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS, merge_peft, truncate_peft
+from lorascope.modeling.adapters.peft_io import merge_peft, truncate_peft
+from lorascope.modeling.adapters.stored_adapter import CONFIG, WEIGHTS
 from lorascope.modeling.load import hash_weights, load_model, load_tokenizer, locate_model, save_model
 from lorascope.records import Arm, ResolvedStudy, TrialRecord
 from lorascope.search.target_sets import find_set

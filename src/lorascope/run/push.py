@@ -19,7 +19,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 from lorascope.analysis import StudySummary, summarize
 from lorascope.analysis.summary import RankSection, SetSummary
 from lorascope.errors import InputError, LorascopeError
-from lorascope.modeling.adapters.peft_io import CONFIG, WEIGHTS
+from lorascope.modeling.adapters.stored_adapter import CONFIG, WEIGHTS
 from lorascope.run.export import find_adapter
 from lorascope.search.target_sets import find_set
 from lorascope.spec.load import load_spec

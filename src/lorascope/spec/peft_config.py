@@ -34,15 +34,14 @@ def read_peft_config(path: Path) -> dict[str, object]:
         InputError: the file cannot be read, or is none of LoRA over a causal language model.
     """
     file = path / ADAPTER_CONFIG if path.is_dir() else path
-    config = _read_object(file)
+    config = read_object(file)
     kind, task = config.get("peft_type", "LORA"), config.get("task_type") or "CAUSAL_LM"
     if kind != "LORA" or task != "CAUSAL_LM":
         raise InputError(
             f"{file} configures {kind} for {task}, and a study trains LoRA for CAUSAL_LM",
             remedy="give a LoraConfig of a causal language model",
         )
-    unknown = [name for name in config if name not in {*_SAME, *_OWN, *_WITHOUT_EFFECT, *REFUSED}]
-    for name in unknown:
+    for name in unknown_options(config):
         if not is_default(config[name]):
             raise InputError(
                 f"{file} sets {name}, an option that is not known here", remedy=f"take {name} out of a copy of the file"
@@ -77,7 +76,13 @@ def with_peft_config(start: Mapping[str, object], given: Mapping[str, object]) -
     return {**{name: value for name, value in start.items() if not (proportional and name == "lora_alpha")}, **given}
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def unknown_options(config: Mapping[str, object]) -> list[str]:
+    """Return the names of options that are neither a study's nor refused for a known reason."""
+    return [name for name in config if name not in {*_SAME, *_OWN, *_WITHOUT_EFFECT, *REFUSED}]
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises InputError where it cannot be read or holds something else."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

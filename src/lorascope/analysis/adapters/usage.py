@@ -68,14 +68,18 @@ def examined_trials(
 
 def spectra_parts(data: StudyData, examined: Mapping[int, TrialSection]) -> tuple[SpectrumSection, ...]:
     """Summarise the spectra of each rank by kind of module, in the order of ranks and of the model."""
-    parts = []
+    parts: list[SpectrumSection] = []
     for rank, trial in examined.items():
-        by_kind: dict[str, list[SpectrumRecord]] = {}
-        for record in data.spectra:
-            if record.trial_id == trial.trial_id:
-                by_kind.setdefault(module_kind(record.layer), []).append(record)
-        parts += [_spectrum(rank, kind, records) for kind, records in by_kind.items()]
+        parts += spectra_by_kind(rank, [record for record in data.spectra if record.trial_id == trial.trial_id])
     return tuple(parts)
+
+
+def spectra_by_kind(rank: int, records: Sequence[SpectrumRecord]) -> tuple[SpectrumSection, ...]:
+    """Summarise an adapter's spectra by kind of module, in the order of the records."""
+    by_kind: dict[str, list[SpectrumRecord]] = {}
+    for record in records:
+        by_kind.setdefault(module_kind(record.layer), []).append(record)
+    return tuple(_spectrum(rank, kind, own) for kind, own in by_kind.items())
 
 
 def truncation_part(data: StudyData, examined: Mapping[int, TrialSection]) -> TruncationSection | None:
@@ -85,27 +89,44 @@ def truncation_part(data: StudyData, examined: Mapping[int, TrialSection]) -> Tr
     whole = last_finite(data.evaluations[examined[top].trial_id]) if records else None
     if whole is None:
         return None
-    rows = [_rows(whole.example_nats, whole.example_target_tokens)]
-    rows += [_rows(record.example_nats, record.example_target_tokens) for record in records]
-    cuts = []
-    for record, cut, excess_ci95 in zip(records, rows[1:], _differences(rows), strict=True):
-        finite = bool(np.isfinite(cut.nats).all())
-        cuts.append(
-            CutSection(
-                rank=record.rank,
-                eval_loss=cut.loss if finite else None,
-                excess_loss=cut.loss - rows[0].loss if finite else None,
-                excess_loss_ci95=excess_ci95 if finite else None,
-                trained_eval_loss=examined[record.rank].eval_loss if record.rank in examined else None,
-            )
-        )
+    loss = as_rows(whole.example_nats, whole.example_target_tokens)
+    cuts = compare_cuts(
+        loss,
+        {record.rank: as_rows(record.example_nats, record.example_target_tokens) for record in records},
+        {rank: trial.eval_loss for rank, trial in examined.items()},
+    )
     return TruncationSection(
         trial_id=whole.trial_id,
         rank=top,
-        eval_loss=rows[0].loss,
-        adequate_rank=_adequate_rank(cuts, data.spec.tolerance),
-        cuts=tuple(cuts),
+        eval_loss=loss.loss,
+        adequate_rank=adequate_rank(cuts, data.spec.tolerance),
+        cuts=cuts,
     )
+
+
+def compare_cuts(
+    whole: SeedRows, cuts: Mapping[int, SeedRows], trained: Mapping[int, float | None]
+) -> tuple[CutSection, ...]:
+    """Compare the losses of a truncated adapter with the whole one's, over the same rows.
+
+    Args:
+        whole: of the whole adapter.
+        cuts: by the rank that it was truncated to.
+        trained: losses of adapters that were trained at those ranks, where there are any.
+    """
+    found = []
+    for (rank, cut), excess_ci95 in zip(cuts.items(), differences_from_first([whole, *cuts.values()]), strict=True):
+        finite = bool(np.isfinite(cut.nats).all())
+        found.append(
+            CutSection(
+                rank=rank,
+                eval_loss=cut.loss if finite else None,
+                excess_loss=cut.loss - whole.loss if finite else None,
+                excess_loss_ci95=excess_ci95 if finite else None,
+                trained_eval_loss=trained.get(rank),
+            )
+        )
+    return tuple(found)
 
 
 def with_forgetting(
@@ -117,15 +138,18 @@ def with_forgetting(
     for rank, trial in examined.items():
         record = data.forgetting.get(trial.trial_id)
         if base is not None and record is not None and record.text_hash == base.text_hash:
-            found[rank] = _forgetting(base, record)
+            found[rank] = forgetting_change(base, record)
     return tuple(part.model_copy(update={"forgetting": found.get(part.rank)}) for part in ranks)
 
 
 def generic_text_part(data: StudyData) -> GenericTextSection | None:
     """Say which text was read; None where none was."""
     base = data.forgetting.get(BASE_MODEL)
-    if base is None:
-        return None
+    return None if base is None else generic_text(base)
+
+
+def generic_text(base: ForgettingRecord) -> GenericTextSection:
+    """Say which text the base was evaluated on."""
     return GenericTextSection(
         name=base.text,
         windows=len(base.window_nats),
@@ -134,7 +158,11 @@ def generic_text_part(data: StudyData) -> GenericTextSection | None:
     )
 
 
-def _adequate_rank(cuts: Sequence[CutSection], tolerance: float) -> int | None:
+def adequate_rank(cuts: Sequence[CutSection], tolerance: float) -> int | None:
+    """Return the smallest rank whose excess, and that of all larger ones, is below the tolerance with its interval.
+
+    Ranks are tested from the largest down to the first that fails, so that no correction for their number is due.
+    """
     smallest = None
     for cut in reversed(cuts):
         if cut.excess_loss_ci95 is None or cut.excess_loss_ci95[1] > tolerance:
@@ -162,20 +190,23 @@ def _spectrum(rank: int, kind: str, records: Sequence[SpectrumRecord]) -> Spectr
     )
 
 
-def _forgetting(base: ForgettingRecord, trained: ForgettingRecord) -> ForgettingSection:
-    rows = [_rows(record.window_nats, record.window_target_tokens) for record in (base, trained)]
+def forgetting_change(base: ForgettingRecord, trained: ForgettingRecord) -> ForgettingSection:
+    """Compare two losses on the same text, the base's first."""
+    rows = [as_rows(record.window_nats, record.window_target_tokens) for record in (base, trained)]
     before, after = (row.loss for row in rows)
     if not np.isfinite(after):
         return ForgettingSection(before=before, after=None, change=None, change_ci95=None)
-    return ForgettingSection(before=before, after=after, change=after - before, change_ci95=_differences(rows)[0])
+    ci95 = differences_from_first(rows)[0]
+    return ForgettingSection(before=before, after=after, change=after - before, change_ci95=ci95)
 
 
-def _rows(nats: Sequence[float], tokens: Sequence[int]) -> SeedRows:
+def as_rows(nats: Sequence[float], tokens: Sequence[int]) -> SeedRows:
+    """Return the nats and target tokens of rows as those of one seed; rows without a target are left out."""
     counted = np.array(tokens, dtype=np.float64)
     return SeedRows(nats=np.array([nats], dtype=np.float64)[:, counted > 0], target_tokens=counted[counted > 0])
 
 
-def _differences(rows: Sequence[SeedRows]) -> list[Interval | None]:
+def differences_from_first(rows: Sequence[SeedRows]) -> list[Interval | None]:
     """Return the paired 95% interval of each loss minus the first; none with fewer than two rows."""
     if len(rows[0].target_tokens) < 2:
         return [None] * (len(rows) - 1)

@@ -20,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.modeling.adapters.experts import expert_layers
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
-from lorascope.modeling.adapters.peft_io import CONFIG, PREFIX, WEIGHTS, read_modules, save_peft, tensor_places
+from lorascope.modeling.adapters.peft_io import read_modules, save_peft
+from lorascope.modeling.adapters.stored_adapter import CONFIG, PREFIX, WEIGHTS, tensor_places
 from lorascope.modeling.backends.protocol import LayerAdapter
 from lorascope.spec.fields.lora import split_expert
 

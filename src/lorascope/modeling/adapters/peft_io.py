@@ -1,44 +1,35 @@
 """Adapters in PEFT's file format: ``adapter_config.json`` and ``adapter_model.safetensors``."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorascope.atomic import write_whole
 from lorascope.errors import InputError
 from lorascope.modeling.adapters.experts import expert_weight
 from lorascope.modeling.adapters.linear_kinds.registry import find_kind
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.adapters.modules_to_save import weights_are_tied
-from lorascope.modeling.adapters.svd import Update, principal
-from lorascope.modeling.adapters.tensor_file import write_tensors
-from lorascope.modeling.backends.protocol import LayerAdapter
-from lorascope.spec.fields.lora import pattern_value, split_expert
-
-PREFIX = "base_model.model."
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    KeyError,
-    OSError,
-    RecursionError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
+from lorascope.modeling.adapters.stored_adapter import (
+    WEIGHTS,
+    Modules,
+    StoredAdapter,
+    experts_of_parameters,
+    explained,
+    joined_factors,
+    module_tensors,
+    read_adapter,
+    split_factors,
+    tensor_places,
 )
-"""Errors of reading damaged files."""
+from lorascope.modeling.adapters.svd import Update
+from lorascope.modeling.backends.protocol import LayerAdapter
+from lorascope.spec.fields.lora import split_expert
 
 
 def save_peft(
@@ -53,7 +44,7 @@ def save_peft(
     dropout: float,
     rank_pattern: Mapping[str, int] = MappingProxyType({}),
     alpha_pattern: Mapping[str, float] = MappingProxyType({}),
-    modules: Mapping[str, Mapping[str, torch.Tensor]] = MappingProxyType({}),
+    modules: Modules = MappingProxyType({}),
 ) -> None:
     """Write one adapter so that ``PeftModel.from_pretrained`` loads it over the base as it is.
 
@@ -72,7 +63,6 @@ def save_peft(
         alpha_pattern: alphas of such layers.
         modules: weights of modules that were trained whole, by the names of modules and of their parameters.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     factors = {name: _whole_factors(adapter) for name, adapter in adapters.items()}
     experts = experts_of_parameters(adapters)
     twice = 2 if any(adapter.initial is not None for adapter in adapters.values()) else 1
@@ -100,59 +90,7 @@ def save_peft(
         "inference_mode": True,
         "modules_to_save": list(modules) or None,
     }
-    write_tensors(folder / WEIGHTS, _joined(factors) | _of_modules(modules), {"format": "pt"})
-    _write_config(folder, config)
-
-
-def experts_of_parameters(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the names of the experts of each parameter, among names of layers and experts."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        parameter, expert = split_expert(name)
-        if expert is not None:
-            found.setdefault(parameter, []).append(name)
-    return found
-
-
-def tensor_places(layers: Iterable[str], parameters: Sequence[str]) -> dict[str, str]:
-    """Return where the tensors of layers and parameters are in a file, by their full names.
-
-    PEFT wraps a layer of experts once for each parameter: the first is innermost.
-    """
-    found = {name: f"{PREFIX}{name}" for name in layers}
-    for place, name in enumerate(parameters):
-        layer = name.rpartition(".")[0]
-        later = sum(other.rpartition(".")[0] == layer for other in parameters[place + 1 :])
-        found[name] = f"{PREFIX}{layer}{'.base_layer' * later}"
-    return found
-
-
-def _joined(factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return A and B as PEFT stores them: of a parameter, A [E R, I] expert after expert, and B [O, R E]."""
-    experts = experts_of_parameters(factors)
-    places = tensor_places((name for name in factors if split_expert(name)[1] is None), list(experts))
-    tensors = {}
-    for name, place in places.items():
-        own = [factors[expert] for expert in experts.get(name, (name,))]
-        A = torch.cat([A.detach().cpu() for A, _ in own])
-        B = torch.stack([B.detach().cpu() for _, B in own], dim=-1).flatten(1)
-        tensors[f"{place}.lora_A.weight"], tensors[f"{place}.lora_B.weight"] = A.contiguous(), B.contiguous()
-    return tensors
-
-
-def _of_modules(modules: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return {
-        f"{PREFIX}{name}.{key}": weight.detach().cpu().contiguous()
-        for name, weights in modules.items()
-        for key, weight in weights.items()
-    }
-
-
-def _split(name: str, A: torch.Tensor, B: torch.Tensor, rank: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return A and B of each expert of a parameter, as ``_joined`` joined them."""
-    n_experts = len(A) // rank
-    pairs = zip(A.view(n_experts, rank, -1), B.view(len(B), rank, n_experts).permute(2, 0, 1), strict=True)
-    return {f"{name}[{expert}]": (own_A, own_B.contiguous()) for expert, (own_A, own_B) in enumerate(pairs)}
+    StoredAdapter(config=config, tensors=joined_factors(factors) | module_tensors(modules)).write(folder)
 
 
 def _whole_factors(adapter: LayerAdapter) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,7 +117,7 @@ def load_peft(folder: Path, adapters: Mapping[str, LayerAdapter]) -> None:
     with torch.no_grad():
         for name, place in places.items():
             A, B = (tensors[f"{place}.lora_{which}.weight"] for which in "AB")
-            own = _split(name, A, B, len(A) // len(experts[name])) if name in experts else {name: (A, B)}
+            own = split_factors(name, A, B, len(A) // len(experts[name])) if name in experts else {name: (A, B)}
             for layer, (own_A, own_B) in own.items():
                 adapters[layer].A.copy_(own_A)
                 adapters[layer].B.copy_(own_B)
@@ -191,33 +129,8 @@ def read_updates(folder: Path) -> dict[str, Update]:
     Raises:
         InputError: a file is missing, damaged, or not of an adapter that this program wrote.
     """
-    with _explained(folder):
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
-        updates: dict[str, Update] = {}
-        parameters = config.get("target_parameters") or []
-        for layer, place in tensor_places(config["target_modules"], parameters).items():
-            rank = int(pattern_value(config.get("rank_pattern", {}), layer, config["r"]))
-            alpha = float(pattern_value(config.get("alpha_pattern", {}), layer, config["lora_alpha"]))
-            scale = alpha / (rank**0.5 if config["use_rslora"] else rank)
-            A, B = (tensors[f"{place}.lora_{which}.weight"] for which in "AB")
-            n_experts = len(A) // rank if layer in parameters else 1
-            if (A.ndim, B.ndim, A.shape[0], B.shape[-1]) != (2, 2, n_experts * rank, n_experts * rank):
-                raise ValueError(f"the shapes {list(A.shape)} and {list(B.shape)} are not those of rank {rank}")
-            own = _split(layer, A, B, rank) if layer in parameters else {layer: (A, B)}
-            updates |= {name: Update(A=own_A, B=own_B, scale=scale) for name, (own_A, own_B) in own.items()}
-    return updates
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise InputError(
-            f"the adapter in {folder} cannot be read: {type(error).__name__}: {error}",
-            remedy="bring its two files back from a copy, or start the study anew with --out",
-        ) from error
+    with explained(folder):
+        return read_adapter(folder).updates()
 
 
 def read_modules(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -226,14 +139,8 @@ def read_modules(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     Raises:
         InputError: a file is missing or damaged.
     """
-    with _explained(folder):
-        names = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["modules_to_save"] or ()
-        tensors = load_file(folder / WEIGHTS) if names else {}
-        return {
-            name: {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
-            for name in names
-            for start in [f"{PREFIX}{name}."]
-        }
+    with explained(folder):
+        return read_adapter(folder).modules()
 
 
 def merge_peft(model: PreTrainedModel, folder: Path) -> None:
@@ -291,24 +198,7 @@ def _check_not_shared(model: PreTrainedModel, names: Iterable[str]) -> None:
 
 
 def truncate_peft(source: Path, target: Path, rank: int) -> None:
-    """Write the best adapter of a smaller rank, layer by layer, to a new folder; whole modules stay as they are.
-
-    Its factors hold the scale: ``lora_alpha`` equals r, and rsLoRA is off.
-    """
-    updates = read_updates(source)
-    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    factors, smaller = {}, {}
-    for layer, update in updates.items():
-        cut = principal(update)[0].first(rank)
-        if len(cut.A) < rank:
-            smaller[split_expert(layer)[0]] = len(cut.A)
-        factors[layer] = (cut.A, cut.B)
-    target.mkdir(exist_ok=True)
-    write_tensors(target / WEIGHTS, _joined(factors) | _of_modules(read_modules(source)), {"format": "pt"})
-    own = {"rank_pattern": smaller, "alpha_pattern": smaller}
-    _write_config(target, config | own | {"r": rank, "lora_alpha": rank, "use_rslora": False})
-
-
-def _write_config(folder: Path, config: Mapping[str, object]) -> None:
-    ordered = dict(sorted(config.items()))  # not what is inside: the first pattern that matches a layer counts
-    write_whole(folder / CONFIG, json.dumps(ordered, indent=2) + "\n")
+    """Write the best adapter of a smaller rank, layer by layer, to a folder; see ``StoredAdapter.truncated``."""
+    with explained(source):
+        cut = read_adapter(source).truncated(rank)
+    cut.write(target)
