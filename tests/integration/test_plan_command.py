@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import peft
 import pytest
 from transformers import LlamaConfig
 
+import output_reference
 from lorascope.costmodel import machine, plan
 from lorascope.costmodel.calibration import find_calibration
 from lorascope.costmodel.cost_types import CostPrediction
@@ -38,7 +40,9 @@ def flags(model_folders: Mapping[str, str], rows_file: str) -> list[str]:
 def planned(lorascope: Lorascope, *arguments: str) -> dict:
     code, out, err = lorascope("plan", *arguments, "--json")
     assert (code, err) == (0, "")
-    return json.loads(out)
+    found = json.loads(out)
+    jsonschema.validate(found, output_reference.outputs_schema() | {"$ref": "#/$defs/PlanOutput"})
+    return found
 
 
 def test_plan_predicts_what_the_run_measures(

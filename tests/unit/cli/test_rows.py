@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 from rich.console import Console
 from transformers import LlamaConfig
 
+import output_reference
 from lorascope.cli import main
 from lorascope.cli.rows import _marked
 from lorascope.records import ShownRow
@@ -57,6 +59,22 @@ def test_share_of_cut_rows_counts_those_that_lost_all_targets(
     assert "100% are cut at max_length 40." in shown
     assert "Rows of 'train' cut at max_length (40 tokens), of 19: 19." in shown
     assert "Row 1" not in shown
+
+
+def test_rows_json_has_the_same_facts_and_whole_rows(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rows("--model", model, "--dataset", write(tmp_path / "rows.json"), "--show", "2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    schema = json.loads((output_reference.FOLDER / "outputs.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(found, schema | {"$ref": "#/$defs/RowsOutput"})
+    assert (found["format"], found["train_examples"], found["eval_examples"]) == ("messages", 17, 2)
+    assert found["notes"] == ["Conversations of 'train' without a turn of the assistant, dropped from 20: 1."]
+    assert [row["row"] for row in found["shown"]] == [1, 2]
+    for row in found["shown"]:
+        assert "<|user|>" in row["pieces"][0]
+        assert row["pieces"][1].startswith("sum ")
+        assert 0 < row["targets"] < row["tokens"]
 
 
 def test_rows_that_cannot_be_read_are_refused(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
