@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -128,7 +129,7 @@ def _sample(answers: Sequence[AuditAnswer], width: int) -> list[Text]:
 
 def _next(audit: AdapterAudit) -> Iterator[Text]:
     if audit.verdict == "enough":
-        to = f"{audit.adapter.rstrip('/')}-r{audit.adequate_rank}"
+        to = f"{Path(audit.adapter).name}-r{audit.adequate_rank}"  # here, not in the folder of a study
         command = ["lorascope", "audit", audit.adapter, "--truncate", str(audit.adequate_rank), "--to", to]
         yield _line("Truncate it", shlex.join(command))
 

@@ -25,7 +25,7 @@ def test_an_audit_with_all_parts_fits() -> None:
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 80
     assert lines[0] == "adapter: rank 16, 12.3 k parameters in 4 layers of model"
-    assert "Truncate it lorascope audit my/adapter --truncate 4 --to my/adapter-r4" in lines
+    assert "Truncate it lorascope audit my/adapter --truncate 4 --to adapter-r4" in lines
     for start in (
         "ENOUGH",
         "Prompt ",
