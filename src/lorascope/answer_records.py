@@ -21,7 +21,7 @@ class SamplePrompt:
     """True for a row without a prompt, which is cut in half."""
 
 
-@record("sample_answers", key=("trial_id", "place"))
+@record("sample_answers", key=("trial_id", "place", "temperature"))
 class SampleAnswer:
     """The answer of one adapter, or of the base, to one prompt."""
 
@@ -42,3 +42,23 @@ class SampleAnswer:
     """Of all answers that were made together, divided by their number."""
     error: Message | None
     """Why the model cannot generate, where it cannot."""
+
+
+@record("scores", key=("trial_id", "metric", "place"))
+class ScoreRecord:
+    """What a metric makes of one greedy answer."""
+
+    trial_id: str
+    """The trial whose adapter answered, or ``BASE_MODEL``."""
+    metric: str
+    """As the study names it."""
+    place: int
+    """Of the prompt."""
+    score: float | None
+    """From 0 to 1; None where the metric cannot judge the answer."""
+    error: Message | None
+    """Why it cannot."""
+    max_new_tokens: int
+    """Of the answer."""
+    fingerprint: str
+    """Hash of the file of a metric of the user's own; empty for others."""

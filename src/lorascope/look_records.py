@@ -53,6 +53,8 @@ class FurtherEvalRecord:
     example_nats: tuple[float, ...]
     example_target_tokens: Annotated[tuple[int, ...], "int32"]
     seconds: float
+    example_correct_tokens: Annotated[tuple[int, ...], "int32"] | None = None
+    """Target tokens that were the likeliest one."""
 
 
 @record("budgets", key=())
@@ -70,4 +72,4 @@ class BudgetRecord:
     """Optimizer steps chosen for each trial."""
     left_out: tuple[str, ...]
     """What the time did not suffice for: ``solo_runs``, ``spectra``, ``generic_text``, ``truncation``,
-    ``samples``, ``proof``."""
+    ``samples``, ``metrics``, ``proof``."""

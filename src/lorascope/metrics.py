@@ -21,6 +21,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "train_loss": Metric("training loss", "nats/token"),
     "eval_loss": Metric("held-out loss", "nats/token", per_row=True),
+    "token_accuracy": Metric("token accuracy", per_row=True),
     "excess_loss": Metric("excess over the best rank", "nats/token"),
     "gain_per_doubling": Metric("gain for a doubling", "nats/token per doubling"),
     "forgetting": Metric("change on the generic text", "nats/token"),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from lorascope.answer_records import SampleAnswer as SampleAnswer  # noqa: PLC0414  # they are records, too
 from lorascope.answer_records import SamplePrompt as SamplePrompt  # noqa: PLC0414
+from lorascope.answer_records import ScoreRecord as ScoreRecord  # noqa: PLC0414
 from lorascope.cost_records import MachineRates as MachineRates  # noqa: PLC0414
 from lorascope.cost_records import PredictedThing as PredictedThing  # noqa: PLC0414
 from lorascope.cost_records import PredictionRecord as PredictionRecord  # noqa: PLC0414
@@ -101,6 +102,8 @@ class EvalRecord:
     example_nats: tuple[float, ...]
     example_target_tokens: TokenCounts
     seconds: float
+    example_correct_tokens: TokenCounts | None = None
+    """Target tokens that were the likeliest one; counted at the first and the last step."""
 
     @property
     def loss(self) -> float | None:

@@ -256,3 +256,21 @@ def test_base_evaluation_equals_every_trial_at_step_0() -> None:
         with torch.no_grad():
             nats = [row.sum().item() for row in frozen.row_nats(rows)]
         np.testing.assert_allclose(kept.eval_nats(trial.record.trial_id)[0], nats, rtol=1e-12)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_correct_tokens_are_those_of_the_largest_logits(kind: str, packing: bool, compiled: bool) -> None:
+    """At the first and the last step, from the pass that gives the loss; micro-batches of any size."""
+    spec = make_spec(max_steps=3, eval_steps=1)
+    frozen = prepared(kind, packing=packing, kernels=compiled)
+    kept = run_group(spec, frozen=frozen)
+    records = {one.step: one for one in kept.evaluations if one.trial_id == "r4"}
+    assert [step for step, one in sorted(records.items()) if one.example_correct_tokens is not None] == [0, 3]
+    held_out = make_splits().eval
+    for step, adapter in ((0, BASE_ONLY), (3, 0)):
+        frozen.attach([kept.trials["r4"].adapter] if step else [])
+        logits = frozen.logits([MicroBatchRow(example=row, adapter=adapter) for row in held_out])
+        for row, found, count in zip(held_out, logits, records[step].example_correct_tokens, strict=True):
+            at = torch.from_numpy(row.target_mask).nonzero().squeeze(1)
+            targets = torch.from_numpy(row.input_ids)[at]
+            assert count == int((found[at - 1].argmax(1) == targets).sum())

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lorascope.engine import loss
-from lorascope.engine.loss import frozen_head_nats
+from lorascope.engine.loss import frozen_head_nats, trained_head_nats
 from lorascope.modeling.backends.torch.backend import TORCH
 
 
@@ -52,3 +52,19 @@ def test_loss_of_huge_logits_is_finite() -> None:
     hidden, weight = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
     nats = frozen_head_nats(hidden, weight, None, torch.tensor([1]), TORCH)
     assert nats.item() == pytest.approx(2e4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_likeliest_targets_are_those_of_the_whole_logits(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(loss, "_CHUNK", 5)
+    hidden, weight, bias, targets = make_head(60, dtype, vocabulary=4)
+    hits = torch.zeros(60, dtype=torch.bool)
+    with torch.no_grad():
+        counted = frozen_head_nats(hidden, weight, bias, targets, TORCH, hits)
+        plain = frozen_head_nats(hidden, weight, bias, targets, TORCH)
+    assert torch.equal(counted, plain)
+    assert torch.equal(hits, F.linear(hidden, weight, bias).argmax(1) == targets)
+    assert 0 < hits.sum() < 60
+    trained = torch.zeros(60, dtype=torch.bool)
+    trained_head_nats(hidden, weight, bias, targets, trained)
+    assert torch.equal(trained, hits)

@@ -57,6 +57,11 @@ def curve(floor: float, step: int, steps: int) -> float:
     return floor + (2.4 - floor) * float(np.exp(-6 * step / steps))
 
 
+def correct_of(losses: np.ndarray) -> tuple[int, ...]:
+    """Of 20 target tokens as many correct ones as a loss of so many nats a token leaves likely."""
+    return tuple(np.rint(20 * np.exp(-np.clip(losses, 0, 5))).astype(int).tolist())
+
+
 def write_trial(
     store: StudyStore, trial_id: str, *, floor: float, steps: int, done: int, n_eval: int, seed: int, noise: float
 ) -> None:
@@ -80,6 +85,7 @@ def write_trial(
                 EvalRecord(
                     trial_id=trial_id, step=step, example_nats=tuple((20 * losses).tolist()),
                     example_target_tokens=(20,) * n_eval, seconds=1.0,
+                    example_correct_tokens=correct_of(losses) if step in {0, steps} else None,
                 )
             )  # fmt: skip
     store.put_all(evaluations)

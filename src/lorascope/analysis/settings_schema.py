@@ -1,4 +1,4 @@
-"""Settings of a study in summary.json: what all trials have in common, and the tokens that its search took."""
+"""Settings of a study in summary.json: what all trials share, the tokens that its search took, and where it ran."""
 
 from lorascope.analysis.section import Section
 
@@ -35,3 +35,34 @@ class SettingsSection(Section):
     """Passes over the training rows that a whole trial makes; null before the rows were counted."""
     base_bytes: int | None
     """Bytes of the base's weights; null before the model was read."""
+
+
+class EnvironmentSection(Section):
+    """Machine, versions and command of the study's last start."""
+
+    started: str
+    """ISO 8601 with time zone."""
+    lorascope_version: str
+    """Version that wrote the records."""
+    commit: str | None
+    """Its commit, where it ran from a working tree."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str]
+    """Versions of the packages the numbers depend on."""
+    os: str
+    """Operating system."""
+    cpu: str
+    """Processor."""
+    cpu_cores: int
+    """Its cores."""
+    memory_bytes: int
+    """Memory of the machine."""
+    device_name: str
+    """The device that trained."""
+    threads: int
+    """Threads of torch."""
+    command: str
+    """Command that started it."""
+    starts: int
+    """How often the study was started or continued."""

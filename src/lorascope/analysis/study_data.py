@@ -21,6 +21,7 @@ from lorascope.records import (
     ResolvedStudy,
     SampleAnswer,
     SamplePrompt,
+    ScoreRecord,
     Setting,
     ShownRow,
     SoloRun,
@@ -89,6 +90,8 @@ class StudyData:
     """Held-out prompts that base and adapters answer."""
     answers: tuple[SampleAnswer, ...]
     """Of all trials that answered, of all sets."""
+    scores: tuple[ScoreRecord, ...]
+    """Of their greedy answers, of all sets."""
     samples: tuple[SystemSample, ...]
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
@@ -220,6 +223,7 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         shown_rows=tuple(store.read(ShownRow)),
         prompts=tuple(store.read(SamplePrompt)),
         answers=tuple(store.read(SampleAnswer)),
+        scores=tuple(store.read(ScoreRecord)),
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),
         activities=tuple(store.read(ActivityRecord)),

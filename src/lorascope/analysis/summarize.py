@@ -22,12 +22,14 @@ from lorascope.analysis.estimates.losses import Estimate, final_train_loss
 from lorascope.analysis.estimates.ranks import Comparison, RankChoice, choose, compare
 from lorascope.analysis.findings import Findings
 from lorascope.analysis.looks import look_sections
+from lorascope.analysis.metrics.sections import metric_sections
+from lorascope.analysis.metrics.token_accuracy import with_token_accuracy
 from lorascope.analysis.readings import read_study
 from lorascope.analysis.section import Interval
 from lorascope.analysis.settings import settings_section
+from lorascope.analysis.settings_schema import EnvironmentSection
 from lorascope.analysis.study_data import StudyData, load_study
 from lorascope.analysis.summary import (
-    EnvironmentSection,
     RankSection,
     SetSummary,
     StudyInfo,
@@ -73,6 +75,7 @@ def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
     choices = choose(data, trials)
     comparison = compare(data, choices, trials)
     ranks = mark_pareto([_rank(data, rank, choices.get(rank), comparison) for rank in data.ranks])
+    ranks = with_token_accuracy(data, ranks, choices)
     examined = examined_trials(data, ranks, trials)
     ranks = with_costs(data, with_forgetting(data, ranks, examined))
     found = Findings(data=data, trials=trials, choices=choices, comparison=comparison)
@@ -95,6 +98,7 @@ def _summarize(data: StudyData) -> tuple[SetSummary, Findings]:
         generic_text=generic_text_part(data),
         predicted=predicted_part(data, ranks),
         costs=costs_part(data, ranks, trials),
+        metrics=metric_sections(data, choices),
         looks=look_sections(data),
     )
     return summary, found

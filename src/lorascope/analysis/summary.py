@@ -7,9 +7,10 @@ from lorascope.analysis.adapters.schema import ForgettingSection, GenericTextSec
 from lorascope.analysis.cost.predicted_schema import PredictedSection
 from lorascope.analysis.cost.schema import ActivitySection, CostSection, CostsSection, GpuSection
 from lorascope.analysis.looks import LookSection
+from lorascope.analysis.metrics.schema import MetricSection
 from lorascope.analysis.readings_schema import GridSection, ReadingsSection
 from lorascope.analysis.section import Interval, Section
-from lorascope.analysis.settings_schema import BudgetSection, SettingsSection
+from lorascope.analysis.settings_schema import BudgetSection, EnvironmentSection, SettingsSection
 from lorascope.analysis.verdict.schema import AnswerSection, CautionSection, RecommendationSection, VerdictSection
 from lorascope.message import Message, Sentences
 
@@ -161,6 +162,10 @@ class RankSection(Section):
     """The same in bits a byte of text, which losses under another tokenizer can be compared with."""
     eval_loss_ci95: Interval | None
     """Its 95% interval over held-out rows and, with several seeds, over seeds."""
+    token_accuracy: float | None = None
+    """Share of held-out target tokens that were the likeliest token, mean over seeds."""
+    token_accuracy_ci95: Interval | None = None
+    """Its 95% interval over held-out rows and, with several seeds, over seeds."""
     excess_loss: float | None
     """Held-out loss above the best rank's."""
     excess_loss_ci95: Interval | None
@@ -205,37 +210,6 @@ class RankSection(Section):
     """How that was measured, and what it was made of; null where it was not measured in turns."""
 
 
-class EnvironmentSection(Section):
-    """Machine, versions and command of the study's last start."""
-
-    started: str
-    """ISO 8601 with time zone."""
-    lorascope_version: str
-    """Version that wrote the records."""
-    commit: str | None
-    """Its commit, where it ran from a working tree."""
-    python: str
-    """Version of Python."""
-    packages: dict[str, str]
-    """Versions of the packages the numbers depend on."""
-    os: str
-    """Operating system."""
-    cpu: str
-    """Processor."""
-    cpu_cores: int
-    """Its cores."""
-    memory_bytes: int
-    """Memory of the machine."""
-    device_name: str
-    """The device that trained."""
-    threads: int
-    """Threads of torch."""
-    command: str
-    """Command that started it."""
-    starts: int
-    """How often the study was started or continued."""
-
-
 class SetSummary(Section):
     """All that report, page and command line show of a study with one set of target modules."""
 
@@ -273,6 +247,8 @@ class SetSummary(Section):
     """Predictions made before any measurement, compared with the measurements."""
     costs: CostsSection | None = None
     """Costs of the ranks compared with each other, and of the whole run."""
+    metrics: tuple[MetricSection, ...] = ()
+    """Metrics per held-out row beside the loss: token accuracy, and those that the study names."""
     looks: tuple[LookSection, ...] = ()
     """Looks of a sequential study, in order."""
 

@@ -20,8 +20,10 @@ from lorascope.spec.schema import StudySpec
 
 _SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
 _NAMES_OR_EXPRESSION = frozenset({"target_modules", "exclude_modules", "layers_pattern"})
-_REPEATED = frozenset({"dataset", "dataset_config", "split", "eval_split"})
-"""Fields whose flag is given once for each data set: a path may hold commas."""
+_REPEATED = frozenset({"dataset", "dataset_config", "split", "eval_split", "metrics"})
+"""Fields whose flag is given once for each data set or metric: a path and a pattern may hold commas."""
+_ALIASES = {"metrics": "--metric"}
+"""Second names of flags."""
 _SWITCHES = frozenset({"use_dora", "use_qalora", "use_bdlora", "lora_bias", "ensure_weight_tying"})
 """Refused options of PEFT that are true or false."""
 _PEFT_CONFIG = (
@@ -63,7 +65,7 @@ _GROUPS: Mapping[type[Fields], Group] = {
     AnswerFields: ANSWER,
     ComputeFields: COMPUTE,
 }
-_MEASURED = ("cost", "truncation", "forgetting_text", "samples", "max_new_tokens", "sample_temperature")
+_MEASURED = ("cost", "truncation", "forgetting_text", "samples", "max_new_tokens", "sample_temperature", "metrics")
 _OTHER_GROUPS = {"model": STUDY, "report_to": STUDY} | dict.fromkeys(_MEASURED, MEASURING)
 """Fields that stand in another group than those of their class."""
 
@@ -104,6 +106,7 @@ def _flag(name: str, text: str | None = None) -> tuple[str, Any, Any]:
         allow_leading_hyphen="array" in types and name not in _REPEATED | _SETS,
         show_default=False,
         negative_iterable="",
+        alias=_ALIASES.get(name),
         group=group_of(name),
     )
     return name, Annotated[kind, parameter], dataclasses.field(default=None)

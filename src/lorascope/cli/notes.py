@@ -29,6 +29,7 @@ def _sections(summary: StudySummary) -> Iterator[tuple[str, Sequence[str]]]:
         "Needs",
         [f"{need.title}: rank {need.rank}, {need.reason}" for need in needs(summary) if need.rank is not None],
     )
+    yield "Metrics", [say(section.text) for section in summary.metrics]
     yield "Caveats", [say(caution.text) for caution in summary.cautions]
     yield "Training loss only", [say(summary.readings.naive.text)]
     yield "Alpha and scale", [say(summary.readings.alpha)]

@@ -329,4 +329,7 @@ class _Planner:
             seconds += evaluation * share * (1 + len(spec.ranks))
         tokens, n_rows = sum(row.n_tokens for row in self.rows.eval), len(self.rows.eval)
         answers = min(spec.samples, n_rows) * answer_work(spec, tokens / n_rows, [1.0] * (1 + len(spec.ranks)))
+        if spec.scored_metrics:
+            answering = 1 + len(spec.ranks) * len(spec.seeds)
+            answers += n_rows * answer_work(spec, tokens / n_rows, [1.0] * answering)
         return seconds + evaluation * answers / tokens

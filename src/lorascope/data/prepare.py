@@ -54,7 +54,7 @@ def prepare(
     _check(spec, tokenizer)
     spec = fix_date(spec, tokenizer)
     data_sets = load_data_sets(spec, spec.split, mixed=True)
-    encoders = [_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
+    encoders = [make_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
 
     def read(data_sets: Sequence[Rows], split: str | tuple[str, ...]) -> _Read:
         parts = [
@@ -109,7 +109,7 @@ def prepare_held_out(
     _check(spec, tokenizer)
     spec = fix_date(spec, tokenizer)
     data_sets = load_data_sets(spec, spec.split, mixed=True)
-    encoders = [_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
+    encoders = [make_encoder(spec, tokenizer, rows, frozenset(end_ids)) for rows in data_sets]
     parts = [
         _read(encoder, rows, one, processes=processes, tell=None)
         for encoder, rows, one in zip(encoders, data_sets, spec.for_each(spec.split), strict=True)
@@ -131,7 +131,8 @@ def fix_date(spec: StudySpec, tokenizer: PreTrainedTokenizerBase) -> StudySpec:
     return spec.model_copy(update={"template_date": date.today()})
 
 
-def _encoder(spec: StudySpec, tokenizer: PreTrainedTokenizerBase, rows: Rows, end_ids: frozenset[int]) -> Encoder:
+def make_encoder(spec: StudySpec, tokenizer: PreTrainedTokenizerBase, rows: Rows, end_ids: frozenset[int]) -> Encoder:
+    """Return the encoder of a data set's rows. Raises InputError where their format is not known."""
     encoder = Encoder(spec=spec, tokenizer=tokenizer, columns=rows.columns, sample=rows.sample(), end_ids=end_ids)
     try:
         _ = encoder.format

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lorascope.data.dataset import Example
-from lorascope.engine.loss import frozen_head_nats, trained_head_nats
+from lorascope.engine.loss import frozen_head_nats, likeliest, trained_head_nats
 from lorascope.engine.oom import MicroBatchLimit
 from lorascope.engine.reference import keeps_logits
 from lorascope.errors import UnsupportedModelError
@@ -87,40 +87,55 @@ class FrozenModel:
         return self.packing and self.backend.shares_prefixes
 
     def row_nats(
-        self, rows: Sequence[MicroBatchRow], *, check_stop: Callable[[], None] = lambda: None
+        self,
+        rows: Sequence[MicroBatchRow],
+        *,
+        check_stop: Callable[[], None] = lambda: None,
+        hits: list[torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
         """Send rows through the model; return each row's nats over its targets, float32 or better.
 
-        Rows of one adapter must be neighbours. ``check_stop`` is called in every adapted layer, forward and backward.
+        Args:
+            rows: those of one adapter must be neighbours.
+            check_stop: called in every adapted layer, forward and backward.
+            hits: gets for each row which of its targets are the likeliest token, bool; only without a gradient.
         """
         sent = _lay_out(rows, padded=not self.packing, device=self.device)
         wanted = _targets(sent, rows)
         streams = self._streams(sent)
         active = ActiveMicroBatch(layout=sent.layout, backend=self.backend, streams=streams, check_stop=check_stop)
+        hits_M = None if hits is None else torch.empty_like(wanted.tokens, dtype=torch.bool)
         with active_microbatch(active):
             if self.chunked_head:
                 hidden = self._run(self.model.base_model, sent).last_hidden_state.flatten(0, 1)
-                nats = self._head_nats(hidden.index_select(0, wanted.slots), wanted, sent.layout)
+                nats = self._head_nats(hidden.index_select(0, wanted.slots), wanted, sent.layout, hits_M)
             else:
                 logits = self._own_logits(sent, wanted.slots)
                 wide = torch.promote_types(logits.dtype, torch.float32)
                 nats = F.cross_entropy(logits.to(wide), wanted.tokens, reduction="none")
-        return list(nats.index_select(0, wanted.places).split([row.example.n_targets for row in rows]))
+                if hits_M is not None:
+                    hits_M.copy_(likeliest(logits, wanted.tokens))
+        sizes = [row.example.n_targets for row in rows]
+        if hits is not None and hits_M is not None:
+            hits += hits_M.index_select(0, wanted.places).split(sizes)
+        return list(nats.index_select(0, wanted.places).split(sizes))
 
-    def _head_nats(self, hidden_MD: torch.Tensor, wanted: "_Targets", layout: MicroBatchLayout) -> torch.Tensor:
+    def _head_nats(
+        self, hidden_MD: torch.Tensor, wanted: "_Targets", layout: MicroBatchLayout, hits_M: torch.Tensor | None
+    ) -> torch.Tensor:
         """Return the nats of each target, under the output head or each trial's own copy of it."""
         head = self.model.get_output_embeddings()
         if not isinstance(head, ModuleToSave) or not head.copies:
-            return frozen_head_nats(hidden_MD, head.weight, head.bias, wanted.tokens, self.backend)
+            return frozen_head_nats(hidden_MD, head.weight, head.bias, wanted.tokens, self.backend, hits_M)
         pieces = []
         for slots, copy in head.runs(layout):  # the slots of targets ascend
             ends = torch.tensor([slots.start, slots.stop], device=wanted.slots.device)
             own = slice(*torch.searchsorted(wanted.slots, ends).tolist())
-            hidden, tokens = hidden_MD[own], wanted.tokens[own]
+            hidden, tokens, hits = hidden_MD[own], wanted.tokens[own], None if hits_M is None else hits_M[own]
             if copy is not None:
-                pieces.append(trained_head_nats(hidden, copy["weight"], copy.get("bias"), tokens))
+                pieces.append(trained_head_nats(hidden, copy["weight"], copy.get("bias"), tokens, hits))
             elif len(tokens):
-                pieces.append(frozen_head_nats(hidden, head.weight, head.bias, tokens, self.backend))
+                pieces.append(frozen_head_nats(hidden, head.weight, head.bias, tokens, self.backend, hits))
         return torch.cat(pieces)
 
     def logits(self, rows: Sequence[MicroBatchRow], at: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:

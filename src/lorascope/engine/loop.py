@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lorascope.data.dataset import Splits
-from lorascope.engine.evaluate import example_nats
+from lorascope.engine.evaluate import ExampleScores, evaluate
 from lorascope.engine.forward import FrozenModel
 from lorascope.engine.instrumentation import Probe
 from lorascope.engine.step import train_step
@@ -121,26 +121,28 @@ def _evaluate(group: TrialGroup, active: Sequence[TrainingTrial], step: int) -> 
     if not held_out:  # a benchmark times the training alone
         return list(active)
     targets = tuple(example.n_targets for example in held_out)
-    nats: tuple[float, ...] = tuple(group.base_nats or ())
-    seconds = 0.0
+    known = group.base_nats if step == 0 else None
+    found = ExampleScores(nats=tuple(known), correct_tokens=None, seconds=0.0) if known else None
     for index, trial in enumerate(active):
-        if step > 0 or not nats:
-            nats, seconds = example_nats(
+        if step > 0 or found is None:
+            found = evaluate(
                 group.frozen,
                 index if step > 0 else BASE_ONLY,
                 held_out,
                 group.spec,
                 check_stop=group.check_stop,
+                count_correct=step in {0, group.total_steps},
             )
-        if not all(map(math.isfinite, nats)):
+        if not all(map(math.isfinite, found.nats)):
             trial.diverged = Message("trial.eval_not_finite", step=step)
             continue
         record = EvalRecord(
             trial_id=trial.record.trial_id,
             step=step,
-            example_nats=nats,
+            example_nats=found.nats,
             example_target_tokens=targets,
-            seconds=seconds,
+            example_correct_tokens=found.correct_tokens,
+            seconds=found.seconds,
         )
         trial.eval_loss = record.loss
         group.recorder.evaluation(record)

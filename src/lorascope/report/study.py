@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 FrameKind = Literal["ranks", "trials", "steps", "evaluations"]
 
+_INTERVALS = ("eval_loss_ci95", "token_accuracy_ci95", "excess_loss_ci95")
+"""Of ranks; each is two columns of a table."""
+
 
 @dataclass(frozen=True, repr=False)
 class Study:
@@ -91,8 +94,8 @@ class Study:
     def _ranks(self) -> list[dict[str, Any]]:
         rows = []
         for part in self.summary.ranks:
-            row = part.model_dump(exclude={"eval_loss_ci95", "excess_loss_ci95", "memory", "forgetting", "gpu"})
-            for name in ("eval_loss_ci95", "excess_loss_ci95"):
+            row = part.model_dump(exclude={*_INTERVALS, "memory", "forgetting", "gpu"})
+            for name in _INTERVALS:
                 row[f"{name}_low"], row[f"{name}_high"] = getattr(part, name) or (None, None)
             rows.append(row)
         return rows

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
@@ -14,10 +15,10 @@ from lorascope.modeling.adapters.adapter import Adapter, AdapterShape
 from lorascope.modeling.adapters.peft_io import read_modules, save_peft
 from lorascope.modeling.adapters.stored_adapter import Modules
 from lorascope.modeling.adapters.svd import Update
-from lorascope.records import Arm, TrialRecord
+from lorascope.records import Arm, TrialOutcome, TrialRecord
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.prepare import PreparedStudy
-from lorascope.search.best import best_settings, latest_losses, representative_trials
+from lorascope.search.best import best_settings, latest_losses, representative_trials, trials_at_best
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
@@ -74,12 +75,19 @@ def best_trials(folder: StudyFolder, store: StudyStore) -> dict[Arm, str]:
     """
     trials, outcomes = store.read(TrialRecord), store.outcomes()
     settings = best_settings(trials, latest_losses(outcomes, evaluations_by_trial(store)))
+    return representative_trials(trials, settings, partial(_is_usable, folder, outcomes))
 
-    def usable(trial_id: str) -> bool:
-        finished = trial_id in outcomes and outcomes[trial_id].state == "finished"
-        return finished and folder.trial_adapter(trial_id).is_dir()
 
-    return representative_trials(trials, settings, usable)
+def _is_usable(folder: StudyFolder, outcomes: Mapping[str, TrialOutcome], trial_id: str) -> bool:
+    finished = trial_id in outcomes and outcomes[trial_id].state == "finished"
+    return finished and folder.trial_adapter(trial_id).is_dir()
+
+
+def scored_trials(folder: StudyFolder, store: StudyStore) -> dict[str, Arm]:
+    """Return the trials whose answers metrics compare, every seed of each arm at its best setting, and their arms."""
+    trials, outcomes = store.read(TrialRecord), store.outcomes()
+    settings = best_settings(trials, latest_losses(outcomes, evaluations_by_trial(store)))
+    return trials_at_best(trials, settings, partial(_is_usable, folder, outcomes))
 
 
 def choose_adapters(folder: StudyFolder, store: StudyStore) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorascope.analysis.study_data import by_trial, read_study
 from lorascope.analysis.verdict.next_look import measured_prices, next_look
-from lorascope.engine.evaluate import example_nats
+from lorascope.engine.evaluate import evaluate
 from lorascope.modeling.adapters.peft_io import read_updates
 from lorascope.modeling.packing.packed_layout import BASE_ONLY
 from lorascope.records import BASE_MODEL, FurtherEvalRecord, LookRecord, TrialRecord
@@ -85,13 +85,14 @@ def _last_row(look: LookRecord) -> int:
 def _evaluate(run: RunContext, trial_id: str, adapter: int, first: int, last: int) -> None:
     held = len(run.study.splits.eval)
     rows = run.study.splits.spare[first - held : last - held]
-    nats, seconds = example_nats(run.study.frozen, adapter, rows, run.study.spec, check_stop=run.check_stop)
+    found = evaluate(run.study.frozen, adapter, rows, run.study.spec, check_stop=run.check_stop, count_correct=True)
     run.store.put(
         FurtherEvalRecord(
             trial_id=trial_id,
             first_row=first,
-            example_nats=nats,
+            example_nats=found.nats,
             example_target_tokens=tuple(row.n_targets for row in rows),
-            seconds=seconds,
+            example_correct_tokens=found.correct_tokens,
+            seconds=found.seconds,
         )
     )

@@ -1,5 +1,5 @@
 """After training: spectra of each rank's adapter, the largest one truncated to smaller ranks, forgetting, and
-answers to held-out prompts.
+answers to held-out prompts with their scores.
 
 Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
@@ -21,12 +21,15 @@ from lorascope.records import (
     BudgetRecord,
     ForgettingRecord,
     SampleAnswer,
+    SamplePrompt,
+    ScoreRecord,
     SpectrumRecord,
     TruncationRecord,
 )
-from lorascope.run.adapters import attach_updates, best_trials
+from lorascope.run.adapters import attach_updates, best_trials, scored_trials
 from lorascope.run.context import RunContext
 from lorascope.run.samples import answer_prompts
+from lorascope.run.scores import score_answers
 from lorascope.search.analyses import AnalysisRecord, pending_analyses
 from lorascope.search.work import analysis_work, spectrum_work, text_work
 from lorascope.store import StudyStore
@@ -47,6 +50,7 @@ class PostTraining:
             run.study.spec,
             best,
             stored,
+            scored=scored_trials(run.folder, run.store),
             n_eval=run.study.resolved.eval_examples,
             text_hash=text.sha256 if text else None,
             left_out=budget.left_out if budget else (),
@@ -70,6 +74,7 @@ class PostTraining:
             for trial_id in dict.fromkeys(trial_id for trial_id, _ in pending.truncations):
                 self._truncations(trial_id, [rank for own, rank in pending.truncations if own == trial_id])
             answer_prompts(run, pending.samples, self._arms)
+            score_answers(run, pending.scores, self._arms)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -136,8 +141,8 @@ class PostTraining:
 
     @cached_property
     def _arms(self) -> dict[str, Arm]:
-        """The arm that each trial stands for."""
-        return {trial_id: arm for arm, trial_id in best_trials(self.run.folder, self.run.store).items()}
+        """The arm of each trial at its best setting."""
+        return scored_trials(self.run.folder, self.run.store)
 
     def _updates(self, trial_id: str) -> dict[str, Update]:
         return read_updates(self.run.folder.trial_adapter(trial_id))
@@ -150,4 +155,6 @@ def stored_analyses(store: StudyStore) -> list[AnalysisRecord]:
         *store.read(ForgettingRecord),
         *store.read(TruncationRecord),
         *store.read(SampleAnswer),
+        *store.read(SamplePrompt),
+        *store.read(ScoreRecord),
     ]

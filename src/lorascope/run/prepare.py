@@ -1,6 +1,6 @@
 """Prepare a study: everything that can refuse it, before anything expensive starts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
 
@@ -12,6 +12,7 @@ from lorascope.data.dataset import Examples, Splits
 from lorascope.data.forgetting_text import ForgettingText, read_forgetting_text
 from lorascope.data.prepare import fix_date, prepare
 from lorascope.data.row_order import total_steps
+from lorascope.data.row_tests import row_tests
 from lorascope.data.sample_prompts import PromptTokens, sample_prompts
 from lorascope.data.shown_rows import SHOWN, shown_rows
 from lorascope.data.target_bytes import target_bytes
@@ -28,6 +29,9 @@ from lorascope.modeling.load import ModelSource, check_source, load_tokenizer, l
 from lorascope.modeling.quantisation import base_bytes, count_parameters
 from lorascope.records import ResolvedStudy, ShownRow
 from lorascope.run.trackers import Tracker
+from lorascope.scoring.names import PYTHON_TESTS
+from lorascope.scoring.registry import load_scorers
+from lorascope.scoring.scorer import ScoredRow, Scorer, try_scorers
 from lorascope.spec.schema import StudySpec
 from lorascope.text.say import say
 
@@ -42,6 +46,10 @@ class PreparedStudy:
     shown: tuple[ShownRow, ...]
     prompts: tuple[PromptTokens, ...]
     """Held-out prompts that base and adapters answer."""
+    scorers: tuple[Scorer, ...]
+    """Metrics of their answers."""
+    scored_rows: Mapping[int, ScoredRow]
+    """What answers are compared with, by the prompt's place; rows without a completion of their own are not there."""
     splits: Splits
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
@@ -71,6 +79,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         InputError: anything about model, rows, targets or ranks that cannot be used.
     """
     limit_threads()
+    scorers = load_scorers(spec.metrics)
     device = resolve_device(spec.device)
     # kernels that are not compiled yet are compiled while model and rows are read
     compiling = Thread(target=load_fast_backend, args=(device,), daemon=True)
@@ -93,6 +102,11 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         tracker.warning(say(warning))
     for note in splits.notes:
         tracker.note(say(note))
+    prompts = sample_prompts(
+        splits.eval, tokenizer, count=len(splits.eval) if scorers else spec.samples, seed=spec.split_seed
+    )
+    scored_rows = _scored_rows(spec, tokenizer, ends, splits, prompts) if scorers else {}
+    try_scorers(scorers, list(scored_rows.values()))
     text = read_forgetting_text(spec, tokenizer)
     rows = (splits.train, Examples.of(splits.eval), Examples.of(text.windows if text else ()))
     tracker.phase("loading the model")
@@ -111,7 +125,9 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         spec=spec,
         resolved=resolved,
         shown=shown_rows(splits.train[:SHOWN], tokenizer),
-        prompts=sample_prompts(splits.eval, tokenizer, count=spec.samples, seed=spec.split_seed),
+        prompts=prompts,
+        scorers=scorers,
+        scored_rows=scored_rows,
         splits=splits,
         tokenizer=tokenizer,
         end_ids=ends | {tokenizer.eos_token_id},
@@ -121,6 +137,23 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         source=source,
         device=device,
     )
+
+
+def _scored_rows(
+    spec: StudySpec,
+    tokenizer: PreTrainedTokenizerBase,
+    end_ids: Collection[int],
+    splits: Splits,
+    prompts: Sequence[PromptTokens],
+) -> dict[int, ScoredRow]:
+    tests = row_tests(spec, tokenizer, splits.eval, end_ids=end_ids) if PYTHON_TESTS in spec.metrics else {}
+    return {
+        one.shown.place: ScoredRow(
+            row=one.shown.row, prompt=one.shown.prompt, reference=one.shown.truth, tests=tests.get(one.shown.row)
+        )
+        for one in prompts
+        if not one.shown.continued
+    }
 
 
 def _resolve(

@@ -34,7 +34,7 @@ def answer_prompts(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]
     if not pending:
         return
     run.tracker.phase(f"answering {len(pending)} held-out prompts")
-    answering = _Answering(run)
+    answering = Answering(run, spec.sample_temperature)
     slowest: float | None = None
     errors: set[str] = set()
     for place, trial_ids in pending:
@@ -54,10 +54,11 @@ def answer_prompts(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Answering:
+class Answering:
     """Answers a study's prompts; keeps the adapters that it made attached."""
 
     run: RunContext
+    temperature: float
     attached: list[str] = field(default_factory=list)
     """Trials whose adapters are attached, in their order."""
 
@@ -67,7 +68,7 @@ class _Answering:
         self._attach([trial_id for trial_id in trial_ids if trial_id != BASE_MODEL])
         answerer = Answerer(
             frozen=study.frozen,
-            spec=study.spec,
+            spec=study.spec.model_copy(update={"sample_temperature": self.temperature}),
             tokenizer=study.tokenizer,
             end_ids=study.end_ids,
             check_stop=self.run.check_stop,

@@ -28,7 +28,7 @@ from lorascope.records import (
     TargetSet,
     TrialRecord,
 )
-from lorascope.run.adapters import best_trials, choose_adapters
+from lorascope.run.adapters import best_trials, choose_adapters, scored_trials
 from lorascope.run.context import RunContext, evaluations_by_trial
 from lorascope.run.executors import Executor, make_executor
 from lorascope.run.looks import evaluate_base, take_look
@@ -173,6 +173,7 @@ def _earlier_run(
                 spec,
                 best_trials(folder, store),
                 stored_analyses(store),
+                scored=scored_trials(folder, store),
                 n_eval=before.eval_examples,
                 left_out=left_out,
             )

@@ -3,11 +3,21 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lorascope.records import BASE_MODEL, Arm, ForgettingRecord, SampleAnswer, SpectrumRecord, TruncationRecord
+from lorascope.records import (
+    BASE_MODEL,
+    Arm,
+    ForgettingRecord,
+    SampleAnswer,
+    SamplePrompt,
+    ScoreRecord,
+    SpectrumRecord,
+    TruncationRecord,
+)
+from lorascope.scoring.names import fingerprint
 from lorascope.spec.fields.answer import NO_TEXT
 from lorascope.spec.schema import StudySpec
 
-AnalysisRecord = SpectrumRecord | ForgettingRecord | TruncationRecord | SampleAnswer
+AnalysisRecord = SpectrumRecord | ForgettingRecord | TruncationRecord | SampleAnswer | SamplePrompt | ScoreRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,9 +32,11 @@ class PendingAnalyses:
     """Trials of the largest rank, one for each set of target modules, with a rank to truncate the adapter to."""
     samples: tuple[tuple[int, tuple[str, ...]], ...]
     """Places of held-out prompts, each with the trials that have not answered, the base model first."""
+    scores: tuple[tuple[int, tuple[str, ...]], ...]
+    """The same of trials whose answers lack a score."""
 
     def __bool__(self) -> bool:
-        return bool(self.spectra or self.forgetting or self.truncations or self.samples)
+        return bool(self.spectra or self.forgetting or self.truncations or self.samples or self.scores)
 
 
 def pending_analyses(
@@ -32,6 +44,7 @@ def pending_analyses(
     best: Mapping[Arm, str],
     records: Iterable[AnalysisRecord],
     *,
+    scored: Collection[str] = (),
     n_eval: int = 0,
     text_hash: str | None = None,
     left_out: Collection[str] = (),
@@ -42,11 +55,12 @@ def pending_analyses(
         spec: the study.
         best: the trial that stands for each arm.
         records: those that are stored.
+        scored: trials whose answers metrics compare, the base model left out.
         n_eval: held-out rows.
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
-        left_out: what a time budget did not suffice for: ``spectra``, ``generic_text``, ``truncation``
-            or ``samples``.
+        left_out: what a time budget did not suffice for: ``spectra``, ``generic_text``, ``truncation``, ``samples``
+            or ``metrics``.
     """
     stored = list(records)
     with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
@@ -61,6 +75,7 @@ def pending_analyses(
         if spec.truncation
         else (),
         samples=() if "samples" in left_out else tuple(_unanswered(spec, best, stored, n_eval)),
+        scores=() if "metrics" in left_out else tuple(_unscored(spec, scored, stored, n_eval)),
     )
 
 
@@ -89,6 +104,35 @@ def _unanswered(
         missing = tuple(trial_id for trial_id in wanted if (place, trial_id) not in answered)
         if missing:
             yield place, missing
+
+
+def _unscored(
+    spec: StudySpec, scored: Collection[str], records: Iterable[AnalysisRecord], n_eval: int
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the rows that lack scores; rows without a completion of their own have none."""
+    if not spec.scored_metrics or not scored:
+        return
+    stored = list(records)
+    continued = {one.place for one in stored if isinstance(one, SamplePrompt) and one.continued}
+    done = finished_scores(spec, (one for one in stored if isinstance(one, ScoreRecord)))
+    for place in range(1, n_eval + 1):
+        missing = tuple(
+            trial_id
+            for trial_id in (BASE_MODEL, *scored)
+            if any((place, trial_id, metric) not in done for metric in spec.scored_metrics)
+        )
+        if missing and place not in continued:
+            yield place, missing
+
+
+def finished_scores(spec: StudySpec, records: Iterable[ScoreRecord]) -> set[tuple[int, str, str]]:
+    """Return place, trial and metric of the scores that are those of the study's answers and metrics as they are."""
+    prints = {name: fingerprint(name) for name in spec.scored_metrics}
+    return {
+        (one.place, one.trial_id, one.metric)
+        for one in records
+        if (one.max_new_tokens, one.fingerprint) == (spec.max_new_tokens, prints.get(one.metric))
+    }
 
 
 def truncation_ranks(top: int, trained: Iterable[int]) -> tuple[int, ...]:

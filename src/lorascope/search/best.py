@@ -67,3 +67,14 @@ def representative_trials(
         if trial.setting == settings.get(trial.arm) and usable(trial.trial_id):
             first.setdefault(trial.arm, trial.trial_id)
     return {arm: first[arm] for arm in settings if arm in first}
+
+
+def trials_at_best(
+    trials: Iterable[TrialRecord], settings: Mapping[Arm, Setting], usable: Callable[[str], bool]
+) -> dict[str, Arm]:
+    """Return all usable trials at their arms' best settings, one a seed, with the arm of each; see above."""
+    return {
+        trial.trial_id: trial.arm
+        for trial in trials
+        if trial.setting == settings.get(trial.arm) and usable(trial.trial_id)
+    }

@@ -30,6 +30,7 @@ Activity = Literal[
     "forgetting_text",
     "truncation",
     "samples",
+    "metrics",
     "proof",
 ]
 Overhead = Literal["preparation", "predictions", "looks", "report"]
@@ -135,9 +136,10 @@ def planned_work(spec: StudySpec, sizes: Sizes, *, left_out: Collection[str] = (
     solo_runs = [] if "solo_runs" in left_out else pending_solo_runs(spec, arms, [])
     work: Work = {"solo_runs": solo_work(spec, sizes, solo_runs)}
     trained = {arm: arm_name(arm) for arm in arms}
-    pending = pending_analyses(spec, trained, [], n_eval=sizes.eval_examples, left_out=left_out)
+    scored = {f"{name}-s{seed}": arm for arm, name in trained.items() for seed in spec.seeds}
+    pending = pending_analyses(spec, trained, [], scored=scored, n_eval=sizes.eval_examples, left_out=left_out)
     work |= training_work(spec, sizes, first)
-    work |= analysis_work(spec, sizes, pending, {name: arm for arm, name in trained.items()})
+    work |= analysis_work(spec, sizes, pending, scored | {name: arm for arm, name in trained.items()})
     return work | {"proof": proof_work(sizes, arms)}
 
 
@@ -277,6 +279,7 @@ def analysis_work(spec: StudySpec, sizes: Sizes, pending: PendingAnalyses, arms:
         "forgetting_text": sum(text_work(sizes, arms.get(trial_id)) for trial_id in pending.forgetting),
         "truncation": sum(sizes.evaluation((arms[trial_id][0], rank)) for trial_id, rank in pending.truncations),
         "samples": sum(sample_work(spec, sizes, map(arms.get, trial_ids)) for _, trial_ids in pending.samples),
+        "metrics": sum(sample_work(spec, sizes, map(arms.get, trial_ids)) for _, trial_ids in pending.scores),
     }
 
 

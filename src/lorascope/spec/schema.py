@@ -17,7 +17,7 @@ from lorascope.spec.fields.types import contradiction
 
 ANALYSIS_FIELDS = frozenset(
     {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost", "time_budget"}
-    | {"report_to", "samples", "max_new_tokens", "sample_temperature"}
+    | {"report_to", "samples", "max_new_tokens", "sample_temperature", "metrics"}
 )
 """Fields that change analysis, measurement or who is told, but no training; a finished study accepts new values."""
 

@@ -7,7 +7,7 @@ import types
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
@@ -92,7 +92,7 @@ _BY_TYPE: dict[Any, Codec] = {
 
 def codec_of(hint: object) -> Codec:
     """Return the codec of a field's type. Raises TypeError for a type that no codec keeps exactly."""
-    if get_origin(hint) is types.UnionType:
+    if get_origin(hint) in {types.UnionType, Union}:  # that of an annotated type is the second
         (inner,) = (option for option in get_args(hint) if option is not types.NoneType)
         codec = codec_of(inner)
         return replace(codec, encode=_unless_none(codec.encode), decode=_unless_none(codec.decode), nullable=True)

@@ -71,6 +71,28 @@ def interval(value: float, low: float, high: float) -> str:
     return tr("{value} (95% interval {low} to {high})", value=nats(value), low=nats(low), high=nats(high))
 
 
+def points(value: float) -> str:
+    """Write a share, or a difference of shares, in hundredths: 3.1."""
+    return f"{100 * value:z.1f}"
+
+
+def bare_points(value: float) -> str:
+    """Write a difference of shares without its direction: 3.1 points."""
+    return tr("{value} points", value=points(value))
+
+
+def fewer_points(value: float) -> str:
+    """Write how far a share is below another: 3.1 points fewer."""
+    return tr("{value} points fewer", value=points(value))
+
+
+def fewer_points_interval(value: float, low: float, high: float) -> str:
+    """Write the same and its interval: 3.1 points fewer (95% interval -1.0 to 7.2)."""
+    return tr(
+        "{value} points fewer (95% interval {low} to {high})", value=points(value), low=points(low), high=points(high)
+    )
+
+
 def decimals(half: float) -> int:
     """Return the digits behind the point that an interval of this half width supports: two of its own."""
     return min(4, max(1, 1 - math.floor(math.log10(half)))) if half > 0 else 4

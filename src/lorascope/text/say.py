@@ -10,7 +10,10 @@ from string import Formatter
 from lorascope.message import Message, Value
 from lorascope.text.language import tr, trn
 from lorascope.text.numbers import (
+    bare_points,
     chance,
+    fewer_points,
+    fewer_points_interval,
     format_about,
     format_count,
     format_seconds,
@@ -27,15 +30,19 @@ from lorascope.units import format_bytes
 
 KINDS: Mapping[str, Callable[..., str]] = {
     "about": format_about,
+    "bare_points": bare_points,
     "bytes": format_bytes,
     "chance": chance,
     "count": format_count,
+    "fewer": fewer_points,
     "fraction": fraction,
     "interval": lambda estimate: interval(*estimate),
     "list": lambda values: _joined(", ", values),
     "lower": lambda value: lower_first(_text(value)),
     "nats": nats,
     "or": one_of,
+    "percent": "{:.1%}".format,
+    "points": lambda estimate: fewer_points_interval(*estimate),
     "ranks": ranks,
     "seconds": format_seconds,
     "semicolons": lambda values: _joined("; ", values),

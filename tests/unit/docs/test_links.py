@@ -16,9 +16,11 @@ from lorascope.cli.app import app
 from lorascope.cli.forecast import Forecast
 from lorascope.costmodel.noise import Noise
 from lorascope.costmodel.plan import StudyPlan
+from lorascope.data import row_tests
 from lorascope.data.formats.chat import OPTION_COLUMNS
 from lorascope.data.formats.detect import REQUIRED
 from lorascope.data.formats.turns import ROLES
+from lorascope.scoring.names import BUILT_IN
 from lorascope.spec.load import preset_names
 from lorascope.spec.schema import StudySpec
 from support.pages import PAGES, ROOT, WRITTEN, anchors, inline_code, name, prose
@@ -64,7 +66,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 def program_names() -> set[str]:
     """Names of the program: fields and values, parameters of commands, modules and tests."""
     found = set(StudySpec.model_fields) | anchors(ROOT / "docs" / "numbers.md") | set(REQUIRED) | set(FOREIGN)
-    found |= {*OPTION_COLUMNS, *ROLES}
+    found |= {*OPTION_COLUMNS, *ROLES, *BUILT_IN, *row_tests.COLUMNS}
     schema, output = summary_reference.schema(), output_reference.outputs_schema()
     events = output_reference.events_schema()
     for part in (schema, *schema["$defs"].values(), *output["$defs"].values(), *events["$defs"].values()):

@@ -102,7 +102,7 @@ def test_report_writes_all_files_and_leaves_no_others(report: Report) -> None:
     assert sorted(path.name for path in report.charts) == [
         "eval_loss.png", "eval_loss_by_rank.png", "excess_loss_by_rank.png", "gain_per_doubling.png", "grad_norm.png",
         "learning_rate.png", "loss_against_memory.png", "loss_against_time.png", "memory_alone.png",
-        "memory_split.png", "runtime.png", "train_loss.png",
+        "memory_split.png", "runtime.png", "token_accuracy_by_rank.png", "train_loss.png",
     ]  # fmt: skip
     svgs = [path.with_suffix(".svg") for path in report.charts]
     assert set((folder / "charts").iterdir()) == {*report.charts, *svgs}

@@ -1,6 +1,18 @@
 """Which analyses of trained adapters are pending."""
 
-from lorascope.records import BASE_MODEL, ForgettingRecord, SampleAnswer, SpectrumRecord, TruncationRecord
+from pathlib import Path
+from typing import Any
+
+from lorascope.records import (
+    BASE_MODEL,
+    ForgettingRecord,
+    SampleAnswer,
+    SamplePrompt,
+    ScoreRecord,
+    SpectrumRecord,
+    TruncationRecord,
+)
+from lorascope.scoring.names import fingerprint
 from lorascope.search.analyses import AnalysisRecord, pending_analyses, truncation_ranks
 from lorascope.spec.fields.answer import BUILTIN_TEXT
 from lorascope.spec.schema import StudySpec
@@ -79,3 +91,43 @@ def test_prompts_are_pending_until_all_have_answered_them() -> None:
     assert not pending_analyses(spec, BEST, stored, n_eval=100, left_out=("samples",)).samples
     assert not pending_analyses(spec, {}, [], n_eval=100).samples
     assert not pending_analyses(SPEC.model_copy(update={"samples": 0}), BEST, [], n_eval=100).samples
+
+
+def score(trial_id: str, place: int, metric: str = "contains", **changes: Any) -> ScoreRecord:
+    fields: dict[str, Any] = {"score": 1.0, "error": None, "max_new_tokens": 64, "fingerprint": ""} | changes
+    return ScoreRecord(trial_id=trial_id, metric=metric, place=place, **fields)
+
+
+def prompt(place: int, *, continued: bool) -> SamplePrompt:
+    return SamplePrompt(
+        place=place, row=place, prompt="p", truth="t", prompt_tokens=1, truth_tokens=1, continued=continued
+    )
+
+
+def test_scores_are_pending_for_every_metric_and_seed_of_rows_with_a_completion() -> None:
+    spec = SPEC.model_copy(update={"samples": 0, "metrics": ("contains", "token_accuracy", "chrf")})
+    scored = ("r2", "r2-s1")
+    stored: list[AnalysisRecord] = [prompt(2, continued=True), prompt(3, continued=False)]
+    stored += [score(trial_id, 1, metric) for trial_id in (BASE_MODEL, *scored) for metric in ("contains", "chrf")]
+    stored += [score("r2", 3), score("r2", 3, "chrf"), score("r2-s1", 3), score("r2-s1", 3, "chrf", max_new_tokens=8)]
+
+    def pending(records: list[AnalysisRecord], **changes: Any) -> object:
+        fields: dict[str, Any] = {"scored": scored, "n_eval": 3} | changes
+        return pending_analyses(spec, BEST, records, **fields).scores
+
+    assert pending(stored) == ((3, (BASE_MODEL, "r2-s1")),)
+    assert pending([*stored, score(BASE_MODEL, 3), score(BASE_MODEL, 3, "chrf"), score("r2-s1", 3, "chrf")]) == ()
+    assert pending(stored, left_out=("metrics",)) == pending(stored, scored=()) == ()
+    without = spec.model_copy(update={"metrics": ("token_accuracy",)})
+    assert pending_analyses(without, BEST, [], scored=scored, n_eval=3).scores == ()
+
+
+def test_a_changed_file_of_metrics_makes_its_scores_pending(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("score = max", encoding="utf-8")
+    name = f"{path}:score"
+    spec = SPEC.model_copy(update={"metrics": (name,)})
+    stored = [score(trial_id, 1, name, fingerprint=fingerprint(name)) for trial_id in (BASE_MODEL, "r2")]
+    assert pending_analyses(spec, BEST, stored, scored=("r2",), n_eval=1).scores == ()
+    path.write_text("score = min", encoding="utf-8")
+    assert pending_analyses(spec, BEST, stored, scored=("r2",), n_eval=1).scores == ((1, (BASE_MODEL, "r2")),)

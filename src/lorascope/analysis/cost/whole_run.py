@@ -30,6 +30,7 @@ _ORDER: tuple[Activity | Overhead, ...] = (
     "forgetting_text",
     "truncation",
     "samples",
+    "metrics",
     "proof",
 )
 

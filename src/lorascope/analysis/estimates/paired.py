@@ -97,7 +97,7 @@ class SeedRows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Parts:
+class Parts:
     """Variance components of one quantity, each of its mean over the seeds."""
 
     rows: float
@@ -113,9 +113,9 @@ def losses(ranks: Sequence[SeedRows]) -> list[Uncertain]:
 
     A seed moves all ranks together, so that K ranks are no more than S - 1 degrees of freedom.
     """
-    parts = [_parts(rank.losses, rank.influences()) for rank in ranks]
+    parts = [parts_of(rank.losses, rank.influences()) for rank in ranks]
     freedom = len(ranks[0].losses) - 1
-    return [_uncertain(rank.loss, own, parts, freedom, rank) for rank, own in zip(ranks, parts, strict=True)]
+    return [joined(rank.loss, own, parts, freedom, rank) for rank, own in zip(ranks, parts, strict=True)]
 
 
 def differences(ranks: Sequence[SeedRows]) -> dict[tuple[int, int], Uncertain]:
@@ -123,25 +123,26 @@ def differences(ranks: Sequence[SeedRows]) -> dict[tuple[int, int], Uncertain]:
     assert all(np.array_equal(rank.target_tokens, ranks[0].target_tokens) for rank in ranks)
     pairs = list(combinations(range(len(ranks)), 2))
     influences = [rank.influences() for rank in ranks]
-    parts = [_parts(ranks[i].losses - ranks[j].losses, influences[i] - influences[j]) for i, j in pairs]
+    parts = [parts_of(ranks[i].losses - ranks[j].losses, influences[i] - influences[j]) for i, j in pairs]
     freedom = (len(ranks) - 1) * (len(ranks[0].losses) - 1)
     return {
-        (i, j): _uncertain(ranks[i].loss - ranks[j].loss, own, parts, freedom, ranks[i])
+        (i, j): joined(ranks[i].loss - ranks[j].loss, own, parts, freedom, ranks[i])
         for (i, j), own in zip(pairs, parts, strict=True)
     }
 
 
-def _parts(values_S: Floats, influences_SN: Floats) -> _Parts:
+def parts_of(values_S: Floats, influences_SN: Floats) -> Parts:
+    """Divide the variance of a quantity, from its value in each seed and the influences of single rows on it."""
     n_seeds, n_rows = influences_SN.shape
     delete_one = (n_rows - 1) / n_rows
     rows = delete_one * float((influences_SN.mean(axis=0) ** 2).sum())
     if n_seeds == 1:
-        return _Parts(rows=rows, seeds=0.0, shared=0.0)
+        return Parts(rows=rows, seeds=0.0, shared=0.0)
     shared = delete_one * float(influences_SN.var(axis=0, ddof=1).sum()) / n_seeds
-    return _Parts(rows=rows, seeds=float(values_S.var(ddof=1)) / n_seeds, shared=shared)
+    return Parts(rows=rows, seeds=float(values_S.var(ddof=1)) / n_seeds, shared=shared)
 
 
-def _uncertain(value: float, own: _Parts, pool: Sequence[_Parts], freedom: int, rows: SeedRows) -> Uncertain:
+def joined(value: float, own: Parts, pool: Sequence[Parts], freedom: int, rows: SeedRows) -> Uncertain:
     """Join what the rows of all seeds share with what differs from seed to seed, which is pooled.
 
     What seeds do to single rows is in both; it is taken from the rows. The degrees of freedom go from those of the rows

@@ -85,7 +85,7 @@ def compare(data: StudyData, choices: Mapping[int, RankChoice], trials: Sequence
         return None
     if data.looks:
         return _compare_looks(data, choices)
-    seeds = _common_seeds(choices)
+    seeds = common_seeds(choices)
     shared = {rank: choice.at(seeds) if seeds else choice.rows for rank, choice in choices.items()}
     best = min(shared, key=lambda rank: shared[rank].loss)
     if len(choices[best].rows.target_tokens) < 2:
@@ -98,12 +98,13 @@ def compare(data: StudyData, choices: Mapping[int, RankChoice], trials: Sequence
         seeds=seeds,
         best=best,
         loss=_loss_intervals(choices),
-        excess=_excess(best, choices, pairs) if step is not None else {},
+        excess=excess_over_best(best, choices, pairs) if step is not None else {},
         differences=pairs,
     )
 
 
-def _common_seeds(choices: Mapping[int, RankChoice]) -> tuple[int, ...]:
+def common_seeds(choices: Mapping[int, RankChoice]) -> tuple[int, ...]:
+    """Return the seeds that every rank has; there is at least one rank."""
     first, *others = (choice.seeds for choice in choices.values())
     return tuple(seed for seed in first if all(seed in other for other in others))
 
@@ -121,7 +122,9 @@ def _loss_intervals(choices: Mapping[int, RankChoice]) -> dict[int, Estimate]:
     return {rank: estimates[rank].interval() for rank in choices}
 
 
-def _excess(best: int, ranks: Iterable[int], pairs: Mapping[tuple[int, int], Uncertain]) -> dict[int, Estimate]:
+def excess_over_best(
+    best: int, ranks: Iterable[int], pairs: Mapping[tuple[int, int], Uncertain]
+) -> dict[int, Estimate]:
     """Give each rank its interval above the best.
 
     The best is the lowest of several estimates and so lower than it deserves. Only the lower side errs by that: of k
@@ -175,7 +178,7 @@ def _compare_looks(data: StudyData, choices: Mapping[int, RankChoice]) -> Compar
     )
     pairs, last = latest(looks), data.looks[-1]
     best = min(last.ranks, key=lambda rank: choices[rank].rows.loss)
-    excess, lowest = _excess(best, choices, pairs), choices[best].rows.loss
+    excess, lowest = excess_over_best(best, choices, pairs), choices[best].rows.loss
     return Comparison(
         step=choices[best].trials[0].eval_step,
         seeds=last.seeds,

@@ -143,7 +143,7 @@ class Backend(Protocol):
             weight_VD: weight of the frozen output head.
             bias_V: its bias, or None.
             targets_C: int64 tokens.
-            logits_CV: memory for the logits, overwritten.
+            logits_CV: memory for the logits, overwritten; without a gradient it holds them afterwards.
             grad_CD: where the gradient of the sum with respect to the hidden states goes, if it is wanted.
         """
 

@@ -114,7 +114,12 @@ def trial_rows(
         }
     for evaluation in evaluations:
         loss = math.nan if evaluation.loss is None else evaluation.loss
-        found.setdefault(evaluation.step, {})["eval/loss"] = loss
+        values = found.setdefault(evaluation.step, {})
+        values["eval/loss"] = loss
+        if evaluation.example_correct_tokens is not None:
+            values["eval/token_accuracy"] = sum(evaluation.example_correct_tokens) / sum(
+                evaluation.example_target_tokens
+            )
     numbers = sorted(found)
     if costs is None:
         numbers = numbers[:-1]

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from lorascope.scoring.names import TOKEN_ACCURACY, find_problem, split_names
 from lorascope.spec.fields.types import (
     Count,
     Duration,
@@ -12,6 +13,7 @@ from lorascope.spec.fields.types import (
     Positive,
     Size,
     contradiction,
+    no_duplicates,
 )
 from lorascope.units import parse_seconds
 
@@ -80,6 +82,35 @@ class AnswerFields(Fields):
     sample_temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """0 writes the likeliest token each time (greedy). Above 0, tokens are drawn from softmax(logits / temperature),
     with the same random numbers for the base and every rank."""
+
+    metrics: tuple[NonEmpty, ...] = ()
+    """After training, score greedy answers to held-out prompts, those of the base and of every seed of each rank, and
+    compare the ranks: ``exact_match``, ``contains``, ``regex:PATTERN``, ``rouge_l``, ``chrf``, ``python_tests`` (runs
+    the code of answers), or ``FILE.py:FUNCTION``, a function of prompt, true answer and answer that gives 0 to 1.
+    Repeat the flag, or use commas. All held-out rows with a completion are scored; where a time budget is short, fewer.
+    ``token_accuracy`` is always there. A finished study may be given more."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _split_metrics(cls, given: object) -> object:
+        """Take one text for a list, and read commas; a pattern is whole."""
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            return given
+        return tuple(name for text in texts for name in split_names(text))
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        problem = next(filter(None, map(find_problem, names)), None)
+        if problem is not None:
+            raise contradiction(*problem)
+        return no_duplicates(names)
+
+    @property
+    def scored_metrics(self) -> tuple[str, ...]:
+        """The metrics that need answers."""
+        return tuple(name for name in self.metrics if name != TOKEN_ACCURACY)
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from lorascope.units import parse_bytes, parse_seconds
 
-Values = TypeVar("Values", tuple[int, ...], tuple[float, ...])
+Values = TypeVar("Values", tuple[int, ...], tuple[float, ...], tuple[str, ...])
 
 
 def no_duplicates(values: Values) -> Values:

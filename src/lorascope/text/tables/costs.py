@@ -75,6 +75,7 @@ def _activity_names() -> dict[Activity | Overhead, str]:
         "forgetting_text": tr("loss on other text"),
         "truncation": tr("truncated adapters"),
         "samples": tr("texts of each rank"),
+        "metrics": tr("answers for metrics"),
         "proof": tr("check with PEFT"),
     }
 

@@ -1,0 +1,68 @@
+"""Scores of ranks as values of rows: what metrics made of answers, and correct tokens.
+
+Shapes: S seeds that all ranks have, N rows that all of them have.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorascope.analysis.estimates.paired import SeedRows
+from lorascope.analysis.estimates.ranks import RankChoice
+from lorascope.analysis.metrics.token_accuracy import base_accuracy, common_accuracy
+from lorascope.analysis.study_data import StudyData
+from lorascope.records import BASE_MODEL
+from lorascope.scoring.names import TOKEN_ACCURACY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricValues:
+    """A metric's values of all ranks, on the same rows and seeds."""
+
+    name: str
+    ranks: Mapping[int, SeedRows]
+    """Scores in place of nats, ranks ascending."""
+    base: SeedRows | None
+    """The same of the base model."""
+    failed: int
+    """Rows that the metric could not judge for every seed and rank."""
+
+
+def metric_values(data: StudyData, choices: Mapping[int, RankChoice]) -> Iterator[MetricValues]:
+    """Yield the values of every metric that has some: correct tokens first, then metrics in the order of the study."""
+    accuracy = common_accuracy(data, choices)
+    if accuracy:
+        rows = len(next(iter(accuracy.values())).target_tokens)
+        yield MetricValues(name=TOKEN_ACCURACY, ranks=accuracy, base=base_accuracy(data, rows), failed=0)
+    for name in data.spec.scored_metrics:
+        found = _scored(data, choices, name)
+        if found is not None:
+            yield found
+
+
+def _scored(data: StudyData, choices: Mapping[int, RankChoice], name: str) -> MetricValues | None:
+    """Return the scores of ranks at their best settings; None where no row has scores of all."""
+    scores: dict[str, dict[int, float | None]] = {}
+    for one in data.scores:
+        if (one.metric, one.max_new_tokens) == (name, data.spec.max_new_tokens):
+            scores.setdefault(one.trial_id, {})[one.place] = one.score
+    trials = {rank: {t.seed: t.trial_id for t in choice.trials} for rank, choice in choices.items()}
+    seeds = [seed for seed in data.seeds if all(own.get(seed) in scores for own in trials.values())]
+    names = [own[seed] for own in trials.values() for seed in seeds]
+    everywhere = set.intersection(*(set(scores[trial]) for trial in names)) if names else set()
+    places = [place for place in sorted(everywhere) if all(scores[trial][place] is not None for trial in names)]
+    if not places:
+        return None
+    base = scores.get(BASE_MODEL, {})
+    return MetricValues(
+        name=name,
+        ranks={rank: _rows([scores[own[seed]] for seed in seeds], places) for rank, own in trials.items()},
+        base=_rows([base], places) if all(base.get(place) is not None for place in places) else None,
+        failed=len(everywhere) - len(places),
+    )
+
+
+def _rows(seeds: Sequence[Mapping[int, float | None]], places: Sequence[int]) -> SeedRows:
+    values = np.array([[own[place] for place in places] for own in seeds], dtype=np.float64)
+    return SeedRows(nats=values, target_tokens=np.ones(len(places)))
