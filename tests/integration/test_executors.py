@@ -2,7 +2,8 @@
 
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +17,19 @@ from lorascope.run.executors import (
     Event,
     Executor,
     GroupBegins,
+    GroupEnded,
     GroupFailed,
     GroupOrder,
     GroupReady,
     StepTaken,
+    Take,
     TrialEvaluated,
     TrialsEnded,
+    claim_workers,
     make_executor,
 )
 from lorascope.run.group_shards import GroupShard
 from lorascope.run.prepare import PreparedStudy, prepare_study
-from lorascope.run.study import run_study
 from lorascope.search.halving import Rungs
 from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
@@ -46,9 +49,20 @@ def study(spec: StudySpec) -> PreparedStudy:
     return prepare_study(spec, None, Watcher())
 
 
-@pytest.fixture(params=sorted(EXECUTORS))
-def executor(request: pytest.FixtureRequest, study: PreparedStudy) -> Executor:
-    return make_executor(request.param, study)
+@pytest.fixture(scope="module", params=sorted(EXECUTORS))
+def own(request: pytest.FixtureRequest, study: PreparedStudy) -> PreparedStudy:
+    """The study with an executor of its own."""
+    return with_executor(study, request.param)
+
+
+@pytest.fixture(scope="module")
+def executor(own: PreparedStudy) -> Iterator[Executor]:
+    with closing(make_executor(own)) as made:
+        yield made
+
+
+def with_executor(study: PreparedStudy, name: str) -> PreparedStudy:
+    return replace(study, spec=study.spec.model_copy(update={"executor": name}))
 
 
 @pytest.fixture
@@ -67,8 +81,13 @@ def train(executor: Executor, order: GroupOrder, act: Callable[[Event], None] = 
         events.append(event)
         act(event)
 
-    executor.train(order, emit)
+    executor.train(once(order), emit)
     return events
+
+
+def once(order: GroupOrder) -> Take:
+    orders = [order]
+    return lambda: orders.pop() if orders else None
 
 
 def losses(events: list[Event]) -> list[float]:
@@ -81,7 +100,8 @@ def test_executor_events_of_a_group_are_in_order(executor: Executor, order: Grou
             assert all(order.folder.trial_adapter(outcome.trial_id).is_dir() for outcome in event.outcomes)
 
     events = train(executor, order, act)
-    assert [type(event) for event in events[:2]] == [GroupBegins, GroupReady]
+    made = next(place for place, event in enumerate(events) if isinstance(event, GroupReady))
+    assert {type(event) for event in events[:made]} == {GroupBegins}
     (ready,) = (event for event in events if isinstance(event, GroupReady))
     assert [adapter.rank for adapter in ready.adapters] == [2, 4]
     steps = [
@@ -94,13 +114,14 @@ def test_executor_events_of_a_group_are_in_order(executor: Executor, order: Grou
     assert [(outcome.trial_id, outcome.state, outcome.steps) for outcome in ended] == [
         ("r2", "finished", STEPS), ("r4", "finished", STEPS),
     ]  # fmt: skip
-    assert isinstance(events[-1], TrialsEnded)
+    assert [type(event) for event in events[-2:]] == [TrialsEnded, GroupEnded]
 
 
 def test_executor_checkpoint_is_never_ahead_of_events(
-    executor: Executor, order: GroupOrder, monkeypatch: pytest.MonkeyPatch
+    study: PreparedStudy, order: GroupOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint_every_step(monkeypatch)
+    executor = make_executor(study)  # in this process, where saves can be made more frequent
     saved = []
 
     def act(event: Event) -> None:
@@ -108,25 +129,23 @@ def test_executor_checkpoint_is_never_ahead_of_events(
             saved.append((event.records[0].step, read_steps(order.shard.checkpoint)["r2"]))
 
     train(executor, order, act)
+    assert len(saved) == STEPS - 1
     assert all(on_disk < reported for reported, on_disk in saved)
 
 
-def test_executor_saves_state_on_stop_and_resumes(
-    spec: StudySpec, study: PreparedStudy, executor: Executor, order: GroupOrder, request: pytest.FixtureRequest
-) -> None:
+def test_executor_saves_state_on_stop_and_resumes(own: PreparedStudy, executor: Executor, order: GroupOrder) -> None:
     def act(event: Event) -> None:
         events.append(event)
         if isinstance(event, StepTaken) and event.records[0].step == 2:
-            executor.stop()
+            stopped.stop()
 
     events: list[Event] = []
-    with pytest.raises(Interrupted):
-        executor.train(order, act)
+    with closing(make_executor(own)) as stopped, pytest.raises(Interrupted):
+        stopped.train(once(order), act)
     assert read_steps(order.shard.checkpoint) == {"r2": 2, "r4": 2}
     shard = replace(order.shard, steps_done=2, origin=order.shard.checkpoint)
-    name = request.node.callspec.params["executor"]
-    rest = train(make_executor(name, study), replace(order, shard=shard))
-    whole = train(make_executor(name, study), replace(order, folder=StudyFolder(order.folder.path / "whole")))
+    rest = train(executor, replace(order, shard=shard))
+    whole = train(executor, replace(order, folder=StudyFolder(order.folder.path / "whole")))
     assert losses(events) + losses(rest) == losses(whole)
 
 
@@ -135,12 +154,12 @@ def test_executor_error_is_an_event(executor: Executor, order: GroupOrder, rank:
     first, second = order.shard.trials
     wrong = replace(order.shard, trials=(first, replace(second, rank=rank)))
     events = train(executor, replace(order, shard=wrong))
-    failed = events[-1]
+    failed = events[-2]
     assert isinstance(failed, GroupFailed)
     assert failed.out_of_memory == (state == "oom")
     assert failed.steps == {"r2": 0}
     assert failed.message.values
-    assert isinstance(train(executor, order)[-1], TrialsEnded)
+    assert isinstance(train(executor, order)[-2], TrialsEnded)
 
 
 def test_executor_raises_errors_of_the_driver(executor: Executor, order: GroupOrder) -> None:
@@ -158,9 +177,9 @@ def test_executor_orders_and_events_can_be_pickled(executor: Executor, order: Gr
     assert pickle.loads(pickle.dumps(sent)) == sent
 
 
-def test_executor_that_is_not_registered_is_refused(study: PreparedStudy) -> None:
-    with pytest.raises(InputError, match="no executor 'ray'") as caught:
-        make_executor("ray", study)
+def test_executor_that_is_not_registered_is_refused(spec: StudySpec) -> None:
+    with pytest.raises(InputError, match="no executor 'slurm'") as caught:
+        claim_workers(spec.model_copy(update={"executor": "slurm"}))
     assert "inline" in caught.value.remedy
 
 
@@ -171,6 +190,7 @@ import pickle
 from queue import Queue
 from threading import Thread
 
+from lorascope.run.executors import Claim
 from lorascope.run.executors.inline import InlineExecutor
 
 
@@ -178,25 +198,34 @@ class ThreadedExecutor:
     def __init__(self, study):
         self._inline = InlineExecutor(study)
 
+    @staticmethod
+    def claim(spec):
+        return Claim(workers=spec.workers)
+
     def stop(self):
         self._inline.stop()
 
-    def train(self, order, emit):
-        sent, handled = Queue(), Queue()
-        worker = Thread(target=self._work, args=(pickle.dumps(order), sent, handled))
-        worker.start()
-        while (item := sent.get()) is not None:
-            emit(pickle.loads(item))
-            handled.put(None)
-        worker.join()
+    def close(self):
+        pass
+
+    def train(self, take, emit):
+        while (order := take()) is not None:
+            sent, handled = Queue(), Queue()
+            worker = Thread(target=self._work, args=(pickle.dumps(order), sent, handled))
+            worker.start()
+            while (item := sent.get()) is not None:
+                emit(pickle.loads(item))
+                handled.put(None)
+            worker.join()
 
     def _work(self, order, sent, handled):
         def emit(event):
             sent.put(pickle.dumps(event))
             handled.get()
 
+        orders = [pickle.loads(order)]
         try:
-            self._inline.train(pickle.loads(order), emit)
+            self._inline.train(lambda: orders.pop() if orders else None, emit)
         finally:
             sent.put(None)
 '''
@@ -208,8 +237,7 @@ def test_executor_is_added_by_one_file_and_one_line(
     (tmp_path / "threaded.py").write_text(THREADED, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(EXECUTORS, "threaded", "threaded:ThreadedExecutor")
-    watcher = Watcher()
-    run_study(spec, tmp_path / "threaded", trackers=[watcher], command="lorascope run", executor="threaded")
+    watcher = execute(spec.model_copy(update={"executor": "threaded"}), tmp_path / "threaded")
     assert "threaded" in sys.modules
     assert watcher.steps == [1, 2, 3, 4]
     execute(spec, tmp_path / "inline")

@@ -78,7 +78,7 @@ def _in_processes(encoder: Encoder, rows: Rows, processes: int) -> Iterator[Enco
     waiting: deque[Future[EncodedRows]] = deque()
     try:
         for first, batch in _batches(rows, encoder.format.columns):
-            with _without_main():  # the first batch starts the processes
+            with without_main():  # the first batch starts the processes
                 waiting.append(pool.submit(_encode, batch, first))
             if len(waiting) > _AHEAD * processes:
                 yield waiting.popleft().result()
@@ -89,8 +89,8 @@ def _in_processes(encoder: Encoder, rows: Rows, processes: int) -> Iterator[Enco
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the main module, which new processes would run again and do not need."""
+def without_main() -> Iterator[None]:
+    """Hide the main module, which processes that start in the block would run again and do not need."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

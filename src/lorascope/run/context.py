@@ -25,6 +25,8 @@ class RunContext:
     check_stop: Callable[[], None]
     """Raises Interrupted where the user asked to stop."""
     clock: TimeBudget = field(default_factory=TimeBudget)
+    parallel: int = 1
+    """Times that rounds end sooner than one device would; see ``Claim``."""
 
     def allows(self, activity: Activity, work: float) -> bool:
         """Return True where so much work of an activity ends before the report has to be made, at the pace so far."""

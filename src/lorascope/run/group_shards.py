@@ -1,4 +1,4 @@
-"""Shards of a trial group: all its trials at first, fewer where memory does not hold them.
+"""Shards of trial groups: all trials of a group at first, fewer where memory does not hold them.
 
 No trial's numbers depend on the trials that train with it, so that a group can be cut at any time. A shard saves its
 state in a checkpoint of its own; which trials train together after a stop follows from how far the checkpoints are.
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorascope.engine.checkpoint import read_steps
+from lorascope.engine.checkpoint import previous, read_steps
 from lorascope.errors import LorascopeError
 from lorascope.records import SETTLED, TrialOutcome, TrialRecord
+from lorascope.search.groups import TrialGroups
 from lorascope.search.rounds import SearchRound
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
@@ -35,11 +36,13 @@ class GroupCheckpoints:
 
     folder: StudyFolder
     search_round: SearchRound
+    groups: TrialGroups
+    """Those that the trials of the round are split into."""
     store: StudyStore
     note: Callable[[str], None]
 
     def open_shards(self) -> list[GroupShard]:
-        """Group the round's trials that have not ended by how far their checkpoints are, the furthest first.
+        """Part the trials of each group that have not ended by how far their checkpoints are, the furthest first.
 
         A trial that left after the state from which the others go on comes along until it leaves again: float32 sums,
         taken micro-batch by micro-batch, would otherwise be taken in another order.
@@ -49,48 +52,65 @@ class GroupCheckpoints:
         """
         for path in self.folder.checkpoints.glob(".*"):  # what a kill leaves of a file that was being written
             path.unlink()
+        shards = self._shards(self._open(self.search_round.trials), self._files(), set_aside=True)
+        return [self._with_companions(shard) for shard in shards]
+
+    def reopen(self, shard: GroupShard) -> list[GroupShard]:
+        """Return what is left of a shard whose worker is gone, from its last checkpoint on; other shards may train."""
+        own = (shard.checkpoint, previous(shard.checkpoint), shard.origin)
+        files = dict.fromkeys(path for path in own if path is not None and path.exists())
+        return [self._with_companions(one) for one in self._shards(self._open(shard.trials), files)]
+
+    def _open(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         outcomes = self.store.outcomes()
-        open_trials = [trial for trial in self.search_round.trials if not _in(SETTLED, outcomes, trial)]
-        shards = self._shards(open_trials, set_aside=True)
-        left = [trial for trial in self.search_round.trials if _in(SETTLED - {"finished"}, outcomes, trial)]
-        return [replace(shard, trials=self._with_companions(shard, left)) for shard in shards]
+        return [trial for trial in trials if not _in(SETTLED, outcomes, trial)]
 
     def halves(self, records: Sequence[TrialRecord]) -> list[GroupShard]:
         """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
         top = max(record.rank for record in records)
         first = [record for record in records if record.rank < top] or records[: len(records) // 2]
         rest = [record for record in records if record not in first]
-        return [*self._shards(first), *self._shards(rest)]
+        files = self._files()
+        return [*self._shards(first, files), *self._shards(rest, files)]
 
     def remove(self) -> None:
         """Delete the round's checkpoints."""
         for path in self._files():
             path.unlink()
 
-    def _shards(self, records: Iterable[TrialRecord], *, set_aside: bool = False) -> list[GroupShard]:
-        """Group trials that have not ended by how far they are; a damaged checkpoint is left out.
+    def _shards(
+        self, records: Iterable[TrialRecord], files: Iterable[Path], *, set_aside: bool = False
+    ) -> list[GroupShard]:
+        """Part trials that have not ended by group and by how far they are; a damaged checkpoint is left out.
 
         Args:
             records: the trials.
+            files: checkpoints that may hold them.
             set_aside: rename a damaged checkpoint and say that an older one takes its place; only where all trials of
                 the round are given, as it is not known which of them it held.
         """
-        states, damaged = self._read()
-        groups: dict[tuple[int, Path | None], list[TrialRecord]] = {}
+        states, damaged = self._read(files)
+        shards: dict[tuple[int, Path | None, int], list[TrialRecord]] = {}
         for record in records:
             held = [(steps[record.trial_id], path) for path, steps in states if record.trial_id in steps]
             if not held and damaged:
                 raise next(iter(damaged.values()))
-            groups.setdefault(max(held, default=(0, None), key=lambda state: state[0]), []).append(record)
+            furthest = max(held, default=(0, None), key=lambda state: state[0])
+            shards.setdefault((*furthest, self._group_of(record)), []).append(record)
         for path, error in damaged.items() if set_aside else ():
             self.note(f"{str(error).splitlines()[0]}; training goes on from an older one")
             path.replace(path.with_suffix(".damaged"))
-        order = sorted(groups, key=lambda group: -group[0])
-        return [self._shard(groups[group], *group) for group in order]
+        order = sorted(shards, key=lambda key: -key[0])
+        return [self._shard(shards[key], *key[:2]) for key in order]
 
-    def _with_companions(self, shard: GroupShard, left: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    def _group_of(self, trial: TrialRecord) -> int:
+        return next(number for number, group in enumerate(self.groups) if trial in group)
+
+    def _with_companions(self, shard: GroupShard) -> GroupShard:
         """Add the trials that trained with those of a shard after its state was saved, in the order of the round."""
         there = None if shard.origin is None else read_steps(shard.origin)
+        group, outcomes = self.groups[self._group_of(shard.trials[0])], self.store.outcomes()
+        left = [trial for trial in group if _in(SETTLED - {"finished"}, outcomes, trial)]
         companions = {
             trial.trial_id
             for trial in left
@@ -98,16 +118,16 @@ class GroupCheckpoints:
             and self.store.count_steps(trial.trial_id, shard.steps_done + 1) > shard.steps_done
         }
         own = {trial.trial_id for trial in shard.trials}
-        return tuple(trial for trial in self.search_round.trials if trial.trial_id in own | companions)
+        return replace(shard, trials=tuple(trial for trial in group if trial.trial_id in own | companions))
 
     def _files(self) -> list[Path]:
         whole = self.folder.checkpoint(self.search_round.number)
         return sorted({*whole.parent.glob(f"{whole.stem}.*"), *whole.parent.glob(f"{whole.stem}-*")})
 
-    def _read(self) -> tuple[list[tuple[Path, dict[str, int]]], dict[Path, LorascopeError]]:
+    def _read(self, files: Iterable[Path]) -> tuple[list[tuple[Path, dict[str, int]]], dict[Path, LorascopeError]]:
         states: list[tuple[Path, dict[str, int]]] = []
         damaged: dict[Path, LorascopeError] = {}
-        for path in (path for path in self._files() if path.suffix == ".safetensors"):
+        for path in (path for path in files if path.suffix == ".safetensors"):
             try:
                 steps = read_steps(path)
                 self._check_on_record(path, steps)

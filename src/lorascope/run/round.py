@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 from lorascope.message import Message
@@ -14,6 +15,7 @@ from lorascope.run.executors import (
     Event,
     Executor,
     GroupBegins,
+    GroupEnded,
     GroupFailed,
     GroupOrder,
     GroupReady,
@@ -21,6 +23,7 @@ from lorascope.run.executors import (
     StepTaken,
     TrialEvaluated,
     TrialsEnded,
+    WorkerLost,
 )
 from lorascope.run.group_shards import GroupCheckpoints, GroupShard
 from lorascope.run.limits import check_measured
@@ -29,9 +32,11 @@ from lorascope.run.retry import WriteRetry
 from lorascope.run.solo_run import measure_costs
 from lorascope.run.time_budget import OutOfTime, TooSlow, study_sizes
 from lorascope.search.best import latest_losses
+from lorascope.search.groups import split_round
 from lorascope.search.halving import Rungs
 from lorascope.search.rounds import SearchRound
 from lorascope.search.work import TrialProgress, round_work
+from lorascope.store.folder import StudyFolder
 from lorascope.store.tables import Record
 
 _KEEP_SECONDS = 10.0
@@ -40,22 +45,32 @@ _PACED_STEPS = 3
 _RECENT_STEPS = 8
 _SLACK = 1.1
 """A round may seem to take this much longer than there is time, as a pace varies."""
+_MOST_LOST = 3
+"""Workers that a trial may lose without getting to another checkpoint before it counts as failed."""
 
 
 class RoundTrainer:
-    """Trains the trials of one round, all at once or in the shards that memory holds."""
+    """Trains the trials of one round, all at once, in as many groups as there are workers, or as memory holds them."""
 
     def __init__(self, run: RunContext, search_round: SearchRound, executor: Executor) -> None:
         self._run = run
         self._round = search_round
         self._executor = executor
+        self._folder = StudyFolder(run.folder.path.absolute())  # a worker may be somewhere else
         self._retry = WriteRetry(run.tracker.note, run.check_stop)
         self._checkpoints = GroupCheckpoints(
-            folder=run.folder, search_round=search_round, store=run.store, note=run.tracker.note
+            folder=self._folder,
+            search_round=search_round,
+            groups=split_round(search_round, run.study.spec.workers or 1, study_sizes(run.study).train_step),
+            store=run.store,
+            note=run.tracker.note,
         )
         self._shards: deque[GroupShard] = deque()
+        self._running: list[GroupShard] = []
+        self._lost: Counter[str] = Counter()
+        self._are_costs_known = False
         self._kept_at = time.monotonic()
-        self._paces: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._paces: defaultdict[int, deque[float]] = defaultdict(partial(deque, maxlen=_RECENT_STEPS))
 
     def train(self) -> bool:
         """Train the trials that have not ended, and return True where none of them has to be tried again."""
@@ -64,8 +79,7 @@ class RoundTrainer:
         self._shards.extend(self._checkpoints.open_shards())
         self._announce()
         try:
-            while self._shards:
-                self._executor.train(self._order(self._shards.popleft()), self._handle)
+            self._executor.train(self._take, self._handle)
         except TooSlow:
             self._begin_anew()
             raise
@@ -112,18 +126,37 @@ class RoundTrainer:
         for outcome in self._ended():
             self._run.tracker.outcome(outcome)
 
+    def _take(self) -> GroupOrder | None:
+        """Order the first shard that need not wait until another one is past its rungs; None if each has to."""
+        shard = next((shard for shard in self._shards if not self._must_wait(shard)), None)
+        if shard is None:
+            return None
+        self._shards.remove(shard)
+        self._running.append(shard)
+        return self._order(shard)
+
+    def _must_wait(self, shard: GroupShard) -> bool:
+        """Return True where settings of one arm train elsewhere, as what stops at a rung would depend on who is ahead.
+
+        Memory may have split them.
+        """
+        running = {trial.arm for other in self._running for trial in other.trials}
+        return bool(self._round.rungs.steps) and not running.isdisjoint(trial.arm for trial in shard.trials)
+
     def _order(self, shard: GroupShard) -> GroupOrder:
         return GroupOrder(
-            folder=self._run.folder,
+            folder=self._folder,
             shard=shard,
             places={trial.trial_id: place for place, trial in enumerate(self._run.store.read(TrialRecord))},
-            rungs=self._rungs(trial for trial in self._round.trials if trial not in shard.trials),
+            rungs=self._rungs(shard),
             base_nats=self._round.base_nats,
         )
 
-    def _rungs(self, others: Iterable[TrialRecord]) -> Rungs:
-        """Compare with the trials that train at another time."""
-        absent, losses = tuple(others), dict[int, dict[str, float]]()
+    def _rungs(self, shard: GroupShard) -> Rungs:
+        """Compare with the settings of its arms that train at another time."""
+        arms = {trial.arm for trial in shard.trials}
+        absent = tuple(trial for trial in self._round.trials if trial.arm in arms and trial not in shard.trials)
+        losses: dict[int, dict[str, float]] = {}
         for trial in absent:
             for record in self._run.store.read(EvalRecord, trial_id=trial.trial_id):
                 if record.loss is not None:
@@ -135,8 +168,7 @@ class RoundTrainer:
         tracker = self._run.tracker
         match event:
             case GroupBegins():
-                predict_once(self._run)
-                measure_costs(self._run, event.order.shard.trials)
+                self._measure_costs()
             case GroupReady():
                 self._begin_group(event)
             case StepTaken():
@@ -152,8 +184,20 @@ class RoundTrainer:
                 self._write_outcomes(event.outcomes)
             case GroupFailed():
                 self._give_up(event)
+            case GroupEnded():
+                self._running.remove(event.order.shard)
+            case WorkerLost():
+                self._running.remove(event.order.shard)
+                self._recover(event)
             case Noted():
                 tracker.note(event.text)
+
+    def _measure_costs(self) -> None:
+        """Predict and measure what ranks cost alone, once, before anything else of the round uses the machine."""
+        if not self._are_costs_known:
+            self._are_costs_known = True
+            predict_once(self._run)
+            measure_costs(self._run, [trial for shard in (*self._running, *self._shards) for trial in shard.trials])
 
     def _check_time(self, records: Sequence[StepRecord]) -> None:
         """Keep the time from time to time, and end the round where the time budget ends before its last step."""
@@ -166,12 +210,13 @@ class RoundTrainer:
         sizes, spec = study_sizes(self._run.study), self._run.study.spec
         alive = {record.trial_id for record in records}
         trials = [trial for trial in self._round.trials if trial.trial_id in alive]
+        paces = self._paces[records[0].group]
         if not records[0].warmup:
-            self._paces.append(records[0].seconds / sum(sizes.train_step(trial.arm) for trial in trials))
-        if not self._round.number and len(self._paces) >= _PACED_STEPS:
-            pace, left = fmean(self._paces), round_work(spec, sizes, trials, steps=step)
+            paces.append(records[0].seconds / sum(sizes.train_step(trial.arm) for trial in trials))
+        if not self._round.number and len(paces) >= _PACED_STEPS:
+            pace, left = fmean(paces), round_work(spec, sizes, trials, steps=step)
             if pace * (left["training"] + left["evaluation"]) > _SLACK * clock.left_for_training:
-                raise TooSlow(pace)
+                raise TooSlow(pace / max(1, len(self._running)))
         clock.check()
 
     def _begin_group(self, ready: GroupReady) -> None:
@@ -203,6 +248,28 @@ class RoundTrainer:
             self._write_outcomes(
                 [TrialOutcome(trial_id=trial.trial_id, state=state, steps=steps, message=failed.message)]
             )
+
+    def _recover(self, lost: WorkerLost) -> None:
+        """Train the group of a worker that is gone on from its checkpoint; too often, and its trials failed."""
+        shard, tracker = lost.order.shard, self._run.tracker
+        reopened = self._checkpoints.reopen(shard)
+        names = [trial.trial_id for one in reopened for trial in one.trials]
+        if any(one.steps_done > shard.steps_done for one in reopened):
+            self._lost.subtract({name: self._lost[name] for name in names})
+        self._lost.update(names)
+        if not names or max(self._lost[name] for name in names) <= _MOST_LOST:
+            tracker.note(f"{lost.worker} ended ({lost.reason}); its trials go on from their last checkpoint")
+            self._shards.extendleft(reversed(reopened))
+            return
+        message = Message("trial.workers_lost", count=_MOST_LOST + 1, reason=lost.reason)
+        ended = {outcome.trial_id for outcome in self._ended()}
+        self._write_outcomes(
+            [
+                TrialOutcome(trial_id=name, state="failed", steps=self._steps(name), message=message)
+                for name in names
+                if name not in ended
+            ]
+        )
 
     def _ended(self) -> list[TrialOutcome]:
         outcomes = self._run.store.outcomes()

@@ -1,11 +1,11 @@
 """Run a study from its spec to its adapters, or continue one where it stopped."""
 
-import contextlib
 import math
 import shutil
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 from lorascope.analysis.study_data import read_study
 from lorascope.analysis.verdict.next_look import measured_prices
 from lorascope.measure.environment import cpu_model, environment
-from lorascope.measure.memory import release_memory
 from lorascope.modeling.adapters.modules_to_save import parameters_to_save
 from lorascope.records import (
     ActivityRecord,
@@ -30,7 +29,8 @@ from lorascope.records import (
 )
 from lorascope.run.adapters import best_trials, choose_adapters, scored_trials
 from lorascope.run.context import RunContext, evaluations_by_trial
-from lorascope.run.executors import Executor, make_executor
+from lorascope.run.executors import Executor, claim_workers, make_executor
+from lorascope.run.executors.inline import note_smaller_microbatches
 from lorascope.run.looks import evaluate_base, take_look
 from lorascope.run.post_training import PostTraining, stored_analyses
 from lorascope.run.predict import predict_once, update_calibration, update_noise
@@ -68,7 +68,6 @@ def run_study(
     *,
     trackers: Sequence[Tracker],
     command: str,
-    executor: str = "inline",
     began: float | None = None,
 ) -> None:
     """Train every trial of a study that is not done yet, and all that follows from them.
@@ -78,7 +77,6 @@ def run_study(
         folder: made if absent; one that holds this very study is continued.
         trackers: told of everything as it happens.
         command: the command line, kept with the results.
-        executor: where trials train; a name in ``EXECUTORS``.
         began: ``time.monotonic()`` when the program began, from which a time budget counts; by default, now.
 
     Raises:
@@ -89,14 +87,16 @@ def run_study(
     tracker = join_trackers(trackers)
     try:
         began = time.monotonic() if began is None else began
-        _run(spec, StudyFolder(folder), tracker, command=command, executor=executor, began=began)
+        _run(spec, StudyFolder(folder), tracker, command=command, began=began)
     finally:
         tracker.end()
 
 
-def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str, executor: str, began: float) -> None:
+def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str, began: float) -> None:
     with StopRequest() as stop, FolderLock(folder.lock) as lock:
         spec = as_continued(folder, spec)
+        claim = claim_workers(spec)
+        spec = spec.model_copy(update={"workers": claim.workers})
         continued = check_folder(folder, spec)
         if continued:
             lock.acquire()
@@ -107,7 +107,7 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
         study = prepare_study(spec, before, tracker)
         if spec.budget_seconds is not None:
             tracker.phase("measuring the pace")
-        study, clock, record = spend_budget(study, before, record, began)
+        study, clock, record = spend_budget(study, before, record, began, claim.parallel)
         if record is not None and "solo_runs" in record.left_out:
             tracker.note("left out, as they take too much of the time budget: solo runs of each rank")
         layers = {targets: study.layers_of(targets) for targets in study.target_sets}
@@ -126,8 +126,9 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
                 progress=start_progress(study, store, tracker, began, clock),
                 check_stop=stop.check,
                 clock=clock,
+                parallel=claim.parallel,
             )
-            _execute(run, executor, stop, command)
+            _execute(run, stop, command)
 
 
 def start_progress(
@@ -139,7 +140,7 @@ def start_progress(
 
     def tell(progress: ProgressRecord, activities: Sequence[ActivityRecord]) -> None:
         tracker.progress(progress.share_done, progress.seconds_left)
-        with contextlib.suppress(OSError, sqlite3.OperationalError):  # a full disk: the next second writes it
+        with suppress(OSError, sqlite3.OperationalError):  # a full disk: the next second writes it
             store.put_all([progress, *activities])
 
     earlier = store.read(ActivityRecord)
@@ -185,12 +186,12 @@ def _earlier_run(
     return before, record, complete
 
 
-def _execute(run: RunContext, executor_name: str, stop: StopRequest, command: str) -> None:
+def _execute(run: RunContext, stop: StopRequest, command: str) -> None:
     _store_facts(run, command)
-    run.study.frozen.limit.on_lower = partial(_note_smaller_microbatches, run)
+    run.study.frozen.limit.on_lower = partial(note_smaller_microbatches, run.study.device, run.tracker.note)
     try:
         with sampling(run.store, run.study.device):
-            run, complete = _train_in_time(run, executor_name, stop)
+            run, complete = _train_in_time(run, stop)
             with stop.deferred(lambda: None):
                 PostTraining(run).execute()
                 prove_adapters(run)
@@ -204,12 +205,11 @@ def _execute(run: RunContext, executor_name: str, stop: StopRequest, command: st
         shutil.rmtree(run.folder.checkpoints, ignore_errors=True)
 
 
-def _train_in_time(run: RunContext, executor_name: str, stop: StopRequest) -> tuple[RunContext, bool]:
+def _train_in_time(run: RunContext, stop: StopRequest) -> tuple[RunContext, bool]:
     """Train, and begin anew with fewer steps where a time budget would end before them; True: the study is complete."""
     while True:
-        executor = make_executor(executor_name, run.study)
         try:
-            with stop.deferred(executor.stop):
+            with closing(make_executor(run.study)) as executor, stop.deferred(executor.stop):
                 return run, _train(run, executor)
         except TooSlow as slow:
             run = _with_fewer_steps(run, slow.token_seconds)
@@ -236,11 +236,6 @@ def _store_facts(run: RunContext, command: str) -> None:
     run.store.put_all(run.study.shown)
     run.store.put_all([prompt.shown for prompt in run.study.prompts])
     run.store.put(environment(device=str(device), device_name=device_name, seeds=seeds, command=command))
-
-
-def _note_smaller_microbatches(run: RunContext, tokens: int) -> None:
-    release_memory(run.study.device)
-    run.tracker.note(f"memory ran out: from now on at most {tokens} tokens go through the model at once")
 
 
 def _train(run: RunContext, executor: Executor) -> bool:
@@ -284,7 +279,7 @@ def _has_time(run: RunContext, search_round: SearchRound) -> bool:
     if math.isinf(run.clock.seconds):
         return True
     pace = measured_prices(read_study(run.store, run.study.spec)).token_seconds
-    return round_seconds(run.study, search_round.trials, pace) <= run.clock.left_for_training
+    return round_seconds(run.study, search_round.trials, pace) / run.parallel <= run.clock.left_for_training
 
 
 def _pending(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:

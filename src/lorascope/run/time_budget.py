@@ -11,6 +11,7 @@ from lorascope.records import BudgetRecord, ResolvedStudy, TrialRecord
 from lorascope.run.pace import measure_pace
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.allocation import REPORT_SECONDS, Allocation, affordable_steps, allocate, end_seconds
+from lorascope.search.trials import planned_arms
 from lorascope.search.work import Sizes, round_work, sizes_of
 from lorascope.spec.schema import StudySpec
 from lorascope.text.numbers import format_seconds
@@ -72,7 +73,7 @@ class TimeBudget:
 
 
 def spend_budget(
-    study: PreparedStudy, before: ResolvedStudy | None, record: BudgetRecord | None, began: float
+    study: PreparedStudy, before: ResolvedStudy | None, record: BudgetRecord | None, began: float, parallel: int = 1
 ) -> tuple[PreparedStudy, TimeBudget, BudgetRecord | None]:
     """Measure the pace and choose the steps of a study with a time budget; without one it is as its fields say.
 
@@ -81,6 +82,7 @@ def spend_budget(
         before: the run that is continued: its steps are kept.
         record: the budget's record of that run.
         began: ``time.monotonic()`` when this run began.
+        parallel: groups that train at once, each as fast as one does alone.
 
     Raises:
         InputError: the time does not suffice for one step of each trial, or for the steps that the study asks for.
@@ -93,10 +95,11 @@ def spend_budget(
     sizes = study_sizes(study)
     clock = TimeBudget(seconds=seconds, began=began - (record.used_seconds if record else 0.0))
     pace = measure_pace(study, sizes)
-    found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used)
+    groups = min(parallel, len(planned_arms(spec)))
+    found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, parallel=groups)
     if record is None and not found.steps:  # the machine may have been busy for a moment
         pace = measure_pace(study, sizes)
-        found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used)
+        found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, parallel=groups)
     clock.end_seconds = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
     if record is None:
         if before is None:

@@ -45,7 +45,9 @@ class Allocation:
     """What the study needs at least, from its beginning to its report."""
 
 
-def allocate(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used: float) -> Allocation:
+def allocate(
+    spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used: float, parallel: int = 1
+) -> Allocation:
     """Divide a time budget between solo runs, training and what follows it.
 
     Args:
@@ -54,11 +56,13 @@ def allocate(spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used:
         pace: of the machine.
         seconds: the budget.
         used: seconds of it that are used up.
+        parallel: groups that train and are evaluated at once, each at the pace.
     """
     end = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
     solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
     left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
-    free, token_seconds = seconds - used - end - (0.0 if left_out else solo), max(pace.training, pace.evaluation)
+    free = seconds - used - end - (0.0 if left_out else solo)
+    token_seconds = max(pace.training, pace.evaluation) / parallel
     work = _PLANNED * free / token_seconds
     least = training_cost(spec, sizes, steps=spec.max_steps or 1, seeds=1 if spec.until_decided else len(spec.seeds))
     steps = 0

@@ -18,8 +18,10 @@ from lorascope.spec.fields.types import contradiction
 ANALYSIS_FIELDS = frozenset(
     {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost", "time_budget"}
     | {"report_to", "samples", "max_new_tokens", "sample_temperature", "metrics"}
+    | {"executor", "workers"}
 )
-"""Fields that change analysis, measurement or who is told, but no training; a finished study accepts new values."""
+"""Fields that change analysis, measurement, who is told or where trials train, but nothing that they learn; a finished
+study accepts new values."""
 
 
 class StudySpec(ComputeFields, AnswerFields, TrainingFields, LoraFields, RowFields):

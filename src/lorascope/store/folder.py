@@ -118,14 +118,14 @@ class StudyFolder:
 
 
 def as_continued(folder: StudyFolder, spec: StudySpec) -> StudySpec:
-    """Return the study as the folder's own one goes on: with its ``template_date``, where none is given, and its order
-    of ranks, seeds and rates.
+    """Return the study as the folder's own one goes on: with its ``template_date`` and ``workers``, where none are
+    given, and its order of ranks, seeds and rates.
     """
     if not folder.spec.is_file():
         return spec
     there = load_spec(folder.spec, {})
-    if spec.template_date is None:
-        spec = spec.model_copy(update={"template_date": there.template_date})
+    kept = {name: getattr(there, name) for name in ("template_date", "workers") if getattr(spec, name) is None}
+    spec = spec.model_copy(update=kept)
     return continued(there, spec)
 
 

@@ -1,8 +1,8 @@
 """Executors: they train groups of trials where the hardware is.
 
-The driver decides and owns the store. An executor trains the group that an order names, saves its checkpoints and
-adapters to the study's folder, and reports everything else as events. To add one, write a module here with a class
-that follows ``Executor`` and name it in ``EXECUTORS``.
+The driver decides and owns the store. An executor takes orders when it has a place for them, trains the group that each
+names, saves its checkpoints and adapters to the study's folder, and reports everything else as events. To add one,
+write a module here with a class that follows ``Executor`` and name it in ``EXECUTORS``.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +16,7 @@ from lorascope.records import AdapterRecord, EvalRecord, StepRecord, TrialOutcom
 from lorascope.run.group_shards import GroupShard
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.halving import Rungs
+from lorascope.spec.schema import StudySpec
 from lorascope.store.folder import StudyFolder
 
 
@@ -35,7 +36,7 @@ class GroupOrder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupBegins:
-    """A group is about to be made; the device is free until the event has been handled."""
+    """A group is about to be made. Before the first group of a round, every device is free until this is handled."""
 
     order: GroupOrder
 
@@ -81,41 +82,104 @@ class GroupFailed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GroupEnded:
+    """Nothing more comes of an order: its trials ended, or it failed."""
+
+    order: GroupOrder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerLost:
+    """The process that trained a group is gone, by no error of the study; nothing more comes of the order."""
+
+    order: GroupOrder
+    worker: str
+    """Its name, as in "worker 2"."""
+    reason: str
+    """Such as "signal 9"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Noted:
     """Something that the user should know."""
 
     text: str
 
 
-Event = GroupBegins | GroupReady | StepTaken | TrialEvaluated | TrialsEnded | GroupFailed | Noted
+Event = (
+    GroupBegins | GroupReady | StepTaken | TrialEvaluated | TrialsEnded | GroupFailed | GroupEnded | WorkerLost | Noted
+)
 Emit = Callable[[Event], None]
+Take = Callable[[], GroupOrder | None]
+"""Returns the next group to train; None where none can begin before something else has happened."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What an executor has for a study."""
+
+    workers: int | None = None
+    """Workers, and groups that the trials of a round are split into; None for one of each."""
+    parallel: int = 1
+    """Times that several groups train sooner at once than one after another: devices, where each has its own."""
 
 
 class Executor(Protocol):
-    """Trains groups of one study."""
+    """Trains groups of one study; made by calling its class with the prepared study."""
 
-    def train(self, order: GroupOrder, emit: Emit) -> None:
-        """Train a group until all its trials ended or it failed; an error of the group is an event.
-
-        ``emit`` returns when an event's records are in the store. Only then is a checkpoint saved that is as far, so
-        that the store is never behind.
+    @staticmethod
+    def claim(spec: StudySpec) -> Claim:
+        """Find out what is there for a study, before anything is loaded or written.
 
         Raises:
-            Interrupted: the executor was told to stop; the group's state is saved.
+            InputError: what the executor needs is not there.
+        """
+
+    def train(self, take: Take, emit: Emit) -> None:
+        """Train groups until there is none left; an error of a group is an event.
+
+        ``emit`` returns when an event's records are in the store. Only then is a checkpoint saved that is as far, so
+        that the store is never behind. ``take`` and ``emit`` are called in the caller's thread; what they raise ends
+        all groups, and nothing more is saved.
+
+        Raises:
+            Interrupted: the executor was told to stop; the state of every group is saved.
             LorascopeError: the state or an adapter cannot be written, or a checkpoint is damaged.
         """
 
     def stop(self) -> None:
-        """Stop the group that trains at the next safe point; called from a signal handler."""
+        """Stop the groups that train at the next safe point; called from a signal handler."""
+
+    def close(self) -> None:
+        """Give back what the executor holds, such as processes; called once, also after an error."""
 
 
-EXECUTORS: dict[str, str] = {"inline": "lorascope.run.executors.inline:InlineExecutor"}
-"""By name, a class whose instances follow ``Executor``, as ``module:class``. It is called with the prepared study."""
+EXECUTORS: dict[str, str] = {
+    "inline": "lorascope.run.executors.inline:InlineExecutor",
+    "process": "lorascope.run.executors.process:ProcessExecutor",
+}
+"""By name, a class whose instances follow ``Executor``, as ``module:class``."""
 
 
-def make_executor(name: str, study: PreparedStudy) -> Executor:
-    """Make a registered executor. Raises InputError where there is none of that name."""
+def claim_workers(spec: StudySpec) -> Claim:
+    """Return what the study's executor has for it; raises InputError where it is not there, or of no known name."""
+    return _executor_class(spec.executor).claim(spec)
+
+
+def make_executor(study: PreparedStudy) -> Executor:
+    """Make the study's executor. Raises InputError where there is none of that name."""
+    return _executor_class(study.spec.executor)(study)
+
+
+class _ExecutorClass(Protocol):
+    def __call__(self, study: PreparedStudy) -> Executor: ...
+
+    @staticmethod
+    def claim(spec: StudySpec) -> Claim: ...
+
+
+def _executor_class(name: str) -> _ExecutorClass:
     if name not in EXECUTORS:
         raise InputError(f"there is no executor {name!r}", remedy=f"choose one of: {', '.join(EXECUTORS)}")
-    executor: Executor = resolve_name(EXECUTORS[name])(study)
-    return executor
+    found: _ExecutorClass = resolve_name(EXECUTORS[name])
+    return found

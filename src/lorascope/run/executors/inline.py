@@ -2,7 +2,9 @@
 
 import sqlite3
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import torch
 
 from lorascope.engine.checkpoint import load_checkpoint
 from lorascope.engine.loop import TrialGroup, train_group
@@ -13,9 +15,19 @@ from lorascope.measure.clock import StepClock
 from lorascope.measure.environment import mask_credentials
 from lorascope.measure.memory import release_memory, retain_freed_memory
 from lorascope.message import Message
-from lorascope.run.executors import Emit, GroupBegins, GroupFailed, GroupOrder, GroupReady
+from lorascope.run.executors import (
+    Claim,
+    Emit,
+    GroupBegins,
+    GroupEnded,
+    GroupFailed,
+    GroupOrder,
+    GroupReady,
+    Take,
+)
 from lorascope.run.executors.group_recorder import GroupRecorder
 from lorascope.run.prepare import PreparedStudy
+from lorascope.spec.schema import StudySpec
 
 
 class InlineExecutor:
@@ -25,12 +37,25 @@ class InlineExecutor:
         self._study = study
         self._stopping = False
 
+    @staticmethod
+    def claim(spec: StudySpec) -> Claim:
+        """Train as many groups as the study says, each after the one before."""
+        return Claim(workers=spec.workers)
+
     def stop(self) -> None:
         """Stop between two operations of the model."""
         self._stopping = True
 
-    def train(self, order: GroupOrder, emit: Emit) -> None:
-        """Train a group; see ``Executor``."""
+    def close(self) -> None:
+        """Hold nothing: the model is the study's own."""
+
+    def train(self, take: Take, emit: Emit) -> None:
+        """Train one group after another; see ``Executor``."""
+        while (order := take()) is not None:
+            self._train_one(order, emit)
+            emit(GroupEnded(order=order))
+
+    def _train_one(self, order: GroupOrder, emit: Emit) -> None:
         failed = self._attempt(order, emit)
         if failed is None:
             return
@@ -89,6 +114,12 @@ class InlineExecutor:
     def _check_stop(self) -> None:
         if self._stopping:
             raise Interrupted("stopped as asked")
+
+
+def note_smaller_microbatches(device: torch.device, note: Callable[[str], None], tokens: int) -> None:
+    """Say that memory ran out, and what goes through the model at once from now on."""
+    release_memory(device)
+    note(f"memory ran out: from now on at most {tokens} tokens go through the model at once")
 
 
 def _failure(order: GroupOrder, error: Exception, trials: Sequence[TrainingTrial]) -> GroupFailed:

@@ -43,6 +43,15 @@ class ComputeFields(Fields):
     device: NonEmpty = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (GPU runs are untested by the project; ``mps`` is refused)."""
 
+    executor: NonEmpty = "inline"
+    """Where trials train. ``inline``: in this process; ``process``: in several processes of this machine, one a GPU, or
+    one a part of the CPU's cores. A study may go on with another one than it began with."""
+
+    workers: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Groups that the trials of a round are split into, and workers that train them; ``inline`` trains one group after
+    another. By default one, and with ``process`` one a GPU, or one for every eight cores. Learning rates that are
+    compared at rungs stay in one group. Another number changes nothing but rounding."""
+
     report_to: Annotated[tuple[NonEmpty, ...], BeforeValidator(_split_names)] = ()
     """Experiment trackers that follow the run: ``wandb``, ``mlflow``, ``tensorboard``, ``trackio``; each is an extra of
     the package. ``none`` overrides those of a study file. One that fails or hangs does not disturb the run."""
