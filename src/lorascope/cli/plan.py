@@ -12,6 +12,7 @@ from lorascope.spec.schema import StudySpec
 
 if TYPE_CHECKING:
     from lorascope.cli.forecast import Forecast
+    from lorascope.costmodel.fleet import FleetPlan
     from lorascope.costmodel.plan import StudyPlan
 
 
@@ -19,6 +20,7 @@ def plan(
     study: str | None = None,
     /,
     *,
+    devices: Annotated[str | None, Parameter(show_default=False, metavar="LIST", group=STUDY)] = None,
     json: Annotated[bool, Parameter(negative="", show_default=False, group=STUDY)] = False,
     flags: Annotated[StudyFlags | None, Parameter(name="*")] = None,
 ) -> int:
@@ -31,21 +33,35 @@ def plan(
         or else the preset demo.
         Besides auto, cpu and cuda, --device takes a GPU by name: T4, L4, A10G, A100-40GB, A100-80GB, L40S, RTX-3090,
         RTX-4090, RTX-5090, H100, H200, B200.
+    devices
+        GPUs that share the first round's trials, such as 4xL4 or 2xA100-80,4xL4: shows where each trains, when the
+        round ends and how busy each GPU is. The rest of the plan is for the first of them.
     json
         Write one JSON object.
     """
     _, spec = read_study(study, flags)
     with pause_gc():
-        planned, forecast = _plan(spec)
+        fleet = _plan_fleet(spec, devices) if devices is not None else None
+        planned, forecast = _plan(spec if fleet is None else spec.model_copy(update={"device": fleet.devices[0].kind}))
     if json:
         from lorascope.cli.plan_output import plan_output
 
-        print(plan_output(planned, forecast).model_dump_json(indent=2))  # noqa: T201
+        print(plan_output(planned, forecast, fleet).model_dump_json(indent=2))  # noqa: T201
     else:
         from lorascope.cli.plan_table import show_plan
 
         show_plan(Console(), planned, forecast)
+        if fleet is not None:
+            from lorascope.cli.fleet_table import show_fleet
+
+            show_fleet(Console(), fleet)
     return 0
+
+
+def _plan_fleet(spec: StudySpec, devices: str) -> "FleetPlan":
+    from lorascope.costmodel.fleet import plan_fleet
+
+    return plan_fleet(spec, devices)
 
 
 def _plan(spec: StudySpec) -> "tuple[StudyPlan, Forecast | None]":

@@ -9,6 +9,7 @@ from lorascope.text.say import say
 
 if TYPE_CHECKING:
     from lorascope.cli.forecast import Forecast
+    from lorascope.costmodel.fleet import FleetPlan
     from lorascope.costmodel.plan import StudyPlan
 
 
@@ -128,6 +129,30 @@ class ForecastPart(Section):
     """Noise that the chances are computed with."""
 
 
+class GroupPart(Section):
+    """Trials that train together."""
+
+    device: str
+    """Such as ``L4 2``."""
+    jobs: tuple[str, ...]
+    """Its trials; those of one rank that are compared at rungs are one job."""
+    seconds: float
+    """From their first step to their last."""
+
+
+class DevicesPart(Section):
+    """The first round on the devices of ``--devices``."""
+
+    end_seconds: float
+    """Until the last trial of the round ends."""
+    earliest_seconds: float
+    """No placement ends before."""
+    groups: tuple[GroupPart, ...]
+    """Those of a device train one after another."""
+    use: dict[str, float]
+    """Share of that time in which a device works, by device."""
+
+
 class PlanOutput(Section):
     """``lorascope plan --json``: predictions before training; nothing was trained."""
 
@@ -169,10 +194,14 @@ class PlanOutput(Section):
     """What else there is to know, a sentence each."""
     forecast: ForecastPart | None
     """Null for one rank, unknown rows, or one seed without ``until_decided`` and ``time_budget``."""
+    devices: DevicesPart | None
+    """Null without ``--devices``."""
 
 
-def plan_output(planned: "StudyPlan", forecast: "Forecast | None") -> PlanOutput:
-    """Collect what ``--json`` writes of a plan and its forecast."""
+def plan_output(
+    planned: "StudyPlan", forecast: "Forecast | None" = None, fleet: "FleetPlan | None" = None
+) -> PlanOutput:
+    """Collect what ``--json`` writes of a plan, its forecast, and its placement on several devices."""
     ranks = tuple(
         RankPart(
             targets=part.targets,
@@ -194,6 +223,17 @@ def plan_output(planned: "StudyPlan", forecast: "Forecast | None") -> PlanOutput
         calibration=_calibration(planned),
         notes=tuple(say(note) for note in planned.notes),
         forecast=_forecast(forecast.facts()) if forecast else None,
+        devices=_devices(fleet) if fleet else None,
+    )
+
+
+def _devices(fleet: "FleetPlan") -> DevicesPart:
+    placement = fleet.placement
+    return DevicesPart(
+        end_seconds=placement.end_seconds,
+        earliest_seconds=fleet.earliest_seconds,
+        groups=tuple(GroupPart(**asdict(group)) for group in placement.groups),
+        use={device.name: placement.use(device.name) for device in fleet.devices},
     )
 
 
