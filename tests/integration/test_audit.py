@@ -75,14 +75,29 @@ def test_audit_names_the_rank_that_is_enough(
         assert high - low < 0.005
     assert found["adequate_rank"] == 1
     assert all(part["effective_rank"] < 1.1 for part in found["spectra"])
-    assert found["verdict"] in {"enough", "no_gain"}
+    assert found["verdict"] == "enough"
     code, out, _ = lorascope("audit", adapter, "--truncate", 1, "--to", tmp_path / "cut")
     assert (code, out) == (0, f"{tmp_path / 'cut'}\n")
     _, out, _ = lorascope("audit", adapter, "--truncate", 2, "--to", tmp_path / "cut-2", "--json")
     assert json.loads(out) == {"audit": None, "to": str(tmp_path / "cut-2"), "truncated_to": 2}
     again = audited(lorascope, tmp_path / "cut", "--dataset", rows_file, *QUICK)
-    assert again["verdict"] in {"rank_one", "no_gain"}
+    assert again["verdict"] == "rank_one"
     assert again["eval_loss"] == pytest.approx(found["cuts"][0]["eval_loss"], rel=1e-6)
+
+
+def test_a_trained_adapter_of_which_one_direction_is_enough(
+    lorascope: Lorascope, model_folders: Mapping[str, str], rows_file: str, tmp_path: Path
+) -> None:
+    study = study_of(model_folders["llama"], rows_file, ranks=(4,), learning_rates=(0.05,), max_steps=30)
+    execute(study, tmp_path / "study")
+    trained = tmp_path / "study" / "adapters" / "r4"
+    found = audited(lorascope, trained, "--dataset", rows_file, "--eval-examples", 40, "--tolerance", 100, *QUICK)
+    assert found["change_ci95"][1] < 0
+    assert found["verdict"] == "small_gain"
+    within = found["cuts"][0]["excess_loss_ci95"][1] + 1e-3
+    assert within < -found["change_ci95"][0]
+    found = audited(lorascope, trained, "--dataset", rows_file, "--eval-examples", 40, "--tolerance", within, *QUICK)
+    assert (found["verdict"], found["adequate_rank"]) == ("enough", 1)
 
 
 def test_audit_fits_a_screen_and_shows_answers(

@@ -136,14 +136,14 @@ def test_converted_adapters_have_the_losses_of_peft(
     assert audited(folders["llama"], adapter, fields).rank == 8
 
 
-@pytest.mark.parametrize("name", ["patterns-rslora", "modules", "pissa"])
+@pytest.mark.parametrize(("name", "rank"), [("patterns-rslora", 2), ("modules", 2), ("pissa", 2), ("orthogonal", 1)])
 def test_a_truncated_adapter_has_the_audited_loss_in_peft(
-    name: str, folders: Mapping[str, Path], fields: dict[str, object], tmp_path: Path
+    name: str, rank: int, folders: Mapping[str, Path], fields: dict[str, object], tmp_path: Path
 ) -> None:
     adapter = trained(folders["llama"], tmp_path, **{"target_modules": LAYERS["llama"], **OPTIONS[name]})
     found = audit_adapter(adapter, fields)
-    write_truncated(check_truncation(adapter, 2, tmp_path / "cut", {}), 2, tmp_path / "cut")
+    write_truncated(check_truncation(adapter, rank, tmp_path / "cut", {}), rank, tmp_path / "cut")
     rows = prepare_audit(adapter, fields, lambda _: None).splits.eval
-    cut = next(cut for cut in found.cuts if cut.rank == 2)
+    cut = next(cut for cut in found.cuts if cut.rank == rank)
     assert cut.eval_loss == pytest.approx(loss(loaded(folders["llama"], tmp_path / "cut"), rows), rel=2e-5)
     assert abs(cut.excess_loss) > 1e-4

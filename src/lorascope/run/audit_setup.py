@@ -33,8 +33,9 @@ from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from lorascope.store.folder import StudyFolder
 
-_OF_THE_BASE = ("model", "trust_remote_code", "quantize")
-"""Fields of a study that say what its adapters were trained over."""
+_OF_THE_BASE = ("model", "quantize")
+"""Fields of a study that say what its adapters were trained over. A model's own code runs only where the user allows it
+now, as a study's folder may come from anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +142,7 @@ def _asked(folder: Path, stored: StoredAdapter, given: Mapping[str, object]) -> 
     spec, notes = _with_base(folder, stored, given)
     if study is not None:
         own = load_spec(study.spec, {})
-        whole = load_spec(study.spec, given)
+        whole = load_spec(study.spec, {"trust_remote_code": False, **given})
         if all(getattr(own, name) == getattr(whole, name) for name in RowFields.model_fields if name != "model"):
             with StudyStore.open(study.store) as store:
                 return _Asked(spec=whole, resolved=store.read_one(ResolvedStudy), notes=notes)

@@ -105,6 +105,8 @@ def _verdict(found: AuditRecords, enough: int | None, change_ci95: Interval | No
         return "too_few"
     if change_ci95 is None or change_ci95[1] >= 0:
         return "no_gain"
+    if -change_ci95[0] <= found.tolerance:  # the base alone would be enough
+        return "small_gain"
     if found.rank == 1:
         return "rank_one"
     return "no_smaller" if enough is None else "enough"
@@ -131,6 +133,8 @@ def _text(
                 yield Message("audit.largest_cut", rank=largest.rank, excess=_estimate(largest))
         case "no_gain":
             yield Message("audit.no_gain", change=change)
+        case "small_gain":
+            yield Message("audit.small_gain", change=change, tolerance=tolerance)
         case "too_few":
             yield Message("audit.too_few", rows=rows, least=LEAST)
         case "rank_one":

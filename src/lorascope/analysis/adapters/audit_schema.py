@@ -6,7 +6,7 @@ from lorascope.analysis.adapters.schema import CutSection, ForgettingSection, Ge
 from lorascope.analysis.section import Interval, Section
 from lorascope.message import Sentences
 
-AuditVerdict = Literal["enough", "no_smaller", "no_gain", "too_few", "rank_one", "not_finite"]
+AuditVerdict = Literal["enough", "no_smaller", "no_gain", "small_gain", "too_few", "rank_one", "not_finite"]
 
 
 class AuditAnswer(Section):
@@ -55,7 +55,8 @@ class AdapterAudit(Section):
     """Its 95% paired interval over held-out rows."""
     verdict: AuditVerdict
     """``enough``: a smaller rank is shown to be enough; ``no_smaller``: none is; ``no_gain``: the adapter itself is not
-    shown to be better than the base; ``too_few``: fewer than 20 rows; ``rank_one``: there is no smaller rank;
+    shown to be better than the base; ``small_gain``: it is better by less than the tolerance; ``too_few``: fewer than
+    20 rows; ``rank_one``: there is no smaller rank;
     ``not_finite``: the adapter has no finite loss."""
     text: Sentences
     """The verdict in words."""

@@ -97,7 +97,7 @@ class StoredAdapter:
         smaller = {name: rank for name, rank in ranks.items() if rank < largest}
         own = {"r": largest, "lora_alpha": largest, "rank_pattern": smaller, "alpha_pattern": smaller}
         return StoredAdapter(
-            config={**self.config, **own, "use_rslora": False},
+            config={**self.config, **own, "use_rslora": False, "init_lora_weights": True},
             tensors=joined_factors(factors) | module_tensors(self.modules()),
         )
 

@@ -40,6 +40,13 @@ def test_an_adapter_that_is_no_better_than_its_base_gets_no_rank() -> None:
     assert "0.0000 (95% interval" in say(audit.text)
 
 
+def test_an_adapter_that_gains_less_than_the_tolerance_gets_no_rank() -> None:
+    audit = summarize_audit(audit_records({1: 0.0, 8: 0.0}, loss=BASE_LOSS - 0.003, spread=0.001))
+    assert audit.change_ci95[1] < 0
+    assert audit.verdict == "small_gain"
+    assert "The base alone would be enough" in say(audit.text)
+
+
 def test_few_rows_rank_one_and_losses_that_are_not_finite_have_their_own_words() -> None:
     assert summarize_audit(audit_records({1: 0.0}, rows=19)).verdict == "too_few"
     assert summarize_audit(audit_records({}, rank=1)).verdict == "rank_one"
