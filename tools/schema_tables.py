@@ -54,8 +54,10 @@ def _type(field: dict[str, Any]) -> str:
             text = f"list of {len(items)} numbers"
         case {"type": "array", "items": item}:
             text = f"list of {_type(item)}"
+        case {"type": "object", "additionalProperties": {"type": kind}}:
+            text = f"object of {kind}s"
         case _:
-            text = "object of strings" if field["type"] == "object" else str(field["type"])
+            text = str(field["type"])
     return text
 
 
