@@ -1,13 +1,14 @@
 """``lorascope audit``: how much of an adapter's rank is used."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from lorascope.cli.flags import STUDY, given_fields, make_audit_flags
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.cli.program_output import program_output
 from lorascope.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,26 +47,27 @@ def audit(
     with pause_gc():
         from lorascope.run.audit import audit_adapter, check_truncation, write_truncated
 
-    stored = None if truncate is None or to is None else check_truncation(adapter, truncate, to, given)
-    found = None
-    if stored is None or "dataset" in given:
-        with Console(stderr=True).status("starting") as status:
-            found = audit_adapter(adapter, given, status.update)
-    if stored is not None and truncate is not None and to is not None:
-        write_truncated(stored, truncate, to)
-    if json:
-        _print(found, to, truncate)
-    else:
-        _show(found, to)
-    return 0
+    with program_output(alone=json) as out:
+        stored = None if truncate is None or to is None else check_truncation(adapter, truncate, to, given)
+        found = None
+        if stored is None or "dataset" in given:
+            with Console(stderr=True).status("starting") as status:
+                found = audit_adapter(adapter, given, status.update)
+        if stored is not None and truncate is not None and to is not None:
+            write_truncated(stored, truncate, to)
+        if json:
+            _print(out, found, to, truncate)
+        else:
+            _show(found, to)
+        return 0
 
 
-def _print(found: "AdapterAudit | None", to: Path | None, truncate: int | None) -> None:
+def _print(out: TextIO, found: "AdapterAudit | None", to: Path | None, truncate: int | None) -> None:
     from lorascope.cli.outputs import AuditOutput
     from lorascope.text.summary_json import section_json
 
     written = AuditOutput(audit=found, to=None if to is None else str(to), truncated_to=truncate)
-    print(section_json(written), end="")  # noqa: T201
+    print(section_json(written), end="", file=out)
 
 
 def _show(found: "AdapterAudit | None", to: Path | None) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope import __version__
+from lorascope.cli.program_output import program_output
 from lorascope.measure.cgroup import cpu_quota, memory_limit
 from lorascope.measure.environment import cpu_flags, cpu_model, limit_threads, package_versions, usable_cores
 from lorascope.text.numbers import format_about
@@ -41,10 +42,11 @@ def doctor(*, json: Annotated[bool, Parameter(negative="", show_default=False)] 
     json
         Write one JSON object.
     """
-    facts = machine_facts()
-    if json:
-        print(_output(facts).model_dump_json(indent=2))  # noqa: T201
-        return 0
+    with program_output(alone=json) as out:
+        facts = machine_facts()
+        if json:
+            print(_output(facts).model_dump_json(indent=2), file=out)
+            return 0
     checks = find_problems(facts)
     console = Console()
     table = Table.grid(padding=(0, 2, 0, 0))

@@ -1,12 +1,11 @@
 """``lorascope export``: copy the adapter of one rank, or merge it into the model."""
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from cyclopts import Parameter
 
+from lorascope.cli.program_output import program_output
 from lorascope.errors import InputError
 
 
@@ -51,18 +50,19 @@ def export(
         raise InputError("--rank and --to say what to export", remedy="give both, or --to-tracker NAME")
     from lorascope.run.export import export_adapter
 
-    export_adapter(folder, rank, to, target_modules=target_modules, truncate=truncate, merge=merge)
-    if json:
-        _print(to=str(to), rank=rank, truncated_to=truncate, merged=merge)
-    else:
-        print(to)  # noqa: T201
+    with program_output(alone=json) as out:
+        export_adapter(folder, rank, to, target_modules=target_modules, truncate=truncate, merge=merge)
+        if json:
+            _print(out, to=str(to), rank=rank, truncated_to=truncate, merged=merge)
+        else:
+            print(to, file=out)
     return 0
 
 
-def _print(**facts: object) -> None:
+def _print(out: TextIO, **facts: object) -> None:
     from lorascope.cli.outputs import ExportOutput
 
-    print(ExportOutput.model_validate(facts).model_dump_json(indent=2))  # noqa: T201
+    print(ExportOutput.model_validate(facts).model_dump_json(indent=2), file=out)
 
 
 def _export_to_trackers(
@@ -73,13 +73,14 @@ def _export_to_trackers(
     from lorascope.report import write_report
     from lorascope.run.trackers.export import export_runs
 
-    write_report(folder)
     places = {}
-    for name in names:
-        with redirect_stdout(sys.stderr):  # what a library says is no result
-            places[name] = export_runs(folder, name)
-        if not as_json:
-            print(f"{name}: {places[name]}")  # noqa: T201
-    if as_json:
-        _print(trackers=places)
+    with program_output(alone=as_json) as out:
+        write_report(folder)
+        for name in names:
+            with program_output(alone=True):  # what a library says is no result
+                places[name] = export_runs(folder, name)
+            if not as_json:
+                print(f"{name}: {places[name]}", file=out)
+        if as_json:
+            _print(out, trackers=places)
     return 0

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from lorascope.cli.flags import STUDY
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.cli.program_output import program_output
 from lorascope.cli.run import StudyFlags, read_study
 from lorascope.spec.schema import StudySpec
 
@@ -39,22 +40,24 @@ def plan(
     json
         Write one JSON object.
     """
-    _, spec = read_study(study, flags)
-    with pause_gc():
-        fleet = _plan_fleet(spec, devices) if devices is not None else None
-        planned, forecast = _plan(spec if fleet is None else spec.model_copy(update={"device": fleet.devices[0].kind}))
-    if json:
-        from lorascope.cli.plan_output import plan_output
+    with program_output(alone=json) as out:
+        _, spec = read_study(study, flags)
+        with pause_gc():
+            fleet = _plan_fleet(spec, devices) if devices is not None else None
+            here = spec if fleet is None else spec.model_copy(update={"device": fleet.devices[0].kind})
+            planned, forecast = _plan(here)
+        if json:
+            from lorascope.cli.plan_output import plan_output
 
-        print(plan_output(planned, forecast, fleet).model_dump_json(indent=2))  # noqa: T201
-    else:
-        from lorascope.cli.plan_table import show_plan
+            print(plan_output(planned, forecast, fleet).model_dump_json(indent=2), file=out)
+        else:
+            from lorascope.cli.plan_table import show_plan
 
-        show_plan(Console(), planned, forecast)
-        if fleet is not None:
-            from lorascope.cli.fleet_table import show_fleet
+            show_plan(Console(), planned, forecast)
+            if fleet is not None:
+                from lorascope.cli.fleet_table import show_fleet
 
-            show_fleet(Console(), fleet)
+                show_fleet(Console(), fleet)
     return 0
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from lorascope.cli.program_output import program_output
+
 
 def push(
     folder: Path,
@@ -40,15 +42,16 @@ def push(
     from lorascope.run.push import push_adapter
     from lorascope.store.folder import StudyFolder
 
-    study = StudyFolder(folder)
-    report = study.report("html")
-    if study.store.is_file() and (not report.is_file() or report.stat().st_mtime < study.store.stat().st_mtime):
-        write_report(folder)
-    page = push_adapter(folder, rank, repo, private=private, target_modules=target_modules, base_model=base_model)
-    if json:
-        from lorascope.cli.outputs import PushOutput
+    with program_output(alone=json) as out:
+        study = StudyFolder(folder)
+        report = study.report("html")
+        if study.store.is_file() and (not report.is_file() or report.stat().st_mtime < study.store.stat().st_mtime):
+            write_report(folder)
+        page = push_adapter(folder, rank, repo, private=private, target_modules=target_modules, base_model=base_model)
+        if json:
+            from lorascope.cli.outputs import PushOutput
 
-        print(PushOutput(url=page, repo=repo, rank=rank).model_dump_json(indent=2))  # noqa: T201
-    else:
-        print(page)  # noqa: T201
+            print(PushOutput(url=page, repo=repo, rank=rank).model_dump_json(indent=2), file=out)
+        else:
+            print(page, file=out)
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.cli.program_output import program_output
 from lorascope.errors import InputError
 from lorascope.text.language import Language
 
@@ -48,23 +49,24 @@ def report(
         raise InputError("--notes prints sentences, and --json none", remedy="give one of them")
     from lorascope.charts.render_pool import RenderPool
 
-    with RenderPool(lang) as pool:  # the processes start while modules are imported and the study is read
-        with pause_gc():
-            from lorascope.report import write_report
+    with program_output(alone=json) as out:
+        with RenderPool(lang) as pool:  # the processes start while modules are imported and the study is read
+            with pause_gc():
+                from lorascope.report import write_report
 
-        sheet = format == "assignment"
-        written = write_report(folder, lang=lang, tolerance=tolerance, renderer=pool.render, assignment=sheet)
-    if json:
-        print(written.summary_json.read_text(encoding="utf-8"), end="")  # noqa: T201
-    elif tolerance is not None or notes:
-        _show(written.summary, folder, answer=tolerance is not None, notes=notes)
-    files = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}
-    path = files.get(format) or written.assignment
-    assert path is not None
-    if not json:
-        print(path)  # noqa: T201
-    if open:
-        webbrowser.open(path.resolve().as_uri())
+            sheet = format == "assignment"
+            written = write_report(folder, lang=lang, tolerance=tolerance, renderer=pool.render, assignment=sheet)
+        if json:
+            print(written.summary_json.read_text(encoding="utf-8"), end="", file=out)
+        elif tolerance is not None or notes:
+            _show(written.summary, folder, answer=tolerance is not None, notes=notes)
+        files = {"html": written.report_html, "md": written.report_md, "json": written.summary_json}
+        path = files.get(format) or written.assignment
+        assert path is not None
+        if not json:
+            print(path, file=out)
+        if open:
+            webbrowser.open(path.resolve().as_uri())
     return 0
 
 

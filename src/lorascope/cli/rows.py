@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lorascope.cli.flags import STUDY
 from lorascope.cli.gc_pause import pause_gc
+from lorascope.cli.program_output import program_output
 from lorascope.cli.run import StudyFlags, read_study
 from lorascope.text.numbers import format_count
 from lorascope.text.say import say
@@ -51,14 +52,15 @@ def rows(
         from lorascope.modeling.load import load_tokenizer
         from lorascope.modeling.meta_model import locate_configuration
 
-    source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
-    tokenizer = load_tokenizer(source, gguf_file)
-    splits = prepare(spec, tokenizer, end_ids=end_token_ids(source), processes=usable_cores())
-    shown = shown_rows(splits.train[:show], tokenizer)
-    if json:
-        print(_output(spec, splits, shown).model_dump_json(indent=2))  # noqa: T201
-    else:
-        _print_rows(Console(), spec, splits, shown)
+    with program_output(alone=json) as out:
+        source, gguf_file = locate_configuration(spec.model, trust_remote_code=spec.trust_remote_code)
+        tokenizer = load_tokenizer(source, gguf_file)
+        splits = prepare(spec, tokenizer, end_ids=end_token_ids(source), processes=usable_cores())
+        shown = shown_rows(splits.train[:show], tokenizer)
+        if json:
+            print(_output(spec, splits, shown).model_dump_json(indent=2), file=out)
+        else:
+            _print_rows(Console(), spec, splits, shown)
     return 0
 
 

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
+from lorascope.cli.program_output import program_output
 from lorascope.spec.schema import StudySpec
 
 if TYPE_CHECKING:
@@ -35,11 +36,10 @@ class RunOutput:
 @contextmanager
 def make_output(*, as_json: bool, as_events: bool) -> Iterator[RunOutput]:
     """Open what the flags ask for; what libraries print then does not get into the output of programs."""
-    stdout = sys.stdout
     if not as_json and not as_events:
         yield _text_output(Console())
         return
-    with redirect_stdout(sys.stderr), (_json_output if as_json else _event_output)(stdout) as output:
+    with program_output(alone=True) as stdout, (_json_output if as_json else _event_output)(stdout) as output:
         yield output
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from lorascope.cli.program_output import program_output
 from lorascope.web.sockets import HOST, PORT
 
 
@@ -37,22 +38,22 @@ def serve(
     """
     import webbrowser
 
+    from lorascope.web.server import serve as serve_page
     from lorascope.web.sockets import address, listen, make_token
     from lorascope.web.studies import check_root
 
     check_root(folder)
-    listener, token = listen(host, port), make_token(host)
-    shown = address(listener, host, token)
-    if json:
-        from lorascope.cli.outputs import ServeOutput
+    with program_output(alone=json) as out:
+        listener, token = listen(host, port), make_token(host)
+        shown = address(listener, host, token)
+        if json:
+            from lorascope.cli.outputs import ServeOutput
 
-        print(ServeOutput(url=shown).model_dump_json(), flush=True)  # noqa: T201
-    else:
-        print(f"{shown}  (Ctrl-C stops it)", flush=True)  # noqa: T201
-    if open:
-        webbrowser.open(shown)
-    from lorascope.web.server import serve as serve_page
-
-    with contextlib.suppress(KeyboardInterrupt):
-        serve_page(listener, folder, host=host, token=token)
+            print(ServeOutput(url=shown).model_dump_json(), file=out, flush=True)
+        else:
+            print(f"{shown}  (Ctrl-C stops it)", file=out, flush=True)
+        if open:
+            webbrowser.open(shown)
+        with contextlib.suppress(KeyboardInterrupt):
+            serve_page(listener, folder, host=host, token=token)
     return 0
