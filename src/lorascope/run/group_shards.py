@@ -57,20 +57,23 @@ class GroupCheckpoints:
 
     def reopen(self, shard: GroupShard) -> list[GroupShard]:
         """Return what is left of a shard whose worker is gone, from its last checkpoint on; other shards may train."""
-        own = (shard.checkpoint, previous(shard.checkpoint), shard.origin)
-        files = dict.fromkeys(path for path in own if path is not None and path.exists())
-        return [self._with_companions(one) for one in self._shards(self._open(shard.trials), files)]
+        shards = self._shards(self._open(shard.trials), _own_files(shard))
+        return [self._with_companions(one) for one in shards]
 
     def _open(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         outcomes = self.store.outcomes()
         return [trial for trial in trials if not _in(SETTLED, outcomes, trial)]
 
-    def halves(self, records: Sequence[TrialRecord]) -> list[GroupShard]:
-        """Cut trials in two, the largest rank apart from the others if there are others; a single one stays alone."""
+    def halves(self, shard: GroupShard) -> list[GroupShard]:
+        """Cut what is left of a shard in two, the largest rank apart from the others; other shards may train.
+
+        Trials of one rank are cut in the middle, and a single one stays alone.
+        """
+        records = self._open(shard.trials)
         top = max(record.rank for record in records)
         first = [record for record in records if record.rank < top] or records[: len(records) // 2]
         rest = [record for record in records if record not in first]
-        files = self._files()
+        files = _own_files(shard)
         return [*self._shards(first, files), *self._shards(rest, files)]
 
     def remove(self) -> None:
@@ -151,6 +154,12 @@ class GroupCheckpoints:
             names = " ".join(trial.trial_id for trial in trials)
             checkpoint = checkpoint.with_stem(f"{checkpoint.stem}-{hashlib.sha256(names.encode()).hexdigest()[:8]}")
         return GroupShard(trials=tuple(trials), checkpoint=checkpoint, steps_done=steps_done, origin=origin)
+
+
+def _own_files(shard: GroupShard) -> list[Path]:
+    """Return the checkpoints that hold a shard's trials and that nothing else writes."""
+    own = (shard.checkpoint, previous(shard.checkpoint), shard.origin)
+    return list(dict.fromkeys(path for path in own if path is not None and path.exists()))
 
 
 def _in(states: frozenset[str], outcomes: Mapping[str, TrialOutcome], trial: TrialRecord) -> bool:

@@ -239,7 +239,7 @@ class RoundTrainer:
         shard, ended = failed.order.shard, {outcome.trial_id for outcome in self._ended()}
         left = [trial for trial in shard.trials if trial.trial_id not in ended]
         if failed.out_of_memory and len(shard.trials) > 1 and left:
-            self._shards.extendleft(reversed(self._checkpoints.halves(left)))
+            self._shards.extendleft(reversed(self._checkpoints.halves(shard)))
             self._run.tracker.note(f"memory does not hold {len(shard.trials)} trials at once; they train in turns")
             return
         state: OutcomeState = "oom" if failed.out_of_memory else "failed"
@@ -257,7 +257,10 @@ class RoundTrainer:
         if any(one.steps_done > shard.steps_done for one in reopened):
             self._lost.subtract({name: self._lost[name] for name in names})
         self._lost.update(names)
-        if not names or max(self._lost[name] for name in names) <= _MOST_LOST:
+        if not names:
+            tracker.note(f"{lost.worker} ended ({lost.reason}); all of its trials had ended")
+            return
+        if max(self._lost[name] for name in names) <= _MOST_LOST:
             tracker.note(f"{lost.worker} ended ({lost.reason}); its trials go on from their last checkpoint")
             self._shards.extendleft(reversed(reopened))
             return

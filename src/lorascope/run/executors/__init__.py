@@ -1,4 +1,4 @@
-"""Executors: they train groups of trials where the hardware is.
+"""Executors: they train trial groups on the available devices.
 
 The driver decides and owns the store. An executor takes orders when it has a place for them, trains the group that each
 names, saves its checkpoints and adapters to the study's folder, and reports everything else as events. To add one,
@@ -121,7 +121,7 @@ class Claim:
     workers: int | None = None
     """Workers, and groups that the trials of a round are split into; None for one of each."""
     parallel: int = 1
-    """Times that several groups train sooner at once than one after another: devices, where each has its own."""
+    """Speed-up from training groups concurrently: the number of devices."""
 
 
 class Executor(Protocol):

@@ -65,10 +65,10 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers."""
+        self._orders.clear()  # first, so that a signal stops none that is gone
         for worker in self._workers.values():
             worker.kill()
         self._workers.clear()
-        self._orders.clear()
 
     def train(self, take: Take, emit: Emit) -> None:
         """Train groups until there is none left; see ``Executor``."""

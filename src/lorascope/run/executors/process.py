@@ -4,8 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 
@@ -18,7 +17,7 @@ from lorascope.measure.memory import release_memory
 from lorascope.modeling.device_dtype import resolve_device
 from lorascope.run.executors import Claim, Emit, GroupOrder, Take
 from lorascope.run.executors.pool import RemoteWorker, WorkerDied, WorkerPool
-from lorascope.run.executors.worker import Message, OrderEnded, Worker, WorkerSetup
+from lorascope.run.executors.worker import Message, OrderEnded, WorkerSetup, start_worker
 from lorascope.run.prepare import PreparedStudy
 from lorascope.spec.schema import StudySpec
 
@@ -35,6 +34,7 @@ class ProcessExecutor:
         self._study = study
         self._devices = _devices(study.spec.device)
         self._count = study.spec.workers or 1
+        self._is_base_aside = False
         self._pool = WorkerPool(self._count, self._start, _with_messages)
 
     @staticmethod
@@ -57,26 +57,29 @@ class ProcessExecutor:
 
     def train(self, take: Take, emit: Emit) -> None:
         """Train groups, each in a worker; see ``Executor``."""
-        with self._base_aside():
+        try:
             self._pool.train(take, emit)
+        finally:
+            self._bring_base_back()
 
-    @contextmanager
-    def _base_aside(self) -> Iterator[None]:
+    def _put_base_aside(self) -> None:
         """Keep the driver's own base, which solo runs and analyses use, off the GPUs while workers train."""
         model: torch.nn.Module = self._study.frozen.model
         device = self._study.device
-        if device.type != "cuda" or getattr(model, "is_quantized", False):
-            yield
+        if self._is_base_aside or device.type != "cuda" or getattr(model, "is_quantized", False):
             return
+        self._is_base_aside = True
         model.to("cpu")
         release_memory(device)
-        try:
-            yield
-        finally:
+
+    def _bring_base_back(self) -> None:
+        if self._is_base_aside:
             self._pool.close()  # their memory is needed
-            model.to(device)
+            self._study.frozen.model.to(self._study.device)
+            self._is_base_aside = False
 
     def _start(self, place: int) -> RemoteWorker:
+        self._put_base_aside()  # not before: costs are measured with it when the first groups are about to begin
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
         each = len(cores) // self._count
         on_cpu = self._devices == ["cpu"]
@@ -133,7 +136,7 @@ class _WorkerProcess:
     def receive(self) -> Message:
         try:
             message: Message = self.connection.recv()
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:  # the second where it died within a message
             self._process.join()
             code = self._process.exitcode or 0
             raise WorkerDied(f"signal {-code}" if code < 0 else f"exit code {code}") from error
@@ -166,7 +169,7 @@ def _work(connection: Connection, setup: WorkerSetup) -> None:
 
 def _carry_out_orders(connection: Connection, setup: WorkerSetup) -> None:
     try:
-        worker = Worker(setup)
+        worker = start_worker(setup)
     except LorascopeError as error:
         connection.send(OrderEnded(error=error))
         return

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,8 +10,10 @@ from functools import partial
 import torch
 
 from lorascope.errors import LorascopeError
+from lorascope.measure.environment import mask_credentials
+from lorascope.message import Message as Text
 from lorascope.records import ResolvedStudy
-from lorascope.run.executors import Event, GroupOrder, Noted
+from lorascope.run.executors import Event, GroupEnded, GroupFailed, GroupOrder, Noted
 from lorascope.run.executors.inline import InlineExecutor, note_smaller_microbatches
 from lorascope.run.prepare import prepare_study
 from lorascope.run.trackers import join_trackers
@@ -71,3 +74,34 @@ class Worker:
         except LorascopeError as error:
             return OrderEnded(error=error)
         return OrderEnded(error=None)
+
+
+class FailedWorker:
+    """A worker that could not start: each group that is sent to it fails with that error."""
+
+    def __init__(self, error: str) -> None:
+        self._error = error
+
+    def stop(self) -> None:
+        """Do nothing: no group trains."""
+
+    def train(self, order: GroupOrder, emit: Callable[[Event], None]) -> OrderEnded:
+        """Report the error of the start as that of the group."""
+        message = Text("verbatim", text=self._error)
+        emit(GroupFailed(order=order, out_of_memory=False, message=message, steps={}))
+        emit(GroupEnded(order=order))
+        return OrderEnded(error=None)
+
+
+def start_worker(setup: WorkerSetup) -> Worker | FailedWorker:
+    """Make a worker; an error of its start is reported by all of its groups, as another start would end the same way.
+
+    Raises:
+        LorascopeError: rows, model or device are not there as for the driver.
+    """
+    try:
+        return Worker(setup)
+    except LorascopeError:
+        raise
+    except Exception:  # noqa: BLE001 - as where a trial runs: any failure becomes the outcome of trials
+        return FailedWorker(mask_credentials(traceback.format_exc()))
