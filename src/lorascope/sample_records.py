@@ -5,7 +5,7 @@ from lorascope.record_registry import record
 
 @record("samples")
 class SystemSample:
-    """The process at one moment of a run."""
+    """The process, with its worker processes, at one moment of a run."""
 
     seconds: float
     """Since the run's process began sampling; restarts continue behind the last sample."""
@@ -13,7 +13,7 @@ class SystemSample:
     cpu_percent: float
     """Of one core: 200 is two cores busy."""
     device_allocated_bytes: int | None
-    """Torch's allocated bytes on the GPU; None without one."""
+    """Torch's allocated bytes on the GPU; None without one, and where worker processes train."""
     memory_traffic_bytes: int | None
     """The machine's count of bytes that went between its processors and memory; None where it keeps none."""
 

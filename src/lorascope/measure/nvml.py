@@ -1,7 +1,7 @@
 """GPU counters through NVML, NVIDIA's management library, for the GPUs that this process may use."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,11 +18,12 @@ class Gpus:
     A counter that a device does not support is None, and a device that is lost is left out from then on.
 
     Args:
-        only: UUID of the GPU to read, or its index among the visible ones; None: all visible GPUs.
+        only: UUID of the GPU to read, UUIDs of several, or its index among the visible ones; None: all visible
+            GPUs.
         environ: holds CUDA_VISIBLE_DEVICES.
     """
 
-    def __init__(self, only: str | int | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, only: str | Sequence[str] | int | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self._only = only
         self._visible = visible_gpus(environ)
         self._nvml: Any = None
@@ -64,6 +65,8 @@ class Gpus:
         nvml = self._nvml
         if isinstance(self._only, str):
             names: list[str | int] = [self._only]
+        elif isinstance(self._only, Sequence):
+            names = list(self._only)
         elif self._visible is None:
             names = list(range(self._ask(nvml.nvmlDeviceGetCount) or 0))
         else:

@@ -12,6 +12,7 @@ import psutil
 
 from lorascope.measure.memory_bandwidth import MemoryTraffic
 from lorascope.measure.nvml import Gpus
+from lorascope.measure.process_tree import ProcessTree
 from lorascope.records import GpuSample, SystemSample
 
 _JOIN_SECONDS = 2.0
@@ -29,12 +30,17 @@ class SystemSampler:
         interval_seconds: time between the end of one sample and the next.
         sink: receives the process's sample and those of its GPUs.
         gpus: GPUs to read, if any.
+        has_workers: training is in child processes: they count too, and Torch's allocations, which only their own
+            process knows, are None.
     """
 
-    def __init__(self, interval_seconds: float, sink: Sink, gpus: Gpus | None = None) -> None:
+    def __init__(
+        self, interval_seconds: float, sink: Sink, gpus: Gpus | None = None, *, has_workers: bool = False
+    ) -> None:
         self._interval_seconds = interval_seconds
         self._sink = sink
         self._gpus = gpus
+        self._has_workers = has_workers
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lorascope-sampler", daemon=True)
 
@@ -60,18 +66,17 @@ class SystemSampler:
 
     def _read_until_stopped(self, gpus: Gpus | None) -> None:
         start = time.perf_counter()
-        process, traffic = psutil.Process(), MemoryTraffic()
-        # the first call only starts psutil's interval
-        process.cpu_percent()
+        processes, traffic = ProcessTree(with_children=self._has_workers), MemoryTraffic()
         stopped = False
         while not stopped:
             stopped = self._stop.wait(self._interval_seconds)
             seconds = time.perf_counter() - start
+            rss, percent = processes.read()
             sample = SystemSample(
                 seconds=seconds,
-                rss_bytes=process.memory_info().rss,
-                cpu_percent=process.cpu_percent(),
-                device_allocated_bytes=_device_allocated_bytes(),
+                rss_bytes=rss,
+                cpu_percent=percent,
+                device_allocated_bytes=None if self._has_workers else _device_allocated_bytes(),
                 memory_traffic_bytes=traffic.read(),
             )
             self._sink(sample, gpus.sample(seconds) if gpus else ())

@@ -27,6 +27,8 @@ class RunContext:
     clock: TimeBudget = field(default_factory=TimeBudget)
     parallel: int = 1
     """Times that rounds end sooner than one device would; see ``Claim``."""
+    has_workers: bool = False
+    """True where trials train in other processes."""
 
     def allows(self, activity: Activity, work: float) -> bool:
         """Return True where so much work of an activity ends before the report has to be made, at the pace so far."""

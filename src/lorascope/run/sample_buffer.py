@@ -19,12 +19,20 @@ _BATCH_SECONDS = 10.0
 
 
 @contextmanager
-def sampling(store: StudyStore, device: torch.device) -> Iterator[None]:
-    """Sample in the background; times continue behind those of earlier starts."""
+def sampling(store: StudyStore, device: torch.device, *, has_workers: bool = False, devices: int = 1) -> Iterator[None]:
+    """Sample in the background; times continue behind those of earlier starts.
+
+    Args:
+        store: gets the samples.
+        device: of the study.
+        has_workers: other processes train.
+        devices: on which they do, from the first on.
+    """
     earlier = store.read(SystemSample)
     buffer = _SampleBuffer(store, earlier[-1].seconds if earlier else 0.0)
     try:
-        with SystemSampler(_SAMPLE_SECONDS, buffer.take, gpus_of(device)):
+        gpus = gpus_of(device) if devices == 1 else _first_gpus(devices)
+        with SystemSampler(_SAMPLE_SECONDS, buffer.take, gpus, has_workers=has_workers):
             yield
     finally:
         buffer.write()
@@ -36,6 +44,12 @@ def gpus_of(device: torch.device) -> Gpus | None:
         return None
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return Gpus(device.index or 0 if uuid is None else f"GPU-{uuid}")
+
+
+def _first_gpus(count: int) -> Gpus:
+    """Return CUDA's first GPUs by their UUIDs; all visible ones where Torch does not know these."""
+    found = [getattr(torch.cuda.get_device_properties(index), "uuid", None) for index in range(count)]
+    return Gpus(None if None in found else [f"GPU-{uuid}" for uuid in found])
 
 
 class _SampleBuffer:

@@ -127,6 +127,7 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
                 check_stop=stop.check,
                 clock=clock,
                 parallel=claim.parallel,
+                has_workers=claim.processes,
             )
             _execute(run, stop, command)
 
@@ -190,7 +191,7 @@ def _execute(run: RunContext, stop: StopRequest, command: str) -> None:
     _store_facts(run, command)
     run.study.frozen.limit.on_lower = partial(note_smaller_microbatches, run.study.device, run.tracker.note)
     try:
-        with sampling(run.store, run.study.device):
+        with sampling(run.store, run.study.device, has_workers=run.has_workers, devices=run.parallel):
             run, complete = _train_in_time(run, stop)
             with stop.deferred(lambda: None):
                 PostTraining(run).execute()

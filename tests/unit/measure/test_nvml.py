@@ -114,11 +114,12 @@ def test_sampler_goes_on_without_a_lost_gpu(call: Call) -> None:
         ("GPU-bb", None, []),
         ("GPU-dd," + UUIDS[0], None, []),
         ("0", UUIDS[2], [2]),
+        ("0", UUIDS[1:], [1, 2]),
         ("1", 4, []),
     ],
 )
 def test_nvml_reads_only_gpus_visible_to_cuda(
-    call: Call, visible: str, only: str | int | None, seen: list[int]
+    call: Call, visible: str, only: str | list[str] | int | None, seen: list[int]
 ) -> None:
     (samples,) = call(READ, json.dumps(only), 1, CUDA_VISIBLE_DEVICES=visible)
     assert names(samples) == [UUIDS[place] for place in seen]

@@ -82,15 +82,16 @@ def test_sampler_ends_when_the_process_cannot_be_read(monkeypatch: pytest.Monkey
 
 
 def test_sampler_reads_device_memory_only_with_cuda_initialised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sample_with(started: bool) -> int | None:
+    def sample_with(started: bool, *, has_workers: bool = False) -> int | None:
         cuda = SimpleNamespace(
             is_initialized=lambda: started, device_count=lambda: 2, memory_allocated=lambda index: 100 + index
         )
         monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
         samples = []
-        with SystemSampler(60.0, lambda sample, gpus: samples.append(sample)):
+        with SystemSampler(60.0, lambda sample, gpus: samples.append(sample), has_workers=has_workers):
             pass
         return samples[0].device_allocated_bytes
 
     assert sample_with(started=True) == 201
     assert sample_with(started=False) is None
+    assert sample_with(started=True, has_workers=True) is None

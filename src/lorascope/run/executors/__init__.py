@@ -122,6 +122,8 @@ class Claim:
     """Workers, and groups that the trials of a round are split into; None for one of each."""
     parallel: int = 1
     """Speed-up from training groups concurrently: the number of devices."""
+    processes: bool = False
+    """True where groups train in child processes, whose memory and processor use are the run's."""
 
 
 class Executor(Protocol):

@@ -43,9 +43,9 @@ class ProcessExecutor:
         devices = _devices(spec.device)
         if devices == ["cpu"]:
             _check_cores(spec.workers)
-            return Claim(workers=spec.workers or max(1, usable_cores() // _CORES))
+            return Claim(workers=spec.workers or max(1, usable_cores() // _CORES), processes=True)
         workers = spec.workers or len(devices)
-        return Claim(workers=workers, parallel=min(workers, len(devices)))
+        return Claim(workers=workers, parallel=min(workers, len(devices)), processes=True)
 
     def stop(self) -> None:
         """Stop all workers at their next safe point."""
