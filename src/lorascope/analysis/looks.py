@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from lorascope.analysis.estimates.joint_steps import evaluation_seconds, joint_steps
 from lorascope.analysis.estimates.spending import spent
+from lorascope.analysis.estimates.wall_time import wall_share
 from lorascope.analysis.section import Section
 from lorascope.analysis.study_data import StudyData
 from lorascope.look_records import LookNext, LookRecord
@@ -68,7 +69,7 @@ def _seconds(data: StudyData, look: LookRecord, before: LookRecord | None) -> fl
     names = [trial.trial_id for trial in data.trials if trial.seed in new]
     trained = float(joint_steps(data.steps[name] for name in names).seconds.sum())
     evaluated = evaluation_seconds(data.evaluations[name] for name in names)
-    return trained + evaluated + _further_seconds(data, names, range(look.rows))
+    return wall_share(data) * (trained + evaluated) + _further_seconds(data, names, range(look.rows))
 
 
 def _further_seconds(data: StudyData, names: Iterable[str], rows: range) -> float:

@@ -26,7 +26,7 @@ class RunContext:
     """Raises Interrupted where the user asked to stop."""
     clock: TimeBudget = field(default_factory=TimeBudget)
     parallel: int = 1
-    """Times that rounds end sooner than one device would; see ``Claim``."""
+    """Devices on which groups train at once; see ``Claim``."""
     has_workers: bool = False
     """True where trials train in other processes."""
 

@@ -280,7 +280,7 @@ def _has_time(run: RunContext, search_round: SearchRound) -> bool:
     if math.isinf(run.clock.seconds):
         return True
     pace = measured_prices(read_study(run.store, run.study.spec)).token_seconds
-    return round_seconds(run.study, search_round.trials, pace) / run.parallel <= run.clock.left_for_training
+    return round_seconds(run.study, search_round.trials, pace) <= run.clock.left_for_training
 
 
 def _pending(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:

@@ -124,9 +124,9 @@ class JointSection(Section):
     """Time and memory of all trials together; the time of a single rank cannot be derived from it."""
 
     seconds: float
-    """Time of all joint steps."""
+    """Wall time of all joint steps: of groups that train at once, of all of them together."""
     evaluation_seconds: float
-    """Time of all held-out evaluations."""
+    """Wall time of all held-out evaluations."""
     alone_seconds: float | None
     """Predicted time of the same steps one trial after the other; null where a rank was not measured."""
     peak_rss_bytes: int | None

@@ -11,6 +11,7 @@ from lorascope.analysis.cost.readings import read_costs
 from lorascope.analysis.cost.schema import ActivitySection, CostsSection, JointSection, ProcessSection
 from lorascope.analysis.cost.solo_runs import pace_spread, runs_by_rank
 from lorascope.analysis.estimates.joint_steps import evaluation_seconds, joint_steps
+from lorascope.analysis.estimates.wall_time import wall_share
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summary import RankSection, TrialSection
 from lorascope.message import Message
@@ -51,7 +52,7 @@ def costs_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
 
 
 def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[TrialSection]) -> JointSection | None:
-    """Add up the joint steps, each counted once for all its trials; None before the first one.
+    """Add up the joint steps, each counted once for all its trials, in wall time; None before the first one.
 
     With several sets of target modules the steps are those of all sets, and nothing compares them with a set alone.
     """
@@ -61,9 +62,10 @@ def joint_part(data: StudyData, ranks: Sequence[RankSection], trials: Sequence[T
     further = math.fsum(record.seconds for records in data.further.values() for record in records)
     alone = {part.rank: part.step_seconds for part in ranks}
     each = [(trial.steps, alone.get(trial.rank)) for trial in trials]
+    share = wall_share(data)
     return JointSection(
-        seconds=math.fsum(steps.seconds.tolist()),
-        evaluation_seconds=evaluation_seconds(data.evaluations.values()) + further,
+        seconds=share * math.fsum(steps.seconds.tolist()),
+        evaluation_seconds=share * evaluation_seconds(data.evaluations.values()) + further,
         alone_seconds=(
             math.fsum(count * seconds for count, seconds in each if seconds is not None)
             if not data.targets and all(seconds is not None for _, seconds in each)

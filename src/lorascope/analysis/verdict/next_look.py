@@ -17,6 +17,7 @@ from lorascope.analysis.estimates.looks import (
     rows_of_look,
 )
 from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, joint_degrees
+from lorascope.analysis.estimates.wall_time import wall_share
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.verdict.decide import LEAST, is_settled, open_ranks, still_falling
 from lorascope.analysis.verdict.shown import claims_over_looks
@@ -62,7 +63,10 @@ class Most:
 
 
 def measured_prices(data: StudyData) -> Prices:
-    """Return what a trial and a held-out row cost, by what the study has trained and evaluated so far."""
+    """Return what a trial and a held-out row cost, by what the study has trained and evaluated so far.
+
+    Seconds are wall time: groups that train at once make a token cheaper.
+    """
     resolved = data.resolved
     assert resolved is not None
     assert resolved.eval_tokens is not None
@@ -72,12 +76,12 @@ def measured_prices(data: StudyData) -> Prices:
         for name, outcome in data.outcomes.items()
         if outcome.state == "finished"
     ]
-    evaluations: list[EvalRecord | FurtherEvalRecord] = list(chain(*data.evaluations.values()))
-    evaluations += chain(*data.further.values())
+    evaluations, further = list(chain(*data.evaluations.values())), list(chain(*data.further.values()))
     tokens = TRAINING * sum(int(steps.tokens.sum()) for steps in data.steps.values())
-    tokens += row * sum(map(_evaluated, evaluations))
+    tokens += row * sum(map(_evaluated, (*evaluations, *further)))
     steps = joint_steps(data.steps[trial.trial_id] for trial in data.trials)
-    seconds = float(steps.seconds.sum()) + math.fsum(record.seconds for record in evaluations)
+    seconds = wall_share(data) * (float(steps.seconds.sum()) + math.fsum(record.seconds for record in evaluations))
+    seconds += math.fsum(record.seconds for record in further)
     return Prices(row=row, trial=fmean(trials or [0.0]), token_seconds=seconds / tokens if tokens else 0.0)
 
 
