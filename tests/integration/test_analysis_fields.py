@@ -46,7 +46,17 @@ def test_changed_analysis_fields_train_nothing(spec: StudySpec, tmp_path: Path) 
         "tolerance": 3.0, "convergence_band": 0.5, "max_memory": "1MB", "max_seconds": 1e-6, "max_adapter_mb": 1e-6,
         "prefer": "loss",
     }  # fmt: skip
-    others = {"cost", "time_budget", "report_to", "samples", "max_new_tokens", "sample_temperature", "metrics"}
+    others = {
+        "executor",
+        "workers",
+        "cost",
+        "time_budget",
+        "report_to",
+        "samples",
+        "max_new_tokens",
+        "sample_temperature",
+        "metrics",
+    }
     assert set(changes) | others == ANALYSIS_FIELDS
     changed = spec.model_copy(update=changes)
     watcher = execute(changed, folder)

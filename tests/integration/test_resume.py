@@ -113,7 +113,7 @@ def test_resume_after_a_stop_in_the_last_evaluation(spec: StudySpec, tmp_path: P
     with pytest.raises(Interrupted):
         execute(spec, tmp_path / "study", stop_after(6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "example_nats", stop)
+        patch.setattr(loop, "evaluate", stop)
         with pytest.raises(Interrupted):
             execute(spec, tmp_path / "study")
     left = read_study(tmp_path / "study")

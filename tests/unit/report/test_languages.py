@@ -117,6 +117,7 @@ def test_unknown_language_or_missing_font_writes_nothing(
 BASE = 1_000_000_000
 CODE = {
     "lorascope",
+    "token_accuracy",
     "Python",
     "UTC",
     "fixed",
