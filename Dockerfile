@@ -4,9 +4,11 @@
 #
 #   docker build --tag lorascope .
 #   docker build --tag lorascope:cpu --build-arg TORCH_INDEX=ADDRESS .
-#   docker run --rm --volume "$PWD:/work" lorascope run --model MODEL --dataset rows.jsonl --ranks 8,64
-#   docker run --rm --gpus all --volume "$PWD:/work" lorascope run opt-350m-codealpaca
+#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" lorascope run --model MODEL --dataset rows.jsonl
+#   docker run --rm --user "$(id -u):$(id -g)" --gpus all --volume "$PWD:/work" lorascope run opt-350m-codealpaca
 #   docker run --rm --publish 8501:8501 --volume "$PWD:/work" lorascope serve studies/demo --host 0.0.0.0
+#
+# With --user studies belong to you; without it, the folder has to be writable for the user with the number 1000.
 ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim-bookworm
 
@@ -19,9 +21,10 @@ RUN apt-get update \
 WORKDIR /opt/lorascope
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 ARG TORCH_INDEX=""
-# constraints.txt pins every version
+# constraints.txt pins every version, pip's too: --build-constraint needs a newer pip than the image has
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+RUN pip install --no-cache-dir --constraint constraints.txt --upgrade pip \
+    && pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY src src
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir --constraint constraints.txt --build-constraint constraints.txt '.[peft]' \
@@ -30,8 +33,9 @@ RUN pip install --no-cache-dir --constraint constraints.txt --build-constraint c
 # Models, kernels and calibrations outlive a container in the volume /cache; studies are written to /work
 RUN useradd --create-home --uid 1000 lorascope \
     && mkdir /cache /work \
-    && chown lorascope /cache /work
-ENV HF_HOME=/cache/huggingface LORASCOPE_CACHE=/cache/lorascope LORASCOPE_DATA=/cache/data
+    && chown lorascope /work \
+    && chmod 1777 /cache
+ENV HOME=/tmp HF_HOME=/cache/huggingface LORASCOPE_CACHE=/cache/lorascope LORASCOPE_DATA=/cache/data
 USER 1000
 WORKDIR /work
 VOLUME /cache

@@ -71,7 +71,7 @@ def scenario(parameters: float, fleet: Mapping[str, int], trials: int = TRIALS) 
         own = {kind: work / rate + launching for kind, (_, rate) in kinds.items()}
         share = tokens / MICROBATCH_TOKENS
         seconds = {kind: own[kind] + share * device.group_seconds for kind, (device, _) in kinds.items()}
-        jobs.append(Job(name=name, seconds=seconds, state_bytes=state))
+        jobs.append(Job(trials=(name,), seconds=seconds, trial_bytes=state))
         alone[name] = {kind: own[kind] + math.ceil(share) * device.group_seconds for kind, (device, _) in kinds.items()}
     devices = [
         replace(kinds[kind][0], name=f"{kind} {place}") for kind, count in fleet.items() for place in range(count)
@@ -84,7 +84,7 @@ def one_by_one(case: Scenario) -> float:
     free = [(0.0, place) for place in range(len(case.devices))]
     for job in case.jobs:
         at, place = heapq.heappop(free)
-        heapq.heappush(free, (at + case.alone[job.name][case.devices[place].kind], place))
+        heapq.heappush(free, (at + case.alone[job.trials[0]][case.devices[place].kind], place))
     return max(free)[0]
 
 

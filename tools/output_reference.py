@@ -40,7 +40,8 @@ EVENTS = """## Events of a run
 `lorascope run --json-events` writes each event to standard output as it happens, one JSON object a line, and nothing
 else. The first line is `started` with the version of the format, which grows when a field changes its meaning or goes
 away; events and fields may be added without. The last is `ended`, unless the program is killed. A command line that
-cannot be parsed writes no events.
+cannot be parsed writes no events. Where a worker of `--executor process` is lost, its trials go on from
+their last checkpoint, so that their later steps and evaluations come twice: the last ones count.
 
 ```text
 {"event":"started","events_version":1,"lorascope_version":"0.2.0","command":"lorascope run --json-events"}

@@ -3,8 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import lorascope
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "study_on_a_gpu.ipynb"
 
@@ -33,3 +36,16 @@ def test_notebook_of_the_reference_study_runs(
     assert "srcdoc" in outputs["cell-9"]
     assert (tmp_path / "study.zip").is_file()
     assert "adapters" in outputs["cell-11"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, "a time unknown until the rows are read"), (90, "about 2 minutes")]
+)
+def test_notebook_says_what_the_plan_does_not_know(
+    seconds: float | None, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = SimpleNamespace(model="a/model", device="T4", dtype="float16", total_seconds=seconds, ranks=())
+    monkeypatch.setattr(lorascope, "plan", lambda study, **changes: found)
+    (cell,) = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["id"] == "cell-5"]
+    exec("".join(cell["source"]), {"STUDY": "opt-350m-codealpaca", "CHANGES": {}})
+    assert capsys.readouterr().out == f"a/model on T4, float16: all steps take {said}\n"

@@ -387,3 +387,38 @@ def test_plan_starts_from_the_configuration_of_an_adapter(
         code, _, err = lorascope(*flags, flag)
         assert code == 2
         assert f"{name} is not supported: {REFUSED[name]}" in err
+
+
+def test_plan_places_the_first_round_on_several_devices(lorascope: Lorascope, tmp_path: Path) -> None:
+    """Four rates of a rank do not fit a T4 together: they stay on one and train in turns."""
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "model")
+    flags = [f"--model={tmp_path / 'model'}", "--dataset=some/rows", "--ranks=8,256,512", "--max-steps=100",
+             "--learning-rates=1e-4,2e-4,4e-4,8e-4", "--devices=2xT4"]  # fmt: skip
+    found = planned(lorascope, *flags)
+    placed = found["devices"]
+    assert found["device"] == "T4"
+    assert set(placed["use"]) == {"T4 1", "T4 2"}
+    trials = [trial for group in placed["groups"] for trial in group["trials"]]
+    assert len(trials) == len(set(trials)) == 12
+    on = {trial: group["device"] for group in placed["groups"] for trial in group["trials"]}
+    for rank in 8, 256, 512:
+        assert len({device for trial, device in on.items() if trial.startswith(f"r{rank}-")}) == 1
+    assert placed["earliest_seconds"] <= placed["end_seconds"]
+    one = planned(lorascope, *flags[:-1], "--devices=T4")["devices"]
+    assert placed["end_seconds"] < one["end_seconds"] == pytest.approx(sum(group["seconds"] for group in one["groups"]))
+
+
+def test_plan_of_a_time_budget_places_the_steps_that_it_buys(lorascope: Lorascope, flags: list[str]) -> None:
+    flags = [*(flag for flag in flags if not flag.startswith("--max-steps")), "--num-train-epochs=20000"]
+    short, long = (planned(lorascope, *flags, "--devices=2xL4", f"--time-budget={time}") for time in ("70s", "20min"))
+    assert short["total_steps"] < long["total_steps"]
+    assert short["devices"]["end_seconds"] < long["devices"]["end_seconds"]
+    code, out, _ = lorascope("plan", *flags, "--devices=2xL4")
+    assert code == 0
+    assert "On 2 devices the 2 trials" in " ".join(out.split())
+    code, _, err = lorascope("plan", *flags, "--devices=2xM1")
+    assert (code, "--devices names '2xM1'" in err) == (2, True)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -68,9 +69,9 @@ class EventStream:
 
     def begin(self, resolved: ResolvedStudy, trials: Sequence[TrialRecord], done: Sequence[StepRecord]) -> None:
         """Write the trials of a round."""
-        planned = tuple(_taken(events.TrialPart, trial) for trial in trials)
-        steps_done = max((record.step for record in done), default=0)
-        self._write(_taken(events.RoundEvent, resolved, trials=planned, steps_done=steps_done))
+        steps = Counter(record.trial_id for record in done)
+        planned = tuple(_taken(events.TrialPart, trial, steps_done=steps[trial.trial_id]) for trial in trials)
+        self._write(_taken(events.RoundEvent, resolved, trials=planned))
 
     def solo_cost(self, result: SoloResult) -> None:
         """Write the cost of a rank's solo run."""

@@ -87,6 +87,8 @@ class TrialPart(Section):
     """Seed of initial values, order and dropout."""
     targets: str
     """Name of its set of target modules; empty where the study has one."""
+    steps_done: int
+    """Steps that an earlier run of the same study took; they have no ``step`` events here."""
 
 
 class RoundEvent(Section):
@@ -105,8 +107,6 @@ class RoundEvent(Section):
     """Optimizer steps of each trial."""
     trials: tuple[TrialPart, ...]
     """Trials of the round."""
-    steps_done: int
-    """Steps that an earlier run of the same study took; they have no ``step`` events."""
 
 
 class SoloRunEvent(Section):

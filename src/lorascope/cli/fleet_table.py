@@ -23,6 +23,7 @@ def show_fleet(console: Console, fleet: "FleetPlan") -> None:
             style="bold",
         )
     )
+    console.print(Text("A run with --executor process splits its rounds evenly instead."))
     by_device = {
         device.name: [group for group in placement.groups if group.device == device.name] for device in fleet.devices
     }
@@ -34,7 +35,7 @@ def show_fleet(console: Console, fleet: "FleetPlan") -> None:
         ),
         Column(
             heading="groups",
-            cells=["; ".join(", ".join(group.jobs) for group in own) for own in by_device.values()],
+            cells=["; ".join(", ".join(group.trials) for group in own) for own in by_device.values()],
             priority=1,
             left=True,
         ),

@@ -43,9 +43,8 @@ def plan(
     with program_output(alone=json) as out:
         _, spec = read_study(study, flags)
         with pause_gc():
-            fleet = _plan_fleet(spec, devices) if devices is not None else None
-            here = spec if fleet is None else spec.model_copy(update={"device": fleet.devices[0].kind})
-            planned, forecast = _plan(here)
+            planned, forecast = _plan(spec if devices is None else _on_first(spec, devices))
+            fleet = None if devices is None else _plan_fleet(spec, devices, planned.total_steps)
         if json:
             from lorascope.cli.plan_output import plan_output
 
@@ -61,10 +60,17 @@ def plan(
     return 0
 
 
-def _plan_fleet(spec: StudySpec, devices: str) -> "FleetPlan":
+def _on_first(spec: StudySpec, devices: str) -> StudySpec:
+    from lorascope.costmodel.fleet import parse_devices
+
+    return spec.model_copy(update={"device": parse_devices(devices)[0]})
+
+
+def _plan_fleet(spec: StudySpec, devices: str, steps: int | None) -> "FleetPlan":
+    """Place trials of the steps that are planned, which a time budget chooses on the first device."""
     from lorascope.costmodel.fleet import plan_fleet
 
-    return plan_fleet(spec, devices)
+    return plan_fleet(spec if steps is None else spec.model_copy(update={"max_steps": steps}), devices)
 
 
 def _plan(spec: StudySpec) -> "tuple[StudyPlan, Forecast | None]":

@@ -134,14 +134,14 @@ class GroupPart(Section):
 
     device: str
     """Such as ``L4 2``."""
-    jobs: tuple[str, ...]
-    """Its trials; those of one rank that are compared at rungs are one job."""
+    trials: tuple[str, ...]
+    """Their names."""
     seconds: float
-    """From their first step to their last."""
+    """From their first step to their last, with their evaluations."""
 
 
 class DevicesPart(Section):
-    """The first round on the devices of ``--devices``."""
+    """The first round on the devices of ``--devices``, placed for the earliest end; a run splits its rounds evenly."""
 
     end_seconds: float
     """Until the last trial of the round ends."""

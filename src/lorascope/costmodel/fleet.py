@@ -1,5 +1,6 @@
 """Plan of a study's first round on several devices of the catalogue."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from lorascope.errors import InputError
 from lorascope.records import Arm, TrialRecord
 from lorascope.search.rounds import next_trials
 from lorascope.search.steps import exits_early
+from lorascope.search.trials import plan_trials
 from lorascope.spec.schema import StudySpec
 from lorascope.units import format_bytes
 
@@ -30,6 +32,20 @@ class FleetPlan:
     earliest_seconds: float
     """No placement ends before."""
     trials: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _GroupCost:
+    """What trials that train together share on a kind of device, and what each adds."""
+
+    seconds: float
+    """Taken once, however many trials there are."""
+    evaluation_seconds: float
+    """Of all evaluations of a trial."""
+    first_bytes: int
+    """Activations of one trial, less ``further_bytes``."""
+    further_bytes: int
+    """Activations that each trial adds."""
 
 
 def parse_devices(text: str) -> list[str]:
@@ -62,9 +78,9 @@ def plan_fleet(spec: StudySpec, text: str) -> FleetPlan:
     if any(plan.joint.runtime_seconds is None for plan in plans.values()):
         raise InputError("the number of rows is unknown, and so are the times of trials", remedy="give --max-steps")
     trials = next_trials(spec, [], {})
-    shared = {kind: _shared_seconds(plan, trials) for kind, plan in plans.items()}
-    jobs = [_job(unit, plans, shared) for unit in _units(spec, trials)]
-    devices = tuple(_device(kinds, place, plans[kind], shared[kind]) for place, kind in enumerate(kinds))
+    group = {kind: _group_cost(plan, trials, len(plan_trials(spec))) for kind, plan in plans.items()}
+    jobs = [_job(unit, plans, group) for unit in _units(spec, trials)]
+    devices = tuple(_device(kinds, place, plans[kind], group[kind]) for place, kind in enumerate(kinds))
     try:
         placement = place_jobs(jobs, devices)
     except ValueError as error:
@@ -79,7 +95,7 @@ def plan_fleet(spec: StudySpec, text: str) -> FleetPlan:
 
 
 def _units(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
-    """Return what has to stay together: the settings of an arm where rungs compare them, else each trial by itself."""
+    """Return what stays on one device: the settings of an arm where rungs compare them, else each trial by itself."""
     if not exits_early(spec):
         return [[trial] for trial in trials]
     arms: dict[Arm, list[TrialRecord]] = {}
@@ -88,33 +104,49 @@ def _units(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[list[TrialRec
     return list(arms.values())
 
 
-def _job(unit: Sequence[TrialRecord], plans: dict[str, StudyPlan], shared: dict[str, float]) -> Job:
-    arm, count = unit[0].arm, len(unit)
-    costs = {kind: _alone(plan)[arm] for kind, plan in plans.items()}
-    memory = next(iter(costs.values())).memory_split
+def _job(unit: Sequence[TrialRecord], plans: dict[str, StudyPlan], group: dict[str, _GroupCost]) -> Job:
+    costs = {kind: _alone(plan)[unit[0].arm] for kind, plan in plans.items()}
     return Job(
-        name=unit[0].trial_id if count == 1 else f"{unit[0].trial_id} and {count - 1} more of rank {arm[1]}",
+        trials=tuple(trial.trial_id for trial in unit),
         seconds={
-            kind: count * (cost.runtime_seconds - shared[kind])
+            kind: len(unit) * (cost.runtime_seconds - group[kind].seconds + group[kind].evaluation_seconds)
             for kind, cost in costs.items()
             if cost.fits and cost.runtime_seconds is not None
         },
-        state_bytes=count * (memory.adapter_bytes + memory.gradient_bytes + memory.optimizer_bytes),
+        trial_bytes=max(_state_bytes(cost) + group[kind].further_bytes for kind, cost in costs.items()),
     )
 
 
-def _device(kinds: Sequence[str], place: int, plan: StudyPlan, shared: float) -> PlacedDevice:
+def _state_bytes(cost: PlannedCost) -> int:
+    memory = cost.memory_split
+    return memory.adapter_bytes + memory.gradient_bytes + memory.optimizer_bytes
+
+
+def _device(kinds: Sequence[str], place: int, plan: StudyPlan, group: _GroupCost) -> PlacedDevice:
     memory = plan.joint.memory_split
     return PlacedDevice(
         name=f"{kinds[place]} {kinds[: place + 1].count(kinds[place])}",
         kind=kinds[place],
-        free_bytes=plan.device_memory_bytes - memory.base_bytes - memory.activation_bytes - memory.rest_bytes,
-        group_seconds=shared,
+        free_bytes=plan.device_memory_bytes - memory.base_bytes - memory.rest_bytes - group.first_bytes,
+        group_seconds=group.seconds,
     )
 
 
 def _alone(plan: StudyPlan) -> dict[Arm, PlannedCost]:
     return {(part.targets, part.rank): part.cost for part in plan.ranks}
+
+
+def _group_cost(plan: StudyPlan, trials: Sequence[TrialRecord], planned: int) -> _GroupCost:
+    """Return what a group costs, between one trial alone and all trials together."""
+    alone = max(part.cost.memory_split.activation_bytes for part in plan.ranks)
+    more = max(0, plan.joint.memory_split.activation_bytes - alone)
+    further = math.ceil(more / max(1, len(trials) - 1))
+    return _GroupCost(
+        seconds=_shared_seconds(plan, trials),
+        evaluation_seconds=(plan.evaluation_seconds or 0.0) / planned,
+        first_bytes=max(0, alone - further),
+        further_bytes=further,
+    )
 
 
 def _shared_seconds(plan: StudyPlan, trials: Sequence[TrialRecord]) -> float:

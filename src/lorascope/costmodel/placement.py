@@ -6,7 +6,6 @@ as reading the base in every step, is shared; memory bounds a group, and a devic
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +20,14 @@ _GAP = 0.01
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A trial, or several that have to train together."""
+    """A trial, or several of equal cost that have to train on one device, though memory may part them there."""
 
-    name: str
+    trials: tuple[str, ...]
+    """Their names."""
     seconds: Mapping[str, float]
-    """From the first step to the last, beside others, by kind of device; without the kinds that do not hold it."""
-    state_bytes: int
-    """Memory of its adapters, their gradients and the optimizer."""
+    """Of all of them, beside others, by kind of device; without the kinds that do not hold one."""
+    trial_bytes: int
+    """Memory that each adds to its group: adapter, gradients, optimizer and its share of the activations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,17 +37,17 @@ class PlacedDevice:
     name: str
     kind: str
     free_bytes: int
-    """Memory that base, activations and program leave to the states of jobs."""
+    """Memory that base, program and what a group has once leave to trials."""
     group_seconds: float
     """What a group takes beyond its jobs' own seconds, however many they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacedGroup:
-    """Jobs that train together on a device."""
+    """Trials that train together on a device."""
 
     device: str
-    jobs: tuple[str, ...]
+    trials: tuple[str, ...]
     seconds: float
 
 
@@ -69,30 +69,25 @@ class Placement:
         return self.ends[device] / self.end_seconds if self.end_seconds else 0.0
 
 
-def place_jobs(
-    jobs: Sequence[Job], devices: Sequence[PlacedDevice], busy: Mapping[str, float] = MappingProxyType({})
-) -> Placement:
+def place_jobs(jobs: Sequence[Job], devices: Sequence[PlacedDevice]) -> Placement:
     """Place jobs so that the last one ends as early as can be found in a few seconds.
 
     Args:
         jobs: each of which some device can hold.
         devices: where they train.
-        busy: seconds until a device is free, by name; those that are left out are free now.
 
     Raises:
-        ValueError: no device holds a job, which is named.
+        ValueError: no device holds a trial, which is named.
     """
     for job in jobs:
         if not any(_holds(device, job) for device in devices):
-            raise ValueError(job.name)
-    greedy = _grouped(_place_greedily(jobs, devices, busy), devices, busy)
+            raise ValueError(job.trials[0])
+    greedy = _grouped(_place_greedily(jobs, devices), devices)
     kinds = _alike(jobs)
     if len(kinds) * len(devices) > _MOST_VARIABLES:
         return greedy
-    solved = _solve(kinds, devices, busy)
-    return min(
-        [greedy, *([] if solved is None else [_grouped(solved, devices, busy)])], key=lambda one: one.end_seconds
-    )
+    solved = _solve(kinds, devices)
+    return min([greedy, *([] if solved is None else [_grouped(solved, devices)])], key=lambda one: one.end_seconds)
 
 
 def earliest_end(jobs: Sequence[Job], devices: Sequence[PlacedDevice]) -> float:
@@ -111,14 +106,14 @@ def earliest_end(jobs: Sequence[Job], devices: Sequence[PlacedDevice]) -> float:
 
 
 def _holds(device: PlacedDevice, job: Job) -> bool:
-    return device.kind in job.seconds and job.state_bytes <= device.free_bytes
+    return device.kind in job.seconds and job.trial_bytes <= device.free_bytes
 
 
 def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
     """Put jobs of equal cost together."""
     found: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        found.setdefault((job.state_bytes, *sorted(job.seconds.items())), []).append(job)
+        found.setdefault((job.trial_bytes, len(job.trials), *sorted(job.seconds.items())), []).append(job)
     return list(found.values())
 
 
@@ -126,11 +121,9 @@ Assigned = Mapping[str, Sequence[Job]]
 """The jobs of each device, by its name."""
 
 
-def _place_greedily(
-    jobs: Sequence[Job], devices: Sequence[PlacedDevice], busy: Mapping[str, float]
-) -> dict[str, list[Job]]:
+def _place_greedily(jobs: Sequence[Job], devices: Sequence[PlacedDevice]) -> dict[str, list[Job]]:
     """Place the longest job first, each where it ends first."""
-    ends = np.array([busy.get(device.name, 0.0) + device.group_seconds for device in devices])
+    ends = np.array([device.group_seconds for device in devices])
     placed: dict[str, list[Job]] = {device.name: [] for device in devices}
     kinds = {kind: np.array([device.kind == kind for device in devices]) for kind in {one.kind for one in devices}}
     free = np.array([device.free_bytes for device in devices])
@@ -139,18 +132,16 @@ def _place_greedily(
         for kind, seconds in job.seconds.items():
             if kind in kinds:
                 own[kinds[kind]] = seconds
-        own[free < job.state_bytes] = np.inf
+        own[free < job.trial_bytes] = np.inf
         best = int(np.argmin(ends + own))
         ends[best] += own[best]
         placed[devices[best].name].append(job)
     return placed
 
 
-def _solve(
-    kinds: Sequence[Sequence[Job]], devices: Sequence[PlacedDevice], busy: Mapping[str, float]
-) -> dict[str, list[Job]] | None:
+def _solve(kinds: Sequence[Sequence[Job]], devices: Sequence[PlacedDevice]) -> dict[str, list[Job]] | None:
     """Choose how many jobs of each kind go to each device; None if the solver finds nothing in its time."""
-    begun = [busy.get(device.name, 0.0) + device.group_seconds for device in devices]
+    begun = [device.group_seconds for device in devices]
     _, chosen_KD = _minimise_end(kinds, devices, begun, whole_jobs=True)
     if chosen_KD is None:
         return None
@@ -188,29 +179,30 @@ def _minimise_end(
     return float(found.x[-1]), found.x[:-1].reshape(n_kinds, n_devices)
 
 
-def _grouped(placed: Assigned, devices: Sequence[PlacedDevice], busy: Mapping[str, float]) -> Placement:
-    """Put the jobs of each device into as few groups as its memory allows, and add up their times."""
+def _grouped(placed: Assigned, devices: Sequence[PlacedDevice]) -> Placement:
+    """Put the trials of each device into as few groups as its memory allows, and add up their times."""
     groups: list[PlacedGroup] = []
     ends: dict[str, float] = {}
     for device in devices:
-        end = busy.get(device.name, 0.0)
-        for jobs in _fill(placed[device.name], device.free_bytes):
-            seconds = device.group_seconds + sum(job.seconds[device.kind] for job in jobs)
-            groups.append(PlacedGroup(device=device.name, jobs=tuple(job.name for job in jobs), seconds=seconds))
+        end = 0.0
+        for trials in _fill(placed[device.name], device.free_bytes):
+            seconds = device.group_seconds + sum(job.seconds[device.kind] / len(job.trials) for _, job in trials)
+            groups.append(PlacedGroup(device=device.name, trials=tuple(name for name, _ in trials), seconds=seconds))
             end += seconds
         ends[device.name] = end
     return Placement(groups=tuple(groups), ends=ends)
 
 
-def _fill(jobs: Sequence[Job], free_bytes: int) -> list[list[Job]]:
-    """Fill groups with the largest jobs first, each into the first group that has room for it."""
-    groups: list[list[Job]] = []
+def _fill(jobs: Sequence[Job], free_bytes: int) -> list[list[tuple[str, Job]]]:
+    """Fill groups with the largest trials first, each into the first group that has room for it."""
+    groups: list[list[tuple[str, Job]]] = []
     left: list[int] = []
-    for job in sorted(jobs, key=lambda job: -job.state_bytes):
-        place = next((place for place, room in enumerate(left) if room >= job.state_bytes), len(groups))
+    largest_first = sorted(jobs, key=lambda job: -job.trial_bytes)
+    for name, job in [(name, one) for one in largest_first for name in one.trials]:
+        place = next((place for place, room in enumerate(left) if room >= job.trial_bytes), len(groups))
         if place == len(groups):
             groups.append([])
             left.append(free_bytes)
-        groups[place].append(job)
-        left[place] -= job.state_bytes
+        groups[place].append((name, job))
+        left[place] -= job.trial_bytes
     return groups

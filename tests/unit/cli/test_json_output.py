@@ -19,7 +19,7 @@ from lorascope.errors import InputError, Interrupted
 from lorascope.records import LookRecord
 from lorascope.run.trackers import Tracker
 from lorascope.spec.schema import StudySpec
-from support.cli import FakeRun, Script
+from support.cli import RESOLVED, FakeRun, Script
 from support.messages import verbatim
 
 EVENTS = json.loads((output_reference.FOLDER / "events.schema.json").read_text(encoding="utf-8"))
@@ -204,3 +204,12 @@ def test_serve_json_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     )
     assert call("serve", ".", "--port", "0", "--json") == 0
     assert object_of("serve", capsys.readouterr().out)["url"].startswith("http://127.0.0.1:")
+
+
+def test_round_event_has_the_steps_of_each_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    script, stream = Script(), EventStream(sys.stdout)
+    first, second = script.trials
+    records = [record for step in (1, 2, 3) for record in script.records(step) if record.trial_id == first.trial_id]
+    stream.begin(RESOLVED, script.trials, records)
+    (event,) = read_events(capsys.readouterr().out)
+    assert {one["trial_id"]: one["steps_done"] for one in event["trials"]} == {first.trial_id: 3, second.trial_id: 0}

@@ -9,7 +9,7 @@ from lorascope.errors import InputError
 
 
 def job(name: str, seconds: float, state: int = 1, **other: float) -> Job:
-    return Job(name=name, seconds={"slow": seconds, **other}, state_bytes=state)
+    return Job(trials=tuple(name.split()), seconds={"slow": seconds, **other}, trial_bytes=state)
 
 
 def device(name: str, kind: str = "slow", free: int = 100, shared: float = 0.0) -> PlacedDevice:
@@ -29,19 +29,25 @@ def test_jobs_train_together_where_that_shares_time_and_apart_where_memory_is_sh
     (whole,) = place_jobs(jobs, [device("a", free=160, shared=10.0)]).groups
     assert whole.seconds == 14.0
     halves = place_jobs(jobs, [device("a", free=100, shared=10.0)])
-    assert [len(group.jobs) for group in halves.groups] == [2, 2]
+    assert [len(group.trials) for group in halves.groups] == [2, 2]
     assert halves.end_seconds == 24.0
 
 
-def test_a_job_goes_only_where_it_fits_and_a_busy_device_waits() -> None:
+def test_a_job_goes_only_where_it_fits() -> None:
     jobs = [job("large", 5.0, state=90, fast=1.0), job("small", 5.0, state=10, fast=1.0)]
     devices = [device("slow one"), device("fast one", kind="fast", free=50)]
-    placed = {name: group.device for group in place_jobs(jobs, devices).groups for name in group.jobs}
+    placed = {name: group.device for group in place_jobs(jobs, devices).groups for name in group.trials}
     assert placed == {"large": "slow one", "small": "fast one"}
-    later = place_jobs(jobs[1:], devices, {"fast one": 60.0})
-    assert [group.device for group in later.groups] == ["slow one"]
     with pytest.raises(ValueError, match="large"):
         place_jobs(jobs, devices[1:])
+
+
+def test_trials_that_stay_on_one_device_are_parted_where_memory_is_short() -> None:
+    found = place_jobs([job("a b c d", 8.0, state=40)], [device("one", shared=1.0), device("two", shared=1.0)])
+    assert len({group.device for group in found.groups}) == 1
+    assert [group.trials for group in found.groups] == [("a", "b"), ("c", "d")]
+    assert [group.seconds for group in found.groups] == [5.0, 5.0]
+    assert found.end_seconds == 10.0
 
 
 def test_placement_of_a_thousand_trials_ends_close_to_the_bound() -> None:
