@@ -32,10 +32,10 @@ from lorascope.run.retry import WriteRetry
 from lorascope.run.solo_run import measure_costs
 from lorascope.run.time_budget import OutOfTime, TooSlow, study_sizes
 from lorascope.search.best import latest_losses
-from lorascope.search.groups import split_round
+from lorascope.search.groups import heaviest_share, split_round
 from lorascope.search.halving import Rungs
 from lorascope.search.rounds import SearchRound
-from lorascope.search.work import TrialProgress, round_work
+from lorascope.search.work import Sizes, TrialProgress, round_work
 from lorascope.store.folder import StudyFolder
 from lorascope.store.tables import Record
 
@@ -67,6 +67,8 @@ class RoundTrainer:
         )
         self._shards: deque[GroupShard] = deque()
         self._running: list[GroupShard] = []
+        self._most_running = 1
+        """Groups that train at once."""
         self._lost: Counter[str] = Counter()
         self._are_costs_known = False
         self._kept_at = time.monotonic()
@@ -133,6 +135,7 @@ class RoundTrainer:
             return None
         self._shards.remove(shard)
         self._running.append(shard)
+        self._most_running = max(self._most_running, len(self._running))
         return self._order(shard)
 
     def _must_wait(self, shard: GroupShard) -> bool:
@@ -207,17 +210,28 @@ class RoundTrainer:
             self._kept_at = now
         if math.isinf(clock.seconds) or step == self._run.study.resolved.total_steps:
             return
-        sizes, spec = study_sizes(self._run.study), self._run.study.spec
-        alive = {record.trial_id for record in records}
+        self._check_pace(records, study_sizes(self._run.study))
+        clock.check()
+
+    def _check_pace(self, records: Sequence[StepRecord], sizes: Sizes) -> None:
+        """Raise TooSlow where the first round cannot end in time and no group has ended, whose steps would be lost."""
+        alive, step = {record.trial_id for record in records}, records[0].step
         trials = [trial for trial in self._round.trials if trial.trial_id in alive]
         paces = self._paces[records[0].group]
         if not records[0].warmup:
             paces.append(records[0].seconds / sum(sizes.train_step(trial.arm) for trial in trials))
-        if not self._round.number and len(paces) >= _PACED_STEPS:
-            pace, left = fmean(paces), round_work(spec, sizes, trials, steps=step)
-            if pace * (left["training"] + left["evaluation"]) > _SLACK * clock.left_for_training:
-                raise TooSlow(pace / max(1, len(self._running)))
-        clock.check()
+        if self._round.number or len(paces) < _PACED_STEPS:
+            return
+        waiting = math.fsum(self._work_left(sizes, shard.trials, shard.steps_done) for shard in self._shards)
+        left = self._work_left(sizes, trials, step) + waiting / self._most_running
+        pace = fmean(paces)
+        is_slow = pace * left > _SLACK * self._run.clock.left_for_training
+        if is_slow and all(outcome.state != "finished" for outcome in self._ended()):
+            raise TooSlow(pace * heaviest_share(self._round, self._most_running, sizes.train_step))
+
+    def _work_left(self, sizes: Sizes, trials: Sequence[TrialRecord], steps: int) -> float:
+        left = round_work(self._run.study.spec, sizes, trials, steps=steps)
+        return left["training"] + left["evaluation"]
 
     def _begin_group(self, ready: GroupReady) -> None:
         run, shard = self._run, ready.order.shard

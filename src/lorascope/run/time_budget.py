@@ -11,7 +11,8 @@ from lorascope.records import BudgetRecord, ResolvedStudy, TrialRecord
 from lorascope.run.pace import measure_pace
 from lorascope.run.prepare import PreparedStudy
 from lorascope.search.allocation import REPORT_SECONDS, Allocation, affordable_steps, allocate, end_seconds
-from lorascope.search.trials import planned_arms
+from lorascope.search.groups import heaviest_share
+from lorascope.search.rounds import pending_round
 from lorascope.search.work import Sizes, round_work, sizes_of
 from lorascope.spec.schema import StudySpec
 from lorascope.text.numbers import format_seconds
@@ -28,7 +29,8 @@ class TooSlow(LorascopeError):  # noqa: N818 - it says what happened; nothing is
     """Training is so slow that it cannot end in time; fewer steps can.
 
     Args:
-        token_seconds: the pace now, in seconds of a token that goes forward through the base.
+        token_seconds: the pace now, of all groups that train at once together, in seconds of a token that goes forward
+            through the base.
     """
 
     def __init__(self, token_seconds: float) -> None:
@@ -82,7 +84,7 @@ def spend_budget(
         before: the run that is continued: its steps are kept.
         record: the budget's record of that run.
         began: ``time.monotonic()`` when this run began.
-        parallel: groups that train at once, each as fast as one does alone.
+        parallel: devices on which groups train at once, each as fast as one does alone.
 
     Raises:
         InputError: the time does not suffice for one step of each trial, or for the steps that the study asks for.
@@ -95,11 +97,11 @@ def spend_budget(
     sizes = study_sizes(study)
     clock = TimeBudget(seconds=seconds, began=began - (record.used_seconds if record else 0.0))
     pace = measure_pace(study, sizes)
-    groups = min(parallel, len(planned_arms(spec)))
-    found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, parallel=groups)
+    share = _busiest_share(study, sizes, parallel)
+    found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, share=share)
     if record is None and not found.steps:  # the machine may have been busy for a moment
         pace = measure_pace(study, sizes)
-        found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, parallel=groups)
+        found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, share=share)
     clock.end_seconds = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
     if record is None:
         if before is None:
@@ -114,6 +116,13 @@ def spend_budget(
             left_out=found.left_out,
         )
     return study, clock, replace(record, seconds=seconds)
+
+
+def _busiest_share(study: PreparedStudy, sizes: Sizes, devices: int) -> float:
+    """Return the share of the first round's work that the busiest device has."""
+    first = pending_round(study.spec, {}, {}, study.resolved.total_steps)
+    assert first is not None
+    return heaviest_share(first, devices, sizes.train_step)
 
 
 def check_allocation(spec: StudySpec, found: Allocation, *, pace: str = "measured") -> None:

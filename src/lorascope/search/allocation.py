@@ -46,7 +46,7 @@ class Allocation:
 
 
 def allocate(
-    spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used: float, parallel: int = 1
+    spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, used: float, share: float = 1.0
 ) -> Allocation:
     """Divide a time budget between solo runs, training and what follows it.
 
@@ -56,13 +56,13 @@ def allocate(
         pace: of the machine.
         seconds: the budget.
         used: seconds of it that are used up.
-        parallel: groups that train and are evaluated at once, each at the pace.
+        share: of the work that the busiest device has, where several train and evaluate at once, each at the pace.
     """
     end = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
     solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
     left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
     free = seconds - used - end - (0.0 if left_out else solo)
-    token_seconds = max(pace.training, pace.evaluation) / parallel
+    token_seconds = max(pace.training, pace.evaluation) * share
     work = _PLANNED * free / token_seconds
     least = training_cost(spec, sizes, steps=spec.max_steps or 1, seeds=1 if spec.until_decided else len(spec.seeds))
     steps = 0

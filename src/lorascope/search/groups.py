@@ -36,6 +36,12 @@ def split_round(search_round: SearchRound, count: int, work: Callable[[Arm], flo
     return tuple(sorted(ordered, key=lambda group: place[group[0].trial_id]))
 
 
+def heaviest_share(search_round: SearchRound, count: int, work: Callable[[Arm], float]) -> float:
+    """Return the share of a round's work that the heaviest of at most ``count`` groups has; see ``split_round``."""
+    loads = [sum(work(trial.arm) for trial in group) for group in split_round(search_round, count, work)]
+    return max(loads) / sum(loads)
+
+
 def _whole_arms(trials: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
     arms: dict[Arm, list[TrialRecord]] = {}
     for trial in trials:

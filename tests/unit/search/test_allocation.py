@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorascope.search.allocation import Pace, choose_steps, end_seconds, training_cost
+from lorascope.search.allocation import Pace, allocate, choose_steps, end_seconds, training_cost
 from lorascope.search.work import TRAINING, Sizes, planned_work
 from lorascope.spec.schema import StudySpec
 
@@ -61,3 +61,12 @@ def test_answers_take_a_small_share_of_a_short_budget_and_all_they_need_of_a_lon
     assert kept(200.0) == pytest.approx(0.03 * 200)
     assert kept(1e6) == pytest.approx(needed)
     assert needed > 0.03 * 200
+
+
+def test_steps_follow_from_the_busiest_device() -> None:
+    def found(share: float, seconds: float) -> int:
+        pace = Pace(training=1e-4, evaluation=1e-4)
+        spec = FIXED.model_copy(update={"cost": "off"})
+        return allocate(spec, sizes(10_000), pace, seconds=seconds, used=0.0, share=share).steps
+
+    assert 0 < found(1.0, 600.0) < found(2 / 3, 600.0) < found(0.5, 600.0)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.records import TrialRecord
-from lorascope.search.groups import split_round
+from lorascope.search.groups import heaviest_share, split_round
 from lorascope.search.halving import Rungs
 from lorascope.search.rounds import SearchRound
 
@@ -52,3 +52,8 @@ def test_groups_hold_every_trial_once_and_are_balanced(pairs: list[tuple[int, in
     assert len(groups) == min(count, len(trials))
     loads = [sum(work(one.arm) for one in group) for group in groups]
     assert max(loads) - min(loads) <= max(work(one.arm) for one in trials)
+
+
+def test_share_of_the_heaviest_group() -> None:
+    three = round_of([trial(rank, 1e-3) for rank in (8, 16, 64)])
+    assert [heaviest_share(three, count, lambda arm: 1.0) for count in (1, 2, 3, 9)] == [1.0, 2 / 3, 1 / 3, 1 / 3]
