@@ -1,5 +1,6 @@
 """The driver's side of worker processes, without any process."""
 
+import multiprocessing
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -80,8 +81,7 @@ def test_base_is_on_its_gpu_while_costs_are_measured(monkeypatch: pytest.MonkeyP
 
     executor = process.ProcessExecutor(study)
     for _ in range(2):  # rounds
-        orders = [an_order()]
-        executor.train(lambda orders=orders: orders.pop() if orders else None, emit)  # type: ignore[misc]
+        executor.train(iter([an_order(), None]).__next__, emit)
         seen.append(("ended", base.device))
     assert seen == 2 * [("begins", "cuda"), ("start", "cpu"), ("ended", "cuda")]
 
@@ -99,9 +99,9 @@ def test_worker_killed_within_a_message_is_lost(monkeypatch: pytest.MonkeyPatch)
         def join(self) -> None:
             pass
 
-    context = process.multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")
     fake = SimpleNamespace(Pipe=context.Pipe, Process=Process)
-    monkeypatch.setattr(process.multiprocessing, "get_context", lambda method: fake)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fake)
     setup: Any = None
     made = process._WorkerProcess(0, setup)
     with pytest.raises(WorkerDied, match="signal 9"):
