@@ -78,7 +78,7 @@ def measured_prices(data: StudyData) -> Prices:
     ]
     evaluations, further = list(chain(*data.evaluations.values())), list(chain(*data.further.values()))
     tokens = TRAINING * sum(int(steps.tokens.sum()) for steps in data.steps.values())
-    tokens += row * sum(map(_evaluated, (*evaluations, *further)))
+    tokens += row * (sum(map(_evaluated, evaluations)) + sum(map(_evaluated, further)))
     steps = joint_steps(data.steps[trial.trial_id] for trial in data.trials)
     seconds = wall_share(data) * (float(steps.seconds.sum()) + math.fsum(record.seconds for record in evaluations))
     seconds += math.fsum(record.seconds for record in further)

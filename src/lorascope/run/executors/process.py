@@ -75,7 +75,8 @@ class ProcessExecutor:
     def _bring_base_back(self) -> None:
         if self._is_base_aside:
             self._pool.close()  # their memory is needed
-            self._study.frozen.model.to(self._study.device)
+            model: torch.nn.Module = self._study.frozen.model
+            model.to(self._study.device)
             self._is_base_aside = False
 
     def _start(self, place: int) -> RemoteWorker:
