@@ -61,4 +61,4 @@ class ScoreRecord:
     max_new_tokens: int
     """Of the answer."""
     fingerprint: str
-    """Hash of the file of a metric of the user's own; empty for others."""
+    """Hash of the file of a metric of the user's own, or of the row's tests; empty for others."""

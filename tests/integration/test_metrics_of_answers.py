@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +13,7 @@ from lorascope.analysis import summarize
 from lorascope.errors import InputError
 from lorascope.records import BASE_MODEL, BudgetRecord, SampleAnswer, SamplePrompt, ScoreRecord
 from lorascope.run import samples
-from lorascope.run.context import RunContext
-from lorascope.run.time_budget import TimeBudget
+from lorascope.run import scores as run_scores
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import execute, study_of
@@ -73,8 +74,8 @@ def test_what_is_scored_is_not_scored_again(model_folders: Mapping[str, str], ro
     before = scores(tmp_path / "study")
     assert "nothing was trained" in execute(spec, tmp_path / "study").notes[0]
     calls = tmp_path / "calls"
-    count = f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x')\n"
-    own = write_metric(tmp_path, f"def score(*texts):\n{count}    return 1\n")
+    note = f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x')\n"
+    own = write_metric(tmp_path, f"def score(*texts):\n{note}    return 1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "generate", lambda *args, **kwargs: pytest.fail("all answers are there"))
         more = spec.model_copy(update={"metrics": ("contains", own)})
@@ -118,15 +119,19 @@ def test_a_metric_that_fails_on_a_row_leaves_the_row_out(
 def test_a_time_budget_that_ends_leaves_rows_out(
     model_folders: Mapping[str, str], rows_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TimeBudget, "allows", lambda self, seconds: False)
-    monkeypatch.setattr(RunContext, "allows", lambda self, activity, work: True)
-    spec = spec_of(model_folders, rows_file, time_budget="5min", until_decided=False, seeds=(0,), max_steps=2)
+    ticks = count(step=15)  # seconds; scores may take a fifth of five minutes
+    monkeypatch.setattr(run_scores, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    changes = {"time_budget": "5min", "until_decided": False, "seeds": (0,), "max_steps": 2, "samples": 0}
+    spec = spec_of(model_folders, rows_file, **changes)
     watcher = execute(spec, tmp_path / "study")
     assert {one.place for one in scores(tmp_path / "study").values()} == {1}
     assert "left out, as the time budget ends: scores of held-out rows beyond 1 of 4" in watcher.notes
     with StudyStore.open(tmp_path / "study" / "study.db") as store:
         assert store.read_one(BudgetRecord).left_out == ("metrics",)
     assert "nothing was trained" in execute(spec, tmp_path / "study").notes[0]
+    execute(spec.model_copy(update={"metrics": ("contains", "exact_match")}), tmp_path / "study")
+    found = {(one.metric, one.place) for one in scores(tmp_path / "study").values()}
+    assert found == {("contains", 1), ("exact_match", 1)}
 
 
 def test_code_is_run_with_the_tests_of_its_row(model_folders: Mapping[str, str], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tests of held-out rows: Python code in a column beside prompt and completion, found again by the row's tokens."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -72,5 +73,16 @@ def _tests_of(row: Mapping[str, object]) -> str | None:
         if isinstance(value, list) and value:
             return "\n".join(map(str, value))
         if isinstance(value, str) and value.strip():
-            return value
+            return value + _call_of_check(value, row.get("entry_point"))
     return None
+
+
+def _call_of_check(tests: str, entry_point: object) -> str:
+    """Return the call that tests lack which only define ``check``, as HumanEval's do."""
+    if (
+        not isinstance(entry_point, str)
+        or not entry_point.isidentifier()
+        or not re.search(r"^def check\(", tests, re.MULTILINE)
+    ):
+        return ""
+    return "" if re.search(r"^check\(", tests, re.MULTILINE) else f"\ncheck({entry_point})\n"

@@ -54,6 +54,7 @@ class PostTraining:
             n_eval=run.study.resolved.eval_examples,
             text_hash=text.sha256 if text else None,
             left_out=budget.left_out if budget else (),
+            tests={place: row.tests for place, row in run.study.scored_rows.items()},
         )
         run.study.frozen.attach([])
         release_memory(run.study.device)

@@ -11,7 +11,8 @@ from lorascope.run.context import RunContext
 from lorascope.run.samples import Answering
 from lorascope.scoring.names import fingerprint
 from lorascope.scoring.scorer import ScoredRow, ScoreError, Scorer
-from lorascope.search.analyses import finished_scores
+from lorascope.search.allocation import METRICS_SHARE
+from lorascope.search.analyses import finished_scores, greedy_answers
 from lorascope.search.work import sample_work
 from lorascope.text.say import say
 
@@ -27,10 +28,14 @@ def score_answers(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]]
         arms: of each trial.
     """
     scoring, slowest = _Scoring(run, Answering(run, _GREEDY)), None
+    there = greedy_answers(run.study.spec, run.store.read(SampleAnswer))
+    answered = {one for one in pending if all((one[0], trial_id) in there for trial_id in one[1])}
+    start = time.perf_counter()
     for number, (place, trial_ids) in enumerate(pending, 1):
         run.tracker.phase(f"scoring answers to held-out prompts: {number} of {len(pending)}")
         work = sample_work(run.study.spec, run.progress.sizes, map(arms.get, trial_ids))
-        if not (run.allows("metrics", work) if slowest is None else run.clock.allows(slowest)):
+        seconds = run.progress.seconds("metrics", work) if slowest is None else slowest
+        if (place, trial_ids) not in answered and not _allows(run, seconds, time.perf_counter() - start):
             scored = len(run.study.scored_rows) - len(pending) + number - 1
             run.leave_out("metrics", f"scores of held-out rows beyond {scored} of {len(run.study.scored_rows)}")
             run.progress.expect({"metrics": 0.0})
@@ -41,6 +46,11 @@ def score_answers(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]]
         run.progress.lap("metrics", work)
     for metric, count in scoring.failed.items():
         run.tracker.note(f"answers that {metric} could not judge: {count}; the first: {scoring.first_errors[metric]}")
+
+
+def _allows(run: RunContext, seconds: float, spent: float) -> bool:
+    """Return True where so many seconds more keep to the share of a time budget that scores may take."""
+    return run.clock.allows(seconds) and spent + seconds <= METRICS_SHARE * run.clock.seconds
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,12 @@ class _Scoring:
         """Yield the scores of trials that are not stored yet."""
         run = self.run
         answers = self._answers(place, trial_ids)
-        done = finished_scores(run.study.spec, run.store.read(ScoreRecord, place=place))
+        row = run.study.scored_rows[place]
+        done = finished_scores(run.study.spec, run.store.read(ScoreRecord, place=place), {place: row.tests})
         for scorer in run.study.scorers:
             for trial_id in trial_ids:
                 if (place, trial_id, scorer.name) not in done:
-                    yield self._score(scorer, run.study.scored_rows[place], answers[trial_id])
+                    yield self._score(scorer, row, answers[trial_id])
 
     def _answers(self, place: int, trial_ids: Collection[str]) -> dict[str, SampleAnswer]:
         """Return the answer of each trial; those that are not stored are made together."""
@@ -94,5 +105,5 @@ class _Scoring:
             score=score,
             error=error,
             max_new_tokens=answer.max_new_tokens,
-            fingerprint=fingerprint(scorer.name),
+            fingerprint=fingerprint(scorer.name, row.tests),
         )

@@ -50,6 +50,7 @@ from lorascope.run.time_budget import (
     study_sizes,
 )
 from lorascope.run.trackers import Tracker, join_trackers
+from lorascope.scoring.names import PYTHON_TESTS
 from lorascope.search.allocation import end_seconds
 from lorascope.search.analyses import pending_analyses
 from lorascope.search.rounds import SearchRound, pending_round
@@ -168,6 +169,7 @@ def _earlier_run(
         left_out = record.left_out if record else ()
         complete = (
             before is not None
+            and PYTHON_TESTS not in spec.metrics  # the rows have to be read, as their tests may have changed
             and _pending(spec, store, before.total_steps) is None
             and not (spec.until_decided and goes_on(store.read(LookRecord)))
             and ("solo_runs" in left_out or not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))

@@ -50,8 +50,15 @@ def own_function(name: str) -> tuple[Path, str] | None:
     return (Path(found["file"]).expanduser(), found["function"]) if found else None
 
 
-def fingerprint(name: str) -> str:
-    """Return what a metric's scores depend on beside its name: the content of the user's file; empty for others."""
+def fingerprint(name: str, tests: str | None = None) -> str:
+    """Return a hash of what a score depends on beside the metric's name; empty where that is nothing.
+
+    Args:
+        name: of the metric: a function of the user's own depends on its file.
+        tests: of the row, on which ``python_tests`` depends.
+    """
+    if name == PYTHON_TESTS and tests is not None:
+        return hashlib.sha256(tests.encode(errors="surrogatepass")).hexdigest()
     own = own_function(name)
     if own is None:
         return ""

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lorascope.errors import InputError
+from lorascope.scoring.names import BUILT_IN, PYTHON_TESTS
+
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +78,7 @@ def try_scorers(scorers: Sequence[Scorer], rows: Sequence[ScoredRow]) -> None:
 def _try(scorer: Scorer, rows: Sequence[ScoredRow]) -> None:
     for last, row in ((row is rows[-1], row) for row in rows):
         try:
-            scorer.score(row, row.reference)
+            score = scorer.score(row, row.reference)
         except ScoreError as error:
             if isinstance(error, RowError) and not last:
                 continue
@@ -83,4 +86,22 @@ def _try(scorer: Scorer, rows: Sequence[ScoredRow]) -> None:
                 f"metric {scorer.name} fails on the true answer of held-out row {row.row}: {error}",
                 remedy="correct the metric, or give rows that it can judge",
             ) from error
+        _check_known(scorer, row, score)
         return
+
+
+def _check_known(scorer: Scorer, row: ScoredRow, score: float) -> None:
+    """Raise InputError where a built-in metric does not tell a true answer from none."""
+    if scorer.name not in BUILT_IN:
+        return
+    if score < 1 - _ROUNDING:
+        raise InputError(
+            f"metric {scorer.name} gives {score:.3g}, not 1, to the true answer of held-out row {row.row}",
+            remedy="correct the row, or choose a metric that suits its answers",
+        )
+    if scorer.name == PYTHON_TESTS and scorer.score(row, "") == 1:
+        raise InputError(
+            f"metric {scorer.name}: an empty answer passes the tests of held-out row {row.row}",
+            remedy="let the tests call what the answer defines: tests that define check(candidate) need a column "
+            "entry_point, or a call of their own",
+        )

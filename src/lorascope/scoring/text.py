@@ -29,7 +29,9 @@ def exact_match(reference: str, answer: str) -> float:
 
 
 def contains(reference: str, answer: str) -> float:
-    """Return 1 where the true answer stands in the answer, with white space of any kind."""
+    """Return 1 where the true answer stands in the answer, with white space of any kind; RowError where it is empty."""
+    if not reference.split():
+        raise RowError("the true answer is empty")
     return float(" ".join(reference.split()) in " ".join(answer.split()))
 
 
@@ -61,10 +63,22 @@ def rouge_scorer() -> TextScorer:
         from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise missing("rouge_l", "rouge-score") from error
-    scorer: Any = RougeScorer(["rougeL"])
-    return TextScorer(
-        name="rouge_l", compare=lambda reference, answer: scorer.score(reference, answer)["rougeL"].fmeasure
-    )
+    scorer: Any = RougeScorer(["rougeL"], tokenizer=_Words())
+
+    def compare(reference: str, answer: str) -> float:
+        if not _Words().tokenize(reference):
+            raise RowError("the true answer has no words")
+        return float(scorer.score(reference, answer)["rougeL"].fmeasure)
+
+    return TextScorer(name="rouge_l", compare=compare)
+
+
+class _Words:
+    """Words of every script; those of ASCII are the words of rouge-score's own tokenizer, which has no others."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split a text into words of lower case."""
+        return re.findall(r"[^\W_]+", text.lower())
 
 
 def chrf_scorer() -> TextScorer:

@@ -13,7 +13,7 @@ from lorascope.records import (
     SpectrumRecord,
     TruncationRecord,
 )
-from lorascope.scoring.names import fingerprint
+from lorascope.scoring.names import PYTHON_TESTS, fingerprint
 from lorascope.spec.fields.answer import NO_TEXT
 from lorascope.spec.schema import StudySpec
 
@@ -48,6 +48,7 @@ def pending_analyses(
     n_eval: int = 0,
     text_hash: str | None = None,
     left_out: Collection[str] = (),
+    tests: Mapping[int, str | None] | None = None,
 ) -> PendingAnalyses:
     """Compare what is stored with what should be.
 
@@ -60,7 +61,8 @@ def pending_analyses(
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
         left_out: what a time budget did not suffice for: ``spectra``, ``generic_text``, ``truncation``, ``samples``
-            or ``metrics``.
+            or ``metrics``: answers that are stored are scored all the same.
+        tests: of the held-out rows, by the prompt's place; None: scores by any tests count.
     """
     stored = list(records)
     with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
@@ -75,7 +77,7 @@ def pending_analyses(
         if spec.truncation
         else (),
         samples=() if "samples" in left_out else tuple(_unanswered(spec, best, stored, n_eval)),
-        scores=() if "metrics" in left_out else tuple(_unscored(spec, scored, stored, n_eval)),
+        scores=tuple(_unscored(spec, scored, stored, n_eval, tests, only_answered="metrics" in left_out)),
     )
 
 
@@ -107,31 +109,62 @@ def _unanswered(
 
 
 def _unscored(
-    spec: StudySpec, scored: Collection[str], records: Iterable[AnalysisRecord], n_eval: int
+    spec: StudySpec,
+    scored: Collection[str],
+    records: Iterable[AnalysisRecord],
+    n_eval: int,
+    tests: Mapping[int, str | None] | None,
+    *,
+    only_answered: bool,
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the rows that lack scores; rows without a completion of their own have none."""
     if not spec.scored_metrics or not scored:
         return
     stored = list(records)
     continued = {one.place for one in stored if isinstance(one, SamplePrompt) and one.continued}
-    done = finished_scores(spec, (one for one in stored if isinstance(one, ScoreRecord)))
+    done = finished_scores(spec, (one for one in stored if isinstance(one, ScoreRecord)), tests)
+    answered = greedy_answers(spec, stored) if only_answered else None
     for place in range(1, n_eval + 1):
         missing = tuple(
             trial_id
             for trial_id in (BASE_MODEL, *scored)
-            if any((place, trial_id, metric) not in done for metric in spec.scored_metrics)
+            if (answered is None or (place, trial_id) in answered)
+            and any((place, trial_id, metric) not in done for metric in spec.scored_metrics)
         )
         if missing and place not in continued:
             yield place, missing
 
 
-def finished_scores(spec: StudySpec, records: Iterable[ScoreRecord]) -> set[tuple[int, str, str]]:
-    """Return place, trial and metric of the scores that are those of the study's answers and metrics as they are."""
+def greedy_answers(spec: StudySpec, records: Iterable[AnalysisRecord]) -> set[tuple[int, str]]:
+    """Return place and trial of the answers that are stored and that metrics compare."""
+    return {
+        (one.place, one.trial_id)
+        for one in records
+        if isinstance(one, SampleAnswer) and (one.max_new_tokens, one.temperature) == (spec.max_new_tokens, 0.0)
+    }
+
+
+def finished_scores(
+    spec: StudySpec, records: Iterable[ScoreRecord], tests: Mapping[int, str | None] | None = None
+) -> set[tuple[int, str, str]]:
+    """Return place, trial and metric of the scores that are those of the study's answers and metrics as they are.
+
+    Args:
+        spec: the study.
+        records: scores that are stored.
+        tests: of the held-out rows, by the prompt's place; None: scores by any tests count.
+    """
     prints = {name: fingerprint(name) for name in spec.scored_metrics}
+
+    def is_current(one: ScoreRecord) -> bool:
+        if one.metric == PYTHON_TESTS:
+            return tests is None or one.fingerprint == fingerprint(PYTHON_TESTS, tests.get(one.place))
+        return one.fingerprint == prints.get(one.metric)
+
     return {
         (one.place, one.trial_id, one.metric)
         for one in records
-        if (one.max_new_tokens, one.fingerprint) == (spec.max_new_tokens, prints.get(one.metric))
+        if one.max_new_tokens == spec.max_new_tokens and is_current(one)
     }
 
 

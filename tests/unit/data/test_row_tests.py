@@ -35,6 +35,18 @@ def test_held_out_rows_keep_their_own_tests(tokenizer: PreTrainedTokenizerFast, 
     assert 0 < len(found) < len(held_out)
 
 
+def test_a_check_that_nothing_calls_is_called(tokenizer: PreTrainedTokenizerFast, write_rows: WriteRows) -> None:
+    check = "def check(candidate):\n    assert candidate(1) == 2\n"
+    called = check + "check(other)\n"
+    rows = [
+        {"prompt": f"ask {n}", "completion": f"say {n}", "test": called if n % 2 else check, "entry_point": "twice"}
+        for n in range(40)
+    ]
+    spec = spec_of(write_rows(rows))
+    found = row_tests(spec, tokenizer, prepare(spec, tokenizer).eval)
+    assert set(found.values()) == {called, check + "\ncheck(twice)\n"}
+
+
 def test_rows_without_tests_are_refused(tokenizer: PreTrainedTokenizerFast, write_rows: WriteRows) -> None:
     rows = [{"prompt": f"ask {n}", "completion": f"say {n}"} for n in range(40)]
     spec = spec_of(write_rows(rows))

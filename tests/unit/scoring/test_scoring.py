@@ -48,6 +48,33 @@ def test_rouge_and_chrf_are_those_of_their_libraries() -> None:
     assert score("rouge_l", ROW.reference) == score("chrf", ROW.reference) == 1.0
 
 
+def test_rouge_reads_words_of_every_script() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    row = ScoredRow(row=1, prompt="", reference="오늘 서울 날씨는 맑습니다")
+    assert score("rouge_l", row.reference, row) == 1.0
+    assert score("rouge_l", "오늘 부산 날씨는 맑습니다", row) == pytest.approx(3 / 4)
+    row = ScoredRow(row=1, prompt="", reference="a_b Snake-case 3.5 don't")
+    for answer in ("a b snake case", "3 5 don t x", "A_B"):
+        assert score("rouge_l", answer, row) == RougeScorer(["rougeL"]).score(row.reference, answer)["rougeL"].fmeasure
+
+
+@pytest.mark.parametrize("name", ["contains", "rouge_l"])
+def test_an_empty_true_answer_cannot_be_judged(name: str) -> None:
+    with pytest.raises(ScoreError, match="the true answer"):
+        score(name, "whatever", ScoredRow(row=1, prompt="", reference=" \n"))
+
+
+def test_a_built_in_metric_that_fails_its_own_row_is_refused_before_training() -> None:
+    wrong = ScoredRow(row=2, prompt="", reference="x = 1", tests="assert x == 2")
+    empty = ScoredRow(row=5, prompt="", reference="x = 1", tests="def check(candidate):\n    assert candidate(1)")
+    scorers = load_scorers(["python_tests"])
+    with pytest.raises(InputError, match="gives 0, not 1, to the true answer of held-out row 2"):
+        try_scorers(scorers, [wrong])
+    with pytest.raises(InputError, match="an empty answer passes the tests of held-out row 5"):
+        try_scorers(scorers, [empty])
+
+
 @pytest.mark.parametrize(
     ("name", "library"), [("rouge_l", "rouge_score.rouge_scorer"), ("chrf", "sacrebleu.metrics.chrf")]
 )
@@ -113,7 +140,8 @@ def test_fingerprint_follows_the_file(tmp_path: Path) -> None:
     name = write_metric(tmp_path, "score = len")
     before = fingerprint(name)
     write_metric(tmp_path, "score = max")
-    assert fingerprint("exact_match") == ""
+    assert fingerprint("exact_match") == fingerprint("exact_match", "assert x") == ""
+    assert len({fingerprint("python_tests", tests) for tests in (None, "assert x", "assert y")}) == 3
     assert len({before, fingerprint(name), fingerprint(f"{tmp_path}/gone.py:score")}) == 3
 
 

@@ -122,6 +122,30 @@ def test_scores_are_pending_for_every_metric_and_seed_of_rows_with_a_completion(
     assert pending_analyses(without, BEST, [], scored=scored, n_eval=3).scores == ()
 
 
+def test_changed_tests_of_a_row_make_its_scores_pending() -> None:
+    spec = SPEC.model_copy(update={"samples": 0, "metrics": ("python_tests",)})
+    tests = {1: "assert x", 2: "assert y"}
+    stored = [
+        score(trial_id, place, "python_tests", fingerprint=fingerprint("python_tests", code))
+        for trial_id in (BASE_MODEL, "r2")
+        for place, code in tests.items()
+    ]
+
+    def pending(now: dict[int, str | None] | None) -> object:
+        return pending_analyses(spec, BEST, stored, scored=("r2",), n_eval=2, tests=now).scores
+
+    assert pending({**tests}) == pending(None) == ()
+    assert pending({1: "assert x", 2: "assert z"}) == ((2, (BASE_MODEL, "r2")),)
+
+
+def test_stored_answers_are_scored_where_a_budget_left_the_others_out() -> None:
+    spec = SPEC.model_copy(update={"samples": 0, "metrics": ("contains", "chrf")})
+    stored: list[AnalysisRecord] = [answer(BASE_MODEL, 1), answer("r2", 1), answer("r2", 2, 9)]
+    stored += [score(BASE_MODEL, 1), score("r2", 1)]
+    found = pending_analyses(spec, BEST, stored, scored=("r2",), n_eval=2, left_out=("metrics",))
+    assert found.scores == ((1, (BASE_MODEL, "r2")),)
+
+
 def test_a_changed_file_of_metrics_makes_its_scores_pending(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("score = max", encoding="utf-8")

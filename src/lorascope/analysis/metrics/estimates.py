@@ -18,7 +18,7 @@ from lorascope.analysis.estimates.losses import Floats
 from lorascope.analysis.estimates.paired import LEVEL, SeedRows, Uncertain, differences, losses
 from lorascope.analysis.estimates.shares import is_binary, share_differences, share_levels
 from lorascope.analysis.section import Interval
-from lorascope.analysis.verdict.claims import shown_above
+from lorascope.analysis.verdict.claims import pair_chances
 
 FEWEST_DIFFERENT = 10
 """Rows that have to differ for a variance of values other than 0 and 1 to be believed."""
@@ -81,8 +81,12 @@ def deficits(ranks: Mapping[int, SeedRows]) -> Deficits:
 def shown_below(best: int, below: Deficits) -> dict[int, bool]:
     """Return for each other rank whether it is shown to be below the best, with a chance of error of 5% over all."""
     ranks = list(dict.fromkeys(rank for rank, _ in below))
-    chances = shown_above(below, ranks, 0.0)
-    return {rank: chances[rank] <= LEVEL and below[rank, best].interval().low > 0 for rank in ranks if rank != best}
+    chances = pair_chances(below, 0.0)
+    return {
+        rank: chances.get((rank, best), 1.0) <= LEVEL and below[rank, best].interval().low > 0
+        for rank in ranks
+        if rank != best
+    }
 
 
 def rows_to_show(deficit: float, found: Uncertain, rows: int, pairs: int) -> int | None:

@@ -29,9 +29,10 @@ def accuracy_rows(data: StudyData, choices: Mapping[int, RankChoice]) -> dict[in
         further = [data.further.get(trial.trial_id, ()) for trial in choice.trials]
         counts = [_counts(one, more) for one, more in zip(last, further, strict=True)]
         rows = data.looks[-1].rows if data.looks else None
-        whole = [count for count in counts if count is not None and len(count[0]) >= (rows or 0)]
-        if len(whole) == len(counts):
-            found[rank] = seed_rows(whole, rows)
+        whole = [count for count in counts if count is not None]
+        if whole and len(whole) == len(counts):
+            there = min(len(correct) for correct, _ in whole)  # a rank that settled early has no further rows
+            found[rank] = seed_rows(whole, there if rows is None else min(rows, there))
     return found
 
 

@@ -12,8 +12,8 @@ from lorascope.analysis.estimates.paired import SeedRows
 from lorascope.analysis.estimates.ranks import RankChoice
 from lorascope.analysis.metrics.token_accuracy import base_accuracy, common_accuracy
 from lorascope.analysis.study_data import StudyData
-from lorascope.records import BASE_MODEL
-from lorascope.scoring.names import TOKEN_ACCURACY
+from lorascope.records import BASE_MODEL, ScoreRecord
+from lorascope.scoring.names import PYTHON_TESTS, TOKEN_ACCURACY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +44,8 @@ def metric_values(data: StudyData, choices: Mapping[int, RankChoice]) -> Iterato
 def _scored(data: StudyData, choices: Mapping[int, RankChoice], name: str) -> MetricValues | None:
     """Return the scores of ranks at their best settings; None where no row has scores of all."""
     scores: dict[str, dict[int, float | None]] = {}
-    for one in data.scores:
-        if (one.metric, one.max_new_tokens) == (name, data.spec.max_new_tokens):
-            scores.setdefault(one.trial_id, {})[one.place] = one.score
+    for one in _of_one_version(data, name):
+        scores.setdefault(one.trial_id, {})[one.place] = one.score
     trials = {rank: {t.seed: t.trial_id for t in choice.trials} for rank, choice in choices.items()}
     seeds = [seed for seed in data.seeds if all(own.get(seed) in scores for own in trials.values())]
     names = [own[seed] for own in trials.values() for seed in seeds]
@@ -61,6 +60,15 @@ def _scored(data: StudyData, choices: Mapping[int, RankChoice], name: str) -> Me
         base=_rows([base], places) if all(base.get(place) is not None for place in places) else None,
         failed=len(everywhere) - len(places),
     )
+
+
+def _of_one_version(data: StudyData, name: str) -> list[ScoreRecord]:
+    """Return the scores of a metric, those of its newest version alone; rows have tests of their own."""
+    wanted = (name, data.spec.max_new_tokens)
+    found = [one for one in data.scores if (one.metric, one.max_new_tokens) == wanted]
+    first = sorted(found, key=lambda one: (one.trial_id != BASE_MODEL, one.place), reverse=True)
+    newest = {one.place if name == PYTHON_TESTS else 0: one.fingerprint for one in first}  # scored again in this order
+    return [one for one in found if one.fingerprint == newest[one.place if name == PYTHON_TESTS else 0]]
 
 
 def _rows(seeds: Sequence[Mapping[int, float | None]], places: Sequence[int]) -> SeedRows:

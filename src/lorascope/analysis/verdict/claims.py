@@ -66,9 +66,14 @@ def shown_above(
 
     All pairs are tested two-sided and corrected over the pairs; a rank takes the smallest of those it loses.
     """
-    pairs = [(a, b) for (a, b), found in differences.items() if found.value > 0 or (found.value == 0 and a < b)]
-    chances = holm([differences[pair].chance_within(margin) for pair in pairs])
     lost: dict[int, list[float]] = {rank: [1.0] for rank in names}
-    for (rank, _), chance in zip(pairs, chances, strict=True):
+    for (rank, _), chance in pair_chances(differences, margin).items():
         lost[rank].append(chance)
     return {rank: min(found) for rank, found in lost.items()}
+
+
+def pair_chances(differences: Mapping[tuple[int, int], Uncertain], margin: float) -> dict[tuple[int, int], float]:
+    """Return the two-sided p-value of every pair, the rank of the higher loss first, corrected over the pairs."""
+    pairs = [(a, b) for (a, b), found in differences.items() if found.value > 0 or (found.value == 0 and a < b)]
+    chances = holm([differences[pair].chance_within(margin) for pair in pairs])
+    return dict(zip(pairs, chances, strict=True))

@@ -1,6 +1,7 @@
 """Metrics of made-up studies: who is shown to be below, by how much, and in which words."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 from scipy.stats import ttest_rel
 
 from lorascope.analysis import load_study, summarize, summarize_data
+from lorascope.analysis.estimates.paired import Uncertain
+from lorascope.analysis.estimates.ranks import choose
+from lorascope.analysis.metrics.estimates import shown_below
 from lorascope.analysis.metrics.schema import MetricSection
+from lorascope.analysis.metrics.token_accuracy import accuracy_rows, common_accuracy
 from lorascope.message import Message
-from lorascope.records import BASE_MODEL, EvalRecord, ScoreRecord
+from lorascope.records import BASE_MODEL, EvalRecord, FurtherEvalRecord, LookRecord, ScoreRecord
 from lorascope.search.best import last_finite
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
@@ -25,8 +30,9 @@ NAME = "exact_match"
 
 
 def put_scores(
-    folder: Path, scores: Solved, *, name: str = NAME, failed: tuple[int, ...] = (), length: int = 64
-) -> None:
+    folder: Path, scores: Solved, *, name: str = NAME, failed: tuple[int, ...] = (), length: int = 64,
+    fingerprint: str = "",
+) -> None:  # fmt: skip
     """Store the scores of each trial's answers of so many tokens, those of some places as failed."""
     with StudyStore.create(folder / "study.db") as store:
         store.put_all(
@@ -34,7 +40,7 @@ def put_scores(
                 ScoreRecord(
                     trial_id=trial_id, metric=name, place=place, score=None if place in failed else float(value),
                     error=Message("verbatim", text="no") if place in failed else None, max_new_tokens=length,
-                    fingerprint="",
+                    fingerprint=fingerprint,
                 )
                 for trial_id, values in scores.items()
                 for place, value in enumerate(values, 1)
@@ -145,12 +151,41 @@ def test_rows_that_failed_and_answers_of_other_lengths_are_left_out(study: Path)
     assert [part.name for part in summarize(study).metrics] == ["token_accuracy"]
 
 
+def test_versions_of_a_metric_are_never_mixed(make_study: Callable[..., Path]) -> None:
+    own = "mine.py:score"
+    folder = make_study(spec=StudySpec(ranks=(8, 128), metrics=(own,)), floors={8: 1.3, 128: 1.2})
+    trials = (BASE_MODEL, "r8", "r128")
+    put_scores(folder, {trial: np.zeros(50) for trial in trials}, name=own, fingerprint="z")
+    put_scores(folder, {trial: np.ones(30) for trial in trials}, name=own, fingerprint="a")
+    found = section_of(folder, own)
+    assert (found.rows, found.base_score, [part.score for part in found.ranks]) == (30, 1.0, [1.0, 1.0])
+
+
+def test_rows_with_tests_of_their_own_are_compared_together(make_study: Callable[..., Path]) -> None:
+    folder = make_study(spec=StudySpec(ranks=(8, 128), metrics=("python_tests",)), floors={8: 1.3, 128: 1.2})
+    for tests, rows in (("a", 40), ("b", 25)):
+        put_scores(folder, {"r8": np.ones(rows), "r128": np.ones(rows)}, name="python_tests", fingerprint=tests)
+    assert section_of(folder, "python_tests").rows == 40
+
+
 def test_too_few_rows_have_no_verdict(study: Path) -> None:
     put_scores(study, {trial: solved(share, 19, 1) for trial, share in (("r8", 0.1), ("r128", 0.9), ("r256", 0.9))})
     found = section_of(study)
     assert found.verdict == "too_few"
     assert not any(part.shown for part in found.ranks)
     assert "Too few rows for a verdict, which needs 20." in say(found.text)
+
+
+def test_shown_is_about_the_pair_with_the_best_rank() -> None:
+    one = Uncertain(value=0.1, variance=0.0025, degrees=100)  # p = 0.048
+    pairs = {
+        (8, 256): one, (8, 128): Uncertain(value=0.2, variance=0.0001, degrees=100),
+        (128, 256): Uncertain(value=0.05, variance=0.0025, degrees=100),
+    }  # fmt: skip
+    below = pairs | {(b, a): found.turned() for (a, b), found in pairs.items()}
+    assert one.interval().low > 0
+    assert shown_below(256, below) == {8: False, 128: False}
+    assert shown_below(128, below)[8]
 
 
 def test_one_rank_is_compared_with_nothing(make_study: Callable[..., Path]) -> None:
@@ -176,6 +211,24 @@ def test_token_accuracy_is_correct_over_target_tokens(make_study: Callable[..., 
         assert part.token_accuracy_ci95[0] < part.token_accuracy < part.token_accuracy_ci95[1]
     assert (section.name, section.verdict, section.best) == ("token_accuracy", "differs", 128)
     assert 0 < section.base_score < section.ranks[0].score
+
+
+def test_a_rank_that_settled_early_keeps_its_token_accuracy(make_study: Callable[..., Path]) -> None:
+    folder = make_study(spec=StudySpec(ranks=(8, 128), seeds=(0,)), floors={8: 1.9, 128: 1.2})
+    data = load_study(folder)
+    choices = choose(data, summarize(folder).trials)
+    more = FurtherEvalRecord(
+        trial_id="r128", first_row=201, example_nats=(20.0,) * 50, example_target_tokens=(20,) * 50, seconds=1.0,
+        example_correct_tokens=(10,) * 50,
+    )  # fmt: skip
+    look = LookRecord(
+        look=2, ranks=(128,), lora_alphas=(), learning_rates=(), seeds=(0,), rows=250, information=1.0,
+        next="exhausted", next_ranks=(), next_value=0, next_seconds=0.0,
+    )  # fmt: skip
+    later = replace(data, looks=(look,), further={"r128": (more,)})
+    rows = {rank: len(one.target_tokens) for rank, one in accuracy_rows(later, choices).items()}
+    assert rows == {8: 200, 128: 250}
+    assert {len(one.target_tokens) for one in common_accuracy(later, choices).values()} == {200}
 
 
 def test_table_and_words_in_two_languages(study: Path) -> None:
