@@ -63,6 +63,7 @@ SOCKET = "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout
         SPAWN,
         "import os\nos.system('true')\nraise SystemExit",
         "import multiprocessing\nmultiprocessing.Process(target=print).start()",
+        "import multiprocessing\nmultiprocessing.get_context('spawn').Process(target=print).start()",
         "import os\nos.kill(os.getppid(), 9)",
         "def f():\n    f()\nimport sys\nsys.setrecursionlimit(10**9)\nf()",
         "open('big', 'wb').write(bytes(64 << 20))",
@@ -73,6 +74,19 @@ def test_code_that_takes_too_much_fails(code: str) -> None:
     assert not passes(code, "", SHORT)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 1\nassert asyncio.run(f()) == 1",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int = 1",
+        "from concurrent.futures import ThreadPoolExecutor\nassert list(ThreadPoolExecutor(4).map(abs, [-1])) == [1]",
+        "import sqlite3\nsqlite3.connect(':memory:').execute('select 1')",
+    ],
+)
+def test_code_may_use_threads_loops_and_data_classes(code: str) -> None:
+    assert passes(code, "", SHORT)
+
+
 def test_code_that_loops_for_ever_is_ended() -> None:
     began = time.monotonic()
     assert not passes("while True:\n    pass", "", Limits(seconds=1))
@@ -81,7 +95,15 @@ def test_code_that_loops_for_ever_is_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["open({0!r}, 'w')", "__import__('os').mkdir({0!r})", "__import__('os').rename('a', {0!r})"]
+    "how",
+    [
+        "open({0!r}, 'w')",
+        "__import__('os').mkdir({0!r})",
+        "__import__('os').rename('a', {0!r})",
+        "__import__('os').mkfifo({0!r})",
+        "__import__('sqlite3').connect({0!r})",
+        "__import__('sqlite3').connect('file:' + {0!r}, uri=True)",
+    ],
 )
 def test_code_that_writes_outside_fails_and_has_written_nothing(how: str, tmp_path: Path) -> None:
     target = tmp_path / "made"
