@@ -71,7 +71,8 @@ def _refuse(*_arguments: object, **_more: object) -> None:
 
 def refuse_outside(folder: str) -> None:
     """Let nothing in this process write outside of a folder, start a process or open a socket to another process."""
-    os.mkfifo = os.mknod = _posixsubprocess.fork_exec = _refuse  # these have no audit event
+    for module, name in ((os, "mkfifo"), (os, "mknod"), (_posixsubprocess, "fork_exec")):  # they have no audit event
+        setattr(module, name, _refuse)
 
     def is_inside(path: str | bytes | os.PathLike[str]) -> bool:
         name = os.fsdecode(path)
