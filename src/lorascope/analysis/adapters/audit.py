@@ -1,4 +1,4 @@
-"""Audit of one adapter: how much of its rank is used, from what was measured of it."""
+"""Audit of one adapter: how much of its rank its losses and singular values show to be used."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ ADAPTER = "adapter"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AuditRecords:
-    """What was measured of an adapter."""
+    """Measurements of one adapter."""
 
     adapter: str
     model: str
