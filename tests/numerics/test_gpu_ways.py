@@ -53,4 +53,5 @@ def test_float32_product_keeps_small_updates(monkeypatch: pytest.MonkeyPatch, bi
         own, update = segment.slots, 0.5 * h.double() @ segment.adapter.B.double().T
         assert update.norm() < 1e-2 * wanted[own].norm()
         assert abs(((found.double() - wanted)[own] * update).sum() / update.square().sum() - 1) < 0.05
-    assert torch.equal(found[32:], wanted[32:].bfloat16())
+    # rows of no segment: a float32 sum beside the middle of two bfloat16 numbers may be rounded to either
+    torch.testing.assert_close(found[32:], wanted[32:].bfloat16(), rtol=2**-7, atol=1e-6)
