@@ -12,13 +12,14 @@ import torch
 from bound import attention_seconds, record_products, recorded_attention, replay_seconds
 from jobs import Job, Result, StepShare, peak_rss_bytes, seconds_since, shown_source, study_of
 from lorascope.data.dataset import Example, Examples, Splits
+from lorascope.engine.forward import FrozenModel
 from lorascope.engine.loop import TrialGroup, train_group
 from lorascope.engine.step import train_step
 from lorascope.engine.trial import TrainingTrial
 from lorascope.measure.clock import StepClock
 from lorascope.measure.memory import retain_freed_memory
 from lorascope.records import EvalRecord, LookRecord, ResolvedStudy, StepRecord, TrialOutcome, TrialRecord
-from lorascope.run.prepare import prepare_study
+from lorascope.run.prepare import PreparedStudy, prepare_study
 from lorascope.run.trackers import SoloResult
 from lorascope.search.trials import plan_trials
 
@@ -66,19 +67,8 @@ def train_lorascope(job: Job) -> Result:
     """Train all ranks of a job together, as ``lorascope run`` does but without evaluations."""
     spec, kept = study_of(job), KeptSteps()
     study = prepare_study(spec, None, kept)
-    splits = _splits(study.splits, job.row_lengths)
-    trials = [TrainingTrial(r, spec, study.frozen.layers, study.frozen.model.dtype) for r in plan_trials(spec)]
     clock = StepClock(study.device)
-    group = TrialGroup(
-        frozen=study.frozen,
-        trials=trials,
-        splits=splits,
-        spec=spec,
-        total_steps=study.resolved.total_steps,
-        recorder=kept,
-        probe=clock,
-        check_stop=_go_on,
-    )
+    group = joint_group(study, kept, clock, job.row_lengths)
     before = psutil.Process().memory_info().rss
     start = time.perf_counter()
     with retain_freed_memory(study.device):
@@ -97,7 +87,7 @@ def train_lorascope(job: Job) -> Result:
             step_losses=_losses(kept.records),
             step_seconds=tuple(clock.step_seconds),
             step_tokens=tuple(clock.step_tokens),
-            trainable_parameters=sum(trial.adapter.flat.numel() for trial in trials),
+            trainable_parameters=sum(trial.adapter.flat.numel() for trial in group.trials),
             data_hash=study.splits.data_hash,
             threads=torch.get_num_threads(),
             dtype=study.resolved.dtype,
@@ -109,6 +99,39 @@ def train_lorascope(job: Job) -> Result:
             },
         )
         return measured.model_copy(update={"shares": _shares(group, measured.step_seconds, job.bound_steps)})
+
+
+def joint_group(
+    study: PreparedStudy, recorder: KeptSteps, clock: StepClock, row_lengths: tuple[int, ...] | None = None
+) -> TrialGroup:
+    """Return all trials of a study in one group, with no row held out."""
+    frozen = study.frozen
+    return TrialGroup(
+        frozen=frozen,
+        trials=[TrainingTrial(r, study.spec, frozen.layers, frozen.model.dtype) for r in plan_trials(study.spec)],
+        splits=_splits(study.splits, row_lengths),
+        spec=study.spec,
+        total_steps=study.resolved.total_steps,
+        recorder=recorder,
+        probe=clock,
+        check_stop=_go_on,
+    )
+
+
+def repeat_step(group: TrialGroup, step: int, frozen: FrozenModel) -> Sequence[StepRecord]:
+    """Take a step on the rows that it had, over the group's base or another form of it."""
+    for trial in group.trials:
+        trial.steps_done = step
+    return train_step(
+        frozen,
+        group.trials,
+        group.splits.train,
+        group.spec,
+        total_steps=group.total_steps,
+        probe=group.probe,
+        warmup=False,
+        check_stop=_go_on,
+    )
 
 
 def _go_on() -> None:
@@ -146,18 +169,7 @@ def _shares(group: TrialGroup, training_seconds: Sequence[float], n_steps: int) 
 
 def _share(group: TrialGroup, step: int, training_seconds: float) -> StepShare:
     def again() -> Sequence[StepRecord]:
-        for trial in group.trials:
-            trial.steps_done = step
-        return train_step(
-            group.frozen,
-            group.trials,
-            group.splits.train,
-            group.spec,
-            total_steps=group.total_steps,
-            probe=group.probe,
-            warmup=False,
-            check_stop=_go_on,
-        )
+        return repeat_step(group, step, group.frozen)
 
     with recorded_attention() as attention:
         products = record_products(again)

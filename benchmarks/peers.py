@@ -13,6 +13,7 @@ from rich.table import Table
 
 from comparison import OURS, Standing, largest_difference, spread, standings
 from jobs import BUILTIN_ROWS, PEERS, Job, ProgramName, Result, shown_source
+from levels import LEVELS
 from lorascope.text.numbers import format_seconds
 from lorascope.units import format_bytes
 from processes import measure, prepare_model
@@ -23,16 +24,6 @@ _BY_MODEL: dict[str, tuple[int, tuple[ProgramName, ...]]] = {
     "opt-350m": (24, ("trainer", "trainer-bf16")),
 }
 """Rows and peers of each model where nothing else is asked."""
-
-_LEVELS = {
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-    "avx512": {
-        "ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512",
-    },
-    "avx512-bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
-    "native": dict[str, str](),
-}  # fmt: skip
-"""Instructions that programs may use, as the libraries' variables say it; lorascope's kernels follow oneDNN's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +50,7 @@ def read_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--ranks", type=_ranks, default=(8, 128, 256), help="default: 8,128,256")
     parser.add_argument("--peers", type=_peers, help=f"some of {','.join(PEERS)}")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; every second one runs backwards")
-    parser.add_argument("--level", choices=_LEVELS, default="native", help="instructions that every program may use")
+    parser.add_argument("--level", choices=LEVELS, default="native", help="instructions that every program may use")
     parser.add_argument("--with-float32", action="store_true", help="compare losses with the float32 engine's, too")
     parser.add_argument(
         "--answers-only", action="store_true", help="loss on answers alone, rows as in the preset opt-350m-codealpaca"
@@ -113,7 +104,7 @@ def jobs_of(options: Options, model: str, number: int) -> list[Job]:
 
 def main() -> None:
     options, console = read_options(sys.argv[1:]), Console(width=WIDTH)
-    os.environ.update(_LEVELS[options.level])
+    os.environ.update(LEVELS[options.level])
     model = prepare_model(options.model)
     rounds: list[list[Result]] = []
     for number in range(options.repeats):

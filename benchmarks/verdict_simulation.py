@@ -9,6 +9,7 @@ Each scenario is written as soon as it is done, so that the whole can run in pie
 
 import argparse
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,10 +20,16 @@ import numpy as np
 
 from lorascope.analysis.summarize import summarize_data
 from lorascope.analysis.summary import StudySummary
+from lorascope.analysis.verdict.recommend import PRICE
 from made_up_studies import MadeUp, Truth, studies
 
 RESULT = Path(__file__).parent / "results" / "verdict-simulation.json"
 SHOWN = 0.05
+WAYS = (
+    "recommended", "always about 16", "always the smallest", "always the largest", "lowest at one rate and seed",
+    "lowest of all",
+)  # fmt: skip
+"""Ways to choose a rank: the program's, folklore's, and those of scripts that compare single runs."""
 EFFECTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 SEEDS = (1, 2, 3, 5)
 ROWS = (100, 256)
@@ -53,6 +60,8 @@ class Score:
     too_short: float
     adequate: float
     no_measurable_difference: float
+    regret: dict[str, float]
+    """Mean regret of each way to choose a rank, in nats a token: true loss and price above those of the best choice."""
 
 
 def scenarios() -> dict[str, Truth]:
@@ -105,6 +114,7 @@ class _Marks:
     false_adequate: bool
     named: bool
     kind: str
+    regret: dict[str, float]
 
 
 def score(name: str, truth: Truth, count: int) -> Score:
@@ -118,7 +128,9 @@ def score(name: str, truth: Truth, count: int) -> Score:
     fields = ("loss_covered", "excess_covered", "excess_width", "matters", "named")
     errors = ("false_worse", "false_inadequate", "false_adequate")
     named = {kind: kinds[kind] / count for kind in ("too_short", "adequate", "no_measurable_difference")}
-    return Score(scenario=name, studies=count, **{field: share(field) for field in (*fields, *errors)}, **named)
+    regret = {way: round(float(np.mean([mark.regret[way] for mark in marks])), 6) for way in WAYS}
+    shares = {field: share(field) for field in (*fields, *errors)}
+    return Score(scenario=name, studies=count, **shares, **named, regret=regret)
 
 
 def _mark(study: MadeUp, summary: StudySummary) -> _Marks:
@@ -139,7 +151,25 @@ def _mark(study: MadeUp, summary: StudySummary) -> _Marks:
         false_adequate=any(claims[rank].adequate_p <= SHOWN and above[rank] > tolerance for rank in above),
         named=summary.verdict.kind != "too_short" and named == enough,
         kind=summary.verdict.kind,
+        regret=_regret(study, summary),
     )
+
+
+def _regret(study: MadeUp, summary: StudySummary) -> dict[str, float]:
+    """Return the regret of each way to choose a rank: loss, and a price for each doubling of the rank."""
+    price = PRICE * summary.study.tolerance
+    cost = {rank: floor + price * math.log2(rank) for rank, floor in study.floors.items()}
+    rates, seeds = summary.study.learning_rates, summary.study.seeds
+    script = [trial for trial in summary.trials if trial.learning_rate == rates[0] and trial.seed == seeds[0]]
+    chosen = {
+        "recommended": summary.recommendation.use.rank,
+        "always about 16": min(cost, key=lambda rank: (abs(math.log2(rank / 16)), rank)),
+        "always the smallest": min(cost),
+        "always the largest": max(cost),
+        "lowest at one rate and seed": min(script, key=lambda trial: trial.eval_loss or math.inf).rank,
+        "lowest of all": next(part.rank for part in summary.ranks if part.excess_loss == 0),
+    }
+    return {way: cost[rank] - min(cost.values()) for way, rank in chosen.items() if rank is not None}
 
 
 def _holds(interval: tuple[float, float] | None, value: float) -> bool:
@@ -176,6 +206,15 @@ def pivot(scores: dict[str, Score], field: str) -> str:
     return "\n".join(lines)
 
 
+def regret_table(scores: list[Score]) -> str:
+    """Write the regret of each way to choose as Markdown, in thousandths of a nat a token."""
+    means = {way: float(np.mean([found.regret[way] for found in scores])) for way in WAYS}
+    rows = {found.scenario: found.regret for found in scores} | {"*mean*": means}
+    heading = [f"| scenario | {' | '.join(WAYS)} |", "| --- |" + " --: |" * len(WAYS)]
+    lines = (f"| {name} | {' | '.join(f'{1000 * of[way]:.2f}' for way in WAYS)} |" for name, of in rows.items())
+    return "\n".join([*heading, *lines])
+
+
 def read_arguments(text: str | None) -> argparse.Namespace:
     """Read which scenarios to simulate, with how many studies each."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,6 +245,7 @@ def main() -> None:
     ):
         print(f"{field}\n\n{pivot(scores, field)}\n")
     print(table(list(scores.values())))
+    print(f"\nregret\n\n{regret_table(list(scores.values()))}")
 
 
 if __name__ == "__main__":

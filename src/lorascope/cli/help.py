@@ -14,7 +14,7 @@ ALL = "--help-all"
 _COMMON = frozenset(
     {
         "--out", "--serve", "--model", "--dataset", "--ranks", "--target-modules", "--learning-rates", "--seeds",
-        "--max-steps", "--tolerance", "--cost", "--device", "--show", "--truncate", "--to",
+        "--max-steps", "--time-budget", "--until-decided", "--tolerance", "--device", "--show", "--truncate", "--to",
     }
 )  # fmt: skip
 _NAMES_WIDTH = 32
@@ -24,6 +24,7 @@ _EXAMPLES = {
     "run": (
         "demo",
         "--model facebook/opt-350m --dataset rows.jsonl --ranks 8,64",
+        "--dataset rows.jsonl --time-budget 1h --until-decided",
         "studies/demo --seeds 0,1,2 --out studies/three-seeds",
     ),
     "plan": ("opt-350m-codealpaca --device L4", "--model facebook/opt-350m --dataset rows.jsonl --ranks 8,64"),

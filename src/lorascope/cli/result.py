@@ -53,7 +53,8 @@ def show_result(console: Console, summary: StudySummary, folder: Path) -> None:
 
 
 def _title(summary: StudySummary, width: int) -> Text:
-    study, seconds = summary.study, study_seconds(summary)
+    study = summary.study
+    seconds = sum(part.spent_seconds for part in summary.time_book) or study_seconds(summary)
     alphas = {alpha for part in summary.ranks for alpha in part.lora_alphas}
     sets = summary.target_sets.sets if summary.target_sets else ()
     axes: list[tuple[Collection[object], str]] = [(sets, "set")] if sets else []
@@ -199,21 +200,18 @@ def _needs(summary: StudySummary) -> Iterator[RenderableType]:
     found = [need for need in needs(summary) if need.rank is not None]
     if len({need.rank for need in found}) == 1:
         badges = {need.badge for need in found} - {""}
-        yield Text(f"Every need points to rank {found[0].rank}{_bracketed(badges)}.")
+        within = f"{', '.join(sorted(badges))}, within {summary.study.tolerance:g} nats of the best"
+        yield Text(f"Every need points to rank {found[0].rank}{f' ({within})' if badges else ''}.")
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     for right in (False, True, False, False):
         table.add_column(justify="right" if right else "left")
-    table.add_row("", "rank", "", "good enough?", style="dim")
+    table.add_row("", "rank", "", f"within {summary.study.tolerance:g}?", style="dim")
     for need in found:
         table.add_row(*_cells(need))
     if summary.recommendation.time.reason.code == "advice.unsteady_times":
         table.add_row("Fastest", NONE, "cannot tell from these times")
     yield table
-
-
-def _bracketed(badges: set[str]) -> str:
-    return f" ({', '.join(sorted(badges))})" if badges else ""
 
 
 def _cells(need: Need) -> tuple[RenderableType, ...]:

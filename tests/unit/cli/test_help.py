@@ -11,7 +11,7 @@ from lorascope.spec.load import preset_names
 from lorascope.spec.schema import StudySpec
 
 FLAGS = {f"--{name.replace('_', '-')}" for name in StudySpec.model_fields}
-GROUPS = ("Study", "Data", "LoRA", "Training", "Answer", "Measuring", "Compute")
+GROUPS = ("Study", "Data", "LoRA", "Training", "Answer", "Compute")
 
 
 def helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
