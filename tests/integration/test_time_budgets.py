@@ -144,6 +144,7 @@ def test_training_that_became_slow_begins_anew_with_fewer_steps(
     one_rate = spec.model_copy(update={"learning_rates": (5e-3,), "until_decided": False, "seeds": (0,)})
     with monkeypatch.context() as patch:
         patch.setattr(study_round, "_SLACK", 0.0)
+        patch.setattr(study_round, "_PACED_SHARE", 0.0)
         watcher = execute(one_rate, tmp_path / "study")
     steps = steps_of(tmp_path / "study")
     assert steps == study_round._PACED_STEPS + 1

@@ -5,8 +5,6 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from statistics import fmean
 
 from lorascope.message import Message
 from lorascope.records import SETTLED, EvalRecord, LookRecord, OutcomeState, StepRecord, TrialOutcome, TrialRecord
@@ -42,7 +40,8 @@ from lorascope.store.tables import Record
 _KEEP_SECONDS = 10.0
 _PACED_STEPS = 3
 """Steps after which the pace is known."""
-_RECENT_STEPS = 8
+_PACED_SHARE = 0.05
+"""Share of the time left that the pace is averaged over: a machine that is busy for a moment costs no steps."""
 _SLACK = 1.1
 """A round may seem to take this much longer than there is time, as a pace varies."""
 _MOST_LOST = 3
@@ -72,7 +71,8 @@ class RoundTrainer:
         self._lost: Counter[str] = Counter()
         self._are_costs_known = False
         self._kept_at = time.monotonic()
-        self._paces: defaultdict[int, deque[float]] = defaultdict(partial(deque, maxlen=_RECENT_STEPS))
+        self._recent: defaultdict[int, deque[tuple[float, float]]] = defaultdict(deque)
+        """Seconds and work of the last steps of a group."""
 
     def train(self) -> bool:
         """Train the trials that have not ended, and return True where none of them has to be tried again."""
@@ -217,15 +217,19 @@ class RoundTrainer:
         """Raise TooSlow where the first round cannot end in time and no group has ended, whose steps would be lost."""
         alive, step = {record.trial_id for record in records}, records[0].step
         trials = [trial for trial in self._round.trials if trial.trial_id in alive]
-        paces = self._paces[records[0].group]
-        if not records[0].warmup:
-            paces.append(records[0].seconds / sum(sizes.train_step(trial.arm) for trial in trials))
-        if self._round.number or len(paces) < _PACED_STEPS:
+        if records[0].warmup or self._round.number:
+            return
+        recent, time_left = self._recent[records[0].group], self._run.clock.left_for_training
+        recent.append((records[0].seconds, sum(sizes.train_step(trial.arm) for trial in trials)))
+        seconds = math.fsum(step_seconds for step_seconds, _ in recent)
+        while len(recent) > _PACED_STEPS and seconds - recent[0][0] >= _PACED_SHARE * time_left:
+            seconds -= recent.popleft()[0]
+        if len(recent) < _PACED_STEPS or seconds < _PACED_SHARE * time_left:
             return
         waiting = math.fsum(self._work_left(sizes, shard.trials, shard.steps_done) for shard in self._shards)
         left = self._work_left(sizes, trials, step) + waiting / self._most_running
-        pace = fmean(paces)
-        is_slow = pace * left > _SLACK * self._run.clock.left_for_training
+        pace = seconds / math.fsum(work for _, work in recent)
+        is_slow = pace * left > _SLACK * time_left
         if is_slow and all(outcome.state != "finished" for outcome in self._ended()):
             raise TooSlow(pace * heaviest_share(self._round, self._most_running, sizes.train_step))
 

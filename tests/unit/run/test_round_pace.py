@@ -27,7 +27,7 @@ STEP_SECONDS = 2.0
 def trainer(
     seconds: float, *, at_once: int, waiting: Sequence[TrialRecord] = (), finished: Sequence[TrialRecord] = ()
 ) -> RoundTrainer:
-    """A round of three trials of equal work, of which a group has taken three steps; so many seconds are left."""
+    """A round of three trials of equal work, of which a group has taken twenty steps; so many seconds are left."""
     made: Any = object.__new__(RoundTrainer)
     outcomes = {trial.trial_id: SimpleNamespace(trial_id=trial.trial_id, state="finished") for trial in finished}
     made._run = SimpleNamespace(
@@ -38,16 +38,16 @@ def trainer(
     made._round = SearchRound(number=0, trials=TRIALS, rungs=Rungs(), base_nats=None)
     made._shards = deque([SimpleNamespace(trials=tuple(waiting), steps_done=0)] if waiting else [])
     made._most_running = at_once
-    made._paces = defaultdict(lambda: deque([STEP_SECONDS / SIZES.train_step(("", 8))] * 3))
+    made._recent = defaultdict(lambda: deque([(STEP_SECONDS, SIZES.train_step(("", 8)))] * 20))
     found: RoundTrainer = made
     return found
 
 
-def step_10() -> list[StepRecord]:
+def step_10(seconds: float = STEP_SECONDS) -> list[StepRecord]:
     return [
         StepRecord(
             trial_id="r8", step=10, nats=1.0, target_tokens=1, tokens=1, learning_rate=1e-3, grad_norm=1.0,
-            seconds=STEP_SECONDS, warmup=False, group=0,
+            seconds=seconds, warmup=False, group=0,
         )
     ]  # fmt: skip
 
@@ -77,3 +77,12 @@ def test_pace_is_that_of_the_heaviest_group(at_once: int, heaviest: int) -> None
 
 def test_a_round_in_which_a_group_has_ended_is_not_begun_anew() -> None:
     trainer(1.0, at_once=2, finished=TRIALS[1:2])._check_pace(step_10(), SIZES)
+
+
+def test_a_machine_that_is_busy_for_a_moment_costs_no_steps() -> None:
+    """The pace is averaged over a twentieth of the time left, 15 s here."""
+    begun = trainer(300.0, at_once=2)
+    begun._check_pace(step_10(3 * STEP_SECONDS), SIZES)
+    with pytest.raises(TooSlow):
+        for _ in range(3):
+            begun._check_pace(step_10(3 * STEP_SECONDS), SIZES)
