@@ -37,9 +37,9 @@ class AnswerFields(Fields):
     ``until_decided``."""
 
     until_decided: bool = False
-    """Look at the data after three seeds, and go on while the verdict is open: with further held-out rows (up to 1024:
-    those that a slice in ``split`` leaves over, else at most a fifth of the rows), or with one more seed (up to eight)
-    of the ranks in question, whichever tells more for its time. The chances of error hold over all looks."""
+    """Look at the data after three seeds, and go on while the verdict is open. The next look has further held-out rows
+    (up to 1024: those that a slice in ``split`` leaves over, else at most a fifth of the rows), or one more seed (up to
+    eight) of the ranks in question, whichever tells more for its time. The chances of error hold over all looks."""
 
     convergence_band: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """A training loss has converged once its moving average stays this close to its final level, as a share of it."""
