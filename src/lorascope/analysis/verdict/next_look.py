@@ -1,7 +1,7 @@
 """The next look of a sequential study: which losses it compares, what it decides, and what data to add."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
@@ -21,7 +21,7 @@ from lorascope.analysis.estimates.wall_time import wall_share
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.verdict.decide import LEAST, is_settled, open_ranks, still_falling
 from lorascope.analysis.verdict.shown import claims_over_looks
-from lorascope.records import EvalRecord, FurtherEvalRecord, LookRecord, Setting
+from lorascope.records import NOT_COMPARED, EvalRecord, FurtherEvalRecord, LookRecord, Setting
 from lorascope.search.best import best_settings, latest_losses
 from lorascope.search.sequential import (
     FIRST_SEEDS,
@@ -111,12 +111,14 @@ def next_look(data: StudyData, *, rows: int, prices: Prices, seconds_left: float
     known = max(before, most.information(raw, seeds=len(look.seeds), rows=look.rows))
     look = replace(look, information=known)
     look, is_open = _with_open_ranks(data, look, seen)
-    if not is_open and len(look.seeds) > 1:  # one seed, where the time ended before the second, decides nothing
-        return replace(look, next="decided")
     if _needs_steps(data, look, min(look.ranks, key=lambda rank: seen[-1][rank].loss)):
         return replace(look, next="steps")
     missing = max(0, FIRST_SEEDS - len(look.seeds))  # the time ended before the first seeds; rows are no help then
-    purchases = [one for one in _purchases(data, look, raw, most, prices) if one.kind == "seed" or not missing]
+    few = look.rows < LEAST  # which no verdict may rest on
+    if not is_open and not missing and not few:
+        return replace(look, next="decided")
+    needed = "rows" if few else "seed" if missing else None
+    purchases = [one for one in _purchases(data, look, raw, most, prices) if needed in (None, one.kind)]
     best = best_purchase(
         (one for one in purchases if one.cost * prices.token_seconds <= seconds_left), _half_width(raw, look, 1, 1)
     )
@@ -124,7 +126,7 @@ def next_look(data: StudyData, *, rows: int, prices: Prices, seconds_left: float
         return replace(look, next=best.kind, next_value=best.value, next_seconds=best.cost * prices.token_seconds)
     # Nothing can follow, so that the last look may spend all that is left of the chance of error
     look, is_open = _with_open_ranks(data, replace(look, information=1.0), seen)
-    if not is_open and len(look.seeds) > 1:
+    if not is_open and len(look.seeds) > 1 and not few:  # one seed decides nothing
         return replace(look, next="decided")
     cheapest = min((max(1, missing) * one.cost for one in purchases), default=None)
     return look if cheapest is None else replace(look, next="budget", next_seconds=cheapest * prices.token_seconds)
@@ -134,17 +136,16 @@ def _begin(data: StudyData) -> LookRecord:
     """Return the look that has not been taken, as if nothing followed from it."""
     if data.looks:
         last = data.looks[-1]
-        settings = last.settings
-        seeds = (*last.seeds, last.next_value) if last.next == "seed" else last.seeds
-        ranks = tuple(rank for rank in last.next_ranks if _finished(data, rank, settings[rank], seeds))
-        if len(ranks) < 2:  # the time ended before that seed was trained, or it failed
-            seeds, ranks = last.seeds, last.next_ranks
+        settings, ranks, seeds = last.settings, last.next_ranks, last.seeds
+        if last.next == "seed" and all(last.next_value in _seeds(data, rank, settings[rank]) for rank in ranks):
+            seeds = (*seeds, last.next_value)  # else the time ended before it was trained, or a rank failed in it
         rows = last.next_value if last.next == "rows" else last.rows
     else:
-        seeds = tuple(seed for seed in first_seeds(data.spec) if _trained(data, seed))
         best = best_settings(data.trials, latest_losses(data.outcomes, data.evaluations))
         settings = {rank: setting for (_, rank), setting in best.items()}
-        ranks = tuple(rank for rank, own in settings.items() if seeds and _finished(data, rank, own, seeds))
+        finished = {rank: found for rank, own in settings.items() if (found := _seeds(data, rank, own))}
+        seeds = tuple(seed for seed in first_seeds(data.spec) if all(seed in found for found in finished.values()))
+        ranks = tuple(finished) if seeds else ()
         rows = data.resolved.eval_examples if data.resolved else 0
     return LookRecord(
         look=len(data.looks) + 1,
@@ -161,22 +162,15 @@ def _begin(data: StudyData) -> LookRecord:
     )
 
 
-def _trained(data: StudyData, seed: int) -> bool | None:
-    """Return whether a trial of a seed finished; None before any has ended."""
-    names = (trial.trial_id for trial in data.trials if trial.seed == seed)
-    states = [data.outcomes[name].state for name in names if name in data.outcomes]
-    return "finished" in states if states else None
-
-
-def _finished(data: StudyData, rank: int, setting: Setting, seeds: Sequence[int]) -> bool:
-    there = {
+def _seeds(data: StudyData, rank: int, setting: Setting, states: Collection[str] = ("finished",)) -> set[int]:
+    """Return the seeds in which a rank's trial at a setting has come to one of these states."""
+    return {
         trial.seed
         for trial in data.trials
         if (trial.rank, trial.setting) == (rank, setting)
         and trial.trial_id in data.outcomes
-        and data.outcomes[trial.trial_id].state == "finished"
+        and data.outcomes[trial.trial_id].state in states
     }
-    return there.issuperset(seeds)
 
 
 def _with_open_ranks(
@@ -201,12 +195,13 @@ def _needs_steps(data: StudyData, look: LookRecord, best: int) -> bool:
     total = data.resolved.total_steps if data.resolved else 0
     trials = [trial.trial_id for trial in data.trials if (trial.rank, trial.setting) == (best, look.settings[best])]
     falling = any(still_falling(data.evaluations[name], data.spec.tolerance) for name in trials)
-    return falling or min(total, look.rows) < LEAST
+    return falling or total < LEAST
 
 
 def _purchases(
     data: StudyData, look: LookRecord, raw: Sequence[Uncertain], most: Most, prices: Prices
 ) -> Iterator[Purchase]:
+    failed = set().union(*(_seeds(data, rank, look.settings[rank], NOT_COMPARED) for rank in look.next_ranks))
     return further_data(
         ranks=len(look.next_ranks),
         seeds=look.seeds,
@@ -214,7 +209,7 @@ def _purchases(
         held=data.resolved.eval_examples if data.resolved else 0,
         most=most,
         prices=prices,
-        further=[seed for seed in sequential_seeds(data.spec) if _trained(data, seed) is not False],
+        further=[seed for seed in sequential_seeds(data.spec) if seed not in failed],
         half_width=lambda seeds, rows: _half_width(raw, look, seeds / len(look.seeds), rows / look.rows),
     )
 

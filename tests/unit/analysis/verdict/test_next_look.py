@@ -1,5 +1,6 @@
 """Looks of made-up studies whose truth is known."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summarize import summarize_data
 from lorascope.analysis.verdict.next_look import Prices, next_look
+from lorascope.records import OutcomeState
 from made_up_studies import MadeUp, Truth, studies
 from sequential_simulation import HELD, MOST_ROWS, PRICES, named_rank, score, sequential, split_rows
 from verdict_simulation import truth_of
@@ -76,12 +78,14 @@ def test_a_score_counts_right_verdicts_and_costs() -> None:
     assert found.fixed_named["8x1024"] == 1.0
 
 
-def without_seed(data: StudyData, seed: int) -> StudyData:
-    """End all trials of a seed for want of time."""
+def without_seed(
+    data: StudyData, seed: int, ranks: Collection[int] = (8, 64, 256), state: OutcomeState = "stopped"
+) -> StudyData:
+    """End trials of a seed, for want of time or because they diverged."""
     ended = {
-        trial.trial_id: replace(data.outcomes[trial.trial_id], state="stopped")
+        trial.trial_id: replace(data.outcomes[trial.trial_id], state=state)
         for trial in data.trials
-        if trial.seed == seed
+        if trial.seed == seed and trial.rank in ranks
     }
     return replace(data, outcomes=data.outcomes | ended)
 
@@ -119,3 +123,57 @@ def test_one_seed_decides_nothing_and_names_the_time_of_the_missing_ones() -> No
     look = next_look(data, rows=MOST_ROWS, prices=PRICES, seconds_left=0.0)
     assert (look.next, look.seeds, look.information) == ("budget", (0,), 1.0)
     assert look.next_seconds == 2 * len(look.next_ranks) * PRICES.trial
+
+
+def test_a_rank_that_diverged_in_one_seed_is_compared_in_the_others() -> None:
+    """Left out, the best rank would make the smaller ones seem good enough."""
+    truth = replace(truth_of(0.0, 8, MOST_ROWS), floors={8: 1.0, 64: 1.0, 256: 0.97}, rates=(3e-4,))
+    data = split_rows(next(studies(truth, 1, 5))).data
+    look = next_look(without_seed(data, 1, (256,), "diverged"), rows=MOST_ROWS, prices=PRICES)
+    assert (look.ranks, look.seeds) == ((8, 64, 256), (0, 2))
+    assert (look.next, look.next_value) == ("seed", 3)
+    never = without_seed(without_seed(without_seed(data, 0, (256,)), 1, (256,)), 2, (256,))
+    assert next_look(without_seed_from(never, 3, 256), rows=MOST_ROWS, prices=PRICES).ranks == (8, 64)
+
+
+def without_seed_from(data: StudyData, first: int, rank: int) -> StudyData:
+    for seed in range(first, 8):
+        data = without_seed(data, seed, (rank,), "diverged")
+    return data
+
+
+def test_a_bought_seed_in_which_one_rank_diverged_is_not_bought_again() -> None:
+    data = study_of(0.0, seed_of_rank=0.004).data
+    first = next_look(data, rows=HELD, prices=PRICES)
+    assert first.next_value == 3
+    data = replace(without_seed(data, 3, (64,), "diverged"), looks=(first,))
+    second = next_look(data, rows=HELD, prices=PRICES)
+    assert (second.ranks, second.seeds) == (first.next_ranks, (0, 1, 2))
+    assert (second.next, second.next_value) == ("seed", 4)
+
+
+@pytest.mark.parametrize(("most", "follows"), [(30, ("rows", 30)), (15, ("exhausted", 0))])
+def test_too_few_rows_are_followed_by_rows(
+    monkeypatch: pytest.MonkeyPatch, most: int, follows: tuple[str, int]
+) -> None:
+    """No verdict rests on fewer than 20, however clear it seems; seeds are no help."""
+    monkeypatch.setattr("sequential_simulation.HELD", 15)
+    look = next_look(study_of(0.05).data, rows=most, prices=PRICES)
+    assert look.rows == 15
+    assert (look.next, look.next_value) == follows
+
+
+def test_two_seeds_decide_only_where_no_third_can_follow() -> None:
+    data = without_seed(study_of(0.05, seed_of_rank=0.0002, row_of_rank=0.002, row_of_trial=0.002).data, 1)
+    assert next_look(data, rows=HELD, prices=PRICES).next == "seed"
+    assert next_look(data, rows=HELD, prices=PRICES, seconds_left=0.0).next == "decided"
+
+
+def test_a_study_whose_loss_still_falls_is_not_decided() -> None:
+    data = study_of(0.05, seed_of_rank=0.0002, row_of_rank=0.002, row_of_trial=0.002).data
+    assert next_look(data, rows=HELD, prices=PRICES, seconds_left=0.0).next == "decided"
+    late = {
+        name: (first, replace(middle, example_nats=first.example_nats), last)
+        for name, (first, middle, last) in data.evaluations.items()
+    }
+    assert next_look(replace(data, evaluations=late), rows=HELD, prices=PRICES, seconds_left=0.0).next == "steps"
