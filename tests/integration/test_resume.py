@@ -186,7 +186,7 @@ def test_resume_of_a_finished_study_trains_nothing(
     assert (code, err) == (0, "")
     assert "nothing was trained" in out
     assert "loading the model" not in out
-    assert "To use it" in out
+    assert "Adapter  " in out
     assert read_study(tmp_path / "study") == undisturbed
 
 

@@ -201,7 +201,7 @@ def _needs(summary: StudySummary) -> Iterator[RenderableType]:
     if len({need.rank for need in found}) == 1:
         badges = {need.badge for need in found} - {""}
         within = f"{', '.join(sorted(badges))}, within {summary.study.tolerance:g} nats of the best"
-        yield Text(f"Every need points to rank {found[0].rank}{f' ({within})' if badges else ''}.")
+        yield Text(f"Loss, value, time and memory point to rank {found[0].rank}{f' ({within})' if badges else ''}.")
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     for right in (False, True, False, False):
@@ -226,9 +226,7 @@ def _commands(summary: StudySummary, folder: Path) -> Iterator[Text]:
         if step.note:
             yield _line("", step.note, style="dim")
     if rank is not None and summary.study.complete:
-        yield _line(
-            "To use it", f'PeftModel.from_pretrained(model, "{files.arm_adapter((summary.study.targets, rank))}")'
-        )
+        yield _line("Adapter", f"{files.arm_adapter((summary.study.targets, rank))}    (as PEFT saves it)")
     if files.report("html").is_file():
         yield _line("Report", str(files.report("html")))
         caveats = f"    ({_counted(len(summary.cautions), 'caveat')})" if summary.cautions else ""

@@ -50,7 +50,7 @@ def run(
         A study file (YAML), a preset, or the folder of a study, which is continued. Flags override it. Without it,
         --model and --dataset, or else the preset demo.
     out
-        Folder of the study; an existing one is continued. Default: studies/PRESET or studies/MODEL-DATASET.
+        Folder of the study; the same study in it is continued. Default: studies/PRESET or studies/MODEL-DATASET.
     json
         Write summary.json to standard output and progress to standard error.
     json_events

@@ -86,7 +86,7 @@ def prepare(
             data_hash=hash_splits(hashed),
             halves_hash=hash_splits((halves.train, halves.held)),
             format=", ".join(dict.fromkeys(encoder.format.name for encoder in encoders)),
-            notes=notes + halves.notes + more,
+            notes=notes + halves.notes + note(len(spare), "rows.kept_for_looks") + more,
             lengths=found.rows.whole_lengths,
         )
 

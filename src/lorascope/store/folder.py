@@ -1,6 +1,7 @@
 """The study folder: its file names, and checks before a run writes to it."""
 
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,9 +144,10 @@ def check_folder(folder: StudyFolder, spec: StudySpec) -> bool:
     check_writable(path, flag="--out")
     if folder.spec.is_file():
         if changed := refusals(load_spec(folder.spec, {}), spec):
+            continue_it = shlex.join(["lorascope", "run", str(path)])
             raise InputError(
                 f"the output folder {path} holds a different study ({'; '.join(changed)})",
-                remedy="choose another folder with --out, or give the study's own settings to continue it",
+                remedy=f"choose another folder with --out; to continue that study: {continue_it}",
             )
         return True
     if path.is_dir() and any(item not in (partial_path(folder.spec), folder.lock) for item in path.iterdir()):

@@ -70,7 +70,7 @@ def _compared(summary: StudySummary) -> list[RankSection]:
 
 def _loss(summary: StudySummary) -> Iterator[str]:
     study, compared = summary.study, _compared(summary)
-    runs = trn("{count} run", "{count} runs", len(summary.trials))
+    runs = trn("{count} run", "{count} runs", sum(trial.steps > 0 for trial in summary.trials))
     yield tr(
         "{model} was fine-tuned on {dataset} with LoRA at {ranks} ({runs}, {rates}).",
         model=short_name(study.model),
@@ -87,9 +87,14 @@ def _loss(summary: StudySummary) -> Iterator[str]:
         if part is not best and part.excess_loss_ci95 is not None:
             yield tr("Rank {rank} ended {difference} above it.", rank=part.rank, difference=excess_with_interval(part))
     if len(compared) > 1:
-        yield tr(
-            "Differences are paired by example and seed, with 95% intervals; each rank is at its best learning rate."
+        several = any(part.seeds > 1 for part in compared)
+        yield (
+            tr("Differences are paired by example and seed, with 95% intervals.")
+            if several
+            else tr("Differences are paired by example, with 95% intervals; there was one seed.")
         )
+        if len(study.learning_rates) > 1:
+            yield tr("Each rank is at its best learning rate.")
     if summary.looks:
         yield over_looks(summary)
 

@@ -20,6 +20,8 @@ MAX_OTHER_POINTS = 100
 """Points of a curve that is drawn faintly behind the others."""
 SMOOTHED, SMOOTHER = 1 / 20, 1 / 5
 """Shares of a curve's points that its two averages reach over."""
+_ALIKE = 0.005
+"""Ends of curves that lie so near are called alike, in nats a token."""
 
 TakeCurve = Callable[[StudyData, TrialSection, RankSection, int], "Curve | None"]
 
@@ -49,13 +51,17 @@ def _chart(data: LossByStep, title: str, caption: str, ranks: tuple[int, ...]) -
         caption = f"{caption} {tr('Mean over seeds; the band reaches from the lowest to the highest.')}"
     if any(curve.ended_early for curve in data.curves):
         caption = f"{caption} {tr('A cross marks a trial that ended early.')}"
-    lowest = min(data.curves, key=lambda curve: curve.smoothed[-1])
+    ends = sorted((curve.smoothed[-1], curve.rank) for curve in data.curves)
+    (low, rank), (high, _) = ends[0], ends[-1]
+    alike = len(data.curves) > 1 and high - low < _ALIKE
     return Chart(
         name=data.metric,
         section="loss_curves",
         title=title,
         caption=caption,
-        finding=tr("Rank {rank} ends lowest, at {loss}.", rank=lowest.rank, loss=f"{lowest.smoothed[-1]:.3f}"),
+        finding=tr("All end within {spread}, at {loss}.", spread=f"{high - low:.3f}", loss=f"{low:.3f}")
+        if alike
+        else tr("Rank {rank} ends lowest, at {loss}.", rank=rank, loss=f"{low:.3f}"),
         spec=loss_by_step_spec(data, ranks),
         interactive_spec=loss_by_step_spec(data, ranks, hover=True),
     )

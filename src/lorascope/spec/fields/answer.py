@@ -31,10 +31,10 @@ class AnswerFields(Fields):
     0.5 % of perplexity."""
 
     time_budget: Duration | None = None
-    """Time that the whole run may take, such as ``20min`` or ``1h30min``. The pace is measured first; it decides how
-    many steps are trained (at most ``num_train_epochs``, or ``max_steps`` if given), how many seeds, and what is
-    measured and examined besides. Unless they are given, ``learning_rates`` are ``auto``, and the study goes on
-    ``until_decided``."""
+    """Time that the whole run may take, such as ``20min`` or ``1h30min``; unless they are given, ``learning_rates`` are
+    then ``auto``, and the study goes on ``until_decided``. The pace is measured first; it decides how many steps are
+    trained (at most ``num_train_epochs``, or ``max_steps`` if given), how many seeds, and what is measured and examined
+    besides."""
 
     until_decided: bool = False
     """Look at the data after three seeds, and go on while the verdict is open. The next look has further held-out rows

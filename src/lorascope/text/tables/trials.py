@@ -28,7 +28,8 @@ def trial_table(summary: StudySummary) -> Table:
 
 
 def _outcome(trial: TrialSection) -> str:
-    name = outcome_names()[trial.outcome]
+    never_began = trial.outcome == "stopped" and not trial.steps  # the time budget ended before
+    name = outcome_names()["not_started" if never_began else trial.outcome]
     return f"{name}: {say(trial.message)}" if trial.message and trial.outcome != "stopped" else name
 
 
