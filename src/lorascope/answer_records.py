@@ -1,7 +1,10 @@
-"""Held-out prompts and what base and adapters answer; ``records`` has them with the other records."""
+"""Held-out prompts, tasks of benchmarks, and what base and adapters answer; ``records`` has them with the others."""
 
 from lorascope.message import Message
 from lorascope.record_registry import record
+
+HARNESS = "lm_eval:"
+"""Names of scores of the harness begin with it."""
 
 
 @record("sample_prompts", key=("place",))
@@ -46,19 +49,45 @@ class SampleAnswer:
 
 @record("scores", key=("trial_id", "metric", "place"))
 class ScoreRecord:
-    """What a metric makes of one greedy answer."""
+    """What a metric makes of one greedy answer, or of one document of a benchmark."""
 
     trial_id: str
     """The trial whose adapter answered, or ``BASE_MODEL``."""
     metric: str
-    """As the study names it."""
+    """As the study names it, or ``HarnessTask.name``."""
     place: int
-    """Of the prompt."""
+    """Of the prompt, or of the document, from 1."""
     score: float | None
     """From 0 to 1; None where the metric cannot judge the answer."""
     error: Message | None
     """Why it cannot."""
     max_new_tokens: int
-    """Of the answer."""
+    """Of the answer; 0 for a benchmark, whose tasks say that themselves."""
     fingerprint: str
-    """Hash of the file of a metric of the user's own, or of the row's tests; empty for others."""
+    """Hash of the file of a metric of the user's own, or of the row's tests, or of a benchmark's requests; empty for
+    others."""
+
+
+@record("harness_tasks", key=("given", "task"))
+class HarnessTask:
+    """A task of EleutherAI's harness, whose documents base and adapters answer."""
+
+    given: str
+    """What the study names: the task, its file, or a group that it belongs to."""
+    task: str
+    metric: str
+    """Of each document, from 0 to 1, such as ``acc``."""
+    documents: int
+    limit: int | None
+    """The most documents that the study asks for."""
+    tokens: float
+    """Of all contexts and answers of one adapter, estimated from their bytes."""
+    new_tokens: int
+    """The most that are generated for one adapter; 0 where likelihoods are compared."""
+    fingerprint: str
+    """Hash of its requests."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of its scores."""
+        return f"{HARNESS}{self.task}/{self.metric}"

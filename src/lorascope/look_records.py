@@ -72,4 +72,4 @@ class BudgetRecord:
     """Optimizer steps chosen for each trial."""
     left_out: tuple[str, ...]
     """What the time did not suffice for: ``solo_runs``, ``spectra``, ``generic_text``, ``truncation``,
-    ``samples``, ``metrics``, ``proof``."""
+    ``samples``, ``metrics``, ``lm_eval``, ``proof``."""

@@ -6,6 +6,8 @@ Units are part of each name. Losses are sums of nats beside the tokens summed ov
 import math
 from typing import Annotated, Literal
 
+from lorascope.answer_records import HARNESS as HARNESS  # noqa: PLC0414
+from lorascope.answer_records import HarnessTask as HarnessTask  # noqa: PLC0414
 from lorascope.answer_records import SampleAnswer as SampleAnswer  # noqa: PLC0414  # they are records, too
 from lorascope.answer_records import SamplePrompt as SamplePrompt  # noqa: PLC0414
 from lorascope.answer_records import ScoreRecord as ScoreRecord  # noqa: PLC0414

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from lorascope.analysis import summarize
+from lorascope.analysis import load_study, summarize
 from lorascope.errors import InputError
 from lorascope.records import BASE_MODEL, BudgetRecord, SampleAnswer, SamplePrompt, ScoreRecord
 from lorascope.run import samples
 from lorascope.run import scores as run_scores
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
+from lorascope.text.say import say
 from support.studies import execute, study_of
 
 LENGTH = "def score(prompt, reference, answer):\n    return min(1.0, len(answer) / 40)\n"
@@ -129,9 +130,27 @@ def test_a_time_budget_that_ends_leaves_rows_out(
     with StudyStore.open(tmp_path / "study" / "study.db") as store:
         assert store.read_one(BudgetRecord).left_out == ("metrics",)
     assert "nothing was trained" in execute(spec, tmp_path / "study").notes[0]
+    assert {one.place for one in scores(tmp_path / "study").values()} == {1}
+    monkeypatch.undo()
     execute(spec.model_copy(update={"metrics": ("contains", "exact_match")}), tmp_path / "study")
     found = {(one.metric, one.place) for one in scores(tmp_path / "study").values()}
-    assert found == {("contains", 1), ("exact_match", 1)}
+    assert found == {(metric, place) for metric in ("contains", "exact_match") for place in range(1, 5)}
+    with StudyStore.open(tmp_path / "study" / "study.db") as store:
+        assert store.read_one(BudgetRecord).left_out == ()
+
+
+def test_true_answers_that_are_cut_are_noted(model_folders: Mapping[str, str], rows_file: str, tmp_path: Path) -> None:
+    def notes(**changes: Any) -> list[str]:
+        watcher = execute(spec_of(model_folders, rows_file, seeds=(0,), **changes), tmp_path / "study")
+        return [note for note in watcher.notes if "answers to them are cut" in note]
+
+    (note,) = notes(max_new_tokens=1)
+    assert note.startswith("100.0% of the true answers that metrics compare are longer than max_new_tokens = 1: ")
+    data = load_study(tmp_path / "study")
+    assert note in [say(one) for one in data.resolved.data_notes]
+    longest = max(prompt.truth_tokens for prompt in data.prompts)
+    assert note.endswith(f"--max-new-tokens {longest} holds all.")
+    assert notes(max_new_tokens=longest) == []
 
 
 def test_code_is_run_with_the_tests_of_its_row(model_folders: Mapping[str, str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lorascope.records import (
     ForgettingRecord,
     FurtherEvalRecord,
     GpuSample,
+    HarnessTask,
     LookRecord,
     MachineRates,
     PeftCheck,
@@ -91,7 +92,8 @@ class StudyData:
     answers: tuple[SampleAnswer, ...]
     """Of all trials that answered, of all sets."""
     scores: tuple[ScoreRecord, ...]
-    """Of their greedy answers, of all sets."""
+    """Of their greedy answers, and of documents of benchmarks, of all sets."""
+    benchmarks: tuple[HarnessTask, ...]
     samples: tuple[SystemSample, ...]
     """The process over the whole run."""
     gpu_samples: tuple[GpuSample, ...]
@@ -224,6 +226,7 @@ def _read_all(store: StudyStore, spec: StudySpec) -> StudyData:
         prompts=tuple(store.read(SamplePrompt)),
         answers=tuple(store.read(SampleAnswer)),
         scores=tuple(store.read(ScoreRecord)),
+        benchmarks=tuple(one for one in store.read(HarnessTask) if one.given in spec.lm_eval),
         samples=tuple(store.read(SystemSample)),
         gpu_samples=tuple(store.read(GpuSample)),
         activities=tuple(store.read(ActivityRecord)),

@@ -20,8 +20,8 @@ from lorascope.spec.schema import StudySpec
 
 _SCHEMA: Mapping[str, Mapping[str, Any]] = StudySpec.model_json_schema()["properties"]
 _NAMES_OR_EXPRESSION = frozenset({"target_modules", "exclude_modules", "layers_pattern"})
-_REPEATED = frozenset({"dataset", "dataset_config", "split", "eval_split", "metrics"})
-"""Fields whose flag is given once for each data set or metric: a path and a pattern may hold commas."""
+_REPEATED = frozenset({"dataset", "dataset_config", "split", "eval_split", "metrics", "lm_eval"})
+"""Fields whose flag is given once for each data set, metric or benchmark: a path and a pattern may hold commas."""
 _ALIASES = {"metrics": "--metric"}
 """Second names of flags."""
 _SWITCHES = frozenset({"use_dora", "use_qalora", "use_bdlora", "lora_bias", "ensure_weight_tying"})
@@ -65,7 +65,10 @@ _GROUPS: Mapping[type[Fields], Group] = {
     AnswerFields: ANSWER,
     ComputeFields: COMPUTE,
 }
-_MEASURED = ("cost", "truncation", "forgetting_text", "samples", "max_new_tokens", "sample_temperature", "metrics")
+_MEASURED = frozenset(
+    {"cost", "truncation", "forgetting_text", "samples", "max_new_tokens", "sample_temperature"}
+    | {"metrics", "lm_eval", "lm_eval_limit"}
+)
 _OTHER_GROUPS = {"model": STUDY, "report_to": STUDY} | dict.fromkeys(_MEASURED, MEASURING)
 """Fields that stand in another group than those of their class."""
 

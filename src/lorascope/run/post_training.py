@@ -1,5 +1,5 @@
-"""After training: spectra of each rank's adapter, the largest one truncated to smaller ranks, forgetting, and
-answers to held-out prompts with their scores.
+"""After training: spectra of each rank's adapter, the largest one truncated to smaller ranks, forgetting,
+answers to held-out prompts with their scores, and benchmarks.
 
 Every record is stored when it is made, and what is stored is not made again, so that an interrupted analysis goes on.
 """
@@ -27,6 +27,7 @@ from lorascope.records import (
     TruncationRecord,
 )
 from lorascope.run.adapters import attach_updates, best_trials, scored_trials
+from lorascope.run.benchmarks import run_benchmarks
 from lorascope.run.context import RunContext
 from lorascope.run.samples import answer_prompts
 from lorascope.run.scores import score_answers
@@ -55,6 +56,7 @@ class PostTraining:
             text_hash=text.sha256 if text else None,
             left_out=budget.left_out if budget else (),
             tests={place: row.tests for place, row in run.study.scored_rows.items()},
+            harness=[one.record for one in run.study.benchmarks],
         )
         run.study.frozen.attach([])
         release_memory(run.study.device)
@@ -76,6 +78,7 @@ class PostTraining:
                 self._truncations(trial_id, [rank for own, rank in pending.truncations if own == trial_id])
             answer_prompts(run, pending.samples, self._arms)
             score_answers(run, pending.scores, self._arms)
+            run_benchmarks(run, pending.benchmarks, self._arms)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -20,6 +20,7 @@ from lorascope.engine.forward import FrozenModel
 from lorascope.engine.verify import CheckedModel, Reasons, check_model
 from lorascope.errors import InputError
 from lorascope.measure.environment import limit_threads, usable_cores
+from lorascope.message import Message
 from lorascope.modeling.adapters.lora import MultiLoraLinear
 from lorascope.modeling.backends.registry import load_fast_backend
 from lorascope.modeling.base import BaseModel, load_base
@@ -29,6 +30,7 @@ from lorascope.modeling.load import ModelSource, check_source, load_tokenizer, l
 from lorascope.modeling.quantisation import base_bytes, count_parameters
 from lorascope.records import ResolvedStudy, ShownRow
 from lorascope.run.trackers import Tracker
+from lorascope.scoring.harness import LoadedTask, load_tasks
 from lorascope.scoring.names import PYTHON_TESTS
 from lorascope.scoring.registry import load_scorers
 from lorascope.scoring.scorer import ScoredRow, Scorer, try_scorers
@@ -50,6 +52,8 @@ class PreparedStudy:
     """Metrics of their answers."""
     scored_rows: Mapping[int, ScoredRow]
     """What answers are compared with, by the prompt's place; rows without a completion of their own are not there."""
+    benchmarks: tuple[LoadedTask, ...]
+    """Tasks of the harness whose documents base and adapters answer."""
     splits: Splits
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
@@ -85,6 +89,9 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     compiling = Thread(target=load_fast_backend, args=(device,), daemon=True)
     if spec.kernels:
         compiling.start()
+    if spec.lm_eval:
+        tracker.phase("loading benchmarks")
+    benchmarks = load_tasks(spec.lm_eval, spec.lm_eval_limit)
     tracker.phase("reading the tokenizer")
     source = replace(locate_model(spec.model, trust_remote_code=spec.trust_remote_code), quantize=spec.quantize)
     tokenizer = load_tokenizer(source)
@@ -107,6 +114,9 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     )
     scored_rows = _scored_rows(spec, tokenizer, ends, splits, prompts) if scorers else {}
     try_scorers(scorers, list(scored_rows.values()))
+    cut = _cut_answers(spec, prompts) if scorers else ()
+    for note in cut:
+        tracker.note(say(note))
     text = read_forgetting_text(spec, tokenizer)
     rows = (splits.train, Examples.of(splits.eval), Examples.of(text.windows if text else ()))
     tracker.phase("loading the model")
@@ -121,6 +131,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
     resolved = replace(
         _resolve(spec, splits, base, checked, before), eval_target_bytes=target_bytes(splits.eval, tokenizer)
     )
+    resolved = replace(resolved, data_notes=(*resolved.data_notes, *cut))
     return PreparedStudy(
         spec=spec,
         resolved=resolved,
@@ -128,6 +139,7 @@ def prepare_study(spec: StudySpec, before: ResolvedStudy | None, tracker: Tracke
         prompts=prompts,
         scorers=scorers,
         scored_rows=scored_rows,
+        benchmarks=benchmarks,
         splits=splits,
         tokenizer=tokenizer,
         end_ids=ends | {tokenizer.eos_token_id},
@@ -154,6 +166,16 @@ def _scored_rows(
         for one in prompts
         if not one.shown.continued
     }
+
+
+def _cut_answers(spec: StudySpec, prompts: Sequence[PromptTokens]) -> tuple[Message, ...]:
+    """Say of how many rows the true answer is longer than answers may be."""
+    lengths = [one.shown.truth_tokens for one in prompts if not one.shown.continued]
+    longer = [length for length in lengths if length > spec.max_new_tokens]
+    if not longer:
+        return ()
+    share = len(longer) / len(lengths)
+    return (Message("metric.cut_answers", share=share, tokens=spec.max_new_tokens, longest=max(longer)),)
 
 
 def _resolve(

@@ -35,7 +35,7 @@ def score_answers(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]]
         run.tracker.phase(f"scoring answers to held-out prompts: {number} of {len(pending)}")
         work = sample_work(run.study.spec, run.progress.sizes, map(arms.get, trial_ids))
         seconds = run.progress.seconds("metrics", work) if slowest is None else slowest
-        if (place, trial_ids) not in answered and not _allows(run, seconds, time.perf_counter() - start):
+        if (place, trial_ids) not in answered and not allows_share(run, seconds, time.perf_counter() - start):
             scored = len(run.study.scored_rows) - len(pending) + number - 1
             run.leave_out("metrics", f"scores of held-out rows beyond {scored} of {len(run.study.scored_rows)}")
             run.progress.expect({"metrics": 0.0})
@@ -48,8 +48,8 @@ def score_answers(run: RunContext, pending: Sequence[tuple[int, tuple[str, ...]]
         run.tracker.note(f"answers that {metric} could not judge: {count}; the first: {scoring.first_errors[metric]}")
 
 
-def _allows(run: RunContext, seconds: float, spent: float) -> bool:
-    """Return True where so many seconds more keep to the share of a time budget that scores may take."""
+def allows_share(run: RunContext, seconds: float, spent: float) -> bool:
+    """Return True where so many seconds more keep to the share of a time budget for scores or for benchmarks."""
     return run.clock.allows(seconds) and spent + seconds <= METRICS_SHARE * run.clock.seconds
 
 

@@ -19,6 +19,7 @@ from lorascope.modeling.adapters.modules_to_save import parameters_to_save
 from lorascope.records import (
     ActivityRecord,
     BudgetRecord,
+    HarnessTask,
     LookRecord,
     PredictionRecord,
     ProgressRecord,
@@ -50,6 +51,7 @@ from lorascope.run.time_budget import (
     study_sizes,
 )
 from lorascope.run.trackers import Tracker, join_trackers
+from lorascope.scoring.harness import is_file
 from lorascope.scoring.names import PYTHON_TESTS
 from lorascope.search.allocation import end_seconds
 from lorascope.search.analyses import pending_analyses
@@ -58,6 +60,7 @@ from lorascope.search.sequential import goes_on
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms, planned_parameters
 from lorascope.search.work import planned_work
+from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
 from lorascope.store.folder import StudyFolder, as_continued, begin_folder, check_disk, check_folder
@@ -166,10 +169,17 @@ def _earlier_run(
         before, record = store.read_one(ResolvedStudy), store.read_one(BudgetRecord)
         if record is not None and (spec.budget_seconds or math.inf) > record.seconds:
             record = replace(record, left_out=())
+        if record is not None:
+            record = replace(record, left_out=_still_left_out(folder, spec, record.left_out))
         left_out = record.left_out if record else ()
+        tasks = [
+            one for one in store.read(HarnessTask) if one.given in spec.lm_eval and one.limit == spec.lm_eval_limit
+        ]
         complete = (
             before is not None
             and PYTHON_TESTS not in spec.metrics  # the rows have to be read, as their tests may have changed
+            and not any(map(is_file, spec.lm_eval))  # the same of documents
+            and {one.given for one in tasks} >= set(spec.lm_eval)
             and _pending(spec, store, before.total_steps) is None
             and not (spec.until_decided and goes_on(store.read(LookRecord)))
             and ("solo_runs" in left_out or not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))
@@ -180,6 +190,7 @@ def _earlier_run(
                 scored=scored_trials(folder, store),
                 n_eval=before.eval_examples,
                 left_out=left_out,
+                harness=tasks,
             )
         )
         if complete:
@@ -187,6 +198,16 @@ def _earlier_run(
             choose_adapters(folder, store)
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return before, record, complete
+
+
+def _still_left_out(folder: StudyFolder, spec: StudySpec, left_out: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a time budget left out, without answers that a study with other metrics or benchmarks needs anew."""
+    if not folder.spec.is_file():
+        return left_out
+    before = load_spec(folder.spec, {})
+    fields = {"metrics": ("metrics",), "lm_eval": ("lm_eval", "lm_eval_limit")}
+    changed = {name for name, own in fields.items() if any(getattr(before, one) != getattr(spec, one) for one in own)}
+    return tuple(name for name in left_out if name not in changed)
 
 
 def _execute(run: RunContext, stop: StopRequest, command: str) -> None:
@@ -238,6 +259,7 @@ def _store_facts(run: RunContext, command: str) -> None:
         run.store.put_all([TargetSet(name=name, layers=layers) for name, layers in run.study.target_sets.items()])
     run.store.put_all(run.study.shown)
     run.store.put_all([prompt.shown for prompt in run.study.prompts])
+    run.store.put_all([one.record for one in run.study.benchmarks])
     run.store.put(environment(device=str(device), device_name=device_name, seeds=seeds, command=command))
 
 

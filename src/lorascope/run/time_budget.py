@@ -164,6 +164,7 @@ def study_sizes(study: PreparedStudy) -> Sizes:
             targets: sum(sum(layer.features) for layer in study.layers_of(targets).values()) / base
             for targets in study.target_sets
         },
+        harness=tuple(one.record for one in study.benchmarks),
     )
 
 

@@ -58,7 +58,10 @@ def regex_scorer(name: str) -> TextScorer:
 
 
 def rouge_scorer() -> TextScorer:
-    """Make ROUGE-L, the F-measure of the longest common subsequence. Raises InputError without rouge-score."""
+    """Make ROUGE-L, the F-measure of the longest common subsequence. Raises InputError without rouge-score.
+
+    Where the true answer has no words, 1 for an answer without any.
+    """
     try:
         from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -67,7 +70,7 @@ def rouge_scorer() -> TextScorer:
 
     def compare(reference: str, answer: str) -> float:
         if not _Words().tokenize(reference):
-            raise RowError("the true answer has no words")
+            return float(not _Words().tokenize(answer))
         return float(scorer.score(reference, answer)["rougeL"].fmeasure)
 
     return TextScorer(name="rouge_l", compare=compare)
@@ -82,7 +85,10 @@ class _Words:
 
 
 def chrf_scorer() -> TextScorer:
-    """Make chrF, the F-score of character n-grams, divided by 100. Raises InputError without sacrebleu."""
+    """Make chrF, the F-score of character n-grams, divided by 100. Raises InputError without sacrebleu.
+
+    Where the true answer is empty, 1 for an empty answer.
+    """
     try:
         from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -90,6 +96,8 @@ def chrf_scorer() -> TextScorer:
     scorer: Any = CHRF()
 
     def compare(reference: str, answer: str) -> float:
+        if not reference.split():
+            return float(not answer.split())
         return min(1.0, float(scorer.sentence_score(answer, [reference]).score) / 100)
 
     return TextScorer(name="chrf", compare=compare)

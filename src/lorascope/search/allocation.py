@@ -15,8 +15,8 @@ _ANALYSES = 0.15
 _SOLO_RUNS = 0.15
 """Largest shares of the time for the analyses after training and for solo runs; what takes longer is left out."""
 _SAMPLES, METRICS_SHARE = 0.03, 0.2
-"""The same of held-out prompts that base and adapters answer, to be read and for metrics: fewer are answered where it
-is short."""
+"""The same of held-out prompts that base and adapters answer, to be read and for metrics, and as much as that for
+benchmarks: fewer are answered where it is short."""
 _PLANNED = 0.85
 """Share of the rest that is planned for training: a machine may become slower."""
 
@@ -84,6 +84,7 @@ def end_seconds(spec: StudySpec, sizes: Sizes, token_seconds: float, *, seconds:
     tokens = math.fsum(work[name] for name in ("spectra", "forgetting_text", "truncation", "proof"))
     answers = min(work["samples"] * token_seconds, _SAMPLES * seconds)
     answers += min(work["metrics"] * token_seconds, METRICS_SHARE * seconds)
+    answers += min(work["lm_eval"] * token_seconds, METRICS_SHARE * seconds)
     return REPORT_SECONDS + min(tokens * token_seconds, _ANALYSES * seconds) + answers
 
 

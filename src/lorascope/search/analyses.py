@@ -7,6 +7,7 @@ from lorascope.records import (
     BASE_MODEL,
     Arm,
     ForgettingRecord,
+    HarnessTask,
     SampleAnswer,
     SamplePrompt,
     ScoreRecord,
@@ -34,9 +35,11 @@ class PendingAnalyses:
     """Places of held-out prompts, each with the trials that have not answered, the base model first."""
     scores: tuple[tuple[int, tuple[str, ...]], ...]
     """The same of trials whose answers lack a score."""
+    benchmarks: tuple[tuple[HarnessTask, tuple[str, ...]], ...]
+    """Tasks, each with the trials that have not answered its documents, the base model first."""
 
     def __bool__(self) -> bool:
-        return bool(self.spectra or self.forgetting or self.truncations or self.samples or self.scores)
+        return any((self.spectra, self.forgetting, self.truncations, self.samples, self.scores, self.benchmarks))
 
 
 def pending_analyses(
@@ -49,6 +52,7 @@ def pending_analyses(
     text_hash: str | None = None,
     left_out: Collection[str] = (),
     tests: Mapping[int, str | None] | None = None,
+    harness: Iterable[HarnessTask] = (),
 ) -> PendingAnalyses:
     """Compare what is stored with what should be.
 
@@ -61,8 +65,9 @@ def pending_analyses(
         text_hash: of the forgetting text: losses on another text do not count. None: losses on any one text count, as
             the text need not be there to say that all is done.
         left_out: what a time budget did not suffice for: ``spectra``, ``generic_text``, ``truncation``, ``samples``
-            or ``metrics``: answers that are stored are scored all the same.
+            or ``metrics``: answers that are stored are scored all the same; or ``lm_eval``.
         tests: of the held-out rows, by the prompt's place; None: scores by any tests count.
+        harness: tasks of the harness that the study names.
     """
     stored = list(records)
     with_spectra = {record.trial_id for record in stored if isinstance(record, SpectrumRecord)}
@@ -78,6 +83,7 @@ def pending_analyses(
         else (),
         samples=() if "samples" in left_out else tuple(_unanswered(spec, best, stored, n_eval)),
         scores=tuple(_unscored(spec, scored, stored, n_eval, tests, only_answered="metrics" in left_out)),
+        benchmarks=() if "lm_eval" in left_out else tuple(_unanswered_tasks(scored, stored, harness)),
     )
 
 
@@ -133,6 +139,18 @@ def _unscored(
         )
         if missing and place not in continued:
             yield place, missing
+
+
+def _unanswered_tasks(
+    scored: Collection[str], records: Iterable[AnalysisRecord], harness: Iterable[HarnessTask]
+) -> Iterator[tuple[HarnessTask, tuple[str, ...]]]:
+    """Yield the tasks, each once, that trials have not answered; all documents of a trial are stored together."""
+    done = {(one.metric, one.trial_id, one.fingerprint) for one in records if isinstance(one, ScoreRecord)}
+    for task in {task.name: task for task in harness}.values():
+        wanted = (BASE_MODEL, *scored) if scored else ()
+        missing = tuple(trial_id for trial_id in wanted if (task.name, trial_id, task.fingerprint) not in done)
+        if missing:
+            yield task, missing
 
 
 def greedy_answers(spec: StudySpec, records: Iterable[AnalysisRecord]) -> set[tuple[int, str]]:

@@ -12,7 +12,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Literal
 
-from lorascope.records import Arm, LookRecord, ResolvedStudy, TrialRecord
+from lorascope.records import Arm, HarnessTask, LookRecord, ResolvedStudy, TrialRecord
 from lorascope.search.analyses import PendingAnalyses, pending_analyses
 from lorascope.search.rounds import next_trials
 from lorascope.search.sequential import seed_rounds
@@ -31,6 +31,7 @@ Activity = Literal[
     "truncation",
     "samples",
     "metrics",
+    "lm_eval",
     "proof",
 ]
 Overhead = Literal["preparation", "predictions", "looks", "report"]
@@ -47,6 +48,8 @@ ranks 2 to 256 in the layers of SmolLM2-135M, beside products of float32 matrice
 _GENERATION = 32.0
 """A step of generation takes as long as a forward pass of so many tokens and those that it makes: it reads all weights
 for few tokens. That is assumed."""
+HARNESS_BATCH = 8
+"""Documents of a benchmark that are answered together."""
 _UNSURE = 0.5
 """Chance that a setting beyond those that stay at a rung stays as well, within the margin of the best."""
 
@@ -68,6 +71,8 @@ class Sizes:
     """Tokens of the forgetting text."""
     adapter_share: Mapping[str, float] | None = None
     """Parameters of an adapter of rank 1, divided by the base's, by set of target modules; None leaves adapters out."""
+    harness: tuple[HarnessTask, ...] = ()
+    """Benchmarks that follow training."""
 
     def token(self, arm: Arm) -> float:
         """Return the cost of a token that goes forward through the base and an adapter."""
@@ -94,6 +99,7 @@ def sizes_of(
     step_tokens: Sequence[int] = (),
     text_tokens: float = 0.0,
     adapter_share: Mapping[str, float] | None = None,
+    harness: tuple[HarnessTask, ...] = (),
 ) -> Sizes:
     """Return the sizes of a resolved study.
 
@@ -103,6 +109,7 @@ def sizes_of(
         step_tokens: tokens of each of a trial's first steps; without them every step is as heavy as the mean one.
         text_tokens: of the forgetting text.
         adapter_share: see ``Sizes``.
+        harness: the same.
     """
     rows = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
     mean = resolved.train_tokens / resolved.train_examples * min(rows, resolved.train_examples)
@@ -114,6 +121,7 @@ def sizes_of(
         eval_examples=resolved.eval_examples,
         text_tokens=text_tokens,
         adapter_share=adapter_share,
+        harness=harness,
     )
 
 
@@ -137,7 +145,9 @@ def planned_work(spec: StudySpec, sizes: Sizes, *, left_out: Collection[str] = (
     work: Work = {"solo_runs": solo_work(spec, sizes, solo_runs)}
     trained = {arm: arm_name(arm) for arm in arms}
     scored = {f"{name}-s{seed}": arm for arm, name in trained.items() for seed in spec.seeds}
-    pending = pending_analyses(spec, trained, [], scored=scored, n_eval=sizes.eval_examples, left_out=left_out)
+    pending = pending_analyses(
+        spec, trained, [], scored=scored, n_eval=sizes.eval_examples, left_out=left_out, harness=sizes.harness
+    )
     work |= training_work(spec, sizes, first)
     work |= analysis_work(spec, sizes, pending, scored | {name: arm for arm, name in trained.items()})
     return work | {"proof": proof_work(sizes, arms)}
@@ -280,6 +290,7 @@ def analysis_work(spec: StudySpec, sizes: Sizes, pending: PendingAnalyses, arms:
         "truncation": sum(sizes.evaluation((arms[trial_id][0], rank)) for trial_id, rank in pending.truncations),
         "samples": sum(sample_work(spec, sizes, map(arms.get, trial_ids)) for _, trial_ids in pending.samples),
         "metrics": sum(sample_work(spec, sizes, map(arms.get, trial_ids)) for _, trial_ids in pending.scores),
+        "lm_eval": sum(harness_work(sizes, task, map(arms.get, trial_ids)) for task, trial_ids in pending.benchmarks),
     }
 
 
@@ -302,6 +313,12 @@ def sample_work(spec: StudySpec, sizes: Sizes, arms: Iterable[Arm | None]) -> fl
 def answer_work(spec: StudySpec, prompt_tokens: float, costs: Sequence[float]) -> float:
     """Return the work of answers to a prompt; ``costs`` are those of a token of each who answers."""
     return prompt_tokens * sum(costs) + spec.max_new_tokens * (_GENERATION + sum(costs))
+
+
+def harness_work(sizes: Sizes, task: HarnessTask, arms: Iterable[Arm | None]) -> float:
+    """Return the work of a benchmark's task; None stands for the base model."""
+    costs = [sizes.token(arm) if arm else 1.0 for arm in arms]
+    return task.tokens * sum(costs) + task.new_tokens * sum(cost + _GENERATION / HARNESS_BATCH for cost in costs)
 
 
 def proof_work(sizes: Sizes, arms: Iterable[Arm]) -> float:

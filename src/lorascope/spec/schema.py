@@ -17,7 +17,7 @@ from lorascope.spec.fields.types import contradiction
 
 ANALYSIS_FIELDS = frozenset(
     {"tolerance", "convergence_band", "max_memory", "max_seconds", "max_adapter_mb", "prefer", "cost", "time_budget"}
-    | {"report_to", "samples", "max_new_tokens", "sample_temperature", "metrics"}
+    | {"report_to", "samples", "max_new_tokens", "sample_temperature", "metrics", "lm_eval", "lm_eval_limit"}
     | {"executor", "workers"}
 )
 """Fields that change analysis, measurement, who is told or where trials train, but nothing that they learn; a finished

@@ -17,7 +17,7 @@ from lorascope.text.numbers import format_count, format_seconds
 from lorascope.text.samples import answer_legend, answered_prompt
 from lorascope.text.say import say
 from lorascope.text.tables.advice import needs, of_set, status_word
-from lorascope.text.tables.metrics import metric_table
+from lorascope.text.tables.metrics import metric_table, metrics_title
 from lorascope.text.tables.overview import overview_table, short_name
 from lorascope.text.tables.table import NONE, loss_cell
 from lorascope.text.tables.target_sets import comparison_table, sets_table
@@ -103,6 +103,7 @@ def result(summary: StudySummary, answers: Sequence[ComparedAnswers] = ()) -> st
         ranks=overview_table(summary),
         sets=[sets_table(summary.target_sets), comparison_table(summary.target_sets)] if summary.target_sets else [],
         metrics=metric_table(summary.metrics) if len(summary.metrics) > 1 else None,
+        metrics_title=metrics_title(summary.metrics),
         answered=list(map(answered_prompt, answers)),
         legend=answer_legend(answers) if answers else "",
         # The status above says whether a run is active.

@@ -52,7 +52,7 @@ def check_lorascope(words: list[str]) -> None:
 def check_pip(words: list[str]) -> None:
     assert words[0] == "install"
     for word in words[1:]:
-        extra = re.fullmatch(r"\.(?:\[(\w+)\])?", word)
+        extra = re.fullmatch(r"\.(?:\[([\w-]+)\])?", word)
         known = word in PINS or word in {"--no-deps", "peft"} or (extra and (extra[1] is None or extra[1] in EXTRAS))
         assert known, word
 

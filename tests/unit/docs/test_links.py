@@ -32,6 +32,7 @@ FOREIGN = {
     "k_proj",  # a layer of a model
     "base_model_name_or_path", "adapter_config", "use_dora", "use_rslora",  # PEFT
     "llm_int8_threshold",  # bitsandbytes
+    "acc_norm",  # lm-eval
     "cost_steps",  # an earlier version
 }  # fmt: skip
 """Names of other programs that pages may write as code."""

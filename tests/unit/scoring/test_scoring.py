@@ -59,10 +59,36 @@ def test_rouge_reads_words_of_every_script() -> None:
         assert score("rouge_l", answer, row) == RougeScorer(["rougeL"]).score(row.reference, answer)["rougeL"].fmeasure
 
 
-@pytest.mark.parametrize("name", ["contains", "rouge_l"])
-def test_an_empty_true_answer_cannot_be_judged(name: str) -> None:
+def test_every_answer_contains_an_empty_one() -> None:
     with pytest.raises(ScoreError, match="the true answer"):
-        score(name, "whatever", ScoredRow(row=1, prompt="", reference=" \n"))
+        score("contains", "whatever", ScoredRow(row=1, prompt="", reference=" \n"))
+
+
+@pytest.mark.parametrize("name", ["rouge_l", "chrf"])
+def test_only_an_empty_answer_is_like_an_empty_one(name: str) -> None:
+    row = ScoredRow(row=1, prompt="", reference=" \n")
+    assert [score(name, answer, row) for answer in ("", "\n ", "whatever")] == [1.0, 1.0, 0.0]
+
+
+HEAD = 'from math import floor\n\ndef half(number: int) -> int:\n    """Return half of a number."""\n'
+TESTS = "def check(candidate):\n    assert candidate(5) == 2\ncheck(half)\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        (HEAD, "    return floor(number / 2)\n", 1.0),
+        (HEAD, "    return number\n", 0.0),
+        (HEAD, "", 0.0),
+        (HEAD, "def half(number):\n    return number // 2\n", 1.0),
+        (HEAD, "```python\n    return floor(number / 2)\n```", 1.0),
+        ("Write half(number).", "def half(number):\n    return number // 2\n", 1.0),
+        ("Write half(number).", "    return number // 2\n", 0.0),
+    ],
+)
+def test_code_that_only_goes_on_runs_behind_its_prompt(prompt: str, answer: str, expected: float) -> None:
+    row = ScoredRow(row=1, prompt=prompt, reference="", tests=TESTS)
+    assert score("python_tests", answer, row) == expected
 
 
 def test_a_built_in_metric_that_fails_its_own_row_is_refused_before_training() -> None:

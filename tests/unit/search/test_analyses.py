@@ -6,6 +6,7 @@ from typing import Any
 from lorascope.records import (
     BASE_MODEL,
     ForgettingRecord,
+    HarnessTask,
     SampleAnswer,
     SamplePrompt,
     ScoreRecord,
@@ -144,6 +145,25 @@ def test_stored_answers_are_scored_where_a_budget_left_the_others_out() -> None:
     stored += [score(BASE_MODEL, 1), score("r2", 1)]
     found = pending_analyses(spec, BEST, stored, scored=("r2",), n_eval=2, left_out=("metrics",))
     assert found.scores == ((1, (BASE_MODEL, "r2")),)
+
+
+def test_benchmarks_are_pending_for_trials_without_scores_of_their_requests() -> None:
+    task = HarnessTask(
+        given="arc", task="arc_easy", metric="acc", documents=2, limit=None, tokens=90.0, new_tokens=0, fingerprint="a"
+    )
+    stored: list[AnalysisRecord] = [
+        score(trial_id, place, task.name, fingerprint=print_, max_new_tokens=0)
+        for trial_id, print_ in ((BASE_MODEL, "a"), ("r2", "b"))
+        for place in (1, 2)
+    ]
+
+    def pending(**changes: Any) -> object:
+        fields: dict[str, Any] = {"scored": ("r2", "r4"), "harness": [task, task]} | changes
+        return pending_analyses(SPEC, BEST, stored, **fields).benchmarks
+
+    assert task.name == "lm_eval:arc_easy/acc"
+    assert pending() == ((task, ("r2", "r4")),)
+    assert pending(left_out=("lm_eval",)) == pending(scored=()) == pending(harness=[]) == ()
 
 
 def test_a_changed_file_of_metrics_makes_its_scores_pending(tmp_path: Path) -> None:

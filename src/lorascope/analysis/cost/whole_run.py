@@ -32,6 +32,7 @@ _ORDER: tuple[Activity | Overhead, ...] = (
     "truncation",
     "samples",
     "metrics",
+    "lm_eval",
     "proof",
 )
 

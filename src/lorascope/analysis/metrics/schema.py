@@ -29,14 +29,14 @@ class MetricSection(Section):
     """One metric per held-out row, and what it shows of the ranks."""
 
     name: str
-    """As the study names it."""
+    """As the study names it; ``lm_eval:TASK/METRIC`` of a task of EleutherAI's harness."""
     verdict: MetricVerdict
     """``differs``: some rank is shown to be below the highest; ``not_shown``: none is; ``too_few``: there are too few
     rows for a verdict; ``one_rank``: nothing to compare."""
     text: Sentences
     """The same in words, with the numbers."""
     rows: int
-    """Held-out rows that are compared."""
+    """Held-out rows, or documents of the task, that are compared."""
     failed_rows: int
     """Rows left out because the metric could not judge an answer to them."""
     seeds: int

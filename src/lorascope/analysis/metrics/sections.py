@@ -22,6 +22,7 @@ from lorascope.analysis.metrics.values import MetricValues, metric_values
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.verdict.decide import LEAST
 from lorascope.message import Message
+from lorascope.records import HARNESS
 
 
 def metric_sections(data: StudyData, choices: Mapping[int, RankChoice]) -> tuple[MetricSection, ...]:
@@ -86,7 +87,10 @@ def _noise_floor(ranks: Mapping[int, SeedRows]) -> float | None:
 def _sentences(section: MetricSection) -> Iterator[Message]:
     """Say who scores most, how far each other rank is below, and what that shows."""
     best = next(part for part in section.ranks if part.rank == section.best)
-    most = "metric.alone" if section.verdict == "one_rank" else "metric.best"
+    alone, highest = "metric.alone", "metric.best"
+    if section.name.startswith(HARNESS):
+        alone, highest = "metric.alone_documents", "metric.best_documents"
+    most = alone if section.verdict == "one_rank" else highest
     yield Message(most, metric=section.name, rank=best.rank, score=best.score, rows=section.rows)
     if section.base_score is not None:
         yield Message("metric.base", score=section.base_score)

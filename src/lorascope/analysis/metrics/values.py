@@ -12,7 +12,7 @@ from lorascope.analysis.estimates.paired import SeedRows
 from lorascope.analysis.estimates.ranks import RankChoice
 from lorascope.analysis.metrics.token_accuracy import base_accuracy, common_accuracy
 from lorascope.analysis.study_data import StudyData
-from lorascope.records import BASE_MODEL, ScoreRecord
+from lorascope.records import BASE_MODEL, HARNESS, ScoreRecord
 from lorascope.scoring.names import PYTHON_TESTS, TOKEN_ACCURACY
 
 
@@ -30,12 +30,13 @@ class MetricValues:
 
 
 def metric_values(data: StudyData, choices: Mapping[int, RankChoice]) -> Iterator[MetricValues]:
-    """Yield the values of every metric that has some: correct tokens first, then metrics in the order of the study."""
+    """Yield the values of all that has some: correct tokens, then metrics and benchmarks as the study orders them."""
     accuracy = common_accuracy(data, choices)
     if accuracy:
         rows = len(next(iter(accuracy.values())).target_tokens)
         yield MetricValues(name=TOKEN_ACCURACY, ranks=accuracy, base=base_accuracy(data, rows), failed=0)
-    for name in data.spec.scored_metrics:
+    order = sorted(data.benchmarks, key=lambda one: data.spec.lm_eval.index(one.given))
+    for name in dict.fromkeys((*data.spec.scored_metrics, *(one.name for one in order))):
         found = _scored(data, choices, name)
         if found is not None:
             yield found
@@ -64,7 +65,7 @@ def _scored(data: StudyData, choices: Mapping[int, RankChoice], name: str) -> Me
 
 def _of_one_version(data: StudyData, name: str) -> list[ScoreRecord]:
     """Return the scores of a metric, those of its newest version alone; rows have tests of their own."""
-    wanted = (name, data.spec.max_new_tokens)
+    wanted = (name, 0 if name.startswith(HARNESS) else data.spec.max_new_tokens)
     found = [one for one in data.scores if (one.metric, one.max_new_tokens) == wanted]
     first = sorted(found, key=lambda one: (one.trial_id != BASE_MODEL, one.place), reverse=True)
     newest = {one.place if name == PYTHON_TESTS else 0: one.fingerprint for one in first}  # scored again in this order

@@ -90,9 +90,18 @@ class AnswerFields(Fields):
     Repeat the flag, or use commas. All held-out rows with a completion are scored; where a time budget is short, fewer.
     ``token_accuracy`` is always there. A finished study may be given more."""
 
-    @field_validator("metrics", mode="before")
+    lm_eval: tuple[NonEmpty, ...] = ()
+    """After training, run benchmarks of EleutherAI's harness (``pip install 'lorascope[lm-eval]'``) with the base and
+    every seed of each rank, and compare the ranks document by document: names of its tasks or groups, such as
+    ``arc_easy``, or a task's YAML file. Repeat the flag, or use commas. Where a time budget is short, fewer. A finished
+    study may be given more."""
+
+    lm_eval_limit: Count | None = None
+    """The most documents of each of these tasks, its first ones; without it all."""
+
+    @field_validator("metrics", "lm_eval", mode="before")
     @classmethod
-    def _split_metrics(cls, given: object) -> object:
+    def _split_names(cls, given: object) -> object:
         """Take one text for a list, and read commas; a pattern is whole."""
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
@@ -105,6 +114,11 @@ class AnswerFields(Fields):
         problem = next(filter(None, map(find_problem, names)), None)
         if problem is not None:
             raise contradiction(*problem)
+        return no_duplicates(names)
+
+    @field_validator("lm_eval")
+    @classmethod
+    def _check_lm_eval(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return no_duplicates(names)
 
     @property

@@ -76,6 +76,7 @@ def _activity_names() -> dict[Activity | Overhead, str]:
         "truncation": tr("truncated adapters"),
         "samples": tr("texts of each rank"),
         "metrics": tr("answers for metrics"),
+        "lm_eval": tr("benchmarks"),
         "proof": tr("check with PEFT"),
     }
 

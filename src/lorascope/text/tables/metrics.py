@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 from lorascope.analysis.metrics.schema import MetricRankSection, MetricSection
+from lorascope.records import HARNESS
 from lorascope.scoring.names import TOKEN_ACCURACY
 from lorascope.text.language import tr
 from lorascope.text.metrics import metric_label
@@ -16,14 +17,21 @@ def metric_title(section: MetricSection) -> str:
     return metric_label(TOKEN_ACCURACY) if section.name == TOKEN_ACCURACY else section.name
 
 
+def metrics_title(sections: Sequence[MetricSection]) -> str:
+    """Name the part of a page that shows metrics."""
+    if any(section.name.startswith(HARNESS) for section in sections):
+        return tr("Metrics on held-out rows and benchmarks")
+    return tr("Metrics on held-out rows")
+
+
 def metric_table(sections: Sequence[MetricSection]) -> Table:
     """Show what the base and every rank score, in percent, and how far each rank is below the highest."""
     ranks = sorted({part.rank for section in sections for part in section.ranks})
     rows: list[int | None] = [None, *ranks]
     columns = chain.from_iterable(_columns(section) for section in sections)
     note = tr(
-        "Scores in percent of the held-out rows, mean over seeds; differences in points, paired by row and seed; 95% "
-        "intervals in brackets."
+        "Scores in percent of the held-out rows or documents, mean over seeds; differences in points, paired by row "
+        "and seed; 95% intervals in brackets."
     )
     table = make_table(
         rows, rows, (tr("rank"), lambda rank: tr("base") if rank is None else str(rank)), *columns, note=note
