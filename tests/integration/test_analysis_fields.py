@@ -56,6 +56,8 @@ def test_changed_analysis_fields_train_nothing(spec: StudySpec, tmp_path: Path) 
         "max_new_tokens",
         "sample_temperature",
         "metrics",
+        "lm_eval",
+        "lm_eval_limit",
     }
     assert set(changes) | others == ANALYSIS_FIELDS
     changed = spec.model_copy(update=changes)
