@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs import BUILTIN_ROWS, Job, shown_source, study_of
@@ -91,7 +92,7 @@ def _measured(job: Job, rounds: int) -> dict[str, tuple[float, float]]:
     with retain_freed_memory(study.device):
         seconds(frozenset())  # a warm-up
         return {
-            name: _in_turns(lambda base=base: seconds(base), lambda base=base, off=off: seconds(base | off), rounds)
+            name: _in_turns(partial(seconds, base), partial(seconds, base | off), rounds)
             for name, (base, off) in KERNELS.items()
         }
 

@@ -71,6 +71,17 @@ def test_a_slow_machine_trains_fewer_steps(spec: StudySpec, tmp_path: Path, monk
     assert 1 <= steps_of(tmp_path / "slow") < steps_of(tmp_path / "fast")
 
 
+def test_time_is_kept_where_a_run_breaks_off(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(run: RunContext) -> None:
+        monkeypatch.setattr(TimeBudget, "used", property(lambda self: 1000.0))
+        raise RuntimeError("broken off")
+
+    monkeypatch.setattr("lorascope.run.study.prove_adapters", broken)
+    with pytest.raises(RuntimeError, match="broken off"):
+        execute(spec, tmp_path / "study")
+    assert budget_of(tmp_path / "study").used_seconds == 1000.0
+
+
 def test_a_continued_study_keeps_its_steps(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(spec, tmp_path / "study")
     before = read_study(tmp_path / "study")

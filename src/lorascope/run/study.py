@@ -146,7 +146,8 @@ def start_progress(
     def tell(progress: ProgressRecord, activities: Sequence[ActivityRecord]) -> None:
         tracker.progress(progress.share_done, progress.seconds_left)
         with suppress(OSError, sqlite3.OperationalError):  # a full disk: the next second writes it
-            store.put_all([progress, *activities])
+            kept = [replace(record, used_seconds=clock.used) for record in store.read(BudgetRecord)]
+            store.put_all([progress, *activities, *kept])
 
     earlier = store.read(ActivityRecord)
     found = RunProgress(spec, sizes, began=began, earlier=earlier, tell=tell, limit=lambda: clock.left)

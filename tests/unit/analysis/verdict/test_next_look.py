@@ -10,7 +10,7 @@ import pytest
 from lorascope.analysis.study_data import StudyData
 from lorascope.analysis.summarize import summarize_data
 from lorascope.analysis.verdict.next_look import Prices, next_look
-from lorascope.records import OutcomeState
+from lorascope.records import EvalRecord, OutcomeState
 from made_up_studies import MadeUp, Truth, studies
 from sequential_simulation import HELD, MOST_ROWS, PRICES, named_rank, score, sequential, split_rows
 from verdict_simulation import truth_of
@@ -172,7 +172,7 @@ def test_two_seeds_decide_only_where_no_third_can_follow() -> None:
 def test_a_study_whose_loss_still_falls_is_not_decided() -> None:
     data = study_of(0.05, seed_of_rank=0.0002, row_of_rank=0.002, row_of_trial=0.002).data
     assert next_look(data, rows=HELD, prices=PRICES, seconds_left=0.0).next == "decided"
-    late = {
+    late: dict[str, tuple[EvalRecord, ...]] = {
         name: (first, replace(middle, example_nats=first.example_nats), last)
         for name, (first, middle, last) in data.evaluations.items()
     }
