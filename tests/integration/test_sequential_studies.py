@@ -14,8 +14,9 @@ from lorascope.analysis.study_data import load_study
 from lorascope.analysis.verdict.next_look import next_look
 from lorascope.charts.registry import make_charts
 from lorascope.errors import Interrupted
-from lorascope.records import BASE_MODEL, FurtherEvalRecord, LookRecord
+from lorascope.records import BASE_MODEL, GOES_ON, FurtherEvalRecord, LookRecord
 from lorascope.run import looks
+from lorascope.run.context import RunContext
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
 from support.studies import execute, read_study, study_of
@@ -34,7 +35,8 @@ SCRIPT: tuple[dict[str, Any], ...] = (
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     def script(*given: Any, **options: Any) -> LookRecord:
         look = next_look(*given, **options)
-        return replace(look, **SCRIPT[look.look - 1]) if look.ranks else look
+        is_over = options["seconds_left"] < 0
+        return replace(look, **SCRIPT[look.look - 1]) if look.ranks and not is_over else look
 
     monkeypatch.setattr(looks, "next_look", script)
 
@@ -126,6 +128,31 @@ def test_a_study_stopped_at_a_look_goes_on_as_it_would_have(spec: StudySpec, tmp
         for name in ("study", "undisturbed")
     ]
     assert taken[0] == taken[1]
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "looks", "seeds"),
+    [(0, 1, 3), (2, 1, 3), (6, 2, 4)],
+)
+def test_rows_for_which_the_time_does_not_suffice_leave_the_last_look(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: int, looks: int, seeds: int
+) -> None:
+    """What was evaluated stays: adapters of the first look's rows, or all of them before the further seed's."""
+    left = iter(range(evaluated))
+    monkeypatch.setattr(
+        RunContext, "allows", lambda self, activity, work: activity != "further_rows" or next(left, None) is not None
+    )
+    execute(spec, tmp_path / "study")
+    data, summary = load_study(tmp_path / "study"), summarize(tmp_path / "study")
+    assert len(data.looks) == looks
+    assert data.looks[-1].next not in GOES_ON
+    assert data.looks[-1].rows == (HELD, MORE)[looks - 1]
+    assert len({trial.seed for trial in data.trials}) == seeds
+    assert len(further(tmp_path / "study")) == evaluated
+    assert summary.study.seeds == (0, 1, 2)
+    assert summary.verdict.seeds == 3
+    assert summary.study.complete
+    assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
 
 
 def test_a_finished_study_trains_nothing_again(spec: StudySpec, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,20 @@ from lorascope.analysis import summarize
 from lorascope.analysis.study_data import load_study
 from lorascope.engine import loop
 from lorascope.errors import InputError
-from lorascope.records import BudgetRecord, ResolvedStudy
+from lorascope.records import BudgetRecord, ResolvedStudy, SoloRun
 from lorascope.run import round as study_round
 from lorascope.run import time_budget
 from lorascope.run.context import RunContext
-from lorascope.run.time_budget import OutOfTime, TimeBudget
+from lorascope.run.progress import RunProgress
+from lorascope.run.round import RoundTrainer
+from lorascope.run.solo_run import SoloRunner
+from lorascope.run.time_budget import TimeBudget
 from lorascope.search import allocation
 from lorascope.search.allocation import Pace
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import StudyStore
-from support.studies import execute, read_study, study_of
+from support.studies import checkpoint_every_step, execute, read_study, study_of
 
 Lorascope = Callable[..., tuple[int, str, str]]
 
@@ -132,12 +136,11 @@ def test_rounds_that_do_not_fit_are_left_out(spec: StudySpec, tmp_path: Path, mo
 def test_training_stops_where_the_time_ends(spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
 
-    def check(self: TimeBudget) -> None:
+    def time_left(self: RoundTrainer) -> float:
         steps.append(1)
-        if len(steps) == 2:
-            raise OutOfTime("the time budget is used up")
+        return math.inf if len(steps) < 2 else 0.0
 
-    monkeypatch.setattr(TimeBudget, "check", check)
+    monkeypatch.setattr(RoundTrainer, "_time_left", time_left)
     monkeypatch.setattr("lorascope.run.study._has_time", lambda run, search_round: False)
     execute(spec, tmp_path / "study")
     outcomes = load_study(tmp_path / "study").outcomes.values()
@@ -178,6 +181,110 @@ def test_analyses_that_do_not_fit_are_left_out_and_made_with_more_time(
     assert execute(more, tmp_path / "study").steps == []
     assert budget_of(tmp_path / "study").left_out == ()
     assert summarize(tmp_path / "study").truncation is not None
+
+
+def test_the_pace_before_a_run_goes_on_says_what_fits(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunContext, "allows", lambda self, activity, work: False)
+        execute(spec, tmp_path / "study")
+    pace(monkeypatch, 1e6)
+    assert execute(spec.model_copy(update={"time_budget": "2h"}), tmp_path / "study").steps == []
+    assert budget_of(tmp_path / "study").left_out == ("spectra", "truncation", "proof")
+
+
+def test_truncations_need_the_time_of_singular_values_too(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunContext, "allows", lambda self, activity, work: True)
+    known = RunProgress.seconds
+    monkeypatch.setattr(
+        RunProgress,
+        "seconds",
+        lambda self, activity, work: 3600.0 if activity == "spectra" else known(self, activity, work),
+    )
+    execute(spec, tmp_path / "study")
+    assert budget_of(tmp_path / "study").left_out == ("truncation",)
+    assert load_study(tmp_path / "study").truncations == ()
+
+
+def test_a_larger_budget_makes_the_proof_alone(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunContext, "allows", lambda self, activity, work: activity != "proof")
+        execute(spec, tmp_path / "study")
+    assert budget_of(tmp_path / "study").left_out == ("proof",)
+    assert load_study(tmp_path / "study").peft_checks == ()
+    execute(spec.model_copy(update={"time_budget": "2h"}), tmp_path / "study")
+    assert len(load_study(tmp_path / "study").peft_checks) == len(spec.ranks)
+
+
+def test_a_study_whose_budget_is_dropped_makes_up_what_was_left_out_and_counts_on(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunContext, "allows", lambda self, activity, work: False)
+        execute(spec, tmp_path / "study")
+    with StudyStore.create(tmp_path / "study" / "study.db") as store:
+        store.put(replace(budget_of(tmp_path / "study"), used_seconds=1000.0))
+    without = spec.model_copy(update={"time_budget": None})
+    assert execute(without, tmp_path / "study").steps == []
+    record = budget_of(tmp_path / "study")
+    assert record.left_out == ()
+    assert 1000 < record.used_seconds < 1600
+    assert summarize(tmp_path / "study").truncation is not None
+    assert "this study is complete; nothing was trained" in execute(without, tmp_path / "study").notes
+
+
+def test_a_larger_budget_takes_solo_runs_only_where_they_are_a_small_share_of_it(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costly = spec.model_copy(update={"cost": "quick"})
+    with monkeypatch.context() as patch:
+        patch.setattr(allocation, "_SOLO_RUNS", 0.0)
+        execute(costly, tmp_path / "study")
+        watcher = execute(costly.model_copy(update={"time_budget": "2h"}), tmp_path / "study")
+        assert any("solo runs" in note for note in watcher.notes)
+    assert budget_of(tmp_path / "study").left_out == ("solo_runs",)
+    execute(costly.model_copy(update={"time_budget": "3h"}), tmp_path / "study")
+    assert budget_of(tmp_path / "study").left_out == ()
+    assert {run.rank for run in load_study(tmp_path / "study").solo_runs} == set(spec.ranks)
+
+
+def test_time_is_counted_while_solo_runs_are_taken(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed stores nothing more."""
+    monkeypatch.setattr("lorascope.run.progress._TELL_SECONDS", 0.0)
+    used, measure = [], SoloRunner.measure
+
+    def measured(self: SoloRunner, n_steps: int, *, last: bool) -> SoloRun:
+        used.append(budget_of(tmp_path / "study").used_seconds)
+        return measure(self, n_steps, last=last)
+
+    monkeypatch.setattr(SoloRunner, "measure", measured)
+    execute(spec.model_copy(update={"cost": "quick"}), tmp_path / "study")
+    assert len(used) == 2 * len(spec.ranks)
+    assert used == sorted(set(used))
+
+
+def test_a_study_that_time_ended_before_any_trial_goes_on_with_more_of_it(
+    spec: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(spec, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        checkpoint_every_step(patch)
+        left = iter([math.inf, math.inf, 0.0])
+        patch.setattr(RoundTrainer, "_time_left", lambda self: next(left))
+        execute(spec, tmp_path / "study")
+    assert summarize(tmp_path / "study").answer.status == "no_answer"
+    assert "this study is complete; nothing was trained" in execute(spec, tmp_path / "study").notes
+    again = execute(spec.model_copy(update={"time_budget": "2h"}), tmp_path / "study")
+    assert again.begun[0] == again.steps[0] - 1 >= 1
+    assert read_study(tmp_path / "study") == read_study(tmp_path / "undisturbed")
+    assert not (tmp_path / "study" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("steps", [None, 50])

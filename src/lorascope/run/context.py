@@ -41,12 +41,6 @@ class RunContext:
             self.store.put(replace(record, left_out=(*record.left_out, what)))
             self.tracker.note(f"left out, as the time budget ends: {text}")
 
-    def keep_time(self) -> None:
-        """Store the time that the study has taken."""
-        record = self.store.read_one(BudgetRecord)
-        if record is not None:
-            self.store.put(replace(record, used_seconds=self.clock.used))
-
 
 def evaluations_by_trial(store: StudyStore) -> dict[str, list[EvalRecord]]:
     """Read the held-out evaluations of all trials, those of each in order."""

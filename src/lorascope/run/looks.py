@@ -1,6 +1,8 @@
 """Looks of a sequential study: losses on further held-out rows, and what follows from all losses so far."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lorascope.analysis.study_data import by_trial, read_study
 from lorascope.analysis.verdict.next_look import measured_prices, next_look
@@ -14,18 +16,21 @@ from lorascope.search.sequential import goes_on, pending_rows
 
 
 def take_look(run: RunContext) -> bool:
-    """Evaluate the rows that the last look asked for, look again, and return True where the study goes on."""
+    """Evaluate the rows that the last look asked for, look again, and return True where the study goes on.
+
+    Where the time ends before all rows are evaluated, the last look is taken anew, as nothing can follow it.
+    """
     looks = run.store.read(LookRecord)
     if not goes_on(looks):
         return False
-    if looks:
-        _evaluate_rows(run, looks[-1])
+    in_time = not looks or _evaluate_rows(run, looks[-1])
     run.tracker.phase("looking at the losses so far")
-    data = read_study(run.store, run.study.spec)
+    data, seconds_left = read_study(run.store, run.study.spec), run.clock.left_for_training
+    if not in_time:
+        data, seconds_left = replace(data, looks=data.looks[:-1]), -math.inf
     rows = len(run.study.splits.eval) + len(run.study.splits.spare)
-    look = next_look(data, rows=rows, prices=measured_prices(data), seconds_left=run.clock.left_for_training)
+    look = next_look(data, rows=rows, prices=measured_prices(data), seconds_left=seconds_left)
     run.store.put(look)
-    run.keep_time()
     run.progress.expect({"further_rows": _work(run, _pending(run, look), look)})
     run.progress.lap("looks")
     run.tracker.look(look)
@@ -44,11 +49,16 @@ def evaluate_base(run: RunContext) -> None:
         run.progress.lap("further_rows")
 
 
-def _evaluate_rows(run: RunContext, look: LookRecord) -> None:
-    """Evaluate trained adapters on the held-out rows that they lack; each result is stored when it is there."""
+def _evaluate_rows(run: RunContext, look: LookRecord) -> bool:
+    """Evaluate trained adapters on the held-out rows that they lack, and return True where the time allowed all.
+
+    Each result is stored when it is there.
+    """
     pending = _pending(run, look)
     try:
         for number, one in enumerate(pending, 1):
+            if not run.allows("further_rows", _work(run, [one], look)):
+                return False
             run.tracker.phase(f"evaluating on further rows: adapter {number} of {len(pending)}")
             trial, first = one
             attach_updates(run, trial.trial_id, read_updates(run.folder.trial_adapter(trial.trial_id)))
@@ -56,6 +66,7 @@ def _evaluate_rows(run: RunContext, look: LookRecord) -> None:
             run.progress.lap("further_rows", _work(run, [one], look))
     finally:
         run.study.frozen.attach([])
+    return True
 
 
 def _pending(run: RunContext, look: LookRecord) -> list[tuple[TrialRecord, int]]:

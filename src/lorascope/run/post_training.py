@@ -119,12 +119,14 @@ class PostTraining:
         run = self.run
         held_out = run.study.splits.eval
         targets, _ = self._arms[trial_id]
-        if not run.allows("truncation", run.progress.sizes.evaluation((targets, ranks[0]))):
+        decomposition = spectrum_work(run.progress.sizes, self._arms[trial_id])
+        seconds = run.progress.seconds("truncation", run.progress.sizes.evaluation((targets, ranks[0])))
+        if not run.clock.allows(seconds + run.progress.seconds("spectra", decomposition)):
             run.leave_out("truncation", "losses of truncated adapters")
             return
         run.tracker.phase(f"examining {trial_id}: truncating to smaller ranks")
         whole = principal_updates(self._updates(trial_id))
-        run.progress.lap("spectra", spectrum_work(run.progress.sizes, self._arms[trial_id]))
+        run.progress.lap("spectra", decomposition)
         for rank in ranks:
             if not run.allows("truncation", run.progress.sizes.evaluation((targets, rank))):
                 run.leave_out("truncation", "losses of truncated adapters")

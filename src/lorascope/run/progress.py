@@ -22,6 +22,7 @@ from lorascope.records import (
     TrialOutcome,
     TrialRecord,
 )
+from lorascope.search.allocation import Pace
 from lorascope.search.work import (
     TRAINING,
     Activity,
@@ -86,6 +87,7 @@ class RunProgress:
         began: moment of the clock at which the run began.
         limit: returns the most seconds that may follow, those that a time budget leaves.
         clock: seconds from any moment on.
+        measured: the pace when the run began, for what it has not measured since.
     """
 
     def __init__(
@@ -98,12 +100,14 @@ class RunProgress:
         began: float,
         limit: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
+        measured: Pace | None = None,
     ) -> None:
         self.spec = spec
         self.sizes = sizes
         self._tell = tell
         self._limit = limit
         self._clock = clock
+        self._measured = measured
         self._at = self._told_at = began
         self._accounts: dict[str, _Account] = {
             one.name: _Account(spent=one.spent_seconds, predicted=one.predicted_seconds) for one in earlier
@@ -245,7 +249,9 @@ class RunProgress:
 
     def _pace(self, name: str) -> float | None:
         alike = [self._account(other).pace.value for other in _ALIKE]
-        guesses = [self._guess, *alike] if name in {"training", "solo_runs"} else [*alike, self._guess]
+        training, evaluation = (self._measured.training, self._measured.evaluation) if self._measured else (None, None)
+        is_training = name in {"training", "solo_runs"}
+        guesses = [training, self._guess, *alike] if is_training else [*alike, evaluation, self._guess]
         return next((pace for pace in (self._account(name).pace.value, *guesses) if pace is not None), None)
 
     def _account(self, name: str) -> _Account:

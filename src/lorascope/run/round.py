@@ -1,7 +1,6 @@
 """Train one round of the search: hand trial groups to the executor, and store what it reports."""
 
 import math
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +27,7 @@ from lorascope.run.limits import check_measured
 from lorascope.run.predict import predict_once
 from lorascope.run.retry import WriteRetry
 from lorascope.run.solo_run import measure_costs
-from lorascope.run.time_budget import OutOfTime, TooSlow, study_sizes
+from lorascope.run.time_budget import OutOfTime, TooSlow, ended_in_vain, study_sizes
 from lorascope.search.best import latest_losses
 from lorascope.search.groups import heaviest_share, split_round
 from lorascope.search.halving import Rungs
@@ -37,7 +36,6 @@ from lorascope.search.work import Sizes, TrialProgress, round_work
 from lorascope.store.folder import StudyFolder
 from lorascope.store.tables import Record
 
-_KEEP_SECONDS = 10.0
 _PACED_STEPS = 3
 """Steps after which the pace is known."""
 _PACED_SHARE = 0.05
@@ -70,7 +68,6 @@ class RoundTrainer:
         """Groups that train at once."""
         self._lost: Counter[str] = Counter()
         self._are_costs_known = False
-        self._kept_at = time.monotonic()
         self._recent: defaultdict[int, deque[tuple[float, float]]] = defaultdict(deque)
         """Seconds and work of the last steps of a group."""
 
@@ -89,7 +86,7 @@ class RoundTrainer:
             self._run.tracker.note("the time budget ends: training stops")
             self._write_outcomes(self._ended_by_time())
         ended = len(self._ended()) == len(self._round.trials)
-        if ended:
+        if ended and not ended_in_vain(self._run.store.outcomes().values()):
             self._checkpoints.remove()
         return ended
 
@@ -203,23 +200,27 @@ class RoundTrainer:
             measure_costs(self._run, [trial for shard in (*self._running, *self._shards) for trial in shard.trials])
 
     def _check_time(self, records: Sequence[StepRecord]) -> None:
-        """Keep the time from time to time, and end the round where the time budget ends before its last step."""
-        clock, now, step = self._run.clock, time.monotonic(), records[0].step
-        if now - self._kept_at >= _KEEP_SECONDS:
-            self._run.keep_time()
-            self._kept_at = now
-        if math.isinf(clock.seconds) or step == self._run.study.resolved.total_steps:
+        """End the round where the time budget ends before its last step."""
+        if math.isinf(self._run.clock.seconds) or records[0].step == self._run.study.resolved.total_steps:
             return
-        self._check_pace(records, study_sizes(self._run.study))
-        clock.check()
+        time_left = self._time_left()
+        self._check_pace(records, self._run.progress.sizes, time_left)
+        if time_left <= 0:
+            raise OutOfTime("the time budget is used up")
 
-    def _check_pace(self, records: Sequence[StepRecord], sizes: Sizes) -> None:
+    def _time_left(self) -> float:
+        """Return the seconds in which the round has to end: the analyses give way while no trial has finished."""
+        clock, is_first = self._run.clock, not self._round.number
+        has_answer = any(outcome.state == "finished" for outcome in self._ended())
+        return clock.left_for_report if is_first and not has_answer else clock.left_for_training
+
+    def _check_pace(self, records: Sequence[StepRecord], sizes: Sizes, time_left: float) -> None:
         """Raise TooSlow where the first round cannot end in time and no group has ended, whose steps would be lost."""
         alive, step = {record.trial_id for record in records}, records[0].step
         trials = [trial for trial in self._round.trials if trial.trial_id in alive]
         if records[0].warmup or self._round.number:
             return
-        recent, time_left = self._recent[records[0].group], self._run.clock.left_for_training
+        recent = self._recent[records[0].group]
         recent.append((records[0].seconds, sum(sizes.train_step(trial.arm) for trial in trials)))
         seconds = math.fsum(step_seconds for step_seconds, _ in recent)
         while len(recent) > _PACED_STEPS and seconds - recent[0][0] >= _PACED_SHARE * time_left:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import torch
 
-from lorascope.analysis.study_data import read_study
-from lorascope.analysis.verdict.next_look import measured_prices
 from lorascope.measure.environment import cpu_model, environment
 from lorascope.modeling.adapters.modules_to_save import parameters_to_save
 from lorascope.records import (
@@ -45,8 +43,9 @@ from lorascope.run.solo_run import measure_costs
 from lorascope.run.time_budget import (
     TimeBudget,
     TooSlow,
+    ended_in_vain,
     fewer_steps,
-    round_seconds,
+    is_out_of_time,
     spend_budget,
     study_sizes,
 )
@@ -59,7 +58,7 @@ from lorascope.search.rounds import SearchRound, pending_round
 from lorascope.search.sequential import goes_on
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms, planned_parameters
-from lorascope.search.work import planned_work
+from lorascope.search.work import planned_work, round_work
 from lorascope.spec.load import load_spec
 from lorascope.spec.schema import StudySpec
 from lorascope.store import FolderLock, StudyStore
@@ -104,14 +103,14 @@ def _run(spec: StudySpec, folder: StudyFolder, tracker: Tracker, *, command: str
         continued = check_folder(folder, spec)
         if continued:
             lock.acquire()
-        before, record, complete = _earlier_run(folder, spec, lock)
+        before, record, solo_runs, complete = _earlier_run(folder, spec, lock)
         if complete:
             tracker.note("this study is complete; nothing was trained")
             return
         study = prepare_study(spec, before, tracker)
         if spec.budget_seconds is not None:
             tracker.phase("measuring the pace")
-        study, clock, record = spend_budget(study, before, record, began, claim.parallel)
+        study, clock, record = spend_budget(study, before, record, began, parallel=claim.parallel, solo_runs=solo_runs)
         if record is not None and "solo_runs" in record.left_out:
             tracker.note("left out, as they take too much of the time budget: solo runs of each rank")
         layers = {targets: study.layers_of(targets) for targets in study.target_sets}
@@ -149,8 +148,15 @@ def start_progress(
             kept = [replace(record, used_seconds=clock.used) for record in store.read(BudgetRecord)]
             store.put_all([progress, *activities, *kept])
 
-    earlier = store.read(ActivityRecord)
-    found = RunProgress(spec, sizes, began=began, earlier=earlier, tell=tell, limit=lambda: clock.left)
+    found = RunProgress(
+        spec,
+        sizes,
+        began=began,
+        earlier=store.read(ActivityRecord),
+        tell=tell,
+        limit=lambda: clock.left,
+        measured=clock.pace,
+    )
     found.expect(planned_work(spec, sizes, left_out=left_out))
     if "solo_runs" not in left_out:
         found.expect_solo_runs(pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))
@@ -162,28 +168,33 @@ def start_progress(
 
 def _earlier_run(
     folder: StudyFolder, spec: StudySpec, lock: FolderLock
-) -> tuple[ResolvedStudy | None, BudgetRecord | None, bool]:
-    """Return what an earlier run resolved and how it spent its time, and True where it left nothing to do."""
+) -> tuple[ResolvedStudy | None, BudgetRecord | None, list[SoloRun], bool]:
+    """Return what an earlier run resolved, how it spent its time, its solo runs, and True where it is complete."""
     if not folder.store.exists():
-        return None, None, False
+        return None, None, [], False
     with StudyStore.create(folder.store) as store:
         before, record = store.read_one(ResolvedStudy), store.read_one(BudgetRecord)
+        lacks_proof = False
         if record is not None and (spec.budget_seconds or math.inf) > record.seconds:
+            lacks_proof = "proof" in record.left_out
             record = replace(record, left_out=())
+            _reopen(store)
         if record is not None:
             record = replace(record, left_out=_still_left_out(folder, spec, record.left_out))
+        solo_runs = store.read(SoloRun)
         left_out = record.left_out if record else ()
         tasks = [
             one for one in store.read(HarnessTask) if one.given in spec.lm_eval and one.limit == spec.lm_eval_limit
         ]
         complete = (
             before is not None
+            and not lacks_proof
             and PYTHON_TESTS not in spec.metrics  # the rows have to be read, as their tests may have changed
             and not any(map(is_file, spec.lm_eval))  # the same of documents
             and {one.given for one in tasks} >= set(spec.lm_eval)
             and _pending(spec, store, before.total_steps) is None
             and not (spec.until_decided and goes_on(store.read(LookRecord)))
-            and ("solo_runs" in left_out or not pending_solo_runs(spec, planned_arms(spec), store.read(SoloRun)))
+            and ("solo_runs" in left_out or not pending_solo_runs(spec, planned_arms(spec), solo_runs))
             and not pending_analyses(
                 spec,
                 best_trials(folder, store),
@@ -197,8 +208,21 @@ def _earlier_run(
         if complete:
             begin_folder(folder, spec, lock, continued=True)
             choose_adapters(folder, store)
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return before, record, complete
+            _remove_checkpoints(folder, store)
+    return before, record, solo_runs, complete
+
+
+def _reopen(store: StudyStore) -> None:
+    """Let trials go on that a time budget ended before any of them finished."""
+    outcomes = store.outcomes().values()
+    if ended_in_vain(outcomes):
+        store.put_all([replace(one, state="running", message=None) for one in outcomes if is_out_of_time(one)])
+        store.put_all([replace(look, next="rows") for look in store.read(LookRecord)])  # it had nothing to compare
+
+
+def _remove_checkpoints(folder: StudyFolder, store: StudyStore) -> None:
+    if not ended_in_vain(store.outcomes().values()):
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
 def _still_left_out(folder: StudyFolder, spec: StudySpec, left_out: tuple[str, ...]) -> tuple[str, ...]:
@@ -222,12 +246,11 @@ def _execute(run: RunContext, stop: StopRequest, command: str) -> None:
                 prove_adapters(run)
     finally:
         run.progress.tell()
-    run.keep_time()
     choose_adapters(run.folder, run.store)
     if complete:
         update_calibration(run.folder.store)
         update_noise(run.folder.store, run.study.spec)
-        shutil.rmtree(run.folder.checkpoints, ignore_errors=True)
+        _remove_checkpoints(run.folder, run.store)
 
 
 def _train_in_time(run: RunContext, stop: StopRequest) -> tuple[RunContext, bool]:
@@ -287,7 +310,6 @@ def _train_rounds(run: RunContext, executor: Executor) -> bool:
         elif not trainer.train():
             return False
         _keep_for_the_end(run)
-        run.keep_time()
         search_round = _pending(run.study.spec, run.store, run.study.resolved.total_steps)
     return True
 
@@ -302,10 +324,8 @@ def _keep_for_the_end(run: RunContext) -> None:
 
 def _has_time(run: RunContext, search_round: SearchRound) -> bool:
     """Return True where a round fits into the time that is left, by the pace of the rounds before."""
-    if math.isinf(run.clock.seconds):
-        return True
-    pace = measured_prices(read_study(run.store, run.study.spec)).token_seconds
-    return round_seconds(run.study, search_round.trials, pace) <= run.clock.left_for_training
+    work = round_work(run.study.spec, run.progress.sizes, search_round.trials)
+    return math.fsum(run.progress.seconds(name, left) for name, left in work.items()) <= run.clock.left_for_training
 
 
 def _pending(spec: StudySpec, store: StudyStore, total_steps: int) -> SearchRound | None:

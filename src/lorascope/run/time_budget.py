@@ -2,18 +2,26 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lorascope.data.row_order import step_tokens
 from lorascope.errors import InputError, LorascopeError
-from lorascope.records import BudgetRecord, ResolvedStudy, TrialRecord
+from lorascope.records import BudgetRecord, ResolvedStudy, SoloRun, TrialOutcome
 from lorascope.run.pace import measure_pace
 from lorascope.run.prepare import PreparedStudy
-from lorascope.search.allocation import REPORT_SECONDS, Allocation, affordable_steps, allocate, end_seconds
+from lorascope.search.allocation import (
+    REPORT_SECONDS,
+    Allocation,
+    Pace,
+    affordable_steps,
+    allocate,
+    end_seconds,
+    plan_solo_runs,
+)
 from lorascope.search.groups import heaviest_share
 from lorascope.search.rounds import pending_round
-from lorascope.search.work import Sizes, round_work, sizes_of
+from lorascope.search.work import Sizes, sizes_of
 from lorascope.spec.schema import StudySpec
 from lorascope.text.numbers import format_seconds
 
@@ -48,6 +56,8 @@ class TimeBudget:
     """What is kept for the analyses after training and the report."""
     began: float = 0.0
     """``time.monotonic()`` when the run began, less what earlier runs took."""
+    pace: Pace | None = None
+    """Measured when the run began, of all devices together in training; None without a budget."""
 
     @property
     def used(self) -> float:
@@ -64,18 +74,24 @@ class TimeBudget:
         """Seconds until the end has to begin."""
         return self.left - self.end_seconds
 
+    @property
+    def left_for_report(self) -> float:
+        """Seconds until the report has to be made."""
+        return self.left - REPORT_SECONDS
+
     def allows(self, seconds: float) -> bool:
         """Return True where so many seconds are left before the report has to be made."""
-        return self.left - REPORT_SECONDS >= seconds
-
-    def check(self) -> None:
-        """Raise OutOfTime where the end has to begin."""
-        if self.left_for_training <= 0:
-            raise OutOfTime("the time budget is used up")
+        return self.left_for_report >= seconds
 
 
 def spend_budget(
-    study: PreparedStudy, before: ResolvedStudy | None, record: BudgetRecord | None, began: float, parallel: int = 1
+    study: PreparedStudy,
+    before: ResolvedStudy | None,
+    record: BudgetRecord | None,
+    began: float,
+    *,
+    parallel: int = 1,
+    solo_runs: Iterable[SoloRun] = (),
 ) -> tuple[PreparedStudy, TimeBudget, BudgetRecord | None]:
     """Measure the pace and choose the steps of a study with a time budget; without one it is as its fields say.
 
@@ -85,6 +101,7 @@ def spend_budget(
         record: the budget's record of that run.
         began: ``time.monotonic()`` when this run began.
         parallel: devices on which groups train at once, each as fast as one does alone.
+        solo_runs: those that are made.
 
     Raises:
         InputError: the time does not suffice for one step of each trial, or for the steps that the study asks for.
@@ -92,30 +109,37 @@ def spend_budget(
     spec, seconds = study.spec, study.spec.budget_seconds
     if before is not None:
         study = replace(study, resolved=replace(study.resolved, total_steps=before.total_steps))
+    used = record.used_seconds if record else 0.0
     if seconds is None:
-        return study, TimeBudget(began=began), None
+        return study, TimeBudget(began=began - used), record
     sizes = study_sizes(study)
-    clock = TimeBudget(seconds=seconds, began=began - (record.used_seconds if record else 0.0))
+    clock = TimeBudget(seconds=seconds, began=began - used)
     pace = measure_pace(study, sizes)
     share = _busiest_share(study, sizes, parallel)
-    found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, share=share)
-    if record is None and not found.steps:  # the machine may have been busy for a moment
-        pace = measure_pace(study, sizes)
+    if before is None:
         found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, share=share)
+        if not found.steps:  # the machine may have been busy for a moment
+            pace = measure_pace(study, sizes)
+            found = allocate(spec, sizes, pace, seconds=seconds, used=clock.used, share=share)
+        check_allocation(spec, found)
+        study = replace(study, resolved=replace(study.resolved, total_steps=found.steps))
+        left_out = found.left_out
+    clock.pace = replace(pace, training=share * pace.training)
     clock.end_seconds = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
-    if record is None:
-        if before is None:
-            check_allocation(spec, found)
-            study = replace(study, resolved=replace(study.resolved, total_steps=found.steps))
+    if before is not None:
+        left = clock.left_for_training
+        _, left_out = plan_solo_runs(spec, sizes, pace, seconds=seconds, left=left, made=solo_runs)
+        left_out += tuple(name for name in (record.left_out if record else ()) if name != "solo_runs")
+    if before is None or record is None:
         record = BudgetRecord(
             seconds=seconds,
             used_seconds=clock.used,
             training_pace=pace.training,
             evaluation_pace=pace.evaluation,
             steps=study.resolved.total_steps,
-            left_out=found.left_out,
+            left_out=(),
         )
-    return study, clock, replace(record, seconds=seconds)
+    return study, clock, replace(record, seconds=seconds, left_out=left_out)
 
 
 def _busiest_share(study: PreparedStudy, sizes: Sizes, devices: int) -> float:
@@ -142,13 +166,15 @@ def check_allocation(spec: StudySpec, found: Allocation, *, pace: str = "measure
 def fewer_steps(study: PreparedStudy, clock: TimeBudget, token_seconds: float) -> int:
     """Return the steps of a trial that can be trained in the time that is left, at most those planned; 0 for none.
 
+    Where the end is near, they may take half of its time.
+
     Args:
         study: prepared.
         clock: of the study.
         token_seconds: the pace, in seconds of a token that goes forward through the base.
     """
-    sizes = study_sizes(study)
-    return affordable_steps(study.spec, sizes, seconds=clock.left_for_training, token_seconds=token_seconds)
+    seconds = max(clock.left_for_training, clock.left_for_report / 2)
+    return affordable_steps(study.spec, study_sizes(study), seconds=seconds, token_seconds=token_seconds)
 
 
 def study_sizes(study: PreparedStudy) -> Sizes:
@@ -168,13 +194,12 @@ def study_sizes(study: PreparedStudy) -> Sizes:
     )
 
 
-def round_seconds(study: PreparedStudy, trials: Sequence[TrialRecord], token_seconds: float) -> float:
-    """Return what trials take to their last step.
+def is_out_of_time(outcome: TrialOutcome) -> bool:
+    """Return True for a trial that a time budget ended."""
+    return outcome.message is not None and outcome.message.code == "trial.no_time"
 
-    Args:
-        study: prepared.
-        trials: they begin together.
-        token_seconds: measured seconds of a token that goes forward through the base.
-    """
-    work = round_work(study.spec, study_sizes(study), trials)
-    return token_seconds * (work["training"] + work["evaluation"])
+
+def ended_in_vain(outcomes: Iterable[TrialOutcome]) -> bool:
+    """Return True where a time budget ended trials before any finished: with a larger one they go on."""
+    found = list(outcomes)
+    return any(map(is_out_of_time, found)) and all(outcome.state != "finished" for outcome in found)

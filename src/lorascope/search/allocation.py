@@ -1,8 +1,10 @@
 """What a time budget buys: a pure function of the study, its sizes and the pace of the machine."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from lorascope.records import SoloRun
 from lorascope.search.sequential import FIRST_SEEDS, sequential_seeds
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms
@@ -41,8 +43,8 @@ class Allocation:
     """Of each trial; 0 where the time does not suffice."""
     left_out: tuple[str, ...]
     """What takes too large a share of the time."""
-    least_seconds: float
-    """What the study needs at least, from its beginning to its report."""
+    least_seconds: int
+    """The smallest budget that suffices, in whole minutes from an hour on."""
 
 
 def allocate(
@@ -59,16 +61,41 @@ def allocate(
         share: of the work that the busiest device has, where several train and evaluate at once, each at the pace.
     """
     end = end_seconds(spec, sizes, pace.evaluation, seconds=seconds)
-    solo = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), [])) * pace.training
-    left_out = () if solo <= _SOLO_RUNS * seconds else ("solo_runs",)
-    free = seconds - used - end - (0.0 if left_out else solo)
     token_seconds = max(pace.training, pace.evaluation) * share
-    work = _PLANNED * free / token_seconds
     least = training_cost(spec, sizes, steps=spec.max_steps or 1, seeds=1 if spec.until_decided else len(spec.seeds))
+    free, needed = seconds - used - end, used + least * token_seconds / _PLANNED
+    solo, left_out = plan_solo_runs(spec, sizes, pace, seconds=seconds, left=seconds - end - needed)
+    work = _PLANNED * (free - solo) / token_seconds
     steps = 0
-    if least <= work:
+    if needed <= seconds - end:
         steps = choose_steps(spec, sizes, work=work) if spec.max_steps is None else spec.max_steps
-    return Allocation(steps=steps, left_out=left_out, least_seconds=used + end + least * token_seconds / _PLANNED)
+    return Allocation(steps=steps, left_out=left_out, least_seconds=_least_budget(spec, sizes, pace, needed))
+
+
+def plan_solo_runs(
+    spec: StudySpec, sizes: Sizes, pace: Pace, *, seconds: float, left: float, made: Iterable[SoloRun] = ()
+) -> tuple[float, tuple[str, ...]]:
+    """Return the seconds that solo runs take, and what is left out: all of them where that is too much.
+
+    Args:
+        spec: the study.
+        sizes: of its parts.
+        pace: of the machine.
+        seconds: the time budget.
+        left: seconds of it that they may take at most.
+        made: those that need not be made.
+    """
+    found = solo_work(spec, sizes, pending_solo_runs(spec, planned_arms(spec), made)) * pace.training
+    return (found, ()) if found <= max(0.0, min(_SOLO_RUNS * seconds, left)) else (0.0, ("solo_runs",))
+
+
+def _least_budget(spec: StudySpec, sizes: Sizes, pace: Pace, needed: float) -> int:
+    """Return the smallest budget that holds so many seconds beside what it keeps for the end, which grows with it."""
+    found, least = 0, math.ceil(needed)
+    while found < least:
+        found = least
+        least = math.ceil(needed + end_seconds(spec, sizes, pace.evaluation, seconds=found))
+    return found if found < 3600 else 60 * math.ceil(found / 60)
 
 
 def end_seconds(spec: StudySpec, sizes: Sizes, token_seconds: float, *, seconds: float) -> float:

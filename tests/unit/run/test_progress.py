@@ -7,6 +7,7 @@ import pytest
 
 from lorascope.records import ActivityRecord, EvalRecord, PredictionRecord, ProgressRecord, TrialOutcome
 from lorascope.run.progress import RunProgress
+from lorascope.search.allocation import Pace
 from lorascope.search.solo_runs import pending_solo_runs
 from lorascope.search.trials import planned_arms
 from lorascope.search.work import TRAINING, Sizes, TrialProgress, planned_work
@@ -25,12 +26,19 @@ class Run:
     spec: StudySpec
     earlier: Sequence[ActivityRecord] = ()
     clock: Clock = field(default_factory=Clock)
+    measured: Pace | None = None
     told: list[tuple[float, ProgressRecord, dict[str, ActivityRecord]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.script = Script(self.clock, self.spec)
         self.progress = RunProgress(
-            self.spec, SIZES, earlier=self.earlier, tell=self.tell, began=self.clock.now, clock=self.clock
+            self.spec,
+            SIZES,
+            earlier=self.earlier,
+            tell=self.tell,
+            began=self.clock.now,
+            clock=self.clock,
+            measured=self.measured,
         )
         self.progress.expect(planned_work(self.spec, SIZES))
         trials = [TrialProgress(trial=trial) for trial in self.script.trials]
@@ -157,3 +165,14 @@ def test_the_cost_model_is_believed_before_anything_was_measured() -> None:
     training = run.told[-1][2]["training"]
     assert training.seconds_left == pytest.approx(20 * 0.6)
     assert run.told[-1][2]["truncation"].seconds_left == pytest.approx(3 * 400 * 0.6 / (TRAINING * 100))
+
+
+def test_the_pace_before_the_run_stands_for_what_was_not_measured_in_it() -> None:
+    run = Run(spec_of(cost="off"), measured=Pace(training=0.004, evaluation=0.003))
+    assert run.progress.seconds("training", 10.0) == pytest.approx(0.04)
+    assert run.progress.seconds("spectra", 10.0) == pytest.approx(0.03)
+    run.lap("evaluation", 100.0)
+    assert run.progress.seconds("training", 10.0) == pytest.approx(0.04)
+    assert run.progress.seconds("spectra", 10.0) == pytest.approx(10 * FORWARD_SECONDS)
+    run.lap("training", 100.0)
+    assert run.progress.seconds("training", 10.0) == pytest.approx(10 * FORWARD_SECONDS)

@@ -1,8 +1,19 @@
 """Steps that a time buys: a pure function of the study, its sizes and the work that fits."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from lorascope.search.allocation import Pace, allocate, choose_steps, end_seconds, training_cost
+from lorascope.search.allocation import (
+    Allocation,
+    Pace,
+    allocate,
+    choose_steps,
+    end_seconds,
+    plan_solo_runs,
+    training_cost,
+)
 from lorascope.search.work import TRAINING, Sizes, planned_work
 from lorascope.spec.schema import StudySpec
 
@@ -70,3 +81,40 @@ def test_steps_follow_from_the_busiest_device() -> None:
         return allocate(spec, sizes(10_000), pace, seconds=seconds, used=0.0, share=share).steps
 
     assert 0 < found(1.0, 600.0) < found(2 / 3, 600.0) < found(0.5, 600.0)
+
+
+@pytest.mark.parametrize("cost", ["off", "full"])
+@pytest.mark.parametrize("token_seconds", [1e-3, 1e-2, 0.2])
+def test_the_time_that_is_named_as_the_least_is_accepted_and_a_shorter_one_is_not(
+    token_seconds: float, cost: str
+) -> None:
+    """Solo runs that would not fit beside the least are left out, and what is kept for the end grows with the time."""
+    spec = FIXED.model_copy(update={"cost": cost, "samples": 8, "metrics": ("rouge_l",)})
+    pace = Pace(training=token_seconds, evaluation=token_seconds)
+
+    def planned(seconds: float) -> Allocation:
+        return allocate(spec, sizes(10_000), pace, seconds=seconds, used=7.5)
+
+    least = planned(20.0).least_seconds
+    assert planned(20.0).steps == 0
+    assert planned(least).steps >= 1
+    assert planned(least - (61 if least > 3600 else 2)).steps == 0
+    assert (least > 3600) == (token_seconds == 0.2)
+    assert least < 3600 or least % 60 == 0
+
+
+def test_solo_runs_have_a_small_share_of_the_time_and_of_what_is_left() -> None:
+    """Two ranks run four times, six steps each: 48 steps of 2000, and each rank evaluates 500 tokens once."""
+    spec, pace = ONE_RATE.model_copy(update={"cost": "full", "tokens_per_pass": 500}), Pace(training=1e-3, evaluation=1)
+    needed = pytest.approx(48 * 2 + 2 * 0.5)
+    out = (0.0, ("solo_runs",))
+    assert plan_solo_runs(spec, sizes(99), pace, seconds=97.1 / 0.15, left=97.1) == (needed, ())
+    assert plan_solo_runs(spec, sizes(99), pace, seconds=96.9 / 0.15, left=97.1) == out
+    assert plan_solo_runs(spec, sizes(99), pace, seconds=97.1 / 0.15, left=96.9) == out
+
+
+def test_solo_runs_that_are_made_take_no_time() -> None:
+    spec, pace = ONE_RATE.model_copy(update={"cost": "full"}), Pace(training=1e9, evaluation=1e9)
+    made: Any = [SimpleNamespace(arm=("", rank), repeat=repeat) for rank in spec.ranks for repeat in range(4)]
+    assert plan_solo_runs(spec, sizes(99), pace, seconds=1.0, left=-1.0, made=made) == (0.0, ())
+    assert plan_solo_runs(spec, sizes(99), pace, seconds=1.0, left=-1.0, made=made[1:]) == (0.0, ("solo_runs",))
